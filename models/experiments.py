@@ -1,0 +1,523 @@
+"""What is trained and compared: records, arms, presets and sweeps. The only place where a grid is written.
+
+An `Experiment` is one training run, a `Trunk` a training run that others start from, a `Sweep` a named set of
+experiments on one dataset. All are frozen and hashable; `resolved()` gives every number that training will use,
+`key` the readable name that files, partitions, MLflow runs and tables share. The key holds each field that differs
+from the preset's default, so that key and record are one-to-one.
+
+Nothing here imports torch: the code location, the command line and the planner load this module.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.errors import FoveaError
+
+MECHANISMS = ("none", "loss", "concat", "sft", "gain")
+MAPS = ("none", "predicted", "shuffled", "center", "oracle")
+DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
+CODECS = ("bls2017",)
+DEFAULT_SALIENCY = "sam_lite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Widths and budget. `steps` is what each arm gets after its trunk, or from scratch without one.
+
+    Learning rates are Adam's; `clip_norm` bounds the global gradient norm (CompressAI's training uses 1.0).
+    """
+
+    name: str
+    n: int
+    m: int
+    trunk_steps: int
+    steps: int
+    batch_size: int
+    crop: int
+    lr: float = 1e-4
+    aux_lr: float = 1e-3
+    clip_norm: float = 1.0
+    warmup_steps: int = 0
+    final_lr_factor: float = 0.05  # cosine decay ends at lr times this
+    ema: float = 0.0  # decay of the exponential moving average of the weights, 0 = off
+    checkpoint_every: int = 500
+    probe_every: int = 1000  # steps between looks at train and held-out pictures
+
+
+PRESETS: dict[str, Preset] = {
+    p.name: p
+    for p in (
+        Preset(
+            name="tiny",
+            n=8,
+            m=12,
+            trunk_steps=40,
+            steps=12,
+            batch_size=4,
+            crop=64,
+            lr=1e-3,
+            checkpoint_every=5,
+            probe_every=10,
+        ),
+        Preset(
+            name="smoke",
+            n=48,
+            m=64,
+            trunk_steps=1500,
+            steps=150,
+            batch_size=8,
+            crop=128,
+            lr=3e-4,
+            checkpoint_every=50,
+            probe_every=250,
+        ),
+        Preset(
+            name="small",
+            n=64,
+            m=96,
+            trunk_steps=60_000,
+            steps=6_000,
+            batch_size=8,
+            crop=128,
+            lr=3e-4,
+            checkpoint_every=500,
+        ),
+        Preset(
+            name="base",
+            n=128,
+            m=128,
+            trunk_steps=200_000,
+            steps=50_000,
+            batch_size=16,
+            crop=256,
+            checkpoint_every=2_000,
+            probe_every=5_000,
+        ),
+        Preset(
+            name="paper",
+            n=128,
+            m=192,
+            trunk_steps=1_000_000,
+            steps=200_000,
+            batch_size=16,
+            crop=256,
+            checkpoint_every=5_000,
+            probe_every=20_000,
+        ),
+    )
+}
+
+OVERRIDES = tuple(
+    f.name for f in dataclasses.fields(Preset) if f.name not in ("name", "checkpoint_every", "probe_every")
+)
+
+SMOKE_LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
+TRUNK_LAMBDAS = (0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512)
+SEED_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483)
+
+
+def number(value: float) -> str:
+    """The shortest decimal that reads back as the same float, as it stands in keys."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
+
+
+def _check_lambdas(values: tuple[float, ...], where: str) -> None:
+    if not values or any(not (isinstance(v, (int, float)) and math.isfinite(v) and v > 0) for v in values):
+        raise FoveaError(f"{where}: lmbda needs one or more positive numbers, got {values!r}")
+    if list(values) != sorted(set(values)):
+        raise FoveaError(f"{where}: lmbda must rise without repeats, got {values!r}")
+
+
+def _check_preset(name: str, overrides: tuple[tuple[str, float], ...]) -> None:
+    if name not in PRESETS:
+        raise FoveaError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    for key, _ in overrides:
+        if key not in OVERRIDES:
+            raise FoveaError(f"preset override {key!r} is not one of {', '.join(OVERRIDES)}")
+    if list(overrides) != sorted(overrides):
+        raise FoveaError(
+            "preset overrides must be sorted by name; build records with `override=`-style helpers"
+        )
+
+
+def _budget(preset: str, overrides: tuple[tuple[str, float], ...]) -> dict[str, Any]:
+    values = {
+        f.name: getattr(PRESETS[preset], f.name) for f in dataclasses.fields(Preset) if f.name in OVERRIDES
+    }
+    values.update(dict(overrides))
+    return values
+
+
+def _suffix(overrides: tuple[tuple[str, float], ...], preset: str) -> list[str]:
+    return [f"{k}={number(v)}" for k, v in overrides if getattr(PRESETS[preset], k) != v]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """A variable-rate training run over `lmbda`, unweighted, from which all arms of a comparison branch.
+
+    `shipped` names weights that come with Fovea (models/codecs/weights/NAME.safetensors): nothing is trained then,
+    and dataset, budget and seed are those of the file.
+    """
+
+    codec: str
+    dataset: str = ""
+    preset: str = "smoke"
+    lmbda: tuple[float, ...] = TRUNK_LAMBDAS
+    seed: int = 0
+    distortion: str = "mse"
+    overrides: tuple[tuple[str, float], ...] = ()
+    shipped: str = ""
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
+        if self.shipped:
+            return
+        if not self.dataset:
+            raise FoveaError("a trunk needs the dataset that it is trained on")
+        if self.distortion not in DISTORTIONS:
+            raise FoveaError(f"unknown distortion {self.distortion!r}; known: {', '.join(DISTORTIONS)}")
+        _check_preset(self.preset, self.overrides)
+        _check_lambdas(self.lmbda, "trunk")
+
+    @property
+    def key(self) -> str:
+        """Readable and unique, for example `sample-bls2017-smoke-trunk`."""
+        if self.shipped:
+            return f"shipped-{self.shipped}"
+        parts = [self.dataset, self.codec, self.preset, "trunk"]
+        if self.distortion != "mse":
+            parts.append(self.distortion)
+        if self.lmbda != TRUNK_LAMBDAS:
+            parts.append("l" + "_".join(number(v) for v in self.lmbda))
+        if self.seed:
+            parts.append(f"s{self.seed}")
+        return "-".join(parts + _suffix(self.overrides, self.preset))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value that training uses, flat, JSON-ready: what the content key hashes and MLflow's params show."""
+        if self.shipped:
+            return {"codec": self.codec, "shipped": self.shipped}
+        budget = _budget(self.preset, self.overrides)
+        budget["steps"] = budget.pop("trunk_steps")
+        return {
+            "kind": "trunk",
+            "dataset": self.dataset,
+            "codec": self.codec,
+            "preset": self.preset,
+            "mechanism": "none",
+            "maps": "none",
+            "lmbda": list(self.lmbda),
+            "distortion": self.distortion,
+            "seed": self.seed,
+            **budget,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run. Fields that the mechanism does not use are set to their defaults, so equal runs are equal.
+
+    lmbda: one value trains and measures one rate; several train one variable-rate model, measured at each.
+    alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
+    scale: the factor c of the source's un-normalised weights.
+    span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
+    target_bpp: when set, lmbda is the start of a search for this mean rate on the validation pictures.
+    """
+
+    dataset: str
+    codec: str
+    preset: str = "smoke"
+    trunk: Trunk | None = None
+    mechanism: str = "none"
+    maps: str = "none"
+    saliency: str = DEFAULT_SALIENCY
+    alpha: float = 0.1
+    gamma: float = 0.5
+    normalised: bool = True
+    scale: float = 1.0
+    span: float = 3.0
+    distortion: str = "mse"
+    lmbda: tuple[float, ...] = (0.013,)
+    target_bpp: float | None = None
+    seed: int = 0
+    overrides: tuple[tuple[str, float], ...] = ()
+    mode: str = "deterministic"
+    evaluate_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
+        if self.mechanism not in MECHANISMS:
+            raise FoveaError(f"unknown mechanism {self.mechanism!r}; known: {', '.join(MECHANISMS)}")
+        if self.maps not in MAPS:
+            raise FoveaError(f"unknown maps {self.maps!r}; known: {', '.join(MAPS)}")
+        if (self.mechanism == "none") != (self.maps == "none"):
+            raise FoveaError(f"mechanism {self.mechanism!r} does not go with maps {self.maps!r}")
+        if self.distortion not in DISTORTIONS:
+            raise FoveaError(f"unknown distortion {self.distortion!r}; known: {', '.join(DISTORTIONS)}")
+        if self.mode not in ("deterministic", "fast"):
+            raise FoveaError(f"mode is 'deterministic' or 'fast', not {self.mode!r}")
+        _check_preset(self.preset, self.overrides)
+        _check_lambdas(self.lmbda, "experiment")
+        if self.trunk is not None and self.trunk.codec != self.codec:
+            raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
+        if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:
+            raise FoveaError(
+                "mechanism 'gain' moves between rates: it needs a trunk or several values of lmbda"
+            )
+        if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0 and self.span >= 0):
+            raise FoveaError("alpha and span must not be negative, gamma and scale must be positive")
+        for name, value in self._unused().items():
+            object.__setattr__(self, name, value)
+        if not self.evaluate_on:
+            object.__setattr__(self, "evaluate_on", (self.dataset,))
+
+    def _unused(self) -> dict[str, Any]:
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        names: list[str] = []
+        if self.mechanism == "none":
+            names += ["saliency", "alpha", "gamma", "normalised", "scale", "span"]
+        if self.mechanism != "gain":
+            names += ["span"]
+        if self.mechanism == "gain":
+            # the level at a place fixes its lambda: the weights follow from span and gamma
+            names += ["alpha", "normalised", "scale"]
+        if self.normalised:
+            names += ["scale"]
+        if self.maps in ("center", "oracle"):
+            names += ["saliency"]
+        return {n: default[n] for n in names}
+
+    @property
+    def arm(self) -> str:
+        """The arm's name without its maps, for example `saliency_gain` (science.md's table)."""
+        if self.mechanism == "none":
+            return "uniform"
+        if self.mechanism == "loss":
+            return "weighted" if self.normalised else "weighted_raw"
+        return f"saliency_{self.mechanism}"
+
+    @property
+    def label(self) -> str:
+        """The arm with its maps where they are not the predicted ones: `saliency_gain@center`."""
+        return self.arm if self.maps in ("none", "predicted") else f"{self.arm}@{self.maps}"
+
+    @property
+    def key(self) -> str:
+        """Readable and unique: dataset, codec, preset, arm, lmbda, then whatever differs from the defaults."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        parts = [
+            self.dataset,
+            self.codec,
+            self.preset,
+            self.label,
+            "l" + "_".join(number(v) for v in self.lmbda),
+        ]
+        parts += [
+            f"{name}={number(getattr(self, name))}"
+            for name in ("alpha", "gamma", "scale", "span")
+            if getattr(self, name) != default[name]
+        ]
+        if self.mechanism not in ("none", "loss") and not self.normalised:
+            parts.append("raw")
+        if self.saliency != default["saliency"]:
+            parts.append(f"by={self.saliency}")
+        if self.distortion != "mse":
+            parts.append(self.distortion)
+        if self.target_bpp is not None:
+            parts.append(f"bpp={number(self.target_bpp)}")
+        if self.mode != "deterministic":
+            parts.append(self.mode)
+        if self.seed:
+            parts.append(f"s{self.seed}")
+        parts += _suffix(self.overrides, self.preset)
+        parts.append(f"from={self.trunk.key}" if self.trunk else "scratch")
+        if self.evaluate_on != (self.dataset,):
+            parts.append("on=" + "+".join(self.evaluate_on))
+        return "-".join(parts)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value that training uses, flat, JSON-ready; `evaluate_on` is not one of them."""
+        budget = _budget(self.preset, self.overrides)
+        budget.pop("trunk_steps")
+        return {
+            "kind": "experiment",
+            "dataset": self.dataset,
+            "codec": self.codec,
+            "preset": self.preset,
+            "arm": self.label,
+            "trunk": self.trunk.key if self.trunk else "",
+            "mechanism": self.mechanism,
+            "maps": self.maps,
+            "saliency": "" if self.maps in ("none", "center", "oracle") else self.saliency,
+            "alpha": self.alpha,
+            "gamma": self.gamma,
+            "normalised": self.normalised,
+            "scale": self.scale,
+            "span": self.span,
+            "distortion": self.distortion,
+            "lmbda": list(self.lmbda),
+            "target_bpp": self.target_bpp,
+            "seed": self.seed,
+            "mode": self.mode,
+            **budget,
+        }
+
+
+def override(preset: str, **values: float) -> tuple[tuple[str, float], ...]:
+    """Preset values for one record, in the form that records keep: `overrides=override("smoke", lr=1e-3)`."""
+    chosen = tuple(sorted((k, v) for k, v in values.items() if getattr(PRESETS[preset], k, None) != v))
+    _check_preset(preset, chosen)
+    return chosen
+
+
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "uniform": {"mechanism": "none", "maps": "none"},
+    "weighted_raw": {"mechanism": "loss", "maps": "predicted", "normalised": False, "gamma": 1.0},
+    "weighted": {"mechanism": "loss", "maps": "predicted", "gamma": 1.0},
+    "saliency_concat": {"mechanism": "concat", "maps": "predicted", "gamma": 1.0},
+    "saliency_sft": {"mechanism": "sft", "maps": "predicted", "gamma": 1.0},
+    "saliency_gain": {"mechanism": "gain", "maps": "predicted"},
+}
+CONTROLS = ("shuffled", "center", "oracle")
+
+
+def arm(name: str) -> dict[str, Any]:
+    """The record's fields for an arm such as `weighted` or `saliency_gain@center`.
+
+    Raises FoveaError for an unknown arm or control.
+    """
+    base, _, control = name.partition("@")
+    if base not in ARMS or (control and (base == "uniform" or control not in CONTROLS)):
+        known = ", ".join(ARMS)
+        raise FoveaError(
+            f"unknown arm {name!r}; arms: {known}, each but uniform also with @{', @'.join(CONTROLS)}"
+        )
+    fields = dict(ARMS[base])
+    if control:
+        fields["maps"] = control
+    return fields
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named grid on one dataset. `datasets` lists every dataset it trains or measures on."""
+
+    name: str
+    dataset: str
+    experiments: tuple[Experiment, ...]
+    about: str = ""
+    classical: tuple[str, ...] = ("jpeg", "webp", "avif", "jpegxl")
+    datasets: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        keys = [e.key for e in self.experiments]
+        if len(set(keys)) != len(keys):
+            raise FoveaError(f"sweep {self.name}: an experiment stands in it twice")
+        used = {self.dataset, *(d for e in self.experiments for d in (e.dataset, *e.evaluate_on))}
+        used |= {t.dataset for t in self.trunks if t.dataset}
+        object.__setattr__(self, "datasets", tuple(sorted(used)))
+
+    @property
+    def key(self) -> str:
+        """The partition of tables and report: `dataset.sweep`."""
+        return f"{self.dataset}.{self.name}"
+
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """Each trunk that an experiment starts from, once, in order."""
+        return tuple(dict.fromkeys(e.trunk for e in self.experiments if e.trunk is not None))
+
+
+def grid(
+    dataset: str,
+    *,
+    codecs: Iterable[str],
+    arms: Iterable[str],
+    lambdas: Iterable[float],
+    preset: str,
+    seeds: Iterable[int] = (0,),
+    trunk: bool = True,
+    evaluate_on: tuple[str, ...] = (),
+    overrides: tuple[tuple[str, float], ...] = (),
+) -> tuple[Experiment, ...]:
+    """Every combination, one experiment a lambda. With `trunk`, all arms of a codec and seed branch from one trunk."""
+    arms, lambdas, seeds = tuple(arms), tuple(lambdas), tuple(seeds)
+    return tuple(
+        Experiment(
+            dataset=dataset,
+            codec=codec,
+            preset=preset,
+            trunk=Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed) if trunk else None,
+            lmbda=(lmbda,),
+            seed=seed,
+            evaluate_on=evaluate_on,
+            overrides=overrides,
+            **arm(name),
+        )
+        for codec in codecs
+        for seed in seeds
+        for name in arms
+        for lmbda in lambdas
+    )
+
+
+def smoke(dataset: str) -> Sweep:
+    """Two arms, four rates, minutes on two cores: shows that everything works, decides nothing."""
+    return Sweep(
+        "smoke",
+        dataset,
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform", "saliency_gain"),
+            lambdas=SMOKE_LAMBDAS,
+            preset="smoke",
+        ),
+        about="Two arms, four rates, minutes on two cores: shows that everything works, decides nothing.",
+    )
+
+
+def tiny(dataset: str) -> Sweep:
+    """One trunk, two arms, four rates with next to no training: for the project's own tests."""
+    return Sweep(
+        "tiny",
+        dataset,
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform", "saliency_gain"),
+            lambdas=SMOKE_LAMBDAS,
+            preset="tiny",
+        ),
+        about="Seconds of training: for the project's own tests.",
+        classical=("jpeg",),
+    )
+
+
+def seed(dataset: str) -> Sweep:
+    """The source's experiment done right: bls2017, a grid of lambda, all arms and controls, three seeds."""
+    mechanisms = ("weighted_raw", "weighted", "saliency_concat", "saliency_gain")
+    arms = ["uniform", *mechanisms, *(f"{m}@{c}" for m in mechanisms[1:] for c in CONTROLS)]
+    return Sweep(
+        "seed",
+        dataset,
+        grid(dataset, codecs=("bls2017",), arms=arms, lambdas=SEED_LAMBDAS, preset="base", seeds=(0, 1, 2)),
+        about="The source's experiment done right: bls2017, six rates, all arms and controls, three seeds.",
+    )
+
+
+SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed)}
+
+
+def sweep(name: str, dataset: str) -> Sweep:
+    """The sweep of this name on a dataset. Raises FoveaError for an unknown name."""
+    if name not in SWEEPS:
+        raise FoveaError(f"unknown sweep {name!r}; known: {', '.join(SWEEPS)}")
+    return SWEEPS[name](dataset)

@@ -1,0 +1,116 @@
+"""How training and evaluation tell their story, without knowing MLflow.
+
+`pipelines/mlflow_tracking.py` implements the protocol; `NullTracker` serves where nobody listens.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Run(Protocol):
+    """One tracked run. Everything may be called again after a resume: what is already logged is not logged twice."""
+
+    @property
+    def run_id(self) -> str:
+        """The server's id, or "" while the server has not been reached."""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Once-only facts: the resolved record."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Searchable marks, such as `fovea.key` or `dagster.run_id`; may change."""
+
+    def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """(step, values) rows in one batch. A (name, step) pair that the run already has is left out."""
+
+    def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
+        """Dataset name to content digest; context is "train" or "test"."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """A file, copied under the run's artifacts."""
+
+    def log_figure(self, png: bytes, name: str) -> None:
+        """A picture such as `curves/rd.png`."""
+
+    def log_table(self, rows: Iterable[Mapping[str, Any]], name: str) -> None:
+        """A small table, shown in the UI as `name`.json."""
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """FINISHED, FAILED or KILLED."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Opens runs. `key` identifies a run across resumes and processes: the same key continues the same run."""
+
+    def run(
+        self,
+        *,
+        experiment: str,
+        name: str,
+        key: str,
+        parent_key: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Start or continue the run with this key."""
+
+    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
+        """Register the codec in `folder` (weights + configuration) as a model; returns its address or ""."""
+
+    def flush(self) -> None:
+        """Send what waits; says what could not be sent."""
+
+
+class NullRun:
+    """Takes everything, keeps nothing."""
+
+    run_id = ""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Does nothing."""
+
+    def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Does nothing."""
+
+    def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
+        """Does nothing."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Does nothing."""
+
+    def log_figure(self, png: bytes, name: str) -> None:
+        """Does nothing."""
+
+    def log_table(self, rows: Iterable[Mapping[str, Any]], name: str) -> None:
+        """Does nothing."""
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Does nothing."""
+
+
+class NullTracker:
+    """A tracker for tests and for `fovea train --no-tracking`."""
+
+    def run(
+        self,
+        *,
+        experiment: str,
+        name: str,
+        key: str,
+        parent_key: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Run:
+        """A run that keeps nothing."""
+        return NullRun()
+
+    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
+        """Registers nothing."""
+        return ""
+
+    def flush(self) -> None:
+        """Nothing waits."""
