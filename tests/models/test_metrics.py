@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import metrics
+from models.errors import FoveaError
+
+
+def pair(height: int, width: int, seed: int = 0, noise: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture with edges and a noisy copy."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    base = np.stack(
+        [120 + 80 * np.sin(x / 9 + c) * np.cos(y / 7) + 40 * (x > width / 2) for c in range(3)], -1
+    )
+    original = np.clip(base + rng.normal(0, 6, base.shape), 0, 255).astype(np.uint8)
+    return original, np.clip(original + rng.normal(0, noise, base.shape), 0, 255).astype(np.uint8)
+
+
+def test_psnr_is_the_formula() -> None:
+    original, reconstruction = pair(40, 50)
+    error = np.mean((original.astype(float) - reconstruction) ** 2)
+    assert metrics.mse(original, reconstruction) == pytest.approx(error, rel=1e-6)
+    assert metrics.psnr_db(original, reconstruction) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-5)
+
+
+def test_identical_pictures_end_at_the_cap_and_one() -> None:
+    original, _ = pair(200, 180)
+    values = metrics.measure(original, original, saliency_map=original[..., 0], fixation_map=original[..., 1])
+    for name, metric in metrics.METRICS.items():
+        assert values[name] == pytest.approx(metric.best, abs=1e-5), name
+    assert values["psnr_db"] == values["ew_psnr_db"] == metrics.PSNR_CAP_DB
+
+
+@pytest.mark.parametrize("size", [(256, 512), (161, 161), (171, 333), (250, 163)])
+def test_ms_ssim_agrees_with_pytorch_msssim(size: tuple[int, int]) -> None:
+    import torch
+    from pytorch_msssim import ms_ssim
+
+    original, reconstruction = pair(*size, noise=20)
+    x, y = (torch.from_numpy(p.transpose(2, 0, 1)[None].copy()).float() for p in (original, reconstruction))
+    assert metrics.ms_ssim(original, reconstruction) == pytest.approx(float(ms_ssim(x, y)), abs=2e-5)
+
+
+def test_ms_ssim_of_inverted_picture_does_not_go_below_zero() -> None:
+    original, _ = pair(180, 180)
+    assert 0 <= metrics.ms_ssim(original, 255 - original) < 0.3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 9), (11, 11), (16, 20), (80, 81), (160, 200)])
+def test_small_pictures_have_every_metric_or_nan(size: tuple[int, int]) -> None:
+    original, reconstruction = pair(*size, noise=30)
+    weight = np.ones(size, np.float32)
+    values = metrics.measure(original, reconstruction, saliency_map=weight, fixation_map=weight)
+    assert 0 <= values["ms_ssim"] < 1
+    assert values["sw_ms_ssim"] == pytest.approx(values["ms_ssim"], abs=1e-5)
+    assert math.isnan(values["vsi"]) == (min(size) < 16)
+
+
+def test_scales_follow_the_stated_rule() -> None:
+    assert [metrics._scales(s, 999) for s in (5, 20, 21, 40, 41, 80, 81, 160, 161)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+    ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 99), st.floats(0.01, 200))
+def test_constant_map_gives_the_plain_metric(height: int, width: int, seed: int, value: float) -> None:
+    original, reconstruction = pair(height, width, seed)
+    flat = np.full((height, width), value)
+    plain = metrics.measure(original, reconstruction, perceptual=False)
+    weighted = metrics.measure(original, reconstruction, fixation_map=flat, perceptual=False)
+    assert weighted["ew_psnr_db"] == pytest.approx(plain["psnr_db"], abs=1e-3)
+    assert weighted["ew_ms_ssim"] == pytest.approx(plain["ms_ssim"], abs=1e-5)
+
+
+def test_weighted_metrics_see_only_where_the_weight_is() -> None:
+    original, noisy = pair(200, 240)
+    reconstruction = original.copy()
+    reconstruction[:, :120] = noisy[:, :120]
+    left = np.zeros((200, 240), np.uint8)
+    left[:, :120] = 255
+    values = metrics.measure(
+        original, reconstruction, saliency_map=left, fixation_map=255 - left, perceptual=False
+    )
+    assert values["ew_psnr_db"] == metrics.PSNR_CAP_DB
+    assert values["bg_psnr_db"] == metrics.PSNR_CAP_DB
+    assert values["sw_psnr_db"] == pytest.approx(values["psnr_db"] - 10 * np.log10(2), abs=1e-3)
+    assert values["sw_ms_ssim"] < values["ms_ssim"] < values["ew_ms_ssim"]
+
+
+def test_sw_mse_by_hand() -> None:
+    original = np.zeros((1, 2, 3), np.uint8)
+    reconstruction = np.array([[[3, 3, 3], [6, 0, 0]]], np.uint8)
+    assert metrics.sw_mse(original, reconstruction, np.array([[1, 3]], np.uint8)) == pytest.approx(
+        0.25 * 9 + 0.75 * 12
+    )
+
+
+def test_single_functions_agree_with_measure() -> None:
+    original, reconstruction = pair(170, 190)
+    saliency, fixation = original[..., 0], np.random.default_rng(1).random((170, 190))
+    values = metrics.measure(original, reconstruction, saliency_map=saliency, fixation_map=fixation)
+    assert values["psnr_db"] == metrics.psnr_db(original, reconstruction)
+    assert values["sw_psnr_db"] == metrics.sw_psnr_db(original, reconstruction, saliency)
+    assert values["bg_psnr_db"] == metrics.bg_psnr_db(original, reconstruction, saliency)
+    assert values["ew_psnr_db"] == metrics.ew_psnr_db(original, reconstruction, fixation)
+    assert values["ms_ssim"] == pytest.approx(metrics.ms_ssim(original, reconstruction))
+    assert values["sw_ms_ssim"] == pytest.approx(metrics.sw_ms_ssim(original, reconstruction, saliency))
+    assert values["ew_ms_ssim"] == pytest.approx(metrics.ew_ms_ssim(original, reconstruction, fixation))
+    assert list(values) == list(metrics.METRICS)
+    for name, metric in metrics.METRICS.items():
+        assert min(metric.worst, metric.best) <= values[name] <= max(metric.worst, metric.best), name
+
+
+def test_map_of_zeros_is_nan_and_missing_maps_are_nan() -> None:
+    original, reconstruction = pair(64, 64)
+    values = metrics.measure(
+        original, reconstruction, saliency_map=np.zeros((64, 64), np.uint8), perceptual=False
+    )
+    assert all(math.isnan(values[k]) for k in ("sw_psnr_db", "sw_ms_ssim", "ew_psnr_db", "ew_ms_ssim", "vsi"))
+    assert values["bg_psnr_db"] == pytest.approx(values["psnr_db"], abs=1e-3)
+
+
+def test_bad_input_names_what_is_wrong() -> None:
+    original, reconstruction = pair(32, 32)
+    with pytest.raises(FoveaError, match="differ in size"):
+        metrics.psnr_db(original, reconstruction[:-1])
+    with pytest.raises(FoveaError, match="uint8 RGB"):
+        metrics.psnr_db(original[..., 0], reconstruction[..., 0])
+    with pytest.raises(FoveaError, match="resize the map"):
+        metrics.sw_psnr_db(original, reconstruction, np.ones((5, 5)))
+    with pytest.raises(FoveaError, match="not negative"):
+        metrics.sw_psnr_db(original, reconstruction, np.full((32, 32), -1.0))
