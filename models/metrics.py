@@ -175,16 +175,19 @@ def _blur(values: _Float, kernel: _Float) -> _Float:
     margin = len(kernel) // 2
     blurred = cv2.sepFilter2D(values, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT)
     height, width = values.shape[:2]
-    return blurred.reshape(values.shape)[margin : height - margin, margin : width - margin]
+    return np.asarray(blurred, np.float32).reshape(values.shape)[
+        margin : height - margin, margin : width - margin
+    ]
 
 
 def _halve(values: _Float, border: int = cv2.BORDER_CONSTANT) -> _Float:
     """2×2 means. An odd side is padded before its first row or column: with zeros, as `pytorch_msssim` pads, by default."""
     height, width = values.shape[:2]
     if height % 2 or width % 2:
-        values = cv2.copyMakeBorder(values, height % 2, 0, width % 2, 0, border, value=(0, 0, 0, 0))
+        padded = cv2.copyMakeBorder(values, height % 2, 0, width % 2, 0, border, value=(0, 0, 0, 0))
+        values = np.asarray(padded, np.float32)
     # nearest-aligned area averaging at exactly one half is the 2×2 mean
-    return cv2.resize(values, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(values, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _scales(height: int, width: int) -> int:

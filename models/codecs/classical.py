@@ -1,0 +1,171 @@
+"""Classical anchors: JPEG, WebP, AVIF and JPEG XL, each as good as it gets at a stated setting.
+
+| codec  | library       | setting |
+|--------|---------------|---------|
+| jpeg   | libjpeg-turbo | baseline, optimised Huffman tables, no metadata; the better of 4:2:0 and 4:4:4 at equal bytes |
+| webp   | libwebp       | method 6, its slowest |
+| avif   | aom           | speed 3, 4:4:4, tune=psnr, one tile |
+| jpegxl | libjxl        | effort 9, quality by libjxl's own JPEG-like scale |
+
+JPEG's chroma: 4:2:0 at the quality asked for, unless the largest 4:4:4 file that is not larger has less squared error.
+So both are weighed at the same rate, and a row's quality means one rate, whichever won.
+
+AVIF's tune: libavif 1.4 optimises stills for visual quality unless told otherwise, which costs about 1 dB of PSNR at
+equal rate on street pictures (0.65 bpp, 512×256); an anchor for PSNR curves gets the setting that is best there. Speed
+0 would gain another 3 % of rate or so at six times the time.
+
+Quality rises from 0 to 100 for all of them. Every function is pure, single-threaded and deterministic for given
+library versions (`library_versions`). bpp is 8·len(file) over the picture's pixels.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from models.errors import FoveaError
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Classical:
+    """One codec: its label, the qualities of its curve, rising (about 0.05 to 2 bpp), and its two functions."""
+
+    name: str
+    label: str
+    qualities: tuple[float, ...]
+    encode: Callable[[Picture, float], bytes]
+    decode: Callable[[bytes], Picture]
+
+
+def _squared_error(a: Picture, b: Picture) -> int:
+    difference = a.astype(np.int32) - b
+    return int(np.vdot(difference, difference))
+
+
+def _jpeg(picture: Picture, quality: int, subsampling: str) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(picture, quality, subsampling=subsampling, optimize=True))
+
+
+def _encode_jpeg(picture: Picture, quality: float) -> bytes:
+    subsampled = _jpeg(picture, round(quality), "420")
+    # the largest 4:4:4 file not larger than that: sizes rise with quality
+    low, high, full = 1, 100, None
+    while low <= high:
+        middle = (low + high) // 2
+        candidate = _jpeg(picture, middle, "444")
+        if len(candidate) <= len(subsampled):
+            full, low = candidate, middle + 1
+        else:
+            high = middle - 1
+    if full is not None and _squared_error(picture, _decode_jpeg(full)) < _squared_error(
+        picture, _decode_jpeg(subsampled)
+    ):
+        return full
+    return subsampled
+
+
+def _decode_jpeg(data: bytes) -> Picture:
+    return np.asarray(imagecodecs.jpeg8_decode(data), np.uint8)
+
+
+def _encode_webp(picture: Picture, quality: float) -> bytes:
+    return bytes(imagecodecs.webp_encode(picture, quality, lossless=False, method=6, numthreads=1))
+
+
+def _decode_webp(data: bytes) -> Picture:
+    return np.asarray(imagecodecs.webp_decode(data), np.uint8)[..., :3]
+
+
+def _encode_avif(picture: Picture, quality: float) -> bytes:
+    # through Pillow: imagecodecs has no way to set aom's tune
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(
+        buffer,
+        "AVIF",
+        quality=round(quality),
+        speed=3,
+        subsampling="4:4:4",
+        codec="aom",
+        max_threads=1,
+        autotiling=False,
+        advanced={"tune": "psnr"},
+    )
+    return buffer.getvalue()
+
+
+def _decode_avif(data: bytes) -> Picture:
+    return np.asarray(imagecodecs.avif_decode(data, numthreads=1), np.uint8)[..., :3]
+
+
+def _jpegxl_distance(quality: float) -> float:
+    """Butteraugli distance for a JPEG-like quality, libjxl's JxlEncoderDistanceFromQuality."""
+    if quality >= 30:
+        return 0.1 + (100 - quality) * 0.09
+    return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
+
+
+def _encode_jpegxl(picture: Picture, quality: float) -> bytes:
+    distance = _jpegxl_distance(quality)
+    return bytes(
+        imagecodecs.jpegxl_encode(picture, distance=distance, effort=9, usecontainer=False, numthreads=1)
+    )
+
+
+def _decode_jpegxl(data: bytes) -> Picture:
+    return np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1), np.uint8)
+
+
+CLASSICAL: Mapping[str, Classical] = {
+    c.name: c
+    for c in (
+        Classical("jpeg", "JPEG", (5, 10, 20, 35, 55, 75, 88, 95), _encode_jpeg, _decode_jpeg),
+        Classical("webp", "WebP", (0, 4, 10, 22, 42, 68, 85, 93), _encode_webp, _decode_webp),
+        Classical("avif", "AVIF", (1, 6, 15, 29, 46, 66), _encode_avif, _decode_avif),
+        Classical("jpegxl", "JPEG XL", (0, 7, 15, 35, 62, 80, 90), _encode_jpegxl, _decode_jpegxl),
+    )
+}
+
+
+def _codec(name: str) -> Classical:
+    if name not in CLASSICAL:
+        raise FoveaError(f"unknown classical codec {name!r}; known: {', '.join(CLASSICAL)}")
+    return CLASSICAL[name]
+
+
+def encode(codec: str, quality: float, picture: Picture) -> bytes:
+    """The whole file, as it would lie on a disk. picture: uint8 RGB, H×W×3; quality: 0 to 100.
+
+    Raises FoveaError for an unknown codec, a quality out of range or a picture that is not uint8 RGB.
+    """
+    chosen = _codec(codec)
+    if not 0 <= quality <= 100:
+        raise FoveaError(f"{codec}: quality goes from 0 to 100, not {quality}")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        raise FoveaError(f"{codec}: needs uint8 RGB, H×W×3, got {picture.dtype} {picture.shape}")
+    return chosen.encode(np.ascontiguousarray(picture), quality)
+
+
+def decode(codec: str, data: bytes) -> Picture:
+    """The picture in a file that `encode` made, uint8 RGB, H×W×3. Raises FoveaError for bytes that do not decode."""
+    chosen = _codec(codec)
+    try:
+        return chosen.decode(data)
+    except Exception as error:
+        # each library raises a class of its own
+        raise FoveaError(f"not a {chosen.label} file: {error}") from error
+
+
+def library_versions() -> dict[str, str]:
+    """What the bytes depend on besides the settings."""
+    return {
+        "jpeg": str(imagecodecs.jpeg8_version()),
+        "webp": str(imagecodecs.webp_version()),
+        "avif": f"libavif {features.version('avif')} (Pillow)",
+        "jpegxl": str(imagecodecs.jpegxl_version()),
+    }
