@@ -6,13 +6,15 @@
 
 A codec is variable-rate over *levels*: level k (a float, 0 … L−1) stands for a lambda between `config.lmbda[0]` and
 `config.lmbda[-1]`, log-interpolated; gain vectors scale the latents by level (Cui et al. 2021, "Asymmetric gained deep
-image compression", eq. 3). A codec with a single lambda has one level.
+image compression", eq. 3). A codec with a single lambda has one level. Files know levels in steps of 1/LEVEL_STEPS.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -24,6 +26,40 @@ from torch import Tensor, nn
 from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
+
+LEVEL_STEPS = 8
+"""Positions between two neighbouring levels that a file can name; the coding tables exist for each of them."""
+
+
+def picture_to_tensor(picture: Picture, stride: int) -> Tensor:
+    """uint8 H×W×3 to float32 1×3×H'×W' in [0, 1], the last row and column repeated up to multiples of `stride`."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise FoveaError(
+            f"a picture is uint8, H×W×3 with H, W ≥ 1; got {picture.dtype} of shape {picture.shape}"
+        )
+    padded = _pad(picture, stride)
+    return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255.0
+
+
+def map_to_tensor(saliency_map: Picture, shape: tuple[int, int], stride: int) -> Tensor:
+    """uint8 H×W of a picture of this shape (H, W) to float32 1×1×H'×W' in [0, 1], padded as the picture is."""
+    if saliency_map.dtype != np.uint8 or saliency_map.shape != shape:
+        raise FoveaError(
+            f"the saliency map of a {shape[1]}×{shape[0]} picture is uint8 of shape {shape}; "
+            f"got {saliency_map.dtype} of shape {saliency_map.shape}"
+        )
+    return torch.from_numpy(_pad(saliency_map, stride))[None, None].float() / 255.0
+
+
+def tensor_to_picture(x_hat: Tensor, height: int, width: int) -> Picture:
+    """1×3×H'×W' to uint8 H×W×3: crop, clamp to [0, 1], round to the nearest of 256 values."""
+    x = x_hat[0, :, :height, :width].clamp(0, 1).mul(255.0).round().to(torch.uint8)
+    return x.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _pad(array: Picture, stride: int) -> Picture:
+    widths = [(0, -array.shape[0] % stride), (0, -array.shape[1] % stride)] + [(0, 0)] * (array.ndim - 2)
+    return np.ascontiguousarray(np.pad(array, widths, mode="edge"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +129,22 @@ class Codec(nn.Module, ABC):
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config = config
+        self._identity: bytes | None = None
 
     @abstractmethod
     def forward(
-        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        saliency_map: Tensor | None = None,
+        level: Tensor | None = None,
+        centre: Tensor | None = None,
     ) -> Output:
         """Training forward with additive uniform noise (train mode) or rounding (eval mode).
 
         x: N×3×H×W in [0, 1], H and W multiples of `stride`. saliency_map: N×1×H×W in [0, 1], required by the
-        mechanisms concat, sft and gain. level: N floats in [0, L−1]; default: the middle level.
+        mechanisms concat, sft and gain. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
+        `gain` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
         """
 
     @abstractmethod
@@ -122,9 +165,62 @@ class Codec(nn.Module, ABC):
     def update(self) -> None:
         """Solve the quantiles and build the coding tables; needed once after training, before encode and decode."""
 
-    @abstractmethod
     def identity(self) -> bytes:
-        """16 bytes that name weights and configuration: SHA-256 over both, truncated. Stands in each file."""
+        """16 bytes that name weights, tables and configuration: SHA-256 over all, truncated; files hold the first 8.
+
+        Call after `update` (encode and decode do): training changes it.
+        """
+        digest = hashlib.sha256(self.config.to_json().encode())
+        for name, tensor in sorted(self.weights().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.digest()[:16]
+
+    def weights(self) -> dict[str, Tensor]:
+        """What rebuilds this codec bit for bit, on the CPU: parameters, buffers, and the coding tables if built."""
+        return {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+            if tensor.numel()
+        }
+
+    def name(self) -> bytes:
+        """`identity`, kept until the weights or tables are set anew."""
+        if self._identity is None:
+            self._identity = self.identity()
+        return self._identity
+
+    def copy_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy parameters and buffers, all of them, by name. Raises FoveaError when names or shapes do not fit."""
+        own = {k: v for k, v in self.state_dict().items() if v.numel()}
+        given = {k: v for k, v in weights.items() if v.numel()}
+        for what, names in (("lack", own.keys() - given.keys()), ("have unknown", given.keys() - own.keys())):
+            if names:
+                raise FoveaError(
+                    f"weights do not fit this {self.config.codec}: they {what} {', '.join(sorted(names)[:4])}"
+                )
+        for name, tensor in own.items():
+            if given[name].shape != tensor.shape:
+                raise FoveaError(
+                    f"weights do not fit this {self.config.codec} (n {self.config.n}, m {self.config.m}, "
+                    f"{len(self.config.lmbda)} levels): {name} is {tuple(given[name].shape)} in the weights, "
+                    f"{tuple(tensor.shape)} in the codec"
+                )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(given[name])
+        self._identity = None
+
+    @abstractmethod
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over what `weights()` gave, tables included. Raises FoveaError when names or shapes do not fit."""
+
+    @abstractmethod
+    def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from a trunk's weights: same names are copied, what conditions the codec starts without effect.
+
+        Raises FoveaError when the trunk has other widths or levels. Coding tables are not taken over.
+        """
 
     def level_of(self, lmbda: float) -> float:
         """The level that stands for a lambda, log-interpolated; raises FoveaError outside the codec's range."""
@@ -134,6 +230,11 @@ class Codec(nn.Module, ABC):
             low, high = self.config.lmbda[0], self.config.lmbda[-1]
             raise FoveaError(f"lmbda {lmbda:g} is outside this model's range {low:g} … {high:g}")
         return float(np.interp(want, grid, np.arange(len(grid), dtype=float)))
+
+    @property
+    def top_level(self) -> int:
+        """L − 1."""
+        return len(self.config.lmbda) - 1
 
     def lmbda_at(self, level: Tensor) -> Tensor:
         """The multiplier at (fractional) levels, same shape."""

@@ -1,0 +1,156 @@
+"""The `.fov` container: what stands around the entropy coder's strings.
+
+    "FOV" | version 1 byte | codec 1 | model 8 | width − 1, height − 1, level: varints | number of strings 1
+    | length of each string but the last: varints | strings | CRC-32 of all before: 4 bytes, little-endian
+
+About 25 bytes for a picture of ordinary size. A varint has 7 bits a byte, low bits first, the high bit set on all but
+its last byte, at most five bytes. The parser takes bytes from anybody: whatever they are, it returns or raises
+BitstreamError, and allocates no more than the file's own length.
+"""
+
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from models.errors import FoveaError
+
+MAGIC = b"FOV"
+VERSION = 1
+MODEL_BYTES = 8
+MAX_SIDE = 1 << 16
+MAX_PIXELS = 1 << 26
+"""Largest picture that is written or read: 67 megapixels, for example 8192×8192."""
+
+CODEC_NUMBERS = {
+    "bls2017": 1,
+    "bmshj2018_factorized": 2,
+    "bmshj2018_hyperprior": 3,
+    "mbt2018_mean": 4,
+    "cheng2020_anchor": 5,
+    "agustsson2019": 6,
+    "toderici2017": 7,
+}
+"""Part of the format: a number is never given twice."""
+
+
+class BitstreamError(FoveaError):
+    """A file that is no Fovea file, damaged, from a later version, or made by another model."""
+
+
+class Contents(NamedTuple):
+    """A parsed file. model: the first 8 bytes of the codec's identity. level: in steps of 1/LEVEL_STEPS."""
+
+    codec: str
+    model: bytes
+    width: int
+    height: int
+    level: int
+    strings: tuple[bytes, ...]
+
+
+def write_varints(values: Iterable[int]) -> bytes:
+    """Non-negative integers below 2^35."""
+    out = bytearray()
+    for value in values:
+        while value > 127:
+            out.append(value & 127 | 128)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def read_varints(data: bytes, count: int) -> list[int]:
+    """Exactly `count` integers that fill `data`. Raises BitstreamError otherwise."""
+    values, position = [], 0
+    for _ in range(count):
+        value, position = _read_varint(data, position)
+        values.append(value)
+    if position != len(data):
+        raise BitstreamError("damaged file: a string has bytes left over")
+    return values
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 35, 7):
+        if position >= len(data):
+            raise BitstreamError("damaged file: it ends within a number")
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise BitstreamError("damaged file: a number does not end")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises FoveaError for a picture that is too large for the format."""
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise FoveaError(
+            f"a {width}×{height} picture does not fit: sides 1 to {MAX_SIDE}, at most {MAX_PIXELS} pixels"
+        )
+
+
+def pack(contents: Contents) -> bytes:
+    """The file's bytes."""
+    check_size(contents.width, contents.height)
+    head = MAGIC + bytes([VERSION, CODEC_NUMBERS[contents.codec]]) + contents.model[:MODEL_BYTES]
+    head += write_varints([contents.width - 1, contents.height - 1, contents.level])
+    head += bytes([len(contents.strings)]) + write_varints(len(s) for s in contents.strings[:-1])
+    body = head + b"".join(contents.strings)
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def unpack(data: bytes) -> Contents:
+    """Raises BitstreamError, saying what is wrong."""
+    if data[:3] != MAGIC:
+        raise BitstreamError("not a Fovea file: it does not start with FOV")
+    if len(data) < 4:
+        raise BitstreamError("damaged file: cut short after the first bytes")
+    if data[3] != VERSION:
+        raise BitstreamError(
+            f"the file has format version {data[3]}, this Fovea reads version {VERSION}: "
+            "use the release that wrote it, or a later one"
+        )
+    if len(data) < 3 + 2 + MODEL_BYTES + 3 + 1 + 4:
+        raise BitstreamError("damaged file: cut short within its header")
+    body = data[:-4]
+    if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
+        raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
+    names = {number: name for name, number in CODEC_NUMBERS.items()}
+    if data[4] not in names:
+        raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {data[4]}")
+    position = 5 + MODEL_BYTES
+    width, position = _read_varint(body, position)
+    height, position = _read_varint(body, position)
+    level, position = _read_varint(body, position)
+    width, height = width + 1, height + 1
+    try:
+        check_size(width, height)
+    except FoveaError as error:
+        raise BitstreamError(f"damaged file: {error}") from error
+    if position >= len(body):
+        raise BitstreamError("damaged file: cut short within its header")
+    count = body[position]
+    position += 1
+    lengths = []
+    for _ in range(count - 1):
+        length, position = _read_varint(body, position)
+        lengths.append(length)
+    rest = len(body) - position - sum(lengths)
+    if count == 0 or rest < 0:
+        raise BitstreamError("damaged file: its strings are longer than the file")
+    strings = []
+    for length in [*lengths, rest]:
+        strings.append(body[position : position + length])
+        position += length
+    return Contents(names[data[4]], data[5 : 5 + MODEL_BYTES], width, height, level, tuple(strings))
+
+
+def check_model(contents: Contents, codec: str, identity: bytes) -> None:
+    """Raises BitstreamError, naming the model that the file needs, when it was made by another one."""
+    if contents.codec != codec or contents.model != identity[:MODEL_BYTES]:
+        raise BitstreamError(
+            f"the file was made by another model: it needs {contents.codec} {contents.model.hex()}, "
+            f"this is {codec} {identity[:MODEL_BYTES].hex()}"
+        )

@@ -1,0 +1,270 @@
+"""Ballé, Laparra, Simoncelli 2017, "End-to-end optimized image compression" (ICLR), with variable rate and saliency.
+
+              ┌──────────── g_a ────────────┐                                  ┌──────────── g_s ────────────┐
+    x ──► conv 9×9 ↓4 ─ GDN ─ conv 5×5 ↓2 ─ GDN ─ conv 5×5 ↓2 ──► y ──► y_hat ──► deconv 5×5 ↑2 ─ IGDN ─ deconv 5×5 ↑2
+    N×3×H×W        N              N              M      N×M×H/16×W/16   │              N              N   ─ IGDN
+                                                                        │                 ─ deconv 9×9 ↑4 ──► x_hat
+                     y ── gain ── round ── range coder with one density a channel ◄────┘                   N×3×H×W
+
+The paper's transforms (N = M there), CompressAI's layers and entropy bottleneck. The last analysis layer has no bias:
+the density's median stands for it. Training replaces rounding by uniform noise and minimises bits + lambda·255²·MSE.
+
+What is added: gain vectors over the levels of `config.lmbda` (gain.py), the density evaluated on the bins that a gain
+cuts (entropy.py), and the mechanisms of conditioning.py, in the encoder only: the decoder knows the file and nothing
+else. With `gain` the file holds a level map; with the others every file decodes with the model alone.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from compressai.layers import GDN
+from torch import Tensor, nn
+
+from models.codecs import bitstream, conditioning, levelmap
+from models.codecs.base import (
+    LEVEL_STEPS,
+    Codec,
+    CodecConfig,
+    Encoded,
+    Output,
+    Picture,
+    map_to_tensor,
+    picture_to_tensor,
+    tensor_to_picture,
+)
+from models.codecs.bitstream import BitstreamError, Contents
+from models.codecs.entropy import FactorizedPrior, Tables, bits, gain_rows
+from models.codecs.gain import Gain
+from models.errors import FoveaError
+
+Levels = np.ndarray
+
+
+class Bls2017(Codec):
+    """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
+
+    Options: `cell`, latent positions along the side of one cell of the level map (default 1, 16×16 pixels).
+    """
+
+    stride = 16
+
+    def __init__(self, config: CodecConfig):
+        super().__init__(config)
+        n, m = config.n, config.m
+        options = dict(config.options)
+        self.cell = int(options.get("cell", 1))
+        self.maps = config.mechanism in conditioning.NEEDS_MAP
+        self.g_a = nn.Sequential(
+            nn.Conv2d(4 if config.mechanism == "concat" else 3, n, 9, stride=4, padding=4),
+            GDN(n),
+            nn.Conv2d(n, n, 5, stride=2, padding=2),
+            GDN(n),
+            nn.Conv2d(n, m, 5, stride=2, padding=2, bias=False),
+        )
+        self.g_s = nn.Sequential(
+            nn.ConvTranspose2d(m, n, 5, stride=2, padding=2, output_padding=1),
+            GDN(n, inverse=True),
+            nn.ConvTranspose2d(n, n, 5, stride=2, padding=2, output_padding=1),
+            GDN(n, inverse=True),
+            nn.ConvTranspose2d(n, 3, 9, stride=4, padding=4, output_padding=3),
+        )
+        self.entropy_bottleneck = FactorizedPrior(m)
+        self.gain = Gain(m, config.lmbda)
+        if config.mechanism == "sft":
+            self.transforms = nn.ModuleList(conditioning.FeatureTransform(c) for c in (n, n, m))
+        self.tables: Tables | None = None
+
+    # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        saliency_map: Tensor | None = None,
+        level: Tensor | None = None,
+        centre: Tensor | None = None,
+    ) -> Output:
+        """As `Codec.forward` says. likelihoods: "y", N×M×H/16×W/16."""
+        if level is None:
+            level = x.new_full((x.shape[0],), 0.5 * self.top_level)
+        level = level.to(x).reshape(-1, 1, 1, 1)
+        side_bits = x.new_zeros(x.shape[0])
+        y = self.analyse(x, saliency_map)
+        places = level
+        if self.config.mechanism == "gain":
+            steps = self.level_steps(self.given(saliency_map), centre)
+            side_bits = levelmap.estimate_bits(steps)
+            places = self.levels_at(steps, level, y.shape[2], y.shape[3])
+        with torch.autocast(x.device.type, enabled=False):
+            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(places))
+        x_hat = self.g_s(y_hat)
+        lmbda = self.lmbda_at(places)
+        if places.shape[2] > 1 or places.shape[3] > 1:
+            lmbda = conditioning.spread(lmbda, x.shape[2], x.shape[3], self.stride)
+        return Output(x_hat, {"y": likelihoods}, side_bits, lmbda)
+
+    def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
+        """y, N×M×H/16×W/16."""
+        mechanism = self.config.mechanism
+        if mechanism == "concat":
+            x = torch.cat((x, self.given(saliency_map)), dim=1)
+        if mechanism != "sft":
+            return self.g_a(x)
+        for i, layer in enumerate(self.g_a):
+            x = layer(x)
+            if i in (1, 3, 4):
+                x = self.transforms[i // 2](x, self.given(saliency_map))
+        return x
+
+    def given(self, saliency_map: Tensor | None) -> Tensor:
+        """The map. Raises FoveaError without one."""
+        if saliency_map is None:
+            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+        return saliency_map
+
+    def gains(self, level: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gain and inverse gain at levels N×1×h×w; None for a codec with a single level."""
+        return self.gain(level) if self.top_level else None
+
+    def level_steps(self, saliency_map: Tensor, centre: Tensor | None = None) -> Tensor:
+        """The level map: int64, one value for each cell of 16·cell pixels."""
+        return conditioning.level_steps(
+            saliency_map, self.config.gamma, self.config.span, self.stride * self.cell, centre
+        )
+
+    def levels_at(self, steps: Tensor, base: Tensor, height: int, width: int) -> Tensor:
+        """The level at each latent position, N×1×height×width, from the level map and the base level."""
+        level = (base + conditioning.STEP * steps).clamp(0, self.top_level)
+        return conditioning.spread(level, height, width, self.cell)
+
+    def aux_loss(self) -> Tensor:
+        """As `Codec.aux_loss` says."""
+        return self.entropy_bottleneck.loss()
+
+    # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """As `Codec.update` says. One table for each channel and each level that a file can name."""
+        self.entropy_bottleneck.solve_quantiles()
+        rows = gain_rows(len(self.config.lmbda), LEVEL_STEPS)
+        if self.top_level:
+            level = torch.tensor(rows, device=self.gain.log_gain.device).reshape(-1, 1, 1, 1)
+            self.tables = self.entropy_bottleneck.tables(list(self.gain(level)[0][:, :, 0, 0]))
+        else:
+            self.tables = self.entropy_bottleneck.tables([None])
+        self._identity = None
+
+    @torch.inference_mode()
+    def encode(
+        self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
+    ) -> Encoded:
+        """As `Codec.encode` says. A mechanism that uses no map ignores one."""
+        tables = self.built()
+        height, width = picture.shape[:2]
+        bitstream.check_size(width, height)
+        device = self.g_s[0].weight.device
+        x = picture_to_tensor(picture, self.stride).to(device)
+        s = None
+        if self.maps:
+            if saliency_map is None:
+                raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+            s = map_to_tensor(saliency_map, (height, width), self.stride).to(device)
+        base = self.level_of(lmbda) if lmbda is not None else 0.5 * self.top_level
+        row = round(base * LEVEL_STEPS)
+
+        level_map = b""
+        level = torch.full((1, 1, 1, 1), row / LEVEL_STEPS, device=device)
+        with torch.autocast(device.type, enabled=False):
+            y = self.analyse(x, s)
+            if self.config.mechanism == "gain":
+                steps = self.level_steps(self.given(s))
+                level_map = levelmap.encode_levels(steps[0, 0].cpu().numpy())
+                level = self.levels_at(steps, level, y.shape[2], y.shape[3])
+            gain = self.gains(level)
+            symbols = self.entropy_bottleneck.symbols(y, gain)
+            likelihoods = self.entropy_bottleneck(y, gain, training=False)[1]
+
+        indexes, used = self._indexes(level, y.shape[2], y.shape[3])
+        coded, escapes = tables.encode(symbols.cpu().numpy().ravel(), indexes, used)
+        data = bitstream.pack(
+            Contents(self.config.codec, self.name(), width, height, row, (level_map, escapes, coded))
+        )
+        reconstruction = tensor_to_picture(self._synthesise(symbols, level), height, width)
+        return Encoded(data, reconstruction, bits({"y": likelihoods}) + 8 * len(level_map))
+
+    @torch.inference_mode()
+    def decode(self, data: bytes) -> Picture:
+        """As `Codec.decode` says."""
+        tables = self.built()
+        file = bitstream.unpack(data)
+        bitstream.check_model(file, self.config.codec, self.name())
+        if file.level > self.top_level * LEVEL_STEPS or len(file.strings) != 3:
+            raise BitstreamError("damaged file: it has a level or strings that this model does not know")
+        level_map, escapes, coded = file.strings
+        h, w = -(-file.height // self.stride), -(-file.width // self.stride)
+        if 0.98 * h * w * self._least_bits_a_position() > 8 * len(coded):
+            raise BitstreamError(
+                f"damaged file: {len(coded)} bytes cannot hold a {file.width}×{file.height} picture"
+            )
+        device = self.g_s[0].weight.device
+        level = torch.full((1, 1, 1, 1), file.level / LEVEL_STEPS, device=device)
+        if level_map:
+            steps = levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))
+            level = self.levels_at(torch.from_numpy(steps)[None, None].to(device), level, h, w)
+        indexes, used = self._indexes(level, h, w)
+        symbols = torch.from_numpy(tables.decode(coded, escapes, indexes, used))
+        x_hat = self._synthesise(symbols.reshape(1, self.config.m, h, w).to(device), level)
+        return tensor_to_picture(x_hat, file.height, file.width)
+
+    def _synthesise(self, symbols: Tensor, level: Tensor) -> Tensor:
+        """Encoder and decoder run this on equal tensors, so that both see the same picture."""
+        with torch.autocast(symbols.device.type, enabled=False):
+            return self.g_s(self.entropy_bottleneck.dequantized(symbols, self.gains(level)))
+
+    def _indexes(self, level: Tensor, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each of M·h·w symbols, channel by channel, an index into the used tables; and these tables' numbers."""
+        m = self.config.m
+        rows = (level[0, 0] * LEVEL_STEPS).round().int().cpu().numpy().ravel()
+        used, place = np.unique(rows, return_inverse=True)
+        channel = np.arange(m, dtype=np.int32)
+        tables = (used[:, None] * m + channel).ravel()
+        if place.size == 1:
+            return np.repeat(channel, h * w), tables
+        return (place.astype(np.int32)[None, :] * m + channel[:, None]).ravel(), tables
+
+    def _least_bits_a_position(self) -> float:
+        return float(self.built().least_bits.reshape(-1, self.config.m).sum(axis=1).min())
+
+    def built(self) -> Tables:
+        """The coding tables. Raises FoveaError when `update` has not run."""
+        if self.tables is None:
+            raise FoveaError("the codec has no coding tables: call update() after training")
+        return self.tables
+
+    # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def weights(self) -> dict[str, Tensor]:
+        """As `Codec.weights` says."""
+        return super().weights() | (self.tables.tensors() if self.tables else {})
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_weights` says."""
+        tables = Tables.from_tensors(weights)
+        rows = len(gain_rows(len(self.config.lmbda), LEVEL_STEPS))
+        if tables is not None and len(tables) != rows * self.config.m:
+            raise FoveaError(f"the coding tables are for another model: {len(tables)} of them")
+        self.copy_weights({k: v for k, v in weights.items() if not k.startswith("tables.")})
+        self.tables = tables
+
+    def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_trunk` says. concat: the map's input plane starts at zero; sft: the transforms do nothing."""
+        start = {k: v for k, v in weights.items() if not k.startswith("tables.")}
+        own = self.state_dict()
+        first = "g_a.0.weight"
+        if first in start and start[first].shape[1] == 3 and own[first].shape[1] == 4:
+            start[first] = torch.cat((start[first], torch.zeros_like(start[first][:, :1])), dim=1)
+        start |= {k: v for k, v in own.items() if k.startswith("transforms.") and k not in start}
+        self.copy_weights(start)
+        self.tables = None

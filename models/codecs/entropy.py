@@ -1,0 +1,242 @@
+"""The factorized prior under any gain, and coding tables with a range coder that no input can lead astray.
+
+A channel's density is CompressAI's (Ballé et al. 2018, appendix 6.1): a learned cumulative F of the latent y at gain 1.
+Quantising y·g to integers q cuts the y axis into bins of width 1/g, so
+
+    P(q) = F(m + (q + ½)/g) − F(m + (q − ½)/g),      m the channel's median,
+
+is exact at any gain: all levels share one density of y instead of one density of many differently scaled latents. The
+decoder knows the level at each place, hence the table. Cui et al. 2021 leave this to a hyperprior, which sees the
+scaled latents; a factorized prior has nobody to ask.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from compressai.ans import RansDecoder, RansEncoder
+from compressai.entropy_models import EntropyBottleneck
+from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.codecs.bitstream import BitstreamError, read_varints, write_varints
+from models.errors import FoveaError
+
+PRECISION = 16
+"""Bits of the coder's frequencies, fixed by CompressAI's rANS."""
+
+MAX_REACH = 2048
+"""Farthest symbol from a channel's median that has a table entry; beyond it, and beyond the tails, symbols escape."""
+
+Ints = NDArray[np.int32]
+
+
+class Tables:
+    """Integer coding tables: for each table the frequencies (sum 2^16) of consecutive symbols, then of the escape.
+
+    CompressAI's coder takes a table's last symbol for "escaped" and reads a number of nibbles that the data may set
+    without bound, past the end of its buffer. Here each table is handed over with one more entry behind the end of the
+    frequency range, which no state can select: that code is never entered, a symbol takes at most one 32-bit word, and
+    padding by that much makes reading garbage safe. Escaped symbols go into a string of their own. While none is
+    escaped, the bytes are those of CompressAI.
+    """
+
+    def __init__(self, frequencies: NDArray[np.uint16], lengths: Ints, offsets: Ints):
+        """frequencies: all tables, one after the other. lengths: entries of each, escape included. offsets: the first
+        entry's symbol. Raises FoveaError for anything that is not a set of coding tables."""
+        ends = np.cumsum(lengths, dtype=np.int64)
+        ok = lengths.shape == offsets.shape and lengths.size > 0 and bool((lengths >= 2).all())
+        if not (ok and ends[-1] == frequencies.size and bool((frequencies > 0).all())):
+            raise FoveaError("not a set of coding tables: lengths and frequencies do not fit together")
+        self.starts = ends - lengths
+        if bool((np.add.reduceat(frequencies.astype(np.int64), self.starts) != 1 << PRECISION).any()):
+            raise FoveaError("not a set of coding tables: a table's frequencies do not add up")
+        if int(np.abs(offsets.astype(np.int64)).max()) > 1 << 20:
+            raise FoveaError("not a set of coding tables: an offset is out of range")
+        self.frequencies, self.lengths, self.offsets = frequencies, lengths, offsets
+        #: bits that a symbol of a table takes at least
+        self.least_bits = PRECISION - np.log2(
+            np.maximum.reduceat(frequencies, self.starts).astype(np.float64)
+        )
+        self._cdfs: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def from_cdfs(cls, cdfs: Sequence[NDArray[np.int64]], offsets: Sequence[int]) -> "Tables":
+        """From cumulative frequencies, 0 … 2^16 each."""
+        frequencies = [np.diff(c) for c in cdfs]
+        return cls(
+            np.concatenate(frequencies).astype(np.uint16),
+            np.array([len(f) for f in frequencies], dtype=np.int32),
+            np.array(offsets, dtype=np.int32),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For safetensors; `from_tensors` reads it."""
+        return {
+            "tables.frequencies": torch.from_numpy(self.frequencies.copy()),
+            "tables.lengths": torch.from_numpy(self.lengths.copy()),
+            "tables.offsets": torch.from_numpy(self.offsets.copy()),
+        }
+
+    @classmethod
+    def from_tensors(cls, weights: Mapping[str, Tensor]) -> "Tables | None":
+        """The tables among these weights, or None. Raises FoveaError for damaged ones."""
+        names = ("tables.frequencies", "tables.lengths", "tables.offsets")
+        if not any(name in weights for name in names):
+            return None
+        try:
+            frequencies, lengths, offsets = (weights[name].cpu().numpy() for name in names)
+        except KeyError as error:
+            raise FoveaError(f"incomplete coding tables: {error} is missing") from error
+        if frequencies.dtype != np.uint16 or lengths.dtype != np.int32 or offsets.dtype != np.int32:
+            raise FoveaError("coding tables of the wrong type")
+        return cls(frequencies, lengths, offsets)
+
+    def _cdf(self, table: int) -> list[int]:
+        if table not in self._cdfs:
+            start = self.starts[table]
+            cdf = np.cumsum(self.frequencies[start : start + self.lengths[table]], dtype=np.int64)
+            self._cdfs[table] = [0, *cdf.tolist(), (1 << PRECISION) + 1]
+        return self._cdfs[table]
+
+    def encode(self, symbols: Ints, indexes: Ints, tables: Ints) -> tuple[bytes, bytes]:
+        """The coded symbols and the escapes. Symbol i is coded with table tables[indexes[i]]. All flat."""
+        last = self.lengths[tables][indexes] - 1
+        entries = symbols - self.offsets[tables][indexes]
+        outside = np.flatnonzero((entries < 0) | (entries >= last))
+        escapes = b""
+        if outside.size:
+            value, end = entries[outside].astype(np.int64), last[outside].astype(np.int64)
+            escapes = write_varints(np.where(value < 0, -2 * value - 1, 2 * (value - end)).tolist())
+            entries = entries.copy()
+            entries[outside] = last[outside]
+        cdfs = [self._cdf(int(t)) for t in tables]
+        coded = RansEncoder().encode_with_indexes(
+            entries.tolist(), indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
+        )
+        return coded, escapes
+
+    def decode(self, coded: bytes, escapes: bytes, indexes: Ints, tables: Ints) -> Ints:
+        """The symbols. Raises BitstreamError where the strings cannot be what `encode` wrote."""
+        if len(coded) < 8 or len(coded) % 4:
+            raise BitstreamError("damaged file: the coded symbols have an impossible length")
+        least = float((np.bincount(indexes, minlength=len(tables)) * self.least_bits[tables]).sum())
+        if 0.98 * least > 8 * len(coded):
+            raise BitstreamError(
+                f"damaged file: {len(coded)} bytes cannot hold {len(indexes)} symbols of this model"
+            )
+        cdfs = [self._cdf(int(t)) for t in tables]
+        padded = coded + bytes(4 * len(indexes) + 16)
+        decoded = RansDecoder().decode_with_indexes(
+            padded, indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
+        )
+        entries = np.array(decoded, dtype=np.int32)
+        last = self.lengths[tables][indexes] - 1
+        outside = np.flatnonzero(entries >= last)
+        raw = np.array(read_varints(escapes, outside.size), dtype=np.int64)
+        if outside.size:
+            if int(raw.max()) > 1 << 21:
+                raise BitstreamError("damaged file: a symbol is out of any range")
+            entries[outside] = np.where(raw & 1, -(raw + 1) // 2, last[outside] + raw // 2)
+        return entries + self.offsets[tables][indexes]
+
+
+class FactorizedPrior(EntropyBottleneck):
+    """CompressAI's EntropyBottleneck whose bins may have any width. State-dict names are CompressAI's."""
+
+    def forward(
+        self, y: Tensor, gain: tuple[Tensor, Tensor] | None = None, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """y_hat and likelihoods, both N×M×h×w, in float32.
+
+        gain: gain and inverse gain, broadcastable to y. None is gain 1: exactly CompressAI's computation.
+        """
+        if training is None:
+            training = self.training
+        if gain is None:
+            return super().forward(y, training)
+        forward, inverse = gain
+        median = self.medians()
+        scaled = (y - median) * forward
+        q = scaled + torch.empty_like(scaled).uniform_(-0.5, 0.5) if training else torch.round(scaled)
+        step = forward.reciprocal()
+        return q * inverse + median, self._bin_likelihood(median + q * step, step.expand_as(q))
+
+    def medians(self) -> Tensor:
+        """1×M×1×1, without gradient."""
+        return self.quantiles[:, 0, 1].detach()[None, :, None, None]
+
+    def _bin_likelihood(self, middle: Tensor, width: Tensor) -> Tensor:
+        """F(middle + width/2) − F(middle − width/2), N×M×h×w."""
+        n, m, h, w = middle.shape
+        middle, half = (t.transpose(0, 1).reshape(m, 1, -1) for t in (middle, 0.5 * width))
+        lower = self._logits_cumulative(middle - half, stop_gradient=False)
+        upper = self._logits_cumulative(middle + half, stop_gradient=False)
+        likelihood = self.likelihood_lower_bound(torch.sigmoid(upper) - torch.sigmoid(lower))
+        return likelihood.reshape(m, n, h, w).transpose(0, 1)
+
+    @torch.no_grad()
+    def symbols(self, y: Tensor, gain: tuple[Tensor, Tensor] | None) -> Tensor:
+        """int32 N×M×h×w, what is coded."""
+        scaled = y - self.medians()
+        return torch.round(scaled if gain is None else scaled * gain[0]).int()
+
+    @torch.no_grad()
+    def dequantized(self, symbols: Tensor, gain: tuple[Tensor, Tensor] | None) -> Tensor:
+        """y_hat from symbols, float32 N×M×h×w."""
+        values = symbols.float() if gain is None else symbols.float() * gain[1]
+        return values + self.medians()
+
+    @torch.no_grad()
+    def solve_quantiles(self) -> None:
+        """Set the quantiles to what the density says, instead of what the aux loss has reached (by bisection)."""
+        self._update_quantiles()
+
+    @torch.no_grad()
+    def tables(self, gains: Sequence[Tensor | None]) -> Tables:
+        """Tables for each gain vector (M floats, None for 1) and channel: table number = gain number · M + channel.
+
+        Built as CompressAI builds them, in float32 on the CPU; identical to its own at gain 1.
+        """
+        low, median, high = (self.quantiles[:, 0, i] for i in range(3))
+        cdfs: list[NDArray[np.int64]] = []
+        offsets: list[int] = []
+        for gain in gains:
+            g = torch.ones_like(median) if gain is None else gain
+            below = torch.ceil((median - low) * g).clamp(0, MAX_REACH).int()
+            above = torch.ceil((high - median) * g).clamp(0, MAX_REACH).int()
+            length = below + above + 1
+            steps = torch.arange(int(length.max()), device=median.device)[None, None, :]
+            if gain is None:
+                middle, half = steps + (median - below)[:, None, None], torch.full_like(g, 0.5)[:, None, None]
+            else:
+                step = g.reciprocal()[:, None, None]
+                middle, half = (steps - below[:, None, None]) * step + median[:, None, None], 0.5 * step
+            lower = self._logits_cumulative(middle - half, stop_gradient=True)
+            upper = self._logits_cumulative(middle + half, stop_gradient=True)
+            pmf = (torch.sigmoid(upper) - torch.sigmoid(lower))[:, 0]
+            tail = torch.sigmoid(lower[:, 0, :1]) + torch.sigmoid(-upper[:, 0, -1:])
+            for c, n in enumerate(length.tolist()):
+                cdfs.append(pmf_to_quantized_cdf(torch.cat((pmf[c, :n], tail[c])), PRECISION).numpy())
+                offsets.append(-int(below[c]))
+        return Tables.from_cdfs(cdfs, offsets)
+
+
+def bits(likelihoods: Mapping[str, Tensor]) -> float:
+    """Σ −log2 likelihood."""
+    return float(sum(-torch.log2(v.double()).sum() for v in likelihoods.values())) if likelihoods else 0.0
+
+
+def gain_rows(levels: int, steps: int) -> list[float]:
+    """The levels that a file can name: 0, 1/steps, … , levels − 1."""
+    return [r / steps for r in range((levels - 1) * steps + 1)]
+
+
+def escape_bits(likelihood_bound: float = 1e-9) -> float:
+    """Bits that the estimate gives a symbol beyond the density's tails."""
+    return -math.log2(likelihood_bound)
