@@ -1,0 +1,177 @@
+"""Where people looked: fixation tables, moved to frames, and their density maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from assets.datasets import Dataset
+from assets.frames.folder import name_index, some
+from assets.frames.resize import Geometry, fit
+from models.errors import FoveaError
+
+#: Standard deviation of the density's Gaussian at 800 pixels of picture width (about a degree of sight for OSIE).
+SIGMA_PX_AT_800: Final = 24.0
+_COLUMNS: Final = ("image", "subject", "x", "y")
+
+
+@dataclass(frozen=True)
+class Fixations:
+    """A checked table: columns image (the manifest's id), subject, x, y, and what else the file had.
+
+    x, y are 1-based pixels of the picture as it is viewed (after EXIF orientation): pixel 1 spans 0.5 … 1.5.
+    `dropped` rows lay outside their picture or had no numbers, `ignored` rows named pictures that are not there.
+    """
+
+    table: pd.DataFrame
+    dropped: int
+    ignored: int
+
+
+def read_fixations(file: Path, manifest: pd.DataFrame, *, ignore_unknown: bool = False) -> Fixations:
+    """Read a Parquet or CSV table with columns image, subject, x, y and check it against a manifest.
+
+    `image` may be the picture's id, its path or file name, with or without suffix. Points up to 1 pixel outside their
+    picture are moved to its border, others are dropped and counted.
+
+    Raises:
+        FoveaError: no such file, not a table, a missing column, pictures that the manifest doesn't have (unless
+            `ignore_unknown`; quarantined pictures are known), or no usable row.
+    """
+    table = _read_table(file)
+    if missing := [name for name in _COLUMNS if name not in table.columns]:
+        raise FoveaError(
+            f"{file}: no column {', '.join(missing)}; needed are {', '.join(_COLUMNS)} "
+            f"(found {', '.join(map(str, table.columns))})"
+        )
+    index = name_index(manifest["image"], manifest["path"])
+    names = table["image"].astype(str).str.strip()
+    resolved: Mapping[str, str | None] = {name: index.get(name) for name in names.unique()}
+    unknown = sorted(name for name, image in resolved.items() if image is None)
+    if unknown and not ignore_unknown:
+        ambiguous = [name for name in unknown if name in index]
+        if ambiguous:
+            raise FoveaError(
+                f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
+            )
+        raise FoveaError(
+            f"{file} names {some(unknown)} that the dataset doesn't have; correct the table or ignore such rows"
+        )
+    image = names.map(resolved)
+    known = image.notna()
+    sound = manifest.set_index("image")
+    x = pd.to_numeric(table["x"], errors="coerce").astype(float)
+    y = pd.to_numeric(table["y"], errors="coerce").astype(float)
+    width = image.map(sound["width"]).astype(float)
+    height = image.map(sound["height"]).astype(float)
+    usable = image.map(sound["status"] == "ok").fillna(False).astype(bool)
+    inside = x.between(-0.5, width + 1.5) & y.between(-0.5, height + 1.5)
+    keep = known & usable & inside
+    kept = table.assign(image=image, x=x.clip(0.5, width + 0.5), y=y.clip(0.5, height + 0.5))[keep]
+    if kept.empty:
+        raise FoveaError(f"{file}: none of its {len(table)} rows lies in a picture of the dataset")
+    return Fixations(kept.reset_index(drop=True), int((known & usable & ~inside).sum()), int((~known).sum()))
+
+
+def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> NDArray[np.float64]:
+    """Move 1-based picture pixels to a frame: N×2 array of continuous (x, y), pixel i of the frame spanning i … i + 1.
+
+    Points that the frame's crop cut off are left out.
+    """
+    moved = np.stack(
+        geometry.to_frame(np.asarray(x, np.float64) - 0.5, np.asarray(y, np.float64) - 0.5), axis=-1
+    )
+    width, height = geometry.size
+    # The right and lower border belong to the last pixel: a fixation clamped to the border is in the picture.
+    inside = (moved >= 0).all(axis=1) & (moved[:, 0] <= width) & (moved[:, 1] <= height)
+    return moved[inside]
+
+
+def binary_fixation_map(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return bool H×W, True where at least one of the points (from `map_points`) lies; `size` is (width, height)."""
+    return _counts(points, size) > 0
+
+
+def fixation_map(
+    points: NDArray[np.float64], size: tuple[int, int], sigma: float | None = None
+) -> NDArray[np.float32]:
+    """Return the density of points (from `map_points`): float32 H×W, sum 1, zero nowhere negative.
+
+    A Gaussian of `sigma` pixels (default 24 · width / 800) at each point, cut at 4 σ, mass beyond the frame's border
+    reflected back into it; `size` is (width, height).
+
+    Raises:
+        FoveaError: no point at all.
+    """
+    counts = _counts(points, size)
+    if not counts.any():
+        raise FoveaError("no fixation inside the frame")
+    sigma = SIGMA_PX_AT_800 * size[0] / 800 if sigma is None else sigma
+    if sigma > 0:
+        kernel = cv2.getGaussianKernel(2 * max(1, round(4 * sigma)) + 1, sigma, cv2.CV_32F)
+        blurred = cv2.sepFilter2D(counts, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT)
+        counts = np.asarray(blurred, np.float32)
+    return np.asarray(counts / counts.sum(dtype=np.float64), np.float32)
+
+
+def frame_fixation_maps(
+    dataset: Dataset, table: pd.DataFrame, shapes: Sequence[tuple[int, int]]
+) -> list[NDArray[np.float32] | None]:
+    """Return the fixation density of each row's frame (float32, sum 1), None where nobody's eyes were recorded.
+
+    `table` holds rows of the manifest (any of them: rows of the fixation table for other pictures are passed over);
+    `shapes` are the frames' (height, width), checked against the dataset's size.
+
+    Raises:
+        FoveaError: no or a bad fixation table, or a frame whose size is not what the dataset's size makes of it.
+    """
+    if dataset.fixations is None:
+        return [None] * len(table)
+    by_image = points_of(read_fixations(dataset.fixations, table, ignore_unknown=True))
+    maps: list[NDArray[np.float32] | None] = []
+    rows = zip(table["image"], table["width"], table["height"], shapes, strict=True)
+    for image, width, height, (frame_height, frame_width) in rows:
+        geometry = fit((int(width), int(height)), dataset.size)
+        if geometry.size != (frame_width, frame_height):
+            raise FoveaError(
+                f"{image}: the frame is {frame_width}×{frame_height}, fixations are for {geometry.size}"
+            )
+        x, y = by_image.get(str(image), (np.empty(0), np.empty(0)))
+        points = map_points(x, y, geometry)
+        maps.append(fixation_map(points, geometry.size) if len(points) else None)
+    return maps
+
+
+def points_of(fixations: Fixations) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return each image's x and y (1-based pixels of the picture), all people together."""
+    table = fixations.table
+    return {
+        str(image): (rows["x"].to_numpy(np.float64), rows["y"].to_numpy(np.float64))
+        for image, rows in table.groupby("image", sort=False)
+    }
+
+
+def _counts(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    width, height = size
+    column = np.clip(np.floor(points[:, 0]).astype(np.intp), 0, width - 1)
+    row = np.clip(np.floor(points[:, 1]).astype(np.intp), 0, height - 1)
+    counts = np.bincount(row * width + column, minlength=width * height)
+    return counts.reshape(height, width).astype(np.float32)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise FoveaError(f"no fixation table {file}")
+    try:
+        if file.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(file)
+        if file.suffix.lower() in (".csv", ".tsv"):
+            return pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", dtype={"image": str})
+    except (OSError, ValueError) as error:
+        raise FoveaError(f"{file}: can't be read as a table: {error}") from error
+    raise FoveaError(f"{file}: a fixation table is a .parquet, .csv or .tsv file")
