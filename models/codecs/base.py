@@ -232,6 +232,11 @@ class Codec(nn.Module, ABC):
         return float(np.interp(want, grid, np.arange(len(grid), dtype=float)))
 
     @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
     def top_level(self) -> int:
         """L − 1."""
         return len(self.config.lmbda) - 1

@@ -38,8 +38,6 @@ from models.codecs.entropy import FactorizedPrior, Tables, bits, gain_rows
 from models.codecs.gain import Gain
 from models.errors import FoveaError
 
-Levels = np.ndarray
-
 
 class Bls2017(Codec):
     """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
@@ -150,7 +148,7 @@ class Bls2017(Codec):
         self.entropy_bottleneck.solve_quantiles()
         rows = gain_rows(len(self.config.lmbda), LEVEL_STEPS)
         if self.top_level:
-            level = torch.tensor(rows, device=self.gain.log_gain.device).reshape(-1, 1, 1, 1)
+            level = torch.tensor(rows, device=self.device).reshape(-1, 1, 1, 1)
             self.tables = self.entropy_bottleneck.tables(list(self.gain(level)[0][:, :, 0, 0]))
         else:
             self.tables = self.entropy_bottleneck.tables([None])
@@ -164,7 +162,7 @@ class Bls2017(Codec):
         tables = self.built()
         height, width = picture.shape[:2]
         bitstream.check_size(width, height)
-        device = self.g_s[0].weight.device
+        device = self.device
         x = picture_to_tensor(picture, self.stride).to(device)
         s = None
         if self.maps:
@@ -208,7 +206,7 @@ class Bls2017(Codec):
             raise BitstreamError(
                 f"damaged file: {len(coded)} bytes cannot hold a {file.width}×{file.height} picture"
             )
-        device = self.g_s[0].weight.device
+        device = self.device
         level = torch.full((1, 1, 1, 1), file.level / LEVEL_STEPS, device=device)
         if level_map:
             steps = levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))

@@ -96,7 +96,7 @@ def _replace(target: Path, write: Callable[[str], Any]) -> None:
     try:
         write(name)
         Path(name).chmod(0o644)
-        os.replace(name, target)
+        Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -145,3 +145,57 @@ def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
     if codec.identity().hex() != identity:
         raise FoveaError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes")
     return codec.eval().to(device)
+
+
+def code_modules(codec: str) -> tuple[str, ...]:
+    """Modules that a codec is computed by: what its code version starts from."""
+    return (module_of(codec),)
+
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def shipped() -> list[str]:
+    """Names of the codecs that come with Fovea."""
+    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{DESCRIPTION}"))
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder of a shipped codec. Raises FoveaError that lists what there is."""
+    folder = SHIPPED / name
+    if not (folder / DESCRIPTION).is_file():
+        raise FoveaError(f"no codec {name!r} ships with Fovea; there are: {', '.join(shipped()) or 'none'}")
+    return folder
+
+
+def shipped_digest(name: str) -> str:
+    """Digest of a shipped codec's description, which names its weights by their own."""
+    import hashlib
+
+    return hashlib.sha256((shipped_folder(name) / DESCRIPTION).read_bytes()).hexdigest()[:32]
+
+
+def open_codec(name: str) -> "Codec":
+    """A shipped codec by name, or a saved one by its folder. Raises FoveaError when it is neither."""
+    if name in shipped():
+        return load_codec(shipped_folder(name))
+    folder = Path(name)
+    for place in (folder, folder / "codec"):
+        if (place / DESCRIPTION).is_file():
+            return load_codec(place)
+    raise FoveaError(
+        f"{name!r} is neither a shipped codec ({', '.join(shipped()) or 'none'}) nor a folder with {DESCRIPTION}"
+    )
+
+
+def codec_for(data: bytes) -> "Codec":
+    """The shipped codec that made a file. Raises FoveaError that names the model which the file needs."""
+    from models.codecs.bitstream import unpack
+
+    wanted = unpack(data).identity.hex()
+    for name in shipped():
+        if _describe(shipped_folder(name))[1].startswith(wanted):
+            return load_codec(shipped_folder(name))
+    raise FoveaError(
+        f"no shipped codec made this file: it needs the model {wanted}; name its folder with --model"
+    )

@@ -13,6 +13,8 @@ held at the end: the picture's rate then moves along the curve, but neighbouring
 because the other cells still follow the base.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,13 +59,10 @@ class FeatureTransform(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 32):
         super().__init__()
-        self.condition = nn.Sequential(
-            nn.Conv2d(1, hidden, 3, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(hidden, 2 * channels, 3, padding=1),
-        )
-        nn.init.zeros_(self.condition[2].weight)
-        nn.init.zeros_(self.condition[2].bias)
+        last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        self.condition = nn.Sequential(nn.Conv2d(1, hidden, 3, padding=1), nn.LeakyReLU(0.1), last)
 
     def forward(self, x: Tensor, saliency_map: Tensor) -> Tensor:
         """x: N×C×h×w; saliency_map: N×1×H×W with H = h·k, W = w·k."""
