@@ -56,7 +56,6 @@ FRAME_NAME = re.compile(r"(?P<city>[a-z]+)_\d{6}_\d{6}_leftImg8bit\.png")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _PART = ".part"
-_MAX_LISTED = 10
 
 
 class BrokenFrame(FoveaError):
@@ -418,9 +417,9 @@ def _overlaps(infos: Sequence[zipfile.ZipInfo], end: int) -> list[str]:
     return faults
 
 
-def _shorten(items: Sequence[str]) -> str:
-    more = f" … and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return "; ".join(items[:_MAX_LISTED]) + more
+def _shorten(items: Sequence[str], most: int = 10) -> str:
+    more = f" … and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 # ---------------------------------------------------------------------------------------------- extraction
@@ -561,6 +560,7 @@ def explain_os_error(error: OSError, place: Path, kept: str) -> str:
         errno.EPERM: "no permission to write there: choose another folder",
         errno.ENOENT: "the folder disappeared: bring it back",
         errno.ESTALE: "the folder disappeared: bring it back",
+        errno.EEXIST: "a file lies where a folder must be: choose another folder",
         errno.ENOTDIR: "a file lies where a folder must be: choose another folder",
     }
     code = error.errno if error.errno is not None else 0
@@ -592,9 +592,9 @@ class CountReport:
             return f"complete: {totals}"
         parts = [f"found {totals}"]
         if self.missing:
-            parts.append(f"missing {_shorten(self.missing)}")
+            parts.append(f"missing {_shorten(self.missing, 30)}")
         if self.extra:
-            parts.append(f"extra {_shorten(self.extra)}")
+            parts.append(f"extra {_shorten(self.extra, 30)}")
         if not self.ok and not self.extra and not self.subset:
             parts.append("a subset of whole cities is fine when the dataset is declared as one")
         return "; ".join(parts)

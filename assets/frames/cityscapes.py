@@ -19,6 +19,7 @@ import logging
 import os
 import random
 import re
+import ssl
 import sys
 import time
 import urllib.parse
@@ -52,6 +53,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _ZIP_START = b"PK\x03\x04"
 _SMALL_REPLY_BYTES = 4 << 20
 _USER_AGENT = "fovea"
+_BAD_CERTIFICATE = "its certificate cannot be verified"
 
 
 class LoginRefused(FoveaError):
@@ -375,7 +377,9 @@ class Site:
         return self._read_small(self._send("GET", path))
 
     def _post_credentials(self) -> tuple[int, Any, bytes]:
-        return self._read_small(self._send("POST", "/login", with_credentials=True))
+        status, headers, _ = self._read_small(self._send("POST", "/login", with_credentials=True))
+        # A page that refuses may show what was typed: it goes no further.
+        return status, headers, b""
 
     def _read_small(self, response: requests.Response) -> tuple[int, Any, bytes]:
         deadline = time.monotonic() + self.policy.stall_window_s
@@ -410,8 +414,8 @@ class Site:
         except requests.RequestException as error:
             failure = _reason(error)
         # Raised out here: an exception raised in the handler would carry the request, and so the form, along.
-        if "CERTIFICATE_VERIFY_FAILED" in failure:
-            raise FoveaError(f"{self.base_url}: its certificate cannot be verified")
+        if failure == _BAD_CERTIFICATE:
+            raise FoveaError(f"{self.base_url}: {failure}; nothing was sent")
         raise _Transient(failure)
 
     def _login_form(self) -> dict[str, str]:
@@ -465,18 +469,24 @@ def read_pieces(response: requests.Response, most: int) -> Iterator[bytes]:
 
 
 def _reason(error: BaseException) -> str:
-    seen: list[BaseException] = []
+    """Why a connection failed, in words that hold nothing of the request."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        if isinstance(cause, requests.Timeout | TimeoutError | urllib3.exceptions.TimeoutError):
-            return "no answer in time"
-        if isinstance(cause, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead):
-            return "the connection ended early"
-        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, requests.RequestException):
-            return cause.strerror
+    while cause is not None and cause not in chain:
+        chain.append(cause)
         inner = getattr(cause, "reason", None)
         cause = inner if isinstance(inner, BaseException) else cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return _BAD_CERTIFICATE
+        if isinstance(link, OSError) and link.strerror and not isinstance(link, requests.RequestException):
+            return link.strerror
+    if any(
+        isinstance(link, urllib3.exceptions.IncompleteRead | http.client.IncompleteRead) for link in chain
+    ):
+        return "the connection ended early"
+    if any(isinstance(link, TimeoutError | requests.Timeout) for link in chain):
+        return "no answer in time"
     return f"the connection failed ({type(error).__name__})"
 
 

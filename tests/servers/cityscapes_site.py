@@ -1,7 +1,7 @@
 """A server on loopback that answers as the Cityscapes site does, and fails as told.
 
-    with CityscapesSite({3: archive_path}) as site: ...  # site.url, site.username, site.password
-    python tests/servers/cityscapes_site.py ARCHIVE      # from a shell; prints the settings to export
+with CityscapesSite({3: archive_path}) as site: ...  # site.url, site.username, site.password
+python tests/servers/cityscapes_site.py ARCHIVE      # from a shell; prints the settings to export
 """
 
 import argparse
@@ -144,7 +144,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             site.sessions.clear()
         if self.fault.body is not None or (self.fault.status or 200) not in (200, 206):
             body = self.fault.body if self.fault.body is not None else PAGE
-            self._reply(self.fault.status or 200, body, {"Content-Type": self.fault.content_type, **self.fault.headers})
+            self._reply(
+                self.fault.status or 200,
+                body,
+                {"Content-Type": self.fault.content_type, **self.fault.headers},
+            )
         elif url.path == "/login" and method == "GET":
             self._reply(200, PAGE, {"Content-Type": "text/html"})
         elif url.path == "/login":
@@ -161,7 +165,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._reply(302, b"", {"Location": "/login"})
         elif url.path == "/downloads/" and "list" in self.query:
             packages = [
-                {"name": path.name, "packageID": str(number), "size": f"{os.path.getsize(path) / 1e6:.0f}MB"}
+                {"name": path.name, "packageID": str(number), "size": f"{path.stat().st_size / 1e6:.0f}MB"}
                 for number, path in site.packages.items()
             ]
             self._reply(200, json.dumps(packages).encode(), {"Content-Type": "application/json"})
@@ -202,7 +206,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range")
         start = int(asked[1]) if asked and not fault.ignore_range else 0
-        partial = bool(asked) and not fault.ignore_range and (condition is None or condition in (etag, modified))
+        partial = (
+            bool(asked) and not fault.ignore_range and (condition is None or condition in (etag, modified))
+        )
         if partial and start >= size:
             self._reply(416, b"", {"Content-Range": f"bytes */{size}"})
             return
@@ -228,7 +234,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault == Fault() and site.rate_bytes_s is None:
                 self.wfile.flush()
                 offset = start
-                while offset < size and (sent := os.sendfile(self.connection.fileno(), file.fileno(), offset, 1 << 22)):
+                while offset < size and (
+                    sent := os.sendfile(self.connection.fileno(), file.fileno(), offset, 1 << 22)
+                ):
                     offset += sent
                 return
             file.seek(start)
@@ -244,7 +252,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if fault.chunked else part)
             self.wfile.flush()
             site.sent_bytes += len(part)
-            if site.stopping.wait(fault.pause_s + (len(part) / site.rate_bytes_s if site.rate_bytes_s else 0)):
+            if site.stopping.wait(
+                fault.pause_s + (len(part) / site.rate_bytes_s if site.rate_bytes_s else 0)
+            ):
                 return
         if fault.stall_after is not None:
             site.stopping.wait(30)
@@ -264,7 +274,9 @@ def main() -> None:
     options = parser.parse_args()
     with CityscapesSite({3: options.archive}, password="let-me-in") as site:
         site.rate_bytes_s = options.rate_mb_s * 1e6 if options.rate_mb_s else None
-        print(f"export CITYSCAPES_URL={site.url} CITYSCAPES_USERNAME={site.username} CITYSCAPES_PASSWORD=let-me-in")
+        print(
+            f"export CITYSCAPES_URL={site.url} CITYSCAPES_USERNAME={site.username} CITYSCAPES_PASSWORD=let-me-in"
+        )
         sys.stdout.flush()
         while True:
             time.sleep(3600)
