@@ -1,0 +1,297 @@
+"""The chain of stages without Dagster: what each stage makes for a partition, under which key, and why it is stale.
+
+A `Unit` is what one stage makes for one partition, with a key hashed from everything that it is made from. `Chain.make`
+makes it, or finds it in the store. Dagster's assets, `fovea run` and the planner all go through here, so a
+materialisation from the UI obeys the same store as the command line.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+
+from assets.datasets import Dataset, load_registry
+from assets.home import Home, written_beside
+from assets.store import Store, UnitWriter, digest
+from assets.versions import library_versions
+from models.errors import FoveaError
+from models.experiments import SWEEPS, Experiment, Sweep, Trunk, sweep
+from models.tracking import NullTracker, Tracker
+
+Progress = Callable[[float, float, str], None]
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """A progress callback that shows nothing."""
+
+
+class Waiting(FoveaError):
+    """The unit's key is not known until something upstream has been made."""
+
+    def __init__(self, stage: str, partition: str):
+        super().__init__(f"{stage} of {partition} has to be made first")
+        self.stage, self.partition = stage, partition
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stage's work for one partition. `inputs` is what the key was hashed from, for explanations."""
+
+    stage: str
+    partition: str
+    inputs: Mapping[str, Any]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Digest of stage and inputs; the partition's name does not matter, so equal work is found under any name."""
+        return digest({"stage": self.stage, **self.inputs})
+
+
+@dataclass
+class Made:
+    """What `Chain.make` did: `hit` says that the store had it already."""
+
+    unit: Unit
+    hit: bool
+    manifest: Mapping[str, Any]
+    folder: Path
+    seconds: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers and texts to show beside the result."""
+        return dict(self.manifest["meta"].get("facts", {}))
+
+    def shown(self) -> list[Path]:
+        """Pictures and plots to show, in order."""
+        return [self.folder / n for n in sorted(self.manifest["objects"]) if n.startswith("shown/")]
+
+
+class Stage(Protocol):
+    """One column of the graph."""
+
+    name: str
+
+    def unit(self, chain: "Chain", partition: str) -> Unit:
+        """What would be made, without making it. Raises Waiting, or FoveaError for a partition that cannot be."""
+
+    def make(self, chain: "Chain", unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        """Make it: objects through writer.path, `facts` for people in writer.meta["facts"], pictures in `shown/`."""
+
+
+@dataclass
+class Chain:
+    """One look at the world: registry and folders are read once, so make a new one to see changes."""
+
+    home: Home
+    tracker: Tracker = field(default_factory=NullTracker)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.home.data, cache=self.home.state / "cache")
+        self._units: dict[tuple[str, str], Unit] = {}
+
+    @functools.cached_property
+    def registry(self) -> dict[str, Dataset]:
+        """All datasets by name."""
+        return load_registry(self.home.config)
+
+    def dataset(self, name: str) -> Dataset:
+        """A registered dataset; raises FoveaError that lists what there is."""
+        if name not in self.registry:
+            raise FoveaError(
+                f"unknown dataset {name!r}; registered: {', '.join(self.registry)} (fovea datasets add NAME PATH)"
+            )
+        return self.registry[name]
+
+    @functools.cached_property
+    def sweeps(self) -> dict[str, Sweep]:
+        """Every sweep on every dataset, by `dataset.sweep`."""
+        made = (sweep(name, dataset) for dataset in self.registry for name in SWEEPS)
+        return {s.key: s for s in made}
+
+    @functools.cached_property
+    def experiments(self) -> dict[str, Experiment]:
+        """Every experiment of every sweep by key."""
+        return {e.key: e for s in self.sweeps.values() for e in s.experiments}
+
+    @functools.cached_property
+    def trunks(self) -> dict[str, Trunk]:
+        """Every trunk by key."""
+        return {t.key: t for s in self.sweeps.values() for t in s.trunks}
+
+    def experiment(self, key: str) -> Experiment:
+        """Raises FoveaError with the nearest keys."""
+        if key not in self.experiments:
+            import difflib
+
+            near = difflib.get_close_matches(key, self.experiments, n=3, cutoff=0.3)
+            hint = "; nearest: " + ", ".join(near) if near else ""
+            raise FoveaError(f"no sweep has an experiment {key!r}{hint} (fovea status --keys lists them)")
+        return self.experiments[key]
+
+    def unit(self, stage: str, partition: str) -> Unit:
+        """The unit of a stage and partition, computed once a chain."""
+        name = (stage, partition)
+        if name not in self._units:
+            self._units[name] = stages()[stage].unit(self, partition)
+        return self._units[name]
+
+    def ready(self, stage: str, partition: str) -> bool:
+        """Whether the store has what this stage would make now."""
+        try:
+            return self.store.has(stage, self.unit(stage, partition).key)
+        except Waiting:
+            return False
+
+    def forget(self, *stage_names: str) -> None:
+        """Compute keys again after something was made: of the stages named, or of all."""
+        for name in list(self._units):
+            if not stage_names or name[0] in stage_names:
+                del self._units[name]
+
+    def made(self, stage: str, partition: str) -> Made:
+        """What is there already; raises Waiting when it is not."""
+        unit = self.unit(stage, partition)
+        if not self.store.has(stage, unit.key):
+            raise Waiting(stage, partition)
+        return Made(unit, True, self.store.manifest(stage, unit.key), self.store.folder(stage, unit.key), 0.0)
+
+    def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
+        """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
+        began = time.monotonic()
+        self._units.pop((stage, partition), None)
+        unit = self.unit(stage, partition)
+        hit = self.store.has(stage, unit.key)
+        if not hit:
+            with self.locked(f"{stage}-{unit.key}"):
+                hit = self.store.has(stage, unit.key)
+                if not hit:
+                    with self.store.writing(stage, unit.key) as writer:
+                        stages()[stage].make(self, unit, writer, progress)
+                        writer.meta.setdefault("facts", {})
+                        writer.meta["inputs"] = dict(unit.inputs)
+                        writer.meta["partition"] = partition
+                        writer.meta["seconds"] = round(time.monotonic() - began, 3)
+                        writer.meta["libraries"] = library_versions()
+                    shutil.rmtree(self.home.work / unit.key, ignore_errors=True)
+        self._remember(unit)
+        manifest = self.store.manifest(stage, unit.key)
+        return Made(unit, hit, manifest, self.store.folder(stage, unit.key), time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def locked(self, name: str, timeout: float = -1) -> Iterator[None]:
+        """An exclusive lock between processes. Raises FoveaError on a timeout."""
+        self.home.locks.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.home.locks / f"{name}.lock")
+        try:
+            lock.acquire(timeout=timeout)
+        except filelock.Timeout as error:
+            raise FoveaError(
+                f"{name} is held by another process of this FOVEA_HOME ({self.home.state})"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # ---- what was made last, for explanations
+
+    def _latest_path(self, stage: str, partition: str) -> Path:
+        return self.home.latest / stage / f"{digest(partition)[:16]}.json"
+
+    def _remember(self, unit: Unit) -> None:
+        path = self._latest_path(unit.stage, unit.partition)
+        record = {"partition": unit.partition, "key": unit.key, "inputs": dict(unit.inputs)}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads(path.read_text()) == record:
+                return
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(record, sort_keys=True))
+
+    def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
+        """The record of the last make: partition, key, inputs; None when there was none."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return dict(json.loads(self._latest_path(stage, partition).read_text()))
+        return None
+
+    def all_latest(self, stage: str) -> list[dict[str, Any]]:
+        """The last record of every partition of a stage."""
+        folder = self.home.latest / stage
+        found = []
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            with contextlib.suppress(ValueError, FileNotFoundError):
+                found.append(dict(json.loads(path.read_text())))
+        return found
+
+    def why(self, stage: str, partition: str) -> str:
+        """Why the unit is stale, in words; "" when it is not."""
+        try:
+            unit = self.unit(stage, partition)
+        except Waiting as waiting:
+            return f"waits for {waiting.stage} of {waiting.partition}"
+        if self.store.has(stage, unit.key):
+            return ""
+        before = self.latest(stage, partition)
+        if before is None:
+            return "never made"
+        return (
+            "; ".join(explain(before["inputs"], dict(unit.inputs))) or "its result is no longer in the store"
+        )
+
+
+def evaluation_key(experiment: str, dataset: str) -> str:
+    """The partition of one experiment measured on one dataset."""
+    return f"{experiment}@{dataset}"
+
+
+def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences between two unit inputs, in words."""
+    said = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            said += [f"{name}.{line}" if name != "record" else line for line in explain(old, new)]
+        elif name == "code":
+            said.append(f"code changed ({old} → {new})")
+        elif isinstance(old, str) and isinstance(new, str) and len(old) == len(new) == 32:
+            said.append(f"{name.replace('_', ' ')} changed")
+        else:
+            said.append(f"{name} {json.dumps(old)} → {json.dumps(new)}")
+    return said
+
+
+@functools.cache
+def stages() -> dict[str, Stage]:
+    """Every stage by name, in the order of the graph."""
+    from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
+    from assets.frames.stages import ResizedFrames, SourceFrames
+    from assets.saliency.stages import RgbaFrames, SaliencyMaps
+    from assets.training.stages import TrainedCodec, TrunkCodec
+
+    order: Sequence[Stage] = (
+        SourceFrames(),
+        ResizedFrames(),
+        SaliencyMaps(),
+        RgbaFrames(),
+        TrunkCodec(),
+        TrainedCodec(),
+        ClassicalRdPoints(),
+        RdPoints(),
+        RdCurves(),
+        BdRates(),
+        Report(),
+    )
+    return {stage.name: stage for stage in order}

@@ -1,0 +1,57 @@
+"""What must hold of measured points."""
+
+import dagster as dg
+
+from assets.chain import Made
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """Checks of a table of points."""
+    return [
+        dg.AssetCheckSpec(
+            "values_in_range",
+            asset=asset,
+            blocking=True,
+            description="bpp is positive, PSNR and MS-SSIM lie in their ranges.",
+        ),
+        *(
+            [
+                dg.AssetCheckSpec(
+                    "estimate_holds",
+                    asset=asset,
+                    blocking=True,
+                    description="Real bytes are within 2 % + 64 of the estimate.",
+                )
+            ]
+            if asset == "rd_points"
+            else []
+        ),
+    ]
+
+
+def check_points(made: Made) -> list[dg.AssetCheckResult]:
+    """Checks of rd_points and classical_rd_points."""
+    import numpy as np
+    import pandas as pd
+
+    table = pd.read_parquet(made.folder / "points.parquet")
+    fine = (table.bpp > 0) & table.psnr_db.between(0, 200) & table.ms_ssim.between(-1, 1)
+    results = [
+        dg.AssetCheckResult(
+            check_name="values_in_range",
+            passed=bool(fine.all()) and len(table) > 0,
+            metadata={"rows": len(table), "wrong": int((~fine).sum())},
+        )
+    ]
+    if made.unit.stage == "rd_points":
+        pixels = table.width * table.height
+        real, estimate = table.bpp * pixels / 8, table.bpp_estimate * pixels / 8
+        off = np.abs(real - estimate) - (0.02 * estimate + 64)
+        results.append(
+            dg.AssetCheckResult(
+                check_name="estimate_holds",
+                passed=bool((off <= 0).all()),
+                metadata={"worst_bytes_over": float(off.max()), "pictures": len(table)},
+            )
+        )
+    return results

@@ -1,0 +1,150 @@
+"""Measuring codecs on pictures: the bytes of a real file, and every metric of models/metrics.py."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.codecs import classical
+from models.errors import FoveaError
+from models.metrics import measure
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One picture to measure on. condition: the map that the encoder is given; the others are what metrics weigh with."""
+
+    image: str
+    picture: Picture
+    condition: Picture | None
+    saliency_map: Picture
+    fixation_map: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows for rd_points, and the reconstructions of the pictures that were asked for, by (image, lmbda or quality)."""
+
+    rows: list[dict[str, Any]]
+    kept: dict[tuple[str, float], Picture]
+
+
+def measure_codec(
+    codec: Any,
+    subjects: Sequence[Subject],
+    lambdas: Sequence[float],
+    *,
+    keep: frozenset[str] = frozenset(),
+    threads: int = 1,
+    progress: Callable[[float, float, str], None] = lambda done, total, note="": None,
+) -> Measured:
+    """Encode each picture to a real file, decode the file, compare, measure.
+
+    codec: models.codecs.base.Codec, ready to encode. One torch thread a picture and `threads` pictures at once, so a
+    row never depends on the number of cores. Raises FoveaError when a file does not decode to the encoder's own
+    reconstruction.
+    """
+    import torch
+
+    work = [(s, lmbda) for s in subjects for lmbda in lambdas]
+
+    def one(item: tuple[Subject, float]) -> tuple[dict[str, Any], Picture]:
+        subject, lmbda = item
+        began = time.perf_counter()
+        encoded = codec.encode(subject.picture, saliency_map=subject.condition, lmbda=lmbda)
+        middle = time.perf_counter()
+        decoded = codec.decode(encoded.data)
+        ended = time.perf_counter()
+        if not np.array_equal(decoded, encoded.reconstruction):
+            raise FoveaError(f"{subject.image}: the decoded file differs from the encoder's reconstruction")
+        pixels = subject.picture.shape[0] * subject.picture.shape[1]
+        row = {
+            **_place(subject),
+            "lmbda": lmbda,
+            "bytes": len(encoded.data),
+            "bpp": 8 * len(encoded.data) / pixels,
+            "bpp_estimate": encoded.bits_estimate / pixels,
+            **_values(subject, decoded),
+            "encode_s": middle - began,
+            "decode_s": ended - middle,
+        }
+        return row, decoded
+
+    def once() -> None:
+        torch.set_num_threads(1)
+
+    before = torch.get_num_threads()
+    try:
+        return _collect(work, one, keep, threads, once, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_classical(
+    name: str,
+    subjects: Sequence[Subject],
+    *,
+    keep: frozenset[str] = frozenset(),
+    threads: int = 1,
+    progress: Callable[[float, float, str], None] = lambda done, total, note="": None,
+) -> Measured:
+    """A classical codec at each quality of its grid. Raises FoveaError for an unknown name."""
+    if name not in classical.CLASSICAL:
+        raise FoveaError(f"unknown classical codec {name!r}; known: {', '.join(classical.CLASSICAL)}")
+    work = [(s, float(q)) for s in subjects for q in classical.CLASSICAL[name].qualities]
+
+    def one(item: tuple[Subject, float]) -> tuple[dict[str, Any], Picture]:
+        subject, quality = item
+        began = time.perf_counter()
+        data = classical.encode(name, quality, subject.picture)
+        middle = time.perf_counter()
+        decoded = classical.decode(name, data)
+        ended = time.perf_counter()
+        pixels = subject.picture.shape[0] * subject.picture.shape[1]
+        row = {
+            **_place(subject),
+            "quality": quality,
+            "bytes": len(data),
+            "bpp": 8 * len(data) / pixels,
+            **_values(subject, decoded),
+            "encode_s": middle - began,
+            "decode_s": ended - middle,
+        }
+        return row, decoded
+
+    return _collect(work, one, keep, threads, lambda: None, progress)
+
+
+def _place(subject: Subject) -> dict[str, Any]:
+    return {"image": subject.image, "width": subject.picture.shape[1], "height": subject.picture.shape[0]}
+
+
+def _values(subject: Subject, decoded: Picture) -> dict[str, float]:
+    return measure(
+        subject.picture, decoded, saliency_map=subject.saliency_map, fixation_map=subject.fixation_map
+    )
+
+
+def _collect(
+    work: Sequence[tuple[Subject, float]],
+    one: Callable[[tuple[Subject, float]], tuple[dict[str, Any], Picture]],
+    keep: frozenset[str],
+    threads: int,
+    once: Callable[[], None],
+    progress: Callable[[float, float, str], None],
+) -> Measured:
+    rows: list[dict[str, Any]] = []
+    kept: dict[tuple[str, float], Picture] = {}
+    with ThreadPoolExecutor(max(1, threads), initializer=once) as pool:
+        for (subject, point), (row, decoded) in zip(work, pool.map(one, work), strict=True):
+            rows.append(row)
+            if subject.image in keep:
+                kept[subject.image, point] = decoded
+            progress(len(rows), len(work), "files measured")
+    return Measured(rows, kept)

@@ -1,0 +1,505 @@
+"""`classical_rd_points`, `rd_points`, `rd_curves`, `bd_rates`, `report`: from codecs to evidence."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
+from assets.evaluation.tables import write_tables
+from assets.frames.stages import source_table
+from assets.saliency.condition import condition_maps, fixation_maps
+from assets.saliency.stages import ensure_maps, map_keys
+from assets.store import UnitWriter, digest
+from assets.training.stages import fixations_digest
+from assets.versions import code_version
+from models.errors import FoveaError
+from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
+
+POINTS = "points.parquet"
+GALLERY_PICTURES = 3
+CLASSICAL = ("jpeg", "webp", "avif", "jpegxl")
+
+
+def measured_split(chain: Chain, dataset: str) -> str:
+    """The split that codecs are measured on."""
+    return str(chain.dataset(dataset).evaluation_split(source_table(chain, dataset)))
+
+
+def measured_table(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> pd.DataFrame:
+    """Frames and map keys of the measured split."""
+    table = map_keys(chain, dataset, model)
+    return table[table.split == measured_split(chain, dataset)].sort_values("image").reset_index(drop=True)
+
+
+def gallery_images(table: pd.DataFrame) -> list[str]:
+    """The pictures that the report shows: chosen by a hash of the name, the same for every codec."""
+    ranked = sorted(table.image, key=lambda name: hashlib.sha256(str(name).encode()).hexdigest())
+    return [str(name) for name in ranked[:GALLERY_PICTURES]]
+
+
+def subjects_of(chain: Chain, dataset: str, maps: str, model: str, progress: Progress) -> list[Any]:
+    """The measured pictures with the map that conditions the encoder and the maps that metrics weigh with."""
+    from assets.evaluation.measure import Subject
+
+    measuring, _, _ = ensure_maps(chain, dataset, DEFAULT_SALIENCY, progress)
+    del measuring
+    table = measured_table(chain, dataset)
+    if table.empty:
+        raise FoveaError(f"dataset {dataset!r} has no usable picture to measure on")
+    pictures = [chain.store.array("resized_frames", k) for k in table.key]
+    weighing = [chain.store.array("saliency_maps", k) for k in table.map_key]
+    if maps in ("predicted", "shuffled") and model != DEFAULT_SALIENCY:
+        ensure_maps(chain, dataset, model, progress)
+        conditions = condition_maps(chain, dataset, measured_table(chain, dataset, model), pictures, maps)
+    else:
+        conditions = condition_maps(chain, dataset, table, pictures, maps)
+    eyes = fixation_maps(chain, dataset, table, pictures)
+    return [
+        Subject(str(image), pictures[i], None if conditions is None else conditions[i], weighing[i], eyes[i])
+        for i, image in enumerate(table.image)
+    ]
+
+
+def data_digest(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> str:
+    """Digest of everything that measuring on a dataset reads."""
+    rows = [
+        measured_table(chain, dataset, m)[["image", "key", "map_key"]].to_numpy().tolist()
+        for m in {DEFAULT_SALIENCY, model}
+    ]
+    return digest([rows, fixations_digest(chain, dataset)])
+
+
+class ClassicalRdPoints:
+    """JPEG, WebP, AVIF and JPEG XL on the measured split; a picture that was measured before is not measured again."""
+
+    name = "classical_rd_points"
+
+    def _codecs(self) -> tuple[str, ...]:
+        return CLASSICAL
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        inputs = {
+            "data": data_digest(chain, partition),
+            "codecs": list(self._codecs()),
+            "code": code_version("assets.evaluation.measure"),
+        }
+        return Unit(self.name, partition, inputs)
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.evaluation.measure import measure_classical
+        from assets.frames.encode import encode_png
+
+        subjects = subjects_of(chain, unit.partition, "none", DEFAULT_SALIENCY, progress)
+        table = measured_table(chain, unit.partition)
+        shown = gallery_images(table)
+        split = measured_split(chain, unit.partition)
+        run = chain.tracker.run(
+            experiment=f"fovea-{unit.partition}",
+            name=f"classical@{unit.partition}",
+            key=unit.key,
+            parent_key=chain.tags.get("fovea.parent", ""),
+            tags={
+                **chain.tags,
+                "fovea.stage": unit.stage,
+                "fovea.unit": unit.key,
+                "fovea.partition": unit.partition,
+            },
+        )
+        try:
+            pieces, done, fresh = [], 0, 0
+            for codec in self._codecs():
+                for subject, row in zip(subjects, table.itertuples(), strict=True):
+                    keep = subject.image in shown
+                    piece = digest(
+                        {
+                            "frame": row.key,
+                            "map": row.map_key,
+                            "image": row.image,
+                            "eyes": unit.inputs["data"] if subject.fixation_map is not None else "",
+                            "codec": codec,
+                            "keep": keep,
+                            "code": unit.inputs["code"],
+                        }
+                    )
+                    if not chain.store.has("classical_pictures", piece):
+                        fresh += 1
+                        seen = measure_classical(
+                            codec,
+                            [subject],
+                            keep=frozenset([subject.image] if keep else []),
+                            threads=chain.threads,
+                        )
+                        with chain.store.writing("classical_pictures", piece) as part:
+                            part.path("rows.json").write_text(json.dumps(seen.rows))
+                            for (_, point), picture in seen.kept.items():
+                                part.path(f"kept/{point:g}.png").write_bytes(encode_png(picture))
+                    rows = json.loads(chain.store.path("classical_pictures", piece, "rows.json").read_text())
+                    pieces += [{"codec": codec, "piece": piece, **r} for r in rows]
+                    done += 1
+                    progress(done, len(subjects) * len(self._codecs()), "pictures measured")
+            points = finish_points(
+                pieces,
+                dataset=unit.partition,
+                split=split,
+                train_dataset="",
+                arm="classical",
+                maps="none",
+                preset="",
+                experiment="",
+                run_id=run.run_id,
+            )
+            points.to_parquet(writer.path(POINTS), index=False)
+            means = points.groupby(["codec", "quality"])[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
+            run.log_params(
+                {
+                    "codecs": ", ".join(self._codecs()),
+                    "dataset": unit.partition,
+                    "split": split,
+                    "pictures": len(subjects),
+                }
+            )
+            run.log_inputs({unit.partition: str(unit.inputs["data"])}, "test")
+            for codec in self._codecs():
+                ordered = means.loc[codec]
+                run.log_metrics(
+                    [
+                        (i, {f"{codec}/{k}": float(v) for k, v in r.items() if math.isfinite(v)})
+                        for i, (_, r) in enumerate(ordered.iterrows())
+                    ]
+                )
+            run.log_artifact(writer.path(POINTS))
+            run.finish()
+        except BaseException:
+            run.finish("FAILED")
+            raise
+        writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = unit.key
+        writer.meta["facts"] = {
+            "pictures": len(subjects),
+            "split": split,
+            "rows": len(points),
+            "measured": fresh,
+            "reused": done - fresh,
+        }
+
+
+def finish_points(
+    rows: list[dict[str, Any]],
+    *,
+    dataset: str,
+    split: str,
+    train_dataset: str,
+    arm: str,
+    maps: str,
+    preset: str,
+    experiment: str,
+    run_id: str,
+    seed: int = 0,
+    codec: str = "",
+) -> pd.DataFrame:
+    """Rows with the columns of rd_points, in its order and types."""
+    from assets.evaluation.rate_distortion import concat_points
+
+    table = pd.DataFrame(rows)
+    if codec:
+        table["codec"] = codec
+    table = table.assign(
+        dataset=dataset,
+        split=split,
+        train_dataset=train_dataset,
+        arm=arm,
+        maps=maps,
+        preset=preset,
+        seed=seed,
+        experiment=experiment,
+        mlflow_run_id=run_id,
+    )
+    return concat_points([table])
+
+
+class RdPoints:
+    """One experiment measured on one dataset: a row a picture and rate."""
+
+    name = "rd_points"
+
+    def _parts(self, chain: Chain, partition: str) -> tuple[Experiment, str]:
+        key, _, dataset = partition.rpartition("@")
+        return chain.experiment(key), dataset
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        from models.codecs.catalogue import code_modules
+
+        experiment, dataset = self._parts(chain, partition)
+        model = experiment.saliency if experiment.maps in ("predicted", "shuffled") else DEFAULT_SALIENCY
+        inputs = {
+            "experiment": chain.unit("trained_codec", experiment.key).key,
+            "maps": experiment.maps,
+            "lmbda": list(experiment.lmbda),
+            "data": data_digest(chain, dataset, model),
+            "code": code_version("assets.evaluation.measure", *code_modules(experiment.codec)),
+        }
+        return Unit(self.name, partition, inputs)
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.evaluation.measure import measure_codec
+        from assets.frames.encode import encode_png
+        from models.codecs.catalogue import load_codec
+
+        experiment, dataset = self._parts(chain, unit.partition)
+        trained = chain.made("trained_codec", experiment.key)
+        verdict = str(trained.facts.get("doctor", ""))
+        if verdict.startswith("failed"):
+            raise FoveaError(f"{experiment.key} is not fit to be compared; codec doctor {verdict}")
+        subjects = subjects_of(chain, dataset, experiment.maps, experiment.saliency, progress)
+        shown = frozenset(gallery_images(measured_table(chain, dataset)))
+        run = chain.tracker.run(
+            experiment=f"fovea-{experiment.dataset}",
+            name=unit.partition,
+            key=unit.key,
+            parent_key=str(trained.manifest["meta"].get("mlflow_key", "")),
+            tags={
+                **chain.tags,
+                "fovea.stage": unit.stage,
+                "fovea.unit": unit.key,
+                "fovea.partition": unit.partition,
+            },
+        )
+        try:
+            run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
+            run.log_inputs({dataset: str(unit.inputs["data"])}, "test")
+            codec = load_codec(trained.folder / "codec")
+            seen = measure_codec(
+                codec, subjects, experiment.lmbda, keep=shown, threads=chain.threads, progress=progress
+            )
+            points = finish_points(
+                seen.rows,
+                dataset=dataset,
+                split=measured_split(chain, dataset),
+                train_dataset=experiment.dataset,
+                arm=experiment.arm,
+                maps=experiment.maps,
+                preset=experiment.preset,
+                experiment=experiment.key,
+                run_id=run.run_id,
+                seed=experiment.seed,
+                codec=experiment.codec,
+            )
+            points.to_parquet(writer.path(POINTS), index=False)
+            for (image, lmbda), picture in seen.kept.items():
+                writer.path(f"kept/{digest(image)[:16]}-{lmbda!r}.png").write_bytes(encode_png(picture))
+            numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
+            for place, lmbda in enumerate(experiment.lmbda):
+                means = numbers[points.lmbda == lmbda].mean()
+                run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
+            run.log_table(
+                points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].to_dict("records"), "points"
+            )
+            run.log_artifact(writer.path(POINTS))
+            run.finish()
+        except BaseException:
+            run.finish("FAILED")
+            raise
+        writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = unit.key
+        writer.meta["facts"] = {
+            "pictures": len(subjects),
+            **{
+                k: round(float(points[k].mean()), 5)
+                for k in ("bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "encode_s", "decode_s")
+            },
+        }
+
+
+def pieces_of(chain: Chain, sweep: Sweep) -> tuple[list[Made], list[str]]:
+    """What has been measured of a sweep, classical codecs first, and the partitions that are missing."""
+    wanted = [
+        ("classical_rd_points", d)
+        for d in dict.fromkeys([sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)])
+    ]
+    wanted += [("rd_points", evaluation_key(e.key, d)) for e in sweep.experiments for d in e.evaluate_on]
+    found, missing = [], []
+    for stage, partition in wanted:
+        try:
+            found.append(chain.made(stage, partition))
+        except Waiting:
+            missing.append(partition)
+    return found, missing
+
+
+def sweep_points(chain: Chain, sweep: Sweep) -> pd.DataFrame:
+    """All measured rows of a sweep."""
+    from assets.evaluation.rate_distortion import concat_points
+
+    found, _ = pieces_of(chain, sweep)
+    return concat_points([pd.read_parquet(m.folder / POINTS) for m in found])
+
+
+def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str) -> Unit:
+    if partition not in chain.sweeps:
+        raise FoveaError(f"no sweep {partition!r}; write dataset.sweep, for example sample.smoke")
+    found, missing = pieces_of(chain, chain.sweeps[partition])
+    if not found:
+        raise Waiting("rd_points", partition)
+    inputs = {
+        "points": digest([m.unit.key for m in found]),
+        "pieces": len(found),
+        "missing": len(missing),
+        "code": code_version(entry),
+    }
+    return Unit(stage, partition, inputs)
+
+
+class RdCurves:
+    """Means over pictures and seeds with 95 % bootstrap intervals."""
+
+    name = "rd_curves"
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        return _sweep_unit(chain, self.name, partition, "assets.evaluation.rate_distortion")
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.evaluation.plots import rd_plot
+        from assets.evaluation.rate_distortion import rd_curves
+
+        sweep = chain.sweeps[unit.partition]
+        curves = rd_curves(sweep_points(chain, sweep)).assign(sweep=sweep.name)
+        curves.to_parquet(writer.path("rd_curves.parquet"), index=False)
+        for metric in ("psnr_db", "sw_psnr_db"):
+            writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=unit.partition))
+        _, missing = pieces_of(chain, sweep)
+        writer.meta["facts"] = {
+            "points": len(curves),
+            "pieces": unit.inputs["pieces"],
+            "missing": len(missing),
+        }
+        writer.meta["missing"] = missing
+
+
+class BdRates:
+    """BD-rates with paired bootstrap intervals and refusals, and the ideal that the maps allow."""
+
+    name = "bd_rates"
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        unit = _sweep_unit(chain, self.name, partition, "assets.evaluation.bd_rate")
+        return Unit(
+            unit.stage, unit.partition, {**unit.inputs, "ideal": code_version("assets.evaluation.ideal")}
+        )
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.evaluation.bd_rate import bd_rates
+        from assets.evaluation.ideal import ideal_rows
+        from assets.evaluation.plots import forest_plot
+
+        sweep = chain.sweeps[unit.partition]
+        points = sweep_points(chain, sweep)
+        table = bd_rates(points, sweep=sweep.name)
+        table.to_parquet(writer.path("bd_rates.parquet"), index=False)
+        ideal = ideal_rows(*self._maps(chain, sweep.dataset, progress))
+        ideal.assign(dataset=sweep.dataset).to_parquet(writer.path("ideal.parquet"), index=False)
+        writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, "sw_psnr_db", title=unit.partition))
+        told = table[table.status == "ok"] if "status" in table else table
+        writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
+        run = chain.tracker.run(
+            experiment=f"fovea-{sweep.dataset}",
+            name=f"sweep {sweep.key}",
+            key=f"sweep {sweep.key}",
+            tags={**chain.tags, "fovea.stage": "sweep", "fovea.sweep": sweep.key},
+        )
+        run.log_params({"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)})
+        values = {
+            f"bd/{r.test_arm}{'' if r.maps in ('none', 'predicted') else '_' + r.maps}_vs_{r.anchor_arm}/{r.codec}/{r.metric}": float(
+                r.bd_rate_percent
+            )
+            for r in told.itertuples()
+            if r.method == "pchip" and math.isfinite(r.bd_rate_percent)
+        }
+        run.log_metrics([(unit.inputs["pieces"], values)])
+        run.log_artifact(writer.path("bd_rates.parquet"))
+        run.log_figure(writer.path("shown/bd_rates.png").read_bytes(), "curves/bd_rates.png")
+        run.finish()
+        writer.meta["mlflow_run_id"] = run.run_id
+
+    def _maps(self, chain: Chain, dataset: str, progress: Progress) -> tuple[list[Any], list[Any]]:
+        subjects = subjects_of(chain, dataset, "none", DEFAULT_SALIENCY, progress)
+        return [s.saliency_map for s in subjects], [s.fixation_map for s in subjects]
+
+
+class Report:
+    """One self-contained HTML file, also at FOVEA_HOME/reports/DATASET.SWEEP.html."""
+
+    name = "report"
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        curves, rates = chain.unit("rd_curves", partition), chain.unit("bd_rates", partition)
+        return Unit(
+            self.name,
+            partition,
+            {
+                "rd_curves": curves.key,
+                "bd_rates": rates.key,
+                "code": code_version("assets.evaluation.report"),
+            },
+        )
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.evaluation.gallery import gallery
+        from assets.evaluation.report import render_report
+
+        sweep = chain.sweeps[unit.partition]
+        rates, curves = chain.made("bd_rates", unit.partition), chain.made("rd_curves", unit.partition)
+        html = render_report(
+            curves=pd.read_parquet(curves.folder / "rd_curves.parquet"),
+            rates=pd.read_parquet(rates.folder / "bd_rates.parquet"),
+            ideal=pd.read_parquet(rates.folder / "ideal.parquet"),
+            gallery=gallery(chain, sweep),
+            provenance=provenance(chain, sweep, unit),
+        )
+        writer.path("report.html").write_text(html)
+        writer.meta["facts"] = {"bytes": len(html.encode())}
+
+
+def provenance(chain: Chain, sweep: Sweep, unit: Unit) -> dict[str, Any]:
+    """Where the report's numbers come from: commit, sweep, data version, budget, libraries, doctor."""
+    from assets.versions import commit, library_versions
+
+    table = measured_table(chain, sweep.dataset)
+    found, missing = pieces_of(chain, sweep)
+    return {
+        "commit": commit(),
+        "sweep": sweep.key,
+        "about": sweep.about,
+        "dataset": sweep.dataset,
+        "pictures": len(table),
+        "split": measured_split(chain, sweep.dataset),
+        "data version": data_digest(chain, sweep.dataset),
+        "saliency model": DEFAULT_SALIENCY,
+        "experiments": len(sweep.experiments),
+        "missing": ", ".join(missing),
+        "budget": sorted(
+            {
+                f"{e.preset}: {e.resolved()['steps']} steps of batch {e.resolved()['batch_size']}"
+                for e in sweep.experiments
+            }
+        ),
+        "trunks": [t.key for t in sweep.trunks],
+        "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
+        "unit": unit.key,
+        "pieces": len(found),
+    }
+
+
+def publish(chain: Chain, made: Made) -> None:
+    """Copy a report to where people look for it, and bring the tables up to date."""
+    from assets.home import written_beside
+
+    target = chain.home.reports / f"{made.unit.partition}.html"
+    source = Path(made.folder / "report.html")
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        with written_beside(target) as beside:
+            beside.write_bytes(source.read_bytes())
+    write_tables(chain)

@@ -1,0 +1,55 @@
+"""The tables that people open: each the concatenation of the current pieces in the store, Parquet and CSV."""
+
+import hashlib
+from collections.abc import Callable
+
+import pandas as pd
+
+from assets.chain import Chain
+from assets.home import written_beside
+
+#: table → (stage whose current pieces make it, file in the piece)
+TABLES = {
+    "rd_points": (("classical_rd_points", "points.parquet"), ("rd_points", "points.parquet")),
+    "rd_curves": (("rd_curves", "rd_curves.parquet"),),
+    "bd_rates": (("bd_rates", "bd_rates.parquet"),),
+    "ideal": (("bd_rates", "ideal.parquet"),),
+}
+
+
+def write_tables(chain: Chain) -> None:
+    """Write every table whose pieces changed; one writer at a time, beside and renamed."""
+    with chain.locked("tables"):
+        for name, sources in TABLES.items():
+            pieces = [
+                (stage, str(record["partition"]), str(record["key"]), file)
+                for stage, file in sources
+                for record in chain.all_latest(stage)
+                if chain.store.has(stage, str(record["key"]))
+            ]
+            if not pieces:
+                continue
+            mark = hashlib.sha256(repr(sorted(pieces)).encode()).hexdigest()[:32]
+            note = chain.home.tables / f".{name}.made-from"
+            if (
+                note.exists()
+                and note.read_text() == mark
+                and (chain.home.tables / f"{name}.parquet").exists()
+            ):
+                continue
+            frames = [
+                pd.read_parquet(chain.store.path(stage, key, file)) for stage, _, key, file in sorted(pieces)
+            ]
+            frames = [f for f in frames if len(f)]
+            if not frames:
+                continue
+            whole = pd.concat(frames, ignore_index=True)
+            writers: dict[str, Callable[[object], object]] = {
+                "parquet": lambda path, t=whole: t.to_parquet(path, index=False),
+                "csv": lambda path, t=whole: t.to_csv(path, index=False),
+            }
+            for kind, write in writers.items():
+                with written_beside(chain.home.tables / f"{name}.{kind}") as beside:
+                    write(beside)
+            with written_beside(note) as beside:
+                beside.write_text(mark)

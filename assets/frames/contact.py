@@ -1,0 +1,40 @@
+"""Contact sheets: a few pictures in one PNG, for people."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 3, width: int = 320) -> bytes:
+    """Pictures (uint8 RGB, H×W×3, or grey H×W), scaled to one width, as one PNG in rows."""
+    rows: list[list[NDArray[np.uint8]]] = []
+    for place, picture in enumerate(pictures):
+        rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
+        height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
+        if place % columns == 0:
+            rows.append([])
+        rows[-1].append(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
+    sheet = []
+    for row in rows:
+        height = max(p.shape[0] for p in row)
+        row += [np.full((1, width, 3), 255, np.uint8)] * (columns - len(row))
+        padded = [np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in row]
+        sheet.append(np.hstack(padded))
+    done, data = cv2.imencode(".png", cv2.cvtColor(np.vstack(sheet), cv2.COLOR_RGB2BGR))
+    if not done:
+        raise RuntimeError("OpenCV could not write a PNG")
+    return bytes(data)
+
+
+def overlay(
+    picture: NDArray[np.uint8], saliency_map: NDArray[np.uint8], strength: float = 0.55
+) -> NDArray[np.uint8]:
+    """The map as a heat layer over the grey picture; both H×W, result uint8 RGB."""
+    grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
+    heat = cv2.cvtColor(cv2.applyColorMap(saliency_map, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(
+        np.float32
+    )
+    share = strength * np.sqrt(saliency_map.astype(np.float32) / 255)[..., None]
+    return (grey * (1 - share) + heat * share).round().astype(np.uint8)

@@ -1,0 +1,198 @@
+"""`source_frames` and `resized_frames`: from a dataset's files to uint8 arrays of its size."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from assets.chain import Chain, Progress, Unit, Waiting
+from assets.datasets import Dataset
+from assets.store import UnitWriter, digest
+from assets.versions import code_version
+from models.errors import FoveaError
+
+SHARD_FRAMES = 32
+FRAMES = "frames.parquet"
+
+
+def files_of(chain: Chain, dataset: Dataset) -> Dataset:
+    """The dataset with the folder that its files lie in. Raises Waiting when they have to be made or downloaded."""
+    if dataset.kind == "sample":
+        unit = chain.unit("source_frames", dataset.name)
+        if not chain.store.has("source_frames", unit.key):
+            raise Waiting("source_frames", dataset.name)
+        return dataclasses.replace(dataset, path=chain.store.folder("source_frames", unit.key))
+    return dataset
+
+
+def source_table(chain: Chain, name: str) -> pd.DataFrame:
+    """The manifest of a dataset: one row a file (assets/frames/manifest.py). Read once a chain."""
+    from assets.frames.manifest import scan
+
+    cache: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_source_tables", {})
+    if name not in cache:
+        dataset = chain.dataset(name)
+        if dataset.kind == "sample":
+            unit = chain.unit("source_frames", name)
+            if not chain.store.has("source_frames", unit.key):
+                raise Waiting("source_frames", name)
+            cache[name] = pd.read_parquet(chain.store.path("source_frames", unit.key, FRAMES))
+        else:
+            cache[name] = scan(dataset, chain.home.state / "cache" / "checksums.sqlite")
+    return cache[name]
+
+
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not quarantined."""
+    return table[table.status == "ok"]
+
+
+class SourceFrames:
+    """A validated manifest: path, split, size, checksum. For `sample` the pictures themselves, drawn by code."""
+
+    name = "source_frames"
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        dataset = chain.dataset(partition)
+        if dataset.kind == "sample":
+            drawn = {
+                "seed": dataset.seed,
+                "counts": dict(dataset.counts),
+                "code": code_version("assets.frames.sample"),
+            }
+            return Unit(self.name, partition, {"sample": drawn})
+        table = source_table(chain, partition)
+        rows = (
+            table[["image", "split", "sha256", "width", "height", "status"]].astype(str).to_numpy().tolist()
+        )
+        return Unit(self.name, partition, {"files": digest(rows), "count": len(rows)})
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        dataset = chain.dataset(unit.partition)
+        if dataset.kind == "sample":
+            from assets.frames.manifest import scan
+            from assets.frames.sample import make_sample
+
+            make_sample(
+                writer.folder,
+                seed=dataset.seed,
+                counts=dict(dataset.counts),
+                workers=chain.threads,
+                progress=progress,
+            )
+            table = scan(dataclasses.replace(dataset, path=writer.folder), None)
+            table["path"] = [str(Path(p).relative_to(writer.folder)) for p in table.path]
+        else:
+            table = source_table(chain, unit.partition)
+        table.to_parquet(writer.path(FRAMES), index=False)
+        broken = table[table.status != "ok"]
+        writer.meta["facts"] = {
+            "frames": len(table),
+            **{f"frames_{s}": int((table.split == s).sum()) for s in ("train", "val", "test")},
+            "quarantined": len(broken),
+            "source_bytes": int(table.bytes.sum()),
+        }
+        writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
+
+
+def frame_keys(chain: Chain, name: str) -> pd.DataFrame:
+    """Usable source frames with the key of each one's resized array, in the manifest's order."""
+    table = usable(source_table(chain, name)).reset_index(drop=True)
+    if table.empty:
+        raise FoveaError(
+            f"dataset {name!r} has no usable picture; `fovea datasets show {name}` lists what was wrong with each"
+        )
+    dataset = chain.dataset(name)
+    size = dataset.size if dataset.size == "native" else list(dataset.size)
+    code = code_version("assets.frames.resize")
+    known: dict[str, str] = {}
+    keys = [
+        known.setdefault(sha, digest({"source": sha, "size": size, "code": code})) for sha in table.sha256
+    ]
+    return table.assign(key=keys)
+
+
+def resized_table(chain: Chain, name: str) -> pd.DataFrame:
+    """frame_keys without the frames that turned out broken when they were decoded."""
+    table = frame_keys(chain, name)
+    index = chain.store.index("resized_frames")
+    good = [not (k in index and index[k].reason) for k in table.key]
+    return table[good].reset_index(drop=True)
+
+
+class ResizedFrames:
+    """Decoded, oriented, area-resized: raw uint8 arrays in memory-mapped shards. A broken frame is quarantined."""
+
+    name = "resized_frames"
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        table = frame_keys(chain, partition)
+        rows = table[["image", "split", "key"]].to_numpy().tolist()
+        return Unit(
+            self.name,
+            partition,
+            {
+                "frames": digest(rows),
+                "count": len(rows),
+                "size": str(chain.dataset(partition).size),
+                "code": code_version("assets.frames.resize"),
+            },
+        )
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        from assets.frames.resize import BrokenPicture, resize_many
+
+        table = frame_keys(chain, unit.partition)
+        index = chain.store.index(self.name)
+        todo = table[[k not in index for k in table.key]].drop_duplicates("key")
+        root = files_of(chain, chain.dataset(unit.partition)).path
+        began = time.monotonic()
+        items = [(row.key, Path(root or ".") / row.path) for row in todo.itertuples()]
+        waiting: list[tuple[str, Any]] = []
+        broken: list[tuple[str, str]] = []
+
+        def put() -> None:
+            chain.store.put_shard(self.name, waiting, broken)
+            waiting.clear()
+            broken.clear()
+
+        for done, (key, array) in enumerate(
+            resize_many(items, chain.dataset(unit.partition).size, workers=chain.threads), 1
+        ):
+            if isinstance(array, BrokenPicture):
+                broken.append((key, str(array)))
+            else:
+                waiting.append((key, array))
+            if len(waiting) + len(broken) >= SHARD_FRAMES:
+                put()
+            progress(done, len(items), "frames resized")
+        put()
+        seconds = time.monotonic() - began
+        index = chain.store.index(self.name)
+        table["reason"] = [index[k].reason for k in table.key]
+        table["status"] = ["quarantined" if r else "ok" for r in table.reason]
+        shapes = [index[k].shape or (0, 0, 3) for k in table.key]
+        table["frame_height"], table["frame_width"] = [s[0] for s in shapes], [s[1] for s in shapes]
+        table.to_parquet(writer.path(FRAMES), index=False)
+        bad = table[table.status != "ok"]
+        writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
+        writer.meta["facts"] = {
+            "frames": int((table.status == "ok").sum()),
+            "resized": len(items),
+            "reused": len(table) - int(table.key.isin(todo.key).sum()),
+            "quarantined": len(bad),
+            "frames_per_s": round(len(items) / seconds, 1) if items else 0.0,
+            "bytes_in": int(todo.bytes.sum()),
+            "bytes_out": int(sum(a * b * 3 for a, b, *_ in shapes)),
+        }
+        self._show(chain, table[table.status == "ok"], writer)
+
+    def _show(self, chain: Chain, table: pd.DataFrame, writer: UnitWriter) -> None:
+        from assets.frames.contact import contact_sheet
+
+        chosen = table.iloc[:: max(1, len(table) // 6)].head(6)
+        pictures = [chain.store.array(self.name, k) for k in chosen.key]
+        if pictures:
+            writer.path("shown/frames.png").write_bytes(contact_sheet(pictures))

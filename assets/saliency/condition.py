@@ -1,0 +1,74 @@
+"""Which map conditions a codec: predicted, another picture's, the centre bias, or people's own fixations."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets.chain import Chain
+from models.errors import FoveaError
+
+Array = NDArray[np.uint8]
+
+
+def condition_maps(
+    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array], maps: str
+) -> list[Array] | None:
+    """One uint8 map (255 = the picture's maximum) for each row of the table, or None for `none`.
+
+    `shuffled` gives each picture the map of another one of the same table, by a fixed derangement, resized when sizes
+    differ. Raises FoveaError when `oracle` is asked of a dataset without fixations.
+    """
+    if maps == "none":
+        return None
+    if maps in ("predicted", "shuffled"):
+        own = [chain.store.array("saliency_maps", k) for k in table.map_key]
+        if maps == "predicted":
+            return own
+        from models.saliency.weighting import derangement
+
+        order = derangement(list(table.image), seed=0)
+        return [_fit(own[other], picture) for other, picture in zip(order, pictures, strict=True)]
+    if maps == "center":
+        from models.saliency.weighting import center_map
+
+        return [_scaled(center_map(*p.shape[:2])) for p in pictures]
+    if maps == "oracle":
+        found = fixation_maps(chain, dataset, table, pictures)
+        missing = [image for image, m in zip(table.image, found, strict=True) if m is None]
+        if missing:
+            raise FoveaError(
+                f"maps 'oracle' need people's fixations for each picture; dataset {dataset!r} has none for "
+                f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} (fovea datasets add … --fixations TABLE)"
+            )
+        return [_scaled(m) for m in found if m is not None]
+    raise FoveaError(f"unknown maps {maps!r}")
+
+
+def fixation_maps(
+    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array]
+) -> list[NDArray[np.float32] | None]:
+    """People's fixation density (float32, sum 1) for each row, None where nobody's eyes were recorded."""
+    record = chain.dataset(dataset)
+    if record.fixations is None:
+        return [None] * len(table)
+    from assets.saliency.fixations import frame_fixation_maps
+
+    return frame_fixation_maps(record, table, [p.shape[:2] for p in pictures])
+
+
+def _scaled(density: NDArray[np.float32]) -> Array:
+    top = float(density.max())
+    return (
+        np.round(density * (255 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
+    )
+
+
+def _fit(saliency_map: Array, picture: Array) -> Array:
+    if saliency_map.shape == picture.shape[:2]:
+        return saliency_map
+    import cv2
+
+    resized = cv2.resize(saliency_map, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)

@@ -1,0 +1,182 @@
+"""One training run from the store to the store: data in, codec, doctor, tracker."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assets.chain import Chain, Progress, Unit
+from assets.store import UnitWriter
+from assets.training.stages import load_split
+from models.codecs.base import Codec
+from models.codecs.catalogue import build, config_for, load_codec, save_codec
+from models.experiments import DEFAULT_SALIENCY, Experiment, Trunk
+from models.metrics import psnr_db
+from models.training.data import FrameSet
+from models.training.doctor import Finding, examine
+from models.training.loop import train
+
+PROBE_PICTURES = 4
+DOCTOR_PICTURES = 4
+
+
+def run_training(
+    chain: Chain,
+    unit: Unit,
+    entry: Experiment | Trunk,
+    start: Path | None,
+    writer: UnitWriter,
+    progress: Progress,
+) -> None:
+    """Train, or go on with what an interrupted run left, and fill the unit.
+
+    start: the trunk's codec folder. The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
+    `shown/training.png`, and facts.
+    """
+    record = entry.resolved()
+    maps = str(record["maps"])
+    model = str(record.get("saliency") or DEFAULT_SALIENCY)
+    table, pictures, conditions = load_split(
+        chain, entry.dataset, "train", maps=maps, model=model, progress=progress
+    )
+    if table.empty:
+        from models.errors import FoveaError
+
+        raise FoveaError(
+            f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
+        )
+    _, held, held_conditions = load_split(
+        chain, entry.dataset, "val", maps=maps, model=model, progress=progress, limit=PROBE_PICTURES
+    )
+    trunk = load_codec(start) if start else None
+    codec = build(config_for(entry, trunk.config if trunk else None), seed=int(record["seed"]))
+    if trunk is not None:
+        codec.start_from(trunk)
+
+    run = chain.tracker.run(
+        experiment=f"fovea-{entry.dataset}",
+        name=entry.key,
+        key=unit.key,
+        parent_key=chain.tags.get("fovea.parent", ""),
+        tags={
+            **chain.tags,
+            "fovea.stage": unit.stage,
+            "fovea.unit": unit.key,
+            "fovea.partition": unit.partition,
+        },
+    )
+    try:
+        run.log_params({**record, "code_version": unit.inputs.get("code", ""), "threads": chain.threads})
+        run.log_inputs({entry.dataset: str(unit.inputs["train_frames"])}, "train")
+        lambdas = [float(v) for v in record["lmbda"]]
+        middle = lambdas[len(lambdas) // 2]
+        seen = pictures[:PROBE_PICTURES], None if conditions is None else conditions[:PROBE_PICTURES]
+
+        def probe(step: int, codec: Codec) -> dict[str, float]:
+            found = {f"probe/train_{k}": v for k, v in look(codec, *seen, middle).items()}
+            if held:
+                found |= {f"probe/val_{k}": v for k, v in look(codec, held, held_conditions, middle).items()}
+                found["probe/gap_db"] = found["probe/train_psnr_db"] - found["probe/val_psnr_db"]
+            return found
+
+        folder = train(
+            record,
+            codec,
+            FrameSet(pictures, conditions, names=list(table.image)),
+            workdir=chain.home.work / unit.key,
+            tracker_run=run,
+            probe=probe,
+            device=chain.device,
+            threads=chain.threads,
+            progress=lambda step, total, seen: progress(
+                step, total, " ".join(f"{k} {v:.3g}" for k, v in seen.items())
+            ),
+        )
+        shutil.copytree(folder, writer.path("codec"), dirs_exist_ok=True)
+        trained = load_codec(writer.path("codec"))
+        findings = examine(
+            trained,
+            [np.asarray(p) for p in (held or pictures)[:DOCTOR_PICTURES]],
+            maps=None if conditions is None else (held_conditions if held else conditions)[:DOCTOR_PICTURES],  # type: ignore[index]
+            train_pictures=[np.asarray(p) for p in pictures[:DOCTOR_PICTURES]],
+            train_maps=None if conditions is None else conditions[:DOCTOR_PICTURES],
+        )
+        writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
+        history = (
+            json.loads((folder / "history.json").read_text()) if (folder / "history.json").exists() else []
+        )
+        facts = training_facts(writer.path("codec"), findings)
+        writer.meta["facts"] = facts
+        writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = unit.key
+        if history:
+            from assets.evaluation.plots import training_curves
+
+            png = training_curves(history, title=entry.key)
+            writer.path("shown/training.png").write_bytes(png)
+            run.log_figure(png, "curves/training.png")
+        show_samples(
+            trained, (held or pictures)[:2], (held_conditions if held else conditions), middle, writer
+        )
+        for path in sorted(writer.path("codec").iterdir()):
+            run.log_artifact(path, "codec")
+        run.log_artifact(writer.path("doctor.json"))
+        for path in sorted(writer.path("shown").glob("sample*.png")):
+            run.log_artifact(path, "samples")
+        run.finish()
+    except BaseException:
+        run.finish("FAILED")
+        raise
+
+
+def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float) -> dict[str, float]:
+    """Mean PSNR and estimated bpp over a few whole pictures, by the codec's forward in eval mode, without files."""
+    seen = [
+        codec.estimate(np.asarray(p), saliency_map=None if maps is None else np.asarray(maps[i]), lmbda=lmbda)
+        for i, p in enumerate(pictures)
+    ]
+    return {
+        "psnr_db": float(
+            np.mean([psnr_db(np.asarray(p), s.reconstruction) for p, s in zip(pictures, seen, strict=True)])
+        ),
+        "bpp_estimate": float(
+            np.mean([s.bits / (p.shape[0] * p.shape[1]) for p, s in zip(pictures, seen, strict=True)])
+        ),
+    }
+
+
+def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What Dagster shows of a finished run."""
+    done: Mapping[str, Any] = json.loads((folder / "training.json").read_text())
+    facts: dict[str, Any] = {
+        k: done[k]
+        for k in ("steps", "wall_s", "steps_per_s", "threads", "device", "mode", "weights_sha256")
+        if k in done
+    }
+    facts["doctor"] = (
+        "passed"
+        if all(f.passed for f in findings)
+        else "failed: " + ", ".join(f.name for f in findings if not f.passed)
+    )
+    return facts
+
+
+def show_samples(
+    codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float, writer: UnitWriter
+) -> None:
+    """Originals beside their reconstructions, as `shown/sample.png`."""
+    from assets.frames.contact import contact_sheet
+
+    sheet = []
+    for place, picture in enumerate(pictures):
+        whole = np.asarray(picture)
+        sheet += [
+            whole,
+            codec.encode(
+                whole, saliency_map=None if maps is None else np.asarray(maps[place]), lmbda=lmbda
+            ).reconstruction,
+        ]
+    writer.path("shown/sample.png").write_bytes(contact_sheet(sheet, 2))

@@ -1,0 +1,442 @@
+"""`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from assets.chain import Chain
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Guarded(click.Group):
+    """Errors that a user can put right are printed without a traceback, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        from models.errors import FoveaError
+
+        try:
+            return super().invoke(ctx)
+        except FoveaError as error:
+            click.secho(f"fovea: {error}", fg="red", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\nfovea: stopped; run the same command again and it goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Guarded, context_settings=CONTEXT)
+@click.version_option(package_name="fovea", prog_name="fovea")
+def main() -> None:
+    """Saliency-guided learned image compression, as an incremental pipeline.
+
+    \b
+    First steps:
+      fovea run                                    the whole chain on the embedded sample
+      fovea datasets add street ~/photos           register a folder of your own pictures
+      fovea run --dataset street --sweep smoke     the same tables and report for them
+      fovea status --dataset street                what is stale, and why
+      fovea compress photo.png -o photo.fov        one picture, with the shipped codec
+
+    State lies in FOVEA_HOME (default .fovea/), what you typed in FOVEA_CONFIG (default: fovea.toml here).
+    """
+
+
+def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
+    from assets.chain import Chain
+    from assets.home import Home
+    from models.tracking import NullTracker
+
+    home = Home.from_environment()
+    if tracking:
+        from pipelines.mlflow_tracking import MlflowTracker
+
+        chain = Chain(home, tracker=MlflowTracker(home.mlflow), device=device)
+    else:
+        chain = Chain(home, tracker=NullTracker(), device=device)
+    if threads:
+        chain.threads = threads
+    return chain
+
+
+def _sweep(chain: "Chain", sweep: str, dataset: str) -> Any:
+    from models.experiments import sweep as find
+
+    chain.dataset(dataset)
+    find(sweep, dataset)
+    return chain.sweeps[f"{dataset}.{sweep}"]
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--dataset",
+            default="sample",
+            show_default=True,
+            help="A registered dataset (fovea datasets list).",
+        ),
+        click.option(
+            "--sweep",
+            "sweep_name",
+            default="smoke",
+            show_default=True,
+            help="A sweep of models/experiments.py.",
+        ),
+        click.option("--strict", is_flag=True, help="Count a changed library version as stale, too."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_common
+@click.option(
+    "--threads", default=0, help="CPU threads; default: all cores. Part of what makes bits reproducible."
+)
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) -> None:
+    """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
+
+    \b
+    Prints the rate-distortion table and BD-rates, and where report and UIs are.
+    Exit code 1 when something failed; what does not depend on it is made all the same.
+    """
+    from assets.home import Home
+    from pipelines.plan import stale, targets
+
+    chain = _chain(threads, device)
+    sweep = _sweep(chain, sweep_name, dataset)
+    work = stale(chain, targets(sweep), strict=strict)
+    failed = 0
+    if work:
+        from pipelines.launch import one_run_at_a_time, prepare_instance, run_targets
+        from pipelines.terminal import Board
+
+        home = Home.from_environment()
+        with one_run_at_a_time(home):
+            prepare_instance(home)
+            with Board(len(work)) as board:
+                outcome = run_targets(chain, targets(sweep), sweep=sweep.key, show=board.show, strict=strict)
+            chain.tracker.flush()
+        click.echo(
+            f"{outcome.made} made, {outcome.found} already there, {outcome.failed} failed, {outcome.skipped} skipped"
+        )
+        for message in outcome.messages:
+            click.secho(f"failed: {message}", fg="red", err=True)
+        failed = outcome.failed
+    else:
+        click.echo(f"{sweep.key}: everything is up to date, nothing to run")
+    _summary(chain, sweep.key)
+    if failed:
+        sys.exit(1)
+
+
+def _summary(chain: "Chain", key: str) -> None:
+    from assets.chain import Waiting
+
+    try:
+        made = chain.made("bd_rates", key)
+        curves = chain.made("rd_curves", key)
+    except Waiting:
+        return
+    import pandas as pd
+    from assets.evaluation.summary import bd_lines, curve_lines
+
+    click.echo("\n" + curve_lines(pd.read_parquet(curves.folder / "rd_curves.parquet")))
+    click.echo("\n" + bd_lines(pd.read_parquet(made.folder / "bd_rates.parquet")))
+    click.echo(f"\nreport  {chain.home.reports / f'{key}.html'}")
+    click.echo(f"tables  {chain.home.tables}")
+    click.echo("UIs     make ui   (Dagster http://127.0.0.1:3000, MLflow http://127.0.0.1:5000)")
+
+
+@main.command()
+@_common
+@click.option("--all", "everything", is_flag=True, help="List what is up to date, too.")
+@click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
+def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: bool) -> None:
+    """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
+    from pipelines.plan import plan, stale, targets
+
+    chain = _chain(tracking=False)
+    sweep = _sweep(chain, sweep_name, dataset)
+    if keys:
+        for experiment in sweep.experiments:
+            click.echo(experiment.key)
+        return
+    if everything:
+        for step in plan(chain, targets(sweep), strict=strict):
+            click.echo(
+                f"{'stale' if step.stale else 'fresh'}  {step.stage} {step.partition}"
+                + (f": {step.why}" if step.why else "")
+            )
+    work = stale(chain, targets(sweep), strict=strict)
+    if not everything:
+        for step in work:
+            click.echo(f"stale  {step.stage} {step.partition}: {step.why}")
+    click.echo(
+        f"{sweep.key}: {len(work)} of {len(dict.fromkeys(targets(sweep)))} units are stale"
+        if work
+        else f"{sweep.key}: up to date"
+    )
+    if work:
+        sys.exit(2)
+
+
+@main.command()
+@click.argument("key")
+@click.option("--threads", default=0, help="CPU threads; default: all cores.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+@click.option("--tracking/--no-tracking", default=True, help="Tell MLflow about it.")
+def train(key: str, threads: int, device: str, tracking: bool) -> None:
+    """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
+
+    Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint.
+    """
+    from pipelines.plan import DATASET_STAGES, Step
+    from pipelines.terminal import Board
+
+    chain = _chain(threads, device, tracking)
+    experiment = chain.experiment(key)
+    wanted = [(stage, experiment.dataset) for stage in DATASET_STAGES[:3]]
+    if experiment.trunk:
+        wanted.append(("trunk_codec", experiment.trunk.key))
+    wanted.append(("trained_codec", key))
+    with Board(len(wanted)) as board:
+        for stage, partition in wanted:
+            chain.forget()
+            made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
+    chain.tracker.flush()
+    click.echo(f"{'found' if made.hit else 'trained'} {key}\n{made.folder / 'codec'}")
+    for name, value in made.facts.items():
+        click.echo(f"  {name}: {value}")
+
+
+@main.group()
+def datasets() -> None:
+    """Register folders of pictures, and see what is in them."""
+
+
+@datasets.command("list")
+def datasets_list() -> None:
+    """All datasets."""
+    from assets.datasets import format_size
+
+    for name, dataset in _chain(tracking=False).registry.items():
+        where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
+        eyes = ", fixations" if dataset.fixations else ""
+        click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{eyes}")
+
+
+@datasets.command("add")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--splits",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns image and split (train, val, test).",
+)
+@click.option(
+    "--train", "train_globs", multiple=True, help="Glob of training pictures, below PATH; may be repeated."
+)
+@click.option("--val", "val_globs", multiple=True, help="Glob of validation pictures.")
+@click.option("--test", "test_globs", multiple=True, help="Glob of test pictures.")
+@click.option(
+    "--fixations",
+    type=click.Path(path_type=Path),
+    help="Parquet or CSV: image, subject, x, y (1-based pixels).",
+)
+@click.option("--size", default=None, help="WxH (area-resized, never enlarged) or native. Default: native.")
+def datasets_add(
+    name: str,
+    path: Path,
+    splits: Path | None,
+    train_globs: tuple[str, ...],
+    val_globs: tuple[str, ...],
+    test_globs: tuple[str, ...],
+    fixations: Path | None,
+    size: str | None,
+) -> None:
+    """Register the pictures below PATH under NAME.
+
+    \b
+    Splits: --splits CSV, or globs, else sub-folders train/val/test, else 80/10/10 by a hash of each name.
+      fovea datasets add kodak ~/kodak --test '*.png'
+      fovea datasets add osie ~/osie/stimuli --fixations ~/osie/fixations.parquet
+    """
+    from assets.datasets import add_dataset
+    from assets.home import Home
+    from models.errors import FoveaError
+
+    globs = {"train": list(train_globs), "val": list(val_globs), "test": list(test_globs)}
+    chosen = {k: v for k, v in globs.items() if v}
+    if splits and chosen:
+        raise FoveaError("give either --splits or globs, not both")
+    home = Home.from_environment()
+    dataset = add_dataset(
+        home.config,
+        name,
+        path,
+        splits=str(splits) if splits else (chosen or None),
+        fixations=fixations,
+        size=size,
+    )
+    click.echo(f"registered {dataset.name}: {dataset.path}")
+    _show(name)
+
+
+@datasets.command("remove")
+@click.argument("name")
+def datasets_remove(name: str) -> None:
+    """Forget a dataset; its pictures and results stay where they are."""
+    from assets.datasets import remove_dataset
+    from assets.home import Home
+
+    remove_dataset(Home.from_environment().config, name)
+    click.echo(f"forgot {name}")
+
+
+@datasets.command("show")
+@click.argument("name")
+def datasets_show(name: str) -> None:
+    """Counts by split, sizes, and what was quarantined with the reason."""
+    _show(name)
+
+
+def _show(name: str) -> None:
+    from assets.frames.stages import source_table
+
+    table = source_table(_chain(tracking=False), name)
+    good = table[table.status == "ok"]
+    counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
+    click.echo(f"{name}: {len(good)} pictures ({counts})")
+    sizes = good.groupby(["width", "height"]).size().sort_values(ascending=False)
+    click.echo(
+        "sizes: "
+        + ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes.head(5).items())
+        + (" …" if len(sizes) > 5 else "")
+    )
+    for row in table[table.status != "ok"].itertuples():
+        click.secho(f"quarantined {row.image}: {row.reason}", fg="yellow")
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .fov file to write."
+)
+@click.option(
+    "--model",
+    default="bls2017",
+    show_default=True,
+    help="A shipped codec's name, or a folder with codec.json and weights.",
+)
+@click.option(
+    "--lmbda", type=float, default=None, help="Rate: the Lagrange multiplier, within the model's range."
+)
+@click.option(
+    "--saliency/--no-saliency",
+    "use_saliency",
+    default=None,
+    help="Give salient places more bits (models of the arm saliency_gain).",
+)
+def compress(image: Path, output: Path, model: str, lmbda: float | None, use_saliency: bool | None) -> None:
+    """Compress a picture to a .fov file; prints its bpp."""
+    from assets.frames.decode import read_picture
+    from assets.home import written_beside
+    from models.codecs.catalogue import open_codec
+
+    picture = read_picture(image)
+    codec = open_codec(model)
+    saliency_map = None
+    if codec.config.mechanism in ("gain", "concat", "sft") and use_saliency is not False:
+        from models.experiments import DEFAULT_SALIENCY
+        from models.saliency.predict import load_model
+
+        saliency_map = load_model(DEFAULT_SALIENCY).predict([picture])[0]
+    elif use_saliency:
+        from models.errors import FoveaError
+
+        raise FoveaError(f"{model} does not take a saliency map (mechanism {codec.config.mechanism})")
+    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
+    with written_beside(output) as beside:
+        beside.write_bytes(encoded.data)
+    bpp = 8 * len(encoded.data) / (picture.shape[0] * picture.shape[1])
+    click.echo(f"{output}: {len(encoded.data)} bytes, {bpp:.4f} bpp")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option(
+    "--model",
+    default=None,
+    help="A shipped codec's name or a folder; default: the shipped codec that made the file.",
+)
+def decompress(file: Path, output: Path, model: str | None) -> None:
+    """Decode a .fov file to a PNG."""
+    from assets.home import written_beside
+    from assets.saliency.rgba import png_bytes
+    from models.codecs.catalogue import codec_for, open_codec
+    from models.errors import FoveaError
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise FoveaError(f"cannot read {file}: {error.strerror}") from error
+    codec = open_codec(model) if model else codec_for(data)
+    picture = codec.decode(data)
+    with written_beside(output) as beside:
+        beside.write_bytes(png_bytes(picture))
+    click.echo(f"{output}: {picture.shape[1]}×{picture.shape[0]}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A PNG for one picture, a folder for several.",
+)
+@click.option(
+    "--model", default=None, help="sam_lite, sam_vgg, sam_resnet, spectral_residual or center_prior."
+)
+@click.option(
+    "--overlay", is_flag=True, help="The map as heat over the picture, instead of the raw grey map."
+)
+@click.option(
+    "--flip", is_flag=True, help="Average with the mirrored picture: a little better, twice the time."
+)
+def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool) -> None:
+    """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
+    from assets.saliency.predict_files import predict_files
+
+    with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
+
+        def progress(done: float, total: float, note: str = "") -> None:
+            bar.length = int(total)
+            bar.update(int(done) - bar.pos)
+
+        written = predict_files(images, output, model=model, overlay=overlay, flip=flip, progress=progress)
+    for path in written:
+        click.echo(str(path))
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Dagster's port; MLflow takes --mlflow-port.")
+@click.option("--mlflow-port", default=5000, show_default=True)
+def ui(port: int, mlflow_port: int) -> None:
+    """Dagster UI with its daemon, and the MLflow UI, on loopback; one Ctrl-C stops all."""
+    from pipelines.ui import serve
+
+    serve(port, mlflow_port)
+
+
+if __name__ == "__main__":
+    main()

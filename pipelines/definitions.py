@@ -1,0 +1,33 @@
+"""The code location: rooms, checks, jobs, schedule, sensor, resources. Nothing else is written here."""
+
+import dagster as dg
+
+from assets.evaluation.assets import bd_rates, classical_rd_points, rd_curves, rd_points, report
+from assets.frames.assets import resized_frames, source_frames
+from assets.saliency.assets import rgba_frames, saliency_maps
+from assets.training.assets import trained_codec, trunk_codec
+from pipelines.jobs import JOBS
+from pipelines.resources import FoveaWorkshop
+from pipelines.schedules import nightly, refresh
+from pipelines.sensors import new_pictures
+
+defs = dg.Definitions(
+    assets=[
+        source_frames,
+        resized_frames,
+        saliency_maps,
+        rgba_frames,
+        trunk_codec,
+        trained_codec,
+        classical_rd_points,
+        rd_points,
+        rd_curves,
+        bd_rates,
+        report,
+    ],
+    jobs=[*JOBS, refresh],
+    schedules=[nightly],
+    sensors=[new_pictures],
+    resources={"workshop": FoveaWorkshop()},
+    executor=dg.in_process_executor,
+)

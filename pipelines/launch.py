@@ -1,0 +1,143 @@
+"""Carrying out a plan as Dagster runs in this process, so that torch and CompressAI are imported once a command."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import dagster as dg
+
+from assets.chain import Chain, Progress, silent
+from assets.home import Home
+from models.errors import FoveaError
+from pipelines.plan import Outcome, Step, carry_out
+from pipelines.resources import set_active_chain
+
+#: shows a step on the terminal while it runs: called with the step, gives the progress callback
+Show = Callable[[Step], Progress]
+
+
+def prepare_instance(home: Home) -> None:
+    """Dagster's home under FOVEA_HOME, with its settings; DAGSTER_HOME in the environment wins."""
+    folder = os.environ.get("DAGSTER_HOME")
+    if folder:
+        return
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    settings = home.dagster / "dagster.yaml"
+    if not settings.exists():
+        from assets.home import written_beside
+
+        with written_beside(settings) as beside:
+            beside.write_text(INSTANCE)
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+
+
+#: one training or measuring run at a time by default; `dagster instance concurrency set gpu K` for K GPUs
+INSTANCE = """\
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: run
+run_retries:
+  enabled: true
+  max_retries: 1
+"""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Dagster's own step log stays in its instance; the terminal shows Fovea's progress."""
+    logger = logging.getLogger("dagster")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def run_targets(
+    chain: Chain,
+    wanted: Sequence[tuple[str, str]],
+    *,
+    sweep: str = "",
+    show: Show | None = None,
+    strict: bool = False,
+    instance: dg.DagsterInstance | None = None,
+) -> Outcome:
+    """Make what is stale of the targets, each as a Dagster run of its asset and partition."""
+    from pipelines.definitions import defs
+
+    job = defs.resolve_implicit_global_asset_job_def()
+    own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
+
+    with own as active, quiet():
+
+        def make(step: Step) -> str:
+            progress = show(step) if show else silent
+            set_active_chain(chain, progress)
+            tags = (
+                {"fovea/sweep": sweep, "fovea/why": step.why[:200]}
+                if sweep
+                else {"fovea/why": step.why[:200]}
+            )
+            try:
+                result = job.execute_in_process(
+                    instance=active,
+                    asset_selection=[dg.AssetKey(step.stage)],
+                    partition_key=step.partition,
+                    raise_on_error=False,
+                    tags=tags,
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
+            finally:
+                set_active_chain(None)
+            if result.success:
+                return ""
+            return failure_of(result)
+
+        return carry_out(chain, list(wanted), make, strict=strict)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """The first thing that went wrong, in a line: a blocking check, or the step's error."""
+    for event in result.get_asset_check_evaluations():
+        if not event.passed and event.blocking:
+            detail = event.metadata.get("detail")
+            return f"check {event.check_name} failed" + (f": {detail.value}" if detail is not None else "")
+    for failure in result.get_step_failure_events() if hasattr(result, "get_step_failure_events") else []:
+        data = failure.step_failure_data
+        if data.user_failure_data and data.user_failure_data.description:
+            return str(data.user_failure_data.description)
+        if data.error:
+            return str(data.error.cause.message if data.error.cause else data.error.message).strip()
+    failures = [e for e in result.all_events if e.is_failure]
+    for event in failures:
+        data = getattr(event, "step_failure_data", None) if event.is_step_event else None
+        if data is not None:
+            if data.user_failure_data and data.user_failure_data.description:
+                return str(data.user_failure_data.description)
+            if data.error:
+                return str((data.error.cause or data.error).message).strip()
+    return failures[0].message or "failed" if failures else "failed"
+
+
+@contextlib.contextmanager
+def one_run_at_a_time(home: Home) -> Iterator[None]:
+    """Refuses a second `fovea run` on the same state. Raises FoveaError."""
+    import filelock
+
+    home.locks.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(home.locks / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise FoveaError(
+            f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

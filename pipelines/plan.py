@@ -1,0 +1,167 @@
+"""The one planner: what a sweep needs, what of it is stale and why, and in which order it is made.
+
+Keys are hashed from inputs, so the whole plan is known before anything runs. `fovea run`, `fovea status`, the schedule
+and the sensor all ask here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from assets.chain import Chain, Waiting, evaluation_key
+from models.errors import FoveaError
+from models.experiments import Sweep
+
+DATASET_STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
+SWEEP_STAGES = ("rd_curves", "bd_rates", "report")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of a plan. `why` is "" when the store has it."""
+
+    stage: str
+    partition: str
+    why: str
+
+    @property
+    def stale(self) -> bool:
+        """Whether it has to be made."""
+        return bool(self.why)
+
+
+def targets(sweep: Sweep) -> list[tuple[str, str]]:
+    """Every (stage, partition) of a sweep, in an order in which each comes after what it is made from."""
+    measured = sorted({d for e in sweep.experiments for d in e.evaluate_on} | {sweep.dataset})
+    found = [(stage, dataset) for dataset in sweep.datasets for stage in DATASET_STAGES]
+    found += [("trunk_codec", t.key) for t in sweep.trunks]
+    found += [("trained_codec", e.key) for e in sweep.experiments]
+    found += [("classical_rd_points", d) for d in measured]
+    found += [("rd_points", evaluation_key(e.key, d)) for e in sweep.experiments for d in e.evaluate_on]
+    return found + [(stage, sweep.key) for stage in SWEEP_STAGES]
+
+
+def dataset_targets(dataset: str) -> list[tuple[str, str]]:
+    """The frame stages of one dataset."""
+    return [(stage, dataset) for stage in DATASET_STAGES]
+
+
+def plan(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
+    """Every unit with the reason why it has to be made.
+
+    A unit that can't be keyed because something upstream is missing waits for it, and counts as stale. With `strict`, a
+    unit made with other library versions is stale, too.
+    """
+    steps = []
+    for stage, partition in dict.fromkeys(wanted):
+        why = chain.why(stage, partition)
+        if not why and strict:
+            why = library_change(chain, stage, partition)
+        steps.append(Step(stage, partition, why))
+    return steps
+
+
+def library_change(chain: Chain, stage: str, partition: str) -> str:
+    """Which libraries have another version than when the unit was made; "" when none."""
+    from assets.versions import library_versions
+
+    then = chain.store.manifest(stage, chain.unit(stage, partition).key)["meta"].get("libraries", {})
+    changed = [f"{k} {then[k]} → {v}" for k, v in library_versions().items() if then.get(k, v) != v]
+    return "library " + ", ".join(changed) if changed else ""
+
+
+@dataclass
+class Outcome:
+    """What a run of a plan did."""
+
+    made: int = 0
+    found: int = 0
+    failed: int = 0
+    skipped: int = 0
+    messages: tuple[str, ...] = ()
+
+
+#: makes one step; returns "" when it went well, else what went wrong
+Maker = Callable[[Step], str]
+
+
+def batches(steps: list[Step]) -> Iterator[list[Step]]:
+    """Steps of one stage at a time: after each stage the plan is computed again, since keys may have become known."""
+    start = 0
+    for place in range(1, len(steps) + 1):
+        if (
+            place == len(steps)
+            or steps[place].stage != steps[start].stage
+            or steps[start].stage in DATASET_STAGES
+        ):
+            yield steps[start:place]
+            start = place
+
+
+def carry_out(chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, strict: bool = False) -> Outcome:
+    """Make what is stale, and only that, in order. A failure keeps what does not depend on it going.
+
+    What a failed unit would have fed is skipped, except the tables, which use what there is.
+    """
+    outcome = Outcome()
+    broken: set[tuple[str, str]] = set()
+    messages: list[str] = []
+    wanted = list(dict.fromkeys(wanted))
+    for group in batches([Step(s, p, "") for s, p in wanted]):
+        for target in group:
+            name = (target.stage, target.partition)
+            cause = next((b for b in upstream(chain, *name) if b in broken), None)
+            if cause is not None and target.stage not in SWEEP_STAGES:
+                outcome.skipped += 1
+                broken.add(name)
+                continue
+            try:
+                step = plan(chain, [name], strict=strict)[0]
+            except FoveaError as error:
+                problem = str(error)
+            else:
+                if not step.stale:
+                    outcome.found += 1
+                    continue
+                problem = make(step)
+                chain.forget()
+            if problem:
+                outcome.failed += 1
+                broken.add(name)
+                messages.append(f"{target.stage} {target.partition}: {problem}")
+            else:
+                outcome.made += 1
+    outcome.messages = tuple(messages)
+    return outcome
+
+
+def upstream(chain: Chain, stage: str, partition: str) -> list[tuple[str, str]]:
+    """What a unit is made from directly, for skipping after failures."""
+    if stage in DATASET_STAGES:
+        place = DATASET_STAGES.index(stage)
+        return [(DATASET_STAGES[place - 1], partition)] if place else []
+    if stage == "classical_rd_points":
+        return [("rgba_frames", partition)]
+    if stage == "trunk_codec":
+        dataset = chain.trunks[partition].dataset
+        return [("rgba_frames", dataset)] if dataset else []
+    if stage == "trained_codec":
+        experiment = chain.experiments[partition]
+        trunk = [("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
+        return [("rgba_frames", experiment.dataset), *trunk]
+    if stage == "rd_points":
+        key, _, dataset = partition.rpartition("@")
+        return [("trained_codec", key), ("rgba_frames", dataset)]
+    return []
+
+
+def stale(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
+    """The stale steps of a plan; a unit that cannot be planned is reported with the reason."""
+    found = []
+    for name in dict.fromkeys(wanted):
+        try:
+            found += [s for s in plan(chain, [name], strict=strict) if s.stale]
+        except Waiting as waiting:
+            found.append(Step(*name, str(waiting)))
+        except FoveaError as error:
+            found.append(Step(*name, f"cannot be made: {error}"))
+    return found

@@ -1,0 +1,140 @@
+"""What assets get from the outside: the workshop, which makes a unit or finds it and tells Dagster about it."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.chain import Chain, Made, Progress
+from assets.evaluation.checks import check_points
+from assets.frames.checks import check_resized, check_source
+from assets.home import Home
+from assets.saliency.checks import check_maps, check_rgba
+from assets.training.checks import check_codec
+from models.errors import FoveaError
+
+CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
+    "source_frames": check_source,
+    "resized_frames": check_resized,
+    "saliency_maps": check_maps,
+    "rgba_frames": check_rgba,
+    "trunk_codec": check_codec,
+    "trained_codec": check_codec,
+    "classical_rd_points": check_points,
+    "rd_points": check_points,
+}
+
+
+class FoveaWorkshop(dg.ConfigurableResource[Any]):
+    """Makes the unit of an asset and partition, or finds it in the content store."""
+
+    device: str = "auto"
+    threads: int = 0
+
+    def chain(self, tags: dict[str, str] | None = None) -> Chain:
+        """A fresh look at registry, folders and store, with the tracker that the environment names."""
+        from pipelines.mlflow_tracking import MlflowTracker
+
+        home = Home.from_environment()
+        chain = Chain(home, tracker=MlflowTracker(home.mlflow), tags=tags or {}, device=self.device)
+        if self.threads:
+            chain.threads = self.threads
+        return chain
+
+    def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        """See assets.partitions.Workshop."""
+        tags = {"dagster.run_id": context.run_id, **sweep_tags(context)}
+        stage, partition = context.asset_key.path[-1], context.partition_key
+        chain = active_chain(tags) or self.chain(tags)
+        try:
+            made = chain.make(stage, partition, progress_of(context))
+        except FoveaError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        return result_of(made, chain)
+
+
+def sweep_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """The sweep that a run was started for, so that its MLflow runs gather under one parent."""
+    sweep = context.run.tags.get("fovea/sweep", "")
+    return {"fovea.sweep": sweep, "fovea.parent": f"sweep {sweep}"} if sweep else {}
+
+
+_active = threading.local()
+
+
+def active_chain(tags: dict[str, str]) -> Chain | None:
+    """The chain of the `fovea run` that executes this step in its own process, if any."""
+    chain: Chain | None = getattr(_active, "chain", None)
+    if chain is not None:
+        chain.tags = {**chain.tags, **tags}
+    return chain
+
+
+def set_active_chain(chain: Chain | None, progress: Progress | None = None) -> None:
+    """Let steps that run in this thread share a chain and show progress on its terminal."""
+    _active.chain, _active.progress = chain, progress
+
+
+def progress_of(context: dg.AssetExecutionContext) -> Progress:
+    """Progress on the terminal of `fovea run`, else in Dagster's log every ten seconds."""
+    shown: Progress | None = getattr(_active, "progress", None)
+    if shown is not None:
+        return shown
+    began = last = time.monotonic()
+
+    def log(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10 or done >= total:
+            last = now
+            left = (now - began) / done * (total - done) if done else 0.0
+            context.log.info(f"{done:g} of {total:g} {note}, {left:.0f} s left")
+
+    return log
+
+
+def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
+    """Facts, pictures, links and checks of a unit for Dagster; the data version is the unit's key."""
+    metadata: dict[str, dg.MetadataValue | str | float | int | bool] = {
+        "cache_hit": made.hit,
+        "unit": made.unit.key,
+        "made": str(made.manifest["made"]),
+        "seconds": float(made.manifest["meta"].get("seconds", 0.0)),
+        "path": dg.MetadataValue.path(str(made.folder)),
+    }
+    for name, value in made.facts.items():
+        metadata[name] = (
+            value if isinstance(value, str | int | float | bool) else dg.MetadataValue.json(value)
+        )
+    for picture in made.shown():
+        metadata[picture.stem] = shown_metadata(picture)
+    link = mlflow_link(made, chain)
+    if link:
+        metadata["mlflow_run"] = dg.MetadataValue.url(link)
+    if made.unit.stage == "report":
+        metadata["report"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
+    checks = CHECKS[made.unit.stage](made) if made.unit.stage in CHECKS else []
+    return dg.MaterializeResult(
+        metadata=metadata, data_version=dg.DataVersion(made.unit.key), check_results=checks
+    )
+
+
+def shown_metadata(path: Path) -> dg.MetadataValue:
+    """A picture as Markdown with the PNG inside, a table as Markdown."""
+    import base64
+
+    if path.suffix == ".md":
+        return dg.MetadataValue.md(path.read_text())
+    return dg.MetadataValue.md(
+        f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    )
+
+
+def mlflow_link(made: Made, chain: Chain) -> str:
+    """Address of the MLflow run that tells of this unit, or ""."""
+    run_id = made.manifest["meta"].get("mlflow_run_id", "")
+    url = getattr(chain.tracker, "run_url", None)
+    return str(url(run_id)) if run_id and url else ""

@@ -1,0 +1,84 @@
+"""The nightly rerun: plans, and launches a run only when something is stale."""
+
+import os
+
+import dagster as dg
+
+from pipelines.plan import stale, targets
+
+
+class Refresh(dg.Config):
+    """Which sweeps to bring up to date, as `dataset.sweep`."""
+
+    sweeps: list[str]
+
+
+@dg.op(
+    description="Makes what is stale of the sweeps, each unit as a Dagster run of its own asset and partition."
+)
+def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
+    """One long-lived process for everything that is stale: imports are paid once, keys are planned again as they become known."""
+    from assets.chain import Chain
+    from assets.home import Home
+    from pipelines.launch import one_run_at_a_time, run_targets
+    from pipelines.mlflow_tracking import MlflowTracker
+    from pipelines.plan import Step
+
+    home = Home.from_environment()
+    with one_run_at_a_time(home):
+        for key in config.sweeps:
+            chain = Chain(home, tracker=MlflowTracker(home.mlflow))
+
+            def show(step: Step):  # type: ignore[no-untyped-def]
+                context.log.info(f"{step.stage} {step.partition}: {step.why}")
+                return lambda done, total, note="": None
+
+            outcome = run_targets(
+                chain, targets(chain.sweeps[key]), sweep=key, show=show, instance=context.instance
+            )
+            context.log.info(f"{key}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
+            if outcome.failed:
+                raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
+
+
+@dg.job(description="Brings sweeps up to date: computes what is stale, makes it, computes again.")
+def refresh() -> None:
+    """See bring_up_to_date."""
+    bring_up_to_date()
+
+
+def kept_fresh() -> list[str]:
+    """`dataset.sweep` names that the schedule looks after: FOVEA_NIGHTLY, default every sweep that has been run once."""
+    from assets.chain import Chain
+    from assets.home import Home
+
+    named = os.environ.get("FOVEA_NIGHTLY", "")
+    if named:
+        return [n.strip() for n in named.split(",") if n.strip()]
+    chain = Chain(Home.from_environment())
+    return [r["partition"] for r in chain.all_latest("report") if r["partition"] in chain.sweeps]
+
+
+@dg.schedule(
+    job=refresh,
+    cron_schedule="0 2 * * *",
+    execution_timezone="UTC",
+    description="Every night at 2: reruns what is stale, and only that.",
+)
+def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Asks the planner; a night on which nothing changed launches nothing."""
+    from assets.chain import Chain
+    from assets.home import Home
+
+    chain = Chain(Home.from_environment())
+    found = {key: stale(chain, targets(chain.sweeps[key])) for key in kept_fresh() if key in chain.sweeps}
+    work = {key: steps for key, steps in found.items() if steps}
+    if not work:
+        return dg.SkipReason(
+            "nothing is stale" if found else "no sweep has been run yet (fovea run --sweep NAME)"
+        )
+    count = sum(len(steps) for steps in work.values())
+    return dg.RunRequest(
+        run_config={"ops": {"bring_up_to_date": {"config": {"sweeps": sorted(work)}}}},
+        tags={"fovea/stale": str(count), "fovea/why": next(iter(work.values()))[0].why[:200]},
+    )

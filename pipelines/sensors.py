@@ -1,0 +1,55 @@
+"""The sensor that notices pictures: a registered folder whose files changed gets its frame stages run."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from pipelines.jobs import frames_job
+
+
+def folder_state(folder: Path) -> str:
+    """Digest over names, sizes and times of all files below a folder; costs one look at each entry."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            seen = path.stat()
+            found.update(f"{path.relative_to(folder)}|{seen.st_size}|{seen.st_mtime_ns}\n".encode())
+    return found.hexdigest()[:32]
+
+
+@dg.sensor(
+    job=frames_job,
+    minimum_interval_seconds=30,
+    description="Watches every registered folder; pictures that were added, changed or removed are processed.",
+)
+def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One run a dataset whose folder changed and whose frames are stale; the cursor keeps each folder's last state."""
+    from assets.chain import Chain
+    from assets.home import Home
+    from pipelines.plan import dataset_targets, stale
+
+    seen: dict[str, str] = json.loads(context.cursor or "{}")
+    state: dict[str, str] = {}
+    requests = []
+    chain = Chain(Home.from_environment())
+    for name, dataset in chain.registry.items():
+        if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():
+            continue
+        state[name] = folder_state(Path(dataset.path))
+        if seen.get(name) == state[name]:
+            continue
+        if stale(chain, dataset_targets(name)):
+            requests.append(
+                dg.RunRequest(
+                    run_key=f"{name}-{state[name]}", partition_key=name, tags={"fovea/dataset": name}
+                )
+            )
+    if not requests and state == seen:
+        return dg.SkipReason(
+            "no registered folder changed"
+            if state
+            else "no folder is registered (fovea datasets add NAME PATH)"
+        )
+    return dg.SensorResult(run_requests=requests, cursor=json.dumps(state, sort_keys=True))
