@@ -108,6 +108,13 @@ class Output(NamedTuple):
     lmbda: Tensor
 
 
+class Latents(NamedTuple):
+    """symbols: int32 N×M×h×w, what the range coder gets. y_hat: float32 N×M×h×w, what the decoder makes of them."""
+
+    symbols: Tensor
+    y_hat: Tensor
+
+
 class Encoded(NamedTuple):
     """A finished file and what the encoder knows about it.
 
@@ -146,6 +153,16 @@ class Codec(nn.Module, ABC):
         mechanisms concat, sft and gain. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
         `gain` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
         """
+
+    @abstractmethod
+    def latents(
+        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
+    ) -> Latents:
+        """What `encode` codes for these pictures, arguments as in `forward`; without gradient."""
+
+    @abstractmethod
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """x_hat, N×3×H×W, unclamped: what `decode` shows for these latents; without gradient."""
 
     @abstractmethod
     def encode(

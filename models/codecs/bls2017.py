@@ -27,6 +27,7 @@ from models.codecs.base import (
     Codec,
     CodecConfig,
     Encoded,
+    Latents,
     Output,
     Picture,
     map_to_tensor,
@@ -84,16 +85,9 @@ class Bls2017(Codec):
         centre: Tensor | None = None,
     ) -> Output:
         """As `Codec.forward` says. likelihoods: "y", N×M×H/16×W/16."""
-        if level is None:
-            level = x.new_full((x.shape[0],), 0.5 * self.top_level)
-        level = level.to(x).reshape(-1, 1, 1, 1)
-        side_bits = x.new_zeros(x.shape[0])
         y = self.analyse(x, saliency_map)
-        places = level
-        if self.config.mechanism == "gain":
-            steps = self.level_steps(self.given(saliency_map), centre)
-            side_bits = levelmap.estimate_bits(steps)
-            places = self.levels_at(steps, level, y.shape[2], y.shape[3])
+        places, steps = self.places(self.base_level(x, level), y, saliency_map, centre)
+        side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
         with torch.autocast(x.device.type, enabled=False):
             y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(places))
         x_hat = self.g_s(y_hat)
@@ -125,11 +119,23 @@ class Bls2017(Codec):
         """Gain and inverse gain at levels N×1×h×w; None for a codec with a single level."""
         return self.gain(level) if self.top_level else None
 
-    def level_steps(self, saliency_map: Tensor, centre: Tensor | None = None) -> Tensor:
-        """The level map: int64, one value for each cell of 16·cell pixels."""
-        return conditioning.level_steps(
-            saliency_map, self.config.gamma, self.config.span, self.stride * self.cell, centre
+    def base_level(self, x: Tensor, level: Tensor | None) -> Tensor:
+        """One level a picture, N×1×1×1, the middle one by default."""
+        if level is None:
+            level = x.new_full((x.shape[0],), 0.5 * self.top_level)
+        return level.to(x).reshape(-1, 1, 1, 1)
+
+    def places(
+        self, base: Tensor, y: Tensor, saliency_map: Tensor | None, centre: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The level at each latent position (N×1×h×w), and the level map behind it (int64, one value for each cell of
+        16·cell pixels). Without `gain` the base level (N×1×1×1), and None."""
+        if self.config.mechanism != "gain":
+            return base, None
+        steps = conditioning.level_steps(
+            self.given(saliency_map), self.config.gamma, self.config.span, self.stride * self.cell, centre
         )
+        return self.levels_at(steps, base, y.shape[2], y.shape[3]), steps
 
     def levels_at(self, steps: Tensor, base: Tensor, height: int, width: int) -> Tensor:
         """The level at each latent position, N×1×height×width, from the level map and the base level."""
@@ -154,6 +160,23 @@ class Bls2017(Codec):
             self.tables = self.entropy_bottleneck.tables([None])
         self._identity = None
 
+    @torch.no_grad()
+    def latents(
+        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
+    ) -> Latents:
+        """As `Codec.latents` says."""
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.analyse(x, saliency_map)
+            gain = self.gains(self.places(self.base_level(x, level), y, saliency_map)[0])
+            symbols = self.entropy_bottleneck.symbols(y, gain)
+            return Latents(symbols, self.entropy_bottleneck.dequantized(symbols, gain))
+
+    @torch.no_grad()
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """As `Codec.synthesise` says."""
+        with torch.autocast(y_hat.device.type, enabled=False):
+            return self.g_s(y_hat)
+
     @torch.inference_mode()
     def encode(
         self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
@@ -172,24 +195,21 @@ class Bls2017(Codec):
         base = self.level_of(lmbda) if lmbda is not None else 0.5 * self.top_level
         row = round(base * LEVEL_STEPS)
 
-        level_map = b""
-        level = torch.full((1, 1, 1, 1), row / LEVEL_STEPS, device=device)
         with torch.autocast(device.type, enabled=False):
             y = self.analyse(x, s)
-            if self.config.mechanism == "gain":
-                steps = self.level_steps(self.given(s))
-                level_map = levelmap.encode_levels(steps[0, 0].cpu().numpy())
-                level = self.levels_at(steps, level, y.shape[2], y.shape[3])
+            base_level = self.base_level(x, torch.tensor([row / LEVEL_STEPS]))
+            level, steps = self.places(base_level, y, s)
             gain = self.gains(level)
             symbols = self.entropy_bottleneck.symbols(y, gain)
             likelihoods = self.entropy_bottleneck(y, gain, training=False)[1]
 
+        level_map = b"" if steps is None else levelmap.encode_levels(steps[0, 0].cpu().numpy())
         indexes, used = self._indexes(level, y.shape[2], y.shape[3])
         coded, escapes = tables.encode(symbols.cpu().numpy().ravel(), indexes, used)
         data = bitstream.pack(
             Contents(self.config.codec, self.name(), width, height, row, (level_map, escapes, coded))
         )
-        reconstruction = tensor_to_picture(self._synthesise(symbols, level), height, width)
+        reconstruction = tensor_to_picture(self._show(symbols, level), height, width)
         return Encoded(data, reconstruction, bits({"y": likelihoods}) + 8 * len(level_map))
 
     @torch.inference_mode()
@@ -213,13 +233,12 @@ class Bls2017(Codec):
             level = self.levels_at(torch.from_numpy(steps)[None, None].to(device), level, h, w)
         indexes, used = self._indexes(level, h, w)
         symbols = torch.from_numpy(tables.decode(coded, escapes, indexes, used))
-        x_hat = self._synthesise(symbols.reshape(1, self.config.m, h, w).to(device), level)
+        x_hat = self._show(symbols.reshape(1, self.config.m, h, w).to(device), level)
         return tensor_to_picture(x_hat, file.height, file.width)
 
-    def _synthesise(self, symbols: Tensor, level: Tensor) -> Tensor:
+    def _show(self, symbols: Tensor, level: Tensor) -> Tensor:
         """Encoder and decoder run this on equal tensors, so that both see the same picture."""
-        with torch.autocast(symbols.device.type, enabled=False):
-            return self.g_s(self.entropy_bottleneck.dequantized(symbols, self.gains(level)))
+        return self.synthesise(self.entropy_bottleneck.dequantized(symbols, self.gains(level)))
 
     def _indexes(self, level: Tensor, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
         """For each of M·h·w symbols, channel by channel, an index into the used tables; and these tables' numbers."""

@@ -192,7 +192,7 @@ def codec_for(data: bytes) -> "Codec":
     """The shipped codec that made a file. Raises FoveaError that names the model which the file needs."""
     from models.codecs.bitstream import unpack
 
-    wanted = unpack(data).identity.hex()
+    wanted = unpack(data).model.hex()
     for name in shipped():
         if _describe(shipped_folder(name))[1].startswith(wanted):
             return load_codec(shipped_folder(name))

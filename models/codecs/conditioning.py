@@ -13,10 +13,13 @@ held at the end: the picture's rate then moves along the curve, but neighbouring
 because the other cells still follow the base.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 STEP = 0.5
@@ -33,6 +36,14 @@ def pool(saliency_map: Tensor, cell: int) -> Tensor:
 def centre(saliency_map: Tensor, gamma: float, cell: int) -> Tensor:
     """The mean of the pooled map^gamma, N floats: what `gain` moves around. Take it from whole maps, not from crops."""
     return pool(saliency_map, cell).pow(gamma).mean(dim=(1, 2, 3))
+
+
+def centres(maps: Sequence[NDArray[np.uint8]], gamma: float, cell: int) -> NDArray[np.float32]:
+    """`centre` of each stored map (uint8, H×W): for training on crops."""
+    means = [
+        centre(torch.from_numpy(np.ascontiguousarray(m))[None, None].float() / 255, gamma, cell) for m in maps
+    ]
+    return torch.cat(means).numpy()
 
 
 def level_steps(saliency_map: Tensor, gamma: float, span: float, cell: int, centre: Tensor | None) -> Tensor:
