@@ -1,0 +1,219 @@
+"""Rate–distortion points and curves: one row per picture × experiment × dataset, and their means with intervals.
+
+A *curve* is what `CURVE_KEYS` names: one codec, arm, maps and training on one part of one dataset. Its *points* are the
+values of lmbda (learned codecs, a value of lmbda being an experiment of its own or a level of a variable-rate one) or of
+quality (classical codecs).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.errors import FoveaError
+from models.metrics import METRICS
+
+Floats = NDArray[np.float64]
+
+CLASSICAL_ARM = "classical"
+"""`arm` of the classical codecs' rows; their `maps` is "none", train_dataset, preset, variant and experiment are empty."""
+
+RD_POINT_COLUMNS: Mapping[str, str] = {
+    "dataset": "str",
+    "split": "str",
+    "image": "str",
+    "train_dataset": "str",
+    "codec": "str",
+    "arm": "str",  # without its control: `saliency_gain` with maps `center`, not `saliency_gain@center`
+    "maps": "str",
+    "preset": "str",
+    "variant": "str",  # what else sets one curve apart from another of the same arm, such as `gamma=0.5,span=4`
+    "lmbda": "float64",
+    "quality": "float64",
+    "seed": "Int64",
+    "experiment": "str",
+    "width": "int64",
+    "height": "int64",
+    "bytes": "int64",
+    "bpp": "float64",
+    "bpp_estimate": "float64",
+    **dict.fromkeys(METRICS, "float64"),
+    "encode_s": "float64",
+    "decode_s": "float64",
+    "mlflow_run_id": "str",
+}
+"""Columns of `rd_points` and their dtypes, in order."""
+
+CURVE_KEYS = ("dataset", "split", "train_dataset", "codec", "arm", "maps", "preset", "variant")
+POINT_KEYS = ("lmbda", "quality")
+_ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
+_NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
+_BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+def label_arm(arm: str, maps: str) -> str:
+    """An arm as tables and legends write it: `saliency_gain`, `saliency_gain@center`, `uniform`."""
+    return arm if maps in ("", "none", "predicted") or "@" in arm else f"{arm}@{maps}"
+
+
+def _typed(values: "pd.Series[Any]", dtype: Any) -> "pd.Series[Any]":
+    return values.astype(dtype)
+
+
+def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All pieces as one table with the columns and dtypes of `RD_POINT_COLUMNS`, sorted, so that order of arrival is
+    no difference.
+
+    A missing column is filled (bpp from bytes and size, text with "", numbers with NaN). Raises FoveaError for an unknown
+    column, for a missing one that nothing can stand in for, and for a point that occurs twice.
+    """
+    frames = []
+    for piece in pieces:
+        unknown = [c for c in piece.columns if c not in RD_POINT_COLUMNS]
+        missing = [c for c in _NEEDED if c not in piece.columns]
+        if unknown or missing:
+            raise FoveaError(
+                f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS"
+            )
+        filled = pd.DataFrame(index=piece.index)
+        for column, dtype in RD_POINT_COLUMNS.items():
+            if column in piece.columns:
+                values = piece[column].fillna("") if dtype == "str" else piece[column]
+                filled[column] = _typed(values, dtype)
+            elif column == "bpp":
+                filled[column] = 8.0 * piece["bytes"] / (piece["width"] * piece["height"])
+            else:
+                filled[column] = pd.Series(_BLANK[dtype], index=piece.index, dtype=dtype)
+        frames.append(filled)
+    if not frames:
+        return pd.DataFrame({c: pd.Series(dtype=d) for c, d in RD_POINT_COLUMNS.items()})
+    table = pd.concat(frames, ignore_index=True).sort_values(
+        list(_ROW_KEYS), ignore_index=True, kind="stable"
+    )
+    twice = table.duplicated(subset=list(_ROW_KEYS))
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise FoveaError(
+            f"rd_points: {row['image']} of {row['dataset']} stands twice under {row['codec']} {row['experiment']}"
+            f" (lmbda {row['lmbda']}, quality {row['quality']})"
+        )
+    return table
+
+
+class Grid(NamedTuple):
+    """One curve as arrays over rates (rising lmbda or quality) × seeds × images; NaN where a cell was not measured."""
+
+    rates: Floats
+    seeds: tuple[int, ...]
+    images: tuple[str, ...]
+    values: dict[str, Floats]
+
+
+def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
+    """The points of one curve as arrays. Raises FoveaError where two experiments claim the same cell."""
+    rate = points["lmbda"].where(points["lmbda"].notna(), points["quality"]).to_numpy(np.float64)
+    if np.isnan(rate).any():
+        raise FoveaError("rd_points: a row has neither lmbda nor quality")
+    rates, rate_at = np.unique(rate, return_inverse=True)
+    seeds, seed_at = np.unique(points["seed"].fillna(0).to_numpy(np.int64), return_inverse=True)
+    image_at, images = pd.factorize(points["image"], sort=True)
+    shape = (len(rates), len(seeds), len(images))
+    cell = np.ravel_multi_index((rate_at, seed_at, image_at), shape)
+    if len(np.unique(cell)) != len(cell):
+        first = points.iloc[0]
+        raise FoveaError(
+            f"rd_points: two experiments claim one point of {first['codec']} {label_arm(first['arm'], first['maps'])};"
+            " set them apart in the column `variant`"
+        )
+    values = {}
+    for column in columns:
+        array = np.full(shape, np.nan)
+        array.flat[cell] = points[column].to_numpy(np.float64)
+        values[column] = array
+    return Grid(rates, tuple(int(s) for s in seeds), tuple(str(i) for i in images), values)
+
+
+def resample_counts(n: int, resamples: int, seed: int) -> Floats:
+    """How often each of n things is drawn in each bootstrap resample, resamples × n; each row sums to n."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples), np.float64)
+
+
+def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -> Floats:
+    """Weighted means of rates × seeds × images, resamples × rates. Cells that are NaN are left out of both sums."""
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+
+    def total(cells: Floats) -> Floats:
+        rates, seeds, images = cells.shape
+        over_images = image_counts @ cells.reshape(rates * seeds, images).T
+        return np.asarray(np.einsum("brs,bs->br", over_images.reshape(-1, rates, seeds), seed_counts))
+
+    sums = total(filled)
+    if known.all():
+        return sums / (values.shape[1] * values.shape[2])
+    counts = total(known.astype(np.float64))
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """Means over images and seeds of bpp and every metric, one row per point of a curve.
+
+    For each measured column there are `X`, `X_low` and `X_high`: the mean and its 95 % percentile bootstrap interval,
+    images drawn with replacement (seeds too, where there are several). With one image there is no interval. `experiments`
+    and `mlflow_run_ids` hold what the point was measured from, separated by spaces.
+    """
+    measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s"]
+    rows = []
+    tail = (1 - CONFIDENCE) / 2
+    for key, curve in points.groupby(list(CURVE_KEYS), sort=True, dropna=False):
+        grid = curve_grid(curve, measured)
+        n_seeds, n_images = len(grid.seeds), len(grid.images)
+        once = np.ones((1, n_images)), np.ones((1, n_seeds))
+        many = resample_counts(n_images, resamples, seed), resample_counts(n_seeds, resamples, seed + 1)
+        means = {c: resampled_means(grid.values[c], *once)[0] for c in measured}
+        intervals = {}
+        for column in measured:
+            if n_images > 1 and not np.isnan(grid.values[column]).all():
+                drawn = resampled_means(grid.values[column], *many)
+                intervals[column] = _percentiles(drawn, (tail, 1 - tail))
+            else:
+                intervals[column] = np.full((2, len(grid.rates)), np.nan)
+        by_quality = curve["lmbda"].isna().all()
+        rate_of_row = curve["quality"] if by_quality else curve["lmbda"]
+        for i, rate in enumerate(grid.rates):
+            at_rate = curve[rate_of_row == rate]
+            row: dict[str, object] = dict(zip(CURVE_KEYS, key, strict=True))
+            row["lmbda"], row["quality"] = (np.nan, rate) if by_quality else (rate, np.nan)
+            for column in measured:
+                low, high = intervals[column][:, i]
+                row |= {column: means[column][i], f"{column}_low": low, f"{column}_high": high}
+            row["n_images"] = int(at_rate["image"].nunique())
+            row["n_seeds"] = int(at_rate["seed"].nunique()) if at_rate["seed"].notna().any() else 1
+            row["experiments"] = " ".join(sorted(e for e in at_rate["experiment"].unique() if e))
+            row["mlflow_run_ids"] = " ".join(sorted(r for r in at_rate["mlflow_run_id"].unique() if r))
+            rows.append(row)
+    dtypes = {
+        **{k: RD_POINT_COLUMNS[k] for k in (*CURVE_KEYS, *POINT_KEYS)},
+        **{f"{c}{end}": "float64" for c in measured for end in ("", "_low", "_high")},
+        "n_images": "int64",
+        "n_seeds": "int64",
+        "experiments": "str",
+        "mlflow_run_ids": "str",
+    }
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def _percentiles(drawn: Floats, shares: tuple[float, float]) -> Floats:
+    """2 × rates; NaN for a rate whose mean is unknown in every resample, others without their unknown draws."""
+    result = np.full((2, drawn.shape[1]), np.nan)
+    for i, column in enumerate(drawn.T):
+        known = column[~np.isnan(column)]
+        if len(known):
+            result[:, i] = np.quantile(known, shares)
+    return result

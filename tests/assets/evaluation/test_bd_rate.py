@@ -1,0 +1,344 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
+
+from assets.evaluation import bd_rate as bd
+from assets.evaluation.rate_distortion import concat_points
+from models.errors import FoveaError
+
+# ../shared/reference/codecs.md: published curves on Kodak, (bpp, PSNR in dB, MS-SSIM)
+PUBLISHED = {
+    "bls2017": [
+        (0.1198, 26.775, 0.9037), (0.1946, 28.349, 0.9310), (0.3160, 30.021, 0.9548), (0.4811, 31.730, 0.9691),
+        (0.7213, 33.686, 0.9808), (1.0608, 35.816, 0.9868), (1.4587, 38.020, 0.9921), (1.9576, 40.134, 0.9950),
+    ],
+    "factorized": [
+        (0.1226, 26.909, 0.9100), (0.1885, 28.218, 0.9360), (0.2878, 29.617, 0.9555), (0.4404, 31.277, 0.9704),
+        (0.6481, 32.956, 0.9806), (0.9670, 35.381, 0.9879), (1.3512, 37.397, 0.9922), (1.8333, 39.621, 0.9951),
+    ],
+    "hyperprior": [
+        (0.1313, 27.582, 0.9174), (0.2089, 29.197, 0.9421), (0.3199, 30.972, 0.9611), (0.4784, 32.838, 0.9749),
+        (0.6687, 34.526, 0.9836), (0.9388, 36.743, 0.9893), (1.2592, 38.584, 0.9929), (1.6602, 40.557, 0.9955),
+    ],
+    "mbt2018_mean": [
+        (0.1239, 27.699, 0.9178), (0.1980, 29.359, 0.9431), (0.3072, 31.129, 0.9615), (0.4606, 32.951, 0.9752),
+        (0.6617, 34.968, 0.9836), (0.9144, 36.911, 0.9893), (1.2342, 38.838, 0.9930), (1.6191, 40.633, 0.9953),
+    ],
+    "cheng2020_anchor": [
+        (0.1196, 28.582, 0.9236), (0.1838, 29.969, 0.9465), (0.2710, 31.343, 0.9629), (0.4174, 33.390, 0.9758),
+        (0.5945, 35.119, 0.9841), (0.8057, 36.704, 0.9893),
+    ],
+    "jpeg": [(0.2212, 23.78, 0.8031), (0.4231, 28.04, 0.9236), (0.7289, 30.90, 0.9661), (1.0372, 32.79, 0.9793)],
+    "bpg": [(0.1610, 28.68, 0.9242), (0.3516, 31.60, 0.9611), (0.6847, 34.86, 0.9808), (1.1997, 38.26, 0.9905)],
+    "vtm": [(0.1125, 28.49, 0.9177), (0.2458, 31.20, 0.9561), (0.4905, 34.26, 0.9781), (0.8748, 37.42, 0.9888)],
+}  # fmt: skip
+
+
+def curve(name: str) -> tuple[np.ndarray, np.ndarray]:
+    bpp, psnr, _ = np.array(PUBLISHED[name]).T
+    return bpp, psnr
+
+
+increments = st.lists(st.floats(0.05, 4), min_size=4, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(increments, st.data(), st.sampled_from(bd.METHODS))
+def test_integral_is_scipys(steps: list[float], data: st.DataObject, method: str) -> None:
+    x = 20 + np.cumsum(steps)
+    y = np.cumsum(data.draw(st.lists(st.floats(-1, 3), min_size=len(x), max_size=len(x))))
+    low, high = sorted(data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
+    low, high = (x[0] + share * (x[-1] - x[0]) for share in (low, high))
+    interpolator = (PchipInterpolator if method == "pchip" else Akima1DInterpolator)(x, y)
+    ours = bd.integrate(x[None], y[None], np.array([low]), np.array([high]), method)
+    assert ours[0] == pytest.approx(float(interpolator.integrate(low, high)), rel=1e-9, abs=1e-9)
+
+
+def test_integrals_of_many_curves_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.cumsum(rng.uniform(0.1, 2, (50, 6)), 1), np.cumsum(rng.uniform(0.1, 2, (50, 6)), 1)
+    low, high = x[:, 0] + 0.1, x[:, -1] - 0.1
+    for method in bd.METHODS:
+        together = bd.integrate(x, y, low, high, method)
+        alone = [bd.integrate(x[[i]], y[[i]], low[[i]], high[[i]], method)[0] for i in range(50)]
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", bd.METHODS)
+@pytest.mark.parametrize(
+    ("test", "anchor"),
+    [
+        ("hyperprior", "factorized"), ("mbt2018_mean", "factorized"), ("cheng2020_anchor", "factorized"),
+        ("factorized", "jpeg"), ("vtm", "bpg"), ("hyperprior", "bls2017"), ("bls2017", "jpeg"), ("vtm", "hyperprior"),
+    ],
+)  # fmt: skip
+def test_published_curves_agree_with_the_bjontegaard_package(test: str, anchor: str, method: str) -> None:
+    import bjontegaard
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"method": method, "require_matching_points": False, "min_overlap": 0}
+        rate = bjontegaard.bd_rate(*curve(anchor), *curve(test), **options)
+        quality = bjontegaard.bd_psnr(*curve(anchor), *curve(test), **options)
+    ours = bd.bd_delta(*curve(anchor), *curve(test), method=method)
+    assert ours.reason == ""
+    assert ours.bd_rate_percent == pytest.approx(rate, abs=0.1)
+    assert ours.bd_quality_db == pytest.approx(quality, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("test", "anchor", "published"),
+    [
+        ("hyperprior", "factorized", -21.1),
+        ("mbt2018_mean", "factorized", -26.7),
+        ("cheng2020_anchor", "factorized", -39.4),
+    ],
+)
+def test_published_bd_rates(test: str, anchor: str, published: float) -> None:
+    """The reference used one cubic polynomial over the full published tables: within 2 points of it."""
+    assert bd.bd_delta(*curve(anchor), *curve(test)).bd_rate_percent == pytest.approx(published, abs=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(increments, st.data(), st.floats(0.2, 5), st.sampled_from(bd.METHODS))
+def test_itself_is_zero_and_scaled_rates_are_the_scale(
+    steps: list[float], data: st.DataObject, scale: float, method: str
+) -> None:
+    quality = 20 + np.cumsum(steps)
+    ratios = data.draw(st.lists(st.floats(1.05, 3), min_size=len(steps), max_size=len(steps)))
+    bpp = 0.05 * np.cumprod(ratios)
+    itself = bd.bd_delta(bpp, quality, bpp, quality, method)
+    assert itself.bd_rate_percent == pytest.approx(0, abs=1e-9)
+    assert itself.bd_quality_db == pytest.approx(0, abs=1e-9) and itself.overlap == pytest.approx(1)
+    scaled = bd.bd_delta(bpp, quality, bpp * scale, quality, method)
+    assert scaled.bd_rate_percent == pytest.approx(100 * (scale - 1), rel=1e-6, abs=1e-6)
+
+
+def test_order_of_points_does_not_matter() -> None:
+    bpp, psnr = curve("vtm")
+    there = bd.bd_delta(*curve("bpg"), bpp, psnr)
+    assert bd.bd_delta(*curve("bpg"), bpp[::-1], psnr[::-1]) == there
+
+
+BPP = [0.1, 0.2, 0.4, 0.8, 1.6]
+DB = [26.0, 28.0, 30.0, 32.0, 34.0]
+
+
+@pytest.mark.parametrize(
+    ("test_bpp", "test_db", "reason"),
+    [
+        (BPP[:3], DB[:3], "the test's curve has 3 points, fewer than 4"),
+        (BPP, [26, 28, 27.9, 32, 34], "the test's curve is not monotone"),
+        (BPP, [26, 28, 28, 32, 34], "the test's curve is not monotone"),
+        ([0.1, 0.2, 0.2, 0.8, 1.6], DB, "the test's curve is not monotone"),
+        (BPP, [d + 20 for d in DB], "the curves share no interval"),
+        (
+            BPP,
+            [d + 6 for d in DB],
+            "the curves share 25% of the shorter one's interval of quality, less than a third",
+        ),
+        (BPP, [26, 28, np.nan, 32, 34], "missing or not finite"),
+        ([0, 0.2, 0.4, 0.8, 1.6], DB, "missing or not finite"),
+    ],
+)
+def test_refusals_say_why(test_bpp: list[float], test_db: list[float], reason: str) -> None:
+    delta = bd.bd_delta(BPP, DB, test_bpp, test_db)
+    assert np.isnan(delta.bd_rate_percent) and reason in delta.reason
+    swapped = bd.bd_delta(test_bpp, test_db, BPP, DB)
+    assert (
+        np.isnan(swapped.bd_rate_percent) and reason.replace("the test's", "the anchor's") in swapped.reason
+    )
+
+
+def test_a_third_of_the_shorter_curve_is_enough() -> None:
+    assert bd.bd_delta(BPP, DB, BPP, [d + 5.2 for d in DB]).reason == ""
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(FoveaError, match="known: pchip, akima"):
+        bd.bd_delta(BPP, DB, BPP, DB, "cubic")
+
+
+LAMBDAS = (0.002, 0.006, 0.018, 0.05)
+
+
+def make_points(
+    arm: str = "uniform", maps: str = "none", *, codec: str = "bls2017", rate: float = 1.0, db: float = 0.0,
+    n: int = 40, seeds: tuple[int, ...] = (0,), noise: float = 0.02, stream: int = 1, curve_db: float = 2.2,
+) -> pd.DataFrame:  # fmt: skip
+    """Pictures of different difficulty on parallel curves: bpp scaled by `rate`, ew_psnr raised by `db`."""
+    difficulty = np.random.default_rng(0)
+    rng = np.random.default_rng(stream)
+    scale, level = np.exp(difficulty.normal(0, 0.4, n)), difficulty.normal(0, 2, n)
+    rows = []
+    classical = arm == "classical"
+    for seed in (0,) if classical else seeds:
+        for step, lmbda in enumerate(LAMBDAS):
+            for i in range(n):
+                bpp = 0.1 * 2**step * scale[i] * rate * np.exp(rng.normal(0, noise))
+                psnr = 26 + curve_db * step + level[i]
+                rows.append(
+                    {
+                        "dataset": "made", "split": "test", "image": f"{i:03}", "codec": codec, "arm": arm, "maps": maps,
+                        "train_dataset": "" if classical else "made", "preset": "" if classical else "smoke",
+                        "lmbda": np.nan if classical else lmbda, "quality": 10.0 * step if classical else np.nan,
+                        "seed": None if classical else seed, "experiment": "" if classical else f"{arm}{maps}{lmbda}{seed}",
+                        "bytes": 1000, "width": 512, "height": 256, "bpp": bpp, "psnr_db": psnr,
+                        "ms_ssim": 1 - 10 ** (-psnr / 25), "sw_psnr_db": psnr + db, "ew_psnr_db": psnr + db,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def rates(*pieces: pd.DataFrame, **options: object) -> pd.DataFrame:
+    return bd.bd_rates(concat_points(pieces), sweep="smoke", **options)  # type: ignore[arg-type]
+
+
+def row(table: pd.DataFrame, **where: object) -> pd.Series:
+    chosen = table
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    assert len(chosen) == 1, chosen
+    return chosen.iloc[0]
+
+
+def test_table_has_its_columns_and_comparisons() -> None:
+    table = rates(
+        make_points(),
+        make_points("saliency_gain", "predicted", rate=0.9, stream=2),
+        make_points("saliency_gain", "center", rate=0.95, stream=3),
+        make_points("classical", codec="jpeg", rate=1.5),
+    )
+    assert dict(table.dtypes.astype(str)) == dict(bd.BD_RATE_COLUMNS)
+    pairs = set(zip(table["anchor_arm"], table["test_arm"], table["maps"], strict=True))
+    assert pairs == {
+        ("uniform", "saliency_gain", "predicted"),
+        ("uniform", "saliency_gain", "center"),
+        ("saliency_gain@center", "saliency_gain", "predicted"),
+        ("jpeg", "uniform", "none"),
+    }
+    # no ew_ms_ssim was measured: no row
+    assert set(table["metric"]) == {"psnr_db", "ms_ssim", "sw_psnr_db", "ew_psnr_db"}
+    assert (table["status"] == "ok").all() and (table["sweep"] == "smoke").all()
+    gain = row(table, anchor_arm="uniform", maps="predicted", metric="psnr_db", method="pchip")
+    assert gain["ci_low"] < gain["bd_rate_percent"] < gain["ci_high"] < 0
+    assert gain["bd_rate_percent"] == pytest.approx(-10, abs=1.5)
+    assert row(table, anchor_arm="jpeg", metric="psnr_db", method="akima")["bd_rate_percent"] < -30
+
+
+def test_row_does_not_depend_on_its_company() -> None:
+    a, b, c = (
+        make_points(),
+        make_points("weighted", "predicted", stream=2),
+        make_points("weighted", "center", stream=3),
+    )
+    together, alone = rates(a, b, c), rates(a, b)
+    where = {"anchor_arm": "uniform", "maps": "predicted", "metric": "psnr_db", "method": "pchip"}
+    pd.testing.assert_series_equal(row(together, **where), row(alone, **where), check_names=False)
+
+
+def test_pairing_makes_the_interval_narrow() -> None:
+    """Pictures differ by a factor in rate, the arms by 5 %: only a paired bootstrap can see that."""
+    table = rates(
+        make_points(), make_points("weighted", "predicted", rate=0.95, stream=2), metrics=("psnr_db",)
+    )
+    first = row(table, method="pchip")
+    assert first["ci_high"] < 0 and first["ci_high"] - first["ci_low"] < 3
+
+
+@pytest.mark.parametrize("true", [-12.0, 4.0])
+def test_interval_covers_the_truth(true: float) -> None:
+    covered = 0
+    trials = 60
+    for trial in range(trials):
+        table = rates(
+            make_points(noise=0.05, stream=1000 + trial),
+            make_points("weighted", "predicted", rate=1 + true / 100, noise=0.05, stream=5000 + trial),
+            metrics=("psnr_db",), methods=("pchip",), resamples=500,
+        )  # fmt: skip
+        covered += table["ci_low"].iloc[0] <= true <= table["ci_high"].iloc[0]
+    # 95 % nominal; 49 of 60 or fewer would happen once in 10,000 times
+    assert covered >= 50
+
+
+def test_seeds_widen_the_interval_and_are_counted() -> None:
+    base = [
+        make_points(seeds=(0, 1, 2)),
+        make_points("weighted", "predicted", seeds=(0, 1, 2), rate=0.9, stream=2),
+    ]
+    spread = base[1].assign(bpp=base[1]["bpp"] * base[1]["seed"].map({0: 0.9, 1: 1.0, 2: 1.1}))
+    calm, wild = (row(rates(base[0], t, metrics=("psnr_db",)), method="pchip") for t in (base[1], spread))
+    assert calm["n_seeds"] == 3
+    assert wild["ci_high"] - wild["ci_low"] > 2 * (calm["ci_high"] - calm["ci_low"])
+
+
+def test_classical_anchor_meets_every_seed() -> None:
+    table = rates(
+        make_points(seeds=(0, 1)), make_points("classical", codec="jpeg", rate=1.25), metrics=("psnr_db",)
+    )
+    only = row(table, method="pchip")
+    assert only["n_seeds"] == 2 and only["bd_rate_percent"] == pytest.approx(-20, abs=1.5)
+
+
+def test_missing_pictures_and_seeds_are_left_out_and_said() -> None:
+    test = make_points("weighted", "predicted", seeds=(0, 1), stream=2)
+    test = test[~((test["image"] == "003") & (test["lmbda"] == LAMBDAS[0]))]
+    test = test[~((test["seed"] == 1) & (test["lmbda"] == LAMBDAS[3]))]
+    only = row(rates(make_points(seeds=(0, 1)), test, metrics=("psnr_db",)), method="pchip")
+    assert only["n_images"] == 39 and only["n_seeds"] == 1 and only["status"] == "ok"
+    assert "1 of 40 pictures left out" in only["reason"] and "1 of 2 seeds left out" in only["reason"]
+
+
+def test_refused_comparison_keeps_its_row() -> None:
+    test = make_points("weighted", "predicted", stream=2)
+    test.loc[test["lmbda"] == LAMBDAS[2], "psnr_db"] = 20.0
+    only = row(rates(make_points(), test, metrics=("psnr_db",)), method="pchip")
+    assert only["status"] == "refused" and np.isnan(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
+    assert only["reason"] == "the test's curve is not monotone"
+
+
+def test_too_many_refused_resamples_mean_no_interval() -> None:
+    """Two rates that differ only in one picture: many resamples miss it, and the curve is not monotone there."""
+    test = make_points("weighted", "predicted", stream=2, noise=0.0)
+    pair = test["lmbda"].isin(LAMBDAS[1:3])
+    test.loc[pair, "psnr_db"] = test.loc[pair].groupby("image")["psnr_db"].transform("mean")
+    test.loc[(test["lmbda"] == LAMBDAS[2]) & (test["image"] == "000"), "psnr_db"] += 4
+    only = row(rates(make_points(noise=0.0), test, metrics=("psnr_db",)), method="pchip")
+    assert (
+        only["status"] == "no_interval" and np.isfinite(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
+    )
+    assert only["refused_resamples"] == pytest.approx(np.exp(-1), abs=0.05)
+    assert "of the resamples were refused, mostly because the test's curve is not monotone" in only["reason"]
+
+
+def test_few_pictures_mean_no_interval() -> None:
+    table = rates(make_points(n=4), make_points("weighted", "predicted", n=4, stream=2), metrics=("psnr_db",))
+    only = row(table, method="pchip")
+    assert only["status"] == "no_interval" and "4 pictures, fewer than 5" in only["reason"]
+
+
+def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
+    plain, other = make_points(), make_points(stream=4).assign(variant="distortion=ms_ssim")
+    arms = [
+        make_points("weighted", "predicted", stream=2).assign(variant=v)
+        for v in ("alpha=0.2", "distortion=ms_ssim")
+    ]
+    table = concat_points([plain, other, *arms])
+    curves = [tuple(k) for k, _ in table.groupby(list(bd.CURVE_KEYS))]
+    chosen = {c.test[-1]: c.anchor[-1] for c in bd.choose_comparisons(curves)}
+    assert chosen == {"alpha=0.2": "", "distortion=ms_ssim": "distortion=ms_ssim"}
+
+
+def test_unknown_curve_is_named() -> None:
+    with pytest.raises(FoveaError, match="no curve made test"):
+        missing = ("made", "test", "", "jpeg", "classical", "none", "", "")
+        rates(make_points(), comparisons=[bd.Comparison(missing, missing, "jpeg")])
+
+
+def test_no_comparison_gives_an_empty_table() -> None:
+    assert list(rates(make_points()).columns) == list(bd.BD_RATE_COLUMNS)
