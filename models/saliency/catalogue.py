@@ -1,0 +1,76 @@
+"""Names and versions of the saliency models, without torch: what the planner needs to hash keys."""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from models.errors import FoveaError
+
+MODELS = ("sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior")
+DEFAULT_MODEL = "sam_lite"
+SHIPPED = Path(__file__).parent / "weights"
+_CONSTANT = {"spectral_residual": "spectral_residual-1", "center_prior": "center_prior-1"}
+
+
+def weights_path(name: str, weights_dir: Path | None = None) -> Path:
+    """The safetensors file of a model: `weights_dir/<name>.safetensors`, or the one that ships.
+
+    Without `weights_dir`, SAM-Lite's lies in the package, the others' under `FOVEA_HOME/weights` (default
+    `.fovea/weights`). The file need not exist.
+    """
+    if weights_dir is not None:
+        return Path(weights_dir) / f"{name}.safetensors"
+    if name == "sam_lite":
+        return SHIPPED / "sam_lite_osie.safetensors"
+    return Path(os.environ.get("FOVEA_HOME", ".fovea")) / "weights" / f"{name}.safetensors"
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """The JSON beside a file of weights, or {} where there is none."""
+    try:
+        described = json.loads(path.with_suffix(".json").read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise FoveaError(f"{path.with_suffix('.json')}: not JSON ({error})") from error
+    if not isinstance(described, dict):
+        raise FoveaError(f"{path.with_suffix('.json')}: not a JSON object")
+    return described
+
+
+@functools.lru_cache(maxsize=32)
+def _file_digest(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_version(name: str, weights_dir: Path | None = None) -> str:
+    """A string that changes whenever the model's maps may change: weights' checksum and inference settings.
+
+    Raises FoveaError for an unknown name or where the weights are missing.
+    """
+    if name in _CONSTANT:
+        return _CONSTANT[name]
+    if name not in MODELS:
+        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+    path = weights_path(name, weights_dir)
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise FoveaError(
+            f"{name}: no weights at {path}: import or train them, or choose sam_lite, which ships with Fovea"
+        ) from error
+    described = describe_weights(path)
+    weights = described.get("sha256") or _file_digest(path, status.st_size, status.st_mtime_ns)
+    settings = json.dumps(described.get("inference", {}), sort_keys=True)
+    return f"{name}-{hashlib.sha256(f'{weights} {settings}'.encode()).hexdigest()[:16]}"
+
+
+def code_modules(name: str) -> tuple[str, ...]:
+    """Modules that a model's maps are computed by: what its code version starts from."""
+    if name not in MODELS:
+        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+    return ("models.saliency.predict",)
