@@ -339,7 +339,14 @@ def check_entries(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[zipfile.Z
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             end = archive.start_dir
-    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        struct.error,
+        ValueError,
+        LookupError,
+        EOFError,
+        NotImplementedError,
+    ) as error:
         raise FoveaError(
             f"{path}: no whole zip archive ({error}); delete it and download again, or name another one"
         ) from None
@@ -348,7 +355,7 @@ def check_entries(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[zipfile.Z
     if len(infos) > limits.entries:
         raise UnsafeArchive(f"{path}: {len(infos)} entries, at most {limits.entries} are taken")
     faults = [f"{info.filename!r}: {fault}" for info in infos if (fault := _entry_fault(info, limits))]
-    faults += _collisions(infos) + _overlaps(infos, end)
+    faults = faults or _collisions(infos) + _overlaps(infos, end)
     total = sum(info.file_size for info in infos)
     if total > limits.total_bytes:
         faults.append(f"{total} bytes unpacked, at most {limits.total_bytes} are taken")
