@@ -308,25 +308,37 @@ class Experiment:
         """The arm with its maps where they are not the predicted ones: `saliency_gain@center`."""
         return self.arm if self.maps in ("none", "predicted") else f"{self.arm}@{self.maps}"
 
-    @property
-    def key(self) -> str:
-        """Readable and unique: dataset, codec, preset, arm, lmbda, then whatever differs from the defaults."""
-        default = {f.name: f.default for f in dataclasses.fields(self)}
-        parts = [
-            self.dataset,
-            self.codec,
-            self.preset,
-            self.label,
-            "l" + "_".join(number(v) for v in self.lmbda),
-        ]
-        parts += [
+    def _weighting(self) -> list[str]:
+        """How the map acts, where it differs from the arm's own values."""
+        default: dict[str, Any] = {"alpha": 0.1, "gamma": 0.5, "scale": 1.0, "span": 3.0, **ARMS[self.arm]}
+        found = [
             f"{name}={number(getattr(self, name))}"
             for name in ("alpha", "gamma", "scale", "span")
             if getattr(self, name) != default[name]
         ]
-        if self.mechanism not in ("none", "loss") and not self.normalised:
-            parts.append("raw")
-        if self.saliency != default["saliency"]:
+        return found + (["raw"] if self.mechanism in ("concat", "sft") and not self.normalised else [])
+
+    @property
+    def variant(self) -> str:
+        """What else sets its curve apart from another of the same arm: weighting, maps' model, distortion, budget."""
+        parts = self._weighting()
+        if self.saliency != DEFAULT_SALIENCY:
+            parts.append(f"by={self.saliency}")
+        if self.distortion != "mse":
+            parts.append(self.distortion)
+        if self.mode != "deterministic":
+            parts.append(self.mode)
+        parts += _suffix(self.overrides, self.preset)
+        if self.trunk is None:
+            parts.append("scratch")
+        return ",".join(parts)
+
+    @property
+    def key(self) -> str:
+        """Readable and unique: dataset, codec, preset, arm, lmbda, then whatever differs from the defaults."""
+        rates = "l" + "_".join(number(v) for v in self.lmbda)
+        parts = [self.dataset, self.codec, self.preset, self.label, rates, *self._weighting()]
+        if self.saliency != DEFAULT_SALIENCY:
             parts.append(f"by={self.saliency}")
         if self.distortion != "mse":
             parts.append(self.distortion)

@@ -114,7 +114,8 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) 
     work = stale(chain, targets(sweep), strict=strict)
     failed = 0
     if work:
-        from pipelines.launch import one_run_at_a_time, prepare_instance, run_targets
+        from pipelines.instance import prepare_instance
+        from pipelines.launch import one_run_at_a_time, run_targets
         from pipelines.terminal import Board
 
         home = Home.from_environment()
@@ -145,6 +146,7 @@ def _summary(chain: "Chain", key: str) -> None:
     except Waiting:
         return
     import pandas as pd
+
     from assets.evaluation.summary import bd_lines, curve_lines
 
     click.echo("\n" + curve_lines(pd.read_parquet(curves.folder / "rd_curves.parquet")))

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
@@ -15,35 +14,6 @@ from pipelines.resources import set_active_chain
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
 Show = Callable[[Step], Progress]
-
-
-def prepare_instance(home: Home) -> None:
-    """Dagster's home under FOVEA_HOME, with its settings; DAGSTER_HOME in the environment wins."""
-    folder = os.environ.get("DAGSTER_HOME")
-    if folder:
-        return
-    home.dagster.mkdir(parents=True, exist_ok=True)
-    settings = home.dagster / "dagster.yaml"
-    if not settings.exists():
-        from assets.home import written_beside
-
-        with written_beside(settings) as beside:
-            beside.write_text(INSTANCE)
-    os.environ["DAGSTER_HOME"] = str(home.dagster)
-
-
-#: one training or measuring run at a time by default; `dagster instance concurrency set gpu K` for K GPUs
-INSTANCE = """\
-telemetry:
-  enabled: false
-concurrency:
-  pools:
-    default_limit: 1
-    granularity: run
-run_retries:
-  enabled: true
-  max_retries: 1
-"""
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ class ClassicalRdPoints:
                             for (_, point), picture in seen.kept.items():
                                 part.path(f"kept/{point:g}.png").write_bytes(encode_png(picture))
                     rows = json.loads(chain.store.path("classical_pictures", piece, "rows.json").read_text())
-                    pieces += [{"codec": codec, "piece": piece, **r} for r in rows]
+                    pieces += [{"codec": codec, **r} for r in rows]
                     done += 1
                     progress(done, len(subjects) * len(self._codecs()), "pictures measured")
             points = finish_points(
@@ -200,6 +200,7 @@ def finish_points(
     run_id: str,
     seed: int = 0,
     codec: str = "",
+    variant: str = "",
 ) -> pd.DataFrame:
     """Rows with the columns of rd_points, in its order and types."""
     from assets.evaluation.rate_distortion import concat_points
@@ -214,6 +215,7 @@ def finish_points(
         arm=arm,
         maps=maps,
         preset=preset,
+        variant=variant,
         seed=seed,
         experiment=experiment,
         mlflow_run_id=run_id,
@@ -287,6 +289,7 @@ class RdPoints:
                 run_id=run.run_id,
                 seed=experiment.seed,
                 codec=experiment.codec,
+                variant=experiment.variant,
             )
             points.to_parquet(writer.path(POINTS), index=False)
             for (image, lmbda), picture in seen.kept.items():
@@ -402,7 +405,7 @@ class BdRates:
         ideal = ideal_rows(*self._maps(chain, sweep.dataset, progress))
         ideal.assign(dataset=sweep.dataset).to_parquet(writer.path("ideal.parquet"), index=False)
         writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, "sw_psnr_db", title=unit.partition))
-        told = table[table.status == "ok"] if "status" in table else table
+        told = table[table.status != "refused"]
         writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
         run = chain.tracker.run(
             experiment=f"fovea-{sweep.dataset}",

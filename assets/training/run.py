@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from assets.chain import Chain, Progress, Unit
 from assets.store import UnitWriter
 from assets.training.stages import load_split
-from models.codecs.base import Codec
-from models.codecs.catalogue import build, config_for, load_codec, save_codec
-from models.experiments import DEFAULT_SALIENCY, Experiment, Trunk
+from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
+from models.codecs.catalogue import branch_config, build, config_for, load_codec
+from models.experiments import DEFAULT_SALIENCY, PRESETS, Experiment, Trunk
 from models.metrics import psnr_db
 from models.training.data import FrameSet
 from models.training.doctor import Finding, examine
@@ -51,10 +52,13 @@ def run_training(
     _, held, held_conditions = load_split(
         chain, entry.dataset, "val", maps=maps, model=model, progress=progress, limit=PROBE_PICTURES
     )
-    trunk = load_codec(start) if start else None
-    codec = build(config_for(entry, trunk.config if trunk else None), seed=int(record["seed"]))
-    if trunk is not None:
-        codec.start_from(trunk)
+    torch.manual_seed(int(record["seed"]))
+    if start is not None and isinstance(entry, Experiment):
+        trunk = load_codec(start)
+        codec = build(branch_config(entry, trunk.config))
+        codec.load_trunk(trunk.state_dict())
+    else:
+        codec = build(config_for(entry))
 
     run = chain.tracker.run(
         experiment=f"fovea-{entry.dataset}",
@@ -89,8 +93,10 @@ def run_training(
             workdir=chain.home.work / unit.key,
             tracker_run=run,
             probe=probe,
-            device=chain.device,
+            device=chosen_device(chain.device),
             threads=chain.threads,
+            checkpoint_every=PRESETS[entry.preset].checkpoint_every,
+            probe_every=PRESETS[entry.preset].probe_every,
             progress=lambda step, total, seen: progress(
                 step, total, " ".join(f"{k} {v:.3g}" for k, v in seen.items())
             ),
@@ -132,20 +138,43 @@ def run_training(
         raise
 
 
+def chosen_device(name: str) -> str:
+    """`auto` is the first GPU, or the CPU. Raises FoveaError for a GPU that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        from models.errors import FoveaError
+
+        raise FoveaError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    return name
+
+
 def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float) -> dict[str, float]:
-    """Mean PSNR and estimated bpp over a few whole pictures, by the codec's forward in eval mode, without files."""
-    seen = [
-        codec.estimate(np.asarray(p), saliency_map=None if maps is None else np.asarray(maps[i]), lmbda=lmbda)
-        for i, p in enumerate(pictures)
-    ]
-    return {
-        "psnr_db": float(
-            np.mean([psnr_db(np.asarray(p), s.reconstruction) for p, s in zip(pictures, seen, strict=True)])
-        ),
-        "bpp_estimate": float(
-            np.mean([s.bits / (p.shape[0] * p.shape[1]) for p, s in zip(pictures, seen, strict=True)])
-        ),
-    }
+    """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written."""
+    was_training = codec.training
+    codec.eval()
+    psnr, bpp = [], []
+    try:
+        with torch.inference_mode():
+            for place, picture in enumerate(pictures):
+                height, width = picture.shape[:2]
+                x = picture_to_tensor(np.asarray(picture), codec.stride)
+                s = (
+                    None
+                    if maps is None
+                    else map_to_tensor(np.asarray(maps[place]), (height, width), codec.stride)
+                )
+                device = next(codec.parameters()).device
+                level = torch.tensor([codec.level_of(lmbda)], device=device)
+                seen = codec(x.to(device), saliency_map=None if s is None else s.to(device), level=level)
+                psnr.append(psnr_db(np.asarray(picture), tensor_to_picture(seen.x_hat.cpu(), height, width)))
+                bits = sum(float(-torch.log2(p).sum()) for p in seen.likelihoods.values()) + float(
+                    seen.side_bits.sum()
+                )
+                bpp.append(bits / (height * width))
+    finally:
+        codec.train(was_training)
+    return {"psnr_db": float(np.mean(psnr)), "bpp_estimate": float(np.mean(bpp))}
 
 
 def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:

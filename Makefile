@@ -1,0 +1,62 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. PYTHON may name a Python 3.11 or 3.12.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+  command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATASET ?= sample
+SWEEP ?= smoke
+
+.PHONY: help setup system demo ui run status test check bench clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## virtual environment with the pinned, hash-checked dependencies
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Fovea needs Python 3.11 or 3.12 on the PATH (or make PYTHON=/path/to/python3.11)"; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.8'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q models assets pipelines
+	@touch $@
+
+demo: setup  ## the whole chain on the embedded sample: frames, maps, codecs, tables, report
+	@$(BIN)/fovea run --dataset sample --sweep smoke
+
+run: setup  ## fovea run with DATASET=… SWEEP=…
+	@$(BIN)/fovea run --dataset $(DATASET) --sweep $(SWEEP)
+
+status: setup  ## what is stale, and why
+	@$(BIN)/fovea status --dataset $(DATASET) --sweep $(SWEEP)
+
+ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C stops all
+	@$(BIN)/fovea ui
+
+test: setup  ## the default tests: no network, no GPU
+	@$(BIN)/python -m pytest -q
+
+check: setup  ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check -q . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/ruff check -q .
+	@$(BIN)/lint-imports --no-cache > /tmp/fovea-imports.$$$$ 2>&1 || { cat /tmp/fovea-imports.$$$$; rm -f /tmp/fovea-imports.$$$$; exit 1; }; rm -f /tmp/fovea-imports.$$$$
+	@$(BIN)/mypy
+	@echo "check: all well"
+
+system:  ## packages of the operating system that some tests use (Chromium), on Debian as root
+	@if command -v chromium >/dev/null || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; fi
+
+bench: setup  ## benchmarks against the peers, as ratios in one run
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(READY)  ## resolve the dependencies anew (versions and hashes only, no index address)
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
+
+clean:  ## forget what can be made again: .fovea and caches
+	rm -rf .fovea .pytest_cache .mypy_cache .ruff_cache build *.egg-info

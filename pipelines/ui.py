@@ -1,0 +1,112 @@
+"""`make ui`: Dagster's webserver and daemon and MLflow's UI as children of one process, on loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from assets.home import ROOT, Home
+from models.errors import FoveaError
+from pipelines.instance import prepare_instance
+
+STOP_AFTER_S = 15.0
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens on this loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
+    """Name → command line of each child."""
+    python = [sys.executable, "-m"]
+    workspace = ["-w", str(ROOT / "workspace.yaml")]
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
+    return {
+        "dagster": [*python, "dagster", "dev", *workspace, "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
+        "mlflow": [
+            *python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
+            "--backend-store-uri", store, "--artifacts-destination", str(home.mlflow / "artifacts"),
+        ],
+    }  # fmt: skip
+
+
+def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
+    """Start all, say where they are, and stop all on Ctrl-C or when one ends. Raises FoveaError for a taken port."""
+    home = Home.from_environment()
+    for name, wanted in (("--port", port), ("--mlflow-port", mlflow_port)):
+        if not free(wanted):
+            raise FoveaError(
+                f"port {wanted} is taken: stop what listens there, or choose another with {name}"
+            )
+    prepare_instance(home)
+    home.mlflow.mkdir(parents=True, exist_ok=True)
+    remote = os.environ.get("MLFLOW_TRACKING_URI", "")
+    environment = {
+        **os.environ,
+        "FOVEA_MLFLOW_UI": f"http://127.0.0.1:{mlflow_port}",
+        "PYTHONWARNINGS": "ignore",
+    }
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands(home, port, mlflow_port).items():
+            if name == "mlflow" and remote.startswith("http"):
+                continue
+            log = home.state / "logs" / f"{name}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            children[name] = _start(command, environment, log)
+        _announce(home, port, mlflow_port, children, remote)
+        while all(child.poll() is None for child in children.values()):
+            time.sleep(0.5)
+        ended = [name for name, child in children.items() if child.poll() is not None]
+        raise FoveaError(f"{', '.join(ended)} ended; its log is in {home.state / 'logs'}")
+    except KeyboardInterrupt:
+        print("\nstopping …", file=sys.stderr)
+    finally:
+        stop(children)
+
+
+def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _announce(
+    home: Home, port: int, mlflow_port: int, children: dict[str, subprocess.Popen[bytes]], remote: str
+) -> None:
+    waiting = {"dagster": port, "mlflow": mlflow_port}
+    waiting = {k: v for k, v in waiting.items() if k in children}
+    print(f"starting (logs in {home.state / 'logs'}) …", file=sys.stderr, flush=True)
+    deadline = time.monotonic() + 180
+    while waiting and time.monotonic() < deadline and all(c.poll() is None for c in children.values()):
+        for name, wanted in list(waiting.items()):
+            if not free(wanted):
+                print(f"{name:8} http://127.0.0.1:{wanted}", flush=True)
+                del waiting[name]
+        time.sleep(0.3)
+    if remote.startswith("http"):
+        print("mlflow   the server of MLFLOW_TRACKING_URI", flush=True)
+    for report in sorted(home.reports.glob("*.html")):
+        print(f"report   {report}", flush=True)
+    print("Ctrl-C stops all", flush=True)
+
+
+def stop(children: dict[str, subprocess.Popen[bytes]]) -> None:
+    """End every child with what it started: ask, wait, insist."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for child in children.values():
+            try:
+                os.killpg(child.pid, sign)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + (STOP_AFTER_S if sign != signal.SIGKILL else 2)
+        while time.monotonic() < deadline and any(c.poll() is None for c in children.values()):
+            time.sleep(0.1)
+        if all(c.poll() is not None for c in children.values()):
+            return
