@@ -133,6 +133,9 @@ class Codec(nn.Module, ABC):
     #: pictures are padded to a multiple of this many pixels
     stride: int = 16
 
+    #: how the names of the parameters begin that distortion must reach: the analysis transform and what conditions it
+    analysis: tuple[str, ...] = ("g_a.", "transforms.")
+
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config = config
@@ -163,6 +166,10 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """x_hat, N×3×H×W, unclamped: what `decode` shows for these latents; without gradient."""
+
+    @abstractmethod
+    def escaped(self, symbols: Tensor, level: Tensor) -> NDArray[np.float64]:
+        """The share of each channel's symbols that the coding tables do not hold. level: N floats."""
 
     @abstractmethod
     def encode(

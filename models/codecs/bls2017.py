@@ -177,6 +177,15 @@ class Bls2017(Codec):
         with torch.autocast(y_hat.device.type, enabled=False):
             return self.g_s(y_hat)
 
+    def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
+        """As `Codec.escaped` says."""
+        outside = np.zeros(self.config.m)
+        for one, at in zip(symbols, level.reshape(-1, 1, 1, 1, 1), strict=True):
+            indexes, tables = self._indexes(at, *one.shape[1:])
+            held = self.built().holds(one.cpu().numpy().ravel(), indexes, tables)
+            outside += (~held).reshape(self.config.m, -1).mean(axis=1)
+        return outside / len(symbols)
+
     @torch.inference_mode()
     def encode(
         self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None

@@ -104,6 +104,11 @@ class Tables:
             self._cdfs[table] = [0, *cdf.tolist(), (1 << PRECISION) + 1]
         return self._cdfs[table]
 
+    def holds(self, symbols: Ints, indexes: Ints, tables: Ints) -> NDArray[np.bool_]:
+        """Which symbols have an entry of their own; arguments as for `encode`."""
+        entries = symbols - self.offsets[tables][indexes]
+        return (entries >= 0) & (entries < self.lengths[tables][indexes] - 1)
+
     def encode(self, symbols: Ints, indexes: Ints, tables: Ints) -> tuple[bytes, bytes]:
         """The coded symbols and the escapes. Symbol i is coded with table tables[indexes[i]]. All flat."""
         last = self.lengths[tables][indexes] - 1
