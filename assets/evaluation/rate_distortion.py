@@ -6,6 +6,7 @@ quality (classical codecs).
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,10 +139,13 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
     return Grid(rates, tuple(int(s) for s in seeds), tuple(str(i) for i in images), values)
 
 
+@lru_cache(maxsize=64)
 def resample_counts(n: int, resamples: int, seed: int) -> Floats:
-    """How often each of n things is drawn in each bootstrap resample, resamples × n; each row sums to n."""
+    """How often each of n things is drawn in each bootstrap resample, resamples × n; each row sums to n. Read-only."""
     rng = np.random.default_rng(seed)
-    return np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples), np.float64)
+    counts = np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples), np.float64)
+    counts.setflags(write=False)
+    return counts
 
 
 def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -> Floats:
@@ -156,7 +160,7 @@ def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -
 
     sums = total(filled)
     if known.all():
-        return sums / (values.shape[1] * values.shape[2])
+        return np.asarray(sums / (values.shape[1] * values.shape[2]))
     counts = total(known.astype(np.float64))
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
