@@ -12,6 +12,13 @@ from models.errors import FoveaError
 MODELS = ("sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior")
 DEFAULT_MODEL = "sam_lite"
 SHIPPED = Path(__file__).parent / "weights"
+_CODE = {
+    "sam_lite": ("models.saliency.sam_lite_predictor",),
+    "sam_vgg": ("models.saliency.sam",),
+    "sam_resnet": ("models.saliency.sam",),
+    "spectral_residual": ("models.saliency.classical",),
+    "center_prior": ("models.saliency.classical",),
+}
 _CONSTANT = {"spectral_residual": "spectral_residual-1", "center_prior": "center_prior-1"}
 
 
@@ -41,6 +48,13 @@ def describe_weights(path: Path) -> dict[str, Any]:
     return described
 
 
+def code_modules(name: str) -> tuple[str, ...]:
+    """The modules whose code, with what they import, decides the maps of this model."""
+    if name not in _CODE:
+        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+    return _CODE[name]
+
+
 @functools.lru_cache(maxsize=32)
 def _file_digest(path: Path, size: int, modified_ns: int) -> str:
     with path.open("rb") as file:
@@ -67,10 +81,3 @@ def model_version(name: str, weights_dir: Path | None = None) -> str:
     weights = described.get("sha256") or _file_digest(path, status.st_size, status.st_mtime_ns)
     settings = json.dumps(described.get("inference", {}), sort_keys=True)
     return f"{name}-{hashlib.sha256(f'{weights} {settings}'.encode()).hexdigest()[:16]}"
-
-
-def code_modules(name: str) -> tuple[str, ...]:
-    """Modules that a model's maps are computed by: what its code version starts from."""
-    if name not in MODELS:
-        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
-    return ("models.saliency.predict",)

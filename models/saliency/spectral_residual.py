@@ -27,7 +27,8 @@ def spectral_residual(picture: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     log_amplitude = np.log(np.abs(spectrum) + 1e-9)
     residual = log_amplitude - cv2.blur(log_amplitude, (3, 3), borderType=cv2.BORDER_REFLECT)
     response = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
-    return cv2.GaussianBlur(response, (0, 0), SIGMA, borderType=cv2.BORDER_REFLECT)
+    smooth = cv2.GaussianBlur(response, (0, 0), SIGMA, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(smooth, np.float64)
 
 
 def predict_density(picture: NDArray[np.uint8], *, centered: bool = True) -> NDArray[np.float32]:

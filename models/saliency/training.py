@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.errors import FoveaError
+from models.saliency.fixations import fold_of, read_fixations, split_by_order
 from models.saliency.losses import (
     correlation,
     kl_divergence,
@@ -86,31 +87,6 @@ class SamLiteConfig:
             )
 
 
-def fold_of(name: str, folds: int) -> int:
-    """The fold that a picture belongs to: a hash of its name, the same everywhere."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % folds
-
-
-def read_fixations(path: Path) -> pd.DataFrame:
-    """A table with columns image, subject, x, y (1-based pixels) from Parquet or CSV, checked."""
-    try:
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise FoveaError(f"{path}: not a readable table of fixations ({error})") from error
-    missing = {"image", "subject", "x", "y"} - set(table.columns)
-    if missing:
-        raise FoveaError(f"{path}: columns {sorted(missing)} are missing (needed: image, subject, x, y)")
-    if not np.isfinite(table[["x", "y"]].to_numpy(float)).all():
-        raise FoveaError(f"{path}: x and y must be finite numbers, 1-based pixels")
-    return table
-
-
-def split_by_order(names: Sequence[str], train: int, val: int) -> dict[str, str]:
-    """Sorted names: the first `train`, the next `val`, the rest is test."""
-    names = sorted(names)
-    return {n: "train" if i < train else "val" if i < train + val else "test" for i, n in enumerate(names)}
-
-
 class FixationPictures:
     """Pictures with fixations: decoded once while they fit into `cache_bytes`."""
 
@@ -126,6 +102,11 @@ class FixationPictures:
         self.points = {n: points[n] for n in self.names}
         self.room = cache_bytes
         self.cache: dict[str, np.ndarray] = {}
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.picture(name).shape[:2]
+        return height, width
 
     def picture(self, name: str) -> np.ndarray:
         """H×W×3 uint8 RGB."""
@@ -223,7 +204,7 @@ def _batches(
         rng.shuffle(names)
     waiting: dict[tuple[int, int], list[str]] = {}
     for name in names:
-        shape = working_size(*data.picture(name).shape[:2], rows)
+        shape = working_size(*data.size(name), rows)
         waiting.setdefault(shape, []).append(name)
         if len(waiting[shape]) == size:
             yield waiting.pop(shape)
@@ -245,7 +226,7 @@ def train_epoch(
     device = next(model.parameters()).device
     step = first_step
     for names in _batches(data, config.batch_size, config.rows, rng):
-        shape = data.picture(names[0]).shape[:2]
+        shape = data.size(names[0])
         rows = config.rows * math.exp(rng.uniform(-1.0, 1.0) * math.log1p(config.scale_jitter))
         size = working_size(*shape, round(rows))
         pictures, counts, densities = (
@@ -278,7 +259,7 @@ def validate(model: SamLite, data: FixationPictures, config: SamLiteConfig) -> d
     device = next(model.parameters()).device
     sums = {"kl": 0.0, "cc": 0.0, "nss": 0.0}
     for names in _batches(data, config.batch_size, config.rows, None):
-        size = working_size(*data.picture(names[0]).shape[:2], config.rows)
+        size = working_size(*data.size(names[0]), config.rows)
         pictures, counts, densities = (
             t.to(device) for t in _batch([make_sample(data, n, size, config, None) for n in names])
         )

@@ -1,0 +1,257 @@
+"""How well saliency models predict recorded fixations, beside a centre prior and other people.
+
+    python -m models.saliency.benchmark --pictures DIR --fixations TABLE.parquet
+
+Protocol: every picture at its own size; ground truth is the binary map of all fixated pixels, blurred with 3 % of the
+width; the negatives of the shuffled AUC are all fixations on the other test pictures. The human ceiling lets half of
+the people predict the other half (mean over random halves): a lower bound of what is possible, and its KL suffers
+from the few samples that make the prediction.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from models.errors import FoveaError
+from models.saliency.center_prior import fit_center_prior, gaussian_map
+from models.saliency.fixations import read_fixations, split_by_order
+from models.saliency.maps import SaliencyModel
+from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, kl, nss, sim
+from models.saliency.predict import load_model
+
+METRICS = ("cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled")
+MODELS = ("center_prior", "spectral_residual", "sam_lite", "sam_lite+flip")
+"""Benchmarked by default; a name with +flip averages with the mirrored picture's map."""
+
+
+def _points(table: pd.DataFrame) -> np.ndarray:
+    return table[["x", "y"]].to_numpy(np.float64) - 1.0
+
+
+def score_map(
+    prediction: np.ndarray, points: np.ndarray, density: np.ndarray, others: np.ndarray
+) -> dict[str, float]:
+    """All metrics of one map: fixations N×2 (0-based), their density, fixations on other pictures."""
+    return {
+        "cc": cc(prediction, density),
+        "sim": sim(prediction, density),
+        "kl": kl(prediction, density),
+        "nss": nss(prediction, points),
+        "auc_judd": auc_judd(prediction, points),
+        "auc_shuffled": auc_shuffled(prediction, points, others),
+    }
+
+
+def _read(path: Path) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FoveaError(f"{path}: cannot be read as a picture")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _other_points(
+    name: str, size: tuple[int, int], points: Mapping[str, np.ndarray], sizes: Mapping[str, tuple[int, int]]
+) -> np.ndarray:
+    """Fixations on all pictures but `name`, moved to its size."""
+    rest = [
+        (p + 0.5) * [size[1] / sizes[n][1], size[0] / sizes[n][0]] - 0.5
+        for n, p in points.items()
+        if n != name
+    ]
+    if not rest:
+        raise FoveaError("the shuffled AUC needs fixations on at least two test pictures")
+    return np.concatenate(rest)
+
+
+def score_pictures(
+    models: Mapping[str, SaliencyModel],
+    pictures: Path,
+    fixations: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    train: Sequence[str] = (),
+    halves: int = 3,
+    seed: int = 0,
+    threads: int = 1,
+) -> pd.DataFrame:
+    """One row per model and picture: model, image and METRICS.
+
+    models: label to model; a label that ends in "+flip" predicts with flip averaging. "center_prior" is fit on the
+    fixations of `train` where given. halves: random splits of the people for the ceiling (label "human"), 0 for none.
+    """
+    table = fixations[fixations["image"].isin(set(names))]
+    groups = {str(name): group for name, group in table.groupby("image")}
+    absent = [n for n in names if n not in groups]
+    if absent:
+        raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations")
+    points = {n: _points(groups[n]) for n in names}
+    sizes = {n: _read(pictures / n).shape[:2] for n in names}
+    prior = _fit_prior(pictures, fixations, train) if train else None
+
+    def score(name: str) -> list[dict[str, Any]]:
+        picture = _read(pictures / name)
+        height, width = picture.shape[:2]
+        others = _other_points(name, (height, width), points, sizes)
+        density = fixation_density(points[name], height, width)
+        rows: list[dict[str, Any]] = []
+        for label, model in models.items():
+            if model.name == "center_prior" and prior is not None:
+                prediction = gaussian_map(height, width, prior)
+            else:
+                prediction = model.predict_float([picture], flip=label.endswith("+flip"))[0]
+            rows.append(
+                {"model": label, "image": name, **score_map(prediction, points[name], density, others)}
+            )
+        people = groups[name]["subject"].to_numpy()
+        if halves and len(np.unique(people)) > 1:
+            rng = np.random.default_rng([seed, names.index(name)])
+            splits = [_score_half(points[name], people, (height, width), others, rng) for _ in range(halves)]
+            means = {metric: float(np.mean([s[metric] for s in splits])) for metric in METRICS}
+            rows.append({"model": "human", "image": name, **means})
+        return rows
+
+    with ThreadPoolExecutor(threads) as pool:
+        return pd.DataFrame([row for rows in pool.map(score, names) for row in rows])
+
+
+def _score_half(
+    points: np.ndarray,
+    people: np.ndarray,
+    size: tuple[int, int],
+    others: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    who = rng.permutation(np.unique(people))
+    first = np.isin(people, who[: len(who) // 2])
+    prediction = fixation_density(points[first], *size)
+    return score_map(prediction, points[~first], fixation_density(points[~first], *size), others)
+
+
+def _fit_prior(
+    pictures: Path, fixations: pd.DataFrame, train: Sequence[str]
+) -> tuple[float, float, float, float]:
+    table = fixations[fixations["image"].isin(set(train))]
+    shapes = {name: _read(pictures / str(name)).shape for name in table["image"].unique()}
+    sizes = np.array([[shapes[name][1], shapes[name][0]] for name in table["image"]])
+    return fit_center_prior(_points(table), sizes)
+
+
+def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Means over pictures with bootstrap 95 % intervals: one row per model and metric.
+
+    Columns: model, metric, mean, ci_low, ci_high, n_images. All models share the same resampled pictures.
+    """
+    rows = []
+    for label, group in scores.groupby("model", sort=False):
+        values = group.sort_values("image")[list(METRICS)].to_numpy(np.float64)
+        draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+        low, high = np.percentile(values[draws].mean(1), [2.5, 97.5], axis=0)
+        for i, metric in enumerate(METRICS):
+            rows.append(
+                {
+                    "model": label,
+                    "metric": metric,
+                    "mean": float(values[:, i].mean()),
+                    "ci_low": float(low[i]),
+                    "ci_high": float(high[i]),
+                    "n_images": len(values),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def benchmark(
+    models: Sequence[str],
+    pictures: Path,
+    fixations: pd.DataFrame,
+    split: Mapping[str, str],
+    *,
+    part: str = "test",
+    weights_dir: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    halves: int = 3,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score models on the pictures of `part`: (summary with intervals, one row per model and picture).
+
+    models: names of catalogue.MODELS, each with an optional "+flip"; a human ceiling is added. The centre prior is
+    fit on the training part where the split has one.
+    """
+    names = sorted(n for n, s in split.items() if s == part)
+    if not names:
+        raise FoveaError(f"the split has no {part} pictures")
+    train = sorted(n for n, s in split.items() if s == "train")
+    loaded: dict[str, SaliencyModel] = {}
+    for label in models:
+        name = label.removesuffix("+flip")
+        same = [model for model in loaded.values() if model.name == name]
+        loaded[label] = (
+            same[0] if same else load_model(name, weights_dir=weights_dir, device=device, threads=1)
+        )
+    scores = score_pictures(
+        loaded, pictures, fixations, names, train=train, halves=halves, seed=seed, threads=threads
+    )
+    return summarise(scores, seed=seed), scores
+
+
+def format_table(summary: pd.DataFrame) -> str:
+    """A Markdown table: one row per model, mean and interval of every metric."""
+    lines = ["| model | " + " | ".join(METRICS) + " |", "|---" * (1 + len(METRICS)) + "|"]
+    for label, group in summary.groupby("model", sort=False):
+        cells = group.set_index("metric").loc[list(METRICS)]
+        texts = [f"{r['mean']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for _, r in cells.iterrows()]
+        lines.append(f"| {label} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m models.saliency.benchmark", description=__doc__)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument(
+        "--fixations", type=Path, required=True, help="Parquet or CSV: image, subject, x, y (1-based)"
+    )
+    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; default %(default)s")
+    parser.add_argument(
+        "--train", type=int, default=500, help="the first N sorted names are the training part"
+    )
+    parser.add_argument("--val", type=int, default=60, help="the next N are validation; the rest is test")
+    parser.add_argument("--part", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--weights-dir", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--halves", type=int, default=3, help="random splits of the people for the human ceiling"
+    )
+    parser.add_argument("--out", type=Path, help="write the summary as CSV")
+    given = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    table = read_fixations(given.fixations)
+    split = split_by_order([str(n) for n in table["image"].unique()], given.train, given.val)
+    summary, _ = benchmark(
+        given.models.split(","),
+        given.pictures,
+        table,
+        split,
+        part=given.part,
+        weights_dir=given.weights_dir,
+        device=given.device,
+        threads=given.threads,
+        halves=given.halves,
+    )
+    print(format_table(summary))
+    if given.out:
+        summary.to_csv(given.out, index=False)
+        print(given.out, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
