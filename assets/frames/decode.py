@@ -17,15 +17,16 @@ Ordinary 8-bit PNGs (the bulk of Cityscapes) take a fast way: libdeflate inflate
 that PNG libraries call, so the rows are inflated first, wrapped as stored blocks, and libspng only undoes the filters.
 """
 
+import contextlib
 import io
 import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import imagecodecs
 import numpy as np
@@ -46,6 +47,7 @@ _STORED = 65535  # the most bytes in one stored block of a deflate stream
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _scratch = threading.local()
+_PILLOW = threading.Lock()
 
 #: imagecodecs takes any buffer; its type stubs know only some.
 codecs: Any = imagecodecs
@@ -99,9 +101,7 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     data, label = _load(source, name)
     try:
         header, details = _header(data)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a decoder that warns about the file has not read it for certain
-            samples = _DECODERS[header.format](data, details)
+        samples = _DECODERS[header.format](data, details)
         picture = _to_rgb8(samples)
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
@@ -336,25 +336,31 @@ def _decode_jpeg(data: bytes, _: dict[str, Any]) -> NDArray[Any]:
 # ---- WebP, TIFF and the rarer kinds of PNG, through Pillow
 
 
+@contextlib.contextmanager
+def _pillow_warnings(action: Literal["error", "ignore"]) -> Iterator[None]:
+    """What Pillow's warnings do here. One thread at a time: the filters belong to the whole process."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter(action)
+        yield
+
+
 def _pillow_header(data: bytes, kind: str) -> tuple[int, int, int, dict[str, Any]]:
     if kind == "WEBP":
         declared = struct.unpack_from("<I", data, 4)[0] + 8
         if declared > len(data):
             raise _Broken(f"cut short: the WebP has {len(data)} of the {declared} bytes that it declares")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise _Broken(f"{frames} pictures in one file: one file must be one picture")
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-                width, height = image.size
-                tags: dict[int, Any] = {}
-                if isinstance(image, TiffImagePlugin.TiffImageFile):
-                    tags = dict(image.tag_v2)
-                    width, height = tags[256], tags[257]  # Pillow's size is the one after orientation
-                    _check_tiff(tags)
+        with _pillow_warnings("ignore"), Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise _Broken(f"{frames} pictures in one file: one file must be one picture")
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            width, height = image.size
+            tags: dict[int, Any] = {}
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                tags = dict(image.tag_v2)
+                width, height = tags[256], tags[257]  # Pillow's size is the one after orientation
+                _check_tiff(tags)
     except UnidentifiedImageError as error:
         raise _Broken(f"damaged, or a rare kind of {kind} that is not read: save it as an RGB PNG") from error
     except (OSError, SyntaxError, ValueError, struct.error, KeyError, EOFError, TypeError) as error:
@@ -391,7 +397,8 @@ def _decode_tiff(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
 def _decode_with_pillow(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
     if details.get("depth") == 16:
         raise _Broken("a 16-bit PNG with a transparent colour: save it without")
-    with Image.open(io.BytesIO(data)) as image:
+    # a decoder that warns about the file has not read it for certain
+    with _pillow_warnings("error"), Image.open(io.BytesIO(data)) as image:
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"):
             raise _Broken(f"pixels of kind {image.mode}: convert them to RGB")
         transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA")

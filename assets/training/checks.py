@@ -8,9 +8,9 @@ from assets.chain import Made
 
 DOCTOR = {
     "gradients": "Every encoder parameter gets a gradient.",
-    "levels": "Every quantiser level is reachable.",
+    "reach": "Every quantiser level is reachable.",
     "rate": "Real bpp is within 2 % + 64 bytes of the estimate.",
-    "round_trip": "Decoding reproduces the encoder's reconstruction exactly.",
+    "reconstruction": "Decoding reproduces the encoder's reconstruction exactly.",
     "latents": "Shuffled latents destroy the picture.",
     "gap": "The gap between train and held-out pictures is on record.",
 }

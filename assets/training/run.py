@@ -105,10 +105,11 @@ def run_training(
         trained = load_codec(writer.path("codec"))
         findings = examine(
             trained,
-            [np.asarray(p) for p in (held or pictures)[:DOCTOR_PICTURES]],
-            maps=None if conditions is None else (held_conditions if held else conditions)[:DOCTOR_PICTURES],  # type: ignore[index]
-            train_pictures=[np.asarray(p) for p in pictures[:DOCTOR_PICTURES]],
-            train_maps=None if conditions is None else conditions[:DOCTOR_PICTURES],
+            [np.asarray(p) for p in pictures[:DOCTOR_PICTURES]],
+            maps=None if conditions is None else conditions[:DOCTOR_PICTURES],
+            held_out=[np.asarray(p) for p in held],
+            held_out_maps=held_conditions,
+            seed=int(record["seed"]),
         )
         writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
         history = (
