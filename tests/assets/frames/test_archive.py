@@ -59,6 +59,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source("archive", write_archive(tmp_path_factory.mktemp("few") / ARCHIVE_NAME, counts=FEW_COUNTS))
 
 
+@pytest.fixture(scope="module")
+def val(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    path = tmp_path_factory.mktemp("val") / ARCHIVE_NAME
+    return Source("archive", write_archive(path, counts={"val": OFFICIAL_COUNTS["val"]}))
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     return write_archive(tmp_path / "made.zip", counts=FEW_COUNTS)
@@ -612,19 +618,19 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_full_disk(full: Source, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = mount("size=4m")
+def test_full_disk(val: Source, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = mount("size=1m")
     monkeypatch.setattr(archive_module, "free_bytes", lambda folder: 1 << 40)  # somebody else fills it midway
     with pytest.raises(FoveaError, match=r"disk is full.*run again"):
-        extract(full.path, disk / "tree")
+        extract(val.path, disk / "tree")
     assert not (disk / "tree").exists()
     kept = contents(disk / "tree.part")
     assert kept
-    refs = {ref.member: ref for ref in list_frames(full)}
+    refs = {ref.member: ref for ref in list_frames(val)}
     assert all(zlib.crc32(data) == refs[name].crc32 for name, data in kept.items() if name in refs)
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    source = extract(full.path, disk / "tree")
-    assert check_counts(list_frames(source)).ok
+    source = extract(val.path, disk / "tree")
+    assert check_counts(list_frames(source), allow_subset=True).ok
 
 
 def test_read_only_target(few: Source, mount: Callable[..., Path]) -> None:
@@ -632,21 +638,21 @@ def test_read_only_target(few: Source, mount: Callable[..., Path]) -> None:
         extract(few.path, mount("size=4m,ro") / "tree")
 
 
-def test_target_that_disappears(full: Source, tmp_path: Path) -> None:
+def test_target_that_disappears(val: Source, tmp_path: Path) -> None:
     def remove(done: int, total: int) -> None:
         if done > total // 2:
             shutil.rmtree(tmp_path / "gone", ignore_errors=True)
 
     with pytest.raises(FoveaError, match="disappeared"):
-        extract(full.path, tmp_path / "gone" / "tree", progress=remove)
+        extract(val.path, tmp_path / "gone" / "tree", progress=remove)
     assert not (tmp_path / "gone" / "tree").exists()
-    extract(full.path, tmp_path / "gone" / "tree")
+    extract(val.path, tmp_path / "gone" / "tree")
 
 
-def test_two_extractions_at_once(full: Source, tmp_path: Path) -> None:
+def test_two_extractions_at_once(val: Source, tmp_path: Path) -> None:
     results: list[Source] = []
     threads = [
-        threading.Thread(target=lambda: results.append(extract(full.path, tmp_path / "tree")))
+        threading.Thread(target=lambda: results.append(extract(val.path, tmp_path / "tree")))
         for _ in range(3)
     ]
     for thread in threads:
@@ -654,7 +660,7 @@ def test_two_extractions_at_once(full: Source, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert results == [Source("tree", tmp_path / "tree")] * 3
-    assert check_counts(list_frames(results[0])).ok
+    assert check_counts(list_frames(results[0]), allow_subset=True).ok
 
 
 def test_killed_at_random_moments(full: Source, tmp_path: Path) -> None:
