@@ -1,0 +1,175 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from upath import UPath
+
+from assets.home import Home, explained, written_beside
+from assets.store import Store, digest
+from models.errors import FoveaError
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """On a local disk, and on an fsspec file system that is none (as an object store)."""
+    if request.param == "disk":
+        return Store(UPath(tmp_path / "data"), cache=tmp_path / "cache")
+    return Store(UPath(f"memory://{tmp_path.name}/data"), cache=tmp_path / "cache")
+
+
+def test_a_unit_appears_whole(store: Store) -> None:
+    key = digest("one")
+    assert not store.has("stage", key)
+    with store.writing("stage", key, {"a": 1}) as writer:
+        writer.path("deep/file.txt").write_text("text")
+        assert not store.has("stage", key)
+    assert store.has("stage", key)
+    assert store.manifest("stage", key)["meta"] == {"a": 1}
+    assert store.manifest("stage", key)["objects"] == {"deep/file.txt": 4}
+    assert store.path("stage", key, "deep/file.txt").read_text() == "text"
+    assert (store.folder("stage", key) / "deep/file.txt").read_text() == "text"
+
+
+def test_a_failure_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    key = digest("broken")
+    with pytest.raises(RuntimeError), store.writing("stage", key) as writer:
+        writer.path("file").write_text("half")
+        raise RuntimeError
+    assert not store.has("stage", key)
+    assert [p for p in (tmp_path / "data").rglob("*") if p.is_file()] == []
+
+
+def test_the_first_maker_wins_and_the_second_is_harmless(store: Store) -> None:
+    key = digest("race")
+    with store.writing("stage", key) as slow:
+        slow.path("v").write_text("same")
+        with store.writing("stage", key) as fast:
+            fast.path("v").write_text("same")
+    assert store.path("stage", key, "v").read_text() == "same"
+
+
+def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store) -> None:
+    with pytest.raises(FoveaError, match="is not in the store"):
+        store.manifest("stage", "ab12")
+    key = digest("damaged")
+    with store.writing("stage", key):
+        pass
+    (store.root / "stage" / key[:2] / key / "manifest.json").write_text("{")
+    with pytest.raises(FoveaError, match="is damaged"):
+        store.manifest("stage", key)
+
+
+def test_shards_give_back_arrays_and_reasons(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [(f"k{i}", rng.integers(0, 256, (3 + i, 5, 3), np.uint8)) for i in range(4)]
+    store.put_shard("frames", arrays[:2], [("bad", "cut short")])
+    store.put_shard("frames", arrays[2:])
+    other = Store(store.root, cache=store.cache)
+    index = other.index("frames")
+    assert set(index) == {"k0", "k1", "k2", "k3", "bad"}
+    for key, array in arrays:
+        np.testing.assert_array_equal(other.array("frames", key), array)
+    with pytest.raises(FoveaError, match="cut short"):
+        other.array("frames", "bad")
+    with pytest.raises(FoveaError, match="no array"):
+        other.array("frames", "nobody")
+
+
+def test_an_index_sees_shards_that_come_later(store: Store) -> None:
+    store.put_shard("frames", [("a", np.zeros((2, 2), np.uint8))])
+    assert set(store.index("frames")) == {"a"}
+    store.put_shard("frames", [("b", np.ones((2, 2), np.uint8))])
+    assert set(store.index("frames")) == {"a", "b"}
+
+
+def test_single_objects(store: Store) -> None:
+    assert store.object_keys("pngs") == set()
+    store.put_object("pngs", "abcdef", ".png", b"data")
+    assert store.object_keys("pngs") == {"abcdef"}
+    assert store.object_path("pngs", "abcdef", ".png").read_bytes() == b"data"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda c: st.lists(c) | st.dictionaries(st.text(), c),
+        max_leaves=8,
+    )
+)
+def test_digests_see_values_not_order(value: object) -> None:
+    assert digest({"a": value, "b": 1}) == digest({"b": 1, "a": value})
+    assert digest({"a": value, "b": 1}) != digest({"a": value, "b": 2})
+
+
+def test_a_shard_cut_short_is_noticed(tmp_path: Path) -> None:
+    store = Store(UPath(tmp_path))
+    store.put_shard("frames", [("a", np.zeros((64, 64), np.uint8))])
+    (data,) = (tmp_path / "frames/shards").glob("*.bin")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(FoveaError, match="shorter than its manifest"):
+        Store(UPath(tmp_path)).array("frames", "a")
+
+
+def test_writing_beside_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_beside(path) as beside:
+        beside.write_text("new, half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write"), (errno.EACCES, "cannot write")],
+)
+def test_the_systems_refusals_say_what_to_do(number: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(FoveaError, match=said) as caught, explained(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert "FOVEA_HOME" in str(caught.value)
+
+
+FULL = """
+import os, sys, resource
+from upath import UPath
+from assets.store import Store
+from models.errors import FoveaError
+import numpy as np, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+store = Store(UPath(sys.argv[1]))
+try:
+    store.put_shard("frames", [("a", np.zeros(500_000, np.uint8))])
+except (FoveaError, OSError) as error:
+    print("refused:", error)
+print(sorted(p.name for p in (UPath(sys.argv[1]) / "frames" / "shards").iterdir()))
+"""
+
+
+def test_a_shard_that_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "refused:" in done.stdout
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_home_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
+    home = Home.from_environment()
+    assert home.tables == tmp_path / "state/tables"
+    assert str(home.data) == str(tmp_path / "state/data")
+    monkeypatch.setenv("FOVEA_DATA", "memory://bucket/fovea")
+    assert Home.from_environment().data.protocol == "memory"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "file"))
+    with pytest.raises(FoveaError, match="FOVEA_CONFIG"):
+        Home.from_environment()

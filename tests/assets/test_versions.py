@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from assets.versions import closure, code_version, commit, library_versions, module_file, syntax_digest
+
+SOURCE = '''
+"""A module."""
+import math  # a comment
+
+
+def area(r):
+    """Docstring."""
+    return math.pi * r**2
+'''
+
+
+def test_comments_docstrings_and_layout_change_nothing() -> None:
+    other = "import math\n\ndef area(r):\n    # why\n    return math.pi * (r ** 2)\n"
+    assert syntax_digest(SOURCE) == syntax_digest(other)
+
+
+def test_a_constant_changes_the_digest() -> None:
+    assert syntax_digest(SOURCE) != syntax_digest(SOURCE.replace("r**2", "r**3"))
+
+
+def test_a_function_whose_body_is_a_docstring_stays_valid() -> None:
+    assert syntax_digest('def f():\n    """Only words."""\n') == syntax_digest(
+        'def f():\n    """Other words."""\n'
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    files = {
+        "models/__init__.py": "",
+        "models/a.py": "def go():\n    from models.b import f\n    return f()\n",
+        "models/b.py": "from models import c\n\ndef f():\n    return c.X\n",
+        "models/c.py": "X = 1\n",
+        "models/grid.py": "Y = 1\n",
+        "models/lonely.py": "Z = 1\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_imports_inside_functions_and_from_packages_are_followed(tree: Path) -> None:
+    assert set(closure("models.a", root=tree)) == {"models.a", "models.b", "models.c", "models"}
+
+
+def test_what_is_not_imported_does_not_count(tree: Path) -> None:
+    before = closure("models.a", root=tree)
+    (tree / "models/lonely.py").write_text("Z = 2\n")
+    assert closure("models.a", root=tree) == before
+    (tree / "models/c.py").write_text("X = 2\n")
+    assert closure("models.a", root=tree) != before
+
+
+def test_grids_are_left_out_even_when_imported(tree: Path) -> None:
+    (tree / "models/c.py").write_text("from models.grid import Y\nX = Y\n")
+    left = frozenset({"models.grid"})
+    before = closure("models.a", root=tree, left_out=left)
+    (tree / "models/grid.py").write_text("Y = 5\n")
+    assert closure("models.a", root=tree, left_out=left) == before
+    assert closure("models.a", root=tree) != before
+
+
+def test_an_unknown_entry_is_an_error(tree: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"models\.nowhere"):
+        closure("models.nowhere", root=tree)
+
+
+def test_third_party_modules_have_no_file() -> None:
+    assert module_file("numpy") is None
+    assert module_file("models.experiments") is not None
+
+
+def test_training_does_not_depend_on_metrics_nor_on_other_rooms() -> None:
+    modules = set(closure("models.training.loop", "models.codecs.bls2017"))
+    assert "models.metrics" not in modules
+    assert "models.losses" in modules
+    assert not {m for m in modules if m.startswith("assets.evaluation") or m.startswith("assets.frames")}
+
+
+def test_frames_and_maps_do_not_depend_on_training() -> None:
+    for entry in ("assets.frames.resize", "assets.saliency.rgba"):
+        modules = set(closure(entry))
+        assert not {
+            m for m in modules if m.startswith(("models.training", "models.losses", "models.codecs"))
+        }, entry
+
+
+def test_evaluation_depends_on_metrics_and_not_on_training() -> None:
+    modules = set(closure("assets.evaluation.measure"))
+    assert "models.metrics" in modules
+    assert not {m for m in modules if m.startswith("models.training")}
+
+
+def test_versions_are_short_and_stable() -> None:
+    assert code_version("models.losses") == code_version("models.losses")
+    assert len(code_version("models.losses")) == 12
+    assert library_versions()["torch"] != "absent"
+    assert commit() == "" or len(commit().rstrip("+")) >= 7

@@ -1,0 +1,143 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import FoveaError
+from models.experiments import (
+    ARMS,
+    CONTROLS,
+    PRESETS,
+    SWEEPS,
+    Experiment,
+    Sweep,
+    Trunk,
+    arm,
+    number,
+    override,
+    sweep,
+)
+
+EVERY = [e for name in SWEEPS for d in ("sample", "camvid") for e in sweep(name, d).experiments]
+
+
+def test_key_and_record_are_one_to_one_over_all_sweeps() -> None:
+    by_key: dict[str, Experiment] = {}
+    for experiment in EVERY:
+        assert by_key.setdefault(experiment.key, experiment) == experiment
+    assert len(by_key) == len(set(EVERY))
+    trunks = {t for name in SWEEPS for t in sweep(name, "sample").trunks}
+    assert len({t.key for t in trunks}) == len(trunks)
+
+
+@given(
+    st.sampled_from(sorted(ARMS)),
+    st.floats(1e-4, 1, allow_nan=False),
+    st.integers(0, 3),
+    st.sampled_from([0.25, 0.5, 1.0]),
+    st.sampled_from([0.05, 0.1]),
+    st.sampled_from([1e-4, 3e-4]),
+    st.sampled_from([1.0, 3.0, 4.5]),
+)
+def test_every_field_that_differs_shows_in_the_key(
+    name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
+) -> None:
+    trunk = Trunk(dataset="sample", codec="bls2017", seed=seed)
+    fields = {**arm(name), "gamma": gamma, "alpha": alpha, "span": span}
+    one = Experiment(
+        dataset="sample",
+        codec="bls2017",
+        trunk=trunk,
+        lmbda=(lmbda,),
+        seed=seed,
+        overrides=override("smoke", lr=lr),
+        **fields,
+    )
+    other = dataclasses.replace(one, lmbda=(lmbda * 1.5,))
+    assert one.key != other.key
+    base = Experiment(dataset="sample", codec="bls2017", trunk=trunk, lmbda=(lmbda,), seed=seed, **arm(name))
+    assert (one == base) == (one.key == base.key)
+    assert (one.resolved() == base.resolved()) == (one.key == base.key)
+
+
+def test_fields_that_the_mechanism_does_not_use_make_no_difference() -> None:
+    plain = Experiment(dataset="sample", codec="bls2017")
+    assert (
+        Experiment(dataset="sample", codec="bls2017", alpha=0.5, gamma=2.0, saliency="sam_vgg", span=9.0)
+        == plain
+    )
+    center = Experiment(dataset="sample", codec="bls2017", mechanism="loss", maps="center")
+    assert dataclasses.replace(center, saliency="sam_vgg") == center
+
+
+def test_a_learning_rate_override_reaches_the_resolved_record() -> None:
+    changed = Experiment(dataset="sample", codec="bls2017", overrides=override("smoke", lr=7e-4))
+    assert changed.resolved()["lr"] == 7e-4
+    assert "lr=0.0007" in changed.key
+    assert override("smoke", lr=PRESETS["smoke"].lr) == ()
+
+
+def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
+    here = Experiment(dataset="sample", codec="bls2017")
+    there = dataclasses.replace(here, evaluate_on=("sample", "kodak"))
+    assert here.key != there.key
+    assert here.resolved() == there.resolved()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"codec": "jpeg2000"}, "unknown codec 'jpeg2000'"),
+        ({"preset": "huge"}, "unknown preset 'huge'"),
+        ({"mechanism": "hope"}, "unknown mechanism"),
+        ({"mechanism": "loss"}, "does not go with maps"),
+        ({"mechanism": "none", "maps": "oracle"}, "does not go with maps"),
+        ({"lmbda": ()}, "positive numbers"),
+        ({"lmbda": (0.1, 0.01)}, "must rise"),
+        ({"lmbda": (float("nan"),)}, "positive numbers"),
+        ({"mechanism": "gain", "maps": "predicted"}, "needs a trunk"),
+        ({"overrides": (("speed", 3.0),)}, "preset override 'speed'"),
+        ({"distortion": "taste"}, "unknown distortion"),
+        ({"mode": "turbo"}, "mode is"),
+    ],
+)
+def test_a_bad_record_names_the_field(fields: dict[str, object], said: str) -> None:
+    values: dict[str, object] = {"dataset": "sample", "codec": "bls2017", **fields}
+    with pytest.raises(FoveaError, match=said):
+        Experiment(**values)  # type: ignore[arg-type]
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(FoveaError, match="known: smoke"):
+        sweep("everything", "sample")
+    with pytest.raises(FoveaError, match="saliency_gain"):
+        arm("saliency_hope")
+    with pytest.raises(FoveaError, match="@center"):
+        arm("weighted@left")
+
+
+def test_arm_names_come_back_from_records() -> None:
+    trunk = Trunk(dataset="sample", codec="bls2017")
+    for name in ARMS:
+        for control in ("", *CONTROLS) if name != "uniform" else ("",):
+            label = f"{name}@{control}" if control else name
+            assert Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm(label)).label == label
+
+
+def test_smoke_is_small_and_all_its_arms_branch_from_one_trunk() -> None:
+    smoke = sweep("smoke", "sample")
+    assert len(smoke.experiments) <= 10
+    assert len(smoke.trunks) == 1
+    assert len({e.lmbda for e in smoke.experiments}) >= 4
+
+
+def test_a_sweep_with_an_experiment_twice_is_refused() -> None:
+    one = Experiment(dataset="sample", codec="bls2017")
+    with pytest.raises(FoveaError, match="twice"):
+        Sweep("double", "sample", (one, one))
+
+
+@given(st.floats(min_value=1e-12, max_value=1e12, allow_nan=False))
+def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
+    assert float(number(value)) == value
