@@ -1,0 +1,87 @@
+"""A Fovea codec as an MLflow model: pictures to `.fov` files and back.
+
+MLflow copies this file into the model and runs it when the model is loaded; the weights lie beside it as an artifact.
+Input, one row a picture: `image` (PNG, JPEG or WebP bytes), optionally `saliency_map` (PNG bytes, grey, the picture's
+size), and the param `lmbda` (0 = the middle of the model's range); output `fov` (bytes) and `bpp`. Or input `fov`;
+output `image` (PNG bytes).
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+
+def _prefer_installed(model: Path) -> None:
+    # MLflow puts the model's own copy of Fovea first on the path. Where Fovea is installed, that part of it would hide
+    # the whole: let it serve only where there is none.
+    own = [p for p in sys.path if Path(p).is_relative_to(model)]
+    sys.path[:] = [p for p in sys.path if p not in own] + own
+
+
+def _picture(data: bytes, flags: int, what: str, row: object) -> Any:
+    import cv2
+    import numpy as np
+
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if found is None:
+        raise ValueError(f"row {row}: {what} is not a picture that can be read")
+    return found
+
+
+class FoveaCodec(PythonModel):  # type: ignore[misc]
+    """Compresses rows with `image`, decompresses rows with `fov`."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Loads the weights, on the CPU."""
+        folder = Path(context.artifacts["codec"])
+        _prefer_installed(folder.parent.parent)
+        from models.codecs.catalogue import load_codec
+
+        self.codec = load_codec(folder)
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """See the module. Raises ValueError for rows that hold neither column."""
+        if "image" in model_input and model_input["image"].notna().all():
+            lmbda = float((params or {}).get("lmbda") or 0.0)
+            return self.compress(model_input, lmbda or None)
+        if "fov" in model_input and model_input["fov"].notna().all():
+            return self.decompress(model_input)
+        raise ValueError("a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)")
+
+    def compress(self, rows: pd.DataFrame, lmbda: float | None) -> pd.DataFrame:
+        """`fov` and `bpp` for each `image`; bpp counts the whole file over the picture's pixels."""
+        import cv2
+
+        out = []
+        for label, row in rows.iterrows():
+            picture = cv2.cvtColor(
+                _picture(row["image"], cv2.IMREAD_COLOR, "image", label), cv2.COLOR_BGR2RGB
+            )
+            given = row.get("saliency_map")
+            saliency_map = (
+                _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
+                if isinstance(given, bytes)
+                else None
+            )
+            data = self.codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda).data
+            out.append({"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])})
+        return pd.DataFrame(out, index=rows.index)
+
+    def decompress(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """`image`, as PNG, for each `fov`."""
+        import cv2
+
+        out = []
+        for data in rows["fov"]:
+            picture = self.codec.decode(bytes(data))
+            out.append({"image": cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()})
+        return pd.DataFrame(out, index=rows.index)
+
+
+set_model(FoveaCodec())

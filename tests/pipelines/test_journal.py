@@ -1,0 +1,115 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import FoveaError
+from pipelines.journal import Journal, Progress
+
+
+def read_all(journal, limit):
+    offset, found = 0, []
+    while True:
+        records, end = journal.read(offset, limit)
+        if end == offset:
+            return found
+        found += records
+        offset = end
+
+
+@given(
+    texts=st.lists(st.text(max_size=60), max_size=12),
+    limit=st.integers(1, 200),
+    cut=st.integers(0, 80),
+)
+@settings(max_examples=60, deadline=None)
+def test_reads_back_whole_records_in_blocks_of_any_size(tmp_path_factory, texts, limit, cut):
+    journal = Journal.of(tmp_path_factory.mktemp("j"), "key")
+    for text in texts:
+        journal.append({"text": text})
+    assert [r["text"] for r in read_all(journal, limit)] == texts
+    if texts:  # a killed writer: the last record is torn, and the next one is not harmed
+        with journal.path.open("r+b") as file:
+            file.truncate(max(journal.size - 1 - cut, 0))
+        journal.append({"text": "after"})
+        found = [r["text"] for r in read_all(journal, limit)]
+        assert found[-1] == "after"
+        assert found[:-1] == texts[: len(found) - 1]
+
+
+def test_several_processes_append_whole_records(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from pipelines.journal import Journal\n"
+        "j = Journal.of(Path(sys.argv[1]), 'k')\n"
+        "for i in range(500): j.append({'who': sys.argv[2], 'i': i, 'text': 'x' * 300})\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), w]) for w in "abc"]
+    assert [w.wait() for w in writers] == [0, 0, 0]
+    found = read_all(Journal.of(tmp_path, "k"), 1 << 16)
+    for who in "abc":
+        assert [r["i"] for r in found if r["who"] == who] == list(range(500))
+
+
+def test_a_killed_writer_leaves_whole_records(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from pipelines.journal import Journal\n"
+        "j = Journal.of(Path(sys.argv[1]), 'k'); i = 0\n"
+        "while True: j.append({'i': i, 'text': 'x' * 9000}); i += 1\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    journal = Journal.of(tmp_path, "k")
+    while journal.size < 200_000:
+        time.sleep(0.01)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    journal.append({"i": -1})
+    found = [r["i"] for r in read_all(journal, 1 << 16)]
+    assert found[-1] == -1 and found[:-1] == list(range(len(found) - 1))
+
+
+def test_progress_is_kept_for_each_server(tmp_path):
+    journal = Journal.of(tmp_path, "k")
+    journal.append({"op": "run"})
+    assert not journal.known_to("a") and journal.progress("a") == Progress()
+    journal.save_progress("a", Progress("1", "2", journal.size))
+    journal.save_progress("b", Progress("", "", 0))
+    again = Journal.of(tmp_path, "k")
+    assert again.progress("a") == Progress("1", "2", journal.size) and not again.waits("a")
+    assert again.known_to("b") and again.waits("b")
+
+
+def test_the_spool_keeps_copies_in_order(tmp_path):
+    journal = Journal.of(tmp_path / "j", "k")
+    source = tmp_path / "weights.bin"
+    source.write_bytes(b"one")
+    journal.keep(source, {"kind": "artifact", "folder": "codec"})
+    source.write_bytes(b"two")
+    journal.keep(b"three", {"kind": "artifact", "folder": ""}, name="x.png")
+    first, second = journal.kept()
+    assert (first / "content" / "weights.bin").read_bytes() == b"one"
+    assert json.loads((first / "meta.json").read_text())["folder"] == "codec"
+    assert (second / "content" / "x.png").read_bytes() == b"three"
+    journal.done(first)
+    assert journal.kept() == [second]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(FoveaError, match="FOVEA_HOME"):
+        Journal.of(tmp_path, "k").append({})
+
+
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(FoveaError, match="no space left"):
+        Journal.of(tmp_path, "k").append({"op": "run"})
