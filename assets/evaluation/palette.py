@@ -1,0 +1,65 @@
+"""One look for each curve, in plots and report: colour by arm, dash by maps, marker by codec, greys for the classical.
+
+Colours are from Okabe and Ito's set, which people with any of the common colour blindnesses can tell apart; dashes and
+markers say the same once more.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, label_arm
+
+CLASSICAL_LABELS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpegxl": "JPEG XL"}
+ARM_COLOURS = {
+    "uniform": "#0072B2",
+    "saliency_gain": "#D55E00",
+    "saliency_sft": "#009E73",
+    "saliency_concat": "#CC79A7",
+    "weighted": "#E69F00",
+    "weighted_raw": "#56B4E9",
+}
+CLASSICAL_COLOURS = {"jpeg": "#5c6370", "webp": "#7d8590", "avif": "#8a7a66", "jpegxl": "#6f7f6f"}
+DASHES: dict[str, tuple[float, ...]] = {
+    "center": (6, 3),
+    "shuffled": (1.5, 2.5),
+    "oracle": (8, 2.5, 1.5, 2.5),
+}
+CLASSICAL_DASHES: dict[str, tuple[float, ...]] = {
+    "jpeg": (2, 2),
+    "webp": (7, 2),
+    "avif": (4, 2, 1, 2),
+    "jpegxl": (1, 2),
+}
+MARKERS = ("circle", "square", "diamond", "triangle", "cross")
+_OTHER = "#444444"
+
+
+class Look(NamedTuple):
+    """How a curve is drawn. dash: lengths in pixels, () for a full line. marker: one of `MARKERS`."""
+
+    colour: str
+    dash: tuple[float, ...]
+    marker: str
+    label: str
+    classical: bool
+
+
+def look(codec: str, arm: str, maps: str, variant: str = "", codecs: Sequence[str] = ()) -> Look:
+    """The look of one curve. codecs: all learned codecs of the picture; more than one, and labels name the codec."""
+    if arm == CLASSICAL_ARM:
+        return Look(
+            CLASSICAL_COLOURS.get(codec, _OTHER),
+            CLASSICAL_DASHES.get(codec, (2, 2)),
+            "cross",
+            CLASSICAL_LABELS.get(codec, codec),
+            True,
+        )
+    place = codecs.index(codec) if codec in codecs else 0
+    parts = [*([codec] if len(codecs) > 1 else []), label_arm(arm, maps), *([variant] if variant else [])]
+    return Look(
+        ARM_COLOURS.get(arm, _OTHER),
+        DASHES.get(maps, ()),
+        MARKERS[place % (len(MARKERS) - 1)],
+        " ".join(parts),
+        False,
+    )

@@ -1,0 +1,261 @@
+"""PNG plots for asset pages and runs: rate–distortion curves, BD-rate forest, trade, training.
+
+Each function returns the bytes of a PNG and draws on a Figure of its own: no pyplot, no global state, safe in threads.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from assets.evaluation.bd_rate import BASELINE, to_decibel
+from assets.evaluation.palette import Look, look
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS
+from models.errors import FoveaError
+from models.metrics import METRICS
+
+_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "cross": "x"}
+_INK, _FAINT, _GRID = "#1f2328", "#6e7781", "#e4e7eb"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(figure: Figure, *place: int) -> Axes:
+    axes = figure.add_subplot(*place)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(colors=_FAINT, labelcolor=_INK)
+    return axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _nothing(title: str, why: str) -> bytes:
+    figure = _figure(7, 2)
+    axes = figure.add_subplot(111)
+    axes.axis("off")
+    axes.set_title(title, loc="left", color=_INK)
+    axes.text(0.5, 0.4, why, ha="center", va="center", color=_FAINT)
+    return _png(figure)
+
+
+def metric_label(metric: str) -> str:
+    """A metric's name with its unit, as an axis shows it. Raises FoveaError for an unknown one."""
+    if metric not in METRICS:
+        raise FoveaError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+    found = METRICS[metric]
+    unit = found.unit or ("−10·log₁₀(1 − x), dB" if found.decibel else "")
+    return f"{found.label} ({unit})" if unit else found.label
+
+
+def _codecs(curves: pd.DataFrame) -> list[str]:
+    return sorted(curves.loc[curves["arm"] != CLASSICAL_ARM, "codec"].unique())
+
+
+def _line_style(chosen: Look) -> Any:
+    return (0, tuple(d * 0.8 for d in chosen.dash)) if chosen.dash else "-"
+
+
+def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -> bytes:
+    """Quality over bpp (logarithmic), every curve with its 95 % band; curves: as `rd_curves` gives them."""
+    label = metric_label(metric)
+    shown = curves[np.isfinite(curves[metric].astype(float)) & (curves["bpp"] > 0)]
+    if shown.empty:
+        return _nothing(title, f"no curve has {label}")
+    figure = _figure(8, 5.4)
+    axes = _axes(figure, 1, 1, 1)
+    codecs = _codecs(shown)
+    keys = [k for k in CURVE_KEYS if k in shown.columns]
+    groups = list(shown.groupby(keys, sort=True, dropna=False))
+    groups.sort(key=lambda item: item[1]["arm"].iloc[0] != CLASSICAL_ARM)
+    for _, curve in groups:
+        first = curve.iloc[0]
+        style = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)
+        ordered = curve.sort_values("bpp")
+        bpp = ordered["bpp"].to_numpy()
+        middle, low, high = (
+            to_decibel(metric, ordered[f"{metric}{end}"].to_numpy(np.float64))
+            for end in ("", "_low", "_high")
+        )
+        if np.isfinite(low).all() and first["maps"] in ("none", "predicted") and not style.classical:
+            axes.fill_between(bpp, low, high, color=style.colour, alpha=0.1, linewidth=0)
+        axes.plot(
+            bpp,
+            middle,
+            color=style.colour,
+            linestyle=_line_style(style),
+            linewidth=1.2 if style.classical else 1.8,
+            marker=_MARKERS[style.marker],
+            markersize=4 if style.classical else 5,
+            label=style.label,
+        )
+    _log_rate(axes, shown["bpp"])
+    axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=_INK)
+    axes.set_ylabel(label, color=_INK)
+    axes.set_title(f"{title}  ·  n = {shown['n_images'].max()} pictures".strip(" ·"), loc="left", color=_INK)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
+    return _png(figure)
+
+
+def _log_rate(axes: Axes, bpp: "pd.Series[float]") -> None:
+    axes.set_xscale("log")
+    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if bpp.min() * 0.7 <= t <= bpp.max() * 1.4]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+
+
+def forest_plot(
+    rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str = "", method: str = "pchip"
+) -> bytes:
+    """BD-rates of one metric with their intervals, one line a comparison; refused ones say so.
+
+    rates: as `bd_rates` gives them. Left of 0 the tested curve needs fewer bits.
+    """
+    label = metric_label(metric)
+    shown = rates[(rates["metric"] == metric) & (rates["method"] == method)]
+    if shown.empty:
+        return _nothing(title, f"nothing was compared on {label}")
+    group = np.select([shown["anchor_arm"] == BASELINE, shown["test_arm"] != BASELINE], [0, 1], 2)
+    shown = shown.assign(group=group).sort_values(
+        ["codec", "group", "test_arm", "maps", "anchor_arm"], kind="stable"
+    )
+    figure = _figure(8, 1.3 + 0.36 * len(shown))
+    axes = _axes(figure, 1, 1, 1)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0, color=_INK, linewidth=1)
+    names = []
+    codecs = sorted(shown["codec"].unique())
+    for place, row in enumerate(shown.to_dict("records")):
+        style = look(row["codec"], row["test_arm"], row["maps"], row["variant"], codecs)
+        names.append(f"{style.label} vs {row['anchor_arm']}")
+        value, low, high = (float(row[c]) for c in ("bd_rate_percent", "ci_low", "ci_high"))
+        if not math.isfinite(value):
+            axes.text(0, place, "  refused", va="center", color=_FAINT, fontsize=8, style="italic")
+            continue
+        if math.isfinite(low):
+            axes.plot([low, high], [place, place], color=style.colour, linewidth=2.2, solid_capstyle="round")
+        certain = math.isfinite(low) and (low > 0 or high < 0)
+        axes.plot(
+            value,
+            place,
+            marker=_MARKERS[style.marker],
+            color=style.colour,
+            markerfacecolor=style.colour if certain else "white",
+            markersize=7,
+        )
+        axes.annotate(
+            f"{value:+.1f} %".replace("-", "−"), (max(value, high if math.isfinite(high) else value), place),
+            xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, color=_INK,
+        )  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.set_xlabel(
+        f"BD-rate at equal {label}, %  (left: fewer bits; filled: the 95 % interval leaves out 0)"
+    )
+    axes.set_title(title, loc="left", color=_INK)
+    return _png(figure)
+
+
+def trade_plot(
+    rates: pd.DataFrame, *, metric: str = "ew_psnr_db", title: str = "", method: str = "pchip"
+) -> bytes:
+    """BD-rate on a weighted metric against BD-rate on plain PSNR, one point an arm, control and variant.
+
+    Down is a gain where people look, right is a cost everywhere else; intervals as thin lines.
+    """
+    keys = ["codec", "train_dataset", "preset", "variant", "test_arm", "maps"]
+    against = rates[(rates["anchor_arm"] == BASELINE) & (rates["method"] == method)]
+    columns = ["bd_rate_percent", "ci_low", "ci_high"]
+    both = against[against["metric"] == metric].merge(
+        against[against["metric"] == "psnr_db"][[*keys, *columns]], on=keys, suffixes=("", "_plain")
+    )
+    both = both[np.isfinite(both["bd_rate_percent"]) & np.isfinite(both["bd_rate_percent_plain"])]
+    if both.empty:
+        return _nothing(title, f"no arm was compared on both {metric_label(metric)} and PSNR")
+    figure = _figure(6.4, 5.2)
+    axes = _axes(figure, 1, 1, 1)
+    axes.axhline(0, color=_INK, linewidth=1)
+    axes.axvline(0, color=_INK, linewidth=1)
+    codecs = sorted(both["codec"].unique())
+    for row in both.to_dict("records"):
+        style = look(row["codec"], row["test_arm"], row["maps"], row["variant"], codecs)
+        x, y = row["bd_rate_percent_plain"], row["bd_rate_percent"]
+        if math.isfinite(row["ci_low"]):
+            axes.plot([x, x], [row["ci_low"], row["ci_high"]], color=style.colour, linewidth=1, alpha=0.7)
+        if math.isfinite(row["ci_low_plain"]):
+            axes.plot(
+                [row["ci_low_plain"], row["ci_high_plain"]],
+                [y, y],
+                color=style.colour,
+                linewidth=1,
+                alpha=0.7,
+            )
+        # controls and ceilings are hollow
+        fill = style.colour if row["maps"] == "predicted" else "white"
+        axes.plot(
+            x,
+            y,
+            marker=_MARKERS[style.marker],
+            color=style.colour,
+            markerfacecolor=fill,
+            markersize=8,
+            linestyle="",
+        )
+        axes.annotate(style.label, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8, color=_INK)
+    axes.margins(0.2)
+    axes.set_xlabel("BD-rate at equal PSNR, %  (right: costs bits everywhere)")
+    axes.set_ylabel(f"BD-rate at equal {METRICS[metric].label}, %  (down: saves bits)")
+    axes.set_title(title, loc="left", color=_INK)
+    return _png(figure)
+
+
+def training_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> bytes:
+    """Loss, rate and PSNR over steps; a key such as `val_bpp` joins the panel whose name it ends with.
+
+    history: rows with `step` and values; rows may hold different ones.
+    """
+    table = pd.DataFrame([dict(row) for row in history])
+    panels = {
+        "loss": "loss (bits per pixel + λ · squared error)",
+        "bpp": "rate (bpp, estimate)",
+        "psnr_db": "PSNR (dB)",
+    }
+    if table.empty or "step" not in table or not any(c.endswith(tuple(panels)) for c in table.columns):
+        return _nothing(title, "no step was recorded")
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    figure = _figure(11, 3.3)
+    for place, (name, label) in enumerate(panels.items(), 1):
+        axes = _axes(figure, 1, len(panels), place)
+        columns = [c for c in table.columns if c == name or c.endswith(f"_{name}") or c.endswith(f"/{name}")]
+        for column, colour in zip(columns, colours, strict=False):
+            known = table[["step", column]].dropna()
+            axes.plot(
+                known["step"], known[column], color=colour, linewidth=1.3,
+                marker="o" if len(known) < 12 else None, markersize=3,
+                label="training" if column == name else column.removesuffix(name).strip("_/"),
+            )  # fmt: skip
+        if name == "loss" and columns and (table[columns].min().min() > 0):
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_title(label, fontsize=9, color=_INK)
+        if len(columns) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)
+    return _png(figure)
