@@ -12,6 +12,7 @@ becomes `NAME` by one rename after its md5 was right. Any process may be killed 
 """
 
 import argparse
+import contextlib
 import hashlib
 import http.client
 import json
@@ -261,6 +262,8 @@ class Site:
         self._credentials = credentials
         self._logged_in = False
         self._session = requests.Session()
+        # A server on this machine is never behind a proxy.
+        self._session.trust_env = urllib.parse.urlsplit(self.base_url).hostname not in _LOOPBACK
         # A no-op keeps requests from sending what a ~/.netrc holds for this host.
         self._session.auth = lambda request: request
         self._session.headers.update({"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"})
@@ -644,7 +647,8 @@ def download(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _hold_alone(out / f".{package}.lock", say, wait):
-            kept = _find_finished(final)
+            meter = _Meter(report, policy.report_every_s)
+            kept = _find_finished(final, meter)
             if kept is not None and not look_for_change:
                 return kept
             site = Site(
@@ -655,7 +659,7 @@ def download(
                 sleep=sleep,
             )
             try:
-                return _bring(site, final, kept, _Meter(report, policy.report_every_s))
+                return _bring(site, final, kept, meter)
             finally:
                 site.close()
     except requests.RequestException as error:
@@ -664,26 +668,21 @@ def download(
         raise FoveaError(explain_os_error(error, final, "run again to go on where it stopped")) from None
 
 
-class _hold_alone:
+@contextlib.contextmanager
+def _hold_alone(path: Path, say: Say, wait: bool) -> Iterator[None]:
     """Hold the lock file; the system lets go of it when a process is killed."""
-
-    def __init__(self, path: Path, say: Say, wait: bool):
-        self._lock = FileLock(path)
-        self._say, self._wait = say, wait
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            if not self._wait:
-                raise FoveaError(
-                    f"{self._lock.lock_file}: another download into this folder is running"
-                ) from None
-            self._say("another download into this folder is running: waiting for it")
-            self._lock.acquire(timeout=-1, poll_interval=0.2)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise FoveaError(f"{path}: another download into this folder is running") from None
+        say("another download into this folder is running: waiting for it")
+        lock.acquire(timeout=-1, poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _bring(site: Site, final: Path, kept: Download | None, meter: _Meter) -> Download:
@@ -709,13 +708,11 @@ def _bring(site: Site, final: Path, kept: Download | None, meter: _Meter) -> Dow
                 f"{package.name}: what arrives has md5 {found}, the site says {md5}, twice: try again later"
             )
         part.require_in_place()
-        finished = Download(final, md5, part.offset, part.received_bytes)
-        _write_json(
-            _finished_notes(final), {"md5": md5, "size_bytes": part.offset, "package_id": package.package_id}
-        )
+        # In this order: a kill between the two leaves a right file with no or old notes, which is looked at again.
         part.path.replace(final)
+        _write_finished(final, md5)
         part.notes_path.unlink(missing_ok=True)
-        return finished
+        return Download(final, md5, part.offset, part.received_bytes)
     finally:
         part.close()
 
@@ -862,36 +859,52 @@ def _finished_notes(final: Path) -> Path:
     return final.with_name(final.name + ".json")
 
 
-def _find_finished(final: Path) -> Download | None:
-    """The archive of an earlier download: its md5 was right when it got its name."""
+def _write_finished(final: Path, md5: str) -> None:
+    about = final.stat()
+    _write_json(
+        _finished_notes(final), {"md5": md5, "size_bytes": about.st_size, "mtime_ns": about.st_mtime_ns}
+    )
+
+
+def _find_finished(final: Path, meter: _Meter) -> Download | None:
+    """The archive of an earlier download, whose md5 was right; read again only when its time stamp changed."""
     try:
         notes = json.loads(_finished_notes(final).read_text())
-        size = final.stat().st_size
-        if isinstance(notes, dict) and notes["size_bytes"] == size:
-            return Download(final, str(notes["md5"]), size, 0)
-    except (FileNotFoundError, ValueError, KeyError):
-        pass
-    return None
+        md5, size, mtime_ns = str(notes["md5"]), notes["size_bytes"], notes["mtime_ns"]
+        about = final.stat()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if about.st_size != size:
+        return None
+    if about.st_mtime_ns != mtime_ns:
+        if _hash_file(final, meter) != md5:
+            return None
+        _write_finished(final, md5)
+    return Download(final, md5, size, 0)
 
 
 def _adopt(final: Path, md5: str, meter: _Meter) -> Download:
     """A file under the final name that no notes tell of: right, or none of ours to replace."""
-    found = hashlib.md5(usedforsecurity=False)
-    size = final.stat().st_size
-    meter.start("verify", 0, size)
-    done = 0
-    with final.open("rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-            done += len(chunk)
-            meter.show(done)
-    if found.hexdigest() != md5:
+    found = _hash_file(final, meter)
+    if found != md5:
         raise FoveaError(
-            f"{final} is there already and is not what the site offers (md5 {found.hexdigest()}, the site's {md5}): "
+            f"{final} is there already and is not what the site offers (md5 {found}, the site's {md5}): "
             f"move it away, or set CITYSCAPES_ROOT={final} to use it as it is"
         )
-    _write_json(_finished_notes(final), {"md5": md5, "size_bytes": size})
-    return Download(final, md5, size, 0)
+    _write_finished(final, md5)
+    return Download(final, md5, final.stat().st_size, 0)
+
+
+def _hash_file(path: Path, meter: _Meter) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    done = 0
+    meter.start("verify", 0, path.stat().st_size)
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            done += len(chunk)
+            meter.show(done)
+    return digest.hexdigest()
 
 
 def _read_notes(path: Path) -> _Notes | None:
@@ -922,7 +935,7 @@ def find_change(
         md5 = site.fetch_md5(site.find_package(package))
     finally:
         site.close()
-    kept = _find_finished(out / package)
+    kept = _find_finished(out / package, _Meter(None, policy.report_every_s))
     return None if kept is not None and kept.md5 == md5 else md5
 
 
@@ -977,6 +990,17 @@ def show_progress() -> Report:
     return report
 
 
+def _report_extraction(report: Report) -> Callable[[int, int], None]:
+    meter = _Meter(report, DEFAULT_POLICY.report_every_s)
+
+    def show(done: int, total: int) -> None:
+        if meter.total is None:
+            meter.start("extract", done, total)
+        meter.show(done, last=done == total)
+
+    return show
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `python -m assets.frames.cityscapes`: exit code 0, 1 after an error, 130 when interrupted."""
     parser = argparse.ArgumentParser(
@@ -1012,7 +1036,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         source = obtain(options.out, **settings)
         if options.extract is not None and source.kind == "archive":
-            source = extract(source.path, options.extract)
+            source = extract(source.path, options.extract, progress=_report_extraction(settings["report"]))
         frames, strangers = scan(source)
         counts = check_counts(frames, strangers=strangers, allow_subset=options.subset)
         print(source.path)

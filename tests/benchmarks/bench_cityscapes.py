@@ -89,21 +89,17 @@ def main() -> None:
                 for ref in refs:
                     archive.read(ref.member)
 
+        def read_all(source: Source) -> None:
+            for ref in list_frames(source):
+                read_frame(source, ref)
+
+        tree = Source("tree", folder / "tree")
         for _ in range(2):
-            measure(
-                "read_frame, straight from the archive",
-                size,
-                lambda: [read_frame(source, ref) for ref in refs],
-            )
+            measure("read_frame, straight from the archive", size, lambda: read_all(source))
             measure("zipfile.ZipFile.read", size, read_by_zipfile)
-            measure("extract", size, lambda: extract(frames, folder / "tree"))
-            tree = Source("tree", folder / "tree")
-            measure(
-                "read_frame from the tree (cached)",
-                size,
-                lambda: [read_frame(tree, ref) for ref in list_frames(tree)],
-            )
-            shutil.rmtree(folder / "tree")
+            measure("extract", size, lambda: extract(frames, tree.path))
+            measure("read_frame from the tree (cached)", size, lambda: read_all(tree))
+            shutil.rmtree(tree.path)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,38 @@ def test_old_archive_stays_while_the_new_one_fails(
     assert run().md5 == hashlib.md5(package.read_bytes()).hexdigest()
 
 
+def test_killed_between_the_name_and_its_notes(
+    site: CityscapesSite, run: Run, out: Path, package: Path, other_package: Path
+) -> None:
+    run()
+    (out / (NAME + ".json")).unlink()
+    assert run().received_bytes == 0
+    site.replace(3, other_package)
+    shutil.copy(other_package, out / NAME)  # of the same size, with the notes of the file before it
+    assert run().md5 == site.md5(3)
+    assert site.count(FILE) == 1
+    require_whole(out, other_package)
+
+
+def test_touched_archive_is_read_again_without_the_site(
+    site: CityscapesSite, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run()
+    os.utime(out / NAME, (1, 1))
+    before = len(site.requests)
+    assert run() == first._replace(received_bytes=0)
+    assert run.reports[-1].phase == "verify"
+    assert len(site.requests) == before
+
+
+def test_proxy_is_not_asked_about_loopback(
+    site: CityscapesSite, run: Run, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    run()
+    require_whole(run.out, package)
+
+
 def test_file_of_the_users_is_adopted_or_left_alone(
     site: CityscapesSite, run: Run, out: Path, package: Path, other_package: Path
 ) -> None:
@@ -858,7 +890,7 @@ def test_command_downloads_checks_and_extracts(site: CityscapesSite, tmp_path: P
     assert process.returncode == 0, errors
     assert output.strip() == str(tree)
     assert len(list(tree.rglob("*.png"))) == 59
-    assert "download:" in errors and "val 59" in errors
+    assert "download:" in errors and "extract:" in errors and "val 59" in errors
     process = start_command(out)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "val/munster: all 174" in errors
