@@ -1,0 +1,94 @@
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.errors import FoveaError
+from models.saliency import benchmark
+from models.saliency.fixations import read_fixations, split_by_order
+
+OSIE = Path(os.environ.get("FOVEA_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "osie"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(6):
+        height, width = (60, 80) if i % 2 else (48, 64)
+        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+        spot = rng.uniform(0.3, 0.7, 2) * (width, height)
+        rows += [(f"{i}.png", s, *(spot + rng.normal(0, 3, 2))) for s in range(6) for _ in range(4)]
+    return folder, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
+
+
+def test_table(data):
+    folder, table = data
+    split = {f"{i}.png": "train" if i < 2 else "test" for i in range(6)}
+    summary, scores = benchmark.benchmark(
+        ["center_prior", "spectral_residual", "sam_lite+flip"], folder, table, split, threads=2
+    )
+    assert set(scores["image"]) == {f"{i}.png" for i in range(2, 6)}
+    assert len(scores) == 4 * 4
+    assert len(summary) == 4 * len(benchmark.METRICS)
+    assert (summary["ci_low"] <= summary["mean"]).all() and (summary["mean"] <= summary["ci_high"]).all()
+    assert (summary["n_images"] == 4).all()
+    cc = summary[summary["metric"] == "cc"].set_index("model")["mean"]
+    assert cc["human"] > cc["center_prior"]
+    assert cc["human"] > cc["spectral_residual"]
+    again, _ = benchmark.benchmark(["center_prior"], folder, table, split, threads=1)
+    pd.testing.assert_frame_equal(
+        again[again["model"] == "human"].reset_index(drop=True),
+        summary[summary["model"] == "human"].reset_index(drop=True),
+    )
+    printed = benchmark.format_table(summary)
+    assert len(printed.splitlines()) == 6
+    assert f"{cc['human']:.3f} [" in printed
+
+
+def test_other_fixations_are_moved_to_the_pictures_size():
+    points = {"a": np.array([[1.0, 1.0]]), "b": np.array([[0.0, 0.0], [9.5, 4.5]])}
+    moved = benchmark._other_points("a", (10, 40), points, {"a": (10, 40), "b": (5, 10)})
+    assert moved.tolist() == [[1.5, 0.5], [39.5, 9.5]]
+
+
+def test_the_center_prior_is_fit_on_the_training_part(data):
+    folder, table = data
+    split = {f"{i}.png": "train" if i < 2 else "test" for i in range(6)}
+    _, fitted = benchmark.benchmark(["center_prior"], folder, table, split, halves=0)
+    _, default = benchmark.benchmark(
+        ["center_prior"], folder, table, {k: v for k, v in split.items() if v == "test"}, halves=0
+    )
+    assert not np.allclose(fitted["kl"], default["kl"])
+
+
+def test_parts_that_are_not_there(data):
+    folder, table = data
+    with pytest.raises(FoveaError, match="no test pictures"):
+        benchmark.benchmark(["center_prior"], folder, table, {"0.png": "train"})
+    with pytest.raises(FoveaError, match="at least two"):
+        benchmark.benchmark(["center_prior"], folder, table, {"0.png": "test"})
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE is not at {OSIE}")
+def test_the_protocol_on_osie():
+    """Ten test pictures: the order that the benchmark of the whole part has."""
+    table = read_fixations(OSIE / "fixations.parquet")
+    split = split_by_order(table["image"].unique(), 500, 60)
+    assert [sum(s == part for s in split.values()) for part in ("train", "val", "test")] == [500, 60, 140]
+    few = [n for n, s in sorted(split.items()) if s == "test"][::14]
+    models = {
+        n: benchmark.load_model(n, threads=1) for n in ("center_prior", "spectral_residual", "sam_lite")
+    }
+    scores = benchmark.score_pictures(models, OSIE / "stimuli", table, few, halves=1)
+    means = scores.groupby("model")[list(benchmark.METRICS)].mean()
+    order = ["center_prior", "spectral_residual", "sam_lite", "human"]
+    for metric in ("cc", "sim", "nss", "auc_judd"):
+        assert means.loc[order, metric].is_monotonic_increasing, metric
+    assert means.loc["sam_lite", "cc"] > 0.7
+    assert means.loc["sam_lite", "auc_shuffled"] > 0.8

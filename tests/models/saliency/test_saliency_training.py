@@ -1,0 +1,172 @@
+"""Training on made pictures: targets, splits, resume, folds, what is never opened."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.errors import FoveaError
+from models.saliency import training
+from models.saliency.fixations import fold_of, read_fixations, split_by_order
+from models.saliency.sam_lite import load_sam_lite
+
+TINY = training.SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight pictures with a bright spot that everybody looks at; a test picture that does not exist."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(8):
+        picture = rng.integers(60, 120, (66, 88, 3)).astype(np.uint8)
+        x, y = rng.integers(20, 68), rng.integers(16, 50)
+        cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+        rows += [
+            (f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)
+        ]
+    rows.append(("8.png", 0, 3.0, 3.0))
+    table = pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
+    return folder, table, split_by_order(table["image"].unique(), 6, 2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Listener:
+    def __init__(self):
+        self.params, self.rows = {}, []
+
+    def log_params(self, params):
+        self.params.update(params)
+
+    def log_metrics(self, rows):
+        self.rows += rows
+
+
+def test_resumed_training_ends_with_the_same_weights(data, tmp_path, monkeypatch):
+    listener = Listener()
+    whole = training.train_sam_lite(*data, TINY, tmp_path / "whole", listener)
+    save = training._save
+
+    def save_and_stop(path, value):
+        save(path, value)
+        raise Interrupted
+
+    monkeypatch.setattr(training, "_save", save_and_stop)
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            training.train_sam_lite(*data, TINY, tmp_path / "parts")
+    monkeypatch.undo()
+    parts = training.train_sam_lite(*data, TINY, tmp_path / "parts")
+    assert whole.read_bytes() == parts.read_bytes()
+
+    described = json.loads(whole.with_suffix(".json").read_text())
+    assert described["config"] == dataclasses.asdict(TINY)
+    assert described["train"]["count"] == 6 and described["validation"]["first"] == "6.png"
+    assert described["inference"]["rows"] in (48, 64, 80)
+    assert len(described["history"]) == 3
+    assert listener.params["saliency.head_epochs"] == 2
+    assert [step for step, _ in listener.rows] == [0, 1, 2]
+    assert "val_score" in listener.rows[0][1]
+    load_sam_lite(whole)
+
+    with pytest.raises(FoveaError, match="another training run"):
+        training.train_sam_lite(*data, dataclasses.replace(TINY, seed=1), tmp_path / "parts")
+
+
+def test_head_stage_leaves_the_backbone_alone(data, tmp_path):
+    head_only = dataclasses.replace(TINY, head_epochs=1, epochs=0)
+    network = load_sam_lite(training.train_sam_lite(*data, head_only, tmp_path))
+    for name, tensor in training.imagenet_weights().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(network.backbone.state_dict()[name], tensor.half().float()), name
+    full = load_sam_lite(
+        training.train_sam_lite(*data, dataclasses.replace(TINY, average=0.1), tmp_path / "full")
+    )
+    assert not torch.equal(full.backbone.stem.weight, network.backbone.stem.weight)
+
+
+def test_folds_partition_the_training_pictures(data, tmp_path):
+    names = [f"{i}.png" for i in range(200)]
+    assert {fold_of(n, 3) for n in names} == {0, 1, 2}
+    assert fold_of("1001.jpg", 5) == 1
+    config = dataclasses.replace(TINY, head_epochs=1, epochs=0, folds=2, fold=1)
+    path = training.train_sam_lite(*data, config, tmp_path)
+    kept = [n for n in sorted(data[2]) if data[2][n] == "train" and fold_of(n, 2) != 1]
+    assert json.loads(path.with_suffix(".json").read_text())["train"] == training.describe_names(kept)
+    assert 0 < len(kept) < 6
+    with pytest.raises(FoveaError, match="fold must be"):
+        dataclasses.replace(TINY, folds=2, fold=2)
+
+
+def test_targets_lie_where_the_fixations_are():
+    points = np.array([[49.5, 29.5], [49.5, 29.5], [0.0, 0.0], [99.0, 59.0]])
+    counts, density = training.targets(points, (0, 0, 100, 60), (30, 50), 1.5)
+    assert counts.sum() == 4 and counts[15, 25] == 2 and counts[0, 0] == 1 and counts[29, 49] == 1
+    assert density.sum() == pytest.approx(1.0, abs=1e-5)
+    assert np.unravel_index(density.argmax(), density.shape) in [(15, 25), (0, 0), (29, 49)]
+    counts, _ = training.targets(points, (40, 20, 20, 20), (10, 10), 1.0)
+    assert counts.sum() == 2 and counts[5, 5] == 2
+
+
+def test_augmented_targets_follow_the_picture(data):
+    folder, table, _ = data
+    pictures = training.FixationPictures(folder, table, ["0.png", "1.png"])
+    config = dataclasses.replace(TINY, photometric=0.0)
+    seen = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        picture, counts, density = training.make_sample(pictures, "0.png", (64, 80), config, rng)
+        assert picture.shape == (64, 80, 3) and counts.shape == density.shape == (16, 20)
+        yellow = picture[..., 0].astype(float) - picture[..., 2]
+        y, x = (np.average(i, weights=np.maximum(yellow - 100, 0)) for i in np.indices((64, 80)))
+        dy, dx = (np.average(i, weights=density) for i in np.indices((16, 20)))
+        assert abs(dy * 4 + 1.5 - y) < 5 and abs(dx * 4 + 1.5 - x) < 5
+        seen.add(round(x))
+    assert len(seen) > 3
+
+
+def test_colour_jitter_keeps_type_and_can_be_off():
+    picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3)).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    assert training.jitter_colours(picture, 0.0, rng) is picture
+    jittered = training.jitter_colours(picture, 1.0, rng)
+    assert jittered.dtype == np.uint8 and jittered.shape == picture.shape
+    assert not np.array_equal(jittered, picture)
+
+
+def test_tables_and_splits_that_cannot_work(data, tmp_path):
+    folder, table, split = data
+    path = tmp_path / "t.csv"
+    table.drop(columns="subject").to_csv(path, index=False)
+    with pytest.raises(FoveaError, match=r"columns \['subject'\] are missing"):
+        read_fixations(path)
+    table.assign(x=np.nan).to_csv(path, index=False)
+    with pytest.raises(FoveaError, match="finite"):
+        read_fixations(path)
+    with pytest.raises(FoveaError, match="not a readable table"):
+        read_fixations(tmp_path / "absent.parquet")
+    table.to_csv(path, index=False)
+    assert len(read_fixations(path)) == len(table)
+    with pytest.raises(FoveaError, match="training and validation"):
+        training.train_sam_lite(folder, table, {"0.png": "train"}, TINY, tmp_path)
+    with pytest.raises(FoveaError, match=r"9\.png and 0 more pictures have no fixations"):
+        training.train_sam_lite(folder, table, split | {"9.png": "train"}, TINY, tmp_path)
+    with pytest.raises(FoveaError, match=r"8\.png: cannot be read"):
+        training.train_sam_lite(folder, table, split | {"8.png": "train"}, TINY, tmp_path)
