@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from models.errors import FoveaError
+from models.saliency.weighting import (
+    augment_maps,
+    center_map,
+    derangement,
+    random_map,
+    weight_map,
+    weight_means,
+)
+
+MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
+
+
+@given(MAPS, st.floats(0.01, 2), st.floats(0.2, 3))
+@settings(max_examples=50, deadline=None)
+def test_mean_is_one_and_torch_agrees_with_numpy(stored, alpha, gamma):
+    s = stored.astype(np.float32) / 255
+    w = weight_map(s, alpha=alpha, gamma=gamma)
+    assert w.dtype == np.float32
+    assert w.astype(np.float64).mean() == pytest.approx(1, abs=1e-6)
+    t = weight_map(torch.from_numpy(s)[None, None], alpha=alpha, gamma=gamma)
+    np.testing.assert_allclose(t[0, 0].numpy(), w, rtol=1e-6)
+
+
+def test_the_formula_on_numbers():
+    s = np.array([[0.0, 1.0], [0.25, 0.25]], dtype=np.float32)
+    raw = np.array([[0.1, 1.1], [0.6, 0.6]])
+    np.testing.assert_allclose(weight_map(s, alpha=0.1, gamma=0.5), raw / 0.6, rtol=1e-6)
+    np.testing.assert_allclose(
+        weight_map(s, alpha=0.1, gamma=0.5, normalised=False, scale=3), 3 * raw, rtol=1e-6
+    )
+
+
+@given(st.integers(0, 255), st.floats(0, 2), st.floats(0.2, 3), st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_a_constant_map_weighs_exactly_one(value, alpha, gamma, side):
+    s = np.full((side, side + 1), value / 255, dtype=np.float32)
+    assert (weight_map(s, alpha=alpha, gamma=gamma) == 1).all()
+    assert (weight_map(torch.from_numpy(s), alpha=alpha, gamma=gamma) == 1).all()
+
+
+@given(MAPS)
+@settings(max_examples=30, deadline=None)
+def test_a_crop_keeps_the_whole_pictures_mean(stored):
+    whole = weight_map(stored.astype(np.float64) / 255, alpha=0.1, gamma=0.5)
+    mean = weight_means([stored], alpha=0.1, gamma=0.5)[0]
+    crop = stored[: max(1, stored.shape[0] // 2), 1:] if stored.shape[1] > 1 else stored
+    cropped = weight_map(crop.astype(np.float64) / 255, alpha=0.1, gamma=0.5, mean=mean)
+    expected = whole[: max(1, stored.shape[0] // 2), 1:] if stored.shape[1] > 1 else whole
+    np.testing.assert_allclose(cropped, expected, rtol=1e-6)
+
+
+def test_center_map():
+    bump = center_map(601, 801)
+    assert bump.dtype == np.float32 and bump.max() == 1 and bump[300, 400] == 1
+    # one standard deviation to the right and down: 172 of 800 and 116 of 600 pixels, scaled with the picture
+    at = 400 + 172 / 800 * 801
+    assert np.interp(at, np.arange(801), bump[300]) == pytest.approx(np.exp(-0.5), abs=1e-3)
+    at = 300 + 116 / 600 * 601
+    assert np.interp(at, np.arange(601), bump[:, 400]) == pytest.approx(np.exp(-0.5), abs=1e-3)
+    np.testing.assert_array_equal(bump, bump[::-1, ::-1])
+    assert center_map(1, 1)[0, 0] == 1
+
+
+@given(st.integers(2, 60), st.integers(0, 5), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_derangement(count, seed, random):
+    names = [f"city/{i}" for i in range(count)]
+    others = derangement(names, seed)
+    assert sorted(others) == list(range(count))
+    assert all(i != other for i, other in enumerate(others))
+    shuffled = list(names)
+    random.shuffle(shuffled)
+    again = derangement(shuffled, seed)
+    assert {n: shuffled[o] for n, o in zip(shuffled, again, strict=True)} == {
+        n: names[o] for n, o in zip(names, others, strict=True)
+    }
+
+
+def test_derangement_depends_on_the_seed():
+    names = [str(i) for i in range(30)]
+    assert derangement(names, 0) != derangement(names, 1)
+
+
+@pytest.mark.parametrize("names", [[], ["a"]])
+def test_derangement_of_less_than_two(names):
+    with pytest.raises(FoveaError, match="at least two"):
+        derangement(names)
+
+
+def test_derangement_of_repeated_names():
+    with pytest.raises(FoveaError, match="unique"):
+        derangement(["a", "a"])
+
+
+def test_random_maps_stay_in_range_and_vary_in_kind():
+    rng = np.random.default_rng(0)
+    maps = [random_map(20, 31, rng) for _ in range(200)]
+    assert all(m.shape == (20, 31) and m.dtype == np.float32 and m.min() >= 0 and m.max() <= 1 for m in maps)
+    uniform = sum(float(np.ptp(m)) == 0 for m in maps)
+    peaked = sum(m.max() == 1 for m in maps)
+    assert 25 < uniform < 80 and 60 < peaked < 140
+
+
+def test_augmentation_is_a_function_of_seed_and_step():
+    s = torch.rand(16, 1, 32, 32)
+    a, changed = augment_maps(s, seed=1, step=7, share=0.5)
+    b, _ = augment_maps(s, seed=1, step=7, share=0.5)
+    c, _ = augment_maps(s, seed=1, step=8, share=0.5)
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert 0 < changed.sum() < 16
+    assert torch.equal(a[~changed], s[~changed])
+    assert a.min() >= 0 and a.max() <= 1

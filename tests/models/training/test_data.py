@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import FoveaError
+from models.saliency.weighting import weight_map
+from models.training.data import Crops, FrameSet, Weighting
+
+
+def made(sizes, maps=True, seed=0):
+    rng = np.random.default_rng(seed)
+    pictures = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+    # the map repeats a colour, so that a crop of one can be checked against the crop of the other
+    return FrameSet(pictures, [p[:, :, 0].copy() for p in pictures] if maps else None)
+
+
+def same(a, b):
+    return all((x is None and y is None) or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_batch():
+    frames = made([(40, 60)] * 5)
+    batch = Crops(frames, seed=1, batch=4, crop=32).at(0)
+    assert batch.x.shape == (4, 3, 32, 32) and batch.x.dtype == torch.float32 and batch.x.is_contiguous()
+    assert batch.s.shape == (4, 1, 32, 32) and batch.w is None and batch.valid is None
+    assert 0 <= batch.x.min() and 0.9 < batch.x.max() <= 1
+    torch.testing.assert_close(batch.s, batch.x[:, :1])
+
+
+def test_crops_are_a_function_of_seed_and_step():
+    frames = made([(40, 60), (33, 50), (64, 48)])
+    one = Crops(frames, seed=1, batch=4, crop=32)
+    forward = [one.at(step) for step in range(6)]
+    other = Crops(frames, seed=1, batch=4, crop=32)
+    backward = [other.at(step) for step in reversed(range(6))][::-1]
+    assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not torch.equal(forward[0].x, Crops(frames, seed=2, batch=4, crop=32).at(0).x)
+    assert not torch.equal(forward[0].x, forward[3].x)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=4), st.integers(0, 1000)
+)
+@settings(max_examples=40, deadline=None)
+def test_the_devices_gather_is_the_slices(sizes, step):
+    frames = made(sizes)
+    weighting = Weighting(alpha=0.1, gamma=0.5)
+    sliced = Crops(frames, seed=0, batch=3, crop=16, weighting=weighting)
+    gathered = Crops(frames, seed=0, batch=3, crop=16, weighting=weighting)
+    gathered._flat = True
+    gathered._upload()
+    assert same(sliced.at(step), gathered.at(step))
+
+
+def test_each_picture_once_a_round_in_a_new_order():
+    crops = Crops(made([(20, 20)] * 12, maps=False), seed=0, batch=4, crop=16)
+    rounds = [np.concatenate([crops.at(3 * r + k).index for k in range(3)]) for r in range(4)]
+    assert all(sorted(r) == list(range(12)) for r in rounds)
+    assert len({tuple(r) for r in rounds}) == 4
+
+
+def test_rounds_that_do_not_end_with_a_batch():
+    crops = Crops(made([(20, 20)] * 7, maps=False), seed=0, batch=4, crop=16)
+    seen = np.concatenate([crops.at(step).index for step in range(7)])
+    assert (np.bincount(seen) == 4).all()
+
+
+def test_crops_come_from_where_they_say_mirrored_or_not():
+    frames = made([(40, 60)] * 3)
+    crops = Crops(frames, seed=3, batch=3, crop=24)
+    flips = 0
+    for step in range(10):
+        places, batch = crops.places(step), crops.at(step)
+        for slot, (index, top, left, flip) in enumerate(zip(*places, strict=True)):
+            piece = frames.pictures[index][top : top + 24, left : left + 24]
+            piece = piece[:, ::-1] if flip else piece
+            np.testing.assert_allclose(batch.x[slot].permute(1, 2, 0), piece / 255, atol=1e-6)
+            flips += flip
+    assert 5 < flips < 25
+
+
+def test_corners_are_reached():
+    crops = Crops(made([(18, 17)], maps=False), seed=0, batch=8, crop=16)
+    places = [crops.places(step) for step in range(20)]
+    assert {int(v) for p in places for v in p.top} == {0, 1, 2}
+    assert {int(v) for p in places for v in p.left} == {0, 1}
+
+
+def test_small_pictures_are_continued_and_masked():
+    frames = made([(10, 40), (40, 40)])
+    crops = Crops(frames, seed=0, batch=2, crop=16)
+    batch = crops.at(0)
+    small = int(np.flatnonzero(batch.index == 0)[0])
+    assert batch.valid.shape == (2, 1, 16, 16)
+    assert batch.valid[small].sum() == 10 * 16 and batch.valid[1 - small].sum() == 16 * 16
+    assert torch.equal(batch.x[small, :, 10:], batch.x[small, :, 9:10].expand(3, 6, 16))
+
+
+def test_a_mirrored_narrow_picture_has_its_mask_mirrored():
+    frames = made([(16, 5)])
+    crops = Crops(frames, seed=0, batch=1, crop=16)
+    step = next(s for s in range(50) if crops.places(s).flip[0])
+    batch = crops.at(step)
+    assert batch.valid[0, 0, 0].tolist() == [0.0] * 11 + [1.0] * 5
+    np.testing.assert_allclose(batch.x[0, 0, :, 11:], frames.pictures[0][:, ::-1, 0] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_weights_are_crops_of_the_whole_pictures_weights(normalised):
+    frames = made([(40, 60), (30, 30)])
+    crops = Crops(
+        frames,
+        seed=3,
+        batch=2,
+        crop=24,
+        weighting=Weighting(alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0),
+    )
+    batch, places = crops.at(5), crops.places(5)
+    for slot, (index, top, left, flip) in enumerate(zip(*places, strict=True)):
+        whole = weight_map(frames.maps[index] / 255, alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0)
+        piece = whole[top : top + 24, left : left + 24]
+        np.testing.assert_allclose(batch.w[slot, 0], piece[:, ::-1] if flip else piece, rtol=1e-6)
+
+
+def test_constant_maps_weigh_exactly_one():
+    frames = FrameSet(
+        made([(30, 31)] * 2).pictures, [np.full((30, 31), v, dtype=np.uint8) for v in (0, 137)]
+    )
+    for alpha in (0.0, 0.1):
+        batch = Crops(frames, seed=0, batch=2, crop=16, weighting=Weighting(alpha=alpha, gamma=0.7)).at(0)
+        assert (batch.w == 1).all()
+
+
+def test_one_array_for_equal_sizes():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), dtype=np.uint8)
+    assert same(
+        Crops(FrameSet(pictures), seed=0, batch=2, crop=16).at(3),
+        Crops(FrameSet(list(pictures)), seed=0, batch=2, crop=16).at(3),
+    )
+
+
+def test_digest_sees_pixels_maps_and_shapes():
+    a = made([(8, 12)])
+    assert a.digest() == made([(8, 12)]).digest()
+    assert a.digest() != made([(8, 12)], maps=False).digest()
+    assert a.digest() != FrameSet([a.pictures[0].reshape(12, 8, 3)], [a.maps[0].reshape(12, 8)]).digest()
+
+
+def test_bad_input_is_named():
+    grey, colour = np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(FoveaError, match="train split is empty"):
+        FrameSet([])
+    with pytest.raises(FoveaError, match=r"b\.png.*H×W×3"):
+        FrameSet([colour, grey], names=["a.png", "b.png"])
+    with pytest.raises(FoveaError, match="picture 0.*4×4"):
+        FrameSet([colour], [np.zeros((4, 5), np.uint8)])
+    with pytest.raises(FoveaError, match="1 pictures but 2"):
+        FrameSet([colour], [grey, grey])
+    with pytest.raises(FoveaError, match="saliency map"):
+        Crops(FrameSet([colour]), seed=0, batch=1, crop=4, weighting=Weighting(alpha=1, gamma=1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_cpus_crops():
+    frames = made([(40, 60), (10, 12)])
+    weighting = Weighting(alpha=0.1, gamma=0.5)
+    host = Crops(frames, seed=0, batch=4, crop=16, weighting=weighting).at(2)
+    device = Crops(frames, seed=0, batch=4, crop=16, device="cuda", weighting=weighting).at(2)
+    for a, b in zip(host[:4], device[:4], strict=True):
+        torch.testing.assert_close(a, b.cpu())
