@@ -1,0 +1,603 @@
+"""SAM-VGG and SAM-ResNet, as their published code computes them.
+
+Cornia, Baraldi, Serra, Cucchiara, "Predicting Human Eye Fixations via an LSTM-based Saliency Attentive Model", IEEE
+TIP 2018. The published code (Keras 1.1 on Theano 0.9) differs from the paper and from today's defaults in places;
+the code is what the published weights were trained with, so the code is what counts here.
+
+    H×W×3 uint8 RGB
+      │ fit: resize, black bars on the uint8 picture, BGR, minus the ImageNet mean
+      ▼
+    3×240×320 ─ dilated VGG-16 ─────────────────────────────┐
+            └── dilated ResNet-50 ─ 2048 ─ 3×3 conv, ReLU ──┤
+                                                            ▼ x: 512×30×40 (1/8)
+       ┌──────────────── attentive ConvLSTM, t = 1 … 4 ─────────────────────┐
+       │ e = V_a * tanh(W_a * h + U_a * x)    a = softmax over positions(e) │
+       │ i, f, g, o from W * (a·x) + U * h    c = f·c + i·g    h = o·tanh c │
+       └────────────────────────────────────────────────────────────┬───────┘
+                                                                    ▼ h_4: 512×30×40
+       [ h_4 | 16 Gaussians ] ─ 5×5 dilation 4, ReLU ─ [ · | 16 Gaussians ] ─ 5×5 dilation 4, ReLU ─ 1×1, ReLU
+                                                                    │ 1×30×40
+                                                                    ▼ bilinear ×16, Theano's phase
+    1×480×640 ─ unfit: resize, cut the bars off ─ Gaussian blur, 7 pixels of the picture ─ divide by the maximum
+
+The networks take any input whose sides are divisible by 8. `models.saliency.sam_import` makes the weights' files.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from models.errors import FoveaError
+from models.saliency.catalogue import describe_weights, model_version, weights_path
+
+Picture = NDArray[np.uint8]
+Density = NDArray[np.float32]
+
+INPUT_SIZE = (240, 320)
+"""Rows and columns that the published weights were trained at."""
+OUTPUT_SCALE = 2
+"""Side of the output map over side of the input."""
+MEAN_BGR = (103.939, 116.779, 123.68)
+BLUR_SIGMA = 7.0
+"""Standard deviation of the last blur, in pixels of the picture."""
+FEATURES = 512
+STEPS = 4
+PRIORS = 16
+
+
+# --- Geometry -------------------------------------------------------------------------------------------------------
+
+
+def fit(height: int, width: int, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Where a picture lies in a frame of rows×columns, aspect kept: (height, width, top, left) of its place there.
+
+    Integer floors as published, each side at least 1 and at most the frame's.
+    """
+    if height / rows > width / columns:
+        new_width = min(max(width * rows // height, 1), columns)
+        return rows, new_width, 0, (columns - new_width) // 2
+    new_height = min(max(height * columns // width, 1), rows)
+    return new_height, columns, (rows - new_height) // 2, 0
+
+
+def pad_picture(picture: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Fit a uint8 picture (H×W×3) or map (H×W) into rows×columns: bilinear without antialias, black bars."""
+    height, width, top, left = fit(picture.shape[0], picture.shape[1], rows, columns)
+    padded = np.zeros((rows, columns, *picture.shape[2:]), np.uint8)
+    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    padded[top : top + height, left : left + width] = resized
+    return padded
+
+
+def pad_fixations(fixations: NDArray, rows: int, columns: int) -> NDArray[np.uint8]:
+    """A binary fixation map (H×W, not 0 where somebody looked) in the geometry of `pad_picture`.
+
+    Each fixated pixel's coordinates are scaled and rounded to even halves, then held inside. Result: rows×columns,
+    0 or 1.
+    """
+    height, width, top, left = fit(fixations.shape[0], fixations.shape[1], rows, columns)
+    y, x = np.nonzero(fixations)
+    y = np.minimum(np.round(y * (height / fixations.shape[0])).astype(np.int64), height - 1)
+    x = np.minimum(np.round(x * (width / fixations.shape[1])).astype(np.int64), width - 1)
+    padded = np.zeros((rows, columns), np.uint8)
+    padded[top + y, left + x] = 1
+    return padded
+
+
+def preprocess(
+    frames: Sequence[Picture], size: tuple[int, int] = INPUT_SIZE, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Pictures (H×W×3 uint8 RGB, sizes may differ) to N×3×rows×columns float32 BGR minus the ImageNet mean.
+
+    The bars are black before the mean is subtracted, so they are −mean in the result.
+    """
+    padded = np.stack([pad_picture(np.ascontiguousarray(frame[:, :, ::-1]), *size) for frame in frames])
+    x = torch.from_numpy(padded).to(device).permute(0, 3, 1, 2)
+    mean = torch.tensor(MEAN_BGR, device=device).view(1, 3, 1, 1)
+    return (x.float() - mean).contiguous(memory_format=torch.channels_last)
+
+
+def postprocess(prediction: Density, height: int, width: int, sigma: float = BLUR_SIGMA) -> Density:
+    """The network's map (rows×columns, ≥ 0, for instance 480×640) to the picture's height×width, maximum 1.
+
+    The resized map is cut where the bars were, blurred with `sigma` pixels of the picture (reflected edges,
+    truncated at 4 sigma) and divided by its maximum; nothing is subtracted. A map without any mass inside the
+    picture (the last ReLU is dead) says nothing: it becomes 1 everywhere. Raises FoveaError where the prediction
+    isn't finite.
+    """
+    if not np.isfinite(prediction).all():
+        raise FoveaError("SAM predicted NaN or infinity: its weights are damaged; import or train them again")
+    rows, columns = prediction.shape
+    peak = float(prediction.max())
+    if peak <= 0:
+        return np.ones((height, width), np.float32)
+    prediction = prediction / np.float32(peak)
+    if height / rows > width / columns:
+        new_width = max(columns * height // rows, width)
+        left = (new_width - width) // 2
+        resized = cv2.resize(prediction, (new_width, height), interpolation=cv2.INTER_LINEAR)
+        inside = resized[:, left : left + width]
+    else:
+        new_height = max(rows * width // columns, height)
+        top = (new_height - height) // 2
+        resized = cv2.resize(prediction, (width, new_height), interpolation=cv2.INTER_LINEAR)
+        inside = resized[top : top + height]
+    blurred = gaussian_filter(inside, sigma, mode="reflect", truncate=4.0)
+    peak = float(blurred.max())
+    # Below this the map holds only the tail of something that lies in the bars.
+    if peak <= np.finfo(np.float32).tiny:
+        return np.ones((height, width), np.float32)
+    return blurred / np.float32(peak)
+
+
+# --- Layers ---------------------------------------------------------------------------------------------------------
+
+
+class ShiftedMaxPool(nn.Module):
+    """2×2 max pooling with Theano's 'same' border: out[i] = max(x[s·i − 1], x[s·i]) along each axis.
+
+    Padding lies on all sides and the surplus is cut off at the end, so the windows are one pixel before the usual.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W to N×C×⌈H/s⌉×⌈W/s⌉."""
+        pooled = F.max_pool2d(x, 2, self.stride, padding=1)
+        return pooled[:, :, : -(-x.shape[2] // self.stride), : -(-x.shape[3] // self.stride)]
+
+
+class LearnedPrior(nn.Module):
+    """16 Gaussians: one vector [μ_x, μ_y, σ_x, σ_y], clipped at every forward, each map divided by its maximum.
+
+    Both axes are in units of the width: x runs from 0 to 1, y from (1 − H/W)/2 to (1 + H/W)/2, ends included.
+    """
+
+    limits = ((0.25, 0.75), (0.35, 0.65), (0.1, 0.9), (0.2, 0.8))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(4 * PRIORS))
+
+    def reset(self) -> None:
+        """Published initial values: μ uniform in [.3, .7], σ uniform in [.05, .3]."""
+        with torch.no_grad():
+            self.weight[: 2 * PRIORS].uniform_(0.3, 0.7)
+            self.weight[2 * PRIORS :].uniform_(0.05, 0.3)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """1×16×height×width float32, in [0, 1], maximum 1."""
+        values = self.weight.float().view(4, PRIORS, 1, 1)
+        mu_x, mu_y, sigma_x, sigma_y = (
+            v.clamp(low, high) for v, (low, high) in zip(values, self.limits, strict=True)
+        )
+        aspect = height / width
+        device = self.weight.device
+        x = torch.linspace(0.0, 1.0, width, device=device)
+        y = torch.linspace((1 - aspect) / 2, (1 + aspect) / 2, height, device=device)[:, None]
+        exponent = (x - mu_x) ** 2 / (2 * sigma_x**2 + 1e-7) + (y - mu_y) ** 2 / (2 * sigma_y**2 + 1e-7)
+        g = torch.exp(-exponent) / (2 * math.pi * sigma_x * sigma_y + 1e-7)
+        return (g / g.amax((1, 2), keepdim=True))[None]
+
+
+class AttentiveConvLSTM(nn.Module):
+    """Recurrent attention over one feature map that is fed in at each of 4 steps.
+
+    W_a acts on the hidden state and U_a on the input (the paper has the letters the other way round). The attention
+    is not rescaled: it multiplies the input by about 1/(H·W). The gates' kernels lie one after the other in `w` (input)
+    and `u` (hidden state), in the order i, f, c, o; each has its own bias.
+    """
+
+    gates = ("i", "f", "c", "o")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w_a = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+        self.u_a = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+        self.v_a = nn.Conv2d(FEATURES, 1, 3, padding=1, bias=False)
+        self.w = nn.Conv2d(FEATURES, 4 * FEATURES, 3, padding=1)
+        self.u = nn.Conv2d(FEATURES, 4 * FEATURES, 3, padding=1)
+
+    def reset(self) -> None:
+        """Published initial values: W and U_a normal(0, .05), U orthogonal, V_a and biases 0."""
+        for conv in (self.w_a, self.u_a, self.w):
+            nn.init.normal_(conv.weight, 0.0, 0.05)
+        for kernel in self.u.weight.detach().chunk(4):
+            nn.init.orthogonal_(kernel)
+        nn.init.zeros_(self.v_a.weight)
+        for conv in (self.w_a, self.u_a, self.w, self.u):
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def attention(self, u_x: Tensor, hidden: Tensor | None) -> Tensor:
+        """N×1×H×W, sum 1 over the positions. `u_x` is U_a * x; no hidden state means zeros."""
+        assert self.w_a.bias is not None
+        w_h = self.w_a.bias.view(1, -1, 1, 1) if hidden is None else self.w_a(hidden)
+        energy = self.v_a(torch.tanh(u_x + w_h))
+        return torch.softmax(energy.float().flatten(1), 1).view_as(energy)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×512×H×W features to the last hidden state, same shape, in (−1, 1)."""
+        assert self.u.bias is not None
+        u_x = self.u_a(x)
+        hidden: Tensor | None = None
+        cell: Tensor | None = None
+        for _ in range(STEPS):
+            gates = self.w(x * self.attention(u_x, hidden).to(x.dtype))
+            gates = gates + (self.u.bias.view(1, -1, 1, 1) if hidden is None else self.u(hidden))
+            i, f, g, o = gates.chunk(4, 1)
+            update = torch.sigmoid(i) * torch.tanh(g)
+            cell = update if cell is None else torch.sigmoid(f) * cell + update
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+        assert hidden is not None
+        return hidden
+
+
+def upsample_matrix(size: int, factor: int, device: torch.device | str = "cpu") -> Tensor:
+    """Theano's bilinear upsampling of one axis as a matrix, (factor·size)×size float32.
+
+    Sample k lies at output index factor·k + factor/2 − 1, half a pixel before where half-pixel centres would put
+    it; beyond the outermost samples their values are repeated.
+    """
+    position = (torch.arange(factor * size, dtype=torch.float64) - (factor // 2 - 1)) / factor
+    lower = position.floor()
+    fraction = (position - lower).float()
+    lower_index = lower.long()
+    matrix = torch.zeros(factor * size, size)
+    index = torch.arange(factor * size)
+    for offset, weight in ((0, 1 - fraction), (1, fraction)):
+        matrix.index_put_((index, (lower_index + offset).clamp(0, size - 1)), weight, accumulate=True)
+    return matrix.to(device)
+
+
+def upsample(x: Tensor, factor: int = 16) -> Tensor:
+    """N×1×H×W to N×1×(factor·H)×(factor·W) float32, Theano's `bilinear_upsampling`."""
+    with torch.autocast(x.device.type, enabled=False):
+        rows = upsample_matrix(x.shape[2], factor, x.device)
+        columns = upsample_matrix(x.shape[3], factor, x.device)
+        return rows @ x.float() @ columns.T
+
+
+# --- Backbones ------------------------------------------------------------------------------------------------------
+
+
+class DilatedVGG(nn.Module):
+    """VGG-16's convolutions at 1/8: the third pool is shifted, the fourth doesn't stride, the fifth stage dilates."""
+
+    stages = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+    def __init__(self) -> None:
+        super().__init__()
+        n_in = 3
+        for stage, (n_out, repeats) in enumerate(self.stages, 1):
+            dilation = 2 if stage == 5 else 1
+            for repeat in range(1, repeats + 1):
+                conv = nn.Conv2d(n_in, n_out, 3, padding=dilation, dilation=dilation)
+                self.add_module(f"block{stage}_conv{repeat}", conv)
+                n_in = n_out
+        self.block1_pool = nn.MaxPool2d(2)
+        self.block2_pool = nn.MaxPool2d(2)
+        self.block3_pool = ShiftedMaxPool(2)
+        self.block4_pool = ShiftedMaxPool(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W, BGR minus the mean, to N×512×H/8×W/8."""
+        for stage, (_, repeats) in enumerate(self.stages, 1):
+            for repeat in range(1, repeats + 1):
+                x = F.relu(self.get_submodule(f"block{stage}_conv{repeat}")(x))
+            if stage < 5:
+                x = self.get_submodule(f"block{stage}_pool")(x)
+        return x
+
+
+class Bottleneck(nn.Module):
+    """ResNet v1's block in its first form: the stride sits in the first 1×1, not in the 3×3. All convs have biases."""
+
+    def __init__(
+        self, n_in: int, width: int, n_out: int, *, stride: int, dilation: int, project: bool
+    ) -> None:
+        super().__init__()
+        self.branch2a = nn.Conv2d(n_in, width, 1, stride)
+        self.bn_branch2a = batch_norm(width)
+        self.branch2b = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.bn_branch2b = batch_norm(width)
+        self.branch2c = nn.Conv2d(width, n_out, 1)
+        self.bn_branch2c = batch_norm(n_out)
+        self.branch1 = nn.Conv2d(n_in, n_out, 1, stride) if project else None
+        self.bn_branch1 = batch_norm(n_out) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×n_in×H×W to N×n_out×H/stride×W/stride."""
+        y = F.relu(self.bn_branch2a(self.branch2a(x)))
+        y = F.relu(self.bn_branch2b(self.branch2b(y)))
+        y = self.bn_branch2c(self.branch2c(y))
+        if self.branch1 is not None and self.bn_branch1 is not None:
+            x = self.bn_branch1(self.branch1(x))
+        return F.relu(x + y)
+
+    def fold(self) -> None:
+        """Multiply the batch norms' constant statistics into the convolutions. Inference only."""
+        for branch in ("branch2a", "branch2b", "branch2c", "branch1"):
+            conv, norm = getattr(self, branch), getattr(self, f"bn_{branch}")
+            if isinstance(norm, nn.BatchNorm2d):
+                fold_batch_norm(conv, norm)
+                setattr(self, f"bn_{branch}", nn.Identity())
+
+
+class DilatedResNet(nn.Module):
+    """ResNet-50 v1 at 1/8: stages 4 and 5 don't stride, their 3×3 dilate by 2 and 4."""
+
+    stages = (
+        # name, blocks, width, out, stride of the first block, dilation
+        (2, "abc", 64, 256, 1, 1),
+        (3, "abcd", 128, 512, 2, 1),
+        (4, "abcdef", 256, 1024, 1, 2),
+        (5, "abc", 512, 2048, 1, 4),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3)
+        self.bn_conv1 = batch_norm(64)
+        self.pool1 = nn.MaxPool2d(3, 2, padding=1)
+        n_in = 64
+        self.blocks: list[str] = []
+        for stage, letters, width, n_out, stride, dilation in self.stages:
+            for letter in letters:
+                first = letter == "a"
+                block = Bottleneck(
+                    n_in, width, n_out, stride=stride if first else 1, dilation=dilation, project=first
+                )
+                self.blocks.append(f"res{stage}{letter}")
+                self.add_module(self.blocks[-1], block)
+                n_in = n_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W, BGR minus the mean, to N×2048×H/8×W/8."""
+        x = self.pool1(F.relu(self.bn_conv1(self.conv1(x))))
+        for name in self.blocks:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def fold(self) -> None:
+        """Multiply the batch norms' constant statistics into the convolutions. Inference only."""
+        if isinstance(self.bn_conv1, nn.BatchNorm2d):
+            fold_batch_norm(self.conv1, self.bn_conv1)
+            self.bn_conv1 = nn.Identity()
+        for name in self.blocks:
+            block = self.get_submodule(name)
+            assert isinstance(block, Bottleneck)
+            block.fold()
+
+
+def batch_norm(channels: int) -> nn.Module:
+    """Keras 1's batch norm: ε 1e-5, running averages that keep 99 % at each step."""
+    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.01)
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """conv ← norm ∘ conv, with the running statistics."""
+    assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        conv.weight.mul_(scale.view(-1, 1, 1, 1))
+        conv.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+
+
+# --- Networks -------------------------------------------------------------------------------------------------------
+
+
+class SAM(nn.Module):
+    """The whole network; see the module's diagram. `name` is "sam_vgg" (51.8 M parameters) or "sam_resnet" (70.1 M)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in NETWORKS:
+            raise FoveaError(f"unknown network {name!r}: one of {', '.join(NETWORKS)}")
+        self.name = name
+        self.backbone = NETWORKS[name]()
+        self.reduce = nn.Conv2d(2048, FEATURES, 3, padding=1) if name == "sam_resnet" else None
+        self.recurrent = AttentiveConvLSTM()
+        self.prior1 = LearnedPrior()
+        self.mix1 = nn.Conv2d(FEATURES + PRIORS, FEATURES, 5, padding=8, dilation=4)
+        self.prior2 = LearnedPrior()
+        self.mix2 = nn.Conv2d(FEATURES + PRIORS, FEATURES, 5, padding=8, dilation=4)
+        self.readout = nn.Conv2d(FEATURES, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W (see `preprocess`; H and W divisible by 8) to saliency ≥ 0, N×1×2H×2W float32, any scale."""
+        if x.shape[2] % 8 or x.shape[3] % 8:
+            raise FoveaError(f"SAM's input sides must be divisible by 8, not {x.shape[2]}×{x.shape[3]}")
+        x = self.backbone(x)
+        if self.reduce is not None:
+            x = F.relu(self.reduce(x))
+        x = self.recurrent(x)
+        for prior, mix in ((self.prior1, self.mix1), (self.prior2, self.mix2)):
+            gaussians = prior(*x.shape[2:]).to(x.dtype).expand(x.shape[0], -1, -1, -1)
+            x = F.relu(mix(torch.cat([x, gaussians], 1)))
+        return upsample(F.relu(self.readout(x)))
+
+    def fold(self) -> "SAM":
+        """Fold the ResNet's batch norms, for inference; returns self in evaluation mode."""
+        self.eval()
+        if isinstance(self.backbone, DilatedResNet):
+            self.backbone.fold()
+        return self
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"sam_vgg": DilatedVGG, "sam_resnet": DilatedResNet}
+
+
+def build(name: str) -> SAM:
+    """The network with uninitialised weights on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return SAM(name)
+
+
+def load_network(name: str, path: Path) -> SAM:
+    """The network with the weights of a safetensors file, on the CPU, in evaluation mode.
+
+    Raises FoveaError, naming the tensor, where one is missing, unknown, or has another shape or type.
+    """
+    network = build(name)
+    try:
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise FoveaError(missing_weights(name, path)) from error
+    except (SafetensorError, OSError) as error:
+        raise FoveaError(f"{path}: not a safetensors file ({error}): import the weights again") from error
+    check_state(network, state, path)
+    fill_network(network, state)
+    return network.eval()
+
+
+def fill_network(network: SAM, state: dict[str, Tensor]) -> None:
+    """Give a network from `build` its tensors (see `check_state`), without copying them."""
+    counters = [key for key in network.state_dict() if key.endswith("num_batches_tracked")]
+    network.load_state_dict(state | {key: torch.tensor(0) for key in counters}, assign=True)
+    network.requires_grad_(True)
+
+
+def check_state(network: SAM, state: dict[str, Tensor], source: Path | str) -> None:
+    """Raises FoveaError unless `state` holds exactly the network's tensors, in float32."""
+    expected = {
+        key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
+    for key, tensor in expected.items():
+        if key not in state:
+            raise FoveaError(f"{source}: {key} is missing: not the weights of {network.name}")
+        if state[key].shape != tensor.shape or state[key].dtype != torch.float32:
+            found = f"{state[key].dtype} {'×'.join(map(str, state[key].shape))}"
+            raise FoveaError(f"{source}: {key} is {found}, not float32 {'×'.join(map(str, tensor.shape))}")
+    if unknown := sorted(set(state) - set(expected)):
+        raise FoveaError(f"{source}: {unknown[0]} is not a tensor of {network.name}")
+
+
+def missing_weights(name: str, path: Path) -> str:
+    """What to tell somebody who asks for a model whose weights aren't there."""
+    return (
+        f"{name} has no weights at {path}: download them with "
+        f"`python -m models.saliency.sam_import fetch {name} --weights-dir {path.parent}`, or import a file that you "
+        f"have with `python -m models.saliency.sam_import convert FILE --weights-dir {path.parent}`; "
+        "sam_lite needs neither"
+    )
+
+
+# --- Prediction -----------------------------------------------------------------------------------------------------
+
+
+class SAMPredictor:
+    """A network ready to predict. `name` is "sam_vgg" or "sam_resnet"; `version` changes with weights and settings.
+
+    On the CPU each picture goes through on its own, so its map doesn't depend on its company; on a GPU pictures go in
+    batches, in bfloat16 (the convolutions; softmax, priors and upsampling in float32).
+    """
+
+    def __init__(
+        self,
+        network: SAM,
+        *,
+        version: str,
+        device: torch.device | str = "cpu",
+        size: tuple[int, int] = INPUT_SIZE,
+        sigma: float = BLUR_SIGMA,
+        batch_size: int = 16,
+    ) -> None:
+        self.name, self.version = network.name, version
+        self.size, self.sigma = size, sigma
+        self.device = torch.device(device)
+        self.batch_size = 1 if self.device.type == "cpu" else batch_size
+        self.network = network.fold().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def maps(self, frames: Sequence[Picture]) -> Density:
+        """The network's output for one batch: N×480×640 float32, ≥ 0."""
+        on_gpu = self.device.type != "cpu"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
+            return self.network(preprocess(frames, self.size, self.device))[:, 0].float().cpu().numpy()
+
+    def _postprocessed(self, frames: Sequence[Picture]) -> list[Density]:
+        return [
+            postprocess(m, frame.shape[0], frame.shape[1], self.sigma)
+            for m, frame in zip(self.maps(frames), frames, strict=True)
+        ]
+
+    def _saliency(self, frames: Iterable[Picture], flip: bool) -> Iterator[Density]:
+        """One map a frame: maximum 1, or, averaged with the mirrored picture's, sum 1."""
+        remaining = iter(frames)
+        while batch := [check_frame(frame) for frame in islice(remaining, self.batch_size)]:
+            maps = self._postprocessed(batch)
+            if flip:
+                mirrored = self._postprocessed([frame[:, ::-1] for frame in batch])
+                maps = [
+                    (_density(s) + _density(m)[:, ::-1]) / np.float32(2)
+                    for s, m in zip(maps, mirrored, strict=True)
+                ]
+            yield from maps
+
+    def predict(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Picture]:
+        """One H×W uint8 map per H×W×3 uint8 RGB frame; 255 is the picture's maximum, fractions are cut off."""
+        return [
+            (s * np.float32(255.0 / float(s.max())) if flip else s * np.float32(255)).astype(np.uint8)
+            for s in self._saliency(frames, flip)
+        ]
+
+    def predict_float(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Density]:
+        """One H×W float32 density per frame; each sums to 1. `flip` averages with the mirrored picture's."""
+        return [_density(s) for s in self._saliency(frames, flip)]
+
+
+def _density(saliency: Density) -> Density:
+    return (saliency / saliency.sum(dtype=np.float64)).astype(np.float32)
+
+
+def check_frame(frame: Picture) -> Picture:
+    """Raises FoveaError unless the frame is an H×W×3 uint8 picture."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise FoveaError(f"a frame must be H×W×3 uint8 RGB, not {frame.dtype} of shape {frame.shape}")
+    return frame
+
+
+def load_predictor(
+    name: str, weights_dir: Path | None = None, device: torch.device | str = "cpu"
+) -> SAMPredictor:
+    """SAM-VGG ("sam_vgg") or SAM-ResNet ("sam_resnet") with `weights_dir/NAME.safetensors`.
+
+    Without a folder: `FOVEA_HOME/weights`. The JSON beside the weights may set `inference`: `size` (rows, columns) and
+    `sigma` (pixels of the picture). Raises FoveaError for an unknown name, for missing weights (the message has the
+    command that downloads them), for damaged ones, and for a device that isn't there.
+    """
+    if name not in NETWORKS:
+        raise FoveaError(f"unknown network {name!r}: one of {', '.join(NETWORKS)}")
+    path = weights_path(name, weights_dir)
+    if not path.is_file():
+        raise FoveaError(missing_weights(name, path))
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise FoveaError(f"{name}: device {device} asked for, but torch sees no GPU: use device cpu")
+    settings = describe_weights(path).get("inference", {})
+    try:
+        rows, columns = (int(side) for side in settings.get("size", INPUT_SIZE))
+        sigma = float(settings.get("sigma", BLUR_SIGMA))
+    except (TypeError, ValueError) as error:
+        raise FoveaError(
+            f"{path.with_suffix('.json')}: inference.size must be [rows, columns] and inference.sigma a number"
+        ) from error
+    return SAMPredictor(
+        load_network(name, path),
+        version=model_version(name, weights_dir),
+        device=device,
+        size=(rows, columns),
+        sigma=sigma,
+    )

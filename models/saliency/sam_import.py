@@ -1,0 +1,661 @@
+"""SAM's published weights: download, checks, conversion to safetensors.
+
+    python -m models.saliency.sam_import fetch sam_vgg [--weights-dir DIR] [--url URL] [--sha256 HEX]
+    python -m models.saliency.sam_import convert FILE [--weights-dir DIR]
+
+The published files are called `.pkl` but are HDF5, written by Keras 1.1 on Theano. Nothing of a file is executed: one
+that doesn't begin with HDF5's signature is refused before anything reads it, links out of the file are refused, and
+every layer's arrays are checked for kind and shape before they are read.
+
+    file ─ signature ─ root layout ─ weighted layers in order ─ shapes ─ rotate kernels ─ safetensors + JSON
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import h5py
+import numpy as np
+import requests
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.errors import FoveaError
+from models.saliency.catalogue import weights_path
+from models.saliency.sam import (
+    BLUR_SIGMA,
+    INPUT_SIZE,
+    NETWORKS,
+    PRIORS,
+    AttentiveConvLSTM,
+    DilatedResNet,
+    DilatedVGG,
+    build,
+    check_state,
+)
+
+RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
+PUBLISHED = {
+    "sam_vgg": {"2015": "sam-vgg_salicon_weights.pkl"},
+    "sam_resnet": {"2015": "sam-resnet_salicon_weights.pkl", "2017": "sam-resnet_salicon2017_weights.pkl"},
+}
+"""File names in release 1.0 (MIT licence), by the edition of SALICON that the weights were trained on."""
+PINNED: dict[str, str] = {}
+"""Published file name to SHA-256. Files that aren't listed are pinned by their first download."""
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+Progress = Callable[[int, int | None], None]
+"""Called with bytes so far and bytes in all (None where the server doesn't say)."""
+
+
+class ChecksumError(FoveaError):
+    """A file is whole but not the expected one."""
+
+
+# --- What the published files hold ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One array of a layer: its shape in the file and where it goes (`rows`: a slice of the target's first axis)."""
+
+    label: str
+    shape: tuple[int, ...]
+    target: str
+    rows: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One weighted layer, in file order. `stable`: Keras didn't number it, so its name can be checked."""
+
+    name: str
+    stable: bool
+    arrays: tuple[Array, ...]
+
+
+def expected_layers(name: str) -> list[Layer]:
+    """The weighted layers of "sam_vgg" (19) or "sam_resnet" (113), in the order of the published files."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in build(name).state_dict().items()}
+
+    def conv(layer: str, target: str, stable: bool = True) -> Layer:
+        return Layer(
+            layer,
+            stable,
+            (
+                Array("W", shapes[f"{target}.weight"], f"{target}.weight"),
+                Array("b", shapes[f"{target}.bias"], f"{target}.bias"),
+            ),
+        )
+
+    def norm(layer: str, target: str) -> Layer:
+        # Keras 1 calls it running_std and keeps the variance in it.
+        parts = {
+            "gamma": "weight",
+            "beta": "bias",
+            "running_mean": "running_mean",
+            "running_std": "running_var",
+        }
+        return Layer(
+            layer,
+            True,
+            tuple(Array(label, shapes[f"{target}.{key}"], f"{target}.{key}") for label, key in parts.items()),
+        )
+
+    layers: list[Layer] = []
+    if name == "sam_vgg":
+        for stage, (_, repeats) in enumerate(DilatedVGG.stages, 1):
+            for repeat in range(1, repeats + 1):
+                layers.append(conv(f"block{stage}_conv{repeat}", f"backbone.block{stage}_conv{repeat}"))
+    else:
+        layers += [conv("conv1", "backbone.conv1"), norm("bn_conv1", "backbone.bn_conv1")]
+        for stage, letters, *_ in DilatedResNet.stages:
+            for letter in letters:
+                block = f"{stage}{letter}"
+                tail = ("branch2c", "branch1") if letter == "a" else ("branch2c",)
+                for group in (("branch2a",), ("branch2b",), tail):
+                    layers += [
+                        conv(f"res{block}_{branch}", f"backbone.res{block}.{branch}") for branch in group
+                    ]
+                    layers += [
+                        norm(f"bn{block}_{branch}", f"backbone.res{block}.bn_{branch}") for branch in group
+                    ]
+        layers.append(conv("convolution2d (2048 → 512)", "reduce", stable=False))
+
+    kernel = shapes["recurrent.w_a.weight"]
+    width = kernel[0]
+    arrays = []
+    for part in ("w_a", "u_a", "v_a"):
+        arrays.append(Array(f"{part}.W", shapes[f"recurrent.{part}.weight"], f"recurrent.{part}.weight"))
+        if part != "v_a":
+            arrays.append(Array(f"{part}.b", (width,), f"recurrent.{part}.bias"))
+    for gate in AttentiveConvLSTM.gates:
+        rows = (
+            AttentiveConvLSTM.gates.index(gate) * width,
+            (AttentiveConvLSTM.gates.index(gate) + 1) * width,
+        )
+        for side in ("w", "u"):
+            arrays.append(Array(f"{side}_{gate}.W", kernel, f"recurrent.{side}.weight", rows))
+            arrays.append(Array(f"{side}_{gate}.b", (width,), f"recurrent.{side}.bias", rows))
+    layers.append(Layer("attentiveconvlstm", False, tuple(arrays)))
+    for index in (1, 2):
+        layers.append(
+            Layer(f"learningprior {index}", False, (Array("W", (4 * PRIORS,), f"prior{index}.weight"),))
+        )
+        layers.append(conv(f"atrousconvolution2d {index}", f"mix{index}", stable=False))
+    layers.append(conv("convolution2d (last, 1×1)", "readout", stable=False))
+    return layers
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def refuse_unless_hdf5(path: Path) -> None:
+    """Raises FoveaError unless the file begins with HDF5's signature; says what it is instead, where that shows."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise FoveaError(f"{path}: cannot be read ({error.strerror})") from error
+    if not head.startswith(HDF5_SIGNATURE):
+        raise FoveaError(
+            f"{path}: {_kind(head)}; SAM's published weights are HDF5 files in spite of their ending"
+        )
+
+
+def _kind(head: bytes) -> str:
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML page, not weights (a login or error page?)"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself"
+    # Protocol 2 and later begin with PROTO, older ones with a mark, a global or a container opcode.
+    if re.match(rb"\x80[\x01-\x0a]|[(\]}c]", head):
+        return "a pickle, which is never loaded (it could run anything)"
+    if head.startswith(b"PK"):
+        return "a zip archive (perhaps a PyTorch checkpoint)"
+    return "empty" if not head else "not HDF5"
+
+
+def _member(group: h5py.Group, name: str, where: str) -> h5py.Group | h5py.Dataset:
+    """What `name` (a path inside the file) stands for; only plain links are followed."""
+    here: h5py.Group | h5py.Dataset = group
+    for part in name.split("/"):
+        link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+        if link is None:
+            raise FoveaError(f"{where}: {name} is announced but missing")
+        if not isinstance(link, h5py.HardLink):
+            raise FoveaError(f"{where}: {name} is a link to somewhere else, which is refused")
+        here = here[part]
+    return here
+
+
+def _names(group: h5py.Group, attribute: str, where: str) -> list[str]:
+    if attribute not in group.attrs:
+        raise FoveaError(f"{where}: has no attribute {attribute}: not written by Keras 1")
+    values = np.atleast_1d(group.attrs[attribute])
+    if values.size and values.dtype.kind not in "SUO":
+        raise FoveaError(f"{where}: attribute {attribute} doesn't hold names")
+    try:
+        return [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    except UnicodeDecodeError as error:
+        raise FoveaError(f"{where}: attribute {attribute} doesn't hold names") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.Group]:
+    """The group that has `layer_names`: the root (save_weights) or `model_weights` (model.save)."""
+    refuse_unless_hdf5(path)
+    try:
+        with h5py.File(path, "r") as file:
+            if "layer_names" in file.attrs:
+                yield file
+            elif isinstance(file.get("model_weights", getlink=True), h5py.HardLink):
+                yield file["model_weights"]
+            else:
+                raise FoveaError(
+                    f"{path}: neither the root nor model_weights has layer_names: not written by Keras 1"
+                )
+    except FoveaError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise FoveaError(f"{path}: damaged or cut off ({error}): download it again") from error
+
+
+def _weighted_layers(root: h5py.Group, path: Path) -> list[tuple[str, list[tuple[str, h5py.Dataset]]]]:
+    found = []
+    for name in _names(root, "layer_names", str(path)):
+        where = f"{path}: layer {name}"
+        group = _member(root, name, where)
+        if not isinstance(group, h5py.Group):
+            raise FoveaError(f"{where}: not a group")
+        arrays = []
+        for weight in _names(group, "weight_names", where):
+            dataset = _member(group, weight, where)
+            if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+                raise FoveaError(f"{where}: {weight} is not a plain array")
+            arrays.append((weight, dataset))
+        if arrays:
+            found.append((name, arrays))
+    return found
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _recognise(found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], path: Path) -> str:
+    """Which network the file belongs to, by its first layers."""
+    names = {name for name, _ in found[:4]}
+    if names & {"block1_conv1", "block1_conv2", "block2_conv1"}:
+        return "sam_vgg"
+    if names & {"conv1", "bn_conv1", "res2a_branch2a"}:
+        return "sam_resnet"
+    raise FoveaError(
+        f"{path}: begins with layer {found[0][0] if found else '(none)'}: neither SAM-VGG (block1_conv1) "
+        "nor SAM-ResNet (conv1)"
+    )
+
+
+def _match(found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], layers: list[Layer], path: Path) -> None:
+    """Raises FoveaError at the first layer that is missing, surplus, or of another shape or type."""
+    names = {name for name, _ in found}
+    for layer in layers:
+        if layer.stable and layer.name not in names:
+            raise FoveaError(f"{path}: layer {layer.name} is missing")
+    for index, layer in enumerate(layers):
+        place = f"layer {index + 1} of {len(layers)}, {layer.name}"
+        if index >= len(found):
+            raise FoveaError(f"{path}: {place}: missing, the file ends with {found[-1][0]}")
+        name, arrays = found[index]
+        where = f"{path}: {place}" + ("" if name == layer.name else f" (in the file: {name})")
+        if layer.stable and name != layer.name:
+            raise FoveaError(f"{where}: another layer stands in its place")
+        if len(arrays) != len(layer.arrays):
+            raise FoveaError(
+                f"{where}: has {len(arrays)} arrays, not {len(layer.arrays)}: is a layer missing?"
+            )
+        for array, (weight, dataset) in zip(layer.arrays, arrays, strict=True):
+            if dataset.dtype.kind != "f":
+                raise FoveaError(
+                    f"{where}: {weight} ({array.label}) holds {dataset.dtype}, not numbers with fractions"
+                )
+            if tuple(dataset.shape) != array.shape:
+                raise FoveaError(
+                    f"{where}: {weight} ({array.label}) is {_times(dataset.shape)}, not {_times(array.shape)}"
+                )
+    if len(found) > len(layers):
+        raise FoveaError(
+            f"{path}: layer {found[len(layers)][0]} is one too many ({len(layers)} were expected)"
+        )
+
+
+def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The network's name and its tensors (float32, `SAM.state_dict` layout) from a Keras 1 weight file.
+
+    Theano convolves, PyTorch correlates: every kernel is rotated by 180°. Raises FoveaError, naming the layer, for
+    anything that isn't the published layout, for values that aren't finite and for negative variances.
+    """
+    path = Path(path)
+    with _opened(path) as root:
+        found = _weighted_layers(root, path)
+        name = _recognise(found, path)
+        layers = expected_layers(name)
+        _match(found, layers, path)
+        network = build(name)
+        state = {
+            key: torch.empty(tensor.shape)
+            for key, tensor in network.state_dict().items()
+            if not key.endswith("num_batches_tracked")
+        }
+        for layer, (_, arrays) in zip(layers, found, strict=True):
+            for array, (weight, dataset) in zip(layer.arrays, arrays, strict=True):
+                values: NDArray = np.asarray(dataset[()], np.float32)
+                if not np.isfinite(values).all():
+                    raise FoveaError(f"{path}: layer {layer.name}: {weight} holds NaN or infinity")
+                if array.label == "running_std" and (values < 0).any():
+                    raise FoveaError(f"{path}: layer {layer.name}: {weight} holds a negative variance")
+                if values.ndim == 4:
+                    values = values[:, :, ::-1, ::-1]
+                target = state[array.target]
+                (target if array.rows is None else target[slice(*array.rows)]).copy_(
+                    torch.from_numpy(values.copy())
+                )
+    check_state(network, state, path)
+    return name, state
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
+    """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former.
+
+    The JSON gets the file's `sha256` and the `inference` settings that `load_predictor` reads.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / f"{name}.safetensors"
+    described = path.with_suffix(".json")
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out_dir) as folder:
+        weights = Path(folder) / path.name
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, weights)
+        record = {
+            "model": name,
+            "sha256": sha256_of(weights),
+            "inference": {"size": list(INPUT_SIZE), "sigma": BLUR_SIGMA},
+            **about,
+        }
+        text = Path(folder) / described.name
+        text.write_text(json.dumps(record, indent=2) + "\n")
+        # Weights without a description are read with their own checksum; a description of other weights never is.
+        described.unlink(missing_ok=True)
+        weights.replace(path)
+        text.replace(described)
+    return path
+
+
+def convert(path: Path, out_dir: Path) -> Path:
+    """Convert a published weight file (HDF5 in spite of `.pkl`); returns `out_dir/sam_vgg.safetensors` or `sam_resnet…`.
+
+    Raises FoveaError, naming the layer, where the file isn't one; nothing is written then.
+    """
+    path = Path(path)
+    name, state = read_weights(path)
+    about = {
+        "source": path.name,
+        "source_sha256": sha256_of(path),
+        "paper": "Cornia et al., Predicting Human Eye Fixations via an LSTM-based Saliency Attentive Model, 2018",
+    }
+    return write_weights(name, state, out_dir, about)
+
+
+# --- Download ---------------------------------------------------------------------------------------------------------
+
+
+def source_url(file_name: str, url: str | None = None) -> str:
+    """Where a published file is: `url`, else FOVEA_SAM_URL, else the release; either the file or its folder."""
+    base = url or os.environ.get("FOVEA_SAM_URL") or RELEASE_URL
+    if urlsplit(base).scheme not in ("http", "https"):
+        raise FoveaError(f"{base}: not an http(s) address (FOVEA_SAM_URL or --url)")
+    if urlsplit(base).path.lower().endswith((".pkl", ".h5", ".hdf5")):
+        return base
+    return f"{base.rstrip('/')}/{file_name}"
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    attempts: int = 5,
+    pause_s: float = 1.0,
+    timeout_s: float = 30.0,
+) -> Path:
+    """Download an HDF5 file to `path`; an interrupted download goes on where it stopped, in this or another process.
+
+    Bytes go to `PATH.part` (what they belong to, to `PATH.part.json`); the file appears under its name only when it
+    is whole and its checksum is right. What starts with anything but HDF5's signature is refused at its first bytes.
+    Raises FoveaError when the server says no, after `attempts` broken connections, or for a wrong checksum.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with FileLock(path.with_name(path.name + ".lock")):
+        error: Exception | None = None
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(pause_s * 2 ** (attempt - 1))
+            try:
+                _transfer(url, part, progress, timeout_s)
+                break
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as broken:
+                error = broken
+        else:
+            kept = (
+                f" ({part.stat().st_size:,} bytes are kept; the same command goes on from there)"
+                if part.exists()
+                else ""
+            )
+            raise FoveaError(f"{url}: the connection broke {attempts} times{kept}: {error}") from error
+        digest = sha256_of(part)
+        if sha256 is not None and digest != sha256.lower():
+            _drop(part)
+            raise ChecksumError(
+                f"{url}: SHA-256 is {digest}, not {sha256.lower()}: the download is thrown away; try again, or check "
+                "the address and the expected checksum"
+            )
+        part.replace(path)
+        _drop(part)
+    return path
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".json").unlink(missing_ok=True)
+
+
+def _transfer(url: str, part: Path, progress: Progress | None, timeout_s: float) -> None:
+    """One request that brings `part` to its end, or raises what `requests` raises when the connection breaks."""
+    record_path = part.with_name(part.name + ".json")
+    start, validator = 0, ""
+    if part.exists():
+        try:
+            record = json.loads(record_path.read_text())
+            if record["url"] == url:
+                start, validator = part.stat().st_size, record["validator"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if validator:
+            headers["If-Range"] = validator
+    with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
+        if response.status_code == 416 and start:
+            if response.headers.get("Content-Range", "").endswith(f"/{start}"):
+                return
+            _drop(part)
+            raise requests.ConnectionError("the partial download doesn't fit the file on the server")
+        if response.status_code >= 500 or response.status_code == 429:
+            raise requests.ConnectionError(f"the server answered {response.status_code}")
+        if response.status_code not in (200, 206):
+            raise FoveaError(
+                f"{url}: the server answered {response.status_code} {response.reason}: check the address"
+            )
+        if "text/html" in response.headers.get("Content-Type", "").lower():
+            raise FoveaError(f"{url}: an HTML page, not weights (a login or error page?): check the address")
+        if response.status_code == 206:
+            begins = re.match(rf"bytes {start}-\d+/(\d+|\*)$", response.headers.get("Content-Range", ""))
+            if not begins:
+                _drop(part)
+                raise requests.ConnectionError("the server sent another range than the one asked for")
+        else:
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        if total is not None and total - start > shutil.disk_usage(part.parent).free:
+            raise FoveaError(f"{part.parent}: not enough space for {total - start:,} bytes")
+        # Weak validators don't promise the same bytes.
+        etag = response.headers.get("ETag", "")
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+        record_path.write_text(json.dumps({"url": url, "validator": validator}))
+        received = start
+        with part.open("ab" if start else "wb") as file:
+            for chunk in response.iter_content(1 << 20):
+                if received == 0 and not chunk.startswith(HDF5_SIGNATURE[: len(chunk)]):
+                    _drop(part)
+                    raise FoveaError(f"{url}: {_kind(chunk[:512])}; SAM's published weights are HDF5 files")
+                file.write(chunk)
+                received += len(chunk)
+                if progress is not None:
+                    progress(received, total)
+        if total is not None and received != total:
+            raise requests.ConnectionError(f"{received:,} of {total:,} bytes came")
+
+
+def fetch_weights(
+    name: str,
+    weights_dir: Path | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    *,
+    edition: str = "2015",
+) -> Path:
+    """Download the published weights of "sam_vgg" or "sam_resnet", convert them; returns the safetensors file.
+
+    url: the file or its folder; without one FOVEA_SAM_URL, else the authors' release. edition: of SALICON ("2017" has
+    the ResNet only). The checksum is `sha256`, else the pinned one, else the one that the first download from there
+    wrote to `weights_dir/sources.json`. Weights of the same source that are there already are returned as they are;
+    a published file that somebody put into the folder is converted and left there, without any download; a downloaded
+    one is deleted once it is converted. Raises FoveaError with what to do about it.
+    """
+    if name not in PUBLISHED:
+        raise FoveaError(f"{name}: no published weights: one of {', '.join(PUBLISHED)}")
+    if edition not in PUBLISHED[name]:
+        raise FoveaError(f"{name}: no weights of SALICON {edition}: one of {', '.join(PUBLISHED[name])}")
+    target = weights_path(name, weights_dir)
+    folder = target.parent
+    file_name = PUBLISHED[name][edition]
+    address = source_url(file_name, url)
+    sources_path = folder / "sources.json"
+    sources = _read_sources(sources_path)
+    first_use = sources.get(file_name)
+    expected = sha256 or PINNED.get(file_name) or first_use
+    described = _description(target)
+    there = target.is_file() and described.get("source") == file_name
+    if there and expected in (None, described.get("source_sha256")):
+        return target
+    file = folder / file_name
+    mine = not file.is_file()
+    if mine:
+        try:
+            download(address, file, sha256=expected, progress=progress)
+        except ChecksumError as error:
+            if expected != first_use:
+                raise
+            raise ChecksumError(
+                f"{error}. The expected checksum is the first download's, in {sources_path}: delete its line if the "
+                "published file has changed for a reason that you know"
+            ) from error
+    elif expected not in (None, sha256_of(file)):
+        raise ChecksumError(f"{file}: SHA-256 isn't {expected}: move it away to have it downloaded")
+    converted, state = read_weights(file)
+    if converted != name:
+        raise FoveaError(f"{file}: holds {converted}, not {name}: check the address {address}")
+    digest = sha256_of(file)
+    path = write_weights(
+        name,
+        state,
+        folder,
+        {
+            "source": file_name,
+            "source_sha256": digest,
+            "source_url": address,
+            "salicon": edition,
+            "licence": "MIT",
+        },
+    )
+    _write_text(sources_path, json.dumps({**sources, file_name: digest}, indent=2, sort_keys=True) + "\n")
+    if mine:
+        file.unlink()
+    return path
+
+
+def _description(target: Path) -> dict[str, object]:
+    try:
+        described = json.loads(target.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def _read_sources(path: Path) -> dict[str, str]:
+    try:
+        sources = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise FoveaError(f"{path}: not JSON ({error}): mend or delete it") from error
+    if not isinstance(sources, dict):
+        raise FoveaError(f"{path}: not an object of file names and checksums: mend or delete it")
+    return sources
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The module's command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.saliency.sam_import", description="SAM's published weights"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("fetch", help="download and convert")
+    fetch.add_argument("name", choices=list(NETWORKS))
+    fetch.add_argument(
+        "--url", help="the file or its folder (default FOVEA_SAM_URL, then the authors' release)"
+    )
+    fetch.add_argument("--sha256", help="expected checksum of the published file")
+    fetch.add_argument("--edition", default="2015", help="SALICON edition: 2015, or 2017 (ResNet only)")
+    converted = commands.add_parser("convert", help="convert a file that is already here")
+    converted.add_argument("file", type=Path)
+    for command in (fetch, converted):
+        command.add_argument("--weights-dir", type=Path, default=None, help="default FOVEA_HOME/weights")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "convert":
+            folder = options.weights_dir or weights_path("sam_vgg").parent
+            print(convert(options.file, folder))
+        else:
+            path = fetch_weights(
+                options.name, options.weights_dir, options.url, options.sha256, _show, edition=options.edition
+            )
+            print(path)
+    except FoveaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show(received: int, total: int | None) -> None:
+    whole = f" of {total / 1e6:.0f}" if total else ""
+    print(
+        f"\r{received / 1e6:.0f}{whole} MB",
+        end="" if received != total else "\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
