@@ -79,6 +79,8 @@ class Unreachable(Exception):
 def redacted(uri: str) -> str:
     """An address without user, password and query."""
     parts = urllib.parse.urlsplit(uri)
+    if not parts.netloc:  # sqlite:////absolute/path
+        return uri.partition("?")[0]
     host = parts.netloc.rpartition("@")[2]
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
@@ -314,11 +316,12 @@ class _Server:
                 for name, value in SETTINGS.items():
                     os.environ.setdefault(name, value)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with warnings.catch_warnings(), _quiet("mlflow", "alembic"):
+                with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)
                     from mlflow.tracking import MlflowClient
 
-                    self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                    with _quiet("mlflow.store.db.utils", "alembic"):
+                        self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             return self._client
 
     def _knock(self) -> None:
@@ -351,8 +354,7 @@ class _Server:
                 self._deliver_spool(story)
                 return
             except Exception as error:
-                gone = _code(error) == "RESOURCE_DOES_NOT_EXIST" or "'deleted' state" in str(error)
-                if attempt == 2 or not gone:
+                if attempt == 2 or not _gone(error):
                     raise
                 # The run was wiped or deleted on the server while we were writing: look again.
                 story.forget()
@@ -548,7 +550,7 @@ class _Server:
         try:
             client.log_batch(run_id, synchronous=True, **entities)
         except Exception as error:
-            if _code(error) != "INVALID_PARAMETER_VALUE":
+            if _code(error) != "INVALID_PARAMETER_VALUE" or _gone(error):
                 raise
             (kind, items) = next(iter(entities.items()))
             if len(items) > 1:  # one bad entity must not hold back the others
@@ -644,6 +646,11 @@ class _Server:
 
 def _code(error: BaseException) -> str:
     return str(getattr(error, "error_code", ""))
+
+
+def _gone(error: BaseException) -> bool:
+    """Whether the run is not there any more: wiped, or deleted in the UI."""
+    return _code(error) == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -890,6 +897,33 @@ class MlflowTracker:
         if alias:
             return f"models:/{name}@{alias}"
         return f"models:/{name}/{server.version_of(name, run.run_id, digest)}"
+
+    def model_folder(self, address: str) -> Path:
+        """The codec's folder of a registered model (`models:/name@alias` or `models:/name/version`), for
+        models.codecs.catalogue.load_codec; downloaded where the server is not this machine. Raises FoveaError."""
+        from mlflow.artifacts import download_artifacts
+
+        found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+        if not found:
+            raise FoveaError(
+                f"{address!r} is no registered model: models:/NAME@ALIAS or models:/NAME/VERSION"
+            )
+        name, alias, number = found.groups()
+        try:
+            client = self._server._connect()
+            version = (
+                client.get_model_version_by_alias(name, alias)
+                if alias
+                else client.get_model_version(name, number)
+            )
+            model = download_artifacts(
+                artifact_uri=str(version.source), tracking_uri=self.uri or self._server.uri
+            )
+        except Exception as error:
+            raise FoveaError(
+                f"no model {address} in MLflow at {self.address}: {_scrubbed(str(error), self._server.uri)[:200]}"
+            ) from None
+        return Path(model) / "artifacts" / "codec"
 
     def flush(self) -> None:
         """See models.tracking.Tracker. Also sends what earlier processes left."""

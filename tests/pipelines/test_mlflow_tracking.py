@@ -1,0 +1,536 @@
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from models.errors import FoveaError
+from models.tracking import Run, Tracker
+from pipelines import mlflow_tracking
+from pipelines.mlflow_tracking import MlflowTracker, Unreachable, clean_name, redacted, shown
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """MLflow's first look at an empty database takes seconds: once for all tests."""
+    folder = tmp_path_factory.mktemp("template")
+    tracker = MlflowTracker(folder, "")
+    tracker._server._connect()
+    tracker.close()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    shutil.copy(template, folder / "mlflow.db")
+    yield folder
+    for place in [p for p in mlflow_tracking._servers if p[1] == folder]:
+        mlflow_tracking._servers.pop(place).close()
+
+
+@pytest.fixture
+def tracker(home):
+    return MlflowTracker(home, "")
+
+
+def client(tracker):
+    return tracker._server._connect()
+
+
+def rows(home, query):
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        return database.execute(query).fetchall()
+
+
+def start(tracker, key="k1", **more):
+    return tracker.run(**{"experiment": "fovea-sample", "name": "arm", "key": key, **more})
+
+
+def as_another_process(home):
+    """A tracker that shares nothing in memory with those before it."""
+    for place in [p for p in mlflow_tracking._servers if p[1] == home]:
+        server = mlflow_tracking._servers.pop(place)
+        server._wake.set()
+        if server._thread:
+            server._thread.join()
+    return MlflowTracker(home, "")
+
+
+def test_importing_it_does_not_import_mlflow():
+    code = (
+        "import sys, pipelines.mlflow_tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_keeps_the_protocol(tracker):
+    assert isinstance(tracker, Tracker)
+    assert isinstance(start(tracker), Run)
+
+
+def test_a_whole_story(tracker, home, tmp_path):
+    run = start(tracker, tags={"dagster.run_id": "d1"})
+    run.log_params({"lr": 1e-3, "lmbda": [0.1, 0.2], "arm": "gain@center", "a@b": 1})
+    run.log_metrics([(0, {"loss": 2.0}), (10, {"loss": 1.0, "bad@name": float("nan")})])
+    run.log_inputs({"sample": "d" * 64}, "train")
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"w")
+    run.log_artifact(weights, "codec")
+    weights.unlink()
+    run.log_figure(b"png", "curves/rd.png")
+    run.log_table([{"bpp": 0.5, "psnr_db": float("nan")}, {"bpp": 1, "note": Path("x")}], "tables/rd")
+    run.finish()
+
+    found = client(tracker).get_run(run.run_id)
+    assert found.info.status == "FINISHED" and found.info.run_name == "arm"
+    assert found.data.params == {"lr": "0.001", "lmbda": "[0.1, 0.2]", "arm": "gain@center", "a_b": "1"}
+    assert found.data.tags["fovea.key"] == "k1" and found.data.tags["dagster.run_id"] == "d1"
+    assert [(m.step, m.value) for m in client(tracker).get_metric_history(run.run_id, "loss")] == [
+        (0, 2.0),
+        (10, 1.0),
+    ]
+    assert "bad_name" in found.data.metrics
+    (dataset,) = found.inputs.dataset_inputs
+    assert dataset.dataset.name == "sample" and dataset.dataset.digest == "d" * 36
+    assert json.loads(dataset.dataset.source)["digest"] == "d" * 64
+    assert {t.key: t.value for t in dataset.tags} == {"mlflow.data.context": "train"}
+    where = home / "artifacts" / "fovea-sample" / run.run_id / "artifacts"
+    assert (where / "codec" / "weights.bin").read_bytes() == b"w"
+    assert (where / "curves" / "rd.png").read_bytes() == b"png"
+    table = json.loads((where / "tables" / "rd.json").read_text())
+    assert table == {"columns": ["bpp", "psnr_db", "note"], "data": [[0.5, None, None], [1, None, "x"]]}
+    assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "tables/rd.json", "type": "table"}
+    ]
+    assert not list((home / "journal" / "spool").rglob("content"))
+    assert tracker.run_url(run.run_id).endswith(
+        f"/#/experiments/{found.info.experiment_id}/runs/{run.run_id}"
+    )
+    assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
+
+
+def test_logging_everything_again_changes_nothing(tracker, home):
+    for _ in range(2):
+        run = start(tracker)
+        run.log_params({"lr": 1e-3})
+        run.log_metrics([(s, {"loss": s / 2}) for s in range(20)])
+        run.log_inputs({"sample": "d1"}, "train")
+        run.log_table([{"a": 1}], "t")
+        run.finish()
+    assert rows(home, "select count(*), count(distinct step) from metrics") == [(20, 20)]
+    assert rows(home, "select count(*) from runs") == rows(home, "select count(*) from params") == [(1,)]
+    assert rows(home, "select count(*) from inputs") == [(1,)]
+    assert len(json.loads(client(tracker).get_run(run.run_id).data.tags["mlflow.loggedArtifacts"])) == 1
+
+
+def test_the_same_key_is_the_same_run_in_another_process(tracker, home):
+    first = start(tracker)
+    first.log_metrics([(0, {"loss": 1.0}), (1, {"loss": 2.0})])
+    first.finish("FAILED")
+    again = start(as_another_process(home))
+    again.log_metrics([(1, {"loss": 7.0}), (2, {"loss": 3.0})])
+    tracker = as_another_process(home)
+    tracker.flush()
+    assert again.run_id == first.run_id
+    assert rows(home, "select step, value from metrics order by step") == [(0, 1.0), (1, 2.0), (2, 3.0)]
+    assert client(tracker).get_run(first.run_id).info.status == "RUNNING"
+    start(tracker).finish()
+    assert client(tracker).get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_failed_and_resumed_before_the_server_hears_of_either(tracker, home, monkeypatch):
+    with monkeypatch.context() as m:
+        m.setattr(tracker._server, "_connect", unreachable)
+        run = start(tracker)
+        run.log_metrics([(0, {"loss": 1.0})])
+        run.finish("FAILED")
+        run.log_metrics([(1, {"loss": 1.0})])
+    tracker.flush()
+    assert client(tracker).get_run(run.run_id).info.status == "RUNNING"
+
+
+def test_deleted_local_state_finds_the_run_by_its_tag(tracker, home):
+    first = start(tracker)
+    first.log_metrics([(s, {"loss": 1.0}) for s in range(5)])
+    first.finish()
+    shutil.rmtree(home / "journal")
+    tracker = as_another_process(home)
+    again = start(tracker)
+    again.log_metrics([(s, {"loss": 1.0}) for s in range(8)])
+    again.finish()
+    assert again.run_id == first.run_id
+    assert rows(home, "select count(*), count(distinct step) from metrics") == [(8, 8)]
+
+
+def test_sent_but_not_acknowledged_is_not_doubled(tracker, home):
+    run = start(tracker)
+    run.log_metrics([(s, {"loss": s}) for s in range(2500)])
+    tracker.flush()
+    journal = tracker._server.story("k1").journal
+    progress = journal.progress("local")
+    journal.save_progress("local", mlflow_tracking.Progress(progress.run_id, progress.experiment_id, 0))
+    again = start(as_another_process(home))
+    again.finish()
+    assert rows(home, "select count(*), count(distinct step) from metrics") == [(2500, 2500)]
+
+
+def test_a_run_or_store_that_was_deleted_is_told_again(tracker, home, template):
+    first = start(tracker)
+    first.log_metrics([(0, {"loss": 1.0})])
+    first.finish()
+    client(tracker).delete_run(first.run_id)
+    tracker = as_another_process(home)
+    second = start(tracker)
+    assert second.run_id != first.run_id
+    assert client(tracker).get_run(second.run_id).data.metrics == {"loss": 1.0}
+    client(tracker).delete_run(second.run_id)  # under a run that is open
+    second.log_metrics([(1, {"loss": 2.0})])
+    second.finish()
+    assert len(client(tracker).get_metric_history(second.run_id, "loss")) == 2
+
+
+def test_parents(tracker):
+    child = start(tracker, key="c1", parent_key="sweep s")
+    parent = start(tracker, key="sweep s", name="Sweep s")
+    other = start(tracker, key="c2", parent_key="sweep s")
+    parent.finish()
+    for run in (child, other):
+        assert client(tracker).get_run(run.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+    assert client(tracker).get_run(parent.run_id).info.run_name == "Sweep s"
+    assert "mlflow.parentRunId" not in client(tracker).get_run(parent.run_id).data.tags
+
+
+def test_params_cannot_change_but_training_goes_on(tracker, caplog):
+    run = start(tracker)
+    run.log_params({"lr": 1e-3})
+    run.log_params({"lr": 2e-3, "seed": 0})
+    run.log_params({"lr": 2e-3})
+    run.finish()
+    assert client(tracker).get_run(run.run_id).data.params == {"lr": "0.001", "seed": "0"}
+    assert [r.message for r in caplog.records if "keeps lr=0.001" in r.message][1:] == []
+    assert "keeps lr=0.001, the value 0.002 was not logged" in caplog.text
+
+
+def test_odd_values(tracker, caplog):
+    run = start(tracker)
+    run.log_params({"long": "x" * 7000, "../up": 1, "": 2})
+    run.log_metrics([(0, {"loss": float("inf"), "none": None, "text": "x", "/abs//y": 1})])  # type: ignore[dict-item]
+    run.finish()
+    data = client(tracker).get_run(run.run_id).data
+    assert len(data.params["long"]) == 6000 and "7000 characters" in data.params["long"]
+    assert set(data.metrics) == {"loss", "abs/y"} and {"up", "_"} < set(data.params)
+    assert "metric none: None is no number" in caplog.text
+
+
+def test_names_and_values_by_rule():
+    assert clean_name("rd/psnr_db@kodak") == "rd/psnr_db_kodak" and clean_name("a" * 300) == "a" * 250
+    assert shown("a" * 6001) != shown("a" * 6000 + "b") and shown({"b": 1, "a": 2}) == '{"a": 2, "b": 1}'
+
+
+def test_what_a_user_may_get_wrong(tracker, tmp_path):
+    run = start(tracker)
+    with pytest.raises(FoveaError, match="DONE"):
+        run.finish("DONE")
+    with pytest.raises(FoveaError, match="does not exist"):
+        run.log_artifact(tmp_path / "gone.png")
+    with pytest.raises(FoveaError, match="quotes"):
+        start(tracker, key="a'b\"c")
+    with pytest.raises(FoveaError, match="no codec in"):
+        tracker.register_model(run, folder=tmp_path, name="fovea-x")
+    assert start(tracker, key="it's").run_id == start(tracker, key="it's").run_id != run.run_id
+
+
+def unreachable():
+    raise Unreachable("Connection refused")
+
+
+def test_an_outage_is_said_once_and_made_up_for(tracker, home, monkeypatch, caplog, tmp_path):
+    run = start(tracker)
+    with monkeypatch.context() as m:
+        m.setattr(tracker._server, "_connect", unreachable)
+        for step in range(100):
+            run.log_metrics([(step, {"loss": 1.0, "bpp": 2.0})])
+        run.log_figure(b"x", "x.png")
+        run.finish()
+        fresh = start(tracker, key="k2", parent_key="k1")
+        fresh.log_metrics([(0, {"loss": 1.0})])
+        assert fresh.run_id == ""
+        fresh.finish()
+        said = [r.message for r in caplog.records]
+        assert len(said) == 1 and "201 values wait in" in said[0] and "Connection refused" in said[0]
+        tracker.flush()
+        assert "204 values" in caplog.records[-1].message or "values for MLflow" in caplog.records[-1].message
+    tracker.flush()
+    assert "answers again" in caplog.text
+    assert rows(home, "select count(*), count(distinct key || step || run_uuid) from metrics") == [(201, 201)]
+    assert client(tracker).get_run(fresh.run_id).info.status == "FINISHED"
+    assert client(tracker).get_run(fresh.run_id).data.tags["mlflow.parentRunId"] == run.run_id
+    assert not tracker._server.waiting()
+
+
+def test_what_an_earlier_process_left_is_sent_by_the_next(tracker, home, monkeypatch):
+    with monkeypatch.context() as m:
+        m.setattr(tracker._server, "_connect", unreachable)
+        run = start(tracker)
+        run.log_metrics([(0, {"loss": 1.0})])
+        run.finish()
+    as_another_process(home).flush()
+    assert rows(home, "select count(*) from metrics") == [(1,)]
+    assert rows(home, "select status from runs") == [("FINISHED",)]
+
+
+def test_errors_while_sending_neither_lose_nor_double(tracker, home, monkeypatch):
+    run = start(tracker)
+    real, chance = client(tracker).log_batch, random.Random(3)
+
+    def flaky(*args, **more):
+        if chance.random() < 0.4:
+            raise ConnectionError("before")
+        real(*args, **more)
+        if chance.random() < 0.4:
+            raise ConnectionError("after")
+
+    monkeypatch.setattr(client(tracker), "log_batch", flaky)
+    for start_at in range(0, 1500, 100):
+        run.log_metrics([(s, {"a": s, "b": s}) for s in range(start_at, start_at + 100)])
+        tracker.flush()
+    for _ in range(50):
+        tracker.flush()
+    assert rows(home, "select key, count(*), count(distinct step) from metrics group by key") == [
+        ("a", 1500, 1500),
+        ("b", 1500, 1500),
+    ]
+
+
+def test_a_server_that_is_not_there_costs_little(home, caplog):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    tracker = MlflowTracker(home, f"http://someone:hunter2@127.0.0.1:{port}/?token=t0psecret")
+    run = start(tracker, tags={"x": "y"})
+    run.log_metrics([(0, {"loss": 1.0})])
+    run.finish()
+    tracker.flush()
+    assert run.run_id == "" and f"MLflow at http://127.0.0.1:{port}/ does not answer" in caplog.text
+    everything = caplog.text + "".join(p.read_text() for p in (home / "journal").rglob("*") if p.is_file())
+    for secret in ("hunter2", "someone", "t0psecret"):
+        assert secret not in everything
+
+
+def test_addresses_are_shown_without_credentials(monkeypatch, tmp_path):
+    assert redacted("https://u:p@h:5000/x?k=v") == "https://h:5000/x"
+    assert redacted("postgresql+psycopg2://u:p%40q@db/mlflow") == "postgresql+psycopg2://db/mlflow"
+    uri = "https://u5er:p%40ss@h/x"
+    assert "p@ss" not in mlflow_tracking._scrubbed(f"failed for {uri}, p%40ss, p@ss, u5er", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:p@h:1")
+    assert MlflowTracker(tmp_path).address == "http://h:1"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert MlflowTracker(tmp_path).address == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_links(home, monkeypatch):
+    tracker = MlflowTracker(home, "")
+    run = start(tracker)
+    assert tracker.run_url(run.run_id).startswith("http://127.0.0.1:5000/#/experiments/")
+    monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://mlflow.example/")
+    assert tracker.run_url(run.run_id).startswith("https://mlflow.example/#/")
+    assert tracker.run_url("") == tracker.run_url("unknown") == ""
+    assert tracker.run_id("k1") == run.run_id and tracker.run_id("other") == ""
+
+
+def test_nothing_of_the_environment_is_logged(tracker, home, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-value")
+    run = start(tracker)
+    run.log_params({"a": 1})
+    run.finish()
+    assert b"s3cr3t-value" not in (home / "mlflow.db").read_bytes()
+    tags = client(tracker).get_run(run.run_id).data.tags
+    assert set(tags) == {"fovea.key", "mlflow.runName", "mlflow.source.name", "mlflow.source.type"}
+
+
+def test_system_metrics_of_runs_that_train(tracker, home, monkeypatch):
+    monkeypatch.setattr(mlflow_tracking, "SEND_EVERY_S", 0.05)
+    tracker._server.system_metrics_s = 0.3
+    training, idle = start(tracker), start(tracker, key="idle")
+    training.log_metrics([(0, {"loss": 1.0})])
+    query = "select run_uuid, key, step from metrics where key like 'system/%'"
+    deadline = time.monotonic() + 20
+    while len({step for _, _, step in rows(home, query)}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    training.finish()
+    found = rows(home, query)
+    assert {run for run, _, _ in found} == {training.run_id} != {idle.run_id}
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= {
+        k for _, k, _ in found
+    }
+    assert len(found) == len({(k, s) for _, k, s in found}) >= 8
+
+
+TRAINING = """
+    import os, sys
+    from pathlib import Path
+    from pipelines import mlflow_tracking
+    from pipelines.mlflow_tracking import MlflowTracker
+    import mlflow.store.tracking.sqlalchemy_store, mlflow.tracking  # paid once, before the forks
+
+    home, checkpoint, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    mlflow_tracking.SEND_EVERY_S = 0.002
+
+    def train():
+        run = MlflowTracker(home, "").run(experiment="e", name="n", key="k", parent_key="p")
+        run.log_params({"lr": 1})
+        step = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        while step < steps:
+            run.log_metrics([(step, {"loss": float(step), "bpp": 2.0 * step, "nan": float("nan")})])
+            step += 1
+            if step % 20 == 0:
+                beside = checkpoint.with_suffix(".tmp")
+                beside.write_text(str(step))
+                beside.replace(checkpoint)
+        run.finish()
+
+    for line in sys.stdin:  # one trained-until-killed child a line
+        pid = os.fork()
+        if pid == 0:
+            train()
+            os._exit(0)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+def test_killed_at_random_moments_each_step_is_logged_once(home, tmp_path):
+    steps, chance = 4000, random.Random(7)
+    script = tmp_path / "training.py"
+    script.write_text(textwrap.dedent(TRAINING))
+    checkpoint = tmp_path / "checkpoint"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    trainer = subprocess.Popen(
+        [sys.executable, str(script), str(home), str(checkpoint), str(steps)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert trainer.stdin and trainer.stdout
+    killed = 0
+    with trainer:
+        for attempt in range(40):
+            trainer.stdin.write("train\n")
+            trainer.stdin.flush()
+            pid = int(trainer.stdout.readline())
+            if attempt < 12:
+                time.sleep(chance.uniform(0.0, 0.6))
+                os.kill(pid, signal.SIGKILL)
+            code = int(trainer.stdout.readline())
+            killed += code == -signal.SIGKILL
+            if code == 0 and attempt >= 12:
+                break
+        trainer.stdin.close()
+    assert killed >= 5
+    assert rows(home, "select key, count(*), count(distinct step) from metrics group by key") == [
+        ("bpp", steps, steps),
+        ("loss", steps, steps),
+        ("nan", steps, steps),
+    ]
+    assert rows(home, "select count(*), max(status) from runs where name = 'n'") == [(1, "FINISHED")]
+
+
+class Server:
+    """A real `mlflow server` on loopback that can be killed and started again."""
+
+    def __init__(self, folder):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.port = taken.getsockname()[1]
+        self.folder, self.uri, self.process = folder, f"http://127.0.0.1:{self.port}", None
+
+    def start(self):
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
+            "--artifacts-destination", str(self.folder / "served"),
+        ]  # fmt: skip
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError("mlflow server did not start")
+
+    def kill(self):
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_real_server_that_goes_away_and_comes_back(template, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    served = tmp_path / "served-here"
+    served.mkdir()
+    shutil.copy(template, served / "mlflow.db")
+    server = Server(served)
+    tracker = MlflowTracker(tmp_path / "home", server.uri)
+    try:
+        early = start(tracker, key="early")  # the server is not there yet
+        early.log_metrics([(0, {"loss": 1.0})])
+        server.start()
+        tracker.flush()
+        assert early.run_id
+        run = start(tracker, parent_key="early")
+        run.log_metrics([(s, {"loss": s, "bpp": 1.0}) for s in range(300)])
+        run.log_figure(b"png", "curves/rd.png")
+        tracker.flush()
+        server.kill()
+        caplog.clear()
+        began = time.monotonic()
+        for step in range(300, 600):
+            run.log_metrics([(step, {"loss": step, "bpp": 1.0})])
+        run.log_figure(b"png", "curves/later.png")
+        run.finish()
+        tracker.flush()
+        assert time.monotonic() - began < 60
+        assert caplog.text.count("does not answer") == 1 and "601 values" in caplog.text
+        server.start()
+        tracker.flush()
+        found = rows(served, "select key, count(*), count(distinct step) from metrics group by key")
+        assert found == [("bpp", 600, 600), ("loss", 601, 600)]
+        assert client(tracker).get_run(run.run_id).info.status == "FINISHED"
+        paths = {a.path for a in client(tracker).list_artifacts(run.run_id, "curves")}
+        assert paths == {"curves/rd.png", "curves/later.png"}
+        assert tracker.run_url(run.run_id).startswith(server.uri)
+    finally:
+        server.kill()
+        tracker.close()
