@@ -28,51 +28,54 @@ class SamLitePredictor:
         version: str,
         device: str = "cpu",
         threads: int | None = None,
-        batch_size: int = 32,
+        batch_size: int = 64,
     ) -> None:
         self.name, self.version = "sam_lite", version
         self.rows, self.blur = int(settings.get("rows", 240)), float(settings.get("blur", 1.0))
         self.device = torch.device(device)
+        self.on_gpu = self.device.type != "cpu"
         self.threads = threads or torch.get_num_threads()
         self.batch_size = batch_size
         self.network = load_sam_lite(weights).fold().on(self.device)
 
-    def _densities(self, frames: Sequence[Picture], flip: bool) -> list[Density]:
-        """Frames of one size."""
+    def _maps(self, frames: Sequence[Picture], flip: bool, convert: bool) -> list[Any]:
+        """Frames of one size to densities, or to uint8 maps where `convert`."""
         height, width = check_frame(frames[0]).shape[:2]
         size = working_size(height, width, self.rows)
-        pictures = torch.from_numpy(np.stack([resize_picture(frame, size) for frame in frames])).to(
-            self.device
-        )
-        on_gpu = self.device.type != "cpu"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
-            maps = density_maps(self.network, normalise(pictures), (height, width), self.blur, flip=flip)
-        return list(maps.cpu().numpy())
+        resized = torch.from_numpy(np.stack([resize_picture(frame, size) for frame in frames]))
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
+            x = normalise(resized.to(self.device))
+            maps = density_maps(self.network, x, (height, width), self.blur, flip=flip)
+            if convert and self.on_gpu:
+                return list((maps * (255.0 / maps.amax((1, 2), keepdim=True))).round().byte().cpu().numpy())
+        densities = list(maps.cpu().numpy())
+        return [scale_to_uint8(d) for d in densities] if convert else densities
 
     def _batches(self, frames: Iterable[Picture]) -> Iterator[list[Picture]]:
-        limit = 1 if self.device.type == "cpu" else self.batch_size
+        limit = self.batch_size if self.on_gpu else 1
         for _, group in itertools.groupby(frames, key=lambda frame: frame.shape):
             while batch := list(itertools.islice(group, limit)):
                 yield batch
 
-    def _map(self, frames: Iterable[Picture], flip: bool, convert: bool) -> list:
-        def work(batch: list[Picture]) -> list:
-            maps = self._densities(batch, flip)
-            return [scale_to_uint8(m) for m in maps] if convert else maps
-
-        if self.device.type != "cpu":
-            return [m for batch in self._batches(frames) for m in work(batch)]
+    def _run(self, frames: Iterable[Picture], flip: bool, convert: bool) -> list[Any]:
+        batches = self._batches(frames)
+        if self.on_gpu:
+            return [m for batch in batches for m in self._maps(batch, flip, convert)]
+        found: list[Any] = []
         before = torch.get_num_threads()
         try:
             with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return [m for maps in pool.map(work, self._batches(frames)) for m in maps]
+                while waiting := list(itertools.islice(batches, 32 * self.threads)):
+                    for maps in pool.map(lambda batch: self._maps(batch, flip, convert), waiting):
+                        found += maps
         finally:
             torch.set_num_threads(before)
+        return found
 
     def predict_float(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Density]:
         """One H×W float32 density per frame; each sums to 1."""
-        return self._map(frames, flip, False)
+        return self._run(frames, flip, False)
 
     def predict(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Picture]:
         """One H×W uint8 map per frame; 255 is the picture's maximum."""
-        return self._map(frames, flip, True)
+        return self._run(frames, flip, True)

@@ -134,3 +134,16 @@ def test_catalogue_knows_versions_without_torch():
     )
     subprocess.run([sys.executable, "-c", script], check=True)
     assert {"sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior"} == set(MODELS)
+
+
+def test_the_batched_path_in_bfloat16_agrees(lite, monkeypatch):
+    """What runs on a GPU, here on the CPU: sizes in groups, order kept, maps alike."""
+    frames = [noise((64, 96), 1), noise((64, 96), 2), noise((80, 80), 3), noise((64, 96), 4)]
+    exact = lite.predict(frames)
+    monkeypatch.setattr(lite, "on_gpu", True)
+    batched, densities = lite.predict(frames), lite.predict_float(frames)
+    for a, b, density in zip(exact, batched, densities, strict=True):
+        assert a.shape == b.shape == density.shape
+        assert b.max() == 255
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99
+        assert density.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-4)
