@@ -365,12 +365,16 @@ def train_sam_lite(
     out: Path,
     run: Run | None = None,
     *,
+    stop_after: int = 0,
+    about: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Path:
     """Train and write `out/sam_lite.safetensors` (fp16) with its JSON beside it; returns the path of the weights.
 
     `split` maps a file name under `pictures` to train, val or test; test pictures are never opened. `out` keeps the
-    state of an unfinished run: calling again continues it. Raises FoveaError where the record in `out` is another.
+    state of an unfinished run: calling again continues it. stop_after ends the schedule early, after so many epochs
+    (head included; 0: all of them). `about` is added to the JSON. Raises FoveaError where the record in `out` is
+    another.
     """
     run = run or NullRun()
     train_names = sorted(n for n, s in split.items() if s == "train")
@@ -408,7 +412,7 @@ def train_sam_lite(
     optimiser = _optimiser(model, config, whole=len(history) > config.head_epochs)
     if saved is not None and len(history) != config.head_epochs:
         optimiser.load_state_dict(saved["optimiser"])
-    for epoch in range(len(history), total):
+    for epoch in range(len(history), min(total, stop_after or total)):
         whole = epoch >= config.head_epochs
         start = time.monotonic()
         if epoch == config.head_epochs:
@@ -459,7 +463,8 @@ def train_sam_lite(
                 "optimiser": optimiser.state_dict(),
             },
         )
-    return finish(out / "sam_lite.safetensors", best, val, train_names, config, history, device)
+    path = out / "sam_lite.safetensors"
+    return finish(path, best, val, train_names, config, history, device, about=about or {})
 
 
 def finish(
@@ -470,21 +475,25 @@ def finish(
     config: SamLiteConfig,
     history: Sequence[Mapping[str, Any]],
     device: str,
+    *,
+    about: Mapping[str, Any],
 ) -> Path:
     """Round the weights to fp16, choose the inference settings with them, and write both."""
     model = SamLite()
     model.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in state.items()})
     model = model.on(device)
-    about = {
+    described = {
         "model": "sam_lite",
+        **about,
         "config": dataclasses.asdict(config),
         "train": describe_names(train_names),
         "validation": describe_names(val.names),
         **choose_inference(model, val, config),
         "history": [{k: round(float(v), 5) for k, v in row.items()} for row in history],
+        "chosen_epoch": max(history, key=lambda row: row["val_score"])["epoch"],
         "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
     }
-    return write_weights(path, state, about)
+    return write_weights(path, state, described)
 
 
 def describe_names(names: Sequence[str]) -> dict[str, Any]:
@@ -523,6 +532,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=500, help="the first N sorted names train (default 500)")
     parser.add_argument("--val", type=int, default=60, help="the next N names choose the epoch (default 60)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--stop-after", type=int, default=0, help="end the schedule after N epochs, head included (0: all)"
+    )
     parser.add_argument("--device", default="cpu")
     for field in dataclasses.fields(SamLiteConfig):
         flag = "--" + field.name.replace("_", "-")
@@ -534,7 +546,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = sorted(str(n) for n in table["image"].unique())
     config = SamLiteConfig(**{f.name: getattr(given, f.name) for f in dataclasses.fields(SamLiteConfig)})
     split = split_by_order(names, given.train, given.val)
-    path = train_sam_lite(given.pictures, table, split, config, given.out, device=given.device)
+    about = {
+        "command": " ".join(["python -m models.saliency.training", *(arguments or sys.argv[1:])]),
+        "fixations_sha256": hashlib.sha256(given.fixations.read_bytes()).hexdigest(),
+        "split": f"sorted names: the first {given.train} train, the next {given.val} choose epoch, rows and blur",
+        "threads": given.threads,
+    }
+    path = train_sam_lite(
+        given.pictures,
+        table,
+        split,
+        config,
+        given.out,
+        stop_after=given.stop_after,
+        about=about,
+        device=given.device,
+    )
     print(path)
 
 
