@@ -21,6 +21,10 @@ MAX_SIDE = 1 << 16
 MAX_PIXELS = 1 << 26
 """Largest picture that is written or read: 67 megapixels, for example 8192×8192."""
 
+POSITIONS_A_BIT = 64
+"""Latent positions for which a file holds at least one bit of coded symbols; encoders pad with zeros where a picture
+is so flat that it takes less. Without this a file of a few bytes could ask for the memory of the largest picture."""
+
 CODEC_NUMBERS = {
     "bls2017": 1,
     "bmshj2018_factorized": 2,
@@ -145,6 +149,19 @@ def unpack(data: bytes) -> Contents:
         strings.append(body[position : position + length])
         position += length
     return Contents(names[data[4]], data[5 : 5 + MODEL_BYTES], width, height, level, tuple(strings))
+
+
+def least_bytes(positions: int) -> int:
+    """The shortest string of coded symbols for this many latent positions: a multiple of 4."""
+    return 4 * -(-positions // (32 * POSITIONS_A_BIT))
+
+
+def check_plausible(positions: int, coded_bytes: int) -> None:
+    """Raises BitstreamError when the strings are too short for the picture that the header declares."""
+    if coded_bytes < least_bytes(positions):
+        raise BitstreamError(
+            f"damaged file: its {coded_bytes} bytes of symbols cannot hold a picture of the size that it declares"
+        )
 
 
 def check_model(contents: Contents, codec: str, identity: bytes) -> None:

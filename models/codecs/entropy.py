@@ -10,7 +10,6 @@ decoder knows the level at each place, hence the table. Cui et al. 2021 leave th
 scaled latents; a factorized prior has nobody to ask.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -120,6 +119,11 @@ class Tables:
             escapes = write_varints(np.where(value < 0, -2 * value - 1, 2 * (value - end)).tolist())
             entries = entries.copy()
             entries[outside] = last[outside]
+        if len(entries) < 4:
+            # CompressAI's encoder has room for one word a symbol, its state alone takes two: it would write before the
+            # start of its buffer. The decoder does not ask for what is added here.
+            entries = np.concatenate((entries, np.zeros(4, dtype=entries.dtype)))
+            indexes = np.concatenate((indexes, np.zeros(4, dtype=indexes.dtype)))
         cdfs = [self._cdf(int(t)) for t in tables]
         coded = RansEncoder().encode_with_indexes(
             entries.tolist(), indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
@@ -234,14 +238,13 @@ class FactorizedPrior(EntropyBottleneck):
 
 def bits(likelihoods: Mapping[str, Tensor]) -> float:
     """Σ −log2 likelihood."""
-    return float(sum(-torch.log2(v.double()).sum() for v in likelihoods.values())) if likelihoods else 0.0
+    return (
+        float(sum(-torch.log2(v.detach().double()).sum() for v in likelihoods.values()))
+        if likelihoods
+        else 0.0
+    )
 
 
 def gain_rows(levels: int, steps: int) -> list[float]:
     """The levels that a file can name: 0, 1/steps, … , levels − 1."""
     return [r / steps for r in range((levels - 1) * steps + 1)]
-
-
-def escape_bits(likelihood_bound: float = 1e-9) -> float:
-    """Bits that the estimate gives a symbol beyond the density's tails."""
-    return -math.log2(likelihood_bound)

@@ -7,6 +7,7 @@ of zeros is the empty string.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -155,7 +156,6 @@ def decode_levels(data: bytes, height: int, width: int) -> NDArray[np.int64]:
 
 def estimate_bits(steps: Tensor) -> Tensor:
     """About what `encode_levels` takes, computed on the device: N floats for int64 N×1×H×W. For training's figures."""
-    padded = steps.float()
-    west, north = padded.diff(dim=3)[:, :, 1:].abs(), padded.diff(dim=2)[:, :, :, 1:].abs()
-    residual = (0.5 * (west + north)).flatten(1)
-    return (0.35 + 2.0 * residual).sum(dim=1)
+    cells = steps.float()
+    rough = cells.diff(dim=3).abs().flatten(1).sum(dim=1) + cells.diff(dim=2).abs().flatten(1).sum(dim=1)
+    return torch.where(rough > 0, 0.35 * steps[0].numel() + rough, torch.zeros_like(rough))

@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from models import experiments
+from models.codecs import catalogue
+from models.codecs.base import CodecConfig
+from models.errors import FoveaError
+from models.experiments import Experiment, Trunk
+
+
+def test_a_saved_codec_reads_what_it_wrote(tmp_path, gained):
+    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    saliency_map = np.tile(np.arange(47, dtype=np.uint8) * 5, (33, 1))
+    encoded = gained.encode(picture, saliency_map=saliency_map, lmbda=0.004)
+    catalogue.save_codec(gained, tmp_path / "model")
+    for path in (tmp_path / "model", tmp_path / "model" / "weights.safetensors"):
+        codec = catalogue.load_codec(path)
+        assert codec.config == gained.config and codec.identity() == gained.identity() and not codec.training
+        assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+        assert codec.encode(picture, saliency_map=saliency_map, lmbda=0.004).data == encoded.data
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["codec.json", "weights.safetensors"]
+    assert catalogue.read_config(tmp_path / "model") == gained.config
+
+
+def test_saving_again_replaces(tmp_path, uniform, gained):
+    catalogue.save_codec(uniform, tmp_path)
+    catalogue.save_codec(gained, tmp_path)
+    assert catalogue.load_codec(tmp_path).identity() == gained.identity()
+
+
+def test_a_damaged_folder_is_named(tmp_path, uniform, gained):
+    with pytest.raises(FoveaError, match=r"codec\.json is missing"):
+        catalogue.load_codec(tmp_path)
+    catalogue.save_codec(uniform, tmp_path / "a")
+    other = catalogue.build(uniform.config)
+    other.load_trunk(uniform.weights())
+    with torch.no_grad():
+        other.g_s[0].bias += 0.5
+    other.update()
+    catalogue.save_codec(other, tmp_path / "b")
+    (tmp_path / "b" / "weights.safetensors").replace(tmp_path / "a" / "weights.safetensors")
+    with pytest.raises(FoveaError, match="not the file that"):
+        catalogue.load_codec(tmp_path / "a")
+    with pytest.raises(FoveaError, match=r"weights\.safetensors is missing"):
+        catalogue.load_codec(tmp_path / "b")
+    weights = tmp_path / "a" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(FoveaError, match="damaged"):
+        catalogue.load_codec(tmp_path / "a")
+    description = tmp_path / "a" / "codec.json"
+    for text in (
+        "{",
+        "[]",
+        json.dumps({"format": 1}),
+        json.dumps({"format": 1, "config": {}, "identity": ""}),
+    ):
+        description.write_text(text)
+        with pytest.raises(FoveaError):
+            catalogue.load_codec(tmp_path / "a")
+    description.write_text(json.dumps({"format": 2}))
+    with pytest.raises(FoveaError, match="format 2"):
+        catalogue.load_codec(tmp_path / "a")
+
+
+def test_records_become_configurations():
+    trunk = Trunk(codec="bls2017", dataset="sample", preset="tiny")
+    assert catalogue.config_for(trunk) == CodecConfig(
+        codec="bls2017", n=8, m=12, mechanism="none", lmbda=experiments.TRUNK_LAMBDAS
+    )
+    gain = Experiment(
+        dataset="sample",
+        codec="bls2017",
+        preset="tiny",
+        trunk=trunk,
+        span=2.0,
+        **experiments.arm("saliency_gain"),
+    )
+    config = catalogue.config_for(gain)
+    assert (config.mechanism, config.lmbda, config.span, config.gamma) == ("gain", trunk.lmbda, 2.0, 0.5)
+    assert catalogue.branch_config(gain, catalogue.config_for(trunk)) == config
+    alone = Experiment(dataset="sample", codec="bls2017", **experiments.arm("saliency_concat"))
+    assert catalogue.config_for(alone).lmbda == alone.lmbda
+
+
+def test_every_experiment_of_every_sweep_has_a_codec():
+    for name in experiments.SWEEPS:
+        for record in experiments.sweep(name, "sample").experiments:
+            if record.mechanism != "none":
+                continue
+            assert catalogue.config_for(record).lmbda == record.trunk.lmbda
+            assert catalogue.module_of(record.codec) == "models.codecs.bls2017"
+
+
+def test_the_catalogue_knows_what_records_know():
+    assert set(catalogue.CODECS) == set(experiments.CODECS)
+    with pytest.raises(FoveaError, match="unknown codec 'jpeg'; known: bls2017"):
+        catalogue.module_of("jpeg")
+
+
+def test_configurations_survive_json():
+    config = CodecConfig(codec="bls2017", n=8, m=12, lmbda=(0.1, 0.2), options=(("cell", 2),))
+    assert CodecConfig.from_json(config.to_json()) == config
+    with pytest.raises(FoveaError, match="not a codec configuration"):
+        CodecConfig.from_json('{"codec": "bls2017"}')
+
+
+def test_importing_the_catalogue_loads_nothing_heavy():
+    code = (
+        "import sys, models.codecs.catalogue; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
