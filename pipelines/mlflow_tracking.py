@@ -354,9 +354,10 @@ class _Server:
                 self._deliver_spool(story)
                 return
             except Exception as error:
-                if attempt == 2 or not _gone(error):
+                if attempt == 2 or not (_gone(error) or _cut(error)):
                     raise
-                # The run was wiped or deleted on the server while we were writing: look again.
+                # Deleted on the server while we were writing, or a connection that idled too long: look again.
+                # MLflow's own retries would repeat a create_run that had arrived; this asks for the run first.
                 story.forget()
                 self._experiments.clear()
 
@@ -651,6 +652,12 @@ def _code(error: BaseException) -> str:
 def _gone(error: BaseException) -> bool:
     """Whether the run is not there any more: wiped, or deleted in the UI."""
     return _code(error) == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
+
+
+def _cut(error: BaseException) -> bool:
+    """Whether a connection broke, time-outs left out. MLflow's error for it carries no class of its own."""
+    text = str(error)
+    return ("failed with exception" in text or isinstance(error, ConnectionError)) and "timed out" not in text
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
