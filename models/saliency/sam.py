@@ -549,10 +549,7 @@ class SAMPredictor:
 
     def predict(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Picture]:
         """One H×W uint8 map per H×W×3 uint8 RGB frame; 255 is the picture's maximum, fractions are cut off."""
-        return [
-            (s * np.float32(255.0 / float(s.max())) if flip else s * np.float32(255)).astype(np.uint8)
-            for s in self._saliency(frames, flip)
-        ]
+        return [(s / s.max() * np.float32(255)).astype(np.uint8) for s in self._saliency(frames, flip)]
 
     def predict_float(self, frames: Iterable[Picture], *, flip: bool = False) -> list[Density]:
         """One H×W float32 density per frame; each sums to 1. `flip` averages with the mirrored picture's."""

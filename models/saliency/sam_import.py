@@ -58,6 +58,8 @@ PINNED: dict[str, str] = {}
 """Published file name to SHA-256. Files that aren't listed are pinned by their first download."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+CHUNK_BYTES = 1 << 16
+"""What a broken connection loses at most."""
 Progress = Callable[[int, int | None], None]
 """Called with bytes so far and bytes in all (None where the server doesn't say)."""
 
@@ -507,7 +509,7 @@ def _transfer(url: str, part: Path, progress: Progress | None, timeout_s: float)
         record_path.write_text(json.dumps({"url": url, "validator": validator}))
         received = start
         with part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_content(1 << 20):
+            for chunk in response.iter_content(CHUNK_BYTES):
                 if received == 0 and not chunk.startswith(HDF5_SIGNATURE[: len(chunk)]):
                     _drop(part)
                     raise FoveaError(f"{url}: {_kind(chunk[:512])}; SAM's published weights are HDF5 files")

@@ -1,0 +1,483 @@
+"""Import and download of SAM's published weights: what is taken, what is refused, and that nothing is executed."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from models.errors import FoveaError
+from models.saliency import sam_import
+from models.saliency.sam_import import CHUNK_BYTES, convert, download, fetch_weights, read_weights
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
+
+
+def hollow(variant: str, path: Path, edit: Callable[[list[dict]], object] | None = None) -> Path:
+    """A weight file of the published layout whose arrays take no space and read as zeros."""
+    layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
+    if edit is not None:
+        edit(layout)
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
+        for layer in layout:
+            group = file.create_group(layer["name"])
+            group.attrs["weight_names"] = [w["name"].encode() for w in layer["weights"]]
+            for weight in layer["weights"]:
+                dtype = weight.get("dtype", "float32")
+                group.create_dataset(weight["name"], shape=weight["shape"], dtype=dtype)
+    return path
+
+
+def nest(path: Path) -> Path:
+    """From the layout of save_weights to that of model.save: everything under model_weights."""
+    with h5py.File(path, "r+") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = file.attrs["layer_names"]
+        for name in list(file):
+            if name != "model_weights":
+                file.move(name, f"model_weights/{name}")
+        del file.attrs["layer_names"]
+        file.attrs["keras_version"] = b"1.1.0"
+        file.create_group("optimizer_weights")
+    return path
+
+
+def layer(layout: list[dict], name: str) -> dict:
+    return next(entry for entry in layout if entry["name"] == name)
+
+
+# --- Layout ---
+
+
+@pytest.mark.parametrize(("variant", "count"), [("vgg", 19), ("resnet", 113)])
+def test_expected_layers_are_those_of_the_published_layout(variant: str, count: int) -> None:
+    layout = [
+        entry for entry in json.loads((GOLDEN / f"layout_{variant}.json").read_text()) if entry["weights"]
+    ]
+    layers = sam_import.expected_layers(f"sam_{variant}")
+    assert len(layers) == len(layout) == count
+    for ours, theirs in zip(layers, layout, strict=True):
+        assert [list(array.shape) for array in ours.arrays] == [w["shape"] for w in theirs["weights"]]
+        assert not ours.stable or ours.name == theirs["name"]
+    targets = [(array.target, array.rows) for entry in layers for array in entry.arrays]
+    assert len(set(targets)) == len(targets)
+
+
+def test_both_root_layouts_give_the_same_tensors(tmp_path: Path) -> None:
+    path = hollow("vgg", tmp_path / "w.pkl")
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "r+") as file:
+        kernel = rng.normal(size=(64, 3, 3, 3)).astype(np.float32)
+        file["block1_conv1/block1_conv1_W"][...] = kernel
+        for index, number in enumerate((4, 6, 8, 10)):  # W_i, W_f, W_c, W_o
+            file[f"attentiveconvlstm_1/convolution2d_{number}_b"][...] = index + 1
+            file[f"attentiveconvlstm_1/convolution2d_{number + 1}_b"][...] = -index - 1
+    name, flat = read_weights(path)
+    assert name == "sam_vgg"
+    assert torch.equal(flat["backbone.block1_conv1.weight"], torch.from_numpy(kernel).flip(2, 3))
+    assert flat["recurrent.w.bias"][::512].tolist() == [1, 2, 3, 4]
+    assert flat["recurrent.u.bias"][::512].tolist() == [-1, -2, -3, -4]
+    name, nested = read_weights(nest(path))
+    assert name == "sam_vgg" and flat.keys() == nested.keys()
+    assert all(torch.equal(flat[key], nested[key]) for key in flat)
+
+
+def test_numbered_layers_go_by_order_not_by_name(tmp_path: Path) -> None:
+    def renumber(layout: list[dict]) -> None:
+        layer(layout, "attentiveconvlstm_1")["name"] = "attentiveconvlstm_7"
+        layer(layout, "atrousconvolution2d_1")["name"] = "atrousconvolution2d_9"
+        for weight in layer(layout, "convolution2d_12")["weights"]:
+            weight["name"] = weight["name"].replace("12", "44")
+
+    assert read_weights(hollow("vgg", tmp_path / "w.pkl", renumber))[0] == "sam_vgg"
+
+
+@pytest.mark.parametrize(
+    ("variant", "missing", "message"),
+    [
+        ("vgg", "block3_conv2", "layer block3_conv2 is missing"),
+        (
+            "vgg",
+            "attentiveconvlstm_1",
+            "layer 14 of 19, attentiveconvlstm .*learningprior_1.*: has 1 arrays, not 21",
+        ),
+        ("vgg", "learningprior_2", r"layer 17 of 19, learningprior 2 \(in the file: atrousconvolution2d_2\)"),
+        ("vgg", "convolution2d_12", "layer 19 of 19.*missing, the file ends with atrousconvolution2d_2"),
+        ("resnet", "bn4c_branch2b", "layer bn4c_branch2b is missing"),
+        ("resnet", "convolution2d_1", "layer 107 of 113, convolution2d .*has 21 arrays, not 2"),
+    ],
+)
+def test_a_missing_layer_is_named(tmp_path: Path, variant: str, missing: str, message: str) -> None:
+    path = hollow(variant, tmp_path / "w.pkl", lambda layout: layout.remove(layer(layout, missing)))
+    with pytest.raises(FoveaError, match=message):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "change", "message"),
+    [
+        ("block4_conv1", 0, {"shape": [512, 256, 5, 5]}, "block4_conv1.*is 512×256×5×5, not 512×256×3×3"),
+        ("attentiveconvlstm_1", 8, {"shape": [512, 3]}, r"convolution2d_5_b .*is 512×3, not"),
+        ("learningprior_1", 0, {"shape": [32]}, r"learningprior 1 .*is 32, not 64"),
+        ("block2_conv2", 1, {"dtype": "S10"}, "block2_conv2_b .b. holds .S10"),
+        ("block2_conv2", 1, {"dtype": "int32"}, "block2_conv2_b .b. holds int32"),
+    ],
+)
+def test_a_wrong_array_is_named(tmp_path: Path, name: str, index: int, change: dict, message: str) -> None:
+    def edit(layout: list[dict]) -> None:
+        layer(layout, name)["weights"][index].update(change)
+
+    with pytest.raises(FoveaError, match=message):
+        convert(hollow("vgg", tmp_path / "w.pkl", edit), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_surplus_swapped_and_foreign_layers_are_refused(tmp_path: Path) -> None:
+    def surplus(layout: list[dict]) -> None:
+        layout.append({"name": "dense_1", "weights": [{"name": "dense_1_W", "shape": [2, 2]}]})
+
+    def swapped(layout: list[dict]) -> None:
+        a, b = (layout.index(layer(layout, name)) for name in ("block5_conv1", "block5_conv2"))
+        layout[a], layout[b] = layout[b], layout[a]
+
+    def foreign(layout: list[dict]) -> None:
+        layout[:] = [{"name": "dense_1", "weights": [{"name": "dense_1_W", "shape": [2, 2]}]}]
+
+    for edit, message in (
+        (surplus, "dense_1 is one too many"),
+        (swapped, "block5_conv1 .in the file: block5_conv2.: another layer"),
+        (foreign, "neither SAM-VGG"),
+    ):
+        with pytest.raises(FoveaError, match=message):
+            read_weights(hollow("vgg", tmp_path / "w.pkl", edit))
+
+
+def test_numbers_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
+    path = hollow("resnet", tmp_path / "w.pkl")
+    with h5py.File(path, "r+") as file:
+        file["bn2a_branch2a/bn2a_branch2a_running_std"][3] = -1
+    with pytest.raises(FoveaError, match=r"bn2a_branch2a.* negative variance"):
+        read_weights(path)
+    with h5py.File(path, "r+") as file:
+        file["conv1/conv1_b"][0] = np.nan
+    with pytest.raises(FoveaError, match="conv1_b holds NaN"):
+        read_weights(path)
+
+
+# --- Nothing is executed ---
+
+
+class Planted:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_real_pickle_is_refused_unopened(tmp_path: Path, protocol: int) -> None:
+    trap = tmp_path / "executed"
+    path = tmp_path / "sam-vgg_salicon_weights.pkl"
+    path.write_bytes(pickle.dumps({"weights": Planted(trap)}, protocol))
+    with pytest.raises(FoveaError, match=r"pkl: a pickle, which is never loaded .* are HDF5"):
+        convert(path, tmp_path / "out")
+    assert not trap.exists() and not (tmp_path / "out").exists()
+    pickle.loads(path.read_bytes())
+    assert trap.exists()  # the trap would have snapped
+
+
+def test_a_pickle_inside_hdf5_is_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    path = hollow("vgg", tmp_path / "w.pkl")
+    with h5py.File(path, "r+") as file:
+        del file["block1_conv1/block1_conv1_W"]
+        file["block1_conv1/block1_conv1_W"] = np.void(pickle.dumps(Planted(trap)))
+    with pytest.raises(FoveaError, match=r"block1_conv1_W .* not numbers"):
+        convert(path, tmp_path / "out")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("kind", ["soft", "external", "raw"])
+def test_links_out_of_the_layout_are_refused(tmp_path: Path, kind: str) -> None:
+    path = hollow("vgg", tmp_path / "w.pkl")
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(256))
+    with h5py.File(path, "r+") as file:
+        group = file["block1_conv1"]
+        del group["block1_conv1_b"]
+        if kind == "soft":
+            group["block1_conv1_b"] = h5py.SoftLink("/block1_conv2/block1_conv2_b")
+        elif kind == "external":
+            group["block1_conv1_b"] = h5py.ExternalLink("other.h5", "/x")
+        else:
+            group.create_dataset("block1_conv1_b", (64,), "float32", external=[(str(secret), 0, 256)])
+    with pytest.raises(FoveaError, match=r"block1_conv1: block1_conv1_b is (a link|not a plain array)"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "HTML page"),
+        (b"PK\x03\x04rest", "zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"something else", "not HDF5"),
+        (sam_import.HDF5_SIGNATURE + b"cut off", "damaged or cut off"),
+    ],
+)
+def test_other_files_are_told_apart(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "w.pkl"
+    path.write_bytes(content)
+    with pytest.raises(FoveaError, match=message):
+        convert(path, tmp_path)
+    with pytest.raises(FoveaError, match="cannot be read"):
+        convert(tmp_path / "absent.pkl", tmp_path)
+
+
+def test_hdf5_by_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pkl"
+    with h5py.File(path, "w") as file:
+        file["data"] = np.zeros(3)
+    with pytest.raises(FoveaError, match="layer_names"):
+        read_weights(path)
+
+
+# --- Download ---
+
+
+class Site:
+    """What a made server sends, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.content_type = "application/octet-stream"
+        self.etag = '"1"'
+        self.break_after: list[int] = []
+        self.status = 200
+        self.ranges = True
+        self.requests: list[tuple[str, str | None]] = []
+        self.url = ""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    state = Site()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            state.requests.append((self.path, asked))
+            if state.status != 200:
+                self.send_error(state.status)
+                return
+            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and state.ranges else 0
+            if self.headers.get("If-Range", state.etag) != state.etag:
+                start = 0
+            if start >= len(state.body) > 0:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(state.body)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = state.body[start:]
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(state.body) - 1}/{len(state.body)}")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", state.content_type)
+            self.send_header("ETag", state.etag)
+            self.end_headers()
+            if state.break_after:
+                self.wfile.write(body[: state.break_after.pop(0)])
+                self.close_connection = True
+                return
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, *_arguments) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/w.h5"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+BODY = sam_import.HDF5_SIGNATURE + bytes(range(256)) * 2000
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"w.pkl.lock"}
+
+
+def test_download_resumes_where_the_connection_broke(site: Site, tmp_path: Path) -> None:
+    site.body, site.break_after = BODY, [100_000, 150_000]
+    seen: list[tuple[int, int | None]] = []
+    path = download(site.url, tmp_path / "w.pkl", progress=lambda *state: seen.append(state), pause_s=0.0)
+    assert path.read_bytes() == BODY and leftovers(tmp_path) == {"w.pkl"}
+    assert [asked for _, asked in site.requests] == [
+        None,
+        f"bytes={CHUNK_BYTES}-",
+        f"bytes={3 * CHUNK_BYTES}-",
+    ]
+    assert seen[-1] == (len(BODY), len(BODY))
+
+
+def test_download_goes_on_in_another_process(site: Site, tmp_path: Path) -> None:
+    site.body, site.break_after = BODY, [100_000]
+    with pytest.raises(FoveaError, match=r"broke 1 times .65,536 bytes are kept"):
+        download(site.url, tmp_path / "w.pkl", attempts=1)
+    assert not (tmp_path / "w.pkl").exists()
+    digest = hashlib.sha256(BODY).hexdigest()
+    assert download(site.url, tmp_path / "w.pkl", sha256=digest, attempts=1).read_bytes() == BODY
+    assert site.requests[1][1] == f"bytes={CHUNK_BYTES}-"
+
+
+@pytest.mark.parametrize("change", ["file", "address", "ranges"])
+def test_a_part_of_something_else_is_not_continued(site: Site, tmp_path: Path, change: str) -> None:
+    site.body, site.break_after = b"\x89HDF\r\n\x1a\n" + b"old" * 100_000, [100_000]
+    with pytest.raises(FoveaError, match="broke"):
+        download(site.url, tmp_path / "w.pkl", attempts=1)
+    site.body = BODY
+    if change == "file":
+        site.etag = '"2"'
+    elif change == "ranges":
+        site.ranges = False
+    url = site.url.replace("w.h5", "v.h5") if change == "address" else site.url
+    assert download(url, tmp_path / "w.pkl", attempts=1).read_bytes() == BODY
+
+
+def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> None:
+    site.body = BODY
+    (tmp_path / "w.pkl.part").write_bytes(BODY)
+    (tmp_path / "w.pkl.part.json").write_text(json.dumps({"url": site.url, "validator": site.etag}))
+    assert download(site.url, tmp_path / "w.pkl", attempts=1).read_bytes() == BODY
+    (tmp_path / "w.pkl.part").write_bytes(BODY + b"surplus")
+    (tmp_path / "w.pkl.part.json").write_text(json.dumps({"url": site.url, "validator": site.etag}))
+    assert download(site.url, tmp_path / "w.pkl", attempts=2, pause_s=0.0).read_bytes() == BODY
+
+
+def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    site.body = BODY
+    with pytest.raises(FoveaError, match=f"SHA-256 is {hashlib.sha256(BODY).hexdigest()}, not {'0' * 64}"):
+        download(site.url, tmp_path / "w.pkl", sha256="0" * 64)
+    assert leftovers(tmp_path) == set()
+
+
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_a_page_instead_of_the_file_is_refused(site: Site, tmp_path: Path, content_type: str) -> None:
+    site.body, site.content_type = b"\n<!DOCTYPE html><title>Log in</title>", content_type
+    with pytest.raises(FoveaError, match="HTML page"):
+        download(site.url, tmp_path / "w.pkl")
+    assert leftovers(tmp_path) == set() and len(site.requests) == 1
+
+
+def test_a_pickle_on_the_server_is_refused_at_its_first_bytes(site: Site, tmp_path: Path) -> None:
+    site.body = pickle.dumps(Planted(tmp_path / "executed"))
+    with pytest.raises(FoveaError, match="a pickle, which is never loaded"):
+        download(site.url, tmp_path / "w.pkl")
+    assert leftovers(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 2)])
+def test_answers_that_are_no_file(site: Site, tmp_path: Path, status: int, requests: int) -> None:
+    site.status = status
+    with pytest.raises(FoveaError, match=str(status)):
+        download(site.url, tmp_path / "w.pkl", attempts=2, pause_s=0.0)
+    assert len(site.requests) == requests
+
+
+def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "sam-vgg_salicon_weights.pkl"
+    monkeypatch.delenv("FOVEA_SAM_URL", raising=False)
+    release = "https://github.com/marcellacornia/sam/releases/download/1.0/"
+    assert sam_import.source_url(name) == release + name
+    monkeypatch.setenv("FOVEA_SAM_URL", "http://mirror.example/sam")
+    assert sam_import.source_url(name) == f"http://mirror.example/sam/{name}"
+    assert sam_import.source_url(name, "https://x.example/a.h5") == "https://x.example/a.h5"
+    with pytest.raises(FoveaError, match="not an http"):
+        sam_import.source_url(name, "file:///etc/passwd")
+
+
+# --- fetch_weights: with a network of one layer in place of the real ones ---
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
+    """Stands in for a published file; reading it gives one tensor."""
+
+    def read(path: Path) -> tuple[str, dict[str, torch.Tensor]]:
+        sam_import.refuse_unless_hdf5(path)
+        return "sam_vgg", {"x": torch.ones(2)}
+
+    monkeypatch.setattr(sam_import, "read_weights", read)
+    return BODY
+
+
+def test_fetch_pins_at_first_use(site: Site, tmp_path: Path, tiny: bytes) -> None:
+    site.body, folder = tiny, tmp_path / "weights"
+    base = site.url.removesuffix("/w.h5")
+    path = fetch_weights("sam_vgg", folder, base)
+    assert path == folder / "sam_vgg.safetensors" and path.is_file()
+    digest = hashlib.sha256(tiny).hexdigest()
+    described = json.loads(path.with_suffix(".json").read_text())
+    assert described["source_sha256"] == digest and described["source_url"].endswith(
+        "/sam-vgg_salicon_weights.pkl"
+    )
+    assert described["sha256"] == sam_import.sha256_of(path) and described["licence"] == "MIT"
+    assert json.loads((folder / "sources.json").read_text()) == {"sam-vgg_salicon_weights.pkl": digest}
+    assert {p.name for p in folder.iterdir() if p.suffix in (".pkl", ".part")} == set()
+
+    assert fetch_weights("sam_vgg", folder, base) == path
+    assert len(site.requests) == 1  # there already
+
+    path.unlink()
+    site.body, site.etag = tiny + b"changed", '"2"'
+    with pytest.raises(FoveaError, match=r"SHA-256 is .*first download's, in .*sources.json"):
+        fetch_weights("sam_vgg", folder, base)
+    assert not path.exists()
+
+
+def test_fetch_takes_a_file_that_lies_there(site: Site, tmp_path: Path, tiny: bytes) -> None:
+    mine = tmp_path / "sam-vgg_salicon_weights.pkl"
+    mine.write_bytes(tiny)
+    assert fetch_weights("sam_vgg", tmp_path, site.url).is_file()
+    assert mine.exists() and not site.requests
+    (tmp_path / "sam_vgg.safetensors").unlink()
+    with pytest.raises(FoveaError, match="move it away"):
+        fetch_weights("sam_vgg", tmp_path, site.url, "0" * 64)
+
+
+def test_fetch_refuses_another_networks_file(site: Site, tmp_path: Path, tiny: bytes) -> None:
+    site.body = tiny
+    with pytest.raises(FoveaError, match="holds sam_vgg, not sam_resnet"):
+        fetch_weights("sam_resnet", tmp_path, site.url)
+    assert not (tmp_path / "sam_resnet.safetensors").exists()
+    with pytest.raises(FoveaError, match="no weights of SALICON 2017"):
+        fetch_weights("sam_vgg", tmp_path, site.url, edition="2017")
+    with pytest.raises(FoveaError, match="no published weights"):
+        fetch_weights("sam_lite", tmp_path, site.url)
+
+
+def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps([1]))
+    assert sam_import.main(["convert", str(tmp_path / "w.pkl"), "--weights-dir", str(tmp_path)]) == 1
+    assert "a pickle, which is never loaded" in capsys.readouterr().err
