@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import tomlkit
-from tomlkit.exceptions import ParseError, TOMLKitError
+from tomlkit.exceptions import TOMLKitError
 
 from models.errors import FoveaError
 
@@ -438,10 +438,9 @@ def _read(file: Path) -> tomlkit.TOMLDocument:
         raise FoveaError(f"{file}: can't be read: {error}") from error
     try:
         document = tomlkit.parse(text)
-    except ParseError as error:
-        raise FoveaError(f"{file}: {error}") from error
-    except TOMLKitError as error:  # a key or table that stands there twice
-        raise FoveaError(f"{file}: {error}: two datasets of one name? Rename or delete one") from error
+    except TOMLKitError as error:
+        twice = ": two datasets of one name? Rename or delete one" if "already" in str(error) else ""
+        raise FoveaError(f"{file}: {error}{twice}") from error
     if unknown := sorted(set(document) - _TOP_LEVEL):
         raise FoveaError(
             f"{file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(_TOP_LEVEL))}"

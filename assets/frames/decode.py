@@ -113,6 +113,23 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     return picture
 
 
+def read_png_samples(data: bytes, name: str | None = None) -> NDArray[Any]:
+    """Return a PNG's samples as they are stored, alpha included: uint8 or uint16, H×W or H×W×C.
+
+    Raises:
+        BrokenPicture: no PNG, or one of its checksums fails (PNG libraries pass over some).
+    """
+    label = name or "picture"
+    if not data.startswith(_PNG):
+        raise BrokenPicture(label, "not a PNG")
+    try:
+        return _decode_png(data, _png_header(data)[3])
+    except _Broken as error:
+        raise BrokenPicture(label, str(error)) from error
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+        raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
+
+
 def orient(picture: Picture, orientation: int) -> Picture:
     """Turn and mirror a stored picture the way its EXIF orientation (1 … 8) asks for viewing."""
     if orientation >= 5:

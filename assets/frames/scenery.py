@@ -84,19 +84,33 @@ def fbm(rng: Rng, height: int, width: int, octaves: int = 6, first: int = 0, slo
     return np.asarray(bank.take(rows, axis=0).take(columns, axis=1), np.float32)
 
 
-@lru_cache(maxsize=64)
+_FIELD: Final = 1024
+
+
+@lru_cache(maxsize=96)
 def _noise_field(seeds: tuple[int, ...], octaves: int, first: int, slope: float) -> Float:
-    side = 1024
-    rng = np.random.default_rng((*seeds, octaves, first, round(slope * 100) + 1000))
-    spectrum = np.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32))
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
-    frequency[0, 0] = 1
-    high, low = 2.0 ** -(first + 1), 2.0 ** -(first + octaves + 1)
+    frequency = _frequency()
+    high, low = np.float32(2.0 ** -(first + 1)), np.float32(2.0 ** -(first + octaves + 1))
     # Equal noise in each octave is 1/f in amplitude in two dimensions; soft flanks at both ends of the band.
-    shape = frequency ** -(1 + slope) / (1 + (low / frequency) ** 4) / (1 + (frequency / high) ** 4)
+    shape = (
+        frequency ** np.float32(-(1 + slope)) / (1 + (low / frequency) ** 4) / (1 + (frequency / high) ** 4)
+    )
     shape[0, 0] = 0
-    field_ = np.fft.irfft2(spectrum * shape, s=(side, side))
+    field_ = np.fft.irfft2(_white_spectrum(seeds) * shape, s=(_FIELD, _FIELD))
     return np.asarray(field_ / field_.std(), np.float32)
+
+
+@lru_cache(maxsize=8)
+def _white_spectrum(seeds: tuple[int, ...]) -> NDArray[np.complex64]:
+    noise = np.random.default_rng(seeds).standard_normal((_FIELD, _FIELD), dtype=np.float32)
+    return np.asarray(np.fft.rfft2(noise), np.complex64)
+
+
+@lru_cache(maxsize=1)
+def _frequency() -> Float:
+    frequency = np.hypot(np.fft.fftfreq(_FIELD)[:, None], np.fft.rfftfreq(_FIELD)[None]).astype(np.float32)
+    frequency[0, 0] = 1
+    return np.asarray(frequency, np.float32)
 
 
 @lru_cache(maxsize=64)

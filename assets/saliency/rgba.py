@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.frames.decode import read_png_samples
 from assets.frames.encode import encode_png
 from models.errors import FoveaError
 
@@ -42,10 +42,7 @@ def unpack(data: bytes) -> tuple[Pixels, Pixels]:
     Raises:
         FoveaError: not an 8-bit RGBA PNG, or a damaged one.
     """
-    try:
-        pixels = imagecodecs.spng_decode(data)
-    except (imagecodecs.SpngError, ValueError) as error:
-        raise FoveaError(f"rgba: damaged, or no PNG: {error}") from error
+    pixels = read_png_samples(data, "rgba frame")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 4:
         raise FoveaError(f"rgba: expected an 8-bit RGBA PNG, got {pixels.dtype} {pixels.shape}")
     return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])

@@ -1,0 +1,304 @@
+"""Every kind of picture file becomes the right RGB, or is refused with its name and the reason."""
+
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+
+from assets.frames.decode import BrokenPicture, orient, read_header, read_picture
+from assets.frames.encode import encode_png
+from models.errors import FoveaError
+
+
+def noise(height: int = 40, width: int = 60, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def smooth(height: int = 96, width: int = 128) -> NDArray[np.uint8]:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack((x * 255 / width, y * 255 / height, (x + y) % 97 + 60), axis=-1).astype(np.uint8)
+
+
+def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: object) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# ---- what becomes RGB
+
+
+@pytest.mark.parametrize("compress_level", [0, 1, 6, 9])
+def test_ordinary_png_is_exact(compress_level: int) -> None:
+    picture = noise(300, 200)  # several stored blocks
+    assert np.array_equal(read_picture(saved(picture, "PNG", compress_level=compress_level)), picture)
+
+
+def test_png_with_many_small_idat_chunks_is_exact() -> None:
+    picture = smooth()
+    data = saved(picture, "PNG")
+    at = data.index(b"IDAT") - 4
+    (length,) = struct.unpack(">I", data[at : at + 4])
+    body, rest = data[at + 8 : at + 8 + length], data[at + 12 + length :]
+    pieces = b"".join(chunk(b"IDAT", body[k : k + 100]) for k in range(0, len(body), 100))
+    assert np.array_equal(read_picture(data[:at] + pieces + rest), picture)
+
+
+def test_large_png_of_more_than_one_stored_block_size_is_exact() -> None:
+    for width in (21844, 21845, 21846):  # rows of 65533, 65536 and 65539 bytes: around the block's 65535
+        picture = noise(16, width)
+        assert np.array_equal(read_picture(encode_png(picture)), picture)
+
+
+def test_interlaced_png_is_exact() -> None:
+    picture = noise()
+    # Adam7 by hand: seven passes, each unfiltered.
+    passes = [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ]
+    rows = b"".join(
+        b"\0" + row.tobytes()
+        for x, y, dx, dy in passes
+        for row in np.ascontiguousarray(picture[y::dy, x::dx])
+    )
+    header = struct.pack(">IIBBBBB", 60, 40, 8, 2, 0, 0, 1)
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    assert np.array_equal(read_picture(data), picture)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_and_bilevel_and_palette(kind: str) -> None:
+    grey = noise(channels=1)
+    assert np.array_equal(read_picture(saved(grey, kind)), np.repeat(grey[..., None], 3, axis=2))
+    bilevel = grey > 127
+    expected = np.repeat((bilevel * np.uint8(255))[..., None], 3, axis=2)
+    assert np.array_equal(read_picture(saved(Image.fromarray(bilevel), kind)), expected)
+    palette = Image.fromarray(smooth()).quantize(16)
+    assert np.array_equal(read_picture(saved(palette, kind)), np.asarray(palette.convert("RGB")))
+
+
+def test_grey_jpeg_and_webp() -> None:
+    grey = smooth()[..., 0]
+    decoded = read_picture(saved(grey, "JPEG", quality=95))
+    assert decoded.shape == (96, 128, 3)
+    assert (decoded == decoded[..., :1]).all()
+    picture = smooth()
+    assert np.array_equal(read_picture(saved(picture, "WEBP", lossless=True)), picture)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_are_rounded_from_257ths(suffix: str, channels: int) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(128, 512)
+    picture = values if channels == 1 else np.dstack((values, values[::-1], values.T.reshape(128, 512)))
+    done, data = cv2.imencode(suffix, picture if channels == 1 else picture[..., ::-1])
+    assert done
+    expected = np.round(picture / 257.0).astype(np.uint8)
+    expected = np.repeat(expected[..., None], 3, axis=2) if channels == 1 else expected
+    assert np.array_equal(read_picture(data.tobytes()), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_opaque_alpha_is_dropped_and_transparency_refused(kind: str) -> None:
+    pixels = noise(channels=4)
+    pixels[..., 3] = 255
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(read_picture(saved(pixels, kind, **options)), pixels[..., :3])
+    pixels[3, 7, 3] = 254
+    with pytest.raises(BrokenPicture, match=r"holiday\.png: has transparent pixels"):
+        read_picture(saved(pixels, kind, **options), "holiday.png")
+
+
+def test_transparent_palette_colour_is_refused() -> None:
+    image = Image.fromarray(smooth()).quantize(8)
+    with pytest.raises(BrokenPicture, match="transparent"):
+        read_picture(saved(image, "PNG", transparency=0))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    stored = smooth(48, 80)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    data = saved(stored, kind, exif=exif.tobytes() if kind != "TIFF" else exif, **options)
+    # What "turned 90° clockwise" means, spelt out independently of orient().
+    turned = {
+        1: stored, 2: np.fliplr(stored), 3: np.rot90(stored, 2), 4: np.flipud(stored),
+        5: np.rot90(np.fliplr(stored), 1), 6: np.rot90(stored, -1), 7: np.rot90(np.fliplr(stored), -1), 8: np.rot90(stored, 1),
+    }[orientation]  # fmt: skip
+    header, picture = read_header(data), read_picture(data)
+    assert (header.height, header.width) == turned.shape[:2] == picture.shape[:2]
+    assert np.abs(picture.astype(int) - turned).max() <= (6 if kind == "JPEG" else 0)
+    assert picture.flags.c_contiguous
+
+
+def test_a_jpeg_named_png_is_read_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.png"
+    file.write_bytes(saved(smooth(), "JPEG"))
+    assert read_header(file).format == "jpeg"
+    assert read_picture(file).shape == (96, 128, 3)
+
+
+# ---- what is refused, by name
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("empty.png", b"", "empty"),
+        ("notes.png", b"This is no picture, but my notes.\n", "not a PNG.*text"),
+        ("noise.jpg", bytes(range(256)), "not a PNG"),
+        ("dot.png", saved(noise(1, 1), "PNG"), "1×1 is smaller than 16×16"),
+        ("thin.jpg", saved(noise(15, 400), "JPEG"), "400×15 is smaller"),
+        ("ink.jpg", saved(Image.fromarray(smooth()).convert("CMYK"), "JPEG"), "CMYK"),
+        ("ink.tiff", saved(Image.fromarray(smooth()).convert("CMYK"), "TIFF"), "CMYK"),
+        ("lab.tiff", saved(Image.fromarray(smooth()).convert("LAB"), "TIFF"), "Lab"),
+        ("float.tiff", saved(Image.fromarray(smooth()[..., 0].astype(np.float32)), "TIFF"), "float"),
+        ("pages.tiff", saved(smooth(), "TIFF", save_all=True, append_images=[Image.fromarray(noise())]), "2 pictures"),
+        ("film.webp", saved(smooth(), "WEBP", save_all=True, append_images=[Image.fromarray(noise(96, 128))]), "2 pictures"),
+        ("film.png", saved(smooth(), "PNG", save_all=True, append_images=[Image.fromarray(noise(96, 128))]), "animated"),
+        ("gif.png", saved(smooth(), "GIF"), "not a PNG"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(data)
+    for read in (read_header, read_picture):
+        with pytest.raises(BrokenPicture, match=reason) as caught:
+            read(file)
+        assert name in str(caught.value)
+        assert isinstance(caught.value, FoveaError)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPicture, match=r"gone\.png: can't be read"):
+        read_picture(tmp_path / "gone.png")
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded() -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(BrokenPicture, match="megapixels"):
+        read_picture(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_file_cut_short_anywhere_is_refused(kind: str) -> None:
+    data = saved(smooth(), kind)
+    for part in np.linspace(0, len(data) - 2, 40).astype(int):
+        with pytest.raises(BrokenPicture):
+            read_picture(data[:part])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_file_cut_short_is_found_without_decoding(kind: str) -> None:
+    data = saved(smooth(), kind)
+    with pytest.raises(BrokenPicture, match="cut short"):
+        read_header(data[: len(data) * 2 // 3], "half")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_png_with_one_flipped_bit_never_gives_a_wrong_picture(data: st.DataObject) -> None:
+    picture = smooth(32, 40)
+    file = bytearray(saved(picture, "PNG"))
+    at = data.draw(st.integers(0, len(file) - 1))
+    file[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(BrokenPicture):
+        read_picture(bytes(file))
+
+
+def test_a_jpeg_with_a_hole_does_not_end_in_grey() -> None:
+    rng = np.random.default_rng(1)
+    picture = cv2.resize(
+        rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC
+    )
+    data = saved(picture, "JPEG", quality=90)
+    holed = data[: len(data) // 2] + data[-2:]
+    assert imagecodecs.jpeg8_decode(holed).shape == picture.shape  # libjpeg itself is content
+    with pytest.raises(BrokenPicture, match="end before"):
+        read_picture(holed)
+
+
+def test_a_jpeg_with_a_flat_corner_is_no_hole() -> None:
+    picture = smooth()
+    picture[60:] = 200
+    assert read_picture(saved(picture, "JPEG")).shape == picture.shape
+
+
+def test_a_thumbnails_end_marker_is_not_the_pictures() -> None:
+    data = saved(smooth(), "JPEG")
+    thumbnail = saved(noise(20, 20), "JPEG")
+    app1 = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = data[:2] + app1 + data[2:]
+    assert read_picture(whole).shape == (96, 128, 3)
+    with pytest.raises(BrokenPicture, match="cut short"):
+        read_picture(whole[: len(app1) + 200])
+
+
+def test_a_png_whose_rows_do_not_fill_it_is_refused() -> None:
+    header = struct.pack(">IIBBBBB", 40, 40, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(39 * 121))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    with pytest.raises(BrokenPicture, match="damaged"):
+        read_picture(data, "short.png")
+
+
+def test_the_error_survives_a_process_boundary() -> None:
+    error = pickle.loads(pickle.dumps(BrokenPicture("a.png", "cut short")))
+    assert (error.name, error.reason, str(error)) == ("a.png", "cut short", "a.png: cut short")
+
+
+def test_orient_knows_all_eight() -> None:
+    picture = noise(4, 6)
+    assert {orient(picture, k).tobytes() for k in range(1, 9)}.__len__() == 8
+
+
+# ---- the PNG writer
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 4).flatmap(
+        lambda c: hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(c)))
+    ),
+    st.integers(1, 6),
+)
+def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: int) -> None:
+    image = Image.open(io.BytesIO(encode_png(pixels, level)))
+    assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)

@@ -1,0 +1,304 @@
+"""The manifest: which pictures a folder holds, their splits, and what is wrong with the broken ones."""
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from assets.datasets import Dataset, Splits, parse_splits
+from assets.frames import manifest as manifest_module
+from assets.frames.encode import encode_png
+from assets.frames.folder import assign_splits, find_pictures, hash_split, image_ids, name_index
+from assets.frames.manifest import COLUMNS, left_out, scan
+from models.errors import FoveaError
+
+
+def picture(seed: int, height: int = 24, width: int = 32) -> bytes:
+    return encode_png(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def put(root: Path, *paths: str) -> None:
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(int(hashlib.sha256(path.encode()).hexdigest()[:8], 16)))
+
+
+def folder(root: Path, **changes: object) -> Dataset:
+    return dataclasses.replace(Dataset("mine", "folder", root), **changes)  # type: ignore[arg-type]
+
+
+def splits_of(table: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(table["image"], table["split"], strict=True))
+
+
+# ---- files, names
+
+
+def test_rows_say_what_the_files_are(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "val/film 1/b.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "train" / "turned.jpg", exif=exif)
+    table = scan(folder(tmp_path))
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table["image"]) == ["train/a", "train/turned", "val/film 1/b"]
+    first, turned, last = (table.iloc[k] for k in range(3))
+    data = (tmp_path / "train" / "a.png").read_bytes()
+    assert (first.path, first.sha256, first.bytes) == (
+        str(tmp_path / "train/a.png"),
+        hashlib.sha256(data).hexdigest(),
+        len(data),
+    )
+    assert (first.width, first.height, first.status, first.reason) == (32, 24, "ok", "")
+    assert (turned.width, turned.height) == (20, 30)
+    assert (last.split, last.group) == ("val", "film 1")
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", ".hidden.png", ".git/b.png", "sub/.DS_Store.png", "sub/C.PNG")
+    (tmp_path / "notes.txt").write_text("x")
+    assert find_pictures(tmp_path) == ["a.png", "sub/C.PNG"]
+
+
+def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
+    put(tmp_path, "a/b.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert find_pictures(tmp_path) == ["a/b.png"]
+
+
+def test_ambiguous_names_keep_their_suffix(tmp_path: Path) -> None:
+    paths = ["a.jpg", "a.png", "b.png", "b.old.png", "c", "c.png"]
+    ids = image_ids(paths)
+    assert ids == {
+        "a.jpg": "a.jpg",
+        "a.png": "a.png",
+        "b.png": "b",
+        "b.old.png": "b.old",
+        "c": "c",
+        "c.png": "c.png",
+    }
+
+
+@given(st.lists(st.from_regex(r"[ab]{1,2}(/[ab])?(\.[jp])?(\.[jp])", fullmatch=True), unique=True))
+def test_image_ids_are_unique(paths: list[str]) -> None:
+    ids = image_ids(paths)
+    assert set(ids) == set(paths)
+    assert len(set(ids.values())) == len(paths)
+
+
+def test_a_picture_is_found_by_any_clear_name() -> None:
+    index = name_index(["train/a", "val/a", "val/b"], ["/d/train/a.png", "/d/val/a.png", "/d/val/b.png"])
+    assert index["train/a.png"] == index["train/a"] == "train/a"
+    assert index["b"] == index["b.png"] == "val/b"
+    assert index["a"] is None and index["a.png"] is None
+    assert "c" not in index
+
+
+# ---- splits
+
+
+def test_split_folders_in_any_spelling(tmp_path: Path) -> None:
+    put(tmp_path, "Train/a.png", "validation/b.png", "test/c.png", "extra/d.png")
+    table = scan(folder(tmp_path))
+    assert splits_of(table) == {"Train/a": "train", "validation/b": "val", "test/c": "test"}
+    assert left_out(table) == 1
+
+
+def test_val_stays_val_where_there_is_no_test_and_is_what_is_measured_on(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "val/b.png")
+    dataset = folder(tmp_path)
+    assert dataset.evaluation_split(scan(dataset)) == "val"
+    put(tmp_path, "test/c.png")
+    assert dataset.evaluation_split(scan(dataset)) == "test"
+
+
+def test_nothing_to_measure_on_is_an_error_with_the_way_out(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png")
+    with pytest.raises(FoveaError, match=r"'mine' has no picture in test or val.*--test"):
+        folder(tmp_path).evaluation_split(scan(folder(tmp_path)))
+
+
+def test_hash_splits_are_80_10_10_and_never_move(tmp_path: Path) -> None:
+    named = {name: hash_split(name) for name in ("a", "f", "films/x_0001", "8")}
+    assert named == {"a": "train", "f": "val", "films/x_0001": "train", "8": "test"}  # golden
+    counts = Counter(hash_split(str(k)) for k in range(20_000))
+    assert counts["train"] == pytest.approx(16_000, abs=300)
+    assert counts["val"] == pytest.approx(2_000, abs=200)
+    assert counts["test"] == pytest.approx(2_000, abs=200)
+
+
+@given(st.lists(st.from_regex(r"[a-f]{1,6}\.png", fullmatch=True), unique=True, min_size=1), st.data())
+def test_a_pictures_hash_split_does_not_depend_on_its_neighbours(
+    names: list[str], data: st.DataObject
+) -> None:
+    some = data.draw(st.lists(st.sampled_from(names), unique=True))
+    whole, part = (assign_splits(n, Splits("hash"), Path("/x")) for n in (names, some))
+    assert part == {name: whole[name] for name in some}
+
+
+def test_globs(tmp_path: Path) -> None:
+    put(tmp_path, "1001.png", "1002.png", "1101.png", "day/1102.png", "z.png")
+    rule = parse_splits({"train": "10??.png", "test": ["11*", "day/*"]}, tmp_path)
+    table = scan(folder(tmp_path, splits=rule))
+    assert splits_of(table) == {"1001": "train", "1002": "train", "1101": "test", "day/1102": "test"}
+    assert left_out(table) == 1
+    with pytest.raises(FoveaError, match=r"glob '2\*' for val fits none"):
+        scan(folder(tmp_path, splits=parse_splits({"train": "1*", "val": "2*"}, tmp_path)))
+    with pytest.raises(FoveaError, match=r"1001\.png fits the globs of two splits, train and test"):
+        scan(folder(tmp_path, splits=parse_splits({"train": "1*", "test": "1001.png"}, tmp_path)))
+
+
+def test_counts_by_sorted_name(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{k}.png" for k in range(8)))
+    table = scan(folder(tmp_path, splits=parse_splits("4/1/2", tmp_path)))
+    assert list(table["split"]) == ["train"] * 4 + ["val"] + ["test"] * 2
+    with pytest.raises(FoveaError, match="more than the 8 pictures"):
+        scan(folder(tmp_path, splits=parse_splits("8/1/2", tmp_path)))
+
+
+def csv(tmp_path: Path, text: str) -> Splits:
+    file = tmp_path / "splits.csv"
+    file.write_text(text)
+    return parse_splits("splits.csv", tmp_path)
+
+
+def test_splits_from_csv(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "sub/b.png", "c.png", "d.png")
+    rule = csv(tmp_path, "image,split,note\na,train,x\nsub/b.png,Validation,\n./c.png,test,\n")
+    table = scan(folder(tmp_path, splits=rule))
+    assert splits_of(table) == {"a": "train", "sub/b": "val", "c": "test"}
+    assert left_out(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("image,part\na,train\n", "has columns image, part; needed are image and split"),
+        ("image,split\na,trian\n", r"splits\.csv, line 2: 'trian' is no split"),
+        ("image,split\nghost,train\na,val\n", r"splits\.csv names 1 picture \(ghost\) that .* doesn't hold"),
+        ("image,split\na,train\na.png,val\n", "line 3: a.png stands in two splits, train and val"),
+        ("image,split\n", "no picture in it"),
+        ("", "no picture in it"),
+    ],
+)
+def test_a_bad_csv_is_named_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    put(tmp_path, "a.png")
+    with pytest.raises(FoveaError, match=reason) as caught:
+        scan(folder(tmp_path, splits=csv(tmp_path, text)))
+    assert "splits.csv" in str(caught.value)
+
+
+def test_the_folders_rule_asks_for_folders(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    with pytest.raises(FoveaError, match="no folder train, val or test"):
+        scan(folder(tmp_path, splits=Splits("folders")))
+
+
+def test_cityscapes_layout(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png",
+        "gtFine/train/ulm/ulm_000000_000019_color.png",
+    )
+    table = scan(Dataset("cityscapes", "cityscapes", tmp_path))
+    assert splits_of(table) == {"train/ulm/ulm_000000_000019_leftImg8bit": "train"}
+    assert list(table["group"]) == ["ulm"]
+
+
+# ---- what is wrong with a file or a folder
+
+
+def test_broken_files_are_quarantined_by_name_and_the_rest_kept(tmp_path: Path) -> None:
+    put(tmp_path, "good.png")
+    whole = picture(5, 200, 200)
+    bad = {
+        "cut.png": (whole[:5000], "cut short"),
+        "notes.png": (b"my notes\n", "not a PNG"),
+        "dot.png": (picture(6, 1, 1), "1×1 is smaller than 16×16"),
+        "empty.jpg": (b"", "empty"),
+        "flipped.png": (whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:], "checksum"),
+        "old.gif": (b"GIF89a", r"\.gif files are not read"),
+    }
+    for name, (data, _) in bad.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone")
+    table = scan(folder(tmp_path, splits=Splits("hash"))).set_index("image")
+    assert table.loc["good", "status"] == "ok"
+    assert (table.drop("good")["status"] == "quarantined").all()
+    assert len(table) == len(bad) + 2
+    for name, (_, reason) in bad.items():
+        assert pd.Series([table.loc[name.rsplit(".", 1)[0], "reason"]]).str.contains(reason).all()
+    assert "can't be read" in table.loc["nowhere", "reason"]
+
+
+def test_copies_are_quarantined_and_never_leak_into_test(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "train/b.png", "test/c.png", "val/d.png")
+    same = (tmp_path / "test/c.png").read_bytes()
+    for copy in ("train/b.png", "train/z.png", "val/d.png"):
+        (tmp_path / copy).write_bytes(same)
+    table = scan(folder(tmp_path)).set_index("image")
+    assert list(table.index[table["status"] == "ok"]) == ["test/c", "train/a"]
+    assert set(table.loc[table["status"] != "ok", "reason"]) == {"the same content as test/c"}
+
+
+def test_missing_empty_and_wrong_folders(tmp_path: Path) -> None:
+    with pytest.raises(FoveaError, match=r"'mine': the folder .*gone is gone.*fovea datasets remove mine"):
+        scan(folder(tmp_path / "gone"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FoveaError, match="file is not a folder"):
+        scan(folder(tmp_path / "file"))
+    with pytest.raises(FoveaError, match=f"no picture in {tmp_path}"):
+        scan(folder(tmp_path))
+    with pytest.raises(FoveaError, match=r"CITYSCAPES_USERNAME.*CITYSCAPES_ROOT"):
+        scan(Dataset("cityscapes", "cityscapes"))
+
+
+# ---- the cache
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = tmp_path / "pictures", tmp_path / "cache" / "checksums.sqlite"
+    put(root, "a.png", "b.png", "c.png")
+    (root / "bad.png").write_bytes(b"text")
+    read: list[str] = []
+    honest = manifest_module.inspect
+    monkeypatch.setattr(manifest_module, "inspect", lambda path: (read.append(path.name), honest(path))[1])
+    first = scan(folder(root), cache)
+    assert len(read) == 4
+    read.clear()
+    pd.testing.assert_frame_equal(scan(folder(root), cache), first)
+    assert read == []
+    # A change that keeps size and name, and a new file: only these two are read.
+    data = bytearray((root / "b.png").read_bytes())
+    (root / "b.png").write_bytes(bytes(data[:-30]) + bytes(30))
+    os.utime(root / "b.png", ns=(1, 1))
+    put(root, "d.png")
+    second = scan(folder(root), cache).set_index("image")
+    assert sorted(read) == ["b.png", "d.png"]
+    assert second.loc["b", "status"] == "quarantined"
+    assert second.loc["a", "sha256"] == first.set_index("image").loc["a", "sha256"]
+
+
+def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
+    root, cache = tmp_path / "pictures", tmp_path / "cache.sqlite"
+    put(root, "a.png")
+    first = scan(folder(root))
+    cache.write_bytes(b"this is no database, and long enough to be looked at as one" * 40)
+    pd.testing.assert_frame_equal(scan(folder(root), cache), first)
+    pd.testing.assert_frame_equal(scan(folder(root), cache), first)
+
+
+def test_progress_counts_files(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    seen: list[tuple[float, float]] = []
+    scan(folder(tmp_path), progress=lambda done, total, note: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]

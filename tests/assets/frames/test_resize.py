@@ -1,0 +1,139 @@
+"""Geometry and resizing: what is cut, what is averaged, where a point goes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets.frames.decode import BrokenPicture
+from assets.frames.encode import encode_png
+from assets.frames.resize import Geometry, decode_and_resize, fit, resize, resize_many
+
+sizes = st.tuples(st.integers(16, 3000), st.integers(16, 3000))
+
+
+def test_cityscapes_to_512_by_256_loses_nothing_and_averages_4_by_4() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
+    assert fit((2048, 1024), (512, 256)) == Geometry((2048, 1024), (0, 0, 2048, 1024), (512, 256))
+    means = picture.reshape(256, 4, 512, 4, 3).mean(axis=(1, 3))
+    assert np.abs(resize(picture, (512, 256)) - means).max() <= 0.5
+
+
+def test_other_aspects_are_cut_at_the_centre() -> None:
+    assert fit((800, 600), (512, 256)) == Geometry((800, 600), (0, 100, 800, 400), (512, 256))
+    assert fit((1000, 200), (200, 100)).crop == (300, 0, 400, 200)
+    picture = np.zeros((600, 800, 3), np.uint8)
+    picture[100:500] = 200
+    assert (resize(picture, (512, 256)) == 200).all()
+
+
+def test_nothing_is_upscaled() -> None:
+    assert fit((300, 150), (512, 256)).size == (300, 150)
+    assert fit((300, 200), (512, 256)) == Geometry((300, 200), (0, 25, 300, 150), (300, 150))
+    assert fit((600, 200), (512, 256)) == Geometry((600, 200), (100, 0, 400, 200), (400, 200))
+    picture = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    assert np.array_equal(resize(picture, (512, 256)), picture[25:175])
+
+
+def test_native_is_the_picture() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    assert np.array_equal(resize(picture, "native"), picture)
+
+
+@given(sizes, st.tuples(st.integers(16, 1024), st.integers(16, 1024)))
+def test_geometry_keeps_its_promises(src: tuple[int, int], size: tuple[int, int]) -> None:
+    geometry = fit(src, size)
+    left, top, width, height = geometry.crop
+    assert left >= 0 and top >= 0 and width >= 1 and height >= 1
+    assert left + width <= src[0] and top + height <= src[1]
+    assert width == src[0] or height == src[1]  # cover: one side is whole
+    assert max(geometry.scale) <= 1
+    assert (geometry.size[0] <= size[0] and geometry.size[1] <= size[1]) or geometry.size == (width, height)
+    # centred to the pixel, and of the frame's aspect to half a pixel
+    assert abs(src[0] - width - 2 * left) <= 1 and abs(src[1] - height - 2 * top) <= 1
+    assert abs(width * size[1] - height * size[0]) <= max(size)
+
+
+@given(sizes, st.tuples(st.integers(16, 512), st.integers(16, 512)), st.floats(0, 1), st.floats(0, 1))
+def test_points_go_to_the_frame_and_back(
+    src: tuple[int, int], size: tuple[int, int], u: float, v: float
+) -> None:
+    geometry = fit(src, size)
+    x, y = src[0] * u, src[1] * v
+    back = geometry.to_picture(*geometry.to_frame(x, y))
+    assert np.allclose(back, (x, y), atol=1e-6)
+    left, top, width, height = geometry.crop
+    assert np.allclose(
+        geometry.to_frame([left, left + width], [top, top + height]),
+        [[0, geometry.size[0]], [0, geometry.size[1]]],
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(60, 250), st.integers(60, 250), st.sampled_from([(32, 16), (16, 32), (40, 30), (56, 56)]))
+def test_every_pixel_comes_from_where_the_geometry_says(
+    width: int, height: int, size: tuple[int, int]
+) -> None:
+    """A picture whose values are its own coordinates: an area's mean is the coordinate of the area's centre."""
+    geometry = fit((width, height), size)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.uint8)
+    frame = resize(np.dstack((columns, rows, rows)), size).astype(float)
+    assert frame.shape[:2] == geometry.size[::-1]
+    y, x = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]] + 0.5
+    u, v = geometry.to_picture(x, y)
+    assert np.abs(frame[..., 0] - (u - 0.5)).max() <= 0.51
+    assert np.abs(frame[..., 1] - (v - 0.5)).max() <= 0.51
+
+
+def written(folder: Path, count: int) -> list[tuple[int, Path]]:
+    items = []
+    for k in range(count):
+        picture = np.full((40, 80, 3), k, np.uint8)
+        file = folder / f"{k}.png"
+        file.write_bytes(encode_png(picture))
+        items.append((k, file))
+    return items
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_many_are_resized_and_broken_ones_returned(tmp_path: Path, workers: int, ordered: bool) -> None:
+    items = written(tmp_path, 20)
+    items[7][1].write_bytes(items[7][1].read_bytes()[:-20])
+    items[11][1].unlink()
+    results = list(resize_many(items, (40, 20), workers=workers, chunk=2, ordered=ordered))
+    keys = [key for key, _ in results]
+    assert keys == list(range(20)) if ordered else sorted(keys) == list(range(20))
+    for key, result in results:
+        if key in (7, 11):
+            assert isinstance(result, BrokenPicture)
+            assert f"{key}.png" in str(result)
+        else:
+            assert not isinstance(result, BrokenPicture)
+            assert result.shape == (20, 40, 3) and (result == key).all()
+
+
+def test_many_reads_no_further_ahead_than_it_says(tmp_path: Path) -> None:
+    items = written(tmp_path, 30)
+    taken = 0
+
+    def lazily() -> object:
+        nonlocal taken
+        for item in items:
+            taken += 1
+            yield item
+
+    results = resize_many(lazily(), (40, 20), workers=2, chunk=3)  # type: ignore[arg-type]
+    for done in range(1, 10):
+        next(results)
+        assert taken <= done - 1 + 6
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_workers_and_one_alone_agree(tmp_path: Path) -> None:
+    items = written(tmp_path, 9)
+    frames = dict(resize_many(items, (24, 12), workers=3))
+    for key, path in items:
+        assert np.array_equal(frames[key], decode_and_resize(path, (24, 12)))

@@ -1,0 +1,153 @@
+"""Fixation tables: checked, moved to the frame, turned into densities."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from assets.datasets import Dataset
+from assets.frames.resize import fit
+from assets.saliency.fixations import (
+    binary_fixation_map,
+    fixation_map,
+    frame_fixation_maps,
+    map_points,
+    points_of,
+    read_fixations,
+)
+from models.errors import FoveaError
+
+
+def manifest(*images: str, status: str = "ok") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image": images, "path": [f"/d/{image}.jpg" for image in images],
+            "width": 800, "height": 600, "status": status,
+        }
+    )  # fmt: skip
+
+
+def table(
+    tmp_path: Path, rows: list[tuple[object, ...]], name: str = "eyes.csv", columns: str = "image subject x y"
+) -> Path:
+    file = tmp_path / name
+    frame = pd.DataFrame(rows, columns=columns.split())
+    frame.to_parquet(file) if name.endswith("parquet") else frame.to_csv(file, index=False)
+    return file
+
+
+@pytest.mark.parametrize("name", ["eyes.csv", "eyes.parquet"])
+def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
+    rows = [("a.jpg", 0, 1.0, 600.0, 210), ("b", 1, 400.5, 300.5, 90), ("sub/c.jpg", 2, 800.0, 1.0, 5)]
+    file = table(tmp_path, rows, name, "image subject x y duration")
+    read = read_fixations(file, manifest("a", "b", "sub/c"))
+    assert list(read.table["image"]) == ["a", "b", "sub/c"]
+    assert list(read.table["duration"]) == [210, 90, 5]
+    assert (read.dropped, read.ignored) == (0, 0)
+    assert points_of(read)["b"][0].tolist() == [400.5]
+
+
+def test_names_that_are_numbers_stay_names(tmp_path: Path) -> None:
+    read = read_fixations(table(tmp_path, [("0101", 0, 5.0, 5.0)]), manifest("0101"))
+    assert list(read.table["image"]) == ["0101"]
+
+
+def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [
+        ("a", 0, 0.4, 300.0), ("a", 0, -0.5, 300.0), ("a", 0, 801.4, 601.5),
+        ("a", 0, -0.6, 300.0), ("a", 0, 801.6, 300.0), ("a", 0, 300.0, 9999.0), ("a", 0, None, 3.0),
+    ]  # fmt: skip
+    read = read_fixations(table(tmp_path, rows), manifest("a"))
+    assert read.dropped == 4
+    assert read.table[["x", "y"]].to_numpy().tolist() == [[0.5, 300.0], [0.5, 300.0], [800.5, 600.5]]
+    frame = map_points(read.table["x"], read.table["y"], fit((800, 600), "native"))
+    assert len(frame) == 3  # the border belongs to the picture
+
+
+def test_unknown_pictures_are_named_or_ignored(tmp_path: Path) -> None:
+    file = table(tmp_path, [("a", 0, 5.0, 5.0), ("ghost", 0, 5.0, 5.0), ("phantom.jpg", 0, 5.0, 5.0)])
+    with pytest.raises(
+        FoveaError, match=r"eyes\.csv names 2 pictures \(ghost, phantom\.jpg\) that the dataset doesn't have"
+    ):
+        read_fixations(file, manifest("a"))
+    read = read_fixations(file, manifest("a"), ignore_unknown=True)
+    assert (len(read.table), read.ignored) == (1, 2)
+
+
+def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        FoveaError, match=r"eyes\.csv names 1 picture \(a\.jpg\) by a name that several pictures have"
+    ):
+        read_fixations(table(tmp_path, [("a.jpg", 0, 5.0, 5.0)]), manifest("train/a", "val/a"))
+
+
+def test_quarantined_pictures_are_known_but_not_used(tmp_path: Path) -> None:
+    both = pd.concat([manifest("a"), manifest("broken", status="quarantined")])
+    read = read_fixations(table(tmp_path, [("a", 0, 5.0, 5.0), ("broken", 0, 5.0, 5.0)]), both)
+    assert (list(read.table["image"]), read.dropped, read.ignored) == (["a"], 0, 0)
+
+
+def test_bad_tables_are_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "eyes.txt").write_text("image,subject,x,y\n")
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    for file, reason in [
+        (tmp_path / "none.csv", r"no fixation table .*none\.csv"),
+        (tmp_path / "eyes.txt", r"eyes\.txt: a fixation table is a"),
+        (tmp_path / "broken.parquet", r"broken\.parquet: can't be read as a table"),
+        (table(tmp_path, [("a", 1.0)], "short.csv", "image x"), r"short\.csv: no column subject, y; needed are image, subject, x, y"),
+        (table(tmp_path, [("a", 0, 9e9, 1.0)], "far.csv"), r"far\.csv: none of its 1 rows"),
+    ]:  # fmt: skip
+        with pytest.raises(FoveaError, match=reason):
+            read_fixations(file, manifest("a"))
+
+
+def test_points_follow_the_frame() -> None:
+    geometry = fit((800, 600), (512, 256))  # cut to 800×400 from row 100, scaled by 0.64
+    x, y = [0.5, 800.5, 400.5, 400.5, 1.0], [300.5, 300.5, 100.5, 99.0, 101.0]
+    assert np.allclose(map_points(x, y, geometry), [[0, 128], [512, 128], [256, 0], [0.32, 0.32]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(64, 48), (33, 70)]), st.floats(0.5, 6))
+def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: float) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, size, (7, 2))
+    counts = np.zeros(size[::-1])
+    for x, y in points:
+        counts[int(y), int(x)] += 1
+    density = fixation_map(points, size, sigma)
+    assert density.dtype == np.float32 and density.shape == size[::-1]
+    assert density.sum(dtype=float) == pytest.approx(1, abs=1e-5)
+    assert density.min() >= 0
+    expected = gaussian_filter(counts, sigma, mode="reflect", truncate=4.0)
+    expected /= expected.sum()
+    assert np.abs(density - expected).max() < 2e-3 * expected.max()
+    assert np.array_equal(binary_fixation_map(points, size), counts > 0)
+
+
+def test_sigma_grows_with_the_picture() -> None:
+    density = fixation_map(np.asarray([[200.0, 150.0]]), (400, 300))  # 12 pixels
+    column = density[150] / density[150].max()
+    assert column[212] == pytest.approx(np.exp(-0.5), abs=0.02)
+
+
+def test_a_map_without_points_is_refused() -> None:
+    with pytest.raises(FoveaError, match="no fixation"):
+        fixation_map(np.empty((0, 2)), (40, 30))
+
+
+def test_maps_of_frames(tmp_path: Path) -> None:
+    file = table(tmp_path, [("a", 0, 400.5, 300.5), ("c", 0, 5.0, 5.0), ("elsewhere", 0, 1.0, 1.0)])
+    dataset = Dataset("d", "folder", tmp_path, fixations=file, size=(512, 256))
+    maps = frame_fixation_maps(dataset, manifest("a", "b", "c"), [(256, 512)] * 3)
+    assert maps[0] is not None
+    assert np.unravel_index(maps[0].argmax(), maps[0].shape) == (128, 256)
+    assert maps[1] is None  # nobody looked
+    assert maps[2] is None  # the point lies in the part that was cut off
+    with pytest.raises(FoveaError, match="a: the frame is 400×256"):
+        frame_fixation_maps(dataset, manifest("a"), [(256, 400)])
+    assert frame_fixation_maps(Dataset("d", "folder", tmp_path), manifest("a"), [(256, 512)]) == [None]

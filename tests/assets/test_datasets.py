@@ -1,0 +1,222 @@
+"""The registry: what `fovea.toml` may say, and how it is edited."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from assets.datasets import (
+    CITYSCAPES_NEEDS,
+    Dataset,
+    Splits,
+    add_dataset,
+    config_dir,
+    find_dataset,
+    format_size,
+    load_registry,
+    parse_size,
+    remove_dataset,
+    with_root,
+)
+from models.errors import FoveaError
+
+
+@pytest.fixture(autouse=True)
+def no_cityscapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CITYSCAPES_ROOT", raising=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.PNG").write_bytes(b"looked at later")
+    return folder
+
+
+def registry(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "fovea.toml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_two_datasets_are_always_there(tmp_path: Path) -> None:
+    known = load_registry(tmp_path)
+    assert list(known) == ["sample", "cityscapes"]
+    assert known["sample"].size == known["cityscapes"].size == (512, 256)
+    assert dict(known["sample"].counts) == {"train": 24, "val": 6, "test": 8}
+    with pytest.raises(FoveaError) as caught:
+        known["cityscapes"].root()
+    assert str(caught.value) == CITYSCAPES_NEEDS
+    for word in ("CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD", "CITYSCAPES_ROOT"):
+        assert word in CITYSCAPES_NEEDS
+
+
+def test_cityscapes_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path))
+    assert load_registry(tmp_path)["cityscapes"].root() == tmp_path
+
+
+def test_settings_of_the_sample(tmp_path: Path) -> None:
+    known = load_registry(
+        registry(tmp_path, '[datasets.sample]\nseed = 7\ncounts = { val = 2 }\nsize = "256x128"\n')
+    )
+    sample = known["sample"]
+    assert (sample.seed, dict(sample.counts), sample.size) == (
+        7,
+        {"train": 24, "val": 2, "test": 8},
+        (256, 128),
+    )
+    assert with_root(sample, tmp_path).root() == tmp_path
+
+
+def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
+    table = tmp_path / "fixations.csv"
+    table.write_text("image,subject,x,y\n")
+    added = [
+        add_dataset(tmp_path, "plain", pictures),
+        add_dataset(
+            tmp_path, "globbed", pictures, splits={"train": "a*", "test": ["b*", "c*"]}, size="640x480"
+        ),
+        add_dataset(tmp_path, "counted", pictures, splits="500/60/140", fixations=table, size="native"),
+    ]
+    known = load_registry(tmp_path)
+    assert list(known) == ["sample", "cityscapes", "plain", "globbed", "counted"]
+    assert [known[d.name] for d in added] == added
+    assert known["globbed"].splits == Splits("globs", globs=(("train", ("a*",)), ("test", ("b*", "c*"))))
+    assert known["globbed"].size == (640, 480)
+    assert known["counted"].splits.counts == (500, 60, 140)
+    assert known["counted"].fixations == table
+    assert isinstance(hash(known["globbed"]), int)
+
+
+def test_comments_and_other_settings_stay(tmp_path: Path, pictures: Path) -> None:
+    text = "# my datasets\n[settings]\nx = 1 # one\n\n[datasets.sample] # few\nseed = 2\n"
+    add_dataset(registry(tmp_path, text), "mine", pictures)
+    now = (tmp_path / "fovea.toml").read_text()
+    assert now.startswith(text)
+    remove_dataset(tmp_path, "mine")
+    assert (tmp_path / "fovea.toml").read_text().strip() == text.strip()
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path, pictures: Path) -> None:
+    known = load_registry(registry(tmp_path, '[datasets.mine]\npath = "pictures"\n'))
+    assert known["mine"].root() == pictures
+
+
+def test_many_adding_at_once_lose_nothing(tmp_path: Path, pictures: Path) -> None:
+    threads = [threading.Thread(target=add_dataset, args=(tmp_path, f"d{k}", pictures)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(load_registry(tmp_path)) == {"sample", "cityscapes", *(f"d{k}" for k in range(8))}
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".fovea")) == []
+
+
+def test_a_vanished_folder_stops_only_its_own_dataset(tmp_path: Path, pictures: Path) -> None:
+    add_dataset(tmp_path, "mine", pictures)
+    pictures.rename(tmp_path / "elsewhere")
+    known = load_registry(tmp_path)
+    assert find_dataset(known, "sample").kind == "sample"
+    with pytest.raises(
+        FoveaError, match=r"'mine': the folder .*pictures is gone.*fovea datasets remove mine"
+    ):
+        known["mine"].root()
+
+
+def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    add_dataset(tmp_path, "mine", pictures)
+    before = (tmp_path / "fovea.toml").read_text()
+    for name, path, options, reason in [
+        ("mine", pictures, {}, "there is a dataset 'mine' already.*datasets remove mine"),
+        ("sample", pictures, {}, "'sample' is always there"),
+        ("Mine!", pictures, {}, "'Mine!' is no name"),
+        ("", pictures, {}, "'' is no name"),
+        ("gone", tmp_path / "gone", {}, f"no folder {tmp_path / 'gone'}"),
+        ("file", pictures / "deep" / "a.PNG", {}, r"a\.PNG is not a folder"),
+        ("empty", tmp_path / "empty", {}, "empty is empty: no picture"),
+        ("size", pictures, {"size": "512"}, "size: '512' is no size"),
+        ("size", pictures, {"size": "8x512"}, "outside 16"),
+        ("splits", pictures, {"splits": "half"}, "splits: 'half' is no splits rule"),
+        ("splits", pictures, {"splits": "none.csv"}, r"splits: no file .*none\.csv"),
+        ("splits", pictures, {"splits": {"trian": "*"}}, "'trian' is no split"),
+        ("eyes", pictures, {"fixations": tmp_path / "eyes.parquet"}, r"no fixation table .*eyes\.parquet"),
+    ]:
+        with pytest.raises(FoveaError, match=reason):
+            add_dataset(tmp_path, name, path, **options)  # type: ignore[arg-type]
+    assert (tmp_path / "fovea.toml").read_text() == before
+
+
+def test_removing_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FoveaError, match="can't be removed"):
+        remove_dataset(tmp_path, "sample")
+    with pytest.raises(FoveaError, match="no dataset 'ghost'; there are sample, cityscapes"):
+        remove_dataset(tmp_path, "ghost")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[datasets.mine", "fovea.toml"),
+        ('[datasets.mine]\npath = "a"\n[datasets.mine]\npath = "b"\n', "two datasets of one name"),
+        ("speed = 3\n", "unknown key speed"),
+        ("datasets = 3\n", "datasets: expected tables"),
+        ("[datasets]\nmine = 3\n", "datasets.mine: expected a table"),
+        (
+            '[datasets.mine]\npath = "a"\nsise = "1x1"\n',
+            "datasets.mine: unknown key sise; known are fixations, path",
+        ),
+        ('[datasets.mine]\nsize = "native"\n', "datasets.mine: no path"),
+        ("[datasets.mine]\npath = 3\n", "datasets.mine.path: expected a path"),
+        ('[datasets.mine]\npath = "a"\nsize = "big"\n', "datasets.mine.size: 'big' is no size"),
+        (
+            '[datasets.mine]\npath = "a"\nsplits = { train = 3 }\n',
+            "datasets.mine.splits.train: expected a glob",
+        ),
+        ('[datasets.mine]\npath = "a"\nsplits = "0/0/0"\n', "takes no picture"),
+        ('[datasets."My Pictures"]\npath = "a"\n', "'My Pictures' is no name"),
+        ("[datasets.sample]\nseed = -1\n", "datasets.sample.seed"),
+        ("[datasets.sample]\ncounts = { tets = 1 }\n", "'tets' is no split"),
+        ("[datasets.sample]\ncounts = { test = 1.5 }\n", "counts.test: expected a whole number"),
+        ("[datasets.sample]\ncounts = { train = 0, val = 0, test = 0 }\n", "no picture in any split"),
+        ('[datasets.sample]\npath = "a"\n', "datasets.sample: unknown key path"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(FoveaError, match=reason) as caught:
+        load_registry(registry(tmp_path, text))
+    assert str(tmp_path / "fovea.toml") in str(caught.value)
+
+
+def test_sizes() -> None:
+    assert parse_size("512x256") == parse_size(" 512 × 256 ") == (512, 256)
+    assert parse_size("native") == "native"
+    assert format_size((512, 256)) == "512x256" and format_size("native") == "native"
+    for bad in ("512", "512x", "x256", "-5x20", "0x256", "512x256x3", "99999x256", "", None, 512):
+        with pytest.raises(FoveaError, match="size"):
+            parse_size(bad)
+
+
+def test_where_the_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "chosen"))
+    assert config_dir() == tmp_path / "chosen"
+    monkeypatch.delenv("FOVEA_CONFIG")
+    (tmp_path / "project" / "deep").mkdir(parents=True)
+    (tmp_path / "project" / "workspace.yaml").write_text("")
+    monkeypatch.chdir(tmp_path / "project" / "deep")
+    assert config_dir() == tmp_path / "project"
+
+
+def test_reading_the_registry_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import assets.datasets, sys; print({'numpy', 'pandas', 'cv2', 'dagster', 'filelock'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_dataset_is_a_value() -> None:
+    assert Dataset("a", "folder", Path("/x")) == Dataset("a", "folder", Path("/x"))
