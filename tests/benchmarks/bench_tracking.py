@@ -1,4 +1,4 @@
-"""What tracking costs: `python tests/benchmarks/tracking.py [URI]` prints one line a measurement."""
+"""What tracking costs: `python tests/benchmarks/bench_tracking.py [URI]` prints one line a measurement."""
 
 import sys
 import tempfile
