@@ -119,6 +119,8 @@ def ideal_rows(
         for measured_on, metric_map in (("fixations", eyes), ("saliency", own)):
             if metric_map is not None and np.asarray(metric_map).sum() > 0:
                 for name, condition in conditions.items():
+                    if name == "people" and measured_on == "saliency":
+                        continue
                     add(name, measured_on, ideal_gain(condition, metric_map, alpha=alpha, gamma=gamma))
         halves = fixation_halves[i] if fixation_halves is not None else None
         if halves is not None:

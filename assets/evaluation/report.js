@@ -1,0 +1,373 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = id => document.getElementById(id);
+const state = { place: data.curves.length ? data.curves[0].place : "", metric: Object.keys(data.metrics)[0], mode: "absolute",
+  bands: true, controls: true, classical: true, hidden: new Set(), focus: null, view: "crop", item: 0, rate: 0 };
+
+function pressed(name) {
+  const button = document.querySelector(`[data-choose="${name}"] [aria-pressed="true"]`);
+  return button ? button.value : null;
+}
+// many arms at once are a thicket: start without the controls, one click brings them
+if (new Set(data.curves.filter(c => !c.classical).map(c => c.label)).size > 8) {
+  state.controls = false;
+  document.querySelector('[data-choose="controls"]').setAttribute("aria-pressed", "false");
+}
+for (const name of ["place", "metric", "bdMetric", "bdMethod"]) state[name] = pressed(name) ?? state[name];
+
+/* ---- small things --------------------------------------------------------------------------------------------- */
+
+const NS = "http:" + "//www.w3.org/2000/svg"; // a name, not an address
+function svg(tag, attributes = {}, parent = null) {
+  const node = document.createElementNS(NS, tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (parent) parent.append(node);
+  return node;
+}
+function html(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) key === "on" ? Object.entries(value).forEach(e => node.addEventListener(...e)) : node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+const fixed = (value, digits = 2) => value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
+const signed = (value, digits = 1) => (value > 0 ? "+" : "") + fixed(value, digits);
+const extent = values => [Math.min(...values), Math.max(...values)];
+
+function niceTicks(low, high, count) {
+  const step0 = (high - low) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(step0));
+  const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= step0) || step0;
+  const ticks = [];
+  for (let i = Math.ceil(low / step); i * step <= high + 1e-9; i++) ticks.push(+(i * step).toFixed(10));
+  return ticks;
+}
+function logTicks(low, high) {
+  const ticks = [];
+  for (let e = -5; e < 3; e++) for (const m of [1, 2, 5]) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(+(m * 10 ** e).toPrecision(2));
+  return ticks;
+}
+function marker(kind, x, y, r, parent, extra = "") {
+  const shapes = {
+    circle: () => svg("circle", { cx: x, cy: y, r }, parent),
+    square: () => svg("rect", { x: x - r * .9, y: y - r * .9, width: r * 1.8, height: r * 1.8 }, parent),
+    diamond: () => svg("path", { d: `M${x} ${y - r * 1.25}L${x + r * 1.25} ${y}L${x} ${y + r * 1.25}L${x - r * 1.25} ${y}Z` }, parent),
+    triangle: () => svg("path", { d: `M${x} ${y - r * 1.2}L${x + r * 1.15} ${y + r * .9}L${x - r * 1.15} ${y + r * .9}Z` }, parent),
+    cross: () => svg("path", { d: `M${x - r * .8} ${y - r * .8}l${r * 1.6} ${r * 1.6}m0 ${-r * 1.6}l${-r * 1.6} ${r * 1.6}` }, parent),
+  };
+  const node = (shapes[kind] || shapes.circle)();
+  node.setAttribute("class", `mark ${kind} ${extra}`);
+  return node;
+}
+
+/* Axes in a fresh svg: returns the group to draw in and the two scales. */
+function frame(holder, { x, y, height, xLabel, yLabel, log = false, label }) {
+  holder.querySelector("svg")?.remove();
+  const width = Math.max(280, holder.clientWidth), left = 52, right = 14, top = 14, bottom = 46;
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label, tabindex: 0 });
+  holder.prepend(root);
+  const t = log ? Math.log : v => v;
+  const sx = v => left + (t(v) - t(x[0])) / (t(x[1]) - t(x[0]) || 1) * (width - left - right);
+  const sy = v => height - bottom - (v - y[0]) / (y[1] - y[0] || 1) * (height - top - bottom);
+  for (const v of niceTicks(y[0], y[1], height / 60)) {
+    svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: v === 0 ? "zero" : "grid" }, root);
+    svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, Math.abs(y[1] - y[0]) < 4 ? 1 : 0);
+  }
+  for (const v of log ? logTicks(x[0], x[1]) : niceTicks(x[0], x[1], width / 90)) {
+    svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: v === 0 && !log ? "zero" : "grid" }, root);
+    svg("text", { x: sx(v), y: height - bottom + 18, "text-anchor": "middle" }, root).textContent = String(v).replace("-", "−");
+  }
+  svg("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }, root);
+  svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, root).textContent = xLabel;
+  svg("text", { x: 14, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(top + height - bottom) / 2})` }, root).textContent = yLabel;
+  return { root, sx, sy, width, height };
+}
+
+/* ---- rate–distortion chart ------------------------------------------------------------------------------------ */
+
+function interpolate(points, metric, bpp) {
+  for (let i = 1; i < points.length; i++) {
+    const [a, b] = [points[i - 1], points[i]];
+    if (bpp >= a.bpp[0] * (1 - 1e-9) && bpp <= b.bpp[0] * (1 + 1e-9)) {
+      const share = (Math.log(bpp) - Math.log(a.bpp[0])) / (Math.log(b.bpp[0]) - Math.log(a.bpp[0]));
+      return a.values[metric][0] + share * (b.values[metric][0] - a.values[metric][0]);
+    }
+  }
+  return null;
+}
+
+/* What is on the chart now: each curve with its points as {x, y, low, high, point}. */
+function seriesNow() {
+  const here = data.curves.filter(c => c.place === state.place && c.points.some(p => p.values[state.metric]) && (state.controls || !c.control) && (state.classical || !c.classical));
+  const baselines = here.filter(c => c.baseline);
+  const series = here.map((curve, index) => {
+    const known = curve.points.filter(p => p.values[state.metric]);
+    const base = baselines.find(b => b.train === curve.train) || baselines[0];
+    const reference = base ? base.points.filter(p => p.values[state.metric]) : [];
+    const spots = known.map(point => {
+      const [y, low, high] = point.values[state.metric];
+      if (state.mode === "absolute") return { x: point.bpp[0], y, low, high, point };
+      const at = interpolate(reference, state.metric, point.bpp[0]);
+      return at === null ? null : { x: point.bpp[0], y: y - at, low: null, high: null, point };
+    }).filter(Boolean);
+    return { curve, index, spots };
+  });
+  return series.filter(s => s.spots.length);
+}
+
+let drawn = [];
+function drawCurves() {
+  const holder = $("rd");
+  if (!holder || !state.metric) return;
+  const all = seriesNow(), visible = all.filter(s => !state.hidden.has(s.curve.label));
+  const meta = data.metrics[state.metric], narrow = holder.clientWidth < 560;
+  const relative = state.mode === "relative";
+  drawLegend(all);
+  const spots = visible.flatMap(s => s.spots);
+  if (!spots.length) {
+    holder.replaceChildren(html("p", { class: "about" }, relative ? "No visible curve shares rates with a uniform baseline." : "No curve is visible: switch one on below."));
+    return;
+  }
+  holder.querySelector("p")?.remove();
+  const learned = visible.filter(s => !s.curve.classical).flatMap(s => s.spots);
+  const [x0, x1] = extent(spots.map(s => s.x));
+  // a classical codec's far end must not press the curves that matter into a corner
+  const wide = learned.length ? extent(learned.map(s => s.x)) : [x0, x1];
+  const x = [Math.max(x0, wide[0] / 2.5) / 1.1, Math.min(x1, wide[1] * 2.5) * 1.1];
+  const inside = spots.filter(s => s.x >= x[0] && s.x <= x[1]);
+  let [y0, y1] = extent(inside.map(s => s.y));
+  if (relative && learned.length) [y0, y1] = extent(learned.map(s => s.y).concat([0, ...inside.map(s => Math.max(-2.5, Math.min(2.5, s.y)))]));
+  const pad = Math.max((y1 - y0) * .08, .05);
+  const f = frame(holder, { x, y: [y0 - pad, y1 + pad], log: true, height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
+    yLabel: relative ? `${meta.axis} above uniform at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
+  const clip = svg("clipPath", { id: "rd-clip" }, svg("defs", {}, f.root));
+  svg("rect", { x: 48, y: 4, width: f.width - 52, height: f.height - 46 }, clip);
+  const layer = svg("g", { "clip-path": "url(#rd-clip)" }, f.root);
+  drawn = [];
+  for (const s of [...visible].reverse()) {
+    const c = s.curve, group = svg("g", { class: `s ${c.classical ? "classical" : ""}`, style: `--c:${c.colour}` }, layer);
+    if (state.bands && !c.classical && !c.control && s.spots.every(p => p.low !== null)) {
+      const upper = s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.high)}`), lower = s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.low)}`).reverse();
+      svg("path", { class: "band", d: `M${upper.concat(lower).join("L")}Z` }, group);
+    }
+    svg("path", { class: "line", "stroke-dasharray": c.dash.join(" "), d: "M" + s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.y)}`).join("L") }, group);
+    for (const p of s.spots) {
+      marker(c.marker, f.sx(p.x), f.sy(p.y), c.classical ? 3.6 : 4.6, group, c.control ? "open" : "");
+      drawn.push({ series: s, spot: p, group, px: f.sx(p.x), py: f.sy(p.y) });
+    }
+  }
+  const halo = svg("circle", { r: 9, class: "halo", visibility: "hidden" }, f.root);
+  const tip = holder.querySelector(".tip") || html("div", { class: "tip", hidden: "" });
+  holder.append(tip);
+  let current = null;
+  function show(item) {
+    current = item;
+    const groups = new Set(drawn.map(d => d.group));
+    groups.forEach(g => g.classList.toggle("dim", Boolean(item) && g !== item.group));
+    halo.setAttribute("visibility", item ? "visible" : "hidden");
+    tip.hidden = !item;
+    if (!item) return;
+    halo.setAttribute("cx", item.px);
+    halo.setAttribute("cy", item.py);
+    tip.replaceChildren(...describe(item));
+    const scale = holder.clientWidth / f.width, box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(0, Math.min(holder.clientWidth - box.width, item.px * scale + 14))}px`;
+    tip.style.top = `${item.py * scale > f.height / 2 ? item.py * scale - box.height - 14 : item.py * scale + 14}px`;
+  }
+  const nearest = event => {
+    const box = f.root.getBoundingClientRect(), scale = f.width / box.width;
+    const [mx, my] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    let best = null, reach = 44 ** 2;
+    for (const d of drawn) {
+      const distance = (d.px - mx) ** 2 + (d.py - my) ** 2;
+      if (distance < reach) [best, reach] = [d, distance];
+    }
+    return best;
+  };
+  f.root.addEventListener("pointermove", event => show(nearest(event)));
+  f.root.addEventListener("pointerleave", () => show(null));
+  f.root.addEventListener("click", event => { const item = nearest(event); show(item); if (item) pin(item); });
+  f.root.addEventListener("blur", () => show(null));
+  f.root.addEventListener("keydown", event => {
+    const order = visible.filter(s => s.spots.length), keys = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
+    if (event.key === "Enter" && current) return pin(current);
+    if (event.key === "Escape") return show(null);
+    if (!keys.includes(event.key)) return;
+    event.preventDefault();
+    let [line, point] = current ? [order.indexOf(current.series), current.series.spots.indexOf(current.spot)] : [0, 0];
+    if (current && event.key === "ArrowLeft") point--;
+    if (current && event.key === "ArrowRight") point++;
+    if (current && event.key === "ArrowUp") line--;
+    if (current && event.key === "ArrowDown") line++;
+    line = (line + order.length) % order.length;
+    point = Math.max(0, Math.min(order[line].spots.length - 1, point));
+    show(drawn.find(d => d.series === order[line] && d.spot === order[line].spots[point]));
+    $("rd-pinned").textContent = [...tip.childNodes].map(n => n.textContent).join(" · ");
+  });
+}
+function describe({ series, spot }) {
+  const p = spot.point, meta = data.metrics[state.metric], unit = " dB";
+  const [value, low, high] = p.values[state.metric];
+  const raw = state.metric in p.raw ? ` (${fixed(p.raw[state.metric], 4)})` : "";
+  const lines = [`${series.curve.label} · ${p.rate}`, `${fixed(p.bpp[0], 3)} bpp${p.bpp[1] === null ? "" : ` [${fixed(p.bpp[1], 3)}, ${fixed(p.bpp[2], 3)}]`}`,
+    `${meta.label} ${fixed(value)}${unit}${raw}${low === null ? "" : ` [${fixed(low)}, ${fixed(high)}]`}`];
+  if (state.mode === "relative") lines.push(`${signed(spot.y, 2)} dB against uniform at this rate`);
+  lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
+  return lines.map((text, i) => html(i ? "div" : "b", {}, text));
+}
+function pin(item) {
+  const runs = item.spot.point.runs.map(id => data.runUrl ? html("a", { href: data.runUrl.replace("{run_id}", id) }, id.slice(0, 8)) : html("code", {}, id.slice(0, 8)));
+  const text = describe(item).map(n => n.textContent).join(" · ");
+  $("rd-pinned").replaceChildren(text + (runs.length ? " · MLflow: " : ""), ...runs.flatMap((r, i) => i ? [", ", r] : [r]));
+}
+function drawLegend(all) {
+  const names = [...new Map(all.map(s => [s.curve.label, s.curve])).values()];
+  $("rd-legend").replaceChildren(...names.map(curve => {
+    const sample = svg("svg", { viewBox: "0 0 30 12", "aria-hidden": "true", class: "s", style: `--c:${curve.colour}` });
+    svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, "stroke-dasharray": curve.dash.join(" ") }, sample);
+    marker(curve.marker, 15, 6, 4, sample, curve.control ? "open" : "");
+    const button = html("button", { type: "button", "aria-pressed": String(!state.hidden.has(curve.label)), "data-curve": curve.label }, sample, curve.label);
+    button.addEventListener("click", event => {
+      if (event.shiftKey || event.altKey) state.hidden = new Set(names.map(c => c.label).filter(l => l !== curve.label));
+      else state.hidden.has(curve.label) ? state.hidden.delete(curve.label) : state.hidden.add(curve.label);
+      drawCurves();
+      document.querySelector(`[data-curve="${CSS.escape(curve.label)}"]`)?.focus();
+    });
+    return button;
+  }));
+}
+
+/* ---- trade ---------------------------------------------------------------------------------------------------- */
+
+function drawTrade() {
+  const holder = $("trade-chart");
+  if (!holder) return;
+  const points = data.trade.filter(p => p.place === state.place || !data.curves.some(c => c.place === p.place));
+  const shown = points.length ? points : data.trade;
+  const reach = axis => { const [a, b] = extent(shown.flatMap(p => p[axis].filter(v => v !== null)).concat(0)); return [a - (b - a) * .12 - .5, b + (b - a) * .22 + .5]; };
+  const f = frame(holder, { x: reach("x"), y: reach("y"), height: 400, xLabel: "BD-rate at equal plain PSNR, %  (right: costs bits)",
+    yLabel: `BD-rate at equal ${shown[0].metric}, %`, label: "Gain where it counts against cost in plain PSNR" });
+  const boxes = [];
+  for (const p of shown) {
+    const group = svg("g", { class: "s", style: `--c:${p.colour}` }, f.root), [x, y] = [f.sx(p.x[0]), f.sy(p.y[0])];
+    if (p.y[1] !== null) svg("line", { class: "whisk", x1: x, x2: x, y1: f.sy(p.y[1]), y2: f.sy(p.y[2]) }, group);
+    if (p.x[1] !== null) svg("line", { class: "whisk", x1: f.sx(p.x[1]), x2: f.sx(p.x[2]), y1: y, y2: y }, group);
+    const mark = marker(p.marker, x, y, 6, group, p.control ? "open" : "");
+    svg("title", {}, mark).textContent = `${p.label}: ${signed(p.y[0])} % at equal ${p.metric}, ${signed(p.x[0])} % at equal PSNR`;
+    let ty = y - 8;
+    while (boxes.some(b => Math.abs(b[0] - x) < 150 && Math.abs(b[1] - ty) < 14)) ty += 14;
+    boxes.push([x, ty]);
+    const end = x > f.width - 150;
+    svg("text", { x: end ? x - 10 : x + 10, y: ty, class: "name", "text-anchor": end ? "end" : "start" }, group).textContent = p.label;
+  }
+}
+
+/* ---- rate over nominal lambda: what un-normalised weights do --------------------------------------------------- */
+
+function drawLambda() {
+  const holder = $("raw-chart");
+  if (!holder) return;
+  const here = data.lambda.filter(c => c.place === state.place), shown = here.length ? here : data.lambda;
+  const [x0, x1] = extent(shown.flatMap(c => c.x)), [, y1] = extent(shown.flatMap(c => c.y));
+  const f = frame(holder, { x: [x0 / 1.15, x1 * 1.6], y: [0, y1 * 1.08], log: true, height: 320, xLabel: "nominal λ (logarithmic)", yLabel: "bits per pixel", label: "Rate over nominal λ" });
+  const taken = [];
+  for (const c of shown) {
+    const group = svg("g", { class: "s", style: `--c:${c.colour}` }, f.root), at = c.x.map((x, i) => [f.sx(x), f.sy(c.y[i])]);
+    svg("path", { class: "line", d: `M${at.map(p => p.join(" ")).join("L")}` }, group);
+    at.forEach(([x, y], i) => svg("title", {}, marker(c.marker, x, y, 4.6, group)).textContent = `${c.label}, λ ${c.x[i]}: ${fixed(c.y[i], 3)} bpp`);
+    let ty = at.at(-1)[1] + 4;
+    while (taken.some(other => Math.abs(other - ty) < 14)) ty += 14;
+    taken.push(ty);
+    svg("text", { x: at.at(-1)[0] + 10, y: ty, class: "name" }, group).textContent = c.label;
+  }
+}
+
+/* ---- BD table ------------------------------------------------------------------------------------------------- */
+
+function filterRates() {
+  for (const row of document.querySelectorAll("table.bd tbody tr")) row.hidden = row.dataset.metric !== state.bdMetric || row.dataset.method !== state.bdMethod;
+  for (const table of document.querySelectorAll("table")) drawBars([...table.querySelectorAll("tr:not([hidden]) svg.ci")]);
+}
+function drawBars(bars) {
+  const ends = bars.flatMap(b => [b.dataset.v, b.dataset.l, b.dataset.h].filter(v => v !== undefined).map(Number)).concat(0);
+  const [low, high] = extent(ends), width = 170, scale = v => 8 + (v - low) / (high - low || 1) * (width - 16);
+  for (const bar of bars) {
+    bar.replaceChildren();
+    bar.setAttribute("viewBox", `0 0 ${width} 20`);
+    svg("line", { class: "z", x1: scale(0), x2: scale(0), y1: 1, y2: 19 }, bar);
+    if (bar.dataset.l !== undefined) svg("line", { class: "l", x1: scale(+bar.dataset.l), x2: scale(+bar.dataset.h), y1: 10, y2: 10 }, bar);
+    svg("circle", { cx: scale(+bar.dataset.v), cy: 10, r: 4.6 }, bar);
+  }
+}
+
+/* ---- gallery -------------------------------------------------------------------------------------------------- */
+
+function drawGallery() {
+  const holder = $("g-panels"), { items, pictures, lossless } = data.gallery;
+  if (!holder || !items.length) return;
+  const item = items[state.item];
+  state.rate = Math.max(0, Math.min(state.rate, item.rates.length - 1));
+  $("g-pick").replaceChildren(...items.map((it, i) => html("button", { type: "button", "aria-pressed": String(i === state.item), "aria-label": it.image, title: it.image,
+    on: { click: () => { state.item = i; drawGallery(); $("g-pick").children[i].focus(); } } }, html("img", { src: pictures[it.fixed[0].whole], alt: "" }))));
+  $("g-rate").replaceChildren(...item.rates.map((r, i) => html("button", { type: "button", "aria-pressed": String(i === state.rate),
+    on: { click: () => { state.rate = i; drawGallery(); $("g-rate").children[i].focus(); } } }, r.rate)));
+  const crop = state.view === "crop";
+  $("g-note").textContent = `${item.image} · ${item.size[0]}×${item.size[1]} · ` + (crop
+    ? `the ${item.crop[0]}×${item.crop[1]} pixels that matter most by ${item.by}, exact, enlarged`
+    : `the white frame is the crop · whole pictures ${lossless ? "are exact" : "are compressed again for this file; judge by the crops"}`) + " · classical codecs: the file nearest in bytes";
+  holder.classList.toggle("whole", !crop);
+  const original = item.fixed[0], panels = [...item.fixed, ...(item.rates[state.rate]?.panels || [])];
+  holder.replaceChildren(...panels.map(panel => {
+    const key = crop ? "crop" : "whole", image = html("img", { src: pictures[panel[key]], alt: `${panel.label}, ${item.image}`, draggable: "false" });
+    if (crop && 2 * item.crop[0] <= 330) image.style.imageRendering = "pixelated";
+    const held = html("span", { class: "held", hidden: "" }, "original"), button = html("button", { type: "button", class: "frame", "aria-label": `${panel.label}: hold to see the original` }, image, held);
+    if (!crop && panel.kind !== "map") {
+      const [x, y, w, h] = item.window.map(v => `${100 * v}%`);
+      const box = html("span", { class: "box" });
+      Object.assign(box.style, { left: x, top: y, width: w, height: h });
+      button.append(box);
+    }
+    const swap = on => { image.src = pictures[(on ? original : panel)[key]]; held.hidden = !on; };
+    for (const [type, on] of [["pointerdown", true], ["pointerup", false], ["pointerleave", false], ["pointercancel", false], ["blur", false]]) button.addEventListener(type, () => swap(on));
+    button.addEventListener("keydown", event => { if (event.key === " ") { event.preventDefault(); swap(true); } });
+    button.addEventListener("keyup", event => { if (event.key === " ") swap(false); });
+    button.addEventListener("contextmenu", event => event.preventDefault());
+    const caption = html("figcaption", {}, html("b", {}, html("span", {}, panel.colour ? html("span", { class: "swatch s", style: `--c:${panel.colour}` }) : "", panel.label), html("span", {}, panel.bpp || "")));
+    if (panel.values) caption.append(html("small", {}, (panel.kind === "classical" ? `${panel.rate} · ` : "") + panel.values.map(v => v.join(" ").replaceAll(" ", "\u00a0")).join(" · ")));
+    return html("figure", {}, button, caption);
+  }));
+}
+
+/* ---- start ---------------------------------------------------------------------------------------------------- */
+
+function draw(name) {
+  if (["place", "metric", "mode", "bands", "controls", "classical"].includes(name)) drawCurves();
+  if (name === "place") { drawTrade(); drawLambda(); }
+  if (["bdMetric", "bdMethod"].includes(name)) filterRates();
+  if (name === "view") drawGallery();
+}
+for (const holder of document.querySelectorAll("[data-choose]")) {
+  const name = holder.dataset.choose;
+  holder.addEventListener("click", event => {
+    const button = event.target.closest("button");
+    if (holder.tagName === "BUTTON") {
+      state[name] = !state[name];
+      holder.setAttribute("aria-pressed", String(state[name]));
+    } else if (button) {
+      for (const other of holder.children) other.setAttribute("aria-pressed", String(other === button));
+      state[name] = button.value;
+    }
+    draw(name);
+  });
+}
+$("theme").addEventListener("click", () => {
+  const root = document.documentElement, dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+});
+let width = 0;
+new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawCurves(); drawTrade(); drawLambda(); } }).observe(document.body);
+drawCurves();
+drawTrade();
+drawLambda();
+filterRates();
+drawGallery();
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,408 @@
+import base64
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assets.evaluation import report
+from assets.evaluation.bd_rate import bd_rates
+from assets.evaluation.ideal import ideal_rows
+from assets.evaluation.rate_distortion import concat_points, rd_curves
+from assets.evaluation.report import GalleryItem, GalleryShot, render_report
+from assets.evaluation.verdict import find_verdicts
+
+LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
+# made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
+MADE_ARMS = {
+    ("uniform", "none"): (1.0, 0.0),
+    ("saliency_gain", "predicted"): (1.045, 1.3),
+    ("saliency_gain", "oracle"): (1.06, 1.9),
+    ("saliency_gain", "center"): (1.06, 0.4),
+    ("saliency_gain", "shuffled"): (1.07, 0.0),
+    ("weighted", "predicted"): (1.004, 0.03),
+}
+
+
+def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: int = 0) -> pd.DataFrame:
+    base = np.random.default_rng(seed)
+    scale, level = np.exp(base.normal(0, 0.35, n)), base.normal(0, 1.8, n)
+    rows = []
+
+    def add(
+        place: int, rate: float, db: float, step: float, rng: np.random.Generator, **about: object
+    ) -> None:
+        bpp = 0.11 * 1.95**step * scale[place] * rate * np.exp(rng.normal(0, 0.02))
+        psnr = 25.6 + 2.1 * step - 0.05 * step**2 + level[place] + rng.normal(0, 0.03)
+        rows.append(
+            {
+                "dataset": dataset, "split": "test", "image": f"street/{place:03}", "bytes": int(bpp * 16384), "width": 512,
+                "height": 256, "bpp": bpp, "bpp_estimate": bpp * 0.995, "psnr_db": psnr, "ms_ssim": 1 - 10 ** (-(psnr - 12) / 14),
+                "sw_psnr_db": psnr + 0.8 + db, "bg_psnr_db": psnr + 0.3 - 0.3 * db, "sw_ms_ssim": 1 - 10 ** (-(psnr - 11.5 + db) / 14),
+                "ew_psnr_db": psnr + 0.6 + db if eyes else np.nan, "ew_ms_ssim": 1 - 10 ** (-(psnr - 11.5 + db) / 14) if eyes else np.nan,
+                "vsi": 0.95 + 0.01 * step, "haarpsi": 0.6 + 0.08 * step, "gmsd": 0.16 - 0.03 * step, **about,
+            }
+        )  # fmt: skip
+
+    for stream, ((arm, maps), (rate, db)) in enumerate(MADE_ARMS.items(), 10):
+        rng = np.random.default_rng(stream + seed)
+        for step, lmbda in enumerate(LAMBDAS):
+            for place in range(n):
+                run = f"{stream:02x}{step}f3c9d8a7b6e5f4"
+                about = {
+                    "codec": "bls2017",
+                    "arm": arm,
+                    "maps": maps,
+                    "preset": "smoke",
+                    "train_dataset": dataset,
+                }
+                add(
+                    place,
+                    rate,
+                    db,
+                    step,
+                    rng,
+                    **about,
+                    lmbda=lmbda,
+                    seed=0,
+                    experiment=f"{arm}-{maps}-{lmbda}",
+                    mlflow_run_id=run,
+                )
+    for codec, rate in {"jpeg": 1.7, "webp": 1.25, "avif": 0.72, "jpegxl": 1.05}.items():
+        rng = np.random.default_rng(99)
+        for step in np.linspace(-0.8, 4, 7):
+            for place in range(n):
+                add(place, rate, 0.0, float(step), rng, codec=codec, arm="classical", maps="none", quality=round(10 + 18 * step, 1))  # fmt: skip
+    return concat_points([pd.DataFrame(rows)])
+
+
+def made_picture(seed: int, size: tuple[int, int] = (128, 192)) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    cx, cy = rng.uniform(0.25, 0.75, 2) * (size[1], size[0])
+    blob = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * (size[0] / 7) ** 2))
+    base = np.stack([90 + 60 * np.sin(x / (9 + c) + seed) + 50 * np.cos(y / 11 - c) for c in range(3)], -1)
+    base[..., 0] += 90 * blob * (np.sin(x / 2) > 0)
+    return np.clip(base, 0, 255).astype(np.uint8), np.round(255 * blob).astype(np.uint8)
+
+
+def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool = True) -> list[GalleryItem]:
+    items = []
+    for number in range(count):
+        original, saliency = made_picture(number, size)
+        shots = []
+        for step, lmbda in enumerate(LAMBDAS):
+            for place, (arm, maps) in enumerate(MADE_ARMS):
+                coarse = 2 ** (5 - step)
+                worse = np.roll(original // coarse * coarse, place, axis=1)
+                values = {"psnr_db": 26.0 + 2 * step, "sw_psnr_db": 27.1 + 2 * step, "ms_ssim": 0.9}
+                shots.append(GalleryShot("bls2017", arm, maps, 0.11 * 2**step, values, worse, lmbda=lmbda))
+        for quality in (5.0, 50.0):
+            shots.append(
+                GalleryShot(
+                    "jpeg",
+                    "classical",
+                    "none",
+                    quality / 100,
+                    {"psnr_db": 25.0},
+                    original // 2 * 2,
+                    quality=quality,
+                )
+            )
+        items.append(
+            GalleryItem(
+                f"street/{number:03}",
+                original,
+                saliency,
+                shots,
+                saliency.astype(float) ** 2 if eyes else None,
+            )
+        )
+    return items
+
+
+@functools.cache
+def made_tables(eyes: bool) -> dict[str, pd.DataFrame]:
+    points = made_points(eyes=eyes)
+    maps = [m for _, m in (made_picture(i) for i in range(6))]
+    return {
+        "curves": rd_curves(points, resamples=200),
+        "rates": bd_rates(points, sweep="smoke", resamples=300),
+        "ideal": ideal_rows(maps, [np.roll(m, 5, 1) if eyes else None for m in maps]),
+    }
+
+
+def made_report(*, eyes: bool = True, **options: object) -> str:
+    provenance = {
+        "commit": "0123456789abcdef0123456789abcdef01234567", "sweep": "made.smoke", "about": "Made-up numbers for tests.",
+        "budget": ["smoke: 150 steps of batch 8"], "missing": "", "data version": "d" * 64,
+        "mlflow_run_url": "http://127.0.0.1:5000/#/experiments/1/runs/{run_id}",
+    }  # fmt: skip
+    arguments = {**made_tables(eyes), "gallery": made_gallery(eyes=eyes), "provenance": provenance}
+    return render_report(**{**arguments, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return made_report()
+
+
+class Collector(HTMLParser):
+    """Counts tags and collects everything that a browser would fetch."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.anchors: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = dict(attrs)
+        self.fetched += [v for k, v in attrs if v and k in ("src", "srcset", "data", "poster")]
+        if tag == "link":
+            self.fetched.append(names.get("href") or "")
+        if tag == "a":
+            self.anchors.append(names.get("href") or "")
+        if names.get("id"):
+            self.ids.append(str(names["id"]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(page: str) -> Collector:
+    collector = Collector()
+    collector.feed(page)
+    assert not collector.open
+    return collector
+
+
+def test_page_is_whole_and_fetches_nothing(page: str) -> None:
+    seen = parse(page)
+    assert all(address.startswith("data:") for address in seen.fetched)
+    assert len(seen.ids) == len(set(seen.ids))
+    inner = {a[1:] for a in seen.anchors if a.startswith("#")}
+    assert inner <= set(seen.ids)
+    # the only addresses are links to runs
+    outside = [a for a in seen.anchors if not a.startswith("#")]
+    assert outside and all(a.startswith("http://127.0.0.1:5000/#/experiments/1/runs/") for a in outside)
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    script = page[page.rindex("<script>") :]
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import|WebSocket|sendBeacon)\s*\(", script)
+    assert not re.search(r"https?://", script)
+
+
+def test_every_number_of_the_tables_is_on_the_page(page: str) -> None:
+    curves, rates = made_tables(True)["curves"], made_tables(True)["rates"]
+    text = " ".join(parse(page).text)
+    for value in curves["bpp"]:
+        assert f"{value:.4f}" in text
+    for metric in ("psnr_db", "sw_psnr_db", "ew_psnr_db"):
+        assert all(f"{v:.2f}" in text for v in curves[metric])
+    for row in rates.to_dict("records"):
+        assert f"{row['bd_rate_percent']:+.1f}\u202f%".replace("-", "−") in text
+        assert report.interval(row["ci_low"], row["ci_high"]) in text
+
+
+def test_data_for_the_charts_is_strict_json_with_the_same_numbers(page: str) -> None:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found
+    data = json.loads(found[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    curves = made_tables(True)["curves"]
+    assert sum(len(c["points"]) for c in data["curves"]) == len(curves)
+    uniform = next(c for c in data["curves"] if c["baseline"])
+    expected = curves[curves["arm"] == "uniform"].sort_values("bpp")
+    assert [p["bpp"][0] for p in uniform["points"]] == pytest.approx(expected["bpp"].tolist(), abs=1e-5)
+    assert [p["values"]["ew_psnr_db"][0] for p in uniform["points"]] == pytest.approx(
+        expected["ew_psnr_db"].tolist(), abs=1e-4
+    )
+    ms_ssim = [p["values"]["ms_ssim"][0] for p in uniform["points"]]
+    assert ms_ssim == pytest.approx((-10 * np.log10(1 - expected["ms_ssim"])).tolist(), abs=1e-3)
+
+
+def test_headline_says_what_the_numbers_say(page: str) -> None:
+    text = re.sub(r"[ \n]+", " ", " ".join(parse(page).text))
+    rates = made_tables(True)["rates"]
+    first, second = find_verdicts(rates)
+    assert (first.arm, first.outcome) == ("saliency_gain", "conclusive: saves bits")
+    assert (
+        first.metric == "ew_psnr_db"
+        and "Also better than the centre bias and another picture's map" in first.reasons[0]
+    )
+    assert second.arm == "weighted" and second.outcome in text
+    headline = text[: text.index("Rate–distortion curves")]
+    assert report.percent(first.main["bd_rate_percent"]) in headline
+    assert report.interval(first.main["ci_low"], first.main["ci_high"]) in headline
+    assert report.percent(first.plain["bd_rate_percent"]) in headline
+    assert "One training run an arm" in headline
+
+
+@functools.cache
+def gain_rates() -> pd.DataFrame:
+    return bd_rates(made_points(n=6), resamples=50, metrics=("ew_psnr_db",), methods=("pchip",))
+
+
+def verdict_of(**changes: tuple[float, float, float]) -> str:
+    """The outcome for hand-made rows: vs uniform, vs center, vs shuffled as (value, low, high)."""
+    rates = gain_rates()
+    rates = rates[(rates["test_arm"] == "saliency_gain") & (rates["maps"] == "predicted")].copy()
+    for anchor, values in changes.items():
+        name = anchor if anchor == "uniform" else f"saliency_gain@{anchor}"
+        rates.loc[rates["anchor_arm"] == name, ["bd_rate_percent", "ci_low", "ci_high"]] = values
+    rates = rates[rates["anchor_arm"].isin([a if a == "uniform" else f"saliency_gain@{a}" for a in changes])]
+    (verdict,) = find_verdicts(rates)
+    return verdict.outcome
+
+
+def test_verdicts() -> None:
+    good, open_, bad = (-9.0, -12.0, -6.0), (-1.0, -4.0, 2.0), (5.0, 3.0, 8.0)
+    nan = float("nan")
+    assert verdict_of(uniform=good, center=good, shuffled=good) == "conclusive: saves bits"
+    assert verdict_of(uniform=good) == "saves bits; no control in this sweep"
+    assert verdict_of(uniform=good, center=open_, shuffled=good) == "saves bits, but so does a control"
+    assert verdict_of(uniform=open_, center=good) == "inconclusive"
+    assert verdict_of(uniform=bad) == "conclusive: costs bits"
+    assert verdict_of(uniform=(-9.0, nan, nan)) == "cannot be said"
+
+
+def test_without_eyes_it_says_so() -> None:
+    page = made_report(eyes=False, gallery=())
+    assert "no eye movements are recorded" in page and "saliency-weighted PSNR" in page
+    assert 'value="ew_psnr_db"' not in page and 'id="gallery"' not in page
+
+
+def test_refusals_stand_in_the_table_with_their_reason() -> None:
+    points = made_points(n=6)
+    points.loc[(points["arm"] == "weighted") & (points["lmbda"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
+    page = render_report(curves=rd_curves(points, resamples=50), rates=bd_rates(points, resamples=50))
+    text = " ".join(parse(page).text)
+    assert "refused" in text and "the test's curve is not monotone" in text and "cannot be said" in text
+
+
+def test_only_classical_codecs_make_a_page() -> None:
+    points = made_points(n=6)
+    points = points[points["arm"] == "classical"]
+    page = render_report(curves=rd_curves(points, resamples=20), rates=bd_rates(points))
+    assert "Nothing to compare yet" in page
+    parse(page)
+
+
+def test_names_from_outside_cannot_break_out() -> None:
+    evil = "</script><img src=x onerror=alert(1)>"
+    points = made_points(n=6).replace({"variant": {"": evil}})
+    item = made_gallery(1)[0]
+    page = render_report(
+        curves=rd_curves(points, resamples=20), rates=bd_rates(points, resamples=20),
+        gallery=[GalleryItem(evil, item.original, item.saliency_map, item.shots[:2])], provenance={"note": evil},
+    )  # fmt: skip
+    assert evil not in page and "<img src=x" not in page
+    parse(page)
+
+
+def sizes_of(page: str) -> tuple[int, dict[str, object]]:
+    found = re.search(r'id="data">(.*?)</script>', page, re.S)
+    assert found
+    gallery = json.loads(found[1])["gallery"]
+    return sum(map(len, gallery["pictures"])), gallery
+
+
+def test_gallery_keeps_to_its_budget_and_its_crops_exact() -> None:
+    import io
+
+    from PIL import Image
+
+    items = made_gallery(1, (256, 320))
+    total, gallery = sizes_of(made_report(gallery=items))
+    assert gallery["lossless"] and total < report.BUDGET_BYTES
+    smaller, lossy = sizes_of(made_report(gallery=items, budget_bytes=total * 2 // 3))
+    assert smaller <= total * 2 // 3 and not lossy["lossless"]
+    tight, few = sizes_of(made_report(gallery=items, budget_bytes=total // 6))
+    assert tight < smaller and len(few["items"][0]["rates"]) < 4  # type: ignore[index]
+    # whatever the budget, a crop is the reconstruction's own pixels
+    panel = lossy["items"][0]["rates"][0]["panels"][0]  # type: ignore[index]
+    data = base64.b64decode(lossy["pictures"][panel["crop"]].split(",")[1])  # type: ignore[index]
+    top, left, height, width = report.salient_window(items[0].fixation_map)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), items[0].shots[0].picture[top : top + height, left : left + width])  # fmt: skip
+
+
+def test_classical_shots_are_the_nearest_in_bytes() -> None:
+    _, gallery = sizes_of(made_report(gallery=made_gallery(1)))
+    panels = [r["panels"][-1] for r in gallery["items"][0]["rates"]]  # type: ignore[index]
+    assert [p["rate"] for p in panels] == ["quality 5", "quality 50", "quality 50", "quality 50"]
+
+
+def test_salient_window() -> None:
+    weights = np.zeros((50, 80))
+    weights[30:35, 60:65] = 1
+    top, left, height, width = report.salient_window(weights, 20)
+    assert (height, width) == (20, 20) and top <= 30 and top + 20 >= 35 and left <= 60 and left + 20 >= 65
+    assert report.salient_window(np.ones((5, 9)), 20) == (0, 0, 5, 9)
+
+
+def test_numbers_as_written() -> None:
+    assert (
+        report.percent(-9.04) == "−9.0\u202f%"
+        and report.percent(3) == "+3.0\u202f%"
+        and report.percent(float("nan")) == "–"
+    )
+    assert report.interval(-12.04, 1) == "[−12.0, +1.0]" and report.interval(float("nan"), 1) == "–"
+
+
+def test_template_digest_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (report.TEMPLATE, report.STYLE, report.SCRIPT):
+        shutil.copy(report.FOLDER / name, tmp_path / name)
+    before = report.template_digest()
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    assert report.template_digest() == before
+    (tmp_path / report.STYLE).write_text("body{}")
+    assert report.template_digest() != before
+
+
+@pytest.mark.browser
+def test_chromium_runs_it_offline(page: str, tmp_path: Path) -> None:
+    browser = next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
+    if browser is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    dom = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000", "--dump-dom", file.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)},
+    ).stdout  # fmt: skip
+    # the last line of the script ran, and what it draws is there
+    assert 'data-ready="yes"' in dom
+    assert dom.count('class="line"') >= 10 and dom.count("<figure>") >= 8
+    assert dom.count('class="mark') > 40
+    hidden = re.findall(r"<tr data-metric=\"(\w+)\" data-method=\"(\w+)\"[^>]*?( hidden=\"\")?>", dom)
+    assert hidden and all(
+        (metric == "ew_psnr_db" and method == "pchip") != bool(h) for metric, method, h in hidden
+    )
