@@ -53,6 +53,10 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
             made = chain.make(stage, partition, progress_of(context))
         except FoveaError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
+        if stage == "report":
+            from assets.evaluation.stages import publish
+
+            publish(chain, made)
         return result_of(made, chain)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
 
 POINTS = "points.parquet"
 GALLERY_PICTURES = 3
+FOLDER = Path(__file__).parent
 CLASSICAL = ("jpeg", "webp", "avif", "jpegxl")
 
 
@@ -39,6 +41,11 @@ def gallery_images(table: pd.DataFrame) -> list[str]:
     """The pictures that the report shows: chosen by a hash of the name, the same for every codec."""
     ranked = sorted(table.image, key=lambda name: hashlib.sha256(str(name).encode()).hexdigest())
     return [str(name) for name in ranked[:GALLERY_PICTURES]]
+
+
+def kept_name(image: str, codec: str, point: float) -> str:
+    """Where a reconstruction lies in its unit; codec is "" when the unit has one only."""
+    return f"kept/{digest([image, codec])[:16]}-{point!r}.png"
 
 
 def subjects_of(chain: Chain, dataset: str, maps: str, model: str, progress: Progress) -> list[Any]:
@@ -136,8 +143,11 @@ class ClassicalRdPoints:
                         with chain.store.writing("classical_pictures", piece) as part:
                             part.path("rows.json").write_text(json.dumps(seen.rows))
                             for (_, point), picture in seen.kept.items():
-                                part.path(f"kept/{point:g}.png").write_bytes(encode_png(picture))
+                                part.path(f"kept/{point!r}.png").write_bytes(encode_png(picture))
                     rows = json.loads(chain.store.path("classical_pictures", piece, "rows.json").read_text())
+                    for r in rows if keep else ():
+                        kept = chain.store.path("classical_pictures", piece, f"kept/{r['quality']!r}.png")
+                        shutil.copyfile(kept, writer.path(kept_name(subject.image, codec, r["quality"])))
                     pieces += [{"codec": codec, **r} for r in rows]
                     done += 1
                     progress(done, len(subjects) * len(self._codecs()), "pictures measured")
@@ -293,7 +303,7 @@ class RdPoints:
             )
             points.to_parquet(writer.path(POINTS), index=False)
             for (image, lmbda), picture in seen.kept.items():
-                writer.path(f"kept/{digest(image)[:16]}-{lmbda!r}.png").write_bytes(encode_png(picture))
+                writer.path(kept_name(image, "", lmbda)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
             for place, lmbda in enumerate(experiment.lmbda):
                 means = numbers[points.lmbda == lmbda].mean()
@@ -446,6 +456,9 @@ class Report:
                 "rd_curves": curves.key,
                 "bd_rates": rates.key,
                 "code": code_version("assets.evaluation.report"),
+                "template": digest(
+                    [(FOLDER / f"report.{kind}").read_text() for kind in ("html.j2", "css", "js")]
+                ),
             },
         )
 
@@ -493,7 +506,18 @@ def provenance(chain: Chain, sweep: Sweep, unit: Unit) -> dict[str, Any]:
         "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
         "unit": unit.key,
         "pieces": len(found),
+        "mlflow_run_url": mlflow_address(chain, found),
     }
+
+
+def mlflow_address(chain: Chain, pieces: list[Made]) -> str:
+    """Where a run id leads, with `{run_id}` in it; "" when MLflow knows none of the runs."""
+    url = getattr(chain.tracker, "run_url", None)
+    for run_id in (str(m.manifest["meta"].get("mlflow_run_id", "")) for m in pieces):
+        address = str(url(run_id)) if url and run_id else ""
+        if address:
+            return address.replace(run_id, "{run_id}")
+    return ""
 
 
 def publish(chain: Chain, made: Made) -> None:

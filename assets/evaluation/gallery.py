@@ -1,0 +1,60 @@
+"""The pictures of a report: originals, maps and reconstructions that were kept when the points were measured."""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+
+from assets.chain import Chain
+from assets.evaluation.report import GalleryItem, GalleryShot
+from assets.evaluation.stages import POINTS, gallery_images, kept_name, measured_table, pieces_of
+from assets.frames.decode import read_picture
+from assets.saliency.condition import fixation_maps
+from models.experiments import Sweep
+from models.metrics import METRICS
+
+
+def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
+    """A few measured pictures of the sweep's dataset with every reconstruction of them that the store has."""
+    table = measured_table(chain, sweep.dataset)
+    shown = gallery_images(table)
+    shots: dict[str, list[GalleryShot]] = defaultdict(list)
+    for made in pieces_of(chain, sweep)[0]:
+        points = pd.read_parquet(made.folder / POINTS)
+        for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].itertuples():
+            classical = made.unit.stage == "classical_rd_points"
+            point = float(row.quality if classical else row.lmbda)
+            path = made.folder / kept_name(str(row.image), str(row.codec) if classical else "", point)
+            # one seed is enough to look at
+            if not path.exists() or (not classical and int(row.seed) != 0):
+                continue
+            values = {m: float(getattr(row, m)) for m in METRICS if math.isfinite(float(getattr(row, m)))}
+            shots[str(row.image)].append(
+                GalleryShot(
+                    codec=str(row.codec),
+                    arm=str(row.arm),
+                    maps=str(row.maps),
+                    bpp=float(row.bpp),
+                    values=values,
+                    picture=read_picture(path),
+                    lmbda=math.nan if classical else point,
+                    quality=point if classical else math.nan,
+                    variant=str(row.variant),
+                )
+            )
+    items = []
+    for row in table[table.image.isin(shown)].itertuples():
+        picture = np.asarray(chain.store.array("resized_frames", str(row.key)))
+        one = table[table.image == row.image]
+        items.append(
+            GalleryItem(
+                image=str(row.image),
+                original=picture,
+                saliency_map=np.asarray(chain.store.array("saliency_maps", str(row.map_key))),
+                shots=shots[str(row.image)],
+                fixation_map=fixation_maps(chain, sweep.dataset, one, [picture])[0],
+                dataset=sweep.dataset,
+            )
+        )
+    return items
