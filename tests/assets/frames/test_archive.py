@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -417,8 +418,12 @@ def test_entry_that_lies_about_its_size(tmp_path: Path) -> None:
     path.write_bytes(data)
     source = Source("archive", path)
     (ref,) = list_frames(source)
+    tracemalloc.start()
     with pytest.raises(BrokenFrame, match="another size than the 100 bytes"):
         read_frame(source, ref)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
     with pytest.raises(BrokenFrame, match="another size"):
         extract(path, tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
@@ -477,6 +482,14 @@ def test_replaced_archive_is_noticed(made: Path, tmp_path: Path) -> None:
     for ref in refs:
         with pytest.raises(BrokenFrame):
             read_frame(source, ref)
+
+
+def test_other_entry_in_the_same_place_is_noticed(made: Path) -> None:
+    source = Source("archive", made)
+    refs = list_frames(source)
+    patch(made, refs[0].member.encode(), refs[0].member.replace("bonn_0", "bonn_1").encode())
+    with pytest.raises(BrokenFrame, match="another entry"):
+        read_frame(source, refs[0])
 
 
 def test_missing_file_breaks_one_frame_missing_folder_the_run(tmp_path: Path) -> None:
@@ -561,6 +574,9 @@ def test_extraction_goes_on_and_repairs(few: Source, tmp_path: Path) -> None:
     kept = part / sorted(whole)[0]
     stamp = kept.stat().st_ino
     (part / MEMBER).write_bytes(b"half")
+    same_size = bytearray((part / sorted(whole)[2]).read_bytes())
+    same_size[-1] ^= 1
+    (part / sorted(whole)[2]).write_bytes(same_size)
     (part / sorted(whole)[3]).unlink()
     (part / "leftImg8bit" / f".{Path(MEMBER).name}.part").write_bytes(b"left by a kill")
     (part / "leftImg8bit" / "of_another_archive.png").write_bytes(b"x")

@@ -305,7 +305,8 @@ def test_changed_file_restarts(
     done = run()
     require_whole(out, other_package)
     assert done.md5 == hashlib.md5(other_package.read_bytes()).hexdigest()
-    assert statuses(site)[1][0] is not None
+    ranged, status = statuses(site)[1]
+    assert ranged is not None and status == (206 if marks == "none" else 200)  # If-Range told the server
 
 
 @pytest.mark.parametrize("ignore_condition", [False, True])
@@ -339,6 +340,8 @@ def test_range_from_another_place_restarts(site: CityscapesSite, run: Run, out: 
     site.fail(FILE, Fault(drop_after=1_000_000), Fault(start_shift=-5))
     run()
     require_whole(out, package)
+    assert any("changed on the server" in line for line in run.lines)
+    assert not any("md5" in line for line in run.lines)  # noticed before a byte of it was taken
 
 
 def test_damaged_part_is_found_by_md5_and_fetched_again(
@@ -660,6 +663,7 @@ def test_folder_that_disappears(site: CityscapesSite, run: Run, out: Path, packa
     with pytest.raises(FoveaError, match="disappeared"):
         run(report=remove)
     assert not out.exists()
+    assert site.sent_bytes < package.stat().st_size // 2  # said at once, not at the end
     site.always.clear()
     run()
     require_whole(out, package)
