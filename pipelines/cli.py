@@ -1,6 +1,7 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -316,14 +317,14 @@ def _show(name: str) -> None:
     good = table[table.status == "ok"]
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
     click.echo(f"{name}: {len(good)} pictures ({counts})")
-    sizes = good.groupby(["width", "height"]).size().sort_values(ascending=False)
+    sizes = [
+        (f"{w}×{h}", n) for (w, h), n in Counter(zip(good.width, good.height, strict=True)).most_common()
+    ]
     click.echo(
-        "sizes: "
-        + ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes.head(5).items())
-        + (" …" if len(sizes) > 5 else "")
+        "sizes: " + ", ".join(f"{size} ({n})" for size, n in sizes[:5]) + (" …" if len(sizes) > 5 else "")
     )
-    for row in table[table.status != "ok"].itertuples():
-        click.secho(f"quarantined {row.image}: {row.reason}", fg="yellow")
+    for row in table[table.status != "ok"].to_dict("records"):
+        click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
 
 
 @main.command()
@@ -381,8 +382,8 @@ def compress(image: Path, output: Path, model: str, lmbda: float | None, use_sal
 )
 def decompress(file: Path, output: Path, model: str | None) -> None:
     """Decode a .fov file to a PNG."""
+    from assets.frames.encode import encode_png
     from assets.home import written_beside
-    from assets.saliency.rgba import png_bytes
     from models.codecs.catalogue import codec_for, open_codec
     from models.errors import FoveaError
 
@@ -393,7 +394,7 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
     codec = open_codec(model) if model else codec_for(data)
     picture = codec.decode(data)
     with written_beside(output) as beside:
-        beside.write_bytes(png_bytes(picture))
+        beside.write_bytes(encode_png(picture))
     click.echo(f"{output}: {picture.shape[1]}×{picture.shape[0]}")
 
 

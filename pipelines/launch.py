@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -77,20 +78,15 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
         if not event.passed and event.blocking:
             detail = event.metadata.get("detail")
             return f"check {event.check_name} failed" + (f": {detail.value}" if detail is not None else "")
-    for failure in result.get_step_failure_events() if hasattr(result, "get_step_failure_events") else []:
-        data = failure.step_failure_data
-        if data.user_failure_data and data.user_failure_data.description:
-            return str(data.user_failure_data.description)
-        if data.error:
-            return str(data.error.cause.message if data.error.cause else data.error.message).strip()
-    failures = [e for e in result.all_events if e.is_failure]
-    for event in failures:
-        data = getattr(event, "step_failure_data", None) if event.is_step_event else None
-        if data is not None:
-            if data.user_failure_data and data.user_failure_data.description:
-                return str(data.user_failure_data.description)
-            if data.error:
-                return str((data.error.cause or data.error).message).strip()
+    failures = [event for event in result.all_events if event.is_failure]
+    for failure in failures:
+        data: Any = failure.event_specific_data
+        told = getattr(data, "user_failure_data", None)
+        if told is not None and told.description:
+            return str(told.description)
+        error = getattr(data, "error", None)
+        if error is not None:
+            return str((error.cause or error).message).strip()
     return failures[0].message or "failed" if failures else "failed"
 
 

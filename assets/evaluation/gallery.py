@@ -22,37 +22,37 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
     shots: dict[str, list[GalleryShot]] = defaultdict(list)
     for made in pieces_of(chain, sweep)[0]:
         points = pd.read_parquet(made.folder / POINTS)
-        for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].itertuples():
+        for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].to_dict("records"):
             classical = made.unit.stage == "classical_rd_points"
-            point = float(row.quality if classical else row.lmbda)
-            path = made.folder / kept_name(str(row.image), str(row.codec) if classical else "", point)
+            point = float(row["quality"] if classical else row["lmbda"])
+            path = made.folder / kept_name(str(row["image"]), str(row["codec"]) if classical else "", point)
             # one seed is enough to look at
-            if not path.exists() or (not classical and int(row.seed) != 0):
+            if not path.exists() or (not classical and int(row["seed"]) != 0):
                 continue
-            values = {m: float(getattr(row, m)) for m in METRICS if math.isfinite(float(getattr(row, m)))}
-            shots[str(row.image)].append(
+            values = {m: float(row[m]) for m in METRICS if math.isfinite(float(row[m]))}
+            shots[str(row["image"])].append(
                 GalleryShot(
-                    codec=str(row.codec),
-                    arm=str(row.arm),
-                    maps=str(row.maps),
-                    bpp=float(row.bpp),
+                    codec=str(row["codec"]),
+                    arm=str(row["arm"]),
+                    maps=str(row["maps"]),
+                    bpp=float(row["bpp"]),
                     values=values,
                     picture=read_picture(path),
                     lmbda=math.nan if classical else point,
                     quality=point if classical else math.nan,
-                    variant=str(row.variant),
+                    variant=str(row["variant"]),
                 )
             )
     items = []
-    for row in table[table.image.isin(shown)].itertuples():
-        picture = np.asarray(chain.store.array("resized_frames", str(row.key)))
-        one = table[table.image == row.image]
+    for row in table[table.image.isin(shown)].to_dict("records"):
+        picture = np.asarray(chain.store.array("resized_frames", str(row["key"])))
+        one = table[table.image == row["image"]]
         items.append(
             GalleryItem(
-                image=str(row.image),
+                image=str(row["image"]),
                 original=picture,
-                saliency_map=np.asarray(chain.store.array("saliency_maps", str(row.map_key))),
-                shots=shots[str(row.image)],
+                saliency_map=np.asarray(chain.store.array("saliency_maps", str(row["map_key"]))),
+                shots=shots[str(row["image"])],
                 fixation_map=fixation_maps(chain, sweep.dataset, one, [picture])[0],
                 dataset=sweep.dataset,
             )

@@ -16,6 +16,10 @@ from models.metrics import measure
 Picture = NDArray[np.uint8]
 
 
+def unseen(done: float, total: float, note: str) -> None:
+    """A progress callback that shows nothing."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """One picture to measure on. condition: the map that the encoder is given; the others are what metrics weigh with."""
@@ -42,7 +46,7 @@ def measure_codec(
     *,
     keep: frozenset[str] = frozenset(),
     threads: int = 1,
-    progress: Callable[[float, float, str], None] = lambda done, total, note="": None,
+    progress: Callable[[float, float, str], None] = unseen,
 ) -> Measured:
     """Encode each picture to a real file, decode the file, compare, measure.
 
@@ -92,7 +96,7 @@ def measure_classical(
     *,
     keep: frozenset[str] = frozenset(),
     threads: int = 1,
-    progress: Callable[[float, float, str], None] = lambda done, total, note="": None,
+    progress: Callable[[float, float, str], None] = unseen,
 ) -> Measured:
     """A classical codec at each quality of its grid. Raises FoveaError for an unknown name."""
     if name not in classical.CLASSICAL:

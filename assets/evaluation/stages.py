@@ -119,13 +119,13 @@ class ClassicalRdPoints:
         try:
             pieces, done, fresh = [], 0, 0
             for codec in self._codecs():
-                for subject, row in zip(subjects, table.itertuples(), strict=True):
+                for subject, row in zip(subjects, table.to_dict("records"), strict=True):
                     keep = subject.image in shown
                     piece = digest(
                         {
-                            "frame": row.key,
-                            "map": row.map_key,
-                            "image": row.image,
+                            "frame": row["key"],
+                            "map": row["map_key"],
+                            "image": row["image"],
                             "eyes": unit.inputs["data"] if subject.fixation_map is not None else "",
                             "codec": codec,
                             "keep": keep,
@@ -258,6 +258,7 @@ class RdPoints:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.measure import measure_codec
+        from assets.evaluation.verdict import records
         from assets.frames.encode import encode_png
         from models.codecs.catalogue import load_codec
 
@@ -308,9 +309,7 @@ class RdPoints:
             for place, lmbda in enumerate(experiment.lmbda):
                 means = numbers[points.lmbda == lmbda].mean()
                 run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
-            run.log_table(
-                points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].to_dict("records"), "points"
-            )
+            run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
             run.log_artifact(writer.path(POINTS))
             run.finish()
         except BaseException:
@@ -407,6 +406,7 @@ class BdRates:
         from assets.evaluation.bd_rate import bd_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
+        from assets.evaluation.rate_distortion import label_arm
 
         sweep = chain.sweeps[unit.partition]
         points = sweep_points(chain, sweep)
@@ -425,11 +425,11 @@ class BdRates:
         )
         run.log_params({"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)})
         values = {
-            f"bd/{r.test_arm}{'' if r.maps in ('none', 'predicted') else '_' + r.maps}_vs_{r.anchor_arm}/{r.codec}/{r.metric}": float(
-                r.bd_rate_percent
-            )
-            for r in told.itertuples()
-            if r.method == "pchip" and math.isfinite(r.bd_rate_percent)
+            f"bd/{label_arm(r['test_arm'], r['maps'])}_vs_{r['anchor_arm']}/{r['codec']}/{r['metric']}".replace(
+                "@", "_"
+            ): float(r["bd_rate_percent"])
+            for r in told.to_dict("records")
+            if r["method"] == "pchip" and math.isfinite(r["bd_rate_percent"])
         }
         run.log_metrics([(unit.inputs["pieces"], values)])
         run.log_artifact(writer.path("bd_rates.parquet"))

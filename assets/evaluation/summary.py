@@ -36,13 +36,20 @@ def curve_lines(curves: pd.DataFrame) -> str:
         "MS-SSIM",
     ]
     rows = []
-    for r in curves.sort_values(["codec", "arm", "maps", "bpp"]).itertuples():
-        arm = str(r.arm) if r.maps in ("none", "predicted", "") else f"{r.arm}@{r.maps}"
-        rate = f"λ {r.lmbda:g}" if math.isfinite(float(r.lmbda)) else f"q {r.quality:g}"
+    for r in curves.sort_values(["codec", "arm", "maps", "bpp"]).to_dict("records"):
+        arm = str(r["arm"]) if r["maps"] in ("none", "predicted", "") else f"{r['arm']}@{r['maps']}"
+        rate = f"λ {r['lmbda']:g}" if math.isfinite(float(r["lmbda"])) else f"q {r['quality']:g}"
         rows.append(
-            [str(r.codec), arm, rate, _number(r.bpp, ".3f"), _number(r.psnr_db), _number(r.sw_psnr_db)]
-            + ([_number(float(r.ew_psnr_db))] if eyes else [])
-            + [_number(r.ms_ssim, ".4f")]
+            [
+                str(r["codec"]),
+                arm,
+                rate,
+                _number(r["bpp"], ".3f"),
+                _number(r["psnr_db"]),
+                _number(r["sw_psnr_db"]),
+            ]
+            + ([_number(float(r["ew_psnr_db"]))] if eyes else [])
+            + [_number(r["ms_ssim"], ".4f")]
         )
     return _table(head, rows)
 
@@ -51,18 +58,20 @@ def bd_lines(rates: pd.DataFrame) -> str:
     """BD-rates by PCHIP with their intervals; below 0 the tested arm needs fewer bits."""
     head = ["codec", "test against anchor", "metric", "BD-rate %", "95 % interval", ""]
     rows = []
-    for r in rates[rates.method == "pchip"].itertuples():
-        test = str(r.test_arm) if r.maps in ("none", "predicted", "") else f"{r.test_arm}@{r.maps}"
-        fine = r.status != "refused"
-        interval = f"[{r.ci_low:+.1f}, {r.ci_high:+.1f}]" if math.isfinite(float(r.ci_low)) else "–"
+    for r in rates[rates.method == "pchip"].to_dict("records"):
+        test = (
+            str(r["test_arm"]) if r["maps"] in ("none", "predicted", "") else f"{r['test_arm']}@{r['maps']}"
+        )
+        fine = r["status"] != "refused"
+        interval = f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]" if math.isfinite(float(r["ci_low"])) else "–"
         rows.append(
             [
-                str(r.codec),
-                f"{test} vs {r.anchor_arm}",
-                str(r.metric),
-                f"{r.bd_rate_percent:+.1f}" if fine else "refused",
+                str(r["codec"]),
+                f"{test} vs {r['anchor_arm']}",
+                str(r["metric"]),
+                f"{r['bd_rate_percent']:+.1f}" if fine else "refused",
                 interval,
-                str(r.reason or ""),
+                str(r["reason"] or ""),
             ]
         )
     return _table(head, rows)

@@ -1,7 +1,6 @@
 """The tables that people open: each the concatenation of the current pieces in the store, Parquet and CSV."""
 
 import hashlib
-from collections.abc import Callable
 
 import pandas as pd
 
@@ -44,12 +43,9 @@ def write_tables(chain: Chain) -> None:
             if not frames:
                 continue
             whole = pd.concat(frames, ignore_index=True)
-            writers: dict[str, Callable[[object], object]] = {
-                "parquet": lambda path, t=whole: t.to_parquet(path, index=False),
-                "csv": lambda path, t=whole: t.to_csv(path, index=False),
-            }
-            for kind, write in writers.items():
-                with written_beside(chain.home.tables / f"{name}.{kind}") as beside:
-                    write(beside)
+            with written_beside(chain.home.tables / f"{name}.parquet") as beside:
+                whole.to_parquet(beside, index=False)
+            with written_beside(chain.home.tables / f"{name}.csv") as beside:
+                whole.to_csv(beside, index=False)
             with written_beside(note) as beside:
                 beside.write_text(mark)

@@ -15,7 +15,7 @@ def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 3, width
         height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
         if place % columns == 0:
             rows.append([])
-        rows[-1].append(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA))
+        rows[-1].append(np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
     sheet = []
     for row in rows:
         height = max(p.shape[0] for p in row)

@@ -149,7 +149,7 @@ class ResizedFrames:
         todo = table[[k not in index for k in table.key]].drop_duplicates("key")
         root = files_of(chain, chain.dataset(unit.partition)).path
         began = time.monotonic()
-        items = [(row.key, Path(root or ".") / row.path) for row in todo.itertuples()]
+        items = [(row["key"], Path(root or ".") / row["path"]) for row in todo.to_dict("records")]
         waiting: list[tuple[str, Any]] = []
         broken: list[tuple[str, str]] = []
 

@@ -55,10 +55,10 @@ def check_rgba(made: Made) -> list[dg.AssetCheckResult]:
 
     table = pd.read_parquet(made.folder / "rgba.parquet")
     wrong = []
-    for row in table.iloc[:: max(1, len(table) // 8)].itertuples():
-        picture, saliency_map = unpack(Path(str(row.path)).read_bytes())
+    for row in table.iloc[:: max(1, len(table) // 8)].to_dict("records"):
+        picture, saliency_map = unpack(Path(str(row["path"])).read_bytes())
         if picture.shape[:2] != saliency_map.shape or not picture.any() or saliency_map.max() != 255:
-            wrong.append(str(row.image))
+            wrong.append(str(row["image"]))
     return [
         dg.AssetCheckResult(
             check_name="round_trip",

@@ -22,7 +22,7 @@ def predict_files(
     model: str | None = None,
     overlay: bool = False,
     flip: bool = False,
-    progress: Callable[[float, float, str], None] = lambda done, total, note="": None,
+    progress: Callable[[float, float, str], None] | None = None,
 ) -> list[Path]:
     """Write a PNG for each picture: the grey map (255 = most salient), or the map over the picture.
 
@@ -67,7 +67,8 @@ def predict_files(
             with written_beside(target) as beside:
                 beside.write_bytes(encode_png(laid_over(picture, found) if overlay else found))
             written.append(target)
-        progress(min(start + BATCH, len(work)), len(work), "maps predicted")
+        if progress:
+            progress(min(start + BATCH, len(work)), len(work), "maps predicted")
     if broken:
         raise FoveaError(f"{len(written)} written, {len(broken)} could not be read: " + "; ".join(broken))
     return written

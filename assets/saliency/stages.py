@@ -87,8 +87,8 @@ class SaliencyMaps:
         ranked = table.sort_values("top10_share", ascending=False)
         for shown, rows in (("most_peaked", ranked.head(6)), ("least_peaked", ranked.tail(6))):
             pairs = [
-                (chain.store.array("resized_frames", r.key), chain.store.array(self.name, r.map_key))
-                for r in rows.itertuples()
+                (chain.store.array("resized_frames", r["key"]), chain.store.array(self.name, r["map_key"]))
+                for r in rows.to_dict("records")
             ]
             writer.path(f"shown/{shown}.png").write_bytes(contact_sheet([overlay(p, m) for p, m in pairs]))
         sizes = {m.shape for m in maps}
@@ -129,11 +129,11 @@ class RgbaFrames:
         began = time.monotonic()
         pairs = (
             (
-                r.rgba_key,
-                chain.store.array("resized_frames", r.key),
-                chain.store.array("saliency_maps", r.map_key),
+                r["rgba_key"],
+                chain.store.array("resized_frames", r["key"]),
+                chain.store.array("saliency_maps", r["map_key"]),
             )
-            for r in todo.itertuples()
+            for r in todo.to_dict("records")
         )
         packed_bytes = 0
         for done, (key, data) in enumerate(pack_many(pairs, workers=chain.threads), 1):
