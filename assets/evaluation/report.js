@@ -62,21 +62,23 @@ function marker(kind, x, y, r, parent, extra = "") {
 /* Axes in a fresh svg: returns the group to draw in and the two scales. */
 function frame(holder, { x, y, height, xLabel, yLabel, log = false, label }) {
   holder.querySelector("svg")?.remove();
-  const width = Math.max(280, holder.clientWidth), left = 52, right = 14, top = 14, bottom = 46;
+  const width = Math.max(280, holder.clientWidth), left = 60, right = 14, top = 14, bottom = 46;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label, tabindex: 0 });
   holder.prepend(root);
   const t = log ? Math.log : v => v;
   const sx = v => left + (t(v) - t(x[0])) / (t(x[1]) - t(x[0]) || 1) * (width - left - right);
   const sy = v => height - bottom - (v - y[0]) / (y[1] - y[0] || 1) * (height - top - bottom);
   for (const v of niceTicks(y[0], y[1], height / 60)) {
-    svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: v === 0 ? "zero" : "grid" }, root);
-    svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, Math.abs(y[1] - y[0]) < 4 ? 1 : 0);
+    svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: "grid" }, root);
+    svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, y[1] - y[0] < 1.6 ? 2 : y[1] - y[0] < 4 ? 1 : 0);
   }
   for (const v of log ? logTicks(x[0], x[1]) : niceTicks(x[0], x[1], width / 90)) {
-    svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: v === 0 && !log ? "zero" : "grid" }, root);
+    svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: "grid" }, root);
     svg("text", { x: sx(v), y: height - bottom + 18, "text-anchor": "middle" }, root).textContent = String(v).replace("-", "−");
   }
   svg("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }, root);
+  if (y[0] < 0 && y[1] > 0) svg("line", { x1: left, x2: width - right, y1: sy(0), y2: sy(0), class: "zero" }, root);
+  if (!log && x[0] < 0 && x[1] > 0) svg("line", { x1: sx(0), x2: sx(0), y1: top, y2: height - bottom, class: "zero" }, root);
   svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, root).textContent = xLabel;
   svg("text", { x: 14, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(top + height - bottom) / 2})` }, root).textContent = yLabel;
   return { root, sx, sy, width, height };
@@ -140,7 +142,7 @@ function drawCurves() {
   const f = frame(holder, { x, y: [y0 - pad, y1 + pad], log: true, height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
     yLabel: relative ? `${meta.axis} above uniform at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
   const clip = svg("clipPath", { id: "rd-clip" }, svg("defs", {}, f.root));
-  svg("rect", { x: 48, y: 4, width: f.width - 52, height: f.height - 46 }, clip);
+  svg("rect", { x: 56, y: 4, width: f.width - 60, height: f.height - 46 }, clip);
   const layer = svg("g", { "clip-path": "url(#rd-clip)" }, f.root);
   drawn = [];
   for (const s of [...visible].reverse()) {
@@ -268,7 +270,8 @@ function drawLambda() {
   if (!holder) return;
   const here = data.lambda.filter(c => c.place === state.place), shown = here.length ? here : data.lambda;
   const [x0, x1] = extent(shown.flatMap(c => c.x)), [, y1] = extent(shown.flatMap(c => c.y));
-  const f = frame(holder, { x: [x0 / 1.15, x1 * 1.6], y: [0, y1 * 1.08], log: true, height: 320, xLabel: "nominal λ (logarithmic)", yLabel: "bits per pixel", label: "Rate over nominal λ" });
+  const room = holder.clientWidth < 560 ? 3.2 : 1.6; // for the labels
+  const f = frame(holder, { x: [x0 / 1.15, x1 * room], y: [0, y1 * 1.08], log: true, height: 320, xLabel: "nominal λ (logarithmic)", yLabel: "bits per pixel", label: "Rate over nominal λ" });
   const taken = [];
   for (const c of shown) {
     const group = svg("g", { class: "s", style: `--c:${c.colour}` }, f.root), at = c.x.map((x, i) => [f.sx(x), f.sy(c.y[i])]);

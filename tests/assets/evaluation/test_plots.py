@@ -1,0 +1,122 @@
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from assets.evaluation import plots
+from assets.evaluation.bd_rate import BD_RATE_COLUMNS
+from assets.evaluation.palette import ARM_COLOURS, look
+from assets.evaluation.rate_distortion import concat_points, rd_curves
+from models.errors import FoveaError
+from models.experiments import ARMS
+
+
+def made_curves() -> pd.DataFrame:
+    rows = [
+        {
+            "dataset": "made", "split": "test", "image": f"{i}", "codec": codec, "arm": arm, "maps": maps, "bytes": 1,
+            "width": 8, "height": 8, "lmbda": np.nan if arm == "classical" else 0.01 * step, "bpp": 0.1 * 2**step,
+            "quality": step if arm == "classical" else np.nan, "psnr_db": 25 + 2 * step + i + offset, "ms_ssim": 0.8 + step / 20,
+        }
+        for offset, (codec, arm, maps) in enumerate(
+            (("bls2017", "uniform", "none"), ("bls2017", "saliency_gain", "center"), ("jpeg", "classical", "none"))
+        )
+        for step in range(1, 4)
+        for i in range(3)
+    ]  # fmt: skip
+    return rd_curves(concat_points([pd.DataFrame(rows)]), resamples=50)
+
+
+def made_rates() -> pd.DataFrame:
+    base = dict.fromkeys(BD_RATE_COLUMNS, "") | {
+        "codec": "bls2017",
+        "anchor_arm": "uniform",
+        "method": "pchip",
+    }
+    values = [
+        ("predicted", -9.0, -12.0, -6.0),
+        ("center", -2.0, -4.0, 1.0),
+        ("shuffled", np.nan, np.nan, np.nan),
+    ]
+    return pd.DataFrame(
+        [
+            base | {"test_arm": "saliency_gain", "maps": maps, "metric": metric, "bd_rate_percent": v, "ci_low": low, "ci_high": high}
+            for maps, v, low, high in values
+            for metric in ("ew_psnr_db", "psnr_db")
+        ]
+    )  # fmt: skip
+
+
+def pixels(png: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def has_colour(picture: np.ndarray, name: str) -> bool:
+    wanted = np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(picture.astype(int) - wanted).max(axis=2) < 12).sum() > 20)
+
+
+def test_rd_plot_draws_each_arm_in_its_colour() -> None:
+    for metric in ("psnr_db", "ms_ssim"):
+        picture = pixels(plots.rd_plot(made_curves(), metric, title="made"))
+        assert min(picture.shape[:2]) > 300
+        assert has_colour(picture, ARM_COLOURS["uniform"]) and has_colour(
+            picture, ARM_COLOURS["saliency_gain"]
+        )
+        assert not has_colour(picture, ARM_COLOURS["saliency_sft"])
+
+
+def test_forest_and_trade_show_what_can_be_shown() -> None:
+    for png in (plots.forest_plot(made_rates(), title="made"), plots.trade_plot(made_rates(), title="made")):
+        assert has_colour(pixels(png), ARM_COLOURS["saliency_gain"])
+    one = plots.forest_plot(made_rates().iloc[:2], "psnr_db")
+    assert pixels(one).shape[0] < pixels(plots.forest_plot(made_rates(), "psnr_db")).shape[0]
+
+
+def test_training_curves() -> None:
+    history = [{"step": i, "loss": 10.0 / (i + 1), "bpp": 0.5, "psnr_db": 20.0 + i} for i in range(20)]
+    history += [{"step": 10, "val_psnr_db": 25.0, "val_bpp": 0.4}]
+    assert has_colour(pixels(plots.training_curves(history, title="run")), "#D55E00")
+
+
+def test_nothing_to_show_is_a_picture_that_says_so() -> None:
+    empty = pixels(plots.rd_plot(made_curves(), "ew_psnr_db", title="made"))
+    assert empty.std() > 0
+    for png in (
+        plots.forest_plot(made_rates(), "ms_ssim"),
+        plots.trade_plot(made_rates().iloc[:0]),
+        plots.training_curves([]),
+    ):
+        assert pixels(png).std() > 0
+    with pytest.raises(FoveaError, match="unknown metric 'psnr'"):
+        plots.rd_plot(made_curves(), "psnr")
+
+
+def test_plots_are_the_same_from_many_threads() -> None:
+    curves = made_curves()
+    alone = plots.rd_plot(curves, title="made")
+    with ThreadPoolExecutor(4) as pool:
+        assert all(png == alone for png in pool.map(lambda _: plots.rd_plot(curves, title="made"), range(6)))
+
+
+def test_pyplot_stays_away() -> None:
+    code = "import assets.evaluation.plots, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_each_arm_and_control_looks_different() -> None:
+    looks = [
+        look("bls2017", arm, maps) for arm in ARMS for maps in ("predicted", "center", "shuffled", "oracle")
+    ]
+    assert len({(one.colour, one.dash) for one in looks}) == len(looks)
+    classical = [look(c, "classical", "none") for c in ("jpeg", "webp", "avif", "jpegxl")]
+    assert len({(one.colour, one.dash) for one in classical}) == 4 and all(one.classical for one in classical)
+    assert look("a", "uniform", "none", codecs=("a", "b")).label == "a uniform"
+    assert look("a", "weighted", "center", "gamma=1", codecs=("a",)).label == "weighted@center gamma=1"
