@@ -39,7 +39,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from models.errors import FoveaError
 from models.tracking import Run
@@ -321,8 +321,26 @@ class _Server:
                     from mlflow.tracking import MlflowClient
 
                     with _quiet("mlflow.store.db.utils", "alembic"):
+                        if self.local:
+                            self._make_database()
                         self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             return self._client
+
+    def _make_database(self) -> None:
+        # MLflow builds its tables by dozens of migrations, without a lock: two processes break each other's, and one
+        # that is killed leaves a database that no later one can use. So: beside, one at a time, renamed when whole.
+        from mlflow.tracking import MlflowClient
+
+        database = self.folder / "mlflow.db"
+        with FileLock(self.folder / ".mlflow.db.lock"):
+            if database.exists():
+                return
+            for abandoned in self.folder.glob(".mlflow.db.making*"):
+                abandoned.unlink()
+            making = self.folder / f".mlflow.db.making-{os.getpid()}"
+            client = MlflowClient(tracking_uri=f"sqlite:///{making}")
+            client._tracking_client.store.engine.dispose()
+            making.replace(database)
 
     def _knock(self) -> None:
         # MLflow's own time limit covers connecting and answering alike; a dead host should cost two seconds.
@@ -941,6 +959,10 @@ class MlflowTracker:
                 self.address,
                 self._server.journals,
             )
+
+    def prepare(self) -> None:
+        """Make the embedded store if it is missing, safely beside other processes: before a server is started on it."""
+        self._server._connect()
 
     def close(self) -> None:
         """Send what is left and stop the sender's thread. The end of the process does the same."""

@@ -454,6 +454,49 @@ def test_killed_at_random_moments_each_step_is_logged_once(home, tmp_path):
     assert rows(home, "select count(*), max(status) from runs where name = 'n'") == [(1, "FINISHED")]
 
 
+AT_ONCE = """
+    import os, sys
+    from pathlib import Path
+    from pipelines import mlflow_tracking
+    import mlflow.store.tracking.sqlalchemy_store, mlflow.tracking
+
+    mlflow_tracking.SEND_EVERY_S = 0.01
+
+    def work():
+        tracker = mlflow_tracking.MlflowTracker(Path(sys.argv[1]), "")
+        for key in range(4):
+            run = tracker.run(experiment="e", name="n", key=f"k{key}", parent_key="parent")
+            for step in range(100):
+                run.log_metrics([(step, {"a": step, "b": 1})])
+            run.finish()
+        tracker.close()
+
+    children = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            work()
+            os._exit(0)
+        children.append(pid)
+    sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
+"""
+
+
+def test_several_processes_at_once_on_a_fresh_home(tmp_path):
+    script = tmp_path / "at_once.py"
+    script.write_text(textwrap.dedent(AT_ONCE))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "mlflow")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "does not take" not in done.stderr, done.stderr
+    runs = rows(tmp_path / "mlflow", "select name, count(*) from runs group by name order by name")
+    assert runs == [("n", 4), ("parent", 1)]
+    counts = "select count(*), count(distinct run_uuid || key || step) from metrics"
+    assert rows(tmp_path / "mlflow", counts) == [(800, 800)]
+
+
 class Server:
     """A real `mlflow server` on loopback that can be killed and started again."""
 
