@@ -103,7 +103,7 @@ def interval(low: Any, high: Any, digits: int = 1) -> str:
     """An interval in brackets, or a dash."""
     if not (math.isfinite(float(low)) and math.isfinite(float(high))):
         return "–"
-    return f"[{number(low, digits, sign=True)}, {number(high, digits, sign=True)}]"
+    return f"[{number(low, digits, sign=True)},\u00a0{number(high, digits, sign=True)}]"
 
 
 def _digits(metric: str) -> int:

@@ -363,7 +363,7 @@ def test_numbers_as_written() -> None:
         and report.percent(3) == "+3.0\u202f%"
         and report.percent(float("nan")) == "–"
     )
-    assert report.interval(-12.04, 1) == "[−12.0, +1.0]" and report.interval(float("nan"), 1) == "–"
+    assert report.interval(-12.04, 1) == "[−12.0,\u00a0+1.0]" and report.interval(float("nan"), 1) == "–"
 
 
 def test_template_digest_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
