@@ -75,14 +75,14 @@ class Batch(NamedTuple):
 
     x: B×3×c×c float32 in [0, 1]. s: B×1×c×c in [0, 1], or None without maps. w: the crop of the whole picture's weight
     map, or None without a weighting. valid: B×1×c×c, 0 on padding, or None when no picture is smaller than the crop.
-    index: which pictures.
+    picture: which ones, by number.
     """
 
     x: Tensor
     s: Tensor | None
     w: Tensor | None
     valid: Tensor | None
-    index: NDArray[np.int64]
+    picture: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Weighting:
 class Places(NamedTuple):
     """Where a step's crops lie: arrays of length B; top and left are the first row and column, flip mirrors."""
 
-    index: NDArray[np.int64]
+    picture: NDArray[np.int64]
     top: NDArray[np.int64]
     left: NDArray[np.int64]
     flip: NDArray[np.bool_]
@@ -189,7 +189,7 @@ class Crops:
             s=None if s is None else s[:, None].float().mul_(1 / 255),
             w=w,
             valid=self._valid(places),
-            index=places.index,
+            picture=places.picture,
         )
 
     def _sliced(self, places: Places) -> tuple[Tensor, Tensor | None]:
@@ -204,10 +204,10 @@ class Crops:
 
     def _gathered(self, places: Places) -> tuple[Tensor, Tensor | None]:
         span = np.arange(self.crop)
-        rows = np.minimum(places.top[:, None] + span, self._heights[places.index][:, None] - 1)
-        columns = np.minimum(places.left[:, None] + span, self._widths[places.index][:, None] - 1)
+        rows = np.minimum(places.top[:, None] + span, self._heights[places.picture][:, None] - 1)
+        columns = np.minimum(places.left[:, None] + span, self._widths[places.picture][:, None] - 1)
         columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
-        rows = self._starts[places.index][:, None] + rows * self._widths[places.index][:, None]
+        rows = self._starts[places.picture][:, None] + rows * self._widths[places.picture][:, None]
         at = self._sent(rows)[:, :, None] + self._sent(columns)[:, None, :]
         return self._pixels[at], None if self._map_pixels is None else self._map_pixels[at]
 
@@ -217,7 +217,7 @@ class Crops:
     def _weights(self, s: Tensor | None, places: Places) -> Tensor | None:
         if s is None or self._levels is None or self._inverse_means is None:
             return None
-        index = self._sent(places.index)
+        index = self._sent(places.picture)
         w = self._levels[s.long()] * self._inverse_means[index][:, None, None]
         return torch.where(self._blank[index][:, None, None], torch.ones_like(w), w)[:, None].float()
 
@@ -225,8 +225,8 @@ class Crops:
         if not self._padded:
             return None
         span = np.arange(self.crop)
-        rows = span < self._heights[places.index][:, None]
-        columns = span < self._widths[places.index][:, None]
+        rows = span < self._heights[places.picture][:, None]
+        columns = span < self._widths[places.picture][:, None]
         columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
         return (self._sent(rows)[:, :, None] & self._sent(columns)[:, None, :])[:, None].float()
 

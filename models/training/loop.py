@@ -183,7 +183,7 @@ def draw(plan: Plan, codec: Codec, batch: Batch, centres: Tensor | None, step: i
         return Draw(level, None, None, None)
     centre = None
     if centres is not None:
-        centre = centres[torch.from_numpy(batch.index).to(device, non_blocking=True)]
+        centre = centres[torch.from_numpy(batch.picture).to(device, non_blocking=True)]
     if plan.augment > 0:
         # a changed map belongs to its crop alone: the crop counts as a whole picture
         s, changed = augment_maps(s, seed=plan.seed, step=step, share=plan.augment)
@@ -250,7 +250,8 @@ class State:
 
     def __init__(self, plan: Plan, codec: Codec, device: torch.device):
         self.plan, self.codec, self.device = plan, codec, device
-        self.main, self.aux = codec.main_parameters(), codec.aux_parameters()
+        self.main: list[Tensor] = [*codec.main_parameters()]
+        self.aux: list[Tensor] = [*codec.aux_parameters()]
         groups: list[dict[str, Any]] = [{"params": self.main, "lr": plan.lr}]
         if self.aux:
             groups.append({"params": self.aux, "lr": plan.aux_lr})
@@ -490,12 +491,12 @@ def _take_step(plan: Plan, state: State, crops: Crops, centres: Tensor | None, n
 
 def _check_finite(plan: Plan, state: State, crops: Crops) -> None:
     """Give up when too many steps in a row were skipped."""
-    current, longest = state.bad.tolist()
+    longest = int(state.bad[1])
     state.bad[1] = 0
     if longest < MAX_SKIPPED:
         return
     step = state.step - 1
-    names = ", ".join(crops.frames.name(int(i)) for i in crops.places(step).index)
+    names = ", ".join(crops.frames.name(int(i)) for i in crops.places(step).picture)
     lambdas = ", ".join(f"{v:g}" for v in plan.lmbda)
     raise Diverged(
         f"loss or gradient was not finite for {longest} steps in a row, until step {step} (lambda {lambdas}, "

@@ -39,7 +39,7 @@ def read_folder(argument: str, halved: bool) -> tuple[list[str], list[NDArray[np
         paths = paths[: int(count)]
     if not paths:
         raise FoveaError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
-    pictures = []
+    pictures: list[NDArray[np.uint8]] = []
     for path in paths:
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is None:
@@ -47,7 +47,7 @@ def read_folder(argument: str, halved: bool) -> tuple[list[str], list[NDArray[np
         if halved:
             half = (picture.shape[1] // 2, picture.shape[0] // 2)
             picture = cv2.resize(picture, half, interpolation=cv2.INTER_AREA)
-        pictures.append(np.ascontiguousarray(picture[:, :, ::-1]))
+        pictures.append(np.ascontiguousarray(picture[:, :, ::-1], dtype=np.uint8))
     return [f"{path.parent.name}/{path.name}{' halved' if halved else ''}" for path in paths], pictures
 
 

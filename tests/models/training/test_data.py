@@ -25,7 +25,7 @@ def test_a_batch():
     batch = Crops(frames, seed=1, batch=4, crop=32).at(0)
     assert batch.x.shape == (4, 3, 32, 32) and batch.x.dtype == torch.float32 and batch.x.is_contiguous()
     assert batch.s.shape == (4, 1, 32, 32) and batch.w is None and batch.valid is None
-    assert 0 <= batch.x.min() and 0.9 < batch.x.max() <= 1
+    assert batch.x.min() >= 0 and 0.9 < batch.x.max() <= 1
     torch.testing.assert_close(batch.s, batch.x[:, :1])
 
 
@@ -56,14 +56,14 @@ def test_the_devices_gather_is_the_slices(sizes, step):
 
 def test_each_picture_once_a_round_in_a_new_order():
     crops = Crops(made([(20, 20)] * 12, maps=False), seed=0, batch=4, crop=16)
-    rounds = [np.concatenate([crops.at(3 * r + k).index for k in range(3)]) for r in range(4)]
+    rounds = [np.concatenate([crops.at(3 * r + k).picture for k in range(3)]) for r in range(4)]
     assert all(sorted(r) == list(range(12)) for r in rounds)
     assert len({tuple(r) for r in rounds}) == 4
 
 
 def test_rounds_that_do_not_end_with_a_batch():
     crops = Crops(made([(20, 20)] * 7, maps=False), seed=0, batch=4, crop=16)
-    seen = np.concatenate([crops.at(step).index for step in range(7)])
+    seen = np.concatenate([crops.at(step).picture for step in range(7)])
     assert (np.bincount(seen) == 4).all()
 
 
@@ -92,7 +92,7 @@ def test_small_pictures_are_continued_and_masked():
     frames = made([(10, 40), (40, 40)])
     crops = Crops(frames, seed=0, batch=2, crop=16)
     batch = crops.at(0)
-    small = int(np.flatnonzero(batch.index == 0)[0])
+    small = int(np.flatnonzero(batch.picture == 0)[0])
     assert batch.valid.shape == (2, 1, 16, 16)
     assert batch.valid[small].sum() == 10 * 16 and batch.valid[1 - small].sum() == 16 * 16
     assert torch.equal(batch.x[small, :, 10:], batch.x[small, :, 9:10].expand(3, 6, 16))
@@ -125,9 +125,7 @@ def test_weights_are_crops_of_the_whole_pictures_weights(normalised):
 
 
 def test_constant_maps_weigh_exactly_one():
-    frames = FrameSet(
-        made([(30, 31)] * 2).pictures, [np.full((30, 31), v, dtype=np.uint8) for v in (0, 137)]
-    )
+    frames = FrameSet(made([(30, 31)] * 2).pictures, [np.full((30, 31), v, dtype=np.uint8) for v in (0, 137)])
     for alpha in (0.0, 0.1):
         batch = Crops(frames, seed=0, batch=2, crop=16, weighting=Weighting(alpha=alpha, gamma=0.7)).at(0)
         assert (batch.w == 1).all()
@@ -154,7 +152,7 @@ def test_bad_input_is_named():
         FrameSet([])
     with pytest.raises(FoveaError, match=r"b\.png.*H×W×3"):
         FrameSet([colour, grey], names=["a.png", "b.png"])
-    with pytest.raises(FoveaError, match="picture 0.*4×4"):
+    with pytest.raises(FoveaError, match=r"picture 0.*4×4"):
         FrameSet([colour], [np.zeros((4, 5), np.uint8)])
     with pytest.raises(FoveaError, match="1 pictures but 2"):
         FrameSet([colour], [grey, grey])
