@@ -23,8 +23,11 @@ the code is what the published weights were trained with, so the code is what co
 The networks take any input whose sides are divisible by 8. `models.saliency.sam_import` makes the weights' files.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -484,6 +487,39 @@ def check_state(network: SAM, state: dict[str, Tensor], source: Path | str) -> N
             raise FoveaError(f"{source}: {key} is {found}, not float32 {'×'.join(map(str, tensor.shape))}")
     if unknown := sorted(set(state) - set(expected)):
         raise FoveaError(f"{source}: {unknown[0]} is not a tensor of {network.name}")
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
+    """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former.
+
+    The JSON gets the file's `sha256` and the `inference` settings that `load_predictor` reads.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / f"{name}.safetensors"
+    described = path.with_suffix(".json")
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out_dir) as folder:
+        weights = Path(folder) / path.name
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, weights)
+        record = {
+            "model": name,
+            "sha256": sha256_of(weights),
+            "inference": {"size": list(INPUT_SIZE), "sigma": BLUR_SIGMA},
+            **about,
+        }
+        text = Path(folder) / described.name
+        text.write_text(json.dumps(record, indent=2) + "\n")
+        # Weights without a description are read with their own checksum; a description of other weights never is.
+        described.unlink(missing_ok=True)
+        weights.replace(path)
+        text.replace(described)
+    return path
 
 
 def missing_weights(name: str, path: Path) -> str:

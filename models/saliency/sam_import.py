@@ -13,15 +13,13 @@ every layer's arrays are checked for kind and shape before they are read.
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,14 +29,11 @@ import requests
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import FoveaError
 from models.saliency.catalogue import weights_path
 from models.saliency.sam import (
-    BLUR_SIGMA,
-    INPUT_SIZE,
     NETWORKS,
     PRIORS,
     AttentiveConvLSTM,
@@ -46,6 +41,8 @@ from models.saliency.sam import (
     DilatedVGG,
     build,
     check_state,
+    sha256_of,
+    write_weights,
 )
 
 RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
@@ -341,40 +338,7 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     return name, state
 
 
-# --- Writing ----------------------------------------------------------------------------------------------------------
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
-    """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former.
-
-    The JSON gets the file's `sha256` and the `inference` settings that `load_predictor` reads.
-    """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / f"{name}.safetensors"
-    described = path.with_suffix(".json")
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out_dir) as folder:
-        weights = Path(folder) / path.name
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, weights)
-        record = {
-            "model": name,
-            "sha256": sha256_of(weights),
-            "inference": {"size": list(INPUT_SIZE), "sigma": BLUR_SIGMA},
-            **about,
-        }
-        text = Path(folder) / described.name
-        text.write_text(json.dumps(record, indent=2) + "\n")
-        # Weights without a description are read with their own checksum; a description of other weights never is.
-        described.unlink(missing_ok=True)
-        weights.replace(path)
-        text.replace(described)
-    return path
+# --- Conversion ----------------------------------------------------------------------------------------------------------
 
 
 def convert(path: Path, out_dir: Path) -> Path:
