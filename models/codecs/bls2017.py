@@ -19,7 +19,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from compressai.layers import GDN
 from torch import Tensor, nn
 
 from models.codecs import bitstream, conditioning, levelmap
@@ -36,6 +35,7 @@ from models.codecs.base import (
     tensor_to_picture,
 )
 from models.codecs.bitstream import BitstreamError, Contents
+from models.codecs.compressai_import import GDN
 from models.codecs.entropy import FactorizedPrior, Tables, bits, gain_rows
 from models.codecs.gain import Gain
 from models.errors import FoveaError

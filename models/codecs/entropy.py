@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from compressai.ans import RansDecoder, RansEncoder
-from compressai.entropy_models import EntropyBottleneck
-from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.codecs.bitstream import BitstreamError, read_varints, write_varints
+from models.codecs.compressai_import import EntropyBottleneck, RansDecoder, RansEncoder, pmf_to_quantized_cdf
 from models.errors import FoveaError
 
 PRECISION = 16

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import pytest
+
+LAZY = "import models.codecs.compressai_import as ours, sys\n"
+
+
+def run(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_codecs_do_not_load_torch_geometric():
+    run(
+        LAZY
+        + "import models.codecs.bls2017\n"
+        + "assert 'compressai.layers' in sys.modules\n"
+        + "assert 'torch_geometric' not in sys.modules and 'compressai.datasets' not in sys.modules\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import compressai; assert compressai.__version__ and compressai.zoo.image_models",
+        "from compressai.zoo import image_models; assert image_models",
+        "import compressai; assert compressai.available_entropy_coders() == ['ans']; compressai.models.FactorizedPrior",
+        "from compressai.models import FactorizedPrior; assert FactorizedPrior(8, 12).update()",
+        "import torch_geometric; from compressai import datasets; assert datasets.ImageFolder",
+    ],
+)
+def test_the_rest_of_compressai_is_there_for_who_asks(use):
+    run(
+        LAZY
+        + use
+        + "\nimport compressai\n"
+        + "from compressai.layers import GDN\n"
+        + "assert GDN is ours.GDN and sys.modules['compressai'] is compressai\n"
+        + "compressai.datasets\n"
+        + "assert 'torch_geometric' in sys.modules and type(compressai) is type(sys)\n"
+        + "assert not hasattr(compressai, 'no_such_thing')\n"
+    )
+
+
+@pytest.mark.slow
+def test_who_came_first_is_left_alone():
+    run(
+        "import compressai\nbefore = dict(vars(compressai))\n"
+        + LAZY
+        + "assert dict(vars(compressai)) == before\n"
+    )
