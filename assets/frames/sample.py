@@ -221,7 +221,7 @@ def _house(
     # The nearest part of the front that is in the picture decides how fine it has to be drawn.
     edge = camera.cx if side < 0 else camera.width - camera.cx
     nearest = max(z0, abs(x) * camera.focal / max(1.0, edge))
-    ppm = float(np.clip(0.8 * camera.scale(nearest), 3, 80 * camera.width / 2048))
+    ppm = float(np.clip(0.8 * camera.scale(nearest), 3, 66 * camera.width / 2048))
     rgb, signs = scenery.facade(rng, z1 - z0, tall, ppm, brick_share, light)
     near, far = z0, z1
     bright = light.left if side < 0 else light.right

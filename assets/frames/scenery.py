@@ -24,7 +24,8 @@ Rng = np.random.Generator
 Colour = tuple[float, float, float]
 Point = tuple[float, float]
 
-_CIRCLE: Final = tuple((math.cos(2 * math.pi * k / 36), math.sin(2 * math.pi * k / 36)) for k in range(36))
+_turns = np.radians(np.concatenate([np.linspace(start, start + 90, 8) for start in (0, 90, 180, 270)]))
+_QUARTERS: Final = np.stack((np.cos(_turns), np.sin(_turns)), axis=1)
 
 SHOPS: Final = (
     "BAKERY", "CAFE ROMA", "FLOWERS", "BOOKS", "PHARMACY", "HOTEL ADLER", "BICYCLES", "OPTICIAN", "TEA HOUSE",
@@ -455,12 +456,14 @@ class Sprite:
         self.rgb = np.zeros((*shape, 3), np.uint8)
         self.alpha = np.zeros(shape, np.uint8)
 
-    def to_px(self, points: Sequence[Point]) -> NDArray[np.int32]:
+    def to_px(self, points: Sequence[Point] | NDArray[np.float64]) -> NDArray[np.int32]:
         """Return points (metres) as pixels × 16, for OpenCV's `shift=4`."""
-        k, bottom = 16 * self.ppm, 16 * self.rgb.shape[0]
-        return np.asarray([(round(x * k), round(bottom - y * k)) for x, y in points], np.int32)
+        k = 16 * self.ppm
+        pixels = np.array(points, np.float64) * (k, -k)
+        pixels[:, 1] += 16 * self.rgb.shape[0]
+        return np.rint(pixels).astype(np.int32)
 
-    def polygon(self, points: Sequence[Point], colour: Sequence[float]) -> None:
+    def polygon(self, points: Sequence[Point] | NDArray[np.float64], colour: Sequence[float]) -> None:
         """Fill a polygon."""
         corners = [self.to_px(points)]
         cv2.fillPoly(self.rgb, corners, _rgb(colour), cv2.LINE_8, 4)
@@ -480,10 +483,12 @@ class Sprite:
     def ellipse(
         self, x: float, y: float, rx: float, ry: float, colour: Sequence[float], angle: float = 0
     ) -> None:
-        """Fill an ellipse."""
-        c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        points = [(x + rx * u * c - ry * v * s, y + rx * u * s + ry * v * c) for u, v in _CIRCLE]
-        self.polygon(points, colour)
+        """Fill an ellipse, its first axis turned by `angle` degrees."""
+        k = 16 * self.ppm
+        centre = round(x * k), round(16 * self.rgb.shape[0] - y * k)
+        axes = max(1, round(rx * k)), max(1, round(ry * k))
+        cv2.ellipse(self.rgb, centre, axes, -angle, 0, 360, _rgb(colour), -1, cv2.LINE_8, 4)
+        cv2.ellipse(self.alpha, centre, axes, -angle, 0, 360, 255, -1, cv2.LINE_8, 4)
 
     def limb(self, points: Sequence[Point], widths: Sequence[float], colour: Sequence[float]) -> None:
         """Fill a chain of tapering, round-ended strokes."""
@@ -524,18 +529,11 @@ class Sprite:
         self.rgb = np.clip(self.rgb * factor, 0, 255).astype(np.uint8)
 
 
-def rounded_box(x0: float, y0: float, x1: float, y1: float, radius: float) -> list[Point]:
+def rounded_box(x0: float, y0: float, x1: float, y1: float, radius: float) -> NDArray[np.float64]:
     """Return the corners of a box with rounded corners."""
-    r = min(radius, (x1 - x0) / 2, (y1 - y0) / 2)
-    if r <= 0:
-        return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-    corners = ((x1 - r, y1 - r), (x0 + r, y1 - r), (x0 + r, y0 + r), (x1 - r, y0 + r))
-    quarter = len(_CIRCLE) // 4
-    return [
-        (cx + r * u, cy + r * v)
-        for k, (cx, cy) in enumerate(corners)
-        for u, v in (*_CIRCLE, _CIRCLE[0])[k * quarter : (k + 1) * quarter + 1]
-    ]
+    r = max(0.0, min(radius, (x1 - x0) / 2, (y1 - y0) / 2))
+    centres = np.asarray([(x1 - r, y1 - r), (x0 + r, y1 - r), (x0 + r, y0 + r), (x1 - r, y0 + r)])
+    return np.repeat(centres, len(_QUARTERS) // 4, axis=0) + r * _QUARTERS
 
 
 def _rgb(colour: Sequence[float]) -> tuple[int, int, int]:
@@ -556,7 +554,7 @@ def paste(
     bx0, by0, bx1, by1 = max(0, x0), max(0, y0), min(width, x1), min(height, y1)
     if bx1 - bx0 < 1 or by1 - by0 < 1:
         return
-    layer = np.dstack((sprite.rgb, sprite.alpha))
+    layer = cv2.merge((*cv2.split(sprite.rgb), sprite.alpha))
     h, w = sprite.alpha.shape
     source = np.asarray([(0, 0), (w, 0), (w, h), (0, h)], np.float32)
     longest = max(math.dist(corners[1], corners[0]), math.dist(corners[2], corners[3]), 1.0)
@@ -577,14 +575,20 @@ def paste(
 
 def _over(region: Float, layer: Bytes, tint: ArrayLike, z: float, light: Light) -> None:
     """Lay premultiplied RGBA over a part of the canvas, tinted, with the haze of its distance."""
-    share = layer[..., 3:].astype(np.float32)
-    share *= np.float32(1 / 255)
     fade = np.float32(1 - np.exp(-max(0.0, z - 12) / light.haze_distance))
-    colours = layer[..., :3] * (np.asarray(tint, np.float32) * (1 - fade))
-    if fade > 0:
-        colours += np.asarray(light.haze, np.float32) * fade * share
-    region *= 1 - share
-    region += colours
+    factor = np.asarray(tint, np.float32) * (1 - fade)
+    veil = np.asarray(light.haze, np.float32) * (fade / np.float32(255))
+    rows = np.flatnonzero(layer[..., 3].any(axis=1))
+    if not len(rows):
+        return
+    step = max(8, 65536 // layer.shape[1])  # strips that fit the processor's cache
+    for y in range(int(rows[0]), int(rows[-1]) + 1, step):
+        part, target = layer[y : y + step], region[y : y + step]
+        alpha = part[..., 3:].astype(np.float32)
+        target *= 1 - alpha * np.float32(1 / 255)
+        target += part[..., :3] * factor
+        if fade > 0:
+            target += veil * alpha
 
 
 def paste_upright(
@@ -610,13 +614,10 @@ def paste_upright(
         min(canvas.shape[0], y0 + high),
     )
     if bx1 > bx0 and by1 > by0:
-        layer = np.dstack((sprite.rgb, sprite.alpha))
-        shrinks = wide < layer.shape[1]
-        layer = np.asarray(
-            cv2.resize(layer, (wide, high), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
-            np.uint8,
-        )
-        _over(canvas[by0:by1, bx0:bx1], layer[by0 - y0 : by1 - y0, bx0 - x0 : bx1 - x0], tint, z, light)
+        layer = cv2.merge((*cv2.split(sprite.rgb), sprite.alpha))
+        how = cv2.INTER_AREA if wide < layer.shape[1] else cv2.INTER_LINEAR
+        small = np.asarray(cv2.resize(layer, (wide, high), interpolation=how), np.uint8)
+        _over(canvas[by0:by1, bx0:bx1], small[by0 - y0 : by1 - y0, bx0 - x0 : bx1 - x0], tint, z, light)
     return left, bottom - h, w, h
 
 
@@ -670,16 +671,21 @@ def _plaster(rng: Rng, h: int, w: int, base: Float) -> Bytes:
 
 
 def _bricks(rng: Rng, h: int, w: int, ppm: float, base: Float) -> Bytes:
-    y = (np.arange(h, dtype=np.float32) / ppm)[:, None]
-    course = np.floor(y / 0.0833).astype(np.int32)
-    x = (np.arange(w, dtype=np.float32) / ppm)[None] + 0.125 * (course & 1)
-    stone = np.floor(x / 0.25).astype(np.int32)
-    each = rng.standard_normal((256, 256), dtype=np.float32)[course & 255, stone & 255]
-    soft = 1 / ppm
-    joint = np.maximum(
-        np.clip((0.014 - np.mod(x, 0.25)) / soft + 0.5, 0, 1),
-        np.clip((0.014 - np.mod(y, 0.0833)) / soft + 0.5, 0, 1),
-    )
+    y = np.arange(h, dtype=np.float32) / np.float32(ppm)
+    course = np.floor(y / np.float32(0.0833)).astype(np.int32)
+    odd = course & 1
+    x = (np.arange(w, dtype=np.float32) / np.float32(ppm))[None] + np.asarray([[0], [0.125]], np.float32)
+    stone = np.floor(x / np.float32(0.25)).astype(np.int32) & 255
+    tones = rng.standard_normal((256, 256), dtype=np.float32)
+    each = np.empty((h, w), np.float32)
+    for parity in (0, 1):
+        rows = np.flatnonzero(odd == parity)
+        each[rows] = tones[course[rows] & 255][:, stone[parity]]
+    lines = [
+        np.clip((np.float32(0.014) - np.mod(v, p)) * np.float32(ppm) + np.float32(0.5), 0, 1)
+        for v, p in ((x, 0.25), (y, 0.0833))
+    ]
+    joint = np.maximum(lines[0][odd], lines[1][:, None])
     if ppm < 40:  # joints thinner than a pixel only lighten
         joint = np.full((h, w), 0.2, np.float32)
         each = each * (ppm / 40)
@@ -723,6 +729,12 @@ def _window(
     style: int,
     light: Light,
 ) -> None:
+    if s.ppm < 14:  # a few pixels: a frame, the pane, the sill
+        s.box(x - 0.05, y - 0.05, x + w + 0.05, y + h + 0.05, frame)
+        pane = float(rng.uniform(0.12, 0.42))
+        s.box(x + 0.07, y + 0.07, x + w - 0.07, y + h - 0.07, tuple(float(c) * pane for c in light.haze))
+        s.box(x - 0.10, y - 0.2, x + w + 0.10, y - 0.06, (92, 86, 80))
+        return
     surround = tuple(float(c) * 0.96 for c in frame)
     if style == 1:
         for sx in (x - 0.42 * w, x + w + 0.04):  # shutters
@@ -805,7 +817,7 @@ def _ground_floor(
 
 def _goods(s: Sprite, rng: Rng, x0: float, x1: float, top: float) -> None:
     """Fill a shop window: lit shelves with things on them."""
-    if s.ppm < 12:
+    if s.ppm < 20:
         return
     warm = np.asarray((250, 226, 180), np.float32)
     hue = rng.uniform(50, 210, 3)
