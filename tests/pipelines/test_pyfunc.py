@@ -92,7 +92,7 @@ def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
     save_pyfunc(tmp_path / "plain", target)
     assert not [p for p in target.rglob("*") if p.suffix in (".pkl", ".pickle")]
     assert (target / "pyfunc_codec.py").is_file() and not (target / "code" / "models" / "training").exists()
-    (tmp_path / "picture.png").write_bytes(png(picture))
+    (tmp_path / "picture.png").write_bytes(png(picture[..., ::-1]))
     # Elsewhere than the project, with the installed Fovea hidden: the modules come from the model.
     code = f"""
         import sys, warnings
