@@ -11,6 +11,7 @@ from pathlib import Path
 from assets.home import ROOT, Home
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
+from pipelines.mlflow_tracking import MlflowTracker
 
 STOP_AFTER_S = 15.0
 
@@ -52,6 +53,8 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         "PYTHONWARNINGS": "ignore",
     }
     children: dict[str, subprocess.Popen[bytes]] = {}
+    if not remote:
+        MlflowTracker(home.mlflow, "").prepare()
     try:
         for name, command in commands(home, port, mlflow_port).items():
             if name == "mlflow" and remote.startswith("http"):

@@ -436,10 +436,43 @@ class BdRates:
         run.log_figure(writer.path("shown/bd_rates.png").read_bytes(), "curves/bd_rates.png")
         run.finish()
         writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = f"sweep {sweep.key}"
+        best = best_experiment(sweep, told)
+        writer.meta["facts"]["best"] = best.key
+        trained = chain.made("trained_codec", best.key)
+        story = chain.tracker.run(
+            experiment=f"fovea-{best.dataset}",
+            name=best.key,
+            key=str(trained.manifest["meta"].get("mlflow_key", trained.unit.key)),
+        )
+        name, alias = f"fovea-{best.codec}", f"best-{sweep.dataset}-{sweep.name}"
+        address = chain.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)
+        story.finish()
+        if address:
+            writer.meta["facts"]["model"] = address
 
     def _maps(self, chain: Chain, dataset: str, progress: Progress) -> tuple[list[Any], list[Any]]:
         subjects = subjects_of(chain, dataset, "none", DEFAULT_SALIENCY, progress)
         return [s.saliency_map for s in subjects], [s.fixation_map for s in subjects]
+
+
+def best_experiment(sweep: Sweep, rates: pd.DataFrame) -> Experiment:
+    """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
+    sw_psnr_db); `uniform` itself when no arm is below it."""
+    asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
+    against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
+    against = against[(against.bd_rate_percent < 0) & ~against.maps.isin(["oracle", "shuffled"])]
+    chosen = list(sweep.experiments)
+    if len(against):
+        row = against.sort_values("bd_rate_percent").iloc[0]
+        chosen = [
+            e
+            for e in chosen
+            if (e.codec, e.arm, e.maps, e.variant) == (row.codec, row.test_arm, row.maps, row.variant)
+        ]
+    else:
+        chosen = [e for e in chosen if e.arm == "uniform"] or chosen
+    return sorted(chosen, key=lambda e: e.lmbda)[len(chosen) // 2]
 
 
 class Report:

@@ -1,0 +1,94 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from assets.chain import Chain
+from assets.home import Home
+from models.errors import FoveaError
+from models.experiments import sweep
+from pipelines import plan as planner
+from pipelines.plan import Step, carry_out, targets
+
+
+class FakeChain:
+    """Knows what is stale; nothing else."""
+
+    def __init__(self, chain: Chain, stale: set[tuple[str, str]]):
+        self.stale_names = stale
+        self.trunks, self.experiments, self.sweeps = chain.trunks, chain.experiments, chain.sweeps
+        self.refused: dict[tuple[str, str], str] = {}
+
+    def why(self, stage: str, partition: str) -> str:
+        if (stage, partition) in self.refused:
+            raise FoveaError(self.refused[stage, partition])
+        return "never made" if (stage, partition) in self.stale_names else ""
+
+    def forget(self) -> None:
+        pass
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[FakeChain]:
+    real = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    yield FakeChain(real, set(targets(sweep("tiny", "sample"))))
+
+
+WANTED = targets(sweep("tiny", "sample"))
+
+
+def run(
+    chain: FakeChain, fails: frozenset[str] = frozenset()
+) -> tuple[planner.Outcome, list[tuple[str, str]]]:
+    ran: list[tuple[str, str]] = []
+
+    def make(step: Step) -> str:
+        ran.append((step.stage, step.partition))
+        if step.partition in fails and step.stage == "trained_codec":
+            return "diverged"
+        chain.stale_names.discard((step.stage, step.partition))
+        return ""
+
+    return carry_out(chain, WANTED, make), ran  # type: ignore[arg-type]
+
+
+def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
+    order = {name: place for place, name in enumerate(WANTED)}
+    for stage, partition in WANTED:
+        for source in planner.upstream(chain, stage, partition):  # type: ignore[arg-type]
+            assert order[source] < order[stage, partition], (source, stage)
+
+
+def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
+    outcome, ran = run(chain)
+    assert ran == WANTED
+    assert (outcome.made, outcome.found, outcome.failed) == (len(WANTED), 0, 0)
+    outcome, ran = run(chain)
+    assert ran == []
+    assert outcome.found == len(WANTED)
+
+
+def test_a_failed_experiment_keeps_the_others_going(chain: FakeChain) -> None:
+    key = sweep("tiny", "sample").experiments[2].key
+    outcome, ran = run(chain, frozenset({key}))
+    assert outcome.failed == 1
+    assert outcome.skipped == 1
+    assert ("rd_points", f"{key}@sample") not in ran
+    assert ("report", "sample.tiny") in ran
+    assert len([r for r in ran if r[0] == "rd_points"]) == len(sweep("tiny", "sample").experiments) - 1
+    assert outcome.messages == (f"trained_codec {key}: diverged",)
+
+
+def test_a_unit_that_cannot_be_planned_is_a_failure_with_its_reason(chain: FakeChain) -> None:
+    chain.refused["source_frames", "sample"] = "the folder is gone"
+    outcome, ran = run(chain)
+    assert "source_frames sample: the folder is gone" in outcome.messages
+    assert not [r for r in ran if r[0] in ("resized_frames", "trained_codec", "rd_points")]
+
+
+def test_targets_hold_each_dataset_once() -> None:
+    assert len(WANTED) == len(set(WANTED))
+    stages = [s for s, _ in WANTED]
+    assert stages.count("trunk_codec") == 1
+    assert stages[-3:] == ["rd_curves", "bd_rates", "report"]
