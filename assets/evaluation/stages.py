@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
 from assets.evaluation.tables import write_tables
+from assets.evaluation.verdict import records
 from assets.frames.stages import source_table
 from assets.saliency.condition import condition_maps, fixation_maps
 from assets.saliency.stages import ensure_maps, map_keys
@@ -258,7 +260,6 @@ class RdPoints:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.measure import measure_codec
-        from assets.evaluation.verdict import records
         from assets.frames.encode import encode_png
         from models.codecs.catalogue import load_codec
 
@@ -437,42 +438,40 @@ class BdRates:
         run.finish()
         writer.meta["mlflow_run_id"] = run.run_id
         writer.meta["mlflow_key"] = f"sweep {sweep.key}"
-        best = best_experiment(sweep, told)
-        writer.meta["facts"]["best"] = best.key
+        ready = [e for e in sweep.experiments if chain.ready("trained_codec", e.key)]
+        best = best_experiment(ready, told)
+        if best is not None:
+            writer.meta["facts"] |= self._register(chain, sweep, best)
+
+    def _register(self, chain: Chain, sweep: Sweep, best: Experiment) -> dict[str, str]:
+        """Name the sweep's best codec in MLflow's registry, with an alias."""
         trained = chain.made("trained_codec", best.key)
-        story = chain.tracker.run(
-            experiment=f"fovea-{best.dataset}",
-            name=best.key,
-            key=str(trained.manifest["meta"].get("mlflow_key", trained.unit.key)),
-        )
+        key = str(trained.manifest["meta"].get("mlflow_key", trained.unit.key))
+        story = chain.tracker.run(experiment=f"fovea-{best.dataset}", name=best.key, key=key)
         name, alias = f"fovea-{best.codec}", f"best-{sweep.dataset}-{sweep.name}"
         address = chain.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)
         story.finish()
-        if address:
-            writer.meta["facts"]["model"] = address
+        return {"best": best.key, **({"model": address} if address else {})}
 
     def _maps(self, chain: Chain, dataset: str, progress: Progress) -> tuple[list[Any], list[Any]]:
         subjects = subjects_of(chain, dataset, "none", DEFAULT_SALIENCY, progress)
         return [s.saliency_map for s in subjects], [s.fixation_map for s in subjects]
 
 
-def best_experiment(sweep: Sweep, rates: pd.DataFrame) -> Experiment:
+def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:
     """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
-    sw_psnr_db); `uniform` itself when no arm is below it."""
+    sw_psnr_db); `uniform` itself when no arm is below it. None without experiments."""
     asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
     against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
     against = against[(against.bd_rate_percent < 0) & ~against.maps.isin(["oracle", "shuffled"])]
-    chosen = list(sweep.experiments)
-    if len(against):
-        row = against.sort_values("bd_rate_percent").iloc[0]
-        chosen = [
-            e
-            for e in chosen
-            if (e.codec, e.arm, e.maps, e.variant) == (row.codec, row.test_arm, row.maps, row.variant)
-        ]
-    else:
-        chosen = [e for e in chosen if e.arm == "uniform"] or chosen
-    return sorted(chosen, key=lambda e: e.lmbda)[len(chosen) // 2]
+    chosen = [e for e in experiments if e.arm == "uniform"] or list(experiments)
+    for row in records(against.sort_values("bd_rate_percent")):
+        curve = (row["codec"], row["test_arm"], row["maps"], row["variant"])
+        found = [e for e in experiments if (e.codec, e.arm, e.maps, e.variant) == curve]
+        if found:
+            chosen = found
+            break
+    return sorted(chosen, key=lambda e: e.lmbda)[len(chosen) // 2] if chosen else None
 
 
 class Report:
