@@ -143,7 +143,11 @@ class SamLite(nn.Module):
         taps = [self.tap_dropout(norm(tap)) for norm, tap in zip(self.tap_norms, taps, strict=True)]
         eighth, sixteenth = taps[0].shape[2:], taps[1].shape[2:]
         reduced = [conv(tap) for conv, tap in zip(self.reduce, taps, strict=True)]
-        x = reduced[1] + F.adaptive_avg_pool2d(reduced[0], (sixteenth[0], sixteenth[1])) + _resize(reduced[2], sixteenth)
+        x = (
+            reduced[1]
+            + F.adaptive_avg_pool2d(reduced[0], (sixteenth[0], sixteenth[1]))
+            + _resize(reduced[2], sixteenth)
+        )
         x = F.relu(self.reduce_norm(x))
         x = x + self.recurrent(x)
         for priors, conv, norm in zip(self.priors, self.mix, self.mix_norms, strict=False):

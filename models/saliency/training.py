@@ -55,7 +55,13 @@ BLURS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 @dataclasses.dataclass(frozen=True)
 class SamLiteConfig:
-    """The recipe. `fold` of `folds` is left out of the training pictures (by hash of the name); folds 0: none."""
+    """The recipe.
+
+    patience: end when so many epochs of all layers in a row have not beaten the best of them on the validation
+    pictures (0: never). fold: that one of `folds` is left out of the training pictures, by hash of the name (folds 0:
+    none). sigma: blur of fixations as a fraction of the picture's width. average: decay of the weights' moving average
+    per step.
+    """
 
     rows: int = 240
     batch_size: int = 8
@@ -68,6 +74,7 @@ class SamLiteConfig:
     weight_decay: float = 1e-3
     warmup_steps: int = 50
     clip_norm: float = 5.0
+    patience: int = 1
     average: float = 0.996
     dropout: float = 0.25
     sigma: float = 0.03
@@ -351,6 +358,11 @@ def _set_mode(model: SamLite, *, whole: bool) -> None:
             module.eval()
 
 
+def _out_of_patience(history: Sequence[Mapping[str, Any]], config: SamLiteConfig) -> bool:
+    scores = [row["val_score"] for row in history[config.head_epochs :]]
+    return bool(config.patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= config.patience
+
+
 def _save(path: Path, value: Any) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     torch.save(value, partial)
@@ -365,16 +377,14 @@ def train_sam_lite(
     out: Path,
     run: Run | None = None,
     *,
-    stop_after: int = 0,
     about: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Path:
     """Train and write `out/sam_lite.safetensors` (fp16) with its JSON beside it; returns the path of the weights.
 
     `split` maps a file name under `pictures` to train, val or test; test pictures are never opened. `out` keeps the
-    state of an unfinished run: calling again continues it. stop_after ends the schedule early, after so many epochs
-    (head included; 0: all of them). `about` is added to the JSON. Raises FoveaError where the record in `out` is
-    another.
+    state of an unfinished run: calling again continues it. `about` is added to the JSON. Raises FoveaError where the
+    record in `out` is another.
     """
     run = run or NullRun()
     train_names = sorted(n for n, s in split.items() if s == "train")
@@ -412,7 +422,9 @@ def train_sam_lite(
     optimiser = _optimiser(model, config, whole=len(history) > config.head_epochs)
     if saved is not None and len(history) != config.head_epochs:
         optimiser.load_state_dict(saved["optimiser"])
-    for epoch in range(len(history), min(total, stop_after or total)):
+    for epoch in range(len(history), total):
+        if _out_of_patience(history, config):
+            break
         whole = epoch >= config.head_epochs
         start = time.monotonic()
         if epoch == config.head_epochs:
@@ -532,9 +544,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=500, help="the first N sorted names train (default 500)")
     parser.add_argument("--val", type=int, default=60, help="the next N names choose the epoch (default 60)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument(
-        "--stop-after", type=int, default=0, help="end the schedule after N epochs, head included (0: all)"
-    )
     parser.add_argument("--device", default="cpu")
     for field in dataclasses.fields(SamLiteConfig):
         flag = "--" + field.name.replace("_", "-")
@@ -558,7 +567,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split,
         config,
         given.out,
-        stop_after=given.stop_after,
         about=about,
         device=given.device,
     )

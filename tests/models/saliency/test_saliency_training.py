@@ -170,3 +170,30 @@ def test_tables_and_splits_that_cannot_work(data, tmp_path):
         training.train_sam_lite(folder, table, split | {"9.png": "train"}, TINY, tmp_path)
     with pytest.raises(FoveaError, match=r"8\.png: cannot be read"):
         training.train_sam_lite(folder, table, split | {"8.png": "train"}, TINY, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "stop"),
+    [
+        ([9.0, 9.0, 1.0], 1, False),  # the head's epochs do not count
+        ([9.0, 9.0, 1.0, 2.0, 1.9], 1, True),
+        ([9.0, 9.0, 1.0, 2.0, 1.9], 2, False),
+        ([9.0, 9.0, 1.0, 2.0, 1.9, 2.0], 2, True),
+        ([9.0, 9.0, 1.0, 2.0, 1.9, 2.1], 2, False),
+        ([9.0, 9.0, 2.0, 1.0, 0.0, 0.0], 0, False),
+    ],
+)
+def test_patience(scores, patience, stop):
+    history = [{"val_score": score} for score in scores]
+    assert training._out_of_patience(history, dataclasses.replace(TINY, patience=patience)) is stop
+
+
+def test_training_ends_when_validation_does_not_improve(data, tmp_path, monkeypatch):
+    scores = iter([0.0, 1.0, 3.0, 2.0])
+    monkeypatch.setattr(
+        training, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)}
+    )
+    config = dataclasses.replace(TINY, epochs=5)
+    described = json.loads(training.train_sam_lite(*data, config, tmp_path).with_suffix(".json").read_text())
+    assert len(described["history"]) == 4
+    assert described["chosen_epoch"] == 2
