@@ -1,6 +1,6 @@
 """Seconds a picture of SAM-VGG or SAM-ResNet, numbers in place of weights (speed doesn't depend on them).
 
-python tests/benchmarks/sam_speed.py {sam_vgg,sam_resnet} THREADS [PICTURES] [DEVICE]
+python tests/benchmarks/bench_sam.py {sam_vgg,sam_resnet} THREADS [PICTURES] [DEVICE]
 
 Prints wall and CPU seconds a 512×256 picture, post-processing included: on a busy machine only the latter means much.
 """
