@@ -12,7 +12,6 @@ import pandas as pd
 
 from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
 from assets.evaluation.tables import write_tables
-from assets.evaluation.verdict import records
 from assets.frames.stages import source_table
 from assets.saliency.condition import condition_maps, fixation_maps
 from assets.saliency.stages import ensure_maps, map_keys
@@ -260,6 +259,7 @@ class RdPoints:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.measure import measure_codec
+        from assets.evaluation.verdict import records
         from assets.frames.encode import encode_png
         from models.codecs.catalogue import load_codec
 
@@ -406,16 +406,21 @@ class BdRates:
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.bd_rate import bd_rates
         from assets.evaluation.ideal import ideal_rows
-        from assets.evaluation.plots import forest_plot
+        from assets.evaluation.plots import forest_plot, trade_plot
         from assets.evaluation.rate_distortion import label_arm
 
         sweep = chain.sweeps[unit.partition]
         points = sweep_points(chain, sweep)
         table = bd_rates(points, sweep=sweep.name)
         table.to_parquet(writer.path("bd_rates.parquet"), index=False)
-        ideal = ideal_rows(*self._maps(chain, sweep.dataset, progress))
+        ideal = ideal_rows(
+            *self._maps(chain, sweep.dataset, progress),
+            images=list(measured_table(chain, sweep.dataset).image),
+        )
         ideal.assign(dataset=sweep.dataset).to_parquet(writer.path("ideal.parquet"), index=False)
-        writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, "sw_psnr_db", title=unit.partition))
+        asked = "ew_psnr_db" if (table.metric == "ew_psnr_db").any() else "sw_psnr_db"
+        writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, asked, title=unit.partition))
+        writer.path("shown/trade.png").write_bytes(trade_plot(table, metric=asked, title=unit.partition))
         told = table[table.status != "refused"]
         writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
         run = chain.tracker.run(
@@ -461,6 +466,8 @@ class BdRates:
 def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:
     """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
     sw_psnr_db); `uniform` itself when no arm is below it. None without experiments."""
+    from assets.evaluation.verdict import records
+
     asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
     against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
     against = against[(against.bd_rate_percent < 0) & ~against.maps.isin(["oracle", "shuffled"])]
