@@ -1,0 +1,252 @@
+"""One real run of a tiny sweep on drawn pictures, then every kind of change: what is stale, what is found again.
+
+The code runs from a copy of the repository, so that the tests can change it.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from assets.frames.sample import make_sample
+
+pytestmark = [pytest.mark.e2e]
+ROOT = Path(__file__).resolve().parent.parent.parent
+COUNTS = {"train": 4, "val": 1, "test": 2}
+
+
+@dataclass
+class Place:
+    """A copy of the code, a home, and a folder of pictures."""
+
+    code: Path
+    home: Path
+    pictures: Path
+
+    def fovea(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.code),
+            "FOVEA_HOME": str(self.home),
+            "FOVEA_CONFIG": str(self.home.parent / "config"),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        environment.pop("DAGSTER_HOME", None)
+        command = [sys.executable, "-m", "pipelines.cli", *words]
+        done = subprocess.run(
+            command, cwd=self.code, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    def stale(self) -> dict[str, list[str]]:
+        """Stage → partitions that `fovea status` calls stale, with reasons as it prints them."""
+        done = self.fovea("status", "--dataset", "drawn", "--sweep", "tiny", check=False)
+        assert done.returncode in (0, 2), done.stderr
+        found: dict[str, list[str]] = {}
+        for stage, rest in re.findall(r"^stale  (\S+) (.*)$", done.stdout, flags=re.M):
+            found.setdefault(stage, []).append(rest)
+        return found
+
+    def edit(self, module: str, change: Callable[[str], str]) -> Callable[[], None]:
+        """Change a file of the copy; returns what puts it back."""
+        path = self.code / module
+        before = path.read_text()
+        after = change(before)
+        assert after != before, module
+        path.write_text(after)
+        return lambda: (path.write_text(before), None)[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    base = tmp_path_factory.mktemp("incremental")
+    code = base / "code"
+    for folder in ("models", "assets", "pipelines"):
+        shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    drawn = base / "drawn"
+    make_sample(drawn, seed=3, counts=COUNTS, size=(192, 96), workers=2)
+    (base / "config").mkdir()
+    place = Place(code, base / "home", drawn / "leftImg8bit")
+    place.fovea("datasets", "add", "drawn", str(place.pictures))
+    first = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
+    assert " 0 failed" in first.stdout, first.stdout + first.stderr
+    yield place
+
+
+TRAINING = {"trunk_codec", "trained_codec"}
+TABLES = {"rd_curves", "bd_rates", "report"}
+FRAMES = {"source_frames", "resized_frames", "saliency_maps", "rgba_frames"}
+
+
+def test_tables_report_and_links(place: Place) -> None:
+    points = pd.read_parquet(place.home / "tables/rd_points.parquet")
+    assert set(points.codec) == {"bls2017", "jpeg", "webp", "avif", "jpegxl"}
+    learned = points[points.codec == "bls2017"]
+    assert len(learned) == 2 * 4 * COUNTS["test"]
+    assert (learned.mlflow_run_id != "").all()
+    assert (points.bpp == 8 * points.bytes / (points.width * points.height)).all()
+    assert (place.home / "tables/bd_rates.csv").exists()
+    report = (place.home / "reports/drawn.tiny.html").read_text()
+    assert "saliency_gain" in report
+    rates = pd.read_parquet(place.home / "tables/bd_rates.parquet")
+    refused = rates[rates.status == "refused"]
+    assert (refused.reason != "").all()
+    assert len(rates) > 0
+
+
+def test_the_second_run_executes_nothing(place: Place) -> None:
+    again = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
+    assert "everything is up to date, nothing to run" in again.stdout
+    assert place.stale() == {}
+
+
+def test_a_comment_and_a_docstring_make_nothing_stale(place: Place) -> None:
+    back = place.edit("models/losses.py", lambda s: "# a remark\n" + s.replace('"""', '"""Well: ', 1))
+    try:
+        assert place.stale() == {}
+    finally:
+        back()
+
+
+def test_a_constant_in_the_losses_makes_training_stale_and_no_frame(place: Place) -> None:
+    back = place.edit("models/losses.py", lambda s: s + "\nEXTRA = 1.5\n")
+    try:
+        stale = place.stale()
+        assert set(stale) == TRAINING | {"rd_points"} | TABLES
+        assert len(stale["trained_codec"]) == 8
+        assert "code changed" in stale["trunk_codec"][0]
+    finally:
+        back()
+
+
+def test_a_constant_in_the_metrics_makes_evaluation_stale_and_no_training(place: Place) -> None:
+    back = place.edit("models/metrics.py", lambda s: s + "\nEXTRA = 1.5\n")
+    try:
+        assert set(place.stale()) == {"classical_rd_points", "rd_points"} | TABLES
+    finally:
+        back()
+
+
+def test_a_learning_rate_names_its_experiments_and_going_back_finds_them(place: Place) -> None:
+    back = place.edit(
+        "models/experiments.py",
+        lambda s: re.sub(r'(name="tiny",.*?\blr=)[0-9.e-]+', r"\g<1>2.5e-3", s, count=1, flags=re.S),
+    )
+    try:
+        stale = place.stale()
+        assert set(stale) == TRAINING | {"rd_points"} | TABLES
+        assert "lr " in stale["trained_codec"][0]
+        assert "→ 0.0025" in stale["trained_codec"][0]
+    finally:
+        back()
+    assert place.stale() == {}
+
+
+def test_one_more_lambda_runs_only_its_experiments(place: Place) -> None:
+    def add(source: str) -> str:
+        return re.sub(r"(def tiny.*?)SMOKE_LAMBDAS", r"\1(*SMOKE_LAMBDAS, 0.05)", source, count=1, flags=re.S)
+
+    back = place.edit("models/experiments.py", add)
+    try:
+        stale = place.stale()
+        assert set(stale) == {"trained_codec", "rd_points"} | TABLES
+        assert len(stale["trained_codec"]) == 2
+        assert all("l0.05" in s for s in stale["trained_codec"])
+    finally:
+        back()
+
+
+def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
+    new = make_sample(
+        place.home.parent / "more", seed=9, counts={"train": 0, "val": 0, "test": 1}, size=(192, 96)
+    )[0]
+    target = place.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png"
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(new, target)
+    try:
+        stale = place.stale()
+        assert not TRAINING & set(stale), "the training pictures are the same"
+        assert set(stale) >= FRAMES
+        code = """
+import sys
+from assets.chain import Chain
+from assets.home import Home
+chain = Chain(Home.from_environment())
+import json
+print(json.dumps({s: chain.make(s, "drawn").facts for s in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")}))
+"""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(place.code),
+            "FOVEA_HOME": str(place.home),
+            "FOVEA_CONFIG": str(place.home.parent / "config"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            cwd=place.code,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        facts = json.loads(done.stdout.splitlines()[-1])
+        total = sum(COUNTS.values()) + 1
+        assert facts["resized_frames"]["resized"] == 1
+        assert facts["resized_frames"]["reused"] == total - 1
+        assert facts["saliency_maps"]["predicted"] == 1
+        assert facts["rgba_frames"]["packed"] == 1
+    finally:
+        target.unlink()
+    assert not FRAMES & set(place.stale()), "without the picture, the earlier result is found"
+
+
+def test_a_vanished_folder_is_named_and_its_results_stay(place: Place) -> None:
+    away = place.pictures.with_name("away")
+    place.pictures.rename(away)
+    try:
+        done = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny", check=False)
+        assert done.returncode == 1
+        assert str(place.pictures) in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        away.rename(place.pictures)
+    assert (place.home / "tables/rd_points.parquet").exists()
+    assert place.stale() == {}
+
+
+def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
+    keys = place.fovea("status", "--dataset", "drawn", "--sweep", "tiny", "--keys").stdout.split()
+    assert len(keys) == 8
+    done = place.fovea("train", keys[0], "--no-tracking")
+    assert done.stdout.startswith(f"found {keys[0]}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--dataset", "moon"), "unknown dataset 'moon'"),
+        (("run", "--sweep", "everything"), "unknown sweep 'everything'"),
+        (("train", "nonsense"), "no sweep has an experiment 'nonsense'"),
+        (("datasets", "add", "drawn", "."), "drawn"),
+        (("datasets", "add", "void", "/nonexistent/folder"), "/nonexistent/folder"),
+        (("decompress", "/nonexistent.fov", "-o", "x.png"), "/nonexistent.fov"),
+        (("compress", "/nonexistent.png", "-o", "x.fov"), "/nonexistent.png"),
+    ],
+)
+def test_bad_input_is_one_clear_line(place: Place, words: tuple[str, ...], said: str) -> None:
+    done = place.fovea(*words, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2

@@ -1,0 +1,244 @@
+"""`fovea ui` for real: Dagster's webserver and daemon, driven through GraphQL; ticks of schedule and sensor."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assets.frames.sample import make_sample
+
+pytestmark = [pytest.mark.e2e]
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE_S = 300.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Ui:
+    """A running `fovea ui` and the folder that it watches."""
+
+    def __init__(self, base: Path):
+        self.base, self.port, self.mlflow_port = base, free_port(), free_port()
+        make_sample(
+            base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(96, 64), workers=2
+        )
+        self.pictures = base / "drawn/leftImg8bit"
+        (base / "config").mkdir()
+        self.environment = {
+            **os.environ,
+            "FOVEA_HOME": str(base / "home"),
+            "FOVEA_CONFIG": str(base / "config"),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        self.environment.pop("DAGSTER_HOME", None)
+        fovea = [sys.executable, "-m", "pipelines.cli"]
+        subprocess.run(
+            [*fovea, "datasets", "add", "drawn", str(self.pictures)],
+            env=self.environment,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        self.log = (base / "ui.log").open("w+")
+        self.process = subprocess.Popen(
+            [*fovea, "ui", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port)],
+            env=self.environment, cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found["errors"]
+        return dict(found["data"])
+
+    def until(self, what: str, look: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self.base / "ui.log").read_text()
+            try:
+                found = look()
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                found = None
+            if found:
+                return found
+            time.sleep(1)
+        raise AssertionError(
+            f"{what} did not happen in {PATIENCE_S:.0f} s: {(self.base / 'ui.log').read_text()}"
+        )
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    served = Ui(tmp_path_factory.mktemp("ui"))
+    try:
+        served.until("the code location", lambda: served.ask(LOCATION)["repositoriesOrError"].get("nodes"))
+        yield served
+    finally:
+        served.process.send_signal(signal.SIGINT)
+        try:
+            served.process.wait(40)
+        except subprocess.TimeoutExpired:
+            served.process.kill()
+        served.log.close()
+
+
+LOCATION = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+ASSET = """
+query Asset($key: AssetKeyInput!) {
+  assetOrError(assetKey: $key) {
+    ... on Asset { assetMaterializations(limit: 5) { partition metadataEntries { label __typename
+      ... on IntMetadataEntry { intValue } ... on BoolMetadataEntry { boolValue } ... on MarkdownMetadataEntry { mdStr } } } }
+  }
+}"""
+RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+START_SENSOR = """
+mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } } }"""
+
+
+def launch(ui: Ui, asset: str) -> str:
+    params = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "fovea",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": [asset]}],
+            "assetCheckSelection": None,
+        },
+        "runConfigData": "{}",
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "drawn"}]},
+    }
+    started = ui.ask(LAUNCH, params=params)["launchRun"]
+    assert started["__typename"] == "LaunchRunSuccess", started
+    run_id: str = started["run"]["runId"]
+    status = ui.until(
+        f"the run of {asset}",
+        lambda: (
+            (s := ui.ask(RUN, id=run_id)["runOrError"]["status"]) in ("SUCCESS", "FAILURE", "CANCELED") and s
+        ),
+    )
+    assert status == "SUCCESS"
+    return run_id
+
+
+def materializations(ui: Ui, asset: str) -> list[dict[str, Any]]:
+    found = ui.ask(ASSET, key={"path": [asset]})["assetOrError"].get("assetMaterializations", [])
+    return [{e["label"]: e for e in m["metadataEntries"]} for m in found]
+
+
+def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Ui) -> None:
+    launch(ui, "source_frames")
+    launch(ui, "resized_frames")
+    (made,) = materializations(ui, "resized_frames")
+    assert made["cache_hit"]["boolValue"] is False
+    assert made["frames"]["intValue"] == 4
+    assert made["resized"]["intValue"] == 4
+    assert made["frames"]["__typename"] == "IntMetadataEntry"
+    picture = made.get("frames_png") or next(e for e in made.values() if e.get("mdStr"))
+    assert "data:image/png;base64," in picture["mdStr"]
+    launch(ui, "resized_frames")
+    assert materializations(ui, "resized_frames")[0]["cache_hit"]["boolValue"] is True
+
+
+def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: Ui) -> None:
+    selector = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "fovea",
+        "sensorName": "new_pictures",
+    }
+    assert ui.ask(START_SENSOR, selector=selector)["startSensor"]["__typename"] == "Sensor"
+    new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(96, 64))[0]
+    (ui.pictures / "test" / new.parent.name).mkdir(exist_ok=True)
+    (ui.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png").write_bytes(
+        new.read_bytes()
+    )
+
+    def packed() -> bool:
+        return any(m["frames"]["intValue"] == 5 for m in materializations(ui, "rgba_frames"))
+
+    ui.until("the sensor's run", packed)
+    newest = next(m for m in materializations(ui, "resized_frames") if m["frames"]["intValue"] == 5)
+    assert newest["resized"]["intValue"] == 1
+    assert newest["reused"]["intValue"] == 4
+    fired = [
+        r
+        for r in ui.ask(RUNS)["runsOrError"]["results"]
+        if {"key": "dagster/sensor_name", "value": "new_pictures"} in r["tags"]
+    ]
+    assert fired
+
+
+def test_mlflow_answers(ui: Ui) -> None:
+    def look() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ui.mlflow_port}/health", timeout=20) as answer:
+            return bool(answer.status == 200)
+
+    assert ui.until("MLflow", look)
+
+
+TICK = """
+import dagster as dg, sys
+from pipelines.instance import prepare_instance
+from assets.home import Home
+prepare_instance(Home.from_environment())
+from pipelines.definitions import defs
+from pipelines.schedules import nightly, refresh
+with dg.DagsterInstance.get() as instance:
+    for name in sys.argv[1:]:
+        import os
+        os.environ["FOVEA_NIGHTLY"] = name
+        tick = nightly.evaluate_tick(dg.build_schedule_context(instance=instance))
+        print(name, len(tick.run_requests or []), tick.skip_message, [r.run_config for r in tick.run_requests or []])
+"""
+
+
+def test_the_schedules_tick_asks_the_planner(ui: Ui) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TICK, "drawn.tiny"],
+        env=ui.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith("drawn.tiny 1 None")
+    assert "'sweeps': ['drawn.tiny']" in line
+    environment = {**ui.environment, "FOVEA_NIGHTLY": ""}
+    idle = TICK.replace('os.environ["FOVEA_NIGHTLY"] = name', 'os.environ["FOVEA_NIGHTLY"] = ""')
+    done = subprocess.run(
+        [sys.executable, "-c", idle, "none"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "none 0 no sweep has been run yet" in done.stdout
