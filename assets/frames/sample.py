@@ -400,6 +400,10 @@ def _thing(
         _car(canvas, camera, light, rng, objects, z, kind, x, tint, street, unit)
         return
     soft = max(0.6, 0.05 * scale)
+
+    def hide(left: float, top: float, wide: float, high: float) -> None:
+        objects.append({"kind": "thing", "text": "", "box": [left, top, wide, high], "z": z})
+
     if kind == "person":
         figure = scenery.person(rng, ppm)
         shadow = [
@@ -417,10 +421,14 @@ def _thing(
         reach = 2.2 * light.sun_side
         shadow = [(x - 1.8, z - 1), (x + 1.8, z - 1), (x + 1.8 + reach, z + 2.5), (x - 1.8 + reach, z + 2.5)]
         scenery.shade_ground(canvas, camera, shadow, 0.7 * (1 - light.shadow) + 0.1, 8 * soft)
-        scenery.paste_upright(canvas, leafy, camera, x, z, light, tint)
+        left, top, w, h = scenery.paste_upright(canvas, leafy, camera, x, z, light, tint)
+        hide(left, top, w, 0.75 * h)
+        hide(left + w / 2 - 0.25 * scale, top, 0.5 * scale, h)
     elif kind == "sign":
         board, text, (bx, by, bw, bh) = scenery.road_sign(rng, ppm)
-        left, top, _, h = scenery.paste_upright(canvas, board, camera, x, z, light, tint)
+        left, top, w, h = scenery.paste_upright(canvas, board, camera, x, z, light, tint)
+        hide(left, top, w, 0.3 * h)
+        hide(left + 0.6 * scale, top, 0.1 * scale, h)
         if text:
             box4 = [left + bx * scale, top + h - (by + bh) * scale, bw * scale, bh * scale]
             objects.append({"kind": "sign", "text": text, "box": [round(v, 1) for v in box4], "z": z})
@@ -430,7 +438,8 @@ def _thing(
         if flipped:
             post.rgb, post.alpha = post.rgb[:, ::-1].copy(), post.alpha[:, ::-1].copy()
         offset = 0.8 if not flipped else -0.8
-        scenery.paste_upright(canvas, post, camera, x + offset, z, light, tint)
+        _, top, _, h = scenery.paste_upright(canvas, post, camera, x + offset, z, light, tint)
+        hide(camera.project(x, 0, z)[0] - 0.1 * scale, top, 0.2 * scale, h)
 
 
 def _car(
@@ -468,6 +477,8 @@ def _car(
                  camera.project(edge, lower, ends[1]), camera.project(edge, lower, ends[0])]
             )  # fmt: skip
             scenery.paste(canvas, part, corners, tint * 0.88, z + look.length / 2, light)
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            objects.append({"kind": "thing", "text": "", "box": [*low, *(high - low)], "z": z})
     left, top, w, h = scenery.paste_upright(
         canvas, cabin, camera, x, z + set_back, light, tint, look.shoulder
     )
@@ -489,7 +500,7 @@ def _car(
 
 
 def _visible(item: dict[str, Any], objects: list[dict[str, Any]], size: tuple[int, int]) -> bool:
-    """Keep plates and signs that are inside the picture, in front of cars and people, and not too small to read."""
+    """Keep plates and signs that are inside the picture, in front of everything else, and not too small to read."""
     if item["kind"] not in ("plate", "sign"):
         return False
     x, y, w, h = item["box"]
@@ -497,7 +508,7 @@ def _visible(item: dict[str, Any], objects: list[dict[str, Any]], size: tuple[in
     if x < 0 or y < 0 or x + w > size[0] or y + h > size[1] or h < 9 * unit or w < 20 * unit:
         return False
     for other in objects:
-        if other["kind"] in ("car", "person") and other["z"] < item["z"] - 0.005:
+        if other["kind"] in ("car", "person", "thing") and other["z"] < item["z"] - 0.005:
             ox, oy, ow, oh = other["box"]
             if ox < x + w and x < ox + ow and oy < y + h and y < oy + oh:
                 return False

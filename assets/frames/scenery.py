@@ -1001,17 +1001,9 @@ def _cabin(look: CarLook, ppm: float, rng: Rng, light: Light) -> Sprite:
     c = Sprite(w, tall, ppm)
     paint = np.asarray(look.paint, np.float32)
     mid, top = w / 2, look.roof * w / 2
-    c.polygon(
-        [
-            (0.02, 0),
-            (w - 0.02, 0),
-            (mid + top, tall - 0.07),
-            (mid + top - 0.10, tall),
-            (mid - top + 0.10, tall),
-            (mid - top, tall - 0.07),
-        ],
-        tuple(paint * 0.92),
-    )
+    eaves = mid - (mid - top) * (1 - 0.07 / tall)  # in line with the car's sides, which lean inwards evenly
+    outline = [(0, 0), (w, 0), (mid + eaves, tall - 0.07), (mid + top - 0.10, tall), (mid - top + 0.10, tall)]
+    c.polygon([*outline, (mid - eaves, tall - 0.07)], tuple(paint * 0.92))
     rows = np.linspace(1, 0, c.alpha.shape[0], dtype=np.float32)[:, None]
     c.shade((0.88 + 0.16 * rows**6 + _reflections(rng, c, 1, 6)).astype(np.float32))
     a, b = 0.10, 0.07
