@@ -1,4 +1,4 @@
-"""Measuring codecs on pictures: the bytes of a real file, and every metric of models/metrics.py."""
+"""Measuring a learned codec on pictures: the bytes of a real file, and every metric of models/metrics.py."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs import classical
 from models.errors import FoveaError
 from models.metrics import measure
 
@@ -69,12 +68,12 @@ def measure_codec(
             raise FoveaError(f"{subject.image}: the decoded file differs from the encoder's reconstruction")
         pixels = subject.picture.shape[0] * subject.picture.shape[1]
         row = {
-            **_place(subject),
+            **place_of(subject),
             "lmbda": lmbda,
             "bytes": len(encoded.data),
             "bpp": 8 * len(encoded.data) / pixels,
             "bpp_estimate": encoded.bits_estimate / pixels,
-            **_values(subject, decoded),
+            **values_of(subject, decoded),
             "encode_s": middle - began,
             "decode_s": ended - middle,
         }
@@ -85,57 +84,24 @@ def measure_codec(
 
     before = torch.get_num_threads()
     try:
-        return _collect(work, one, keep, threads, once, progress)
+        return collect(work, one, keep, threads, once, progress)
     finally:
         torch.set_num_threads(before)
 
 
-def measure_classical(
-    name: str,
-    subjects: Sequence[Subject],
-    *,
-    keep: frozenset[str] = frozenset(),
-    threads: int = 1,
-    progress: Callable[[float, float, str], None] = unseen,
-) -> Measured:
-    """A classical codec at each quality of its grid. Raises FoveaError for an unknown name."""
-    if name not in classical.CLASSICAL:
-        raise FoveaError(f"unknown classical codec {name!r}; known: {', '.join(classical.CLASSICAL)}")
-    work = [(s, float(q)) for s in subjects for q in classical.CLASSICAL[name].qualities]
-
-    def one(item: tuple[Subject, float]) -> tuple[dict[str, Any], Picture]:
-        subject, quality = item
-        began = time.perf_counter()
-        data = classical.encode(name, quality, subject.picture)
-        middle = time.perf_counter()
-        decoded = classical.decode(name, data)
-        ended = time.perf_counter()
-        pixels = subject.picture.shape[0] * subject.picture.shape[1]
-        row = {
-            **_place(subject),
-            "quality": quality,
-            "bytes": len(data),
-            "bpp": 8 * len(data) / pixels,
-            **_values(subject, decoded),
-            "encode_s": middle - began,
-            "decode_s": ended - middle,
-        }
-        return row, decoded
-
-    return _collect(work, one, keep, threads, lambda: None, progress)
-
-
-def _place(subject: Subject) -> dict[str, Any]:
+def place_of(subject: Subject) -> dict[str, Any]:
+    """Columns that name the picture."""
     return {"image": subject.image, "width": subject.picture.shape[1], "height": subject.picture.shape[0]}
 
 
-def _values(subject: Subject, decoded: Picture) -> dict[str, float]:
+def values_of(subject: Subject, decoded: Picture) -> dict[str, float]:
+    """Every metric of a decoded picture."""
     return measure(
         subject.picture, decoded, saliency_map=subject.saliency_map, fixation_map=subject.fixation_map
     )
 
 
-def _collect(
+def collect(
     work: Sequence[tuple[Subject, float]],
     one: Callable[[tuple[Subject, float]], tuple[dict[str, Any], Picture]],
     keep: frozenset[str],
@@ -143,6 +109,7 @@ def _collect(
     once: Callable[[], None],
     progress: Callable[[float, float, str], None],
 ) -> Measured:
+    """Do the work with `threads` at once, in order. once: what each thread does first."""
     rows: list[dict[str, Any]] = []
     kept: dict[tuple[str, float], Picture] = {}
     with ThreadPoolExecutor(max(1, threads), initializer=once) as pool:

@@ -93,12 +93,12 @@ class ClassicalRdPoints:
         inputs = {
             "data": data_digest(chain, partition),
             "codecs": list(self._codecs()),
-            "code": code_version("assets.evaluation.measure"),
+            "code": code_version("assets.evaluation.measure_classical"),
         }
         return Unit(self.name, partition, inputs)
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.evaluation.measure import measure_classical
+        from assets.evaluation.measure_classical import measure_classical
         from assets.frames.encode import encode_png
 
         subjects = subjects_of(chain, unit.partition, "none", DEFAULT_SALIENCY, progress)
