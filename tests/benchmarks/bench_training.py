@@ -1,0 +1,197 @@
+"""Training steps a second: Fovea's loop against a plain one over the same model and the same frames, in one run.
+
+    python tests/benchmarks/bench_training.py [--threads 2] [--steps 40] [--rounds 3]
+
+The plain loop is what a CompressAI user writes: a DataLoader with two workers that decodes PNG files by PIL, crops and
+flips, two Adam optimisers, gradient clipping, a logged loss each step. Rounds alternate, so that both see the same
+machine; a round's set-up (workers, first step) is not counted. The target is 1.5 on two cores.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+warnings.simplefilter("ignore")
+
+from models.codecs.base import CodecConfig  # noqa: E402
+from models.codecs.bls2017 import Bls2017  # noqa: E402
+from models.experiments import TRUNK_LAMBDAS  # noqa: E402
+from models.tracking import NullRun  # noqa: E402
+from models.training.data import Crops, FrameSet  # noqa: E402
+from models.training.loop import train  # noqa: E402
+
+
+def made_pictures(count: int, height: int, width: int) -> list[np.ndarray]:
+    """Smooth shapes with noise: PNG files of about the size of photographs'."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        noise = rng.normal(0, 4, smooth.shape).astype(np.int16)
+        pictures.append((smooth + noise).clip(0, 255).astype(np.uint8))
+    return pictures
+
+
+def made_codec(n: int, m: int) -> Bls2017:
+    torch.manual_seed(0)
+    return Bls2017(CodecConfig(codec="bls2017", n=n, m=m, lmbda=TRUNK_LAMBDAS))
+
+
+class Files(Dataset[Tensor]):
+    """A random crop of a PNG file."""
+
+    def __init__(self, paths: list[Path], crop: int, length: int):
+        self.paths, self.crop, self.length = paths, crop, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int) -> Tensor:
+        picture = Image.open(self.paths[item % len(self.paths)]).convert("RGB")
+        rng = np.random.default_rng(item)
+        left = int(rng.integers(picture.width - self.crop + 1))
+        top = int(rng.integers(picture.height - self.crop + 1))
+        piece = picture.crop((left, top, left + self.crop, top + self.crop))
+        if rng.random() < 0.5:
+            piece = piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return torch.from_numpy(np.asarray(piece).copy()).permute(2, 0, 1).float() / 255
+
+
+def plain_loop(paths: list[Path], options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds and processor seconds for `steps` steps."""
+    codec = made_codec(options.n, options.m).train()
+    main = torch.optim.Adam(codec.main_parameters(), lr=3e-4)
+    aux = torch.optim.Adam(codec.aux_parameters(), lr=1e-3)
+    files = Files(paths, options.crop, options.batch * (options.steps + options.warm))
+    loader = DataLoader(files, batch_size=options.batch, num_workers=2, shuffle=True)
+    began, used = 0.0, 0.0
+    for step, x in enumerate(loader):
+        if step == options.warm:
+            began, used = time.perf_counter(), processor_s()
+        level = torch.rand(options.batch) * codec.top_level
+        main.zero_grad()
+        aux.zero_grad()
+        output = codec(x, level=level)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        bpp = sum(torch.log(v).sum() / (-np.log(2) * pixels) for v in output.likelihoods.values())
+        mse = ((output.x_hat - x) ** 2).mean(dim=(1, 2, 3))
+        loss = bpp + (output.lmbda.flatten() * 255**2 * mse).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)
+        main.step()
+        aux_loss = codec.aux_loss()
+        aux_loss.backward()
+        aux.step()
+        _ = loss.item(), bpp.item(), mse.mean().item(), aux_loss.item()
+    seconds = time.perf_counter() - began
+    del loader
+    return seconds, processor_s() - used
+
+
+def fovea_loop(frames: FrameSet, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds and processor seconds for `steps` steps, checkpoint and rows included, set-up and tables not."""
+    marks: dict[int, tuple[float, float]] = {}
+    done = 0
+
+    def mark() -> bool:
+        nonlocal done
+        done += 1
+        marks[done] = time.perf_counter(), processor_s()
+        return False
+
+    record = {
+        "mechanism": "none",
+        "lmbda": list(TRUNK_LAMBDAS),
+        "seed": 0,
+        "steps": options.steps + options.warm,
+        "batch_size": options.batch,
+        "crop": options.crop,
+        "lr": 3e-4,
+        "aux_lr": 1e-3,
+        "clip_norm": 1.0,
+        "warmup_steps": 0,
+        "final_lr_factor": 0.05,
+        "ema": 0.0,
+        "distortion": "mse",
+        "mode": options.mode,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            record,
+            made_codec(options.n, options.m),
+            frames,
+            workdir=Path(folder),
+            tracker_run=NullRun(),
+            threads=options.threads,
+            should_stop=mark,
+        )
+    first, last = marks[options.warm], marks[options.steps + options.warm]
+    return last[0] - first[0], last[1] - first[1]
+
+
+def processor_s() -> float:
+    """This process's and its finished children's processor time."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in usages)
+
+
+def main() -> None:
+    """Print the rounds and the ratio of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--warm", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("-n", type=int, default=48)
+    parser.add_argument("-m", type=int, default=64)
+    parser.add_argument("--size", default="512x256", help="of the frames")
+    parser.add_argument("--mode", default="deterministic", choices=("deterministic", "fast"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    width, height = (int(v) for v in options.size.split("x"))
+    pictures = made_pictures(64, height, width)
+    frames = FrameSet(pictures)
+
+    crops = Crops(frames, seed=0, batch=options.batch, crop=options.crop)
+    began = time.process_time()
+    for step in range(50):
+        crops.at(step)
+    print(f"crops: {1e3 * (time.process_time() - began) / 50:.2f} ms a step")
+
+    ours, plain = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
+        for path, picture in zip(paths, pictures, strict=True):
+            cv2.imwrite(str(path), picture[:, :, ::-1])
+        for number in range(options.rounds):
+            ours.append(fovea_loop(frames, options))
+            plain.append(plain_loop(paths, options))
+            (a, cpu_a), (b, cpu_b) = ours[-1], plain[-1]
+            print(
+                f"round {number + 1}: fovea {options.steps / a:.2f} steps/s ({cpu_a / options.steps:.3f} CPU s a step), "
+                f"plain {options.steps / b:.2f} steps/s ({cpu_b / options.steps:.3f})",
+                flush=True,
+            )
+    wall = statistics.median(b for b, _ in plain) / statistics.median(a for a, _ in ours)
+    cpu = statistics.median(b for _, b in plain) / statistics.median(a for _, a in ours)
+    print(
+        f"ratio fovea : plain = {wall:.2f} in steps a second, {cpu:.2f} in processor time ({options.threads} threads)"
+    )
+
+
+if __name__ == "__main__":
+    main()
