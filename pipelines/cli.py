@@ -271,7 +271,7 @@ def datasets_add(
       fovea datasets add kodak ~/kodak --test '*.png'
       fovea datasets add osie ~/osie/stimuli --fixations ~/osie/fixations.parquet
     """
-    from assets.datasets import add_dataset
+    from assets.datasets import add_dataset, remove_dataset
     from assets.home import Home
     from models.errors import FoveaError
 
@@ -288,8 +288,12 @@ def datasets_add(
         fixations=fixations,
         size=size,
     )
+    try:
+        _show(name)
+    except FoveaError:
+        remove_dataset(home.config, name)
+        raise
     click.echo(f"registered {dataset.name}: {dataset.path}")
-    _show(name)
 
 
 @datasets.command("remove")
@@ -313,7 +317,8 @@ def datasets_show(name: str) -> None:
 def _show(name: str) -> None:
     from assets.frames.stages import source_table
 
-    table = source_table(_chain(tracking=False), name)
+    chain = _chain(tracking=False)
+    table = source_table(chain, name)
     good = table[table.status == "ok"]
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
     click.echo(f"{name}: {len(good)} pictures ({counts})")
@@ -325,6 +330,14 @@ def _show(name: str) -> None:
     )
     for row in table[table.status != "ok"].to_dict("records"):
         click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
+    path = chain.dataset(name).fixations
+    if path:
+        from assets.saliency.fixations import read_fixations
+
+        eyes = read_fixations(path, table).table
+        click.echo(
+            f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures"
+        )
 
 
 @main.command()
