@@ -21,7 +21,7 @@ import pandas as pd
 
 from models.errors import FoveaError
 from models.saliency.center_prior import fit_center_prior, gaussian_map
-from models.saliency.fixations import read_fixations, split_by_order
+from models.saliency.fixations import PictureSource, read_fixations, read_picture, split_by_order
 from models.saliency.maps import SaliencyModel
 from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, kl, nss, sim
 from models.saliency.predict import load_model
@@ -49,13 +49,6 @@ def score_map(
     }
 
 
-def _read(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise FoveaError(f"{path}: cannot be read as a picture")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
 def _other_points(
     name: str, size: tuple[int, int], points: Mapping[str, np.ndarray], sizes: Mapping[str, tuple[int, int]]
 ) -> np.ndarray:
@@ -72,7 +65,7 @@ def _other_points(
 
 def score_pictures(
     models: Mapping[str, SaliencyModel],
-    pictures: Path,
+    pictures: PictureSource,
     fixations: pd.DataFrame,
     names: Sequence[str],
     *,
@@ -92,11 +85,11 @@ def score_pictures(
     if absent:
         raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations")
     points = {n: _points(groups[n]) for n in names}
-    sizes = {n: _read(pictures / n).shape[:2] for n in names}
+    sizes = {n: read_picture(pictures, n).shape[:2] for n in names}
     prior = _fit_prior(pictures, fixations, train) if train else None
 
     def score(name: str) -> list[dict[str, Any]]:
-        picture = _read(pictures / name)
+        picture = read_picture(pictures, name)
         height, width = picture.shape[:2]
         others = _other_points(name, (height, width), points, sizes)
         density = fixation_density(points[name], height, width)
@@ -135,10 +128,10 @@ def _score_half(
 
 
 def _fit_prior(
-    pictures: Path, fixations: pd.DataFrame, train: Sequence[str]
+    pictures: PictureSource, fixations: pd.DataFrame, train: Sequence[str]
 ) -> tuple[float, float, float, float]:
     table = fixations[fixations["image"].isin(set(train))]
-    shapes = {name: _read(pictures / str(name)).shape for name in table["image"].unique()}
+    shapes = {name: read_picture(pictures, str(name)).shape for name in table["image"].unique()}
     sizes = np.array([[shapes[name][1], shapes[name][0]] for name in table["image"]])
     return fit_center_prior(_points(table), sizes)
 
@@ -169,7 +162,7 @@ def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
 
 def benchmark(
     models: Sequence[str],
-    pictures: Path,
+    pictures: PictureSource,
     fixations: pd.DataFrame,
     split: Mapping[str, str],
     *,

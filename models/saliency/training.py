@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.saliency.fixations import fold_of, read_fixations, split_by_order
+from models.saliency.fixations import PictureSource, fold_of, read_fixations, read_picture, split_by_order
 from models.saliency.losses import (
     correlation,
     kl_divergence,
@@ -97,8 +97,10 @@ class SamLiteConfig:
 class FixationPictures:
     """Pictures with fixations: decoded once while they fit into `cache_bytes`."""
 
-    def __init__(self, folder: Path, fixations: pd.DataFrame, names: Sequence[str], cache_bytes: int = 2**30):
-        self.folder, self.names = folder, list(names)
+    def __init__(
+        self, source: PictureSource, fixations: pd.DataFrame, names: Sequence[str], cache_bytes: int = 2**30
+    ) -> None:
+        self.source, self.names = source, list(names)
         groups = fixations.groupby("image", sort=False)[["x", "y"]]
         points = {str(name): group.to_numpy(np.float64) - 1.0 for name, group in groups}
         absent = [n for n in self.names if n not in points]
@@ -119,10 +121,7 @@ class FixationPictures:
         """H×W×3 uint8 RGB."""
         if name in self.cache:
             return self.cache[name]
-        picture = cv2.imread(str(self.folder / name), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise FoveaError(f"{self.folder / name}: cannot be read as a picture")
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        picture = read_picture(self.source, name)
         if picture.nbytes <= self.room:
             self.room -= picture.nbytes
             self.cache[name] = picture
@@ -370,7 +369,7 @@ def _save(path: Path, value: Any) -> None:
 
 
 def train_sam_lite(
-    pictures: Path,
+    pictures: PictureSource,
     fixations: pd.DataFrame,
     split: Mapping[str, str],
     config: SamLiteConfig,
@@ -382,7 +381,7 @@ def train_sam_lite(
 ) -> Path:
     """Train and write `out/sam_lite.safetensors` (fp16) with its JSON beside it; returns the path of the weights.
 
-    `split` maps a file name under `pictures` to train, val or test; test pictures are never opened. `out` keeps the
+    `split` maps the table's image to train, val or test; test pictures are never opened. `out` keeps the
     state of an unfinished run: calling again continues it. `about` is added to the JSON. Raises FoveaError where the
     record in `out` is another.
     """

@@ -66,6 +66,16 @@ def test_the_center_prior_is_fit_on_the_training_part(data):
     assert not np.allclose(fitted["kl"], default["kl"])
 
 
+def test_pictures_from_a_function(data):
+    """Frames that are arrays, not files: the same scores."""
+    folder, table = data
+    split = {"0.png": "test", "1.png": "test"}
+    _, files = benchmark.benchmark(["spectral_residual"], folder, table, split, halves=0)
+    arrays = {name: cv2.imread(str(folder / name))[..., ::-1].copy() for name in split}
+    _, frames = benchmark.benchmark(["spectral_residual"], arrays.__getitem__, table, split, halves=0)
+    pd.testing.assert_frame_equal(files, frames)
+
+
 def test_parts_that_are_not_there(data):
     folder, table = data
     with pytest.raises(FoveaError, match="no test pictures"):
