@@ -395,3 +395,21 @@ def test_progress(tmp_path):
     seen = []
     trained(tmp_path, progress=lambda step, total, values: seen.append((step, total, values)))
     assert seen[-1][:2] == (8, 8) and set(seen[-1][2]) == {"loss", "bpp", "psnr_db", "steps_per_s"}
+
+
+def test_fast_mode_is_near_the_exact_one(tmp_path):
+    exact = trained(tmp_path / "a", record=made_record(steps=4))
+    fast = trained(tmp_path / "b", record=made_record(steps=4, mode="fast"))
+    a, b = (json.loads((f / "history.json").read_text()) for f in (exact, fast))
+    assert json.loads((fast / "training.json").read_text())["mode"] == "fast"
+    assert [row["loss"] for row in b] != [row["loss"] for row in a]
+    assert [row["loss"] for row in b] == pytest.approx([row["loss"] for row in a], rel=0.02)
+
+
+def test_augmented_maps_take_part(tmp_path):
+    record = made_record(mechanism="concat", steps=2)
+    plain, changed = (
+        trained(tmp_path / str(share), codec=made_codec("concat"), record=record | {"augment": share})
+        for share in (0.0, 1.0)
+    )
+    assert (plain / "weights.safetensors").read_bytes() != (changed / "weights.safetensors").read_bytes()
