@@ -10,7 +10,7 @@ from the few samples that make the prediction.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,13 @@ def score_pictures(
     halves: int = 3,
     seed: int = 0,
     threads: int = 1,
+    progress: Callable[[float, float, str], None] | None = None,
 ) -> pd.DataFrame:
     """One row per model and picture: model, image and METRICS.
 
     models: label to model; a label that ends in "+flip" predicts with flip averaging. "center_prior" is fit on the
     fixations of `train` where given. halves: random splits of the people for the ceiling (label "human"), 0 for none.
+    progress: called with pictures done, all of them, and a note.
     """
     table = fixations[fixations["image"].isin(set(names))]
     groups = {str(name): group for name, group in table.groupby("image")}
@@ -111,7 +113,12 @@ def score_pictures(
         return rows
 
     with ThreadPoolExecutor(threads) as pool:
-        return pd.DataFrame([row for rows in pool.map(score, names) for row in rows])
+        found: list[dict[str, Any]] = []
+        for done, rows in enumerate(pool.map(score, names), 1):
+            found += rows
+            if progress:
+                progress(done, len(names), "pictures scored")
+    return pd.DataFrame(found)
 
 
 def _score_half(

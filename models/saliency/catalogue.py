@@ -23,13 +23,15 @@ _CONSTANT = {"spectral_residual": "spectral_residual-1", "center_prior": "center
 
 
 def weights_path(name: str, weights_dir: Path | None = None) -> Path:
-    """The safetensors file of a model: `weights_dir/<name>.safetensors`, or the one that ships.
+    """The safetensors file of a model: `weights_dir/<name>.safetensors` (or `weights_dir` itself where it is such a
+    file), or the one that ships.
 
     Without `weights_dir`, SAM-Lite's lies in the package, the others' under `FOVEA_HOME/weights` (default
     `.fovea/weights`). The file need not exist.
     """
     if weights_dir is not None:
-        return Path(weights_dir) / f"{name}.safetensors"
+        folder = Path(weights_dir)
+        return folder if folder.suffix == ".safetensors" else folder / f"{name}.safetensors"
     if name == "sam_lite":
         return SHIPPED / "sam_lite_osie.safetensors"
     return Path(os.environ.get("FOVEA_HOME", ".fovea")) / "weights" / f"{name}.safetensors"

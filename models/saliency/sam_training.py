@@ -102,10 +102,13 @@ class SAMConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One picture with what people looked at: files of SALICON's layout, or points (x, y), 1-based pixels."""
+    """One picture with what people looked at: files of SALICON's layout, or points (x, y), 1-based pixels.
+
+    picture: a file, or H×W×3 uint8 RGB.
+    """
 
     name: str
-    picture: Path
+    picture: Path | NDArray[np.uint8] = dataclasses.field(compare=False)
     density: Path | None = None
     fixations: Path | None = None
     points: tuple[tuple[float, float], ...] = ()
@@ -216,22 +219,26 @@ def make_sample(
     item: Item, config: SAMConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
     """Picture (H×W×3 RGB, its own size), density in [0, 1] and binary fixations, both at twice the input's size."""
-    picture = cv2.imread(str(item.picture), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise FoveaError(f"{item.picture}: cannot be read as a picture")
+    rgb = _read_rgb(item.picture) if isinstance(item.picture, Path) else np.asarray(item.picture)
     rows, columns = (OUTPUT_SCALE * side for side in config.size)
     if item.fixations is not None:
         fixations = read_fixation_map(item.fixations)
     else:
-        fixations = mark_points(np.array(item.points, np.float64), *picture.shape[:2])
+        fixations = mark_points(np.array(item.points, np.float64), *rgb.shape[:2])
     density = _read_density(item.density) if item.density is not None else None
     if density is None:
         # Scaled and rounded like the maps that come as files.
-        blurred = gaussian_filter(fixations.astype(np.float64), config.sigma * picture.shape[1])
+        blurred = gaussian_filter(fixations.astype(np.float64), config.sigma * rgb.shape[1])
         density = np.rint(255 * blurred / max(float(blurred.max()), 1e-300)).astype(np.uint8)
     target = pad_picture(density, rows, columns).astype(np.float32) / np.float32(255)
-    rgb = np.asarray(picture[:, :, ::-1], np.uint8)
     return rgb, target, pad_fixations(fixations, rows, columns)
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FoveaError(f"{path}: cannot be read as a picture")
+    return np.asarray(picture[:, :, ::-1], np.uint8)
 
 
 def _read_density(path: Path) -> NDArray[np.uint8]:

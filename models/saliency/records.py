@@ -1,0 +1,209 @@
+"""Trainings of saliency models, and the names by which maps are asked for. Torch-free: the planner loads this.
+
+osie.sam_lite                  trained on the dataset osie
+osie.sam_lite-fold0of3         the same without one third of the training pictures
+osie.sam_lite+3folds           a name for maps: each training picture's map from a model that has not seen it
+osie.sam_vgg-scratch-s1        from random numbers, seed 1
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import FoveaError
+from models.saliency.catalogue import MODELS
+
+VARIANTS = ("sam_lite", "sam_vgg", "sam_resnet")
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "default": {"sam_lite": {}, "sam_vgg": {}, "sam_resnet": {}},
+    "tiny": {
+        "sam_lite": {"rows": 64, "batch_size": 4, "head_epochs": 1, "epochs": 1, "warmup_steps": 2},
+        "sam_vgg": {"epochs": 1, "size": (24, 32)},
+        "sam_resnet": {"epochs": 1, "size": (24, 32)},
+    },
+}
+"""What each preset changes of the variant's own recipe (training.SamLiteConfig, sam_training.SAMConfig)."""
+DEFAULT_FOLDS = 3
+_NAME = re.compile(
+    r"(?P<dataset>[a-z0-9][a-z0-9_-]*)\.(?P<variant>sam_lite|sam_vgg|sam_resnet)(?P<preset>-tiny)?(?P<scratch>-scratch)?"
+    r"(-fold(?P<fold>\d+)of(?P<folds>\d+))?(-s(?P<seed>[1-9]\d*))?(\+(?P<parts>\d+)folds)?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyTraining:
+    """One training of a saliency model on the fixations of a dataset's train and val parts.
+
+    fold: that one of `folds` is left out of the training pictures (folds 0: none). scratch: SAM-VGG and SAM-ResNet
+    start from random numbers, not from the weights in FOVEA_HOME/weights (SAM-Lite always starts from ImageNet's).
+    """
+
+    dataset: str
+    variant: str = "sam_lite"
+    preset: str = "default"
+    scratch: bool = False
+    folds: int = 0
+    fold: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise FoveaError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
+        if self.preset not in PRESETS:
+            raise FoveaError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
+        if self.variant == "sam_lite" and self.scratch:
+            raise FoveaError(
+                "sam_lite starts from ImageNet's weights, which are installed: leave out -scratch"
+            )
+        if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
+            raise FoveaError(
+                f"fold must be one of 0 … folds − 1, folds at least 2; not {self.fold} of {self.folds}"
+            )
+        if self.folds and self.variant != "sam_lite":
+            raise FoveaError(f"folds are for sam_lite, not for {self.variant}")
+        if self.seed < 0:
+            raise FoveaError(f"seed must not be negative, not {self.seed}")
+
+    @property
+    def key(self) -> str:
+        """The partition of `saliency_model`."""
+        fold = f"-fold{self.fold}of{self.folds}" if self.folds else ""
+        seed = f"-s{self.seed}" if self.seed else ""
+        preset = "" if self.preset == "default" else f"-{self.preset}"
+        return f"{self.dataset}.{self.variant}{preset}{'-scratch' if self.scratch else ''}{fold}{seed}"
+
+    @property
+    def published_start(self) -> bool:
+        """Whether it starts from imported weights."""
+        return self.variant != "sam_lite" and not self.scratch
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that sets this training apart, flat, JSON-ready."""
+        recipe = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in PRESETS[self.preset][self.variant].items()
+        }
+        return {
+            "variant": self.variant,
+            "start": "published"
+            if self.published_start
+            else "imagenet"
+            if self.variant == "sam_lite"
+            else "random",
+            "folds": self.folds,
+            "fold": self.fold,
+            "seed": self.seed,
+            **recipe,
+        }
+
+
+def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
+    """The trainings that a name for maps stands for: none for a model of the catalogue, one for a training's key, and
+    with `+Kfolds` the K trainings that leave a fold out after it.
+
+    Raises FoveaError for a name that is neither.
+    """
+    if name in MODELS:
+        return ()
+    found = _NAME.fullmatch(name)
+    if not found:
+        raise FoveaError(
+            f"unknown saliency model {name!r}: one of {', '.join(MODELS)}, or one that you train, DATASET.VARIANT, such as "
+            f"osie.sam_lite or osie.sam_lite+{DEFAULT_FOLDS}folds"
+        )
+    fields: dict[str, Any] = {
+        "dataset": found["dataset"],
+        "variant": found["variant"],
+        "preset": "tiny" if found["preset"] else "default",
+        "scratch": bool(found["scratch"]),
+        "seed": int(found["seed"] or 0),
+    }
+    if found["folds"] and found["parts"]:
+        raise FoveaError(f"{name}: either one fold's model (-fold0of3) or maps from all of them (+3folds)")
+    folds, fold = int(found["folds"] or 0), int(found["fold"] or 0)
+    if found["folds"] and not folds:
+        raise FoveaError(f"{name}: folds must be at least 2")
+    main = SaliencyTraining(**fields, folds=folds, fold=fold)
+    if not found["parts"]:
+        return (main,)
+    parts = int(found["parts"])
+    if not 2 <= parts <= 100:
+        raise FoveaError(f"{name}: folds must be 2 … 100, not {parts}")
+    return (main, *(SaliencyTraining(**fields, folds=parts, fold=k) for k in range(parts)))
+
+
+def training_of(key: str) -> SaliencyTraining:
+    """The training with this key. Raises FoveaError for anything else."""
+    found = trainings_of(key)
+    if len(found) != 1 or found[0].key != key:
+        raise FoveaError(
+            f"{key!r} is no training of a saliency model; write DATASET.VARIANT, such as osie.sam_lite"
+        )
+    return found[0]
+
+
+# --- Which pictures a model has seen ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Contents of picture files (first 16 hexadecimal digits of SHA-256) that a model was made with.
+
+    `train` pictures set the weights, `validation` pictures chose epoch and inference settings.
+    """
+
+    train: frozenset[str] = frozenset()
+    validation: frozenset[str] = frozenset()
+
+
+def seen_path(weights: Path) -> Path:
+    """Where the list lies: beside the weights."""
+    return weights.with_suffix(".pictures.json")
+
+
+def short(sha256: str) -> str:
+    """A picture's content as it stands in the list."""
+    return sha256[:16]
+
+
+def read_seen(weights: Path) -> Seen:
+    """The pictures that weights have seen; empty where nobody wrote it down. Raises FoveaError for a damaged list."""
+    path = seen_path(weights)
+    try:
+        listed = json.loads(path.read_text())
+        return Seen(frozenset(listed["train"]), frozenset(listed["validation"]))
+    except FileNotFoundError:
+        return Seen()
+    except (ValueError, KeyError, TypeError) as error:
+        raise FoveaError(f"{path}: not a list of pictures ({error}); delete it or make it again") from error
+
+
+def write_seen(weights: Path, train: Iterable[str], validation: Iterable[str]) -> Path:
+    """Write the list beside the weights, atomically; takes SHA-256 of files."""
+    path = seen_path(weights)
+    listed = {"train": sorted(map(short, train)), "validation": sorted(map(short, validation))}
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(listed) + "\n")
+    beside.replace(path)
+    return path
+
+
+def list_shipped(pictures: Path, weights: Path) -> Path:
+    """Write the list for weights that `models.saliency.training` made from the sorted files of a folder.
+
+    Raises FoveaError when the folder's names are not those in the weights' JSON.
+    """
+    described = json.loads(weights.with_suffix(".json").read_text())
+    names = sorted(p.name for p in pictures.iterdir() if p.is_file())
+    parts: dict[str, list[str]] = {}
+    for part in ("train", "validation"):
+        about = described[part]
+        chosen = [n for n in names if about["first"] <= n <= about["last"]]
+        if hashlib.sha256("\n".join(chosen).encode()).hexdigest() != about["sha256"]:
+            raise FoveaError(f"{pictures}: not the {part} pictures of {weights}")
+        parts[part] = [hashlib.sha256((pictures / n).read_bytes()).hexdigest() for n in chosen]
+    return write_seen(weights, parts["train"], parts["validation"])
