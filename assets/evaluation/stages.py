@@ -13,7 +13,7 @@ import pandas as pd
 from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
 from assets.evaluation.tables import write_tables
 from assets.frames.stages import source_table
-from assets.saliency.condition import condition_maps, fixation_maps
+from assets.saliency.condition import condition_maps, fixation_halves, fixation_maps
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import UnitWriter, digest
 from assets.training.stages import fixations_digest
@@ -76,7 +76,7 @@ def data_digest(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> st
     """Digest of everything that measuring on a dataset reads."""
     rows = [
         measured_table(chain, dataset, m)[["image", "key", "map_key"]].to_numpy().tolist()
-        for m in {DEFAULT_SALIENCY, model}
+        for m in dict.fromkeys((DEFAULT_SALIENCY, model))
     ]
     return digest([rows, fixations_digest(chain, dataset)])
 
@@ -399,9 +399,8 @@ class BdRates:
 
     def unit(self, chain: Chain, partition: str) -> Unit:
         unit = _sweep_unit(chain, self.name, partition, "assets.evaluation.bd_rate")
-        return Unit(
-            unit.stage, unit.partition, {**unit.inputs, "ideal": code_version("assets.evaluation.ideal")}
-        )
+        ideal = code_version("assets.evaluation.ideal", "assets.saliency.fixations")
+        return Unit(unit.stage, unit.partition, {**unit.inputs, "ideal": ideal})
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.bd_rate import bd_rates
@@ -413,9 +412,13 @@ class BdRates:
         points = sweep_points(chain, sweep)
         table = bd_rates(points, sweep=sweep.name)
         table.to_parquet(writer.path("bd_rates.parquet"), index=False)
+        measured = measured_table(chain, sweep.dataset)
+        subjects = subjects_of(chain, sweep.dataset, "none", DEFAULT_SALIENCY, progress)
         ideal = ideal_rows(
-            *self._maps(chain, sweep.dataset, progress),
-            images=list(measured_table(chain, sweep.dataset).image),
+            [s.saliency_map for s in subjects],
+            [s.fixation_map for s in subjects],
+            fixation_halves=fixation_halves(chain, sweep.dataset, measured, [s.picture for s in subjects]),
+            images=list(measured.image),
         )
         ideal.assign(dataset=sweep.dataset).to_parquet(writer.path("ideal.parquet"), index=False)
         asked = "ew_psnr_db" if (table.metric == "ew_psnr_db").any() else "sw_psnr_db"
@@ -457,10 +460,6 @@ class BdRates:
         address = chain.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)
         story.finish()
         return {"best": best.key, **({"model": address} if address else {})}
-
-    def _maps(self, chain: Chain, dataset: str, progress: Progress) -> tuple[list[Any], list[Any]]:
-        subjects = subjects_of(chain, dataset, "none", DEFAULT_SALIENCY, progress)
-        return [s.saliency_map for s in subjects], [s.fixation_map for s in subjects]
 
 
 def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:

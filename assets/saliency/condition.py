@@ -58,6 +58,18 @@ def fixation_maps(
     return frame_fixation_maps(record, table, [p.shape[:2] for p in pictures])
 
 
+def fixation_halves(
+    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+    """The densities (float32, sum 1) of two halves of the people for each row, None where fewer than two looked."""
+    record = chain.dataset(dataset)
+    if record.fixations is None:
+        return [None] * len(table)
+    from assets.saliency.fixations import frame_fixation_halves
+
+    return frame_fixation_halves(record, table, [p.shape[:2] for p in pictures])
+
+
 def _scaled(density: NDArray[np.float32]) -> Array:
     top = float(density.max())
     return (

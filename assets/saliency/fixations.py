@@ -1,6 +1,7 @@
 """Where people looked: fixation tables, moved to frames, and their density maps."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,13 +84,18 @@ def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> NDArray[np.flo
 
     Points that the frame's crop cut off are left out.
     """
+    moved, inside = _moved(x, y, geometry)
+    return moved[inside]
+
+
+def _moved(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     moved = np.stack(
         geometry.to_frame(np.asarray(x, np.float64) - 0.5, np.asarray(y, np.float64) - 0.5), axis=-1
     )
     width, height = geometry.size
     # The right and lower border belong to the last pixel: a fixation clamped to the border is in the picture.
     inside = (moved >= 0).all(axis=1) & (moved[:, 0] <= width) & (moved[:, 1] <= height)
-    return moved[inside]
+    return moved, np.asarray(inside, np.bool_)
 
 
 def binary_fixation_map(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -134,6 +140,73 @@ def frame_fixation_maps(
         return [None] * len(table)
     by_image = points_of(read_fixations(dataset.fixations, table, ignore_unknown=True))
     maps: list[NDArray[np.float32] | None] = []
+    for image, geometry in _geometries(dataset, table, shapes):
+        x, y = by_image.get(image, (np.empty(0), np.empty(0)))
+        points = map_points(x, y, geometry)
+        maps.append(fixation_map(points, geometry.size) if len(points) else None)
+    return maps
+
+
+def frame_fixation_halves(
+    dataset: Dataset, table: pd.DataFrame, shapes: Sequence[tuple[int, int]]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
+    """Return each row's two fixation densities, of one half of its people and of the other, None below two people.
+
+    The halves are drawn for each picture from its name, so that they stay the same whatever else is in the table.
+    Arguments and errors as `frame_fixation_maps`.
+    """
+    if dataset.fixations is None:
+        return [None] * len(table)
+    eyes = read_fixations(dataset.fixations, table, ignore_unknown=True).table
+    groups = {str(image): rows for image, rows in eyes.groupby("image", sort=False)}
+    found: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = []
+    for image, geometry in _geometries(dataset, table, shapes):
+        halves = None
+        if image in groups:
+            rows = groups[image]
+            moved, inside = _moved(rows["x"], rows["y"], geometry)
+            people = rows["subject"].to_numpy()[inside]
+            who = sorted(set(people.tolist()))
+            if len(who) > 1:
+                digest = hashlib.sha256(image.encode()).digest()
+                order = np.random.default_rng(list(digest[:8])).permutation(len(who))
+                first = np.isin(people, [who[i] for i in order[: len(who) // 2]])
+                points = moved[inside]
+                halves = (
+                    fixation_map(points[first], geometry.size),
+                    fixation_map(points[~first], geometry.size),
+                )
+        found.append(halves)
+    return found
+
+
+def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
+    """The dataset's fixations moved to its frames: x, y become 1-based pixels of the frame.
+
+    `table` holds rows of the manifest; what the frame's crop cut off counts as dropped. Raises FoveaError for a dataset
+    without a fixation table, and as `read_fixations`.
+    """
+    if dataset.fixations is None:
+        raise FoveaError(
+            f"dataset {dataset.name!r} has no fixation table: register it with `fovea datasets add {dataset.name} PATH "
+            f'--fixations TABLE`, or write fixations = "TABLE" under [datasets.{dataset.name}] in fovea.toml'
+        )
+    read = read_fixations(dataset.fixations, table, ignore_unknown=True)
+    sizes = dict(zip(table["image"], zip(table["width"], table["height"], strict=True), strict=True))
+    parts = []
+    for image, rows in read.table.groupby("image", sort=True):
+        width, height = sizes[image]
+        moved, inside = _moved(rows["x"], rows["y"], fit((int(width), int(height)), dataset.size))
+        parts.append(rows.assign(x=moved[:, 0] + 0.5, y=moved[:, 1] + 0.5)[inside])
+    kept = pd.concat(parts, ignore_index=True)
+    if kept.empty:
+        raise FoveaError(f"{dataset.fixations}: no fixation lies in a frame of {dataset.name}")
+    return Fixations(kept, read.dropped + len(read.table) - len(kept), read.ignored)
+
+
+def _geometries(
+    dataset: Dataset, table: pd.DataFrame, shapes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, Geometry]]:
     rows = zip(table["image"], table["width"], table["height"], shapes, strict=True)
     for image, width, height, (frame_height, frame_width) in rows:
         geometry = fit((int(width), int(height)), dataset.size)
@@ -141,10 +214,7 @@ def frame_fixation_maps(
             raise FoveaError(
                 f"{image}: the frame is {frame_width}×{frame_height}, fixations are for {geometry.size}"
             )
-        x, y = by_image.get(str(image), (np.empty(0), np.empty(0)))
-        points = map_points(x, y, geometry)
-        maps.append(fixation_map(points, geometry.size) if len(points) else None)
-    return maps
+        yield str(image), geometry
 
 
 def points_of(fixations: Fixations) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
