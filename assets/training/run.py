@@ -14,6 +14,7 @@ from assets.store import UnitWriter
 from assets.training.stages import load_split
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.codecs.catalogue import branch_config, build, config_for, load_codec
+from models.device import chosen_device
 from models.experiments import DEFAULT_SALIENCY, PRESETS, Experiment, Trunk
 from models.metrics import psnr_db
 from models.training.data import FrameSet
@@ -137,17 +138,6 @@ def run_training(
     except BaseException:
         run.finish("FAILED")
         raise
-
-
-def chosen_device(name: str) -> str:
-    """`auto` is the first GPU, or the CPU. Raises FoveaError for a GPU that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        from models.errors import FoveaError
-
-        raise FoveaError(f"--device {name}: torch sees no GPU here; use --device cpu")
-    return name
 
 
 def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float) -> dict[str, float]:

@@ -34,7 +34,13 @@ def weights_path(name: str, weights_dir: Path | None = None) -> Path:
         return folder if folder.suffix == ".safetensors" else folder / f"{name}.safetensors"
     if name == "sam_lite":
         return SHIPPED / "sam_lite_osie.safetensors"
-    return Path(os.environ.get("FOVEA_HOME", ".fovea")) / "weights" / f"{name}.safetensors"
+    home = os.environ.get("FOVEA_HOME") or Path(__file__).resolve().parents[2] / ".fovea"
+    return Path(home).expanduser() / "weights" / f"{name}.safetensors"
+
+
+def shipped_folds(name: str) -> list[Path]:
+    """Weights that ship and that were made without a part of the default model's training pictures."""
+    return sorted(SHIPPED.glob(f"{name}_*_fold*.safetensors"))
 
 
 def describe_weights(path: Path) -> dict[str, Any]:

@@ -1,0 +1,14 @@
+"""Which device to compute on."""
+
+import torch
+
+from models.errors import FoveaError
+
+
+def chosen_device(name: str) -> str:
+    """`auto` is the first GPU, or the CPU. Raises FoveaError for a GPU that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise FoveaError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    return name
