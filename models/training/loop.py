@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -237,32 +238,50 @@ def _keep_memory() -> None:
     mallopt(top_pad, 64 << 20)
 
 
+_settings = threading.Lock()
+_trainings: list[tuple[Any, ...]] = []
+
+
 @contextmanager
 def _torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Iterator[None]:
-    """Threads and deterministic algorithms for the time of the training, the caller's settings afterwards."""
-    before = (
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark,
-    )
+    """Threads and deterministic algorithms for the time of the training, the caller's settings afterwards.
+
+    All but the thread count hold for the process: with several trainings in its threads the first to begin notes what
+    to go back to, the last to end does it, and one that must be deterministic makes all of them so.
+    """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     else:
         _keep_memory()
+    own_threads = torch.get_num_threads()
+    with _settings:
+        if not _trainings:
+            _trainings.append(
+                (
+                    torch.are_deterministic_algorithms_enabled(),
+                    torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+                    torch.backends.cudnn.benchmark,
+                )
+            )
+        exact = not plan.fast or (len(_trainings) > 1 and torch.are_deterministic_algorithms_enabled())
+        _trainings.append(())
+        torch.use_deterministic_algorithms(exact)
+        # each tensor is written before it is read: filling it first would only cost time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not exact
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(not plan.fast)
-    # each tensor is written before it is read: filling it first would only cost time
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = plan.fast
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = before[3]
+        torch.set_num_threads(own_threads)
+        with _settings:
+            _trainings.pop()
+            if len(_trainings) == 1:
+                deterministic, fill, benchmark = _trainings.pop()
+                torch.use_deterministic_algorithms(deterministic)
+                torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+                torch.backends.cudnn.benchmark = benchmark
 
 
 class State:

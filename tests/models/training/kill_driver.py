@@ -36,7 +36,7 @@ def record(**changed):
         "lmbda": list(LMBDA),
         "distortion": "mse",
         "seed": 3,
-        "steps": 90,
+        "steps": 60,
         "batch_size": 2,
         "crop": 32,
         "lr": 1e-3,
