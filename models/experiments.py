@@ -64,15 +64,15 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             name="smoke",
-            n=48,
-            m=64,
+            n=64,
+            m=96,
             trunk_steps=1500,
-            steps=150,
+            steps=120,
             batch_size=8,
             crop=128,
-            lr=3e-4,
+            lr=1e-4,
             checkpoint_every=50,
-            probe_every=250,
+            probe_every=120,
         ),
         Preset(
             name="small",
@@ -455,18 +455,30 @@ def grid(
     lambdas: Iterable[float],
     preset: str,
     seeds: Iterable[int] = (0,),
-    trunk: bool = True,
+    trunk: str = "own",
     evaluate_on: tuple[str, ...] = (),
     overrides: tuple[tuple[str, float], ...] = (),
 ) -> tuple[Experiment, ...]:
-    """Every combination, one experiment a lambda. With `trunk`, all arms of a codec and seed branch from one trunk."""
+    """Every combination, one experiment a lambda.
+
+    trunk: `own` trains one for each codec and seed, from which all arms branch; `shipped` branches from the weights that
+    come with Fovea; `none` trains from scratch.
+    """
+
+    def start(codec: str, seed: int) -> Trunk | None:
+        if trunk == "none":
+            return None
+        if trunk == "shipped":
+            return Trunk(codec=codec, shipped=codec)
+        return Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed)
+
     arms, lambdas, seeds = tuple(arms), tuple(lambdas), tuple(seeds)
     return tuple(
         Experiment(
             dataset=dataset,
             codec=codec,
             preset=preset,
-            trunk=Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed) if trunk else None,
+            trunk=start(codec, seed),
             lmbda=(lmbda,),
             seed=seed,
             evaluate_on=evaluate_on,
@@ -481,7 +493,7 @@ def grid(
 
 
 def smoke(dataset: str) -> Sweep:
-    """Two arms, four rates, minutes on two cores: shows that everything works, decides nothing."""
+    """Two arms, four rates, minutes on two cores, from the shipped trunk: shows that everything works, decides little."""
     return Sweep(
         "smoke",
         dataset,
@@ -491,8 +503,9 @@ def smoke(dataset: str) -> Sweep:
             arms=("uniform", "saliency_gain"),
             lambdas=SMOKE_LAMBDAS,
             preset="smoke",
+            trunk="shipped",
         ),
-        about="Two arms, four rates, minutes on two cores: shows that everything works, decides nothing.",
+        about="Two arms, four rates, minutes on two cores, branches of the shipped trunk (never trained on `sample`).",
     )
 
 

@@ -24,7 +24,7 @@ evaluation_job = dg.define_asset_job(
     description="One experiment on one dataset.",
 )
 report_job = dg.define_asset_job(
-    "report",
+    "tables",
     selection=dg.AssetSelection.assets("rd_curves", "bd_rates", "report"),
     description="Tables and report of one dataset's sweep, from what has been measured.",
 )

@@ -41,7 +41,8 @@ def test_the_graph_is_the_one_on_the_whiteboard_and_loads_nothing_heavy(
     heavy, _, edges = done.stdout.splitlines()[-3:]
     assert heavy == "[]"
     parents = {
-        "source_frames": [],
+        "cityscapes_archive": [],
+        "source_frames": ["cityscapes_archive"],
         "resized_frames": ["source_frames"],
         "saliency_maps": ["resized_frames"],
         "rgba_frames": ["resized_frames", "saliency_maps"],
@@ -110,3 +111,29 @@ def test_the_lock_names_no_index_and_pins_every_package_by_hash() -> None:
     assert "index-url" not in text
     packages = re.findall(r"^([a-z0-9][^\s=]*)==[^\n]*((?:\n    --hash=[^\n]*)+)", text, flags=re.M)
     assert len(packages) == len(re.findall(r"^[a-z0-9]", text, flags=re.M))
+
+
+REPOSITORY = """
+from pipelines.definitions import defs
+repository = defs.get_repository_def()
+repository.load_all_definitions()
+print(sorted(j.name for j in repository.get_all_jobs() if not j.name.startswith("__")), [s.name for s in repository.schedule_defs], [s.name for s in repository.sensor_defs])
+"""
+
+
+def test_the_whole_repository_loads_as_the_code_server_loads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", REPOSITORY],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'refresh'" in done.stdout
+    assert "nightly" in done.stdout
+    assert "new_pictures" in done.stdout

@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     for folder in ("models", "assets", "pipelines"):
         shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("__pycache__"))
     drawn = base / "drawn"
-    make_sample(drawn, seed=3, counts=COUNTS, size=(192, 96), workers=2)
+    make_sample(drawn, seed=3, counts=COUNTS, size=(256, 128), workers=2)
     (base / "config").mkdir()
     place = Place(code, base / "home", drawn / "leftImg8bit")
     place.fovea("datasets", "add", "drawn", str(place.pictures))
@@ -169,7 +169,7 @@ def test_one_more_lambda_runs_only_its_experiments(place: Place) -> None:
 
 def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
     new = make_sample(
-        place.home.parent / "more", seed=9, counts={"train": 0, "val": 0, "test": 1}, size=(192, 96)
+        place.home.parent / "more", seed=9, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128)
     )[0]
     target = place.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png"
     target.parent.mkdir(exist_ok=True)
@@ -238,14 +238,14 @@ def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
         (("run", "--dataset", "moon"), "unknown dataset 'moon'"),
         (("run", "--sweep", "everything"), "unknown sweep 'everything'"),
         (("train", "nonsense"), "no sweep has an experiment 'nonsense'"),
-        (("datasets", "add", "drawn", "."), "drawn"),
+        (("datasets", "add", "drawn", "PICTURES"), "drawn"),
         (("datasets", "add", "void", "/nonexistent/folder"), "/nonexistent/folder"),
         (("decompress", "/nonexistent.fov", "-o", "x.png"), "/nonexistent.fov"),
         (("compress", "/nonexistent.png", "-o", "x.fov"), "/nonexistent.png"),
     ],
 )
 def test_bad_input_is_one_clear_line(place: Place, words: tuple[str, ...], said: str) -> None:
-    done = place.fovea(*words, check=False)
+    done = place.fovea(*(w.replace("PICTURES", str(place.pictures)) for w in words), check=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr

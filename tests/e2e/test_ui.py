@@ -34,7 +34,7 @@ class Ui:
     def __init__(self, base: Path):
         self.base, self.port, self.mlflow_port = base, free_port(), free_port()
         make_sample(
-            base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(96, 64), workers=2
+            base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2
         )
         self.pictures = base / "drawn/leftImg8bit"
         (base / "config").mkdir()
@@ -174,7 +174,7 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
         "sensorName": "new_pictures",
     }
     assert ui.ask(START_SENSOR, selector=selector)["startSensor"]["__typename"] == "Sensor"
-    new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(96, 64))[0]
+    new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128))[0]
     (ui.pictures / "test" / new.parent.name).mkdir(exist_ok=True)
     (ui.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png").write_bytes(
         new.read_bytes()
