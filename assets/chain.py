@@ -84,7 +84,11 @@ class Stage(Protocol):
         """What would be made, without making it. Raises Waiting, or FoveaError for a partition that cannot be."""
 
     def make(self, chain: "Chain", unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        """Make it: objects through writer.path, `facts` for people in writer.meta["facts"], pictures in `shown/`."""
+        """Make it: objects through writer.path, `facts` for people in writer.meta["facts"], pictures in `shown/`.
+
+        A stage that has to fetch something before its key can be known has a method `prepare(chain, partition, progress)`,
+        too. One whose work shows what the key depends on (frames that turn out broken) sets `writer.key`.
+        """
 
 
 @dataclass
@@ -171,6 +175,9 @@ class Chain:
         """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
         began = time.monotonic()
         self._units.pop((stage, partition), None)
+        prepare = getattr(stages()[stage], "prepare", None)
+        if prepare is not None:
+            prepare(self, partition, progress)
         unit = self.unit(stage, partition)
         hit = self.store.has(stage, unit.key)
         if not hit:
@@ -179,6 +186,9 @@ class Chain:
                 if not hit:
                     with self.store.writing(stage, unit.key) as writer:
                         stages()[stage].make(self, unit, writer, progress)
+                        if writer.key != unit.key:
+                            self._units.pop((stage, partition), None)
+                            unit = self.unit(stage, partition)
                         writer.meta.setdefault("facts", {})
                         writer.meta["inputs"] = dict(unit.inputs)
                         writer.meta["partition"] = partition
@@ -239,6 +249,8 @@ class Chain:
         try:
             unit = self.unit(stage, partition)
         except Waiting as waiting:
+            if (waiting.stage, waiting.partition) == (stage, partition):
+                return "not here yet"
             return f"waits for {waiting.stage} of {waiting.partition}"
         if self.store.has(stage, unit.key):
             return ""
@@ -277,11 +289,13 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def stages() -> dict[str, Stage]:
     """Every stage by name, in the order of the graph."""
     from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
+    from assets.frames.archive_stage import CityscapesArchive
     from assets.frames.stages import ResizedFrames, SourceFrames
     from assets.saliency.stages import RgbaFrames, SaliencyMaps
     from assets.training.stages import TrainedCodec, TrunkCodec
 
     order: Sequence[Stage] = (
+        CityscapesArchive(),
         SourceFrames(),
         ResizedFrames(),
         SaliencyMaps(),

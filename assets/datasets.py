@@ -9,6 +9,10 @@ place, comments stay, and it lies apart from the state that may be deleted.
 seed = 3
 counts = { train = 100, val = 10, test = 20 }
 
+[datasets.cityscapes]                   # optional: what you have already (or CITYSCAPES_ROOT), and not all cities
+path = "/data/leftImg8bit_trainvaltest.zip"
+subset = true
+
 [datasets.osie]
 path = "/data/osie/stimuli"             # relative paths start at the folder of this file
 splits = "500/60/140"                   # or "auto", "folders", "hash", "splits.csv", { train = "a*", test = ["b*", "c*"] }
@@ -64,7 +68,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TOP_LEVEL = frozenset({"datasets", "settings"})
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
     "sample": frozenset({"seed", "counts", "size"}),
-    "cityscapes": frozenset({"path", "size"}),
+    "cityscapes": frozenset({"path", "size", "subset"}),
     "folder": frozenset({"path", "splits", "fixations", "size"}),
 }
 
@@ -101,7 +105,8 @@ class Dataset:
 
     `path` is the folder of the pictures; None for `sample` (its folder is made by the pipeline) and for `cityscapes`
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
-    upscaled, or "native". `counts` and `seed` belong to `sample` alone.
+    upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (whole cities may be absent) to
+    `cityscapes`, whose `path` may also be the archive.
     """
 
     name: str
@@ -112,6 +117,7 @@ class Dataset:
     size: Size = "native"
     counts: tuple[tuple[str, int], ...] = ()
     seed: int = 0
+    subset: bool = False
 
     def root(self) -> Path:
         """Return the existing folder of the pictures.
@@ -362,6 +368,9 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
     path = _path(table, "path", where, base)
     if kind == "cityscapes":
         chosen = os.environ.get("CITYSCAPES_ROOT")
+        subset = table.get("subset", False)
+        if not isinstance(subset, bool):
+            raise FoveaError(f"{where}.subset: expected true or false, got {subset!r}")
         return Dataset(
             name,
             kind,
@@ -369,6 +378,7 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
             Splits("folders"),
             None,
             size,
+            subset=subset,
         )
     if path is None:
         raise FoveaError(f'{where}: no path; write path = "/folder/of/pictures"')

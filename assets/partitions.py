@@ -37,10 +37,12 @@ class Partitions:
     """Keys: dataset; trunk key; experiment key; experiment@dataset; dataset.sweep."""
 
     datasets: dg.StaticPartitionsDefinition
+    archives: dg.StaticPartitionsDefinition
     trunks: dg.StaticPartitionsDefinition
     experiments: dg.StaticPartitionsDefinition
     evaluations: dg.StaticPartitionsDefinition
     sweeps: dg.StaticPartitionsDefinition
+    archive_to_dataset: dg.StaticPartitionMapping
     dataset_to_trunk: dg.StaticPartitionMapping
     dataset_to_experiment: dg.StaticPartitionMapping
     dataset_to_evaluation: dg.StaticPartitionMapping
@@ -61,10 +63,12 @@ def partitions(chain: Chain | None = None) -> Partitions:
     ]
     return Partitions(
         datasets=dg.StaticPartitionsDefinition(list(chain.registry)),
+        archives=dg.StaticPartitionsDefinition(["cityscapes"]),
         trunks=dg.StaticPartitionsDefinition(list(chain.trunks)),
         experiments=dg.StaticPartitionsDefinition([e.key for e in experiments]),
         evaluations=dg.StaticPartitionsDefinition([m[2] for m in measured]),
         sweeps=dg.StaticPartitionsDefinition([s.key for s in sweeps]),
+        archive_to_dataset=_mapping([("cityscapes", "cityscapes")]),
         dataset_to_trunk=_mapping((t.dataset, t.key) for t in chain.trunks.values() if t.dataset),
         dataset_to_experiment=_mapping((e.dataset, e.key) for e in experiments),
         dataset_to_evaluation=_mapping((d, k) for _, d, k in measured),

@@ -48,10 +48,11 @@ class Entry(NamedTuple):
 
 @dataclass
 class UnitWriter:
-    """A folder to fill; `meta` is kept in the manifest."""
+    """A folder to fill; `meta` is kept in the manifest. `key` may be set while writing, before the block ends."""
 
     folder: Path
     meta: dict[str, Any]
+    key: str = ""
 
     def path(self, name: str) -> Path:
         """Where to write the object of this name."""
@@ -98,8 +99,11 @@ class Store:
             folder = parent / f".{key}.{os.getpid()}-{secrets.token_hex(4)}"
             folder.mkdir()
             try:
-                writer = UnitWriter(folder, dict(meta or {}))
+                writer = UnitWriter(folder, dict(meta or {}), key)
                 yield writer
+                key, final = writer.key, self._unit(stage, writer.key)
+                if self.local:
+                    Path(str(final.parent)).mkdir(parents=True, exist_ok=True)
                 files = sorted(p for p in folder.rglob("*") if p.is_file())
                 manifest = {
                     "stage": stage,
@@ -246,6 +250,10 @@ class Store:
                     for _, array in arrays:
                         file.write(np.ascontiguousarray(array).tobytes())
                 (base / f"{name}.json").write_text(manifest)
+
+    def release(self) -> None:
+        """Let go of the shards that are mapped: who streams through thousands of arrays keeps memory flat so."""
+        self._maps.clear()
 
     def array(self, stage: str, key: str) -> NDArray[np.uint8]:
         """One array, read-only, memory-mapped. Raises FoveaError when it is missing or was broken."""

@@ -100,7 +100,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     "--threads", default=0, help="CPU threads; default: all cores. Part of what makes bits reproducible."
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) -> None:
+@click.option(
+    "--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table."
+)
+def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, frames_only: bool) -> None:
     """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
 
     \b
@@ -108,11 +111,16 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) 
     Exit code 1 when something failed; what does not depend on it is made all the same.
     """
     from assets.home import Home
-    from pipelines.plan import stale, targets
+    from pipelines.plan import dataset_targets, stale, targets
 
     chain = _chain(threads, device)
-    sweep = _sweep(chain, sweep_name, dataset)
-    work = stale(chain, targets(sweep), strict=strict)
+    if frames_only:
+        chain.dataset(dataset)
+        name, wanted, sweep_key = dataset, dataset_targets(dataset), ""
+    else:
+        sweep = _sweep(chain, sweep_name, dataset)
+        name, wanted, sweep_key = sweep.key, targets(sweep), sweep.key
+    work = stale(chain, wanted, strict=strict)
     failed = 0
     if work:
         from pipelines.instance import prepare_instance
@@ -123,7 +131,7 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) 
         with one_run_at_a_time(home):
             prepare_instance(home)
             with Board(len(work)) as board:
-                outcome = run_targets(chain, targets(sweep), sweep=sweep.key, show=board.show, strict=strict)
+                outcome = run_targets(chain, wanted, sweep=sweep_key, show=board.show, strict=strict)
             chain.tracker.flush()
         click.echo(
             f"{outcome.made} made, {outcome.found} already there, {outcome.failed} failed, {outcome.skipped} skipped"
@@ -132,10 +140,23 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str) 
             click.secho(f"failed: {message}", fg="red", err=True)
         failed = outcome.failed
     else:
-        click.echo(f"{sweep.key}: everything is up to date, nothing to run")
-    _summary(chain, sweep.key)
+        click.echo(f"{name}: everything is up to date, nothing to run")
+    if frames_only:
+        _frames_summary(chain, dataset)
+    else:
+        _summary(chain, name)
     if failed:
         sys.exit(1)
+
+
+def _frames_summary(chain: "Chain", dataset: str) -> None:
+    from assets.chain import Waiting
+
+    try:
+        made = chain.made("rgba_frames", dataset)
+    except Waiting:
+        return
+    click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
 
 
 def _summary(chain: "Chain", key: str) -> None:
@@ -200,12 +221,12 @@ def train(key: str, threads: int, device: str, tracking: bool) -> None:
 
     Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint.
     """
-    from pipelines.plan import DATASET_STAGES, Step
+    from pipelines.plan import Step, dataset_targets
     from pipelines.terminal import Board
 
     chain = _chain(threads, device, tracking)
     experiment = chain.experiment(key)
-    wanted = [(stage, experiment.dataset) for stage in DATASET_STAGES[:3]]
+    wanted = dataset_targets(experiment.dataset)[:-1]
     if experiment.trunk:
         wanted.append(("trunk_codec", experiment.trunk.key))
     wanted.append(("trained_codec", key))

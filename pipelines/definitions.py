@@ -3,16 +3,17 @@
 import dagster as dg
 
 from assets.evaluation.assets import bd_rates, classical_rd_points, rd_curves, rd_points, report
-from assets.frames.assets import resized_frames, source_frames
+from assets.frames.assets import cityscapes_archive, resized_frames, source_frames
 from assets.saliency.assets import rgba_frames, saliency_maps
 from assets.training.assets import trained_codec, trunk_codec
 from pipelines.jobs import JOBS
 from pipelines.resources import FoveaWorkshop
-from pipelines.schedules import nightly, refresh
+from pipelines.schedules import cityscapes_changes, fetch_change, nightly, refresh
 from pipelines.sensors import new_pictures
 
 defs = dg.Definitions(
     assets=[
+        cityscapes_archive,
         source_frames,
         resized_frames,
         saliency_maps,
@@ -25,8 +26,8 @@ defs = dg.Definitions(
         bd_rates,
         report,
     ],
-    jobs=[*JOBS, refresh],
-    schedules=[nightly],
+    jobs=[*JOBS, refresh, fetch_change],
+    schedules=[nightly, cityscapes_changes],
     sensors=[new_pictures],
     resources={"workshop": FoveaWorkshop()},
     executor=dg.in_process_executor,

@@ -12,6 +12,7 @@ from models.errors import FoveaError
 from models.experiments import Sweep
 
 DATASET_STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
+ARCHIVE_STAGE = "cityscapes_archive"
 SWEEP_STAGES = ("rd_curves", "bd_rates", "report")
 
 
@@ -32,7 +33,7 @@ class Step:
 def targets(sweep: Sweep) -> list[tuple[str, str]]:
     """Every (stage, partition) of a sweep, in an order in which each comes after what it is made from."""
     measured = sorted({d for e in sweep.experiments for d in e.evaluate_on} | {sweep.dataset})
-    found = [(stage, dataset) for dataset in sweep.datasets for stage in DATASET_STAGES]
+    found = [target for dataset in sweep.datasets for target in dataset_targets(dataset)]
     found += [("trunk_codec", t.key) for t in sweep.trunks]
     found += [("trained_codec", e.key) for e in sweep.experiments]
     found += [("classical_rd_points", d) for d in measured]
@@ -41,8 +42,9 @@ def targets(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def dataset_targets(dataset: str) -> list[tuple[str, str]]:
-    """The frame stages of one dataset."""
-    return [(stage, dataset) for stage in DATASET_STAGES]
+    """The frame stages of one dataset; Cityscapes' begin with its archive."""
+    archive = [(ARCHIVE_STAGE, dataset)] if dataset == "cityscapes" else []
+    return archive + [(stage, dataset) for stage in DATASET_STAGES]
 
 
 def plan(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
@@ -91,7 +93,7 @@ def batches(steps: list[Step]) -> Iterator[list[Step]]:
         if (
             place == len(steps)
             or steps[place].stage != steps[start].stage
-            or steps[start].stage in DATASET_STAGES
+            or steps[start].stage in (ARCHIVE_STAGE, *DATASET_STAGES)
         ):
             yield steps[start:place]
             start = place
@@ -137,8 +139,9 @@ def carry_out(chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, stric
 def upstream(chain: Chain, stage: str, partition: str) -> list[tuple[str, str]]:
     """What a unit is made from directly, for skipping after failures."""
     if stage in DATASET_STAGES:
-        place = DATASET_STAGES.index(stage)
-        return [(DATASET_STAGES[place - 1], partition)] if place else []
+        chain_of_stages = [name for name, _ in dataset_targets(partition)]
+        place = chain_of_stages.index(stage)
+        return [(chain_of_stages[place - 1], partition)] if place else []
     if stage == "classical_rd_points":
         return [("rgba_frames", partition)]
     if stage == "trunk_codec":

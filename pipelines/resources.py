@@ -10,13 +10,14 @@ import dagster as dg
 
 from assets.chain import Chain, Made, Progress
 from assets.evaluation.checks import check_points
-from assets.frames.checks import check_resized, check_source
+from assets.frames.checks import check_archive, check_resized, check_source
 from assets.home import Home
 from assets.saliency.checks import check_maps, check_rgba
 from assets.training.checks import check_codec
 from models.errors import FoveaError
 
 CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
+    "cityscapes_archive": check_archive,
     "source_frames": check_source,
     "resized_frames": check_resized,
     "saliency_maps": check_maps,
@@ -83,19 +84,28 @@ def set_active_chain(chain: Chain | None, progress: Progress | None = None) -> N
 
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:
-    """Progress on the terminal of `fovea run`, else in Dagster's log every ten seconds."""
-    shown: Progress | None = getattr(_active, "progress", None)
-    if shown is not None:
-        return shown
+    """Progress in Dagster's log every ten seconds, and on the terminal of `fovea run`."""
+    log, shown = logged(context.log.info), getattr(_active, "progress", None)
+
+    def both(done: float, total: float, note: str = "") -> None:
+        log(done, total, note)
+        if shown is not None:
+            shown(done, total, note)
+
+    return both
+
+
+def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
+    """Progress as lines of a log."""
     began = last = time.monotonic()
 
     def log(done: float, total: float, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= 10 or done >= total:
+        if now - last >= every_s or done == total:
             last = now
             left = (now - began) / done * (total - done) if done else 0.0
-            context.log.info(f"{done:g} of {total:g} {note}, {left:.0f} s left")
+            say(f"{done:g} of {total:g} {note}, {left:.0f} s left")
 
     return log
 

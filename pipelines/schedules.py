@@ -1,10 +1,10 @@
-"""The nightly rerun: plans, and launches a run only when something is stale."""
+"""The nightly rerun, which launches only what is stale, and the weekly question whether Cityscapes changed."""
 
 import os
 
 import dagster as dg
 
-from pipelines.plan import stale, targets
+from pipelines.plan import dataset_targets, stale, targets
 
 
 class Refresh(dg.Config):
@@ -82,3 +82,65 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
         run_config={"ops": {"bring_up_to_date": {"config": {"sweeps": sorted(work)}}}},
         tags={"fovea/stale": str(count), "fovea/why": next(iter(work.values()))[0].why[:200]},
     )
+
+
+@dg.op(
+    description="Downloads the changed Cityscapes archive (the old one stays until it is whole), then its frames."
+)
+def bring_change(context: dg.OpExecutionContext) -> None:
+    """Download beside what is there, replace it, and make what that makes stale of the frames."""
+    from assets.chain import Chain
+    from assets.frames.archive_stage import fetch
+    from assets.home import Home
+    from pipelines.launch import one_run_at_a_time, run_targets
+    from pipelines.mlflow_tracking import MlflowTracker
+    from pipelines.resources import logged
+
+    home = Home.from_environment()
+    with one_run_at_a_time(home):
+        fetch(home, logged(context.log.info), look_for_change=True)
+        chain = Chain(home, tracker=MlflowTracker(home.mlflow))
+        outcome = run_targets(chain, dataset_targets("cityscapes"), instance=context.instance)
+    if outcome.failed:
+        raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
+
+
+@dg.job(
+    description="Downloads the Cityscapes archive again when the site has another one, and makes its frames."
+)
+def fetch_change() -> None:
+    """See bring_change."""
+    bring_change()
+
+
+@dg.schedule(
+    job=fetch_change,
+    cron_schedule="0 3 * * 1",
+    execution_timezone="UTC",
+    description="Mondays at 3: asks the Cityscapes site whether the package changed. Off until started; needs credentials.",
+)
+def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Three small requests; downloads only when the md5 that the site states differs from what is here."""
+    from assets.chain import Chain
+    from assets.frames.archive_stage import ask_site, own_path
+    from assets.frames.cityscapes import find_finished, read_credentials
+    from assets.frames.sources import downloads
+    from assets.home import Home
+    from models.errors import FoveaError
+
+    home = Home.from_environment()
+    try:
+        own = own_path(Chain(home))
+        if own is not None:
+            return dg.SkipReason(f"{own} is yours: the site is not asked")
+        if find_finished(downloads(home)) is None:
+            return dg.SkipReason(
+                "Cityscapes is not downloaded (fovea run --frames-only --dataset cityscapes)"
+            )
+        read_credentials()
+        md5 = ask_site(home)
+    except FoveaError as error:
+        return dg.SkipReason(f"the site could not be asked: {error}")
+    if md5 is None:
+        return dg.SkipReason("the site offers the archive that is here")
+    return dg.RunRequest(run_key=f"cityscapes-{md5}", tags={"fovea/why": f"the site's md5 is {md5}"})

@@ -4,6 +4,20 @@ import dagster as dg
 
 from assets.chain import Made
 
+FRESH_DAYS = 30
+ARCHIVE = [
+    dg.AssetCheckSpec(
+        "official_counts",
+        asset="cityscapes_archive",
+        blocking=True,
+        description="2975, 500 and 1525 frames under their official names; whole cities may be absent in a subset.",
+    ),
+    dg.AssetCheckSpec(
+        "fresh",
+        asset="cityscapes_archive",
+        description="The site was asked within 30 days, and it offers what is here. The user's own archive passes.",
+    ),
+]
 SOURCE = [
     dg.AssetCheckSpec(
         "splits_present",
@@ -36,6 +50,43 @@ RESIZED = [
         description="Every usable source frame could be decoded.",
     ),
 ]
+
+
+def check_archive(made: Made) -> list[dg.AssetCheckResult]:
+    """Checks of cityscapes_archive."""
+    import time
+
+    from assets.frames.archive_stage import last_answer
+    from assets.home import Home
+
+    counts, facts = made.manifest["meta"]["counts"], made.facts
+    listed = "\n".join(f"- {name}: `{line}`" for name in ("missing", "extra") for line in counts[name])
+    results = [
+        dg.AssetCheckResult(
+            check_name="official_counts",
+            passed=bool(counts["ok"]),
+            metadata={
+                "detail": str(counts["message"]),
+                "frames": facts["frames"],
+                **({"which": dg.MetadataValue.md(listed)} if listed else {}),
+            },
+        )
+    ]
+    if not facts["downloaded"]:
+        return [*results, _fresh(True, "your own archive or tree: the site is not asked")]
+    answer = last_answer(Home.from_environment())
+    if answer is None:
+        return [*results, _fresh(False, "the site was never asked whether it changed")]
+    days = (time.time() - answer[0]) / 86400
+    if answer[1] != facts["md5"]:
+        return [*results, _fresh(False, f"the site offers another archive (md5 {answer[1]})")]
+    return [*results, _fresh(days < FRESH_DAYS, f"the site was asked {days:.1f} days ago: unchanged")]
+
+
+def _fresh(passed: bool, detail: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name="fresh", passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata={"detail": detail}
+    )
 
 
 def check_source(made: Made) -> list[dg.AssetCheckResult]:

@@ -9,7 +9,7 @@ One row a picture file, sorted by image:
 | split | train, val, test |
 | group | city or sub-folder, "" at the top |
 | width, height | pixels, after EXIF orientation; 0 where quarantined before that was known |
-| sha256 | of the file's bytes, "" where it can't be read |
+| sha256 | of the file's bytes, "" where it can't be read; `crc32:…-SIZE` for a frame in an archive |
 | bytes | file size |
 | status | ok, or quarantined |
 | reason | why quarantined, "" else |
@@ -92,7 +92,7 @@ def scan(
              found.sha256, sizes[path], "quarantined" if found.reason else "ok", found.reason)
         )  # fmt: skip
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
-    manifest = _quarantine_copies(manifest)
+    manifest = quarantine_copies(manifest)
     manifest.attrs["left_out"] = len(paths) - len(chosen)
     return manifest
 
@@ -192,7 +192,8 @@ def _write_cache(
                 file.unlink(missing_ok=True)
 
 
-def _quarantine_copies(manifest: pd.DataFrame) -> pd.DataFrame:
+def quarantine_copies(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Mark all but one of the pictures with equal content (`sha256`): the one in the most protected split stays."""
     sound = manifest[manifest["status"] == "ok"]
     copies = sound[sound.duplicated("sha256", keep=False)]
     if copies.empty:

@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Unit, Waiting
 from assets.datasets import Dataset
+from assets.frames.sources import cityscapes_table, find_source, reader, resize_rows, source_stamp
 from assets.store import UnitWriter, digest
 from assets.versions import code_version
 from models.errors import FoveaError
@@ -39,6 +42,8 @@ def source_table(chain: Chain, name: str) -> pd.DataFrame:
             if not chain.store.has("source_frames", unit.key):
                 raise Waiting("source_frames", name)
             cache[name] = pd.read_parquet(chain.store.path("source_frames", unit.key, FRAMES))
+        elif dataset.kind == "cityscapes":
+            cache[name] = cityscapes_table(chain)
         else:
             cache[name] = scan(dataset, chain.home.state / "cache" / "checksums.sqlite")
     return cache[name]
@@ -85,6 +90,10 @@ class SourceFrames:
             table = scan(dataclasses.replace(dataset, path=writer.folder), None)
             table["path"] = [str(Path(p).relative_to(writer.folder)) for p in table.path]
         else:
+            if dataset.kind == "cityscapes":
+                from assets.frames.archive_stage import require_counts
+
+                require_counts(chain)
             table = source_table(chain, unit.partition)
         table.to_parquet(writer.path(FRAMES), index=False)
         broken = table[table.status != "ok"]
@@ -114,12 +123,34 @@ def frame_keys(chain: Chain, name: str) -> pd.DataFrame:
     return table.assign(key=keys)
 
 
+def fault_stamp(chain: Chain, name: str) -> str:
+    """What a frame's fault holds for: an archive as it is now, so that a repaired one is tried again; "" for files,
+    whose content is their key."""
+    source = find_source(chain) if chain.dataset(name).kind == "cityscapes" else None
+    return source_stamp(source) if source else ""
+
+
+def fault_key(key: str, stamp: str) -> str:
+    """The key under which the shards keep a frame's fault."""
+    return digest({"broken": key, "archive": stamp}) if stamp else key
+
+
+def broken_frames(chain: Chain, name: str, table: pd.DataFrame) -> dict[str, str]:
+    """Key → reason of the frames that turned out broken when they were decoded."""
+    index = chain.store.index("resized_frames")
+    faults = {key: entry.reason for key, entry in index.items() if entry.reason}
+    if not faults:
+        return {}
+    stamp = fault_stamp(chain, name)
+    found = {key: faults.get(fault_key(key, stamp), "") for key in table.key}
+    return {key: reason for key, reason in found.items() if reason}
+
+
 def resized_table(chain: Chain, name: str) -> pd.DataFrame:
     """frame_keys without the frames that turned out broken when they were decoded."""
     table = frame_keys(chain, name)
-    index = chain.store.index("resized_frames")
-    good = [not (k in index and index[k].reason) for k in table.key]
-    return table[good].reset_index(drop=True)
+    broken = broken_frames(chain, name, table)
+    return table[~table.key.isin(broken)].reset_index(drop=True)
 
 
 class ResizedFrames:
@@ -130,6 +161,7 @@ class ResizedFrames:
     def unit(self, chain: Chain, partition: str) -> Unit:
         table = frame_keys(chain, partition)
         rows = table[["image", "split", "key"]].to_numpy().tolist()
+        broken = broken_frames(chain, partition, table)
         return Unit(
             self.name,
             partition,
@@ -138,19 +170,23 @@ class ResizedFrames:
                 "count": len(rows),
                 "size": str(chain.dataset(partition).size),
                 "code": code_version("assets.frames.resize"),
+                **({"broken": digest(sorted(broken.items()))} if broken else {}),
             },
         )
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.frames.resize import BrokenPicture, resize_many
-
-        table = frame_keys(chain, unit.partition)
+        name = unit.partition
+        dataset = chain.dataset(name)
+        table = frame_keys(chain, name)
         index = chain.store.index(self.name)
-        todo = table[[k not in index for k in table.key]].drop_duplicates("key")
-        root = files_of(chain, chain.dataset(unit.partition)).path
+        known = {key for key, entry in index.items() if not entry.reason}
+        todo = table[~table.key.isin(known | set(broken_frames(chain, name, table)))].drop_duplicates("key")
+        read = reader(chain, name, files_of(chain, dataset).path)
         began = time.monotonic()
-        items = [(row["key"], Path(root or ".") / row["path"]) for row in todo.to_dict("records")]
-        waiting: list[tuple[str, Any]] = []
+        rows: list[dict[str, Any]] = todo.to_dict("records")  # type: ignore[assignment]
+        items = ((str(row["key"]), row) for row in rows)
+        stamp = fault_stamp(chain, name)
+        waiting: list[tuple[str, NDArray[np.uint8]]] = []
         broken: list[tuple[str, str]] = []
 
         def put() -> None:
@@ -158,32 +194,38 @@ class ResizedFrames:
             waiting.clear()
             broken.clear()
 
-        for done, (key, array) in enumerate(
-            resize_many(items, chain.dataset(unit.partition).size, workers=chain.threads), 1
-        ):
-            if isinstance(array, BrokenPicture):
-                broken.append((key, str(array)))
-            else:
-                waiting.append((key, array))
-            if len(waiting) + len(broken) >= SHARD_FRAMES:
-                put()
-            progress(done, len(items), "frames resized")
-        put()
+        try:
+            for done, (key, array) in enumerate(
+                resize_rows(items, read, dataset.size, workers=chain.threads), 1
+            ):
+                if isinstance(array, FoveaError):
+                    broken.append((fault_key(key, stamp), str(array)))
+                else:
+                    waiting.append((key, array))
+                if len(waiting) + len(broken) >= SHARD_FRAMES:
+                    put()
+                progress(done, len(todo), "frames resized")
+        finally:
+            put()
         seconds = time.monotonic() - began
         index = chain.store.index(self.name)
-        table["reason"] = [index[k].reason for k in table.key]
+        reasons = broken_frames(chain, name, table)
+        writer.key = self.unit(chain, name).key
+        table["reason"] = [reasons.get(k, "") for k in table.key]
         table["status"] = ["quarantined" if r else "ok" for r in table.reason]
-        shapes = [index[k].shape or (0, 0, 3) for k in table.key]
+        shapes = [(0, 0, 3) if k in reasons else index[k].shape for k in table.key]
         table["frame_height"], table["frame_width"] = [s[0] for s in shapes], [s[1] for s in shapes]
         table.to_parquet(writer.path(FRAMES), index=False)
         bad = table[table.status != "ok"]
+        if len(bad) == len(table):
+            raise FoveaError(f"dataset {name!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}")
         writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
         writer.meta["facts"] = {
             "frames": int((table.status == "ok").sum()),
-            "resized": len(items),
+            "resized": len(todo),
             "reused": len(table) - int(table.key.isin(todo.key).sum()),
             "quarantined": len(bad),
-            "frames_per_s": round(len(items) / seconds, 1) if items else 0.0,
+            "frames_per_s": round(len(todo) / seconds, 1) if len(todo) else 0.0,
             "bytes_in": int(todo.bytes.sum()),
             "bytes_out": int(sum(a * b * 3 for a, b, *_ in shapes)),
         }

@@ -1,0 +1,216 @@
+"""Where a dataset's pictures are read from: a folder, the drawn sample, Cityscapes' tree, or its archive as it is.
+
+An archive is never extracted: its directory gives names, splits and checksums (so the manifest costs no reading of
+pixels), and the resizing threads take each frame's bytes straight out of it.
+"""
+
+import contextlib
+import errno
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets.chain import Chain, Waiting
+from assets.datasets import Size, with_root
+from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, read_frame, read_start, scan
+from assets.home import Home, written_beside
+from assets.store import digest
+from models.errors import FoveaError
+
+CITYSCAPES = "cityscapes"
+ARCHIVE_STAGE = "cityscapes_archive"
+#: Raise this when what `_look` accepts changes.
+_TABLE_VERSION = 1
+
+#: gives the bytes of one row of a manifest
+Reader = Callable[[Mapping[str, Any]], bytes]
+Frame = NDArray[np.uint8]
+
+
+def downloads(home: Home) -> Path:
+    """Where downloaded archives lie: beside the store, since 11 GB are kept once and never copied."""
+    return home.state / "downloads"
+
+
+def find_source(chain: Chain) -> Source | None:
+    """The user's own archive or tree, in place; else the finished download; None when there is neither."""
+    from assets.frames.cityscapes import find_finished
+
+    own = locate(path=chain.dataset(CITYSCAPES).path)
+    if own is not None:
+        return own
+    found = find_finished(downloads(chain.home))
+    return Source("archive", found.path) if found else None
+
+
+def source_stamp(source: Source) -> str:
+    """Size and time of an archive: it is another file when they differ. "" for a tree."""
+    if source.kind == "tree":
+        return ""
+    try:
+        about = source.path.stat()
+    except OSError as error:
+        raise FoveaError(f"{source.path}: {error.strerror}; it must stay in place while it is read") from None
+    return f"{about.st_size}-{about.st_mtime_ns}"
+
+
+def cityscapes_listing(chain: Chain) -> tuple[Source, Listing]:
+    """Source and what is in it, without decoding. Raises Waiting when nothing is here yet."""
+    source = find_source(chain)
+    if source is None:
+        raise Waiting(ARCHIVE_STAGE, CITYSCAPES)
+    cache: dict[tuple[Source, str], Listing] = chain.__dict__.setdefault("_listings", {})
+    key = (source, source_stamp(source))
+    if source.kind == "tree" or key not in cache:
+        cache[key] = scan(source)
+    return source, cache[key]
+
+
+def cityscapes_table(chain: Chain) -> pd.DataFrame:
+    """The manifest of Cityscapes (assets/frames/manifest.py): splits and cities from the layout.
+
+    Content is known by SHA-256 in a tree (read once, then by size and time of change), and by CRC-32 and size in an
+    archive, whose directory states them.
+    """
+    from assets.frames.manifest import scan as scan_folder
+
+    source, listing = cityscapes_listing(chain)
+    if not listing.frames:
+        raise FoveaError(f"{source.path} holds no frame leftImg8bit/SPLIT/CITY/*.png")
+    cache = chain.home.state / "cache"
+    if source.kind == "tree":
+        table = scan_folder(with_root(chain.dataset(CITYSCAPES), source.path), cache / "checksums.sqlite")
+        names = {ref.image for ref in listing.frames}
+        return table[table.image.isin(names)].reset_index(drop=True)
+    name = f"archive-{digest(str(source.path))[:12]}-"
+    kept = cache / f"{name}{digest([_TABLE_VERSION, source_stamp(source)])[:12]}.parquet"
+    with contextlib.suppress(OSError, ValueError):
+        return pd.read_parquet(kept)
+    table = archive_table(source, listing.frames)
+    with written_beside(kept) as beside:
+        table.to_parquet(beside, index=False)
+    for other in cache.glob(f"{name}*.parquet"):
+        if other != kept:
+            other.unlink(missing_ok=True)
+    return table
+
+
+def archive_table(source: Source, frames: Iterable[FrameRef]) -> pd.DataFrame:
+    """The manifest of an archive from its directory and each frame's first bytes."""
+    from assets.frames.manifest import COLUMNS, quarantine_copies
+
+    rows = []
+    for ref in frames:
+        width, height, reason = _look(source, ref)
+        rows.append(
+            (
+                ref.image,
+                str(source.path / ref.member),
+                ref.split,
+                ref.city,
+                width,
+                height,
+                f"crc32:{ref.crc32:08x}-{ref.size_bytes}",
+                ref.size_bytes,
+                "quarantined" if reason else "ok",
+                reason,
+            )
+        )
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
+    return quarantine_copies(table)
+
+
+def _look(source: Source, ref: FrameRef) -> tuple[int, int, str]:
+    try:
+        start = read_start(source, ref, 24)
+    except BrokenFrame as error:
+        return 0, 0, str(error)
+    if len(start) < 24 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
+        return 0, 0, "not a PNG"
+    width, height = struct.unpack(">II", start[16:24])
+    return width, height, ""
+
+
+def reader(chain: Chain, name: str, root: Path | None) -> Reader:
+    """How the bytes of a dataset's rows are read, from any thread.
+
+    The reader raises BrokenFrame or BrokenPicture for what touches one picture, FoveaError when the source is gone.
+    """
+    if chain.dataset(name).kind == CITYSCAPES:
+        source, listing = cityscapes_listing(chain)
+        if source.kind == "archive":
+            refs = {ref.image: ref for ref in listing.frames}
+            return lambda row: read_frame(source, refs[row["image"]])
+    return lambda row: _read_file(Path(root or ".") / row["path"])
+
+
+def _read_file(path: Path) -> bytes:
+    from assets.frames.decode import BrokenPicture
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in (
+            errno.ENOENT,
+            errno.ENOTDIR,
+            errno.ESTALE,
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOMEM,
+        ):
+            raise FoveaError(
+                f"{path}: {error.strerror}; it was there a moment ago: bring the folder back (or leave it alone while "
+                "it is read) and run again, what is finished is kept"
+            ) from None
+        raise BrokenPicture(str(path), f"can't be read: {error.strerror or error}") from None
+
+
+def resize_rows(
+    items: Iterable[tuple[str, Mapping[str, Any]]],
+    read: Reader,
+    size: Size,
+    *,
+    workers: int | None = None,
+    chunk: int = 3,
+) -> Iterator[tuple[str, Frame | FoveaError]]:
+    """Read, decode and resize rows on all cores; yields (key, uint8 H×W×3), or (key, why it is broken), in order.
+
+    At most `workers × chunk` pictures are under way or wait to be taken, so memory is bounded. Threads, not processes:
+    reading, inflating and decoding release the interpreter's lock.
+
+    Raises:
+        FoveaError: the source as a whole is gone.
+    """
+    from assets.frames.decode import BrokenPicture, read_picture
+    from assets.frames.resize import resize
+
+    count = workers or os.cpu_count() or 1
+    pending: deque[tuple[str, Future[Frame | FoveaError]]] = deque()
+
+    def one(row: Mapping[str, Any]) -> Frame | FoveaError:
+        try:
+            return resize(read_picture(read(row), str(row["path"])), size)
+        except (BrokenFrame, BrokenPicture) as error:
+            return error
+
+    with ThreadPoolExecutor(count, thread_name_prefix="resize") as pool:
+        try:
+            for key, row in items:
+                pending.append((key, pool.submit(one, row)))
+                if len(pending) >= count * chunk:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            while pending:
+                first, future = pending.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in pending:
+                future.cancel()
