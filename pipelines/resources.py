@@ -124,7 +124,9 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
             value if isinstance(value, str | int | float | bool) else dg.MetadataValue.json(value)
         )
     for picture in made.shown():
-        metadata[picture.stem] = shown_metadata(picture)
+        metadata[picture.stem if picture.stem not in metadata else f"{picture.stem}_shown"] = shown_metadata(
+            picture
+        )
     link = mlflow_link(made, chain)
     if link:
         metadata["mlflow_run"] = dg.MetadataValue.url(link)

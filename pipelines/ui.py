@@ -52,6 +52,9 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         "FOVEA_MLFLOW_UI": f"http://127.0.0.1:{mlflow_port}",
         "PYTHONWARNINGS": "ignore",
     }
+    # also where Ctrl-C would be ignored (a background job of a script), and when a terminal closes
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, signal.default_int_handler)
     children: dict[str, subprocess.Popen[bytes]] = {}
     if not remote:
         MlflowTracker(home.mlflow, "").prepare()
