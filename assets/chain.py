@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import filelock
 
 from assets.datasets import Dataset, load_registry
-from assets.home import Home, written_beside
+from assets.home import Home, explained, written_beside
 from assets.store import Store, UnitWriter, digest
 from assets.versions import library_versions
 from models.errors import FoveaError
@@ -202,10 +202,11 @@ class Chain:
     @contextlib.contextmanager
     def locked(self, name: str, timeout: float = -1) -> Iterator[None]:
         """An exclusive lock between processes. Raises FoveaError on a timeout."""
-        self.home.locks.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.home.locks / f"{name}.lock")
         try:
-            lock.acquire(timeout=timeout)
+            with explained(self.home.locks):
+                self.home.locks.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=timeout)
         except filelock.Timeout as error:
             raise FoveaError(
                 f"{name} is held by another process of this FOVEA_HOME ({self.home.state})"
@@ -291,6 +292,7 @@ def stages() -> dict[str, Stage]:
     from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
     from assets.frames.archive_stage import CityscapesArchive
     from assets.frames.stages import ResizedFrames, SourceFrames
+    from assets.saliency.model_stages import FixationMaps, SaliencyBenchmark, SaliencyModel
     from assets.saliency.stages import RgbaFrames, SaliencyMaps
     from assets.training.stages import TrainedCodec, TrunkCodec
 
@@ -298,6 +300,9 @@ def stages() -> dict[str, Stage]:
         CityscapesArchive(),
         SourceFrames(),
         ResizedFrames(),
+        FixationMaps(),
+        SaliencyModel(),
+        SaliencyBenchmark(),
         SaliencyMaps(),
         RgbaFrames(),
         TrunkCodec(),

@@ -18,6 +18,7 @@ path = "/data/osie/stimuli"             # relative paths start at the folder of 
 splits = "500/60/140"                   # or "auto", "folders", "hash", "splits.csv", { train = "a*", test = ["b*", "c*"] }
 fixations = "/data/osie/fixations.parquet"
 size = "native"                         # or "512x256"
+saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that ships (models/saliency/records.py)
 ```
 """
 
@@ -67,9 +68,9 @@ DEFAULT_SAMPLE_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TOP_LEVEL = frozenset({"datasets", "settings"})
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
-    "sample": frozenset({"seed", "counts", "size"}),
-    "cityscapes": frozenset({"path", "size", "subset"}),
-    "folder": frozenset({"path", "splits", "fixations", "size"}),
+    "sample": frozenset({"seed", "counts", "size", "saliency"}),
+    "cityscapes": frozenset({"path", "size", "subset", "saliency"}),
+    "folder": frozenset({"path", "splits", "fixations", "size", "saliency"}),
 }
 
 
@@ -106,7 +107,8 @@ class Dataset:
     `path` is the folder of the pictures; None for `sample` (its folder is made by the pipeline) and for `cityscapes`
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
     upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (whole cities may be absent) to
-    `cityscapes`, whose `path` may also be the archive.
+    `cityscapes`, whose `path` may also be the archive. `saliency` names the model that the maps come from (the
+    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Dataset:
     counts: tuple[tuple[str, int], ...] = ()
     seed: int = 0
     subset: bool = False
+    saliency: str = ""
 
     def root(self) -> Path:
         """Return the existing folder of the pictures.
@@ -265,6 +268,7 @@ def add_dataset(
     splits: str | Mapping[str, str | Sequence[str]] | None = None,
     fixations: Path | str | None = None,
     size: str | None = None,
+    saliency: str = "",
 ) -> Dataset:
     """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset.
 
@@ -291,7 +295,13 @@ def add_dataset(
         if not table.is_file():
             raise FoveaError(f"no fixation table {table}")
     dataset = Dataset(
-        name, "folder", folder, rule, table, "native" if size is None else parse_size(size, "size")
+        name,
+        "folder",
+        folder,
+        rule,
+        table,
+        "native" if size is None else parse_size(size, "size"),
+        saliency=_saliency(saliency, "saliency"),
     )
     with _editing(config_dir) as document:
         tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
@@ -314,6 +324,8 @@ def add_dataset(
             entry["fixations"] = str(table)
         if dataset.size != "native":
             entry["size"] = format_size(dataset.size)
+        if saliency:
+            entry["saliency"] = saliency
         tables[name] = entry
     return dataset
 
@@ -362,9 +374,10 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
     size: Size = DEFAULT_FRAME_SIZE if kind != "folder" else "native"
     if "size" in table:
         size = parse_size(table["size"], f"{where}.size")
+    saliency = _saliency(table.get("saliency", ""), f"{where}.saliency")
     if kind == "sample":
         counts, seed = _sample_settings(table, where)
-        return Dataset(name, kind, None, Splits("folders"), None, size, counts, seed)
+        return Dataset(name, kind, None, Splits("folders"), None, size, counts, seed, saliency=saliency)
     path = _path(table, "path", where, base)
     if kind == "cityscapes":
         chosen = os.environ.get("CITYSCAPES_ROOT")
@@ -379,11 +392,25 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
             None,
             size,
             subset=subset,
+            saliency=saliency,
         )
     if path is None:
         raise FoveaError(f'{where}: no path; write path = "/folder/of/pictures"')
     rule = parse_splits(table.get("splits"), base, f"{where}.splits")
-    return Dataset(name, kind, path, rule, _path(table, "fixations", where, base), size)
+    return Dataset(name, kind, path, rule, _path(table, "fixations", where, base), size, saliency=saliency)
+
+
+def _saliency(value: Any, where: str) -> str:
+    from models.saliency.records import trainings_of
+
+    if not isinstance(value, str):
+        raise FoveaError(f"{where}: expected the name of a saliency model, got {value!r}")
+    if value:
+        try:
+            trainings_of(value)
+        except FoveaError as error:
+            raise FoveaError(f"{where}: {error}") from error
+    return value
 
 
 def _sample_settings(table: Mapping[str, Any], where: str) -> tuple[tuple[tuple[str, int], ...], int]:

@@ -13,6 +13,7 @@ TABLES = {
     "rd_curves": (("rd_curves", "rd_curves.parquet"),),
     "bd_rates": (("bd_rates", "bd_rates.parquet"),),
     "ideal": (("bd_rates", "ideal.parquet"),),
+    "saliency_benchmark": (("saliency_benchmark", "saliency_benchmark.parquet"),),
 }
 
 

@@ -1,10 +1,14 @@
 """What must hold of maps and of packed frames."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.chain import Made
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAPS = [
     dg.AssetCheckSpec(
@@ -14,6 +18,11 @@ MAPS = [
         "maps_are_not_flat",
         asset="saliency_maps",
         description="The most salient tenth of the pixels holds more than a tenth of the mass.",
+    ),
+    dg.AssetCheckSpec(
+        "maps_are_out_of_fold",
+        asset="saliency_maps",
+        description="No frame has a map by weights that were trained on it: a model is much surer on pictures it knows.",
     ),
 ]
 RGBA = [
@@ -44,7 +53,26 @@ def check_maps(made: Made) -> list[dg.AssetCheckResult]:
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"top10_share": share},
         ),
+        _out_of_fold(made, table),
     ]
+
+
+def _out_of_fold(made: Made, table: "pd.DataFrame") -> dg.AssetCheckResult:
+    seen = table[table.map_seen] if "map_seen" in table else table.iloc[:0]
+    told = "no frame's map comes from weights that were trained on it"
+    if len(seen):
+        parts = ", ".join(f"{n} {split}" for split, n in seen.split.value_counts().items())
+        told = (
+            f"the model was trained on {parts} of these {len(table)} frames: codecs that train on them see surer maps than on "
+            f'other pictures. Out-of-fold maps: saliency = "{made.unit.partition}.sam_lite+3folds" under '
+            f"[datasets.{made.unit.partition}] in fovea.toml"
+        )
+    return dg.AssetCheckResult(
+        check_name="maps_are_out_of_fold",
+        passed=seen.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"detail": told, **{s: int((seen.split == s).sum()) for s in ("train", "val", "test")}},
+    )
 
 
 def check_rgba(made: Made) -> list[dg.AssetCheckResult]:

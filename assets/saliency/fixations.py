@@ -180,18 +180,23 @@ def frame_fixation_halves(
     return found
 
 
+def fixation_table(dataset: Dataset) -> Path:
+    """The file of the dataset's fixations. Raises FoveaError when it has none."""
+    if dataset.fixations is None:
+        raise FoveaError(
+            f"dataset {dataset.name!r} has no fixation table: register it with `fovea datasets add {dataset.name} PATH "
+            f'--fixations TABLE`, or write fixations = "TABLE" under [datasets.{dataset.name}] in fovea.toml'
+        )
+    return dataset.fixations
+
+
 def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
     """The dataset's fixations moved to its frames: x, y become 1-based pixels of the frame.
 
     `table` holds rows of the manifest; what the frame's crop cut off counts as dropped. Raises FoveaError for a dataset
     without a fixation table, and as `read_fixations`.
     """
-    if dataset.fixations is None:
-        raise FoveaError(
-            f"dataset {dataset.name!r} has no fixation table: register it with `fovea datasets add {dataset.name} PATH "
-            f'--fixations TABLE`, or write fixations = "TABLE" under [datasets.{dataset.name}] in fovea.toml'
-        )
-    read = read_fixations(dataset.fixations, table, ignore_unknown=True)
+    read = read_fixations(fixation_table(dataset), table, ignore_unknown=True)
     sizes = dict(zip(table["image"], zip(table["width"], table["height"], strict=True), strict=True))
     parts = []
     for image, rows in read.table.groupby("image", sort=True):

@@ -1,28 +1,110 @@
 """`saliency_maps` and `rgba_frames`: where people look, and both in one PNG."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Progress, Unit
+from assets.chain import Chain, Progress, Unit, Waiting
 from assets.frames.stages import SHARD_FRAMES, resized_table
+from assets.saliency.names import chosen_model
+from assets.saliency.sizes import chosen, mean_sizes, measure_sizes, sizes_markdown, sizes_table
+from assets.saliency.statistics import MAPS, earlier, measure_maps
 from assets.store import UnitWriter, digest
 from assets.versions import code_version
 from models.experiments import DEFAULT_SALIENCY
+from models.saliency.maps import SaliencyModel
+from models.saliency.records import Seen, read_seen, short, trainings_of
 
-MAPS = "maps.parquet"
+SIZES, SIZES_VERSION = "sizes.parquet", "1"
+
+
+NOTHING_SEEN = Seen()
+
+
+@dataclass(frozen=True)
+class MapSource:
+    """Weights that maps come from: of a variant in the catalogue, in a file, or (None) where the catalogue has them."""
+
+    variant: str
+    weights: Path | None
+    version: str
+    seen: Seen = NOTHING_SEEN
+
+
+def map_sources(chain: Chain, model: str) -> tuple[MapSource, ...]:
+    """The sources behind a model's name: the model itself, then those that left out a part of its training pictures.
+
+    Raises Waiting for a training that is not done, FoveaError for an unknown name or missing weights.
+    """
+    from models.saliency.catalogue import describe_weights, model_version, shipped_folds, weights_path
+
+    cache: dict[str, tuple[MapSource, ...]] = chain.__dict__.setdefault("_map_sources", {})
+    if model in cache:
+        return cache[model]
+
+    def source(variant: str, weights: Path | None) -> MapSource:
+        if weights is None:
+            return MapSource(variant, None, model_version(variant))
+        return MapSource(variant, weights, model_version(variant, weights), read_seen(weights))
+
+    trained = trainings_of(model)
+    if trained:
+        files = []
+        for training in trained:
+            unit = chain.unit("saliency_model", training.key)
+            if not chain.store.has("saliency_model", unit.key):
+                raise Waiting("saliency_model", training.key)
+            files.append(
+                chain.store.folder("saliency_model", unit.key) / f"weights/{training.variant}.safetensors"
+            )
+        found = [source(t.variant, f) for t, f in zip(trained, files, strict=True)]
+    elif model in ("sam_vgg", "sam_resnet"):
+        found = [source(model, chain.home.state / "weights" / f"{model}.safetensors")]
+    elif model == "sam_lite":
+        shipped = weights_path(model)
+        folds = [p for p in shipped_folds(model) if describe_weights(p)]
+        found = [source(model, path) for path in (shipped, *folds)]
+    else:
+        found = [source(model, None)]
+    if not trained:
+        cache[model] = tuple(found)
+    return tuple(found)
 
 
 def map_keys(chain: Chain, name: str, model: str = DEFAULT_SALIENCY) -> pd.DataFrame:
-    """resized_table with `map_key`, the key of each frame's map by this model."""
-    from models.saliency.catalogue import code_modules, model_version
+    """resized_table with the key of each frame's map: `map_key`, and where the map comes from.
+
+    `map_source`: index in `map_sources`. `map_seen`: whether its weights were trained on this very picture. A picture that
+    the model was trained on gets its map from weights that have not seen it, where there are any.
+    """
+    from models.saliency.catalogue import code_modules
 
     table = resized_table(chain, name)
-    version, code = model_version(model), code_version(*code_modules(model))
-    keys = [digest({"frame": k, "model": model, "version": version, "code": code}) for k in table.key]
-    return table.assign(map_key=keys)
+    sources = map_sources(chain, chosen_model(chain, name, model))
+    code = code_version(*code_modules(sources[0].variant))
+    picked: list[int] = []
+    for content in table.sha256:
+        unseen = (i for i, s in enumerate(sources) if short(str(content)) not in s.seen.train)
+        picked.append(next(unseen, 0))
+    keys = [
+        digest({"frame": k, "model": sources[i].variant, "version": sources[i].version, "code": code})
+        for k, i in zip(table.key, picked, strict=True)
+    ]
+    seen = [short(str(c)) in sources[i].seen.train for c, i in zip(table.sha256, picked, strict=True)]
+    return table.assign(map_key=keys, map_source=picked, map_seen=seen)
+
+
+def open_model(source: MapSource, *, device: str = "cpu", threads: int = 1) -> SaliencyModel:
+    """The source, ready to predict."""
+    from models.saliency.predict import load_model
+
+    return load_model(source.variant, weights_dir=source.weights, device=device, threads=threads)
 
 
 def ensure_maps(chain: Chain, name: str, model: str, progress: Progress) -> tuple[pd.DataFrame, int, float]:
@@ -32,16 +114,32 @@ def ensure_maps(chain: Chain, name: str, model: str, progress: Progress) -> tupl
     todo = table[[k not in index for k in table.map_key]].drop_duplicates("map_key")
     began = time.monotonic()
     if len(todo):
-        from models.saliency.predict import load_model
+        from models.device import chosen_device
 
-        predictor = load_model(model, threads=chain.threads)
-        for start in range(0, len(todo), SHARD_FRAMES):
-            part = todo.iloc[start : start + SHARD_FRAMES]
-            maps = predictor.predict([chain.store.array("resized_frames", k) for k in part.key])
-            chain.store.put_shard("saliency_maps", list(zip(part.map_key, maps, strict=True)))
-            progress(start + len(part), len(todo), "maps predicted")
+        device = chosen_device(chain.device)
+        sources = map_sources(chain, chosen_model(chain, name, model))
+        done = 0
+        for place in sorted(set(todo.map_source)):
+            predictor = open_model(sources[place], device=device, threads=chain.threads)
+            mine = todo[todo.map_source == place]
+            for start in range(0, len(mine), SHARD_FRAMES):
+                part = mine.iloc[start : start + SHARD_FRAMES]
+                maps = predictor.predict([chain.store.array("resized_frames", k) for k in part.key])
+                chain.store.put_shard("saliency_maps", list(zip(part.map_key, maps, strict=True)))
+                done += len(part)
+                chain.store.release()
+                progress(done, len(todo), "maps predicted")
         chain.store.index("saliency_maps")
     return table, len(todo), time.monotonic() - began
+
+
+def out_of_fold(table: pd.DataFrame) -> dict[str, int]:
+    """How many frames have a map by weights that were trained on them, how many by weights that left them out."""
+    return {
+        "trained_on_frames": int(table.map_seen.sum()),
+        **{f"trained_on_{s}": int(table.map_seen[table.split == s].sum()) for s in ("train", "val", "test")},
+        "out_of_fold_frames": int((table.map_source > 0).sum()),
+    }
 
 
 def top_share(saliency_map: NDArray[np.uint8], part: float = 0.1) -> float:
@@ -52,33 +150,38 @@ def top_share(saliency_map: NDArray[np.uint8], part: float = 0.1) -> float:
 
 
 class SaliencyMaps:
-    """A map a frame (uint8, 255 where the picture is most salient) from the default saliency model."""
+    """A map a frame (uint8, 255 where the picture is most salient) from the dataset's saliency model."""
 
     name = "saliency_maps"
 
     def unit(self, chain: Chain, partition: str) -> Unit:
         table = map_keys(chain, partition)
         rows = table[["image", "split", "map_key"]].to_numpy().tolist()
-        return Unit(
-            self.name, partition, {"maps": digest(rows), "count": len(rows), "model": DEFAULT_SALIENCY}
-        )
+        model = chosen_model(chain, partition)
+        return Unit(self.name, partition, {"maps": digest(rows), "count": len(rows), "model": model})
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.ideal import ideal_gain
         from assets.frames.contact import contact_sheet, overlay
 
         table, made, seconds = ensure_maps(chain, unit.partition, DEFAULT_SALIENCY, progress)
-        maps = [chain.store.array(self.name, k) for k in table.map_key]
-        table["top10_share"] = [top_share(m) for m in maps]
-        gains = [ideal_gain(m, m) for m in maps]
-        table["ideal_gain_db"] = [g.gain_db for g in gains]
-        table["ideal_cost_db"] = [g.cost_db for g in gains]
+        version = code_version("assets.evaluation.ideal")
+        known = earlier(chain, self.name, unit.partition, MAPS, version)
+
+        def measure(saliency_map: NDArray[np.uint8]) -> tuple[float, ...]:
+            ideal = ideal_gain(saliency_map, saliency_map)
+            return top_share(saliency_map), ideal.gain_db, ideal.cost_db
+
+        columns = ("top10_share", "ideal_gain_db", "ideal_cost_db")
+        table, mean = measure_maps(chain, table, columns, measure, known)
+        writer.meta["statistics"] = version
         table.to_parquet(writer.path(MAPS), index=False)
         writer.meta["facts"] = {
             "frames": len(table),
             "predicted": made,
             "reused": len(table) - made,
-            "model": DEFAULT_SALIENCY,
+            "model": str(unit.inputs["model"]),
+            **out_of_fold(table),
             "frames_per_s": round(made / seconds, 1) if made else 0.0,
             "top10_share": round(float(table.top10_share.mean()), 4),
             "ideal_sw_gain_db": round(float(table.ideal_gain_db.mean()), 3),
@@ -91,9 +194,7 @@ class SaliencyMaps:
                 for r in rows.to_dict("records")
             ]
             writer.path(f"shown/{shown}.png").write_bytes(contact_sheet([overlay(p, m) for p, m in pairs]))
-        sizes = {m.shape for m in maps}
-        if len(sizes) == 1:
-            mean = np.mean([m.astype(np.float32) for m in maps], 0)
+        if mean is not None:
             writer.path("shown/mean_map.png").write_bytes(
                 contact_sheet([(mean / max(mean.max(), 1e-9) * 255).astype(np.uint8)], 1)
             )
@@ -139,16 +240,25 @@ class RgbaFrames:
         for done, (key, data) in enumerate(pack_many(pairs, workers=chain.threads), 1):
             chain.store.put_object(self.name, key, ".png", data)
             packed_bytes += len(data)
+            if done % SHARD_FRAMES == 0:
+                chain.store.release()
             progress(done, len(todo), "frames packed")
         seconds = time.monotonic() - began
+        sizes = self._sizes(chain, unit.partition, table)
+        sizes.to_parquet(writer.path(SIZES), index=False)
+        writer.meta["statistics"] = SIZES_VERSION
+        writer.path("shown/map_sizes.md").write_text(sizes_markdown(sizes))
+        shapes = [chain.store.index("saliency_maps")[k].shape for k in todo.map_key]
         table["path"] = [str(chain.store.object_path(self.name, k, ".png")) for k in table.rgba_key]
         table.to_parquet(writer.path("rgba.parquet"), index=False)
         writer.meta["facts"] = {
             "frames": len(table),
             "packed": len(todo),
             "reused": len(table) - len(todo),
-            "bytes_written": packed_bytes,
+            "bytes_in": sum(4 * height * width for height, width in shapes),
+            "bytes_out": packed_bytes,
             "frames_per_s": round(len(todo) / seconds, 1) if len(todo) else 0.0,
+            **{f"map_{way}": size for way, size in mean_sizes(sizes).items()},
         }
         first = table.iloc[0]
         shown = [
@@ -156,3 +266,17 @@ class RgbaFrames:
             chain.store.array("saliency_maps", first.map_key),
         ]
         writer.path("shown/frame_and_alpha.png").write_bytes(contact_sheet(shown, 2))
+
+    def _sizes(self, chain: Chain, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        models: dict[Any, Any] = {}
+
+        def measure(row: Mapping[str, Any]) -> dict[str, int]:
+            frame = chain.store.array("resized_frames", row["key"])
+            source = map_sources(chain, chosen_model(chain, name))[row["map_source"]]
+            if row["map_source"] not in models:
+                models[row["map_source"]] = open_model(source, threads=chain.threads)
+            density = models[row["map_source"]].predict_float([frame])[0]
+            return measure_sizes(frame, chain.store.array("saliency_maps", row["map_key"]), density)
+
+        rows: list[dict[str, Any]] = chosen(table).to_dict("records")  # type: ignore[assignment]
+        return sizes_table(rows, earlier(chain, self.name, name, SIZES, SIZES_VERSION), measure)

@@ -1,0 +1,58 @@
+"""Numbers of each map, measured once a map, and the mean map of a dataset, in flat memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets.chain import Chain
+from assets.frames.stages import SHARD_FRAMES
+
+STAGE, MAPS = "saliency_maps", "maps.parquet"
+
+Map = NDArray[np.uint8]
+
+
+def earlier(chain: Chain, stage: str, partition: str, name: str, version: str) -> pd.DataFrame | None:
+    """A table of the partition's last unit, when it was made by this version (`meta["statistics"]`); else None."""
+    before = chain.latest(stage, partition)
+    if before is None or not chain.store.has(stage, before["key"]):
+        return None
+    manifest = chain.store.manifest(stage, before["key"])
+    if manifest["meta"].get("statistics") != version or name not in manifest["objects"]:
+        return None
+    return pd.read_parquet(chain.store.path(stage, before["key"], name))
+
+
+def measure_maps(
+    chain: Chain,
+    table: pd.DataFrame,
+    columns: tuple[str, ...],
+    measure: Callable[[Map], tuple[float, ...]],
+    known: pd.DataFrame | None,
+) -> tuple[pd.DataFrame, NDArray[np.float64] | None]:
+    """The table with `columns` for each map, and the mean map (H×W, 0 … 255) where all have one size.
+
+    Maps whose `map_key` is in `known` are not measured again.
+    """
+    names = list(columns)
+    values: dict[str, tuple[float, ...]] = {}
+    if known is not None and {"map_key", *names} <= set(known.columns):
+        values = dict(zip(known.map_key, known[names].itertuples(index=False, name=None), strict=True))
+    total: NDArray[np.float64] | None = None
+    shapes = set()
+    for place, key in enumerate(table.map_key):
+        saliency_map = chain.store.array(STAGE, key)
+        shapes.add(saliency_map.shape)
+        if key not in values:
+            values[key] = measure(saliency_map)
+        if len(shapes) == 1:
+            if total is None:
+                total = np.zeros(saliency_map.shape)
+            total += saliency_map
+        if place % SHARD_FRAMES == SHARD_FRAMES - 1:
+            chain.store.release()
+    measured = pd.DataFrame([values[key] for key in table.map_key], columns=names, index=table.index)
+    mean = total / len(table) if total is not None and len(shapes) == 1 else None
+    return table.assign(**{name: measured[name] for name in names}), mean

@@ -1,0 +1,328 @@
+"""Fixations, models of them, their maps and their benchmark: whole stages on small drawn pictures."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from assets.chain import Chain, Waiting
+from assets.datasets import add_dataset, load_registry
+from assets.evaluation.tables import write_tables
+from assets.home import Home
+from assets.saliency.checks import check_maps
+from assets.saliency.names import chosen_model, model_targets, trainings
+from assets.saliency.stages import map_keys, map_sources
+from models.errors import FoveaError
+from models.saliency.records import read_seen
+from models.tracking import NullRun, NullTracker
+
+SPLITS = {"train": 6, "val": 2, "test": 3}
+
+
+class Listener(NullRun):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.params: dict[str, Any] = {}
+        self.artifacts: list[str] = []
+        self.ended = ""
+
+    def log_params(self, params: Any) -> None:
+        self.params.update(params)
+
+    def log_metrics(self, rows: Any) -> None:
+        for _, values in rows:
+            self.metrics.update(values)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append(path.name)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self.ended = status
+
+
+class Tracker(NullTracker):
+    """Hands out listeners by the run's name."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Listener] = {}
+
+    def run(self, *, name: str, **rest: Any) -> Listener:  # type: ignore[override]
+        return self.runs.setdefault(name, Listener())
+
+
+def draw(folder: Path, splits: dict[str, int] = SPLITS, seed: int = 0) -> None:
+    """64×48 pictures with a bright spot that everybody looks at, in folders by split, and fixations.csv."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for split, count in splits.items():
+        (folder / "pictures" / split).mkdir(parents=True)
+        for i in range(count):
+            picture = rng.integers(60, 120, (48, 64, 3)).astype(np.uint8)
+            x, y = int(rng.integers(14, 50)), int(rng.integers(12, 36))
+            cv2.circle(picture, (x, y), 6, (40, 220, 250), -1)
+            cv2.imwrite(str(folder / "pictures" / split / f"{split}{i}.png"), picture)
+            for person in range(4):
+                rows += [
+                    (f"{split}{i}.png", person, x + rng.normal(1, 2), y + rng.normal(1, 2)) for _ in range(4)
+                ]
+    pd.DataFrame(rows, columns=["image", "subject", "x", "y"]).to_csv(folder / "fixations.csv", index=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A dataset `eyes` with fixations, and one without."""
+    from upath import UPath
+
+    root = tmp_path_factory.mktemp("saliency")
+    draw(root)
+    add_dataset(root, "eyes", root / "pictures", fixations=root / "fixations.csv")
+    add_dataset(root, "plain", root / "pictures" / "test")
+    return Home(root / "state", root, UPath(root / "state" / "data"))
+
+
+def look(home: Home) -> Chain:
+    return Chain(home, tracker=Tracker(), threads=1, device="cpu")
+
+
+def prepare(chain: Chain, *stages: str, dataset: str = "eyes") -> Any:
+    made = None
+    for stage in ("source_frames", "resized_frames", *stages):
+        made = chain.make(stage, dataset)
+    return made
+
+
+KEY = "eyes.sam_lite-tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(home: Home) -> Tracker:
+    """The tiny SAM-Lite, trained on `eyes`."""
+    chain = look(home)
+    prepare(chain, "fixation_maps")
+    chain.make("saliency_model", KEY)
+    assert isinstance(chain.tracker, Tracker)
+    return chain.tracker
+
+
+def test_fixations_are_moved_to_the_frames(home: Home) -> None:
+    chain = look(home)
+    made = prepare(chain, "fixation_maps")
+    assert (made.facts["pictures"], made.facts["people"], made.facts["fixations"]) == (11, 4, 176)
+    assert (made.facts["pictures_train"], made.facts["pictures_val"], made.facts["pictures_test"]) == (
+        6,
+        2,
+        3,
+    )
+    pictures = pd.read_parquet(made.folder / "pictures.parquet")
+    assert set(pictures.people) == {4}
+    raw = pd.read_csv(home.config / "fixations.csv")
+    eyes = pd.read_parquet(made.folder / "fixations.parquet")
+    assert np.allclose(np.sort(eyes.x), np.sort(raw.x))  # native size: nothing moves
+    assert [p.name for p in made.shown()] == ["mean_map.png", "people.png"]
+    assert chain.make("fixation_maps", "eyes").hit
+
+
+def test_a_dataset_without_fixations_says_how_to_give_it_some(home: Home) -> None:
+    chain = look(home)
+    with pytest.raises(FoveaError, match=r"'plain' has no fixation table.*--fixations"):
+        chain.unit("fixation_maps", "plain")
+    assert not any(key.startswith("plain.") for key in trainings(chain))
+    assert "eyes.sam_lite-fold2of3" in trainings(chain)
+
+
+def test_a_model_waits_for_the_fixations_and_a_benchmark_too(tmp_path: Path) -> None:
+    from upath import UPath
+
+    draw(tmp_path)
+    add_dataset(tmp_path, "eyes", tmp_path / "pictures", fixations=tmp_path / "fixations.csv")
+    chain = Chain(Home(tmp_path / "state", tmp_path, UPath(tmp_path / "state" / "data")))
+    for stage, partition in (("saliency_model", KEY), ("saliency_benchmark", "eyes")):
+        with pytest.raises(Waiting, match="fixation_maps of eyes"):
+            chain.unit(stage, partition)
+
+
+def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: Tracker) -> None:
+    chain = look(home)
+    made = chain.made("saliency_model", KEY)
+    told = trained.runs[KEY]
+    assert told.ended == "FINISHED"
+    assert told.params["variant"] == "sam_lite" and told.params["threads"] == 1
+    assert {"val_cc", "val_nss", "val_kl", "train_kl"} <= set(told.metrics)
+    assert {"sam_lite.safetensors", "sam_lite.json"} <= set(told.artifacts)
+    assert made.facts["pictures_train"] == 6 and made.facts["epochs"] == 2
+    assert [p.name for p in made.shown()] == ["training.png", "validation.png"]
+    seen = read_seen(made.folder / "weights/sam_lite.safetensors")
+    assert (len(seen.train), len(seen.validation)) == (6, 2)
+    assert not (home.work / made.unit.key).exists()
+    assert chain.make("saliency_model", KEY).hit
+
+
+def test_training_goes_on_where_it_was_stopped(home: Home, trained: Tracker, monkeypatch: Any) -> None:
+    """Another seed, so another unit: stopped after its first epoch, it does not train that one again."""
+    from models.saliency import training
+
+    chain, key = look(home), "eyes.sam_lite-tiny-s3"
+    save = training._save
+    epochs = []
+
+    def counted(*arguments: Any) -> Any:
+        epochs.append(1)
+        return whole(*arguments)
+
+    def save_and_stop(path: Path, value: Any) -> None:
+        save(path, value)
+        raise KeyboardInterrupt
+
+    whole = training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", counted)
+    monkeypatch.setattr(training, "_save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        chain.make("saliency_model", key)
+    assert chain.tracker.runs[key].ended == "FAILED"  # type: ignore[attr-defined]
+    assert not chain.ready("saliency_model", key)
+    monkeypatch.setattr(training, "_save", save)
+    chain.make("saliency_model", key)
+    assert len(epochs) == 2
+
+
+def test_another_test_picture_leaves_the_model_fresh_another_fixation_in_training_does_not(
+    home: Home, trained: Tracker, tmp_path: Path
+) -> None:
+    from upath import UPath
+
+    root = tmp_path / "copy"
+    draw(root)
+    add_dataset(root, "eyes", root / "pictures", fixations=root / "fixations.csv")
+    copy = Home(root / "state", root, UPath(home.data))
+
+    def key() -> str:
+        chain = look(copy)
+        prepare(chain, "fixation_maps")
+        return chain.unit("saliency_model", KEY).key
+
+    first = look(home).unit("saliency_model", KEY).key
+    assert key() == first
+    table = pd.read_csv(root / "fixations.csv")
+    table[~((table.image == "test0.png") & (table.subject == 1))].to_csv(root / "fixations.csv", index=False)
+    assert key() == first
+    table[~((table.image == "train0.png") & (table.subject == 1))].to_csv(root / "fixations.csv", index=False)
+    assert key() != first
+
+
+@pytest.fixture
+def choosing(home: Home) -> Iterator[Any]:
+    """Writes `saliency = …` of the dataset `eyes`, and takes it back."""
+    file = home.config / "fovea.toml"
+    before = file.read_text()
+
+    def choose(name: str) -> Chain:
+        file.write_text(before.replace("[datasets.eyes]", f'[datasets.eyes]\nsaliency = "{name}"'))
+        return look(home)
+
+    yield choose
+    file.write_text(before)
+
+
+def test_maps_come_from_the_model_that_the_registry_names(
+    home: Home, trained: Tracker, choosing: Any
+) -> None:
+    usual = map_keys(look(home), "eyes")
+    assert not usual.map_seen.any()
+    chain = choosing(KEY)
+    assert chosen_model(chain, "eyes") == KEY
+    assert chosen_model(chain, "plain") == "sam_lite"
+    table = map_keys(chain, "eyes")
+    assert not set(table.map_key) & set(usual.map_key)
+    assert map_keys(chain, "plain").map_key.tolist() == map_keys(look(home), "plain").map_key.tolist()
+    made = chain.make("saliency_maps", "eyes")
+    assert made.facts["model"] == KEY and made.facts["predicted"] == 11
+    assert (made.facts["trained_on_train"], made.facts["trained_on_test"]) == (6, 0)
+    found = {c.check_name: c for c in check_maps(made)}["maps_are_out_of_fold"]
+    assert not found.passed and "6 train of these 11" in str(found.metadata["detail"].value)
+    chain.make("source_frames", "plain")
+    chain.make("resized_frames", "plain")
+    assert all(c.passed for c in check_maps(chain.make("saliency_maps", "plain")))
+
+
+def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
+    home: Home, trained: Tracker, choosing: Any
+) -> None:
+    name = "eyes.sam_lite-tiny+2folds"
+    chain = choosing(name)
+    with pytest.raises(Waiting):
+        chain.unit("saliency_maps", "eyes")
+    wanted = model_targets(chain, ["eyes"])
+    assert wanted[:3] == [(s, "eyes") for s in ("source_frames", "resized_frames", "fixation_maps")]
+    assert [p for s, p in wanted if s == "saliency_model"] == [KEY, f"{KEY}-fold0of2", f"{KEY}-fold1of2"]
+    for stage, partition in wanted:
+        chain.make(stage, partition)
+    chain.forget()
+    sources = map_sources(chain, name)
+    one, two = sources[1].seen.train, sources[2].seen.train
+    assert one and two and not one & two and one | two == sources[0].seen.train
+    table = map_keys(chain, "eyes")
+    assert not table.map_seen.any()
+    assert set(table.map_source[table.split == "train"]) == {1, 2}
+    assert set(table.map_source[table.split != "train"]) == {0}
+    made = chain.make("saliency_maps", "eyes")
+    assert made.facts["out_of_fold_frames"] == 6
+    assert {c.check_name: c.passed for c in check_maps(made)}["maps_are_out_of_fold"]
+
+
+def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home, trained: Tracker) -> None:
+    chain = look(home)
+    made = chain.make("saliency_benchmark", "eyes")
+    table = pd.read_parquet(made.folder / "saliency_benchmark.parquet")
+    models = {"center_prior", "spectral_residual", "sam_lite", "sam_lite+flip", KEY, "human"}
+    assert models <= set(table.model) and not any("fold" in m for m in table.model)
+    assert set(table.metric) == {"cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled"}
+    assert (table.ci_low <= table["mean"]).all() and (table["mean"] <= table.ci_high).all()
+    assert set(table.n_images) == {3} and set(table.split) == {"test"} and set(table.trained_on) == {0}
+    nss = table[table.metric == "nss"].set_index("model")["mean"]
+    assert min(nss["human"], nss["sam_lite"]) > nss["center_prior"] > 0
+    assert [p.name for p in made.shown()] == ["benchmark.md", "benchmark.png"]
+    assert "| sam_lite+flip |" in (made.folder / "shown/benchmark.md").read_text()
+    told = chain.tracker.runs["saliency@eyes"]  # type: ignore[attr-defined]
+    assert told.ended == "FINISHED" and told.metrics["sam_lite_flip/nss"] == pytest.approx(
+        nss["sam_lite+flip"]
+    )
+    assert look(home).make("saliency_benchmark", "eyes").hit
+    write_tables(chain)
+    assert len(pd.read_parquet(home.tables / "saliency_benchmark.parquet")) == len(table)
+
+
+def test_published_start_weights_are_asked_for(home: Home, trained: Tracker) -> None:
+    with pytest.raises(FoveaError, match=r"saliency-weights fetch sam_vgg.*eyes\.sam_vgg-scratch"):
+        look(home).unit("saliency_model", "eyes.sam_vgg")
+
+
+@pytest.mark.slow
+def test_sam_vgg_trains_on_the_same_fixations(home: Home, trained: Tracker) -> None:
+    chain = look(home)
+    made = chain.make("saliency_model", "eyes.sam_vgg-tiny-scratch")
+    assert made.facts["variant"] == "sam_vgg" and "val_loss" in made.facts
+    assert json.loads((made.folder / "weights/sam_vgg.json").read_text())["inference"]["size"] == [24, 32]
+
+
+def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sam_light"\n')
+    with pytest.raises(FoveaError, match=r"datasets\.sample\.saliency: unknown saliency model 'sam_light'"):
+        load_registry(tmp_path)
+    (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "spectral_residual"\n')
+    assert load_registry(tmp_path)["sample"].saliency == "spectral_residual"
