@@ -260,9 +260,7 @@ def datasets_list() -> None:
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--splits",
-    type=click.Path(path_type=Path),
-    help="CSV with the columns image and split (train, val, test).",
+    "--splits", help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140."
 )
 @click.option(
     "--train", "train_globs", multiple=True, help="Glob of training pictures, below PATH; may be repeated."
@@ -278,7 +276,7 @@ def datasets_list() -> None:
 def datasets_add(
     name: str,
     path: Path,
-    splits: Path | None,
+    splits: str | None,
     train_globs: tuple[str, ...],
     val_globs: tuple[str, ...],
     test_globs: tuple[str, ...],
@@ -305,7 +303,7 @@ def datasets_add(
         home.config,
         name,
         path,
-        splits=str(splits) if splits else (chosen or None),
+        splits=splits or chosen or None,
         fixations=fixations,
         size=size,
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 
@@ -230,6 +231,31 @@ def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
     assert len(keys) == 8
     done = place.fovea("train", keys[0], "--no-tracking")
     assert done.stdout.startswith(f"found {keys[0]}")
+
+
+def test_a_second_fresh_home_gives_the_same_bits(place: Place) -> None:
+    key = place.fovea("status", "--dataset", "drawn", "--sweep", "tiny", "--keys").stdout.split()[-1]
+    other = Place(place.code, place.home.parent / "second" / "home", place.pictures)
+    shutil.copytree(place.home.parent / "config", other.home.parent / "config")
+    done = other.fovea("train", key, "--no-tracking")
+    assert done.stdout.startswith(f"trained {key}")
+
+    def digests(home: Path) -> dict[str, str]:
+        found = {}
+        for manifest in home.glob("data/trained_codec/*/*/manifest.json"):
+            meta = json.loads(manifest.read_text())["meta"]
+            found[meta["partition"]] = meta["facts"]["weights_sha256"]
+        return found
+
+    assert digests(other.home)[key] == digests(place.home)[key]
+
+
+def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
+    (place.home / "locks").mkdir(exist_ok=True)
+    with filelock.FileLock(place.home / "locks" / "run.lock"):
+        done = place.fovea("run", "--dataset", "sample", "--sweep", "tiny", check=False)
+    assert done.returncode == 1
+    assert "another `fovea run` works on" in done.stderr
 
 
 @pytest.mark.parametrize(
