@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from assets.chain import Chain, Progress, silent
-from assets.home import Home
+from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import set_active_chain
@@ -95,10 +95,11 @@ def one_run_at_a_time(home: Home) -> Iterator[None]:
     """Refuses a second `fovea run` on the same state. Raises FoveaError."""
     import filelock
 
-    home.locks.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(home.locks / "run.lock")
     try:
-        lock.acquire(timeout=0)
+        with explained(home.locks):
+            home.locks.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise FoveaError(
             f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
