@@ -1,0 +1,510 @@
+"""Cityscapes through the chain: archive or tree → manifest → resized → maps → RGBA, and whatever goes wrong on the way.
+
+Frames are 64×32 (smaller than 512×256, so they stay as they are), in whole cities; maps are the centre prior's, without torch.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from servers.cityscapes_site import CityscapesSite
+from servers.made_cityscapes import make_png, write_archive, write_tree
+
+from assets.chain import Chain, Waiting
+from assets.frames.archive import ARCHIVE_NAME
+from assets.frames.stages import source_table
+from assets.home import Home
+from models.errors import FoveaError
+
+ROOT = Path(__file__).resolve().parents[3]
+CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
+COUNT = 190
+NAME = "cityscapes"
+STAGES = ("cityscapes_archive", "source_frames", "resized_frames", "saliency_maps", "rgba_frames")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_archive(tmp_path_factory.mktemp("made") / ARCHIVE_NAME, counts=CITIES)
+
+
+@pytest.fixture
+def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes the registry and the environment: an account of a site, or an archive or tree of one's own."""
+    for name in (
+        "CITYSCAPES_ROOT",
+        "CITYSCAPES_URL",
+        "CITYSCAPES_USERNAME",
+        "CITYSCAPES_PASSWORD",
+        "CITYSCAPES_CREDENTIALS_FILE",
+        "FOVEA_DATA",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+    def settle(root: Path | None = None, site: CityscapesSite | None = None, subset: bool = True) -> None:
+        (tmp_path / "config").mkdir(exist_ok=True)
+        (tmp_path / "config/fovea.toml").write_text(
+            f'[datasets.cityscapes]\nsubset = {str(subset).lower()}\nsaliency = "center_prior"\n'
+        )
+        if root is not None:
+            monkeypatch.setenv("CITYSCAPES_ROOT", str(root))
+        if site is not None:
+            monkeypatch.setenv("CITYSCAPES_URL", site.url)
+            monkeypatch.setenv("CITYSCAPES_USERNAME", site.username)
+            monkeypatch.setenv("CITYSCAPES_PASSWORD", site.password)
+
+    return settle
+
+
+def make(*stages: str, progress: Any = None) -> dict[str, Any]:
+    """Facts of each stage, made by a chain that looks at the world anew."""
+    chain = Chain(Home.from_environment(), threads=2)
+    found = {}
+    for stage in stages:
+        chain.forget()
+        arguments = (progress,) if progress else ()
+        made = chain.make(stage, NAME, *arguments)
+        found[stage] = {**made.facts, "hit": made.hit}
+    return found
+
+
+def look() -> Chain:
+    return Chain(Home.from_environment(), threads=2)
+
+
+def result_digest() -> str:
+    """Over every frame's name, split, pixels and packed PNG."""
+    chain = look()
+    found = hashlib.sha256()
+    table = pd.read_parquet(chain.made("rgba_frames", NAME).folder / "rgba.parquet")
+    for row in table.to_dict("records"):
+        found.update(f"{row['image']} {row['split']}\n".encode())
+        found.update(chain.store.array("resized_frames", row["key"]).tobytes())
+        found.update(Path(str(row["path"])).read_bytes())
+    return found.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- the way
+
+
+def test_the_archive_in_place_goes_all_the_way_and_nothing_is_extracted(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    settle(archive)
+    facts = make(*STAGES)
+    assert facts["cityscapes_archive"]["source"] == str(archive)
+    assert facts["cityscapes_archive"]["size_bytes"] == archive.stat().st_size
+    assert not facts["cityscapes_archive"]["downloaded"]
+    assert facts["source_frames"] | {"hit": 0} == {
+        "frames": COUNT,
+        "frames_train": 85,
+        "frames_val": 59,
+        "frames_test": 46,
+        "quarantined": 0,
+        "source_bytes": facts["source_frames"]["source_bytes"],
+        "hit": 0,
+    }
+    assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == COUNT
+    assert facts["resized_frames"]["bytes_out"] == COUNT * 64 * 32 * 3
+    assert all(f["hit"] for f in make(*STAGES).values())
+    assert not (tmp_path / "home/downloads").exists()
+    kept = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.suffix in (".png", ".zip")]
+    assert {p.parent.parent.name for p in kept if "shown" not in p.parts} == {"rgba_frames"}
+    shards = list((tmp_path / "home/data/resized_frames/shards").glob("*.json"))
+    assert len(shards) == -(-COUNT // 32)
+
+    chain = look()
+    table = pd.read_parquet(chain.made("resized_frames", NAME).folder / "frames.parquet")
+    with zipfile.ZipFile(archive) as members:
+        for row in table.iloc[::40].to_dict("records"):
+            import cv2
+
+            data = members.read(f"leftImg8bit/{row['image']}.png")
+            want = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert np.array_equal(chain.store.array("resized_frames", row["key"]), want)
+
+
+def test_a_tree_gives_the_same_frames_as_the_archive(
+    settle: Callable[..., None], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(archive)
+    make(*STAGES)
+    first = result_digest()
+    tree = write_tree(tmp_path / "tree", counts=CITIES)
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "other"))
+    settle(tree / "leftImg8bit")
+    make(*STAGES)
+    assert result_digest() == first
+
+
+def test_planning_asks_nobody_and_the_run_downloads_once(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    with CityscapesSite({3: archive}) as site:
+        settle(site=site)
+        chain = look()
+        assert chain.why("cityscapes_archive", NAME) == "not here yet"
+        assert chain.why("source_frames", NAME) == "waits for cityscapes_archive of cityscapes"
+        with pytest.raises(Waiting):
+            source_table(chain, NAME)
+        assert site.requests == []
+        assert not (tmp_path / "home/downloads").exists()
+        lines: list[tuple[float, float, str]] = []
+        facts = make(*STAGES, progress=lambda *line: lines.append(line))
+        assert site.count("/file-handling/") == 1
+        asked = len(site.requests)
+        assert all(f["hit"] for f in make(*STAGES).values())
+        assert len(site.requests) == asked
+    got = facts["cityscapes_archive"]
+    assert got["downloaded"]
+    assert got["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
+    assert got["bytes_received"] == archive.stat().st_size
+    assert Path(got["source"]) == tmp_path / "home/downloads" / ARCHIVE_NAME
+    assert any("MB downloaded" in note for *_, note in lines)
+    units = tmp_path / "home/data/cityscapes_archive"
+    assert sum(p.stat().st_size for p in units.rglob("*") if p.is_file()) < 100_000
+
+
+def test_a_deleted_archive_is_fetched_again_and_its_frames_are_found(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    with CityscapesSite({3: archive}) as site:
+        settle(site=site)
+        make(*STAGES[:3])
+        shutil.rmtree(tmp_path / "home/downloads")
+        assert look().why("cityscapes_archive", NAME) == "not here yet"
+        facts = make(*STAGES[:3])
+        assert site.count("/file-handling/") == 2
+    assert facts["source_frames"]["hit"]
+    assert facts["resized_frames"]["hit"]
+
+
+def test_the_sizes_of_a_map_are_a_table(settle: Callable[..., None], archive: Path) -> None:
+    settle(archive)
+    facts = make(*STAGES)["rgba_frames"]
+    made = look().made("rgba_frames", NAME)
+    assert facts["map_npz_bytes"] >= 4 * 64 * 32
+    assert 0 < facts["map_png_bytes"] < facts["map_npz_bytes"]
+    assert 0 < facts["map_alpha_bytes"] < facts["map_npz_bytes"]
+    shown = (made.folder / "shown/map_sizes.md").read_text()
+    assert f"| {facts['map_alpha_bytes']:,} | 1.0 |" in shown
+    assert shown.count("\n|") == 5
+
+
+# ---------------------------------------------------------------------------------------------- counts and names
+
+
+def test_what_is_missing_is_listed_and_stops_the_run(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    from assets.frames.checks import check_archive
+
+    settle(archive, subset=False)
+    with pytest.raises(FoveaError, match=r"missing train/aachen: all 174.*subset = true"):
+        make(*STAGES[:2])
+    made = look().made("cityscapes_archive", NAME)
+    counts, fresh = check_archive(made)
+    assert not counts.passed
+    assert "train/aachen: all 174" in str(counts.metadata["which"].value)
+    assert fresh.passed
+    assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
+
+
+def test_half_a_city_is_no_subset(settle: Callable[..., None], tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", counts=CITIES)
+    lost = sorted((tree / "leftImg8bit/test/bonn").iterdir())[:2]
+    for path in lost:
+        path.unlink()
+    (tree / "leftImg8bit/val/lindau/selfie.png").write_bytes(make_png(1, (64, 32)))
+    settle(tree)
+    make("cityscapes_archive")
+    with pytest.raises(FoveaError, match="test/bonn: 2 of 46") as raised:
+        make("source_frames")
+    assert "selfie.png" in str(raised.value)
+
+
+def test_only_cityscapes_has_an_archive(settle: Callable[..., None], archive: Path) -> None:
+    settle(archive)
+    with pytest.raises(FoveaError, match="for the dataset 'cityscapes' only"):
+        look().unit("cityscapes_archive", "sample")
+
+
+# ---------------------------------------------------------------------------------------------- faults
+
+
+def damage(archive: Path, image: str) -> Callable[[], None]:
+    """Flip bytes within one member's data, at unchanged size; returns what puts them back."""
+    with zipfile.ZipFile(archive) as members:
+        info = members.getinfo(f"leftImg8bit/{image}.png")
+    place = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    before = archive.read_bytes()
+
+    def write(data: bytes) -> None:
+        archive.write_bytes(data)
+
+    write(before[:place] + bytes(b ^ 0xFF for b in before[place : place + 8]) + before[place + 8 :])
+    return lambda: write(before)
+
+
+def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    from assets.frames.checks import check_resized
+
+    mine = tmp_path / ARCHIVE_NAME
+    shutil.copy(archive, mine)
+    image = "test/bonn/bonn_000007_000019_leftImg8bit"
+    repair = damage(mine, image)
+    settle(mine)
+    facts = make(*STAGES)
+    assert facts["resized_frames"]["quarantined"] == 1
+    assert facts["rgba_frames"]["frames"] == COUNT - 1
+    made = look().made("resized_frames", NAME)
+    quarantined = made.manifest["meta"]["quarantined"]
+    assert [q["image"] for q in quarantined] == [image]
+    checks = {c.check_name: c.passed for c in check_resized(made)}
+    assert checks == {"no_frame_lost": True, "sizes_hold": True, "nothing_quarantined": False}
+    assert all(f["hit"] for f in make(*STAGES).values()), "the second run executes nothing"
+    time.sleep(0.01)
+    repair()
+    facts = make(*STAGES)
+    assert facts["resized_frames"]["resized"] == 1
+    assert facts["resized_frames"]["quarantined"] == 0
+    assert facts["rgba_frames"] | {"hit": 0, "packed": 1, "frames": COUNT} == facts["rgba_frames"] | {
+        "hit": 0
+    }
+
+
+@pytest.mark.parametrize("kind", ["archive", "tree"])
+def test_a_source_that_disappears_midway_loses_nothing(
+    settle: Callable[..., None], archive: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "archive":
+        place = tmp_path / ARCHIVE_NAME
+        shutil.copy(archive, place)
+    else:
+        place = write_tree(tmp_path / "tree", counts=CITIES)
+    settle(place)
+    make(*STAGES[:2])
+    away = tmp_path / "away"
+
+    def take_away(done: float, total: float, note: str = "") -> None:
+        if done == 70:
+            place.rename(away)
+
+    with pytest.raises(FoveaError, match=r"run again"):
+        make("resized_frames", progress=take_away)
+    finished = len(look().store.index("resized_frames"))
+    assert 64 <= finished < COUNT
+    assert all(not e.reason for e in look().store.index("resized_frames").values()), "no frame is blamed"
+    with pytest.raises(FoveaError):
+        make("resized_frames")
+    away.rename(place)
+    assert make("resized_frames")["resized_frames"]["resized"] == COUNT - finished
+
+
+def test_a_changed_frame_is_the_only_one_done_again(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path / "tree", counts=CITIES)
+    settle(tree)
+    make(*STAGES)
+    changed = tree / "leftImg8bit/train/darmstadt/darmstadt_000011_000019_leftImg8bit.png"
+    before = changed.read_bytes()
+    changed.write_bytes(make_png(999_999, (64, 32)))
+    facts = make(*STAGES)
+    assert facts["resized_frames"]["resized"] == 1
+    assert facts["saliency_maps"]["predicted"] == 1
+    assert facts["rgba_frames"]["packed"] == 1
+    changed.write_bytes(before)
+    facts = make(*STAGES)
+    assert all(facts[s]["hit"] for s in STAGES[1:]), "the earlier result is found"
+
+
+def test_a_changed_frame_in_a_new_archive_is_the_only_one_done_again(
+    settle: Callable[..., None], archive: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / ARCHIVE_NAME
+    shutil.copy(archive, mine)
+    settle(mine)
+    make(*STAGES)
+    other = tmp_path / "other.zip"
+    target = "leftImg8bit/val/lindau/lindau_000003_000019_leftImg8bit.png"
+    with zipfile.ZipFile(mine) as old, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            new.writestr(info, make_png(77_777, (64, 32)) if info.filename == target else old.read(info))
+    other.replace(mine)
+    facts = make(*STAGES)
+    assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == 1
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts small file systems; skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount_tmpfs(options: str) -> Path:
+        place = tmp_path / f"mount{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a tmpfs")
+        mounted.append(place)
+        return place
+
+    yield mount_tmpfs
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_named_and_what_is_finished_is_kept(
+    settle: Callable[..., None],
+    archive: Path,
+    mount: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = mount("size=1m")
+    settle(archive)
+    monkeypatch.setenv("FOVEA_HOME", str(disk / "home"))
+    make(*STAGES[:2])
+    with pytest.raises(FoveaError, match="no space left"):
+        make("resized_frames")
+    index = look().store.index("resized_frames")
+    assert 0 < len(index) < COUNT
+    assert not list((disk / "home").rglob("*.bin.*")), "nothing half-written stays"
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert make("resized_frames")["resized_frames"]["resized"] == COUNT - len(index)
+
+
+def test_a_read_only_target_is_named(
+    settle: Callable[..., None],
+    archive: Path,
+    mount: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = mount("size=8m")
+    settle(archive)
+    monkeypatch.setenv("FOVEA_HOME", str(disk / "home"))
+    make(*STAGES[:2])
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(FoveaError, match=r"cannot write .*FOVEA_HOME"):
+        make("resized_frames")
+    assert look().why("source_frames", NAME) == ""
+
+
+# ---------------------------------------------------------------------------------------------- kill -9
+
+DRIVER = """
+import json, sys, time
+from assets.chain import Chain
+from assets.home import Home
+chain = Chain(Home.from_environment(), threads=2)
+facts = {}
+for stage in sys.argv[2].split(","):
+    def progress(done, total, note=""):
+        print(stage, done, flush=True)
+        time.sleep(float(sys.argv[1]))
+    chain.forget()
+    facts[stage] = chain.make(stage, "cityscapes", progress).facts
+print("facts " + json.dumps(facts), flush=True)
+"""
+
+
+def drive(pace_s: float, *stages: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, str(pace_s), ",".join(stages)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def facts_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return dict(json.loads(out.splitlines()[-1].removeprefix("facts ")))
+
+
+def kill_after(process: "subprocess.Popen[str]", stage: str, lines: int) -> None:
+    assert process.stdout is not None
+    seen = 0
+    for line in process.stdout:
+        seen += line.startswith(stage + " ")
+        if seen >= lines:
+            break
+    process.kill()
+    process.communicate()
+    assert seen == lines
+
+
+def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
+    settle: Callable[..., None], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(archive)
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "calm"))
+    make(*STAGES)
+    calm = result_digest()
+
+    seed = random.SystemRandom().randrange(1 << 30)
+    chance = random.Random(seed)
+    print("seed", seed)
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CITYSCAPES_ROOT")
+    part = tmp_path / "home/downloads" / f"{ARCHIVE_NAME}.part"
+    size = archive.stat().st_size
+    with CityscapesSite({3: archive}) as site:
+        settle(site=site)
+        site.rate_bytes_s = size / 2.0
+        had = 0
+        for share in sorted(chance.uniform(0.05, 0.8) for _ in range(3)):
+            process = drive(0, "cityscapes_archive")
+            deadline = time.monotonic() + 120
+            while not part.exists() or part.stat().st_size < max(had, share * size):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            process.kill()
+            process.communicate()
+            assert part.stat().st_size >= had, "what has arrived is kept"
+            had = part.stat().st_size
+            assert not (part.parent / ARCHIVE_NAME).exists()
+        site.rate_bytes_s = None
+        got = facts_of(drive(0, "cityscapes_archive"))["cityscapes_archive"]
+        assert got["bytes_received"] == size - had
+
+    finished = 0
+    for lines in (chance.randint(1, 60) for _ in range(4)):
+        kill_after(drive(0.001, "source_frames", "resized_frames"), "resized_frames", lines)
+        done = len(look().store.index("resized_frames"))
+        assert done >= finished + lines - 32, "a kill costs at most one shard"
+        finished = done
+    facts = facts_of(drive(0, "source_frames", "resized_frames", "saliency_maps"))
+    assert facts["resized_frames"]["resized"] == COUNT - finished
+
+    packed = 0
+    for lines in (chance.randint(1, 50) for _ in range(3)):
+        kill_after(drive(0.001, "rgba_frames"), "rgba_frames", lines)
+        done = len(look().store.object_keys("rgba_frames"))
+        assert done >= packed + lines
+        packed = done
+    facts = facts_of(drive(0, "rgba_frames"))
+    assert facts["rgba_frames"]["packed"] == COUNT - packed
+    assert result_digest() == calm
