@@ -22,6 +22,8 @@ def prepare_instance(home: Home) -> None:
 INSTANCE = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1
