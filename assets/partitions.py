@@ -13,6 +13,7 @@ import dagster as dg
 
 from assets.chain import Chain, evaluation_key
 from assets.home import Home
+from assets.saliency.names import maps_by_training, trainings, with_fixations
 
 
 class Workshop(Protocol):
@@ -34,15 +35,22 @@ def _mapping(pairs: Iterable[tuple[str, str]]) -> dg.StaticPartitionMapping:
 
 @dataclass(frozen=True)
 class Partitions:
-    """Keys: dataset; trunk key; experiment key; experiment@dataset; dataset.sweep."""
+    """Keys: dataset (`eyes`: with fixations); saliency training; trunk key; experiment key; experiment@dataset;
+    dataset.sweep."""
 
     datasets: dg.StaticPartitionsDefinition
+    eyes: dg.StaticPartitionsDefinition
+    saliency_models: dg.StaticPartitionsDefinition
     archives: dg.StaticPartitionsDefinition
     trunks: dg.StaticPartitionsDefinition
     experiments: dg.StaticPartitionsDefinition
     evaluations: dg.StaticPartitionsDefinition
     sweeps: dg.StaticPartitionsDefinition
     archive_to_dataset: dg.StaticPartitionMapping
+    dataset_to_eyes: dg.StaticPartitionMapping
+    eyes_to_saliency_model: dg.StaticPartitionMapping
+    saliency_model_to_dataset: dg.StaticPartitionMapping
+    saliency_model_to_eyes: dg.StaticPartitionMapping
     dataset_to_trunk: dg.StaticPartitionMapping
     dataset_to_experiment: dg.StaticPartitionMapping
     dataset_to_evaluation: dg.StaticPartitionMapping
@@ -61,14 +69,21 @@ def partitions(chain: Chain | None = None) -> Partitions:
     in_sweep = [
         (evaluation_key(e.key, d), s.key) for s in sweeps for e in s.experiments for d in e.evaluate_on
     ]
+    eyes, models = with_fixations(chain), trainings(chain)
     return Partitions(
         datasets=dg.StaticPartitionsDefinition(list(chain.registry)),
+        eyes=dg.StaticPartitionsDefinition(eyes),
+        saliency_models=dg.StaticPartitionsDefinition(list(models)),
         archives=dg.StaticPartitionsDefinition(["cityscapes"]),
         trunks=dg.StaticPartitionsDefinition(list(chain.trunks)),
         experiments=dg.StaticPartitionsDefinition([e.key for e in experiments]),
         evaluations=dg.StaticPartitionsDefinition([m[2] for m in measured]),
         sweeps=dg.StaticPartitionsDefinition([s.key for s in sweeps]),
         archive_to_dataset=_mapping([("cityscapes", "cityscapes")]),
+        dataset_to_eyes=_mapping((d, d) for d in eyes),
+        eyes_to_saliency_model=_mapping((m.dataset, m.key) for m in models.values()),
+        saliency_model_to_dataset=_mapping(maps_by_training(chain)),
+        saliency_model_to_eyes=_mapping((m, d) for m in models for d in eyes),
         dataset_to_trunk=_mapping((t.dataset, t.key) for t in chain.trunks.values() if t.dataset),
         dataset_to_experiment=_mapping((e.dataset, e.key) for e in experiments),
         dataset_to_evaluation=_mapping((d, k) for _, d, k in measured),

@@ -110,16 +110,31 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, 
     Prints the rate-distortion table and BD-rates, and where report and UIs are.
     Exit code 1 when something failed; what does not depend on it is made all the same.
     """
-    from assets.home import Home
-    from pipelines.plan import dataset_targets, stale, targets
+    from pipelines.plan import dataset_targets, targets
 
     chain = _chain(threads, device)
     if frames_only:
         chain.dataset(dataset)
-        name, wanted, sweep_key = dataset, dataset_targets(dataset), ""
+        name, wanted, sweep_key = dataset, dataset_targets(dataset, chain), ""
     else:
         sweep = _sweep(chain, sweep_name, dataset)
-        name, wanted, sweep_key = sweep.key, targets(sweep), sweep.key
+        name, wanted, sweep_key = sweep.key, targets(sweep, chain), sweep.key
+    failed = _make_stale(chain, name, wanted, sweep_key, strict)
+    if frames_only:
+        _frames_summary(chain, dataset)
+    else:
+        _summary(chain, name)
+    if failed:
+        sys.exit(1)
+
+
+def _make_stale(
+    chain: "Chain", name: str, wanted: list[tuple[str, str]], sweep_key: str = "", strict: bool = False
+) -> int:
+    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed."""
+    from assets.home import Home
+    from pipelines.plan import stale
+
     work = stale(chain, wanted, strict=strict)
     failed = 0
     if work:
@@ -141,12 +156,7 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, 
         failed = outcome.failed
     else:
         click.echo(f"{name}: everything is up to date, nothing to run")
-    if frames_only:
-        _frames_summary(chain, dataset)
-    else:
-        _summary(chain, name)
-    if failed:
-        sys.exit(1)
+    return failed
 
 
 def _frames_summary(chain: "Chain", dataset: str) -> None:
@@ -192,18 +202,19 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
         for experiment in sweep.experiments:
             click.echo(experiment.key)
         return
+    wanted = targets(sweep, chain)
     if everything:
-        for step in plan(chain, targets(sweep), strict=strict):
+        for step in plan(chain, wanted, strict=strict):
             click.echo(
                 f"{'stale' if step.stale else 'fresh'}  {step.stage} {step.partition}"
                 + (f": {step.why}" if step.why else "")
             )
-    work = stale(chain, targets(sweep), strict=strict)
+    work = stale(chain, wanted, strict=strict)
     if not everything:
         for step in work:
             click.echo(f"stale  {step.stage} {step.partition}: {step.why}")
     click.echo(
-        f"{sweep.key}: {len(work)} of {len(dict.fromkeys(targets(sweep)))} units are stale"
+        f"{sweep.key}: {len(work)} of {len(dict.fromkeys(wanted))} units are stale"
         if work
         else f"{sweep.key}: up to date"
     )
@@ -219,23 +230,32 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
 def train(key: str, threads: int, device: str, tracking: bool) -> None:
     """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
 
+    \b
+    KEY is an experiment's (fovea status --keys), or a saliency model's: DATASET.VARIANT, for example
+      fovea train osie.sam_lite                 also sam_vgg, sam_resnet; -scratch, -fold0of3, -s1 after it
     Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint.
     """
+    from assets.saliency.names import model_targets
+    from models.saliency.records import is_training, training_of
     from pipelines.plan import Step, dataset_targets
     from pipelines.terminal import Board
 
     chain = _chain(threads, device, tracking)
-    experiment = chain.experiment(key)
-    wanted = dataset_targets(experiment.dataset)[:-1]
-    if experiment.trunk:
-        wanted.append(("trunk_codec", experiment.trunk.key))
-    wanted.append(("trained_codec", key))
+    if is_training(key):
+        wanted, folder = model_targets(chain, [], [training_of(key).key]), "weights"
+    else:
+        experiment, folder = chain.experiment(key), "codec"
+        models = model_targets(chain, [], [experiment.saliency])
+        wanted = models + dataset_targets(experiment.dataset, chain)[:-1]
+        if experiment.trunk:
+            wanted.append(("trunk_codec", experiment.trunk.key))
+        wanted.append(("trained_codec", key))
     with Board(len(wanted)) as board:
         for stage, partition in wanted:
             chain.forget()
             made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
     chain.tracker.flush()
-    click.echo(f"{'found' if made.hit else 'trained'} {key}\n{made.folder / 'codec'}")
+    click.echo(f"{'found' if made.hit else 'trained'} {key}\n{made.folder / folder}")
     for name, value in made.facts.items():
         click.echo(f"  {name}: {value}")
 
@@ -440,7 +460,9 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
     help="A PNG for one picture, a folder for several.",
 )
 @click.option(
-    "--model", default=None, help="sam_lite, sam_vgg, sam_resnet, spectral_residual or center_prior."
+    "--model",
+    default=None,
+    help="sam_lite, sam_vgg, sam_resnet, spectral_residual, center_prior, or one that you trained, such as osie.sam_lite.",
 )
 @click.option(
     "--overlay", is_flag=True, help="The map as heat over the picture, instead of the raw grey map."
@@ -451,16 +473,91 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
 def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool) -> None:
     """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
     from assets.saliency.predict_files import predict_files
+    from assets.saliency.stages import map_sources, open_model
+    from models.experiments import DEFAULT_SALIENCY
 
+    chain = _chain(tracking=False)
+    opened = open_model(map_sources(chain, model or DEFAULT_SALIENCY)[0], threads=chain.threads)
     with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
 
         def progress(done: float, total: float, note: str = "") -> None:
             bar.length = int(total)
             bar.update(int(done) - bar.pos)
 
-        written = predict_files(images, output, model=model, overlay=overlay, flip=flip, progress=progress)
+        written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
         click.echo(str(path))
+
+
+@main.command("saliency-benchmark")
+@click.argument("dataset")
+@click.option("--threads", default=0, help="CPU threads; default: all cores.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
+    """How well each saliency model predicts where people looked on DATASET: a table with 95 % intervals.
+
+    \b
+    On its test pictures (else val). DATASET needs recorded eye movements (fovea datasets add … --fixations TABLE).
+    Every model that is here is in: SAM-VGG and SAM-ResNet once their weights are (fovea saliency-weights), and what
+    you trained (fovea train DATASET.sam_lite). `human`: half of the people predict the other half.
+    """
+    from assets.chain import Waiting
+    from assets.saliency.fixations import fixation_table
+
+    chain = _chain(threads, device)
+    fixation_table(chain.dataset(dataset))
+    stages = ("source_frames", "resized_frames", "fixation_maps", "saliency_benchmark")
+    failed = _make_stale(chain, f"saliency benchmark of {dataset}", [(stage, dataset) for stage in stages])
+    try:
+        made = chain.made("saliency_benchmark", dataset)
+    except Waiting:
+        sys.exit(1)
+    facts = made.facts
+    click.echo(f"\n{dataset}, {facts['split']}: {facts['pictures']} pictures, means with 95 % intervals\n")
+    click.echo((made.folder / "shown" / "benchmark.md").read_text())
+    click.echo(f"table   {chain.home.tables / 'saliency_benchmark.parquet'}")
+    if failed:
+        sys.exit(1)
+
+
+@main.group("saliency-weights")
+def saliency_weights() -> None:
+    """Published weights of SAM-VGG and SAM-ResNet: download, or import a file that you have. sam_lite needs none."""
+
+
+@saliency_weights.command("fetch")
+@click.argument("name", type=click.Choice(["sam_vgg", "sam_resnet"]))
+@click.option(
+    "--url", default=None, help="The file or its folder. Default: FOVEA_SAM_URL, else the authors' release."
+)
+@click.option("--sha256", default=None, help="Expected checksum. Default: the first download's, remembered.")
+@click.option(
+    "--edition", default="2015", show_default=True, help="SALICON edition: 2015, or 2017 (ResNet only)."
+)
+def weights_fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
+    """Download and convert; an interrupted download goes on where it stopped."""
+    from assets.home import Home
+    from models.saliency.sam_import import fetch_weights
+
+    folder = Home.from_environment().state / "weights"
+    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+
+        def progress(received: int, total: int | None) -> None:
+            bar.length = total or received + 1
+            bar.update(received - bar.pos)
+
+        path = fetch_weights(name, folder, url, sha256, progress, edition=edition)
+    click.echo(str(path))
+
+
+@saliency_weights.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+def weights_import(file: Path) -> None:
+    """Convert a published weight file (HDF5, called .pkl or .h5). Nothing in it is executed."""
+    from assets.home import Home
+    from models.saliency.sam_import import convert
+
+    click.echo(str(convert(file, Home.from_environment().state / "weights")))
 
 
 @main.command()

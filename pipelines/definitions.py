@@ -4,7 +4,13 @@ import dagster as dg
 
 from assets.evaluation.assets import bd_rates, classical_rd_points, rd_curves, rd_points, report
 from assets.frames.assets import cityscapes_archive, resized_frames, source_frames
-from assets.saliency.assets import rgba_frames, saliency_maps
+from assets.saliency.assets import (
+    fixation_maps,
+    rgba_frames,
+    saliency_benchmark,
+    saliency_maps,
+    saliency_model,
+)
 from assets.training.assets import trained_codec, trunk_codec
 from pipelines.jobs import JOBS
 from pipelines.resources import FoveaWorkshop
@@ -16,6 +22,9 @@ defs = dg.Definitions(
         cityscapes_archive,
         source_frames,
         resized_frames,
+        fixation_maps,
+        saliency_model,
+        saliency_benchmark,
         saliency_maps,
         rgba_frames,
         trunk_codec,

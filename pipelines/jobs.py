@@ -7,6 +7,16 @@ frames_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("source_frames", "resized_frames", "saliency_maps", "rgba_frames"),
     description="One dataset: files → resized frames → saliency maps → RGBA PNGs. Only what changed is processed.",
 )
+benchmark_job = dg.define_asset_job(
+    "benchmark",
+    selection=dg.AssetSelection.assets("fixation_maps", "saliency_benchmark"),
+    description="How well each saliency model predicts where people looked, on one dataset with fixations.",
+)
+saliency_job = dg.define_asset_job(
+    "saliency_training",
+    selection=dg.AssetSelection.assets("saliency_model"),
+    description="One training of a saliency model.",
+)
 classical_job = dg.define_asset_job(
     "classical",
     selection=dg.AssetSelection.assets("classical_rd_points"),
@@ -29,4 +39,13 @@ report_job = dg.define_asset_job(
     description="Tables and report of one dataset's sweep, from what has been measured.",
 )
 
-JOBS = [frames_job, classical_job, trunk_job, experiment_job, evaluation_job, report_job]
+JOBS = [
+    frames_job,
+    benchmark_job,
+    saliency_job,
+    classical_job,
+    trunk_job,
+    experiment_job,
+    evaluation_job,
+    report_job,
+]

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from assets.chain import Chain, Waiting, evaluation_key
+from assets.saliency.names import chosen_model, model_targets
 from models.errors import FoveaError
 from models.experiments import Sweep
+from models.saliency.records import training_of, trainings_of
 
 DATASET_STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
 ARCHIVE_STAGE = "cityscapes_archive"
@@ -30,10 +32,16 @@ class Step:
         return bool(self.why)
 
 
-def targets(sweep: Sweep) -> list[tuple[str, str]]:
-    """Every (stage, partition) of a sweep, in an order in which each comes after what it is made from."""
+def targets(sweep: Sweep, chain: Chain | None = None) -> list[tuple[str, str]]:
+    """Every (stage, partition) of a sweep, in an order in which each comes after what it is made from.
+
+    With a chain, the saliency models that its datasets' maps come from (`saliency` in fovea.toml) are among them.
+    """
     measured = sorted({d for e in sweep.experiments for d in e.evaluate_on} | {sweep.dataset})
-    found = [target for dataset in sweep.datasets for target in dataset_targets(dataset)]
+    found: list[tuple[str, str]] = []
+    if chain is not None:
+        found += model_targets(chain, sweep.datasets, [e.saliency for e in sweep.experiments])
+    found += [target for dataset in sweep.datasets for target in dataset_targets(dataset)]
     found += [("trunk_codec", t.key) for t in sweep.trunks]
     found += [("trained_codec", e.key) for e in sweep.experiments]
     found += [("classical_rd_points", d) for d in measured]
@@ -41,10 +49,12 @@ def targets(sweep: Sweep) -> list[tuple[str, str]]:
     return found + [(stage, sweep.key) for stage in SWEEP_STAGES]
 
 
-def dataset_targets(dataset: str) -> list[tuple[str, str]]:
-    """The frame stages of one dataset; Cityscapes' begin with its archive."""
+def dataset_targets(dataset: str, chain: Chain | None = None) -> list[tuple[str, str]]:
+    """The frame stages of one dataset; Cityscapes' begin with its archive. With a chain, the saliency models that its maps
+    come from go first."""
+    models = model_targets(chain, [dataset]) if chain is not None else []
     archive = [(ARCHIVE_STAGE, dataset)] if dataset == "cityscapes" else []
-    return archive + [(stage, dataset) for stage in DATASET_STAGES]
+    return models + archive + [(stage, dataset) for stage in DATASET_STAGES]
 
 
 def plan(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
@@ -141,7 +151,18 @@ def upstream(chain: Chain, stage: str, partition: str) -> list[tuple[str, str]]:
     if stage in DATASET_STAGES:
         chain_of_stages = [name for name, _ in dataset_targets(partition)]
         place = chain_of_stages.index(stage)
-        return [(chain_of_stages[place - 1], partition)] if place else []
+        models = (
+            [("saliency_model", t.key) for t in trainings_of(chosen_model(chain, partition))]
+            if stage == "saliency_maps"
+            else []
+        )
+        return [*([(chain_of_stages[place - 1], partition)] if place else []), *models]
+    if stage == "fixation_maps":
+        return [("resized_frames", partition)]
+    if stage == "saliency_model":
+        return [("fixation_maps", training_of(partition).dataset)]
+    if stage == "saliency_benchmark":
+        return [("fixation_maps", partition)]
     if stage == "classical_rd_points":
         return [("rgba_frames", partition)]
     if stage == "trunk_codec":

@@ -12,7 +12,7 @@ from assets.chain import Chain, Made, Progress
 from assets.evaluation.checks import check_points
 from assets.frames.checks import check_archive, check_resized, check_source
 from assets.home import Home
-from assets.saliency.checks import check_maps, check_rgba
+from assets.saliency.checks import check_benchmark, check_fixations, check_maps, check_rgba
 from assets.training.checks import check_codec
 from models.errors import FoveaError
 
@@ -20,6 +20,8 @@ CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
     "cityscapes_archive": check_archive,
     "source_frames": check_source,
     "resized_frames": check_resized,
+    "fixation_maps": check_fixations,
+    "saliency_benchmark": check_benchmark,
     "saliency_maps": check_maps,
     "rgba_frames": check_rgba,
     "trunk_codec": check_codec,
@@ -58,6 +60,10 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
             from assets.evaluation.stages import publish
 
             publish(chain, made)
+        elif stage == "saliency_benchmark":
+            from assets.evaluation.tables import write_tables
+
+            write_tables(chain)
         return result_of(made, chain)
 
 

@@ -34,7 +34,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
                 return lambda done, total, note="": None
 
             outcome = run_targets(
-                chain, targets(chain.sweeps[key]), sweep=key, show=show, instance=context.instance
+                chain, targets(chain.sweeps[key], chain), sweep=key, show=show, instance=context.instance
             )
             context.log.info(f"{key}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
             if outcome.failed:
@@ -71,7 +71,9 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     from assets.home import Home
 
     chain = Chain(Home.from_environment())
-    found = {key: stale(chain, targets(chain.sweeps[key])) for key in kept_fresh() if key in chain.sweeps}
+    found = {
+        key: stale(chain, targets(chain.sweeps[key], chain)) for key in kept_fresh() if key in chain.sweeps
+    }
     work = {key: steps for key, steps in found.items() if steps}
     if not work:
         return dg.SkipReason(

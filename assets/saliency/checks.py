@@ -25,6 +25,25 @@ MAPS = [
         description="No frame has a map by weights that were trained on it: a model is much surer on pictures it knows.",
     ),
 ]
+FIXATIONS = [
+    dg.AssetCheckSpec(
+        "fixations_lie_on_pictures",
+        asset="fixation_maps",
+        description="Fewer than a twentieth of the fixations lie outside of their picture: more mean other coordinates.",
+    ),
+]
+BENCHMARK = [
+    dg.AssetCheckSpec(
+        "measured_pictures_are_unseen",
+        asset="saliency_benchmark",
+        description="No model was trained on a picture that it is measured on.",
+    ),
+    dg.AssetCheckSpec(
+        "default_beats_the_centre_prior",
+        asset="saliency_benchmark",
+        description="SAM-Lite's NSS and shuffled AUC are above the centre prior's.",
+    ),
+]
 RGBA = [
     dg.AssetCheckSpec(
         "round_trip",
@@ -73,6 +92,44 @@ def _out_of_fold(made: Made, table: "pd.DataFrame") -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"detail": told, **{s: int((seen.split == s).sum()) for s in ("train", "val", "test")}},
     )
+
+
+def check_fixations(made: Made) -> list[dg.AssetCheckResult]:
+    """Checks of fixation_maps."""
+    dropped, kept = int(made.facts["dropped"]), int(made.facts["fixations"])
+    return [
+        dg.AssetCheckResult(
+            check_name="fixations_lie_on_pictures",
+            passed=dropped < 0.05 * (dropped + kept),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"dropped": dropped, "kept": kept},
+        )
+    ]
+
+
+def check_benchmark(made: Made) -> list[dg.AssetCheckResult]:
+    """Checks of saliency_benchmark."""
+    import pandas as pd
+
+    table = pd.read_parquet(made.folder / "saliency_benchmark.parquet")
+    seen = sorted(set(table.model[table.trained_on > 0]))
+    rows = zip(table.model, table.metric, table["mean"], strict=True)
+    means = {(str(model), str(metric)): float(mean) for model, metric, mean in rows}
+    above = [means["sam_lite", m] > means["center_prior", m] for m in ("nss", "auc_shuffled")]
+    return [
+        dg.AssetCheckResult(
+            check_name="measured_pictures_are_unseen",
+            passed=not seen,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"trained_on_them": ", ".join(seen)},
+        ),
+        dg.AssetCheckResult(
+            check_name="default_beats_the_centre_prior",
+            passed=all(above),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"nss": means["sam_lite", "nss"], "nss_centre_prior": means["center_prior", "nss"]},
+        ),
+    ]
 
 
 def check_rgba(made: Made) -> list[dg.AssetCheckResult]:

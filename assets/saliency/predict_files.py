@@ -10,6 +10,7 @@ from assets.frames.folder import find_pictures
 from assets.home import written_beside
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
+from models.saliency.maps import SaliencyModel
 from models.saliency.predict import load_model
 
 BATCH = 16
@@ -19,14 +20,14 @@ def predict_files(
     images: Sequence[Path],
     output: Path,
     *,
-    model: str | None = None,
+    model: SaliencyModel | None = None,
     overlay: bool = False,
     flip: bool = False,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> list[Path]:
     """Write a PNG for each picture: the grey map (255 = most salient), or the map over the picture.
 
-    output: a PNG when there is one picture, else a folder, in which the folders given are mirrored. Returns what was
+    model: the default one where None. output: a PNG when there is one picture, else a folder, in which the folders given are mirrored. Returns what was
     written. Raises FoveaError for a missing or broken file, named, after the others have been done.
     """
     work: list[tuple[Path, Path]] = []
@@ -51,7 +52,7 @@ def predict_files(
         raise FoveaError(
             f"two pictures would both be written to {sorted(twice)[0]}: give their folder instead"
         )
-    predictor = load_model(model or DEFAULT_SALIENCY)
+    predictor = model or load_model(DEFAULT_SALIENCY)
     written: list[Path] = []
     broken: list[str] = []
     for start in range(0, len(work), BATCH):

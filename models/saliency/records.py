@@ -136,6 +136,12 @@ def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
     return (main, *(SaliencyTraining(**fields, folds=parts, fold=k) for k in range(parts)))
 
 
+def is_training(key: str) -> bool:
+    """Whether this is written like a training's key."""
+    found = _NAME.fullmatch(key)
+    return bool(found and not found["parts"])
+
+
 def training_of(key: str) -> SaliencyTraining:
     """The training with this key. Raises FoveaError for anything else."""
     found = trainings_of(key)

@@ -18,6 +18,7 @@ class FakeChain:
     def __init__(self, chain: Chain, stale: set[tuple[str, str]]):
         self.stale_names = stale
         self.trunks, self.experiments, self.sweeps = chain.trunks, chain.experiments, chain.sweeps
+        self.dataset = chain.dataset
         self.refused: dict[tuple[str, str], str] = {}
 
     def why(self, stage: str, partition: str) -> str:
@@ -58,6 +59,23 @@ def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
     for stage, partition in WANTED:
         for source in planner.upstream(chain, stage, partition):  # type: ignore[arg-type]
             assert order[source] < order[stage, partition], (source, stage)
+
+
+def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> None:
+    (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sample.sam_lite+2folds"\n')
+    chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    wanted = list(dict.fromkeys(targets(sweep("tiny", "sample"), chain)))
+    order = {name: place for place, name in enumerate(wanted)}
+    models = [name for name in wanted if name[0] == "saliency_model"]
+    assert [p for _, p in models] == [
+        "sample.sam_lite",
+        "sample.sam_lite-fold0of2",
+        "sample.sam_lite-fold1of2",
+    ]
+    for stage, partition in wanted:
+        for source in planner.upstream(chain, stage, partition):
+            assert order[source] < order[stage, partition], (source, stage)
+    assert set(models) < set(planner.upstream(chain, "saliency_maps", "sample"))
 
 
 def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
