@@ -1,0 +1,194 @@
+"""`fovea run --frames-only --dataset cityscapes` against a site on loopback: one command from the account to packed frames."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from servers.cityscapes_site import CityscapesSite
+from servers.made_cityscapes import write_archive
+
+from assets.frames.archive import ARCHIVE_NAME
+from assets.frames.decode import read_picture
+from assets.frames.resize import resize
+from assets.saliency.rgba import unpack
+
+pytestmark = [pytest.mark.e2e]
+ROOT = Path(__file__).resolve().parents[2]
+CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
+PASSWORD = "Tr0ub4dor-and-3-horses"
+WRONG = "Tr0ub4dor-and-2-horses"
+
+
+class Place:
+    """A home and an account."""
+
+    def __init__(self, base: Path, site: CityscapesSite, subset: bool):
+        self.home, self.config, self.site = base / "home", base / "config", site
+        self.config.mkdir(parents=True)
+        (self.config / "fovea.toml").write_text(
+            f'[datasets.cityscapes]\nsubset = {str(subset).lower()}\nsaliency = "center_prior"\n'
+        )
+        self.said = ""
+
+    def environment(self, password: str = PASSWORD) -> dict[str, str]:
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("CITYSCAPES_", "DAGSTER_", "FOVEA_"))
+        }
+        return {
+            **kept,
+            "FOVEA_HOME": str(self.home),
+            "FOVEA_CONFIG": str(self.config),
+            "CITYSCAPES_URL": self.site.url,
+            "CITYSCAPES_USERNAME": self.site.username,
+            "CITYSCAPES_PASSWORD": password,
+            "PYTHONWARNINGS": "ignore",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def fovea(self, *words: str, password: str = PASSWORD) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *words],
+            cwd=ROOT, env=self.environment(password), capture_output=True, text=True, timeout=580, check=False,
+        )  # fmt: skip
+        self.said += done.stdout + done.stderr
+        return done
+
+    def run(self, password: str = PASSWORD) -> "subprocess.CompletedProcess[str]":
+        return self.fovea("run", "--frames-only", "--dataset", "cityscapes", password=password)
+
+    def frames(self) -> pd.DataFrame:
+        tables = (self.home / "data/rgba_frames").glob("??/*/rgba.parquet")
+        return pd.read_parquet(max(tables, key=lambda path: path.stat().st_mtime_ns))
+
+    def holding(self, *secrets: str) -> list[str]:
+        """Files of the home, SQLite's included, that hold one of these texts in UTF-8 or UTF-16."""
+        wanted = [s.encode(code) for s in secrets for code in ("utf-8", "utf-16-le")]
+        files = [p for p in self.home.rglob("*") if p.is_file()]
+        assert any(p.suffix == ".db" for p in files), "Dagster's events are among them"
+        return [str(p) for p in files if any(w in p.read_bytes() for w in wanted)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    base = tmp_path_factory.mktemp("cityscapes")
+    with CityscapesSite({3: write_archive(base / ARCHIVE_NAME, counts=CITIES)}, password=PASSWORD) as site:
+        yield Place(base, site, subset=True)
+
+
+def test_from_a_wrong_password_to_packed_frames_and_no_trace_of_either(place: Place) -> None:
+    refused = place.run(password=WRONG)
+    assert refused.returncode == 1
+    failures = [line for line in refused.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(failures) == 1
+    assert "refuses the user name or password" in failures[0]
+    assert "Traceback" not in refused.stderr
+    assert not (place.home / "downloads" / ARCHIVE_NAME).exists()
+
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    assert "5 made" in done.stdout
+    assert "[1/5] cityscapes_archive cityscapes (not here yet)" in done.stderr
+    table = place.frames()
+    assert dict(table.split.value_counts()) == {"train": 85, "val": 59, "test": 46}
+
+    asked = len(place.site.requests)
+    again = place.run()
+    assert "nothing to run" in again.stdout
+    assert len(place.site.requests) == asked
+
+    assert place.holding(PASSWORD, WRONG) == []
+    assert PASSWORD not in place.said
+    assert WRONG not in place.said
+    assert place.holding("refuses the user name or password"), "the search finds what is there"
+    assert place.holding("MB downloaded"), "Dagster's log shows the download"
+
+
+TICKS = """
+import json, os, sys
+import dagster as dg
+from pipelines.schedules import cityscapes_changes
+for change in json.loads(sys.argv[1]):
+    before = dict(os.environ)
+    os.environ.update(change)
+    tick = cityscapes_changes(dg.build_schedule_context())
+    print(type(tick).__name__, getattr(tick, "skip_message", None) or tick.run_key)
+    os.environ.clear()
+    os.environ.update(before)
+"""
+FETCH = """
+import dagster as dg
+from assets.home import Home
+from pipelines.definitions import defs
+from pipelines.instance import prepare_instance
+prepare_instance(Home.from_environment())
+result = defs.resolve_job_def("fetch_change").execute_in_process(instance=dg.DagsterInstance.get())
+print(result.success)
+"""
+
+
+def test_the_weekly_question_and_what_a_changed_package_starts(place: Place, tmp_path: Path) -> None:
+    def python(code: str, *arguments: str) -> list[str]:
+        found = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT, env=place.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.returncode == 0, found.stderr
+        return found.stdout.strip().splitlines()
+
+    def ticks(*changes: dict[str, str]) -> list[str]:
+        return python(TICKS, json.dumps(changes))[-len(changes) :]
+
+    if not (place.home / "downloads" / ARCHIVE_NAME).exists():
+        assert place.run().returncode == 0
+    found = ticks(
+        {},
+        {"CITYSCAPES_PASSWORD": ""},
+        {"CITYSCAPES_ROOT": str(place.site.packages[3])},
+        {"FOVEA_HOME": str(tmp_path / "elsewhere")},
+        {"CITYSCAPES_PASSWORD": WRONG},
+    )
+    assert found[0] == "SkipReason the site offers the archive that is here"
+    for line, said in zip(
+        found[1:],
+        ("no Cityscapes account", "is yours", "not downloaded", "refuses the user name or password"),
+        strict=True,
+    ):
+        assert line.startswith("SkipReason ")
+        assert said in line
+
+    old = place.frames()
+    place.site.replace(3, write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, seed=5))
+    assert ticks({}) == [f"RunRequest cityscapes-{place.site.md5(3)}"]
+    assert python(FETCH)[-1] == "True"
+    new = place.frames()
+    assert list(new.image) == list(old.image)
+    assert not set(new.rgba_key) & set(old.rgba_key)
+    assert ticks({}) == ["SkipReason the site offers the archive that is here"]
+    assert place.holding(PASSWORD, WRONG) == []
+
+
+@pytest.mark.slow
+def test_the_full_counts_with_some_frames_of_true_size(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / ARCHIVE_NAME, large=2)
+    with CityscapesSite({3: archive}, password=PASSWORD) as site:
+        place = Place(tmp_path, site, subset=False)
+        done = place.run()
+    assert done.returncode == 0, done.stderr
+    table = place.frames()
+    assert dict(table.split.value_counts()) == {"train": 2975, "val": 500, "test": 1525}
+    large = table[table.width == 2048]
+    assert len(large) == 6
+    with zipfile.ZipFile(archive) as members:
+        for row in large.to_dict("records"):
+            frame, saliency_map = unpack(Path(str(row["path"])).read_bytes())
+            want = resize(read_picture(members.read(f"leftImg8bit/{row['image']}.png")), (512, 256))
+            assert frame.shape == (256, 512, 3)
+            assert np.array_equal(frame, want)
+            assert saliency_map.max() == 255
