@@ -51,6 +51,8 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         **os.environ,
         "FOVEA_MLFLOW_UI": f"http://127.0.0.1:{mlflow_port}",
         "PYTHONWARNINGS": "ignore",
+        # else a dozen processes for features that Fovea does not use
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     # also where Ctrl-C would be ignored (a background job of a script), and when a terminal closes
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
