@@ -183,6 +183,10 @@ def frame_fixation_halves(
 def fixation_table(dataset: Dataset) -> Path:
     """The file of the dataset's fixations. Raises FoveaError when it has none."""
     if dataset.fixations is None:
+        if dataset.kind != "folder":
+            raise FoveaError(
+                f"nobody's eyes were recorded on {dataset.name!r}: name a registered folder with fixations"
+            )
         raise FoveaError(
             f"dataset {dataset.name!r} has no fixation table: register it with `fovea datasets add {dataset.name} PATH "
             f'--fixations TABLE`, or write fixations = "TABLE" under [datasets.{dataset.name}] in fovea.toml'

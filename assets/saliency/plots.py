@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 LABELS = {
     "cc": "CC ↑",
@@ -87,6 +88,7 @@ def training_plot(history: Sequence[Mapping[str, float]], *, title: str = "") ->
                 )
         axes.set_title(name, fontsize=9, color=_INK, loc="left")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if place == 1:
             axes.legend(frameon=False, fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)

@@ -14,7 +14,9 @@ from assets.frames.resize import fit
 from assets.saliency.fixations import (
     binary_fixation_map,
     fixation_map,
+    frame_fixation_halves,
     frame_fixation_maps,
+    frame_fixations,
     map_points,
     points_of,
     read_fixations,
@@ -151,3 +153,37 @@ def test_maps_of_frames(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="a: the frame is 400×256"):
         frame_fixation_maps(dataset, manifest("a"), [(256, 400)])
     assert frame_fixation_maps(Dataset("d", "folder", tmp_path), manifest("a"), [(256, 512)]) == [None]
+
+
+def test_fixations_move_to_cut_and_scaled_frames(tmp_path: Path) -> None:
+    rows = [("a", 0, 400.5, 300.5), ("a", 1, 1.0, 300.5), ("a", 1, 400.5, 1.0)]
+    file = table(tmp_path, rows)
+    dataset = Dataset("d", "folder", tmp_path, fixations=file, size=(400, 200))
+    moved = frame_fixations(dataset, manifest("a", "b"))
+    # 800×600 → the middle 800×400 → half its size: the picture's middle is the frame's; what lay above is gone
+    assert moved.dropped == 1
+    assert moved.table[["x", "y"]].to_numpy().tolist() == [[200.5, 100.5], [0.75, 100.5]]
+    assert moved.table.subject.tolist() == [0, 1]
+
+
+def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> None:
+    corners = [(50.0, 50.0), (750.0, 50.0), (50.0, 550.0), (750.0, 550.0)]
+    rows = [(image, person, *corners[person]) for image in "abc" for person in range(4)] + [
+        ("d", 0, 9.0, 9.0)
+    ]
+    file = table(tmp_path, rows)
+    dataset = Dataset("d", "folder", tmp_path, fixations=file, size="native")
+    halves = frame_fixation_halves(dataset, manifest(*"abcd"), [(600, 800)] * 4)
+    assert halves[3] is None
+    found = set()
+    for pair in halves[:3]:
+        assert pair is not None
+        one, two = ({i for i, (x, y) in enumerate(corners) if half[int(y), int(x)] > 1e-6} for half in pair)
+        assert len(one) == len(two) == 2 and not one & two
+        assert [float(half.sum()) for half in pair] == pytest.approx([1.0, 1.0], abs=1e-4)
+        found.add(frozenset(one))
+    alone = frame_fixation_halves(dataset, manifest("b"), [(600, 800)])[0]
+    assert alone is not None and halves[1] is not None
+    assert np.array_equal(alone[0], halves[1][0])
+    none = frame_fixation_halves(Dataset("d", "folder", tmp_path), manifest("a"), [(600, 800)])
+    assert none == [None]

@@ -1,0 +1,114 @@
+"""Names of trainings, and the lists of pictures that weights have seen."""
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from models.errors import FoveaError
+from models.saliency.records import (
+    SaliencyTraining,
+    is_training,
+    list_shipped,
+    read_seen,
+    seen_path,
+    training_of,
+    trainings_of,
+    write_seen,
+)
+
+
+def test_key_and_record_are_one_to_one() -> None:
+    found = {}
+    for dataset, preset, seed in itertools.product(("osie", "a-b_2"), ("default", "tiny"), (0, 3)):
+        common = {"dataset": dataset, "preset": preset, "seed": seed}
+        records = [
+            *(SaliencyTraining(**common, variant=v) for v in ("sam_lite", "sam_vgg", "sam_resnet")),
+            SaliencyTraining(**common, variant="sam_vgg", scratch=True),
+            *(SaliencyTraining(**common, folds=3, fold=k) for k in range(3)),
+        ]
+        for record in records:
+            assert training_of(record.key) == record and is_training(record.key)
+            assert found.setdefault(record.key, record) == record
+    assert len(found) == 8 * 7
+
+
+def test_equal_recipes_have_equal_resolved_records_and_others_have_not() -> None:
+    default = SaliencyTraining(dataset="a").resolved()
+    assert default == SaliencyTraining(dataset="b").resolved()
+    assert default != SaliencyTraining(dataset="a", seed=1).resolved()
+    assert default != SaliencyTraining(dataset="a", preset="tiny").resolved()
+    json.dumps(SaliencyTraining(dataset="a", variant="sam_vgg", preset="tiny").resolved())
+
+
+def test_a_name_with_folds_stands_for_the_model_and_each_fold() -> None:
+    keys = [t.key for t in trainings_of("osie.sam_lite+3folds")]
+    assert keys == ["osie.sam_lite", *(f"osie.sam_lite-fold{k}of3" for k in range(3))]
+    assert trainings_of("sam_lite") == ()
+    assert not is_training("osie.sam_lite+3folds") and not is_training("sam_lite")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("osie.sam_light", "unknown saliency model"),
+        ("osie.sam_lite+1folds", "folds must be 2"),
+        ("osie.sam_lite-fold3of3", "fold must be one of"),
+        ("osie.sam_lite-fold0of0", "folds must be at least 2"),
+        ("osie.sam_lite-fold0of2+2folds", "either one fold"),
+        ("osie.sam_vgg-fold0of2", "folds are for sam_lite"),
+        ("osie.sam_lite-scratch", "leave out -scratch"),
+    ],
+)
+def test_a_bad_name_is_refused_with_the_reason(name: str, said: str) -> None:
+    with pytest.raises(FoveaError, match=said):
+        trainings_of(name)
+
+
+def test_seen_pictures_are_written_and_read(tmp_path: Path) -> None:
+    weights = tmp_path / "x.safetensors"
+    assert not read_seen(weights).train
+    write_seen(weights, ["a" * 64], ["b" * 64, "c" * 64])
+    seen = read_seen(weights)
+    assert seen.train == {"a" * 16} and seen.validation == {"b" * 16, "c" * 16}
+    seen_path(weights).write_text("[]")
+    with pytest.raises(FoveaError, match="not a list of pictures"):
+        read_seen(weights)
+
+
+def test_the_shipped_list_is_made_from_the_very_pictures_only(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    names = [f"{i}.jpg" for i in range(5)]
+    for name in names:
+        (folder / name).write_text(name)
+    parts = {"train": names[:3], "validation": names[3:4]}
+    described = {
+        part: {
+            "count": len(n),
+            "first": n[0],
+            "last": n[-1],
+            "sha256": hashlib.sha256("\n".join(n).encode()).hexdigest(),
+        }
+        for part, n in parts.items()
+    }
+    weights = tmp_path / "w.safetensors"
+    weights.with_suffix(".json").write_text(json.dumps(described))
+    list_shipped(folder, weights)
+    assert read_seen(weights).train == {hashlib.sha256(n.encode()).hexdigest()[:16] for n in names[:3]}
+    (folder / "1a.jpg").write_text("another")
+    with pytest.raises(FoveaError, match="not the train pictures"):
+        list_shipped(folder, weights)
+
+
+def test_the_shipped_weights_come_with_their_list() -> None:
+    from models.saliency.catalogue import describe_weights, weights_path
+
+    path = weights_path("sam_lite")
+    described, seen = describe_weights(path), read_seen(path)
+    assert (len(seen.train), len(seen.validation)) == (
+        described["train"]["count"],
+        described["validation"]["count"],
+    )
