@@ -470,14 +470,19 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
 @click.option(
     "--flip", is_flag=True, help="Average with the mirrored picture: a little better, twice the time."
 )
-def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool) -> None:
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+def saliency(
+    images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool, device: str
+) -> None:
     """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
     from assets.saliency.predict_files import predict_files
     from assets.saliency.stages import map_sources, open_model
+    from models.device import chosen_device
     from models.experiments import DEFAULT_SALIENCY
 
     chain = _chain(tracking=False)
-    opened = open_model(map_sources(chain, model or DEFAULT_SALIENCY)[0], threads=chain.threads)
+    source = map_sources(chain, model or DEFAULT_SALIENCY)[0]
+    opened = open_model(source, device=chosen_device(device), threads=chain.threads)
     with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
 
         def progress(done: float, total: float, note: str = "") -> None:

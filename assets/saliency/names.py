@@ -19,14 +19,15 @@ def with_fixations(chain: Chain) -> list[str]:
 
 def trainings(chain: Chain) -> dict[str, SaliencyTraining]:
     """Every training that the UI offers, by key: each variant and SAM-Lite's folds on each dataset with fixations, and
-    what the registry and the sweeps name."""
-    found = []
-    for name in with_fixations(chain):
+    what the registry and the sweeps name, on such datasets."""
+    found: list[SaliencyTraining] = []
+    eyes = with_fixations(chain)
+    for name in eyes:
         found += [SaliencyTraining(dataset=name, variant=v) for v in ("sam_lite", "sam_vgg", "sam_resnet")]
         found += [SaliencyTraining(dataset=name, folds=DEFAULT_FOLDS, fold=k) for k in range(DEFAULT_FOLDS)]
     for name in _named(chain):
         found += trainings_of(name)
-    return {t.key: t for t in found}
+    return {t.key: t for t in found if t.dataset in eyes}
 
 
 def _named(chain: Chain) -> Iterator[str]:
@@ -36,8 +37,13 @@ def _named(chain: Chain) -> Iterator[str]:
 
 def maps_by_training(chain: Chain) -> list[tuple[str, str]]:
     """(training's key, dataset) for each dataset whose maps come from a model that the user trains."""
+    known = trainings(chain)
     return [
-        (t.key, name) for name, d in chain.registry.items() if d.saliency for t in trainings_of(d.saliency)
+        (t.key, name)
+        for name, d in chain.registry.items()
+        if d.saliency
+        for t in trainings_of(d.saliency)
+        if t.key in known
     ]
 
 

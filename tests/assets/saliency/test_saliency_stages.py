@@ -326,3 +326,22 @@ def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path
         load_registry(tmp_path)
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "spectral_residual"\n')
     assert load_registry(tmp_path)["sample"].saliency == "spectral_residual"
+
+
+def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -> None:
+    from assets.partitions import partitions
+
+    found = partitions(choosing("eyes.sam_lite-tiny+2folds"))
+    assert found.eyes.get_partition_keys() == ["eyes"]
+    keys = found.saliency_models.get_partition_keys()
+    assert {"eyes.sam_lite", "eyes.sam_vgg", "eyes.sam_lite-fold2of3", f"{KEY}-fold1of2"} <= set(keys)
+    assert set(dict(found.saliency_model_to_dataset.downstream_partition_keys_by_upstream_partition_key)) == {
+        KEY,
+        f"{KEY}-fold0of2",
+        f"{KEY}-fold1of2",
+    }
+    # a model of a dataset that is not registered stops only its own dataset
+    gone = partitions(choosing("gone.sam_lite"))
+    assert not any(k.startswith("gone.") for k in gone.saliency_models.get_partition_keys())
+    with pytest.raises(FoveaError, match="unknown dataset 'gone'"):
+        choosing("gone.sam_lite").unit("saliency_maps", "eyes")
