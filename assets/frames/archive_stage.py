@@ -13,6 +13,7 @@ from assets.frames.sources import (
     cityscapes_listing,
     downloads,
     find_source,
+    source_stamp,
 )
 from assets.home import Home, written_beside
 from assets.store import UnitWriter, digest
@@ -34,11 +35,17 @@ class CityscapesArchive:
             chain.__dict__["_download"] = fetch(chain.home, progress)
 
     def unit(self, chain: Chain, partition: str) -> Unit:
-        """Keyed by place, size and directory, not by md5: reading 11 GB of the user's own archive would say no more."""
+        """Keyed by place, time and directory, not by md5: hashing 11 GB of the user's own archive would say no more."""
         _only_cityscapes(partition)
         source, listing = cityscapes_listing(chain)
-        rows: list[list[Any]] = [[ref.member, ref.crc32, ref.size_bytes] for ref in listing.frames]
-        size = source.path.stat().st_size if source.kind == "archive" else sum(r[2] for r in rows)
+        rows: list[list[Any]] = [
+            [ref.member, ref.crc32, ref.size_bytes, ref.compressed_bytes] for ref in listing.frames
+        ]
+        size = (
+            source.path.stat().st_size
+            if source.kind == "archive"
+            else sum(ref.size_bytes for ref in listing.frames)
+        )
         return Unit(
             self.name,
             partition,
@@ -46,6 +53,7 @@ class CityscapesArchive:
                 "kind": source.kind,
                 "path": str(source.path),
                 "size_bytes": size,
+                "written": source_stamp(source),
                 "content": digest([rows, listing.strangers]),
                 "subset": chain.dataset(partition).subset,
             },

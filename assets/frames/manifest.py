@@ -9,7 +9,7 @@ One row a picture file, sorted by image:
 | split | train, val, test |
 | group | city or sub-folder, "" at the top |
 | width, height | pixels, after EXIF orientation; 0 where quarantined before that was known |
-| sha256 | of the file's bytes, "" where it can't be read; `crc32:…-SIZE` for a frame in an archive |
+| sha256 | of the file's bytes, "" where it can't be read; in an archive `crc32:…` (archive.peek_frame) |
 | bytes | file size |
 | status | ok, or quarantined |
 | reason | why quarantined, "" else |

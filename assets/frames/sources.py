@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from assets.chain import Chain, Waiting
 from assets.datasets import Size, with_root
-from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, read_frame, read_start, scan
+from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, peek_frame, read_frame, scan
 from assets.home import Home, written_beside
 from assets.store import digest
 from models.errors import FoveaError
@@ -77,8 +77,8 @@ def cityscapes_listing(chain: Chain) -> tuple[Source, Listing]:
 def cityscapes_table(chain: Chain) -> pd.DataFrame:
     """The manifest of Cityscapes (assets/frames/manifest.py): splits and cities from the layout.
 
-    Content is known by SHA-256 in a tree (read once, then by size and time of change), and by CRC-32 and size in an
-    archive, whose directory states them.
+    Content is known by SHA-256 in a tree (read once, then by size and time of change), and by `peek_frame` in an
+    archive.
     """
     from assets.frames.manifest import scan as scan_folder
 
@@ -109,34 +109,25 @@ def archive_table(source: Source, frames: Iterable[FrameRef]) -> pd.DataFrame:
 
     rows = []
     for ref in frames:
-        width, height, reason = _look(source, ref)
+        width, height, known_by, reason = _look(source, ref)
+        status = "quarantined" if reason else "ok"
+        place = str(source.path / ref.member)
         rows.append(
-            (
-                ref.image,
-                str(source.path / ref.member),
-                ref.split,
-                ref.city,
-                width,
-                height,
-                f"crc32:{ref.crc32:08x}-{ref.size_bytes}",
-                ref.size_bytes,
-                "quarantined" if reason else "ok",
-                reason,
-            )
+            (ref.image, place, ref.split, ref.city, width, height, known_by, ref.size_bytes, status, reason)
         )
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
     return quarantine_copies(table)
 
 
-def _look(source: Source, ref: FrameRef) -> tuple[int, int, str]:
+def _look(source: Source, ref: FrameRef) -> tuple[int, int, str, str]:
     try:
-        start = read_start(source, ref, 24)
+        start, known_by = peek_frame(source, ref)
     except BrokenFrame as error:
-        return 0, 0, str(error)
+        return 0, 0, "", str(error)
     if len(start) < 24 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
-        return 0, 0, "not a PNG"
+        return 0, 0, known_by, "not a PNG"
     width, height = struct.unpack(">II", start[16:24])
-    return width, height, ""
+    return width, height, known_by, ""
 
 
 def reader(chain: Chain, name: str, root: Path | None) -> Reader:

@@ -237,4 +237,4 @@ class ResizedFrames:
         chosen = table.iloc[:: max(1, len(table) // 6)].head(6)
         pictures = [chain.store.array(self.name, k) for k in chosen.key]
         if pictures:
-            writer.path("shown/frames.png").write_bytes(contact_sheet(pictures))
+            writer.path("shown/sample_frames.png").write_bytes(contact_sheet(pictures))

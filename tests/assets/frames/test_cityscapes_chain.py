@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import make_png, write_archive, write_tree
 
 from assets.chain import Chain, Waiting
-from assets.frames.archive import ARCHIVE_NAME
+from assets.frames.archive import ARCHIVE_NAME, Source, list_frames
+from assets.frames.sources import archive_table
 from assets.frames.stages import source_table
 from assets.home import Home
 from models.errors import FoveaError
@@ -244,6 +246,23 @@ def test_only_cityscapes_has_an_archive(settle: Callable[..., None], archive: Pa
         look().unit("cityscapes_archive", "sample")
 
 
+def test_frames_that_a_zip_cannot_tell_apart_are_told_apart(tmp_path: Path) -> None:
+    """A PNG's chunks hold their own CRC, which leaves a zip's CRC about 16 bits to tell PNGs of one size apart."""
+    pair = [make_png(index, (64, 32)) for index in (516, 3777)]
+    assert zlib.crc32(pair[0]) == zlib.crc32(pair[1])
+    assert len(pair[0]) == len(pair[1])
+    assert pair[0] != pair[1]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "pair.zip", "w", method) as archive:
+            for number, png in enumerate(pair):
+                archive.writestr(f"leftImg8bit/test/bonn/bonn_{number:06d}_000019_leftImg8bit.png", png)
+        source = Source("archive", tmp_path / "pair.zip")
+        table = archive_table(source, list_frames(source))
+        assert list(table.status) == ["ok", "ok"]
+        assert table.sha256.nunique() == 2
+        assert set(table.width) == {64}
+
+
 # ---------------------------------------------------------------------------------------------- faults
 
 
@@ -266,9 +285,8 @@ def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
 ) -> None:
     from assets.frames.checks import check_resized
 
-    mine = tmp_path / ARCHIVE_NAME
-    shutil.copy(archive, mine)
-    image = "test/bonn/bonn_000007_000019_leftImg8bit"
+    mine = write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, large=1)
+    image = "test/bonn/bonn_000000_000019_leftImg8bit"
     repair = damage(mine, image)
     settle(mine)
     facts = make(*STAGES)
