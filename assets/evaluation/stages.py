@@ -14,6 +14,7 @@ from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
 from assets.evaluation.tables import write_tables
 from assets.frames.stages import source_table
 from assets.saliency.condition import condition_maps, fixation_halves, fixation_maps
+from assets.saliency.names import chosen_model
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import UnitWriter, digest
 from assets.training.stages import fixations_digest
@@ -531,7 +532,7 @@ def provenance(chain: Chain, sweep: Sweep, unit: Unit) -> dict[str, Any]:
         "pictures": len(table),
         "split": measured_split(chain, sweep.dataset),
         "data version": data_digest(chain, sweep.dataset),
-        "saliency model": DEFAULT_SALIENCY,
+        "saliency model": chosen_model(chain, sweep.dataset),
         "experiments": len(sweep.experiments),
         "missing": ", ".join(missing),
         "budget": sorted(

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from assets.chain import Chain, Progress, Unit
+from assets.saliency.names import chosen_model
+from assets.saliency.stages import map_sources
 from assets.store import UnitWriter
-from assets.training.stages import load_split
+from assets.training.stages import load_split, needs_model
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.codecs.catalogue import branch_config, build, config_for, load_codec
 from models.device import chosen_device
@@ -74,7 +76,14 @@ def run_training(
         },
     )
     try:
-        run.log_params({**record, "code_version": unit.inputs.get("code", ""), "threads": chain.threads})
+        run.log_params(
+            {
+                **record,
+                **maps_by(chain, record),
+                "code_version": unit.inputs.get("code", ""),
+                "threads": chain.threads,
+            }
+        )
         run.log_inputs({entry.dataset: str(unit.inputs["train_frames"])}, "train")
         lambdas = [float(v) for v in record["lmbda"]]
         middle = lambdas[len(lambdas) // 2]
@@ -138,6 +147,15 @@ def run_training(
     except BaseException:
         run.finish("FAILED")
         raise
+
+
+def maps_by(chain: Chain, record: Mapping[str, Any]) -> dict[str, str]:
+    """The saliency model behind the run's maps with its version: fovea.toml may name another than the record's default."""
+    asked = needs_model(record)
+    if not asked:
+        return {}
+    name = chosen_model(chain, str(record["dataset"]), asked)
+    return {"maps_by": f"{name} {map_sources(chain, name)[0].version}"}
 
 
 def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float) -> dict[str, float]:

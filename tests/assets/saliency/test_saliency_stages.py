@@ -345,3 +345,12 @@ def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -
     assert not any(k.startswith("gone.") for k in gone.saliency_models.get_partition_keys())
     with pytest.raises(FoveaError, match="unknown dataset 'gone'"):
         choosing("gone.sam_lite").unit("saliency_maps", "eyes")
+
+
+def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tracker, choosing: Any) -> None:
+    from assets.training.run import maps_by
+
+    record = {"dataset": "eyes", "maps": "predicted", "saliency": "sam_lite"}
+    assert maps_by(look(home), record)["maps_by"].startswith("sam_lite sam_lite-")
+    assert maps_by(choosing(KEY), record)["maps_by"].startswith(f"{KEY} sam_lite-")
+    assert maps_by(look(home), {**record, "maps": "center", "saliency": ""}) == {}
