@@ -19,7 +19,7 @@ from models.errors import FoveaError
 MECHANISMS = ("none", "loss", "concat", "sft", "gain")
 MAPS = ("none", "predicted", "shuffled", "center", "oracle")
 DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
-CODECS = ("bls2017",)
+CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean")
 DEFAULT_SALIENCY = "sam_lite"
 
 
@@ -493,19 +493,19 @@ def grid(
 
 
 def smoke(dataset: str) -> Sweep:
-    """Two arms, four rates, minutes on two cores, from the shipped trunk: shows that everything works, decides little."""
+    """One mechanism and its control, four rates, minutes on two cores, from the shipped trunk."""
     return Sweep(
         "smoke",
         dataset,
         grid(
             dataset,
             codecs=("bls2017",),
-            arms=("uniform", "saliency_gain"),
+            arms=("uniform", "saliency_gain", "saliency_gain@center"),
             lambdas=SMOKE_LAMBDAS,
             preset="smoke",
             trunk="shipped",
         ),
-        about="Two arms, four rates, minutes on two cores, branches of the shipped trunk (never trained on `sample`).",
+        about="One mechanism and its control at four rates: branches of the shipped trunk (never trained on `sample`).",
     )
 
 
