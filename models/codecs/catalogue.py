@@ -18,7 +18,12 @@ from models.experiments import Experiment, Trunk
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig
 
-CODECS = {"bls2017": "models.codecs.bls2017:Bls2017"}
+CODECS = {
+    "bls2017": "models.codecs.bls2017:Bls2017",
+    "bmshj2018_factorized": "models.codecs.bmshj2018:Bmshj2018Factorized",
+    "bmshj2018_hyperprior": "models.codecs.bmshj2018:Bmshj2018Hyperprior",
+    "mbt2018_mean": "models.codecs.mbt2018:Mbt2018Mean",
+}
 WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
 
 

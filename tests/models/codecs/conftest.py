@@ -20,21 +20,27 @@ def spot(height: int, width: int) -> np.ndarray:
     return np.round(255 * s / s.max()).astype(np.uint8)
 
 
-def trained(mechanism: str = "none", lmbda: tuple[float, ...] = LAMBDAS, steps: int = 120, **config):
+def trained(
+    mechanism: str = "none",
+    lmbda: tuple[float, ...] = LAMBDAS,
+    steps: int = 120,
+    codec: str = "bls2017",
+    **config,
+):
     """A very small codec after a second of training, with its tables."""
     import torch
 
+    from models.codecs import catalogue
     from models.codecs.base import CodecConfig
-    from models.codecs.bls2017 import Bls2017
 
     torch.manual_seed(0)
-    codec = Bls2017(CodecConfig(codec="bls2017", n=8, m=10, mechanism=mechanism, lmbda=lmbda, **config))
+    codec = catalogue.build(CodecConfig(codec=codec, n=8, m=10, mechanism=mechanism, lmbda=lmbda, **config))
     optimiser = torch.optim.Adam(codec.main_parameters(), lr=2e-3)
     x = torch.from_numpy(np.stack([scene(64, 64, seed) for seed in range(4)])).permute(0, 3, 1, 2) / 255.0
     s = torch.from_numpy(spot(64, 64))[None, None].expand(4, 1, 64, 64) / 255.0
     for _ in range(steps):
         out = codec(x, saliency_map=s, level=torch.rand(4) * codec.top_level)
-        rate = -torch.log2(out.likelihoods["y"]).sum() / (4 * 64 * 64)
+        rate = sum(-torch.log2(v).sum() for v in out.likelihoods.values()) / (4 * 64 * 64)
         loss = rate + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -63,3 +69,17 @@ def uniform():
 @pytest.fixture(scope="session")
 def gained():
     return trained("gain", gamma=0.5, span=1.5)
+
+
+@pytest.fixture(scope="session")
+def trained_codec():
+    """A function: the codec of this name after a short training with a mechanism, made once."""
+    made = {}
+
+    def get(name: str, mechanism: str = "none"):
+        if (name, mechanism) not in made:
+            extra = {"gamma": 0.5, "span": 1.5} if mechanism == "gain" else {}
+            made[name, mechanism] = trained(mechanism, steps=50, codec=name, **extra)
+        return made[name, mechanism]
+
+    return get

@@ -1,0 +1,372 @@
+"""What codecs with four-layer transforms share: conditioning, levels, weights, and the frame of a file.
+
+                 ┌──────────────── g_a ────────────────┐                    ┌──────────────── g_s ────────────────┐
+    x ──► conv ↓2 ─ GDN ─ conv ↓2 ─ GDN ─ conv ↓2 ─ GDN ─ conv ↓2 ─► y ─► y_hat ─► deconv ↑2 ─ IGDN ─ … ─ deconv ↑2 ─► x_hat
+    N×3×H×W      N            N            N              M  N×M×H/16×W/16                N                3   N×3×H×W
+
+All kernels are 5×5 (Ballé et al. 2018). How y becomes bytes is the business of a codec's own file. The layers have
+CompressAI's names, so that its checkpoints load (`load_compressai`).
+"""
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.codecs import bitstream, conditioning, levelmap
+from models.codecs.base import (
+    LEVEL_STEPS,
+    Codec,
+    CodecConfig,
+    Encoded,
+    Latents,
+    Output,
+    Picture,
+    map_to_tensor,
+    picture_to_tensor,
+    tensor_to_picture,
+)
+from models.codecs.bitstream import BitstreamError, Contents
+from models.codecs.compressai_import import GDN
+from models.codecs.entropy import FactorizedPrior, Tables, gain_rows
+from models.codecs.gain import Gain
+from models.errors import FoveaError
+
+#: after these layers of g_a the map may transform the features
+STAGES = (1, 3, 5, 6)
+
+#: what CompressAI keeps in a state dict beside parameters: its own coding tables and constants
+_REBUILT = re.compile(
+    r"(entropy_bottleneck|gaussian_conditional)\._(offset|quantized_cdf|cdf_length)|.*\.bound"
+)
+
+
+def conv(channels_in: int, channels_out: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
+    """Zero borders of half a kernel."""
+    return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2)
+
+
+def deconv(channels_in: int, channels_out: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
+    """Exactly `stride` times the size."""
+    return nn.ConvTranspose2d(
+        channels_in,
+        channels_out,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        output_padding=stride - 1,
+    )
+
+
+class ConditionedCodec(Codec):
+    """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
+
+    bottleneck: channels of the factorized prior. Options: `cell`, latent positions along the side of one cell of the
+    level map (default 1, 16×16 pixels).
+    """
+
+    stride = 16
+
+    #: strings of coded symbols in a file, the level map's not counted
+    coded_strings: int
+
+    def __init__(self, config: CodecConfig, bottleneck: int):
+        super().__init__(config)
+        n, m = config.n, config.m
+        self.cell = int(dict(config.options).get("cell", 1))
+        self.maps = config.mechanism in conditioning.NEEDS_MAP
+        planes = 4 if config.mechanism == "concat" else 3
+        self.g_a = nn.Sequential(conv(planes, n), GDN(n), conv(n, n), GDN(n), conv(n, n), GDN(n), conv(n, m))
+        self.g_s = nn.Sequential(
+            deconv(m, n),
+            GDN(n, inverse=True),
+            deconv(n, n),
+            GDN(n, inverse=True),
+            deconv(n, n),
+            GDN(n, inverse=True),
+            deconv(n, 3),
+        )
+        # pictures start from mid-grey: a short training need not spend its steps on getting there
+        nn.init.constant_(cast(Tensor, self.g_s[6].bias), 0.5)
+        self.entropy_bottleneck = FactorizedPrior(bottleneck)
+        self.gain = Gain(m, config.lmbda)
+        if config.mechanism == "sft":
+            self.transforms = nn.ModuleList(conditioning.FeatureTransform(c) for c in (n, n, n, m))
+        self.tables: Tables | None = None
+
+    # ── what a codec's file says ──────────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def model(
+        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training forward between g_a and g_s, in float32: what `show` takes, and the likelihoods.
+
+        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain`.
+        """
+
+    @abstractmethod
+    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+        """As `Codec.latents`, from y."""
+
+    @abstractmethod
+    def write(
+        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+        """For one picture: the coded strings, what `show` takes, and the estimate in bits."""
+
+    @abstractmethod
+    def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
+        """What `show` takes, from the strings. Raises BitstreamError."""
+
+    @abstractmethod
+    def build_tables(self) -> None:
+        """Set `tables` and what else coding needs, from weights and quantiles as they are."""
+
+    def show(self, y_hat: Tensor) -> Tensor:
+        """x_hat, N×3×H×W."""
+        return self.g_s(y_hat)
+
+    # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        saliency_map: Tensor | None = None,
+        level: Tensor | None = None,
+        centre: Tensor | None = None,
+    ) -> Output:
+        """As `Codec.forward` says."""
+        y = self.analyse(x, saliency_map)
+        base = self.base_level(x, level)
+        places, steps = self.places(base, y, saliency_map, centre)
+        side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
+        y_hat, likelihoods = self.model(y, saliency_map, base, places)
+        x_hat = self.show(y_hat)
+        lmbda = self.lmbda_at(places)
+        if places.shape[2] > 1 or places.shape[3] > 1:
+            lmbda = conditioning.spread(lmbda, x.shape[2], x.shape[3], self.stride)
+        return Output(x_hat, likelihoods, side_bits, lmbda)
+
+    def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
+        """y, N×M×H/16×W/16."""
+        mechanism = self.config.mechanism
+        if mechanism == "concat":
+            x = torch.cat((x, self.given(saliency_map)), dim=1)
+        if mechanism != "sft":
+            return self.g_a(x)
+        for i, layer in enumerate(self.g_a):
+            x = layer(x)
+            if i in STAGES:
+                x = self.transforms[STAGES.index(i)](x, self.given(saliency_map))
+        return x
+
+    def given(self, saliency_map: Tensor | None) -> Tensor:
+        """The map. Raises FoveaError without one."""
+        if saliency_map is None:
+            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+        return saliency_map
+
+    def gains(self, level: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gain and inverse gain of y at levels N×1×h×w; None for a codec with a single level."""
+        return self.gain(level) if self.top_level else None
+
+    def base_level(self, x: Tensor, level: Tensor | None) -> Tensor:
+        """One level a picture, N×1×1×1, the middle one by default."""
+        if level is None:
+            level = x.new_full((x.shape[0],), 0.5 * self.top_level)
+        return level.to(x.device, torch.float32).reshape(-1, 1, 1, 1)
+
+    def places(
+        self, base: Tensor, y: Tensor, saliency_map: Tensor | None, centre: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The level at each latent position (N×1×h×w), and the level map behind it (int64, one value for each cell of
+        16·cell pixels). Without `gain` the base level (N×1×1×1), and None."""
+        if self.config.mechanism != "gain":
+            return base, None
+        steps = conditioning.level_steps(
+            self.given(saliency_map), self.config.gamma, self.config.span, self.stride * self.cell, centre
+        )
+        return self.levels_at(steps, base, y.shape[2], y.shape[3]), steps
+
+    def levels_at(self, steps: Tensor, base: Tensor, height: int, width: int) -> Tensor:
+        """The level at each latent position, N×1×height×width, from the level map and the base level."""
+        level = (base + conditioning.STEP * steps).clamp(0, self.top_level)
+        return conditioning.spread(level, height, width, self.cell)
+
+    def aux_loss(self) -> Tensor:
+        """As `Codec.aux_loss` says."""
+        return self.entropy_bottleneck.loss()
+
+    # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def rows(self) -> list[float]:
+        """The levels that a file can name."""
+        return gain_rows(len(self.config.lmbda), LEVEL_STEPS)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """As `Codec.update` says."""
+        self.entropy_bottleneck.solve_quantiles()
+        self.build_tables()
+        self._identity = None
+
+    @torch.no_grad()
+    def latents(
+        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
+    ) -> Latents:
+        """As `Codec.latents` says."""
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.analyse(x, saliency_map)
+            base = self.base_level(x, level)
+            return self.quantise(y, saliency_map, base, self.places(base, y, saliency_map)[0])
+
+    @torch.no_grad()
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """As `Codec.synthesise` says."""
+        with torch.autocast(y_hat.device.type, enabled=False):
+            return self.show(y_hat)
+
+    @torch.inference_mode()
+    def encode(
+        self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
+    ) -> Encoded:
+        """As `Codec.encode` says. A mechanism that uses no map ignores one."""
+        self.built()
+        height, width = picture.shape[:2]
+        bitstream.check_size(width, height)
+        device = self.device
+        x = picture_to_tensor(picture, self.stride).to(device)
+        s = None
+        if self.maps:
+            if saliency_map is None:
+                raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+            s = map_to_tensor(saliency_map, (height, width), self.stride).to(device)
+        wanted = self.level_of(lmbda) if lmbda is not None else 0.5 * self.top_level
+        row = round(wanted * LEVEL_STEPS)
+        with torch.autocast(device.type, enabled=False):
+            y = self.analyse(x, s)
+            base = self.base_level(x, torch.tensor([row / LEVEL_STEPS]))
+            level, steps = self.places(base, y, s)
+            strings, y_hat, estimate = self.write(y, s, base, level)
+        level_map = b"" if steps is None else levelmap.encode_levels(steps[0, 0].cpu().numpy())
+        strings = (*strings[:-1], strings[-1].ljust(bitstream.least_bytes(y.shape[2] * y.shape[3]), b"\0"))
+        data = bitstream.pack(
+            Contents(self.config.codec, self.name(), width, height, row, (level_map, *strings))
+        )
+        reconstruction = tensor_to_picture(self.synthesise(y_hat), height, width)
+        return Encoded(data, reconstruction, estimate + 8 * len(level_map))
+
+    @torch.inference_mode()
+    def decode(self, data: bytes) -> Picture:
+        """As `Codec.decode` says."""
+        self.built()
+        file = bitstream.unpack(data)
+        bitstream.check_model(file, self.config.codec, self.name())
+        if file.level > self.top_level * LEVEL_STEPS or len(file.strings) != 1 + self.coded_strings:
+            raise BitstreamError("damaged file: it has a level or strings that this model does not know")
+        level_map, strings = file.strings[0], file.strings[1:]
+        h, w = -(-file.height // self.stride), -(-file.width // self.stride)
+        bitstream.check_plausible(h * w, len(strings[-1]))
+        base = torch.full((1, 1, 1, 1), file.level / LEVEL_STEPS, device=self.device)
+        level = base
+        if level_map:
+            steps = levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))
+            level = self.levels_at(torch.from_numpy(steps)[None, None].to(self.device), base, h, w)
+        with torch.autocast(self.device.type, enabled=False):
+            y_hat = self.read(strings, base, level, h, w)
+        return tensor_to_picture(self.synthesise(y_hat), file.height, file.width)
+
+    def built(self) -> Tables:
+        """The coding tables. Raises FoveaError when `update` has not run."""
+        if self.tables is None:
+            raise FoveaError("the codec has no coding tables: call update() after training")
+        return self.tables
+
+    @staticmethod
+    def rows_at(level: Tensor) -> np.ndarray:
+        """The number of each level among `rows`, int64, same shape."""
+        return (level * LEVEL_STEPS).round().long().cpu().numpy()
+
+    def channel_indexes(self, channels: int, level: Tensor, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each of channels·h·w symbols of one picture, channel by channel, an index into the used tables of the
+        factorized prior; and these tables' numbers."""
+        used, place = np.unique(self.rows_at(level).ravel(), return_inverse=True)
+        channel = np.arange(channels, dtype=np.int32)
+        tables = (used[:, None] * channels + channel).ravel()
+        if place.size == 1:
+            return np.repeat(channel, h * w), tables
+        return (place.astype(np.int32)[None, :] * channels + channel[:, None]).ravel(), tables
+
+    # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def weights(self) -> dict[str, Tensor]:
+        """As `Codec.weights` says."""
+        return super().weights() | (self.tables.tensors() if self.tables else {})
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_weights` says."""
+        tables = Tables.from_tensors(weights)
+        if tables is not None and len(tables) != self.count_tables():
+            raise FoveaError(f"the coding tables are for another model: {len(tables)} of them")
+        self.copy_weights({k: v for k, v in weights.items() if not k.startswith("tables.")})
+        self.tables = tables
+
+    def count_tables(self) -> int:
+        """How many coding tables this configuration has."""
+        return len(self.rows) * self.entropy_bottleneck.channels
+
+    #: how the names of parameters begin that a trunk lacks and that do nothing at the start
+    conditioned: tuple[str, ...] = ("transforms.",)
+
+    def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_trunk` says. concat: the map's input plane starts at zero; sft: the transforms do nothing."""
+        start = {k: v for k, v in weights.items() if not k.startswith("tables.")}
+        own = self.state_dict()
+        first = "g_a.0.weight"
+        if first in start and start[first].shape[1] == 3 and own[first].shape[1] == 4:
+            start[first] = torch.cat((start[first], torch.zeros_like(start[first][:, :1])), dim=1)
+        start |= {k: v for k, v in own.items() if k.startswith(self.conditioned) and k not in start}
+        self.copy_weights(start)
+        self.tables = None
+
+    def load_compressai(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Take over a checkpoint of CompressAI's class for this paper, and build the coding tables from the quantiles
+        that it has; names of its older releases are understood.
+
+        Raises FoveaError for a codec with several levels or a mechanism of its own, and for a checkpoint of other
+        widths or of another model.
+        """
+        if self.top_level or self.maps:
+            raise FoveaError(
+                "a CompressAI checkpoint has one rate and no map: load it into a codec with one lmbda and "
+                "mechanism 'none', and branch from that"
+            )
+        start = {_current_name(k): v for k, v in state_dict.items()}
+        own = {k: v for k, v in self.state_dict().items() if v.numel()}
+        fixed = dict(self.named_buffers())
+        start = {
+            k: v for k, v in start.items() if not _REBUILT.fullmatch(k) and not k.startswith("gaussian_")
+        }
+        start |= {k: v for k, v in own.items() if k in fixed and k not in start}
+        self.copy_weights(start)
+        self.build_tables()
+
+
+def _current_name(name: str) -> str:
+    name = name.removeprefix("module.")
+    return re.sub(
+        r"^entropy_bottleneck\._(biases|matrices|factors)\.(\d)$",
+        lambda found: (
+            "entropy_bottleneck._"
+            + {"biases": "bias", "matrices": "matrix", "factors": "factor"}[found[1]]
+            + found[2]
+        ),
+        name,
+    )

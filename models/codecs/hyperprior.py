@@ -1,0 +1,388 @@
+"""Codecs with a hyperprior: y is Gaussian with scales (and means) that a second, coded latent tells the decoder.
+
+    x ─► g_a ─► y ──────┬──────► × gain ─► round ─► q ─► × inverse_gain ─► y_hat ─► g_s ─► x_hat
+                        ▼                          ▲
+                       h_a ─► z ─► round ─► z_hat ─► h_s ─► sigma, mu
+                     N×N×H/64×W/64                        N×M×H/16×W/16
+
+Levels. With y ~ N(mu, sigma²) at gain 1 and q = round((y − mu)·g), the bins of q are 1/g wide on the y axis, so
+
+    P(q) = Φ((q + ½) / (g·sigma)) − Φ((q − ½) / (g·sigma)),        y_hat = q · inverse_gain + mu:
+
+the exact change of variables. Sigma and mu are those of y at gain 1 whatever the level; the decoder knows the gain at
+each place and scales sigma by it. z has gains of its own, by the base level (its places are four times coarser than
+the level map), with the factorized prior on the bins that they cut (entropy.py). With one level all gains are 1 and
+this is CompressAI's computation.
+
+Files hold five strings: the level map, z's symbols (escapes, coded), y's symbols (escapes, coded). Their coding tables
+come from z's symbols by integer arithmetic alone (integer_synthesis.py; gains, medians and z's inverse gains on grids,
+kept with the tables), so the symbols decode exactly on any machine; the pixels follow from float arithmetic on equal
+latents. Training and `forward` use floats throughout; `encode`, `decode` and `latents` take the scales and means off
+the grid. The option `arithmetic` = "float" codes as CompressAI does, with tables that only the same build decodes.
+
+y need not have a multiple of 4 rows: h_a sees it with zeros added, what h_s says about them is cut off. Nothing is
+coded for places that the picture has not.
+
+With `sft` the map modulates g_a and h_a; g_s is modulated from z_hat alone, which is in the file.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.codecs import conditioning
+from models.codecs.base import CodecConfig, Latents
+from models.codecs.conditioned import ConditionedCodec, deconv
+from models.codecs.entropy import Tables, bits
+from models.codecs.gain import Gain
+from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
+from models.errors import FoveaError
+
+# isort: split
+# after compressai_import, which keeps the rest of the package from loading
+from compressai.entropy_models import GaussianConditional
+
+SCALES_MIN, SCALES_MAX, SCALES = 0.11, 256.0, 64
+"""CompressAI's scale table: this many scales between these two, logarithmically spaced."""
+
+GAIN_FRACTION = 16
+"""Bits behind the point of the gains that coding tables are chosen with."""
+
+HYPER = 4
+"""Places of y along the side of a place of z."""
+
+
+def scale_table() -> list[float]:
+    """As CompressAI's get_scale_table()."""
+    return torch.exp(torch.linspace(np.log(SCALES_MIN), np.log(SCALES_MAX), SCALES)).tolist()
+
+
+class Parameters(NamedTuple):
+    """z_hat: N×N×⌈h/4⌉×⌈w/4⌉. sigma, mu: N×M×h×w, mu None where it is zero. grid: sigma in multiples of 2^-12, int64."""
+
+    z_hat: Tensor
+    sigma: Tensor
+    mu: Tensor | None
+    grid: np.ndarray | None
+
+
+class SynthesisTransform(nn.Module):
+    """x·(1 + scale) + shift with scale and shift from features of z_hat at 16×16 pixels; does nothing at the start."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """x: N×C×(h·k)×(w·k); features: N×hidden×h×w."""
+        factors = F.interpolate(
+            self.last(features), scale_factor=x.shape[2] // features.shape[2], mode="nearest"
+        )
+        scale, shift = factors.chunk(2, dim=1)
+        return x * (1 + scale) + shift
+
+
+class HyperpriorCodec(ConditionedCodec):
+    """h_a, h_s, gaussian_conditional beside what ConditionedCodec has. A paper's class makes h_a and h_s."""
+
+    coded_strings = 4
+    conditioned = ("transforms.", "h_a_transforms.", "g_s_transforms.", "condition.")
+    h_a: nn.Sequential
+    h_s: nn.Sequential
+
+    def __init__(self, config: CodecConfig, hidden: int = 32):
+        super().__init__(config, bottleneck=config.n)
+        n = config.n
+        self.gaussian_conditional = GaussianConditional(scale_table())
+        self.gain_z = Gain(n, config.lmbda)
+        if self.gain_z.levels > 1:
+            # what the hyperprior tells is as useful at low rates as at high ones, until training finds otherwise
+            for logs in self.gain_z.parameters():
+                nn.init.zeros_(logs)
+        arithmetic = dict(config.options).get("arithmetic", "integer")
+        if arithmetic not in ("integer", "float"):
+            raise FoveaError(f"unknown arithmetic {arithmetic!r}; known: integer, float")
+        self.exact = arithmetic == "integer"
+        if config.mechanism == "sft":
+            self.h_a_transforms = nn.ModuleList(conditioning.FeatureTransform(n) for _ in range(2))
+            self.condition = nn.Sequential(
+                deconv(n, hidden), nn.LeakyReLU(0.1), deconv(hidden, hidden), nn.LeakyReLU(0.1)
+            )
+            self.g_s_transforms = nn.ModuleList(SynthesisTransform(n, hidden) for _ in range(3))
+        #: for coding, by level and channel: gains of y in multiples of 2^-16, inverse gains of z in those of 2^-12
+        self.coding_gain: Tensor | None = None
+        self.coding_inverse_z: Tensor | None = None
+        self._integer: IntegerSynthesis | None = None
+        self._bounds = np.empty(0, dtype=np.int64)
+
+    # ── what a paper's class says ─────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    @abstractmethod
+    def hyper_input(y: Tensor) -> Tensor:
+        """What h_a is given of y."""
+
+    @staticmethod
+    @abstractmethod
+    def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sigma and mu from what h_s gives."""
+
+    # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def hyper_analyse(self, y: Tensor, saliency_map: Tensor | None) -> Tensor:
+        """z, N×N×⌈h/4⌉×⌈w/4⌉."""
+        below, beside = -y.shape[2] % HYPER, -y.shape[3] % HYPER
+        v = self.hyper_input(y)
+        if below or beside:
+            v = F.pad(v, (0, beside, 0, below))
+        if self.config.mechanism != "sft":
+            return self.h_a(v)
+        s = self.given(saliency_map)
+        if below or beside:
+            s = F.pad(s, (0, beside * self.stride, 0, below * self.stride), mode="replicate")
+        for i, layer in enumerate(self.h_a):
+            v = layer(v)
+            if i in (1, 3):
+                v = self.h_a_transforms[i // 2](v, s)
+        return v
+
+    def gains_z(self, base: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gain and inverse gain of z at base levels N×1×1×1; None for a codec with a single level."""
+        return self.gain_z(base) if self.top_level else None
+
+    def model(
+        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `ConditionedCodec.model` says. likelihoods: "y" and "z"."""
+        z = self.hyper_analyse(y, saliency_map)
+        with torch.autocast(y.device.type, enabled=False):
+            z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base))
+        sigma, mu = self.split(self.h_s(z_hat)[:, :, : y.shape[2], : y.shape[3]])
+        with torch.autocast(y.device.type, enabled=False):
+            y_hat, y_likelihoods = self._gaussian(
+                y.float(), sigma.float(), None if mu is None else mu.float(), self.gains(level)
+            )
+        return self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods}
+
+    def _gaussian(
+        self, y: Tensor, sigma: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        if gain is None:
+            return self.gaussian_conditional(y, sigma, means=mu)
+        forward, inverse = gain
+        scaled = (y if mu is None else y - mu) * forward
+        q = scaled + torch.empty_like(scaled).uniform_(-0.5, 0.5) if self.training else torch.round(scaled)
+        y_hat = q * inverse
+        return y_hat if mu is None else y_hat + mu, self._likelihood(q, sigma * forward)
+
+    def _likelihood(self, q: Tensor, scale: Tensor) -> Tensor:
+        conditional = self.gaussian_conditional
+        return conditional.likelihood_lower_bound(conditional._likelihood(q, scale))
+
+    def _with_z(self, y_hat: Tensor, z_hat: Tensor) -> Tensor:
+        """What `show` takes: y_hat; with `sft` N×(M + N)×h×w, z_hat behind it with each place repeated."""
+        if self.config.mechanism != "sft":
+            return y_hat
+        return torch.cat((y_hat, conditioning.spread(z_hat, y_hat.shape[2], y_hat.shape[3], HYPER)), dim=1)
+
+    def show(self, y_hat: Tensor) -> Tensor:
+        """As `ConditionedCodec.show` says."""
+        if self.config.mechanism != "sft":
+            return self.g_s(y_hat)
+        v, z_hat = y_hat[:, : self.config.m], y_hat[:, self.config.m :, ::HYPER, ::HYPER]
+        features = self.condition(z_hat)[:, :, : v.shape[2], : v.shape[3]]
+        for i, layer in enumerate(self.g_s):
+            v = layer(v)
+            if i in (1, 3, 5):
+                v = self.g_s_transforms[i // 2](v, features)
+        return v
+
+    # ── symbols ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def parameters_for(self, symbols: Tensor, base: Tensor, h: int, w: int) -> Parameters:
+        """What z's symbols (int32) say about y, h×w places: as the decoder computes it."""
+        if not self.exact:
+            z_hat = self.entropy_bottleneck.dequantized(symbols, self.gains_z(base))
+            sigma, mu = self.split(self.h_s(z_hat)[:, :, :h, :w])
+            return Parameters(z_hat, sigma, mu, None)
+        if self._integer is None or self.coding_inverse_z is None:
+            raise FoveaError("the codec has no coding tables: call update() after training")
+        inverse = self.coding_inverse_z[torch.from_numpy(self.rows_at(base).ravel())][:, :, None, None]
+        medians = torch.round(self.entropy_bottleneck.medians().cpu().double() * ONE).long()
+        z = (symbols.cpu().long() * inverse + medians).clamp(-LIMIT, LIMIT).double()
+        grid, means = self.split(self._integer(z)[:, :, :h, :w])
+        z_hat, sigma = ((v * 2.0**-FRACTION).float().to(symbols.device) for v in (z, grid))
+        mu = None if means is None else (means * 2.0**-FRACTION).float().to(symbols.device)
+        return Parameters(z_hat, sigma, mu, grid.long().numpy())
+
+    def symbols_of(self, y: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None) -> Tensor:
+        """int32, what is coded of y."""
+        values = y if mu is None else y - mu
+        return torch.round(values if gain is None else values * gain[0]).int()
+
+    def dequantized(self, symbols: Tensor, p: Parameters, gain: tuple[Tensor, Tensor] | None) -> Tensor:
+        """What `show` takes: encoder and decoder run this on equal tensors, so that both see the same picture."""
+        y_hat = symbols.float() if gain is None else symbols.float() * gain[1]
+        return self._with_z(y_hat if p.mu is None else y_hat + p.mu, p.z_hat)
+
+    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+        """As `ConditionedCodec.quantise` says; z is quantised too, at the nearest level that a file can name. y_hat
+        has N more channels with `sft`: see `_with_z`."""
+        z_symbols = self.entropy_bottleneck.symbols(self.hyper_analyse(y, saliency_map), self.gains_z(base))
+        p, gain = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3]), self.gains(level)
+        symbols = self.symbols_of(y, p.mu, gain)
+        return Latents(symbols, self.dequantized(symbols, p, gain))
+
+    def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
+        """As `Codec.escaped` says, by the widest table: which table holds a symbol of y is told by z, not given here."""
+        widest = np.array([len(self.built()) - 1], dtype=np.int32)
+        first = np.zeros(symbols[0].numel(), dtype=np.int32)
+        outside = np.zeros(self.config.m)
+        for one in symbols:
+            held = self.built().holds(one.cpu().numpy().ravel(), first, widest)
+            outside += (~held).reshape(self.config.m, -1).mean(axis=1)
+        return outside / len(symbols)
+
+    # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @torch.no_grad()
+    def build_tables(self) -> None:
+        """As `ConditionedCodec.build_tables` says: z's by level and channel, then one for each scale."""
+        if self.top_level:
+            level = torch.tensor(self.rows, device=self.device).reshape(-1, 1, 1, 1)
+            gain, (gain_z, inverse_z) = self.gain(level)[0][:, :, 0, 0], self.gain_z(level)
+            z = self.entropy_bottleneck.tables(list(gain_z[:, :, 0, 0]))
+            self.coding_gain = _on_grid(gain, GAIN_FRACTION)
+            self.coding_inverse_z = _on_grid(inverse_z[:, :, 0, 0], FRACTION)
+        else:
+            z = self.entropy_bottleneck.tables([None])
+            self.coding_gain = torch.full((1, self.config.m), 1 << GAIN_FRACTION)
+            self.coding_inverse_z = torch.full((1, self.config.n), ONE)
+        y = gaussian_tables()
+        self.tables = Tables(
+            np.concatenate((z.frequencies, y.frequencies)),
+            np.concatenate((z.lengths, y.lengths)),
+            np.concatenate((z.offsets, y.offsets)),
+        )
+        self._prepare_integers()
+
+    def _prepare_integers(self) -> None:
+        """What exact arithmetic on the kept numbers gives, the same on every machine."""
+        self._integer = IntegerSynthesis(self.h_s)
+        # a scale belongs to the first entry of the table that it does not exceed, else to the last
+        scales = self.gaussian_conditional.scale_table[:-1].cpu().double()
+        self._bounds = torch.floor(scales * 2.0 ** (FRACTION + GAIN_FRACTION)).long().numpy()
+
+    def count_tables(self) -> int:
+        """As `ConditionedCodec.count_tables` says."""
+        return super().count_tables() + SCALES
+
+    def _scale_indexes(self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None) -> np.ndarray:
+        """For each symbol of one picture, channel by channel, which of the scales is its own: the least that is not
+        smaller, int32."""
+        if p.grid is None:
+            scale = p.sigma if gain is None else p.sigma * gain[0]
+            return self.gaussian_conditional.build_indexes(scale).cpu().numpy().ravel()
+        assert self.coding_gain is not None
+        factors = self.coding_gain.numpy()[self.rows_at(level)[0, 0]]  # h×w×M, or 1×1×M
+        return np.searchsorted(self._bounds, (p.grid[0] * factors.transpose(2, 0, 1)).ravel()).astype(
+            np.int32
+        )
+
+    def write(
+        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+        """As `ConditionedCodec.write` says."""
+        tables, gain, gain_z = self.built(), self.gains(level), self.gains_z(base)
+        z = self.hyper_analyse(y, saliency_map)
+        z_symbols = self.entropy_bottleneck.symbols(z, gain_z)
+        p = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3])
+        symbols = self.symbols_of(y, p.mu, gain)
+        indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
+        coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
+        coded_y, escapes_y = tables.encode(
+            symbols.cpu().numpy().ravel(), self._scale_indexes(p, level, gain), self._scales
+        )
+        likelihoods = {
+            "y": self._likelihood(symbols.float(), p.sigma if gain is None else p.sigma * gain[0]),
+            "z": self.entropy_bottleneck(z, gain_z, training=False)[1],
+        }
+        return (escapes_z, coded_z, escapes_y, coded_y), self.dequantized(symbols, p, gain), bits(likelihoods)
+
+    def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
+        """As `ConditionedCodec.read` says."""
+        escapes_z, coded_z, escapes_y, coded_y = strings
+        tables, gain = self.built(), self.gains(level)
+        indexes, used = self.channel_indexes(self.config.n, base, -(-h // HYPER), -(-w // HYPER))
+        z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
+        p = self.parameters_for(z.reshape(1, self.config.n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
+        symbols = tables.decode(coded_y, escapes_y, self._scale_indexes(p, level, gain), self._scales)
+        return self.dequantized(
+            torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain
+        )
+
+    @property
+    def _scales(self) -> np.ndarray:
+        return np.arange(len(self.built()) - SCALES, len(self.built()))
+
+    # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def weights(self) -> dict[str, Tensor]:
+        """As `Codec.weights` says."""
+        if self.coding_gain is None or self.coding_inverse_z is None:
+            return super().weights()
+        return super().weights() | {
+            "tables.gain": self.coding_gain.clone(),
+            "tables.inverse_z": self.coding_inverse_z.clone(),
+        }
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_weights` says."""
+        super().load_weights(weights)
+        self.coding_gain = self.coding_inverse_z = self._integer = None
+        if self.tables is None:
+            return
+        kept = []
+        for name, channels in (("tables.gain", self.config.m), ("tables.inverse_z", self.config.n)):
+            given = weights.get(name)
+            if (
+                given is None
+                or given.dtype != torch.int64
+                or given.shape != (len(self.rows), channels)
+                or not bool(((given > 0) & (given < 1 << 32)).all())
+            ):
+                self.tables = None
+                raise FoveaError(
+                    f"incomplete coding tables: {name} is missing or not {channels} numbers a level"
+                )
+            kept.append(given.cpu().clone())
+        self.coding_gain, self.coding_inverse_z = kept
+        self._prepare_integers()
+
+    def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_trunk` says."""
+        super().load_trunk(weights)
+        self.coding_gain = self.coding_inverse_z = self._integer = None
+
+
+def _on_grid(values: Tensor, fraction: int) -> Tensor:
+    """int64 multiples of 2^-fraction, at least one of them."""
+    return torch.round(values.detach().cpu().double() * 2.0**fraction).long().clamp(1, (1 << 32) - 1)
+
+
+def gaussian_tables() -> Tables:
+    """One table for each scale, CompressAI's own."""
+    conditional = GaussianConditional(scale_table())
+    conditional.update()
+    cdfs = [
+        cdf[:length].numpy().astype(np.int64)
+        for cdf, length in zip(conditional.quantized_cdf, conditional.cdf_length.tolist(), strict=True)
+    ]
+    return Tables.from_cdfs(cdfs, conditional.offset.tolist())

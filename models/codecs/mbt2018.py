@@ -1,0 +1,40 @@
+"""Minnen, Ballé, Toderici 2018, "Joint autoregressive and hierarchical priors for learned image compression" (NeurIPS).
+
+`mbt2018_mean` is the paper's model without its autoregressive context: the hyperprior tells scales and means. Layers,
+widths and state-dict names are those of CompressAI's MeanScaleHyperprior.
+"""
+
+from torch import Tensor, nn
+
+from models.codecs.base import CodecConfig
+from models.codecs.conditioned import conv, deconv
+from models.codecs.hyperprior import HyperpriorCodec
+
+
+class Mbt2018Mean(HyperpriorCodec):
+    """h_a sees y with its signs; h_s gives M scales, then M means."""
+
+    def __init__(self, config: CodecConfig):
+        super().__init__(config)
+        n, m = config.n, config.m
+        self.h_a = nn.Sequential(
+            conv(m, n, 3, 1), nn.LeakyReLU(inplace=True), conv(n, n), nn.LeakyReLU(inplace=True), conv(n, n)
+        )
+        self.h_s = nn.Sequential(
+            deconv(n, m),
+            nn.LeakyReLU(inplace=True),
+            deconv(m, m * 3 // 2),
+            nn.LeakyReLU(inplace=True),
+            conv(m * 3 // 2, m * 2, 3, 1),
+        )
+
+    @staticmethod
+    def hyper_input(y: Tensor) -> Tensor:
+        """As `HyperpriorCodec.hyper_input` says."""
+        return y
+
+    @staticmethod
+    def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `HyperpriorCodec.split` says."""
+        scales, means = parameters.chunk(2, 1)
+        return scales, means

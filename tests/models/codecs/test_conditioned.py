@@ -1,0 +1,234 @@
+"""What every codec on conditioned.py must do; a paper's own layers are in its own file's tests."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.codecs import bitstream, catalogue, levelmap
+from models.codecs.base import CodecConfig, picture_to_tensor
+from models.codecs.bitstream import BitstreamError
+from models.errors import FoveaError
+from models.training.doctor import examine
+
+NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean")
+SIZES = ((1, 1), (16, 16), (17, 90), (64, 64), (50, 70), (33, 129))
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width] / 30.0
+    base = 128 + 70 * np.sin(2 * x + seed) * np.cos(3 * y) + 20 * (x > 1)
+    noise = np.random.default_rng(seed).normal(0, 3, (height, width, 3))
+    return (np.stack([base, 0.7 * base, 255 - base], axis=-1) + noise).clip(0, 255).astype(np.uint8)
+
+
+def spot(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    s = np.exp(-((y / height - 0.3) ** 2 + (x / width - 0.4) ** 2) * 12)
+    return np.round(255 * s / s.max()).astype(np.uint8)
+
+
+def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002, 0.02), **values):
+    torch.manual_seed(0)
+    return catalogue.build(CodecConfig(codec=name, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **values))
+
+
+@pytest.mark.parametrize(("name", "mechanism"), [(n, m) for n in NAMES for m in ("none", "gain")])
+def test_the_doctor_finds_nothing(trained_codec, name, mechanism):
+    pictures = [scene(80, 130, seed) for seed in range(2)]
+    maps = [spot(80, 130)] * 2
+    findings = examine(trained_codec(name, mechanism), pictures, maps=maps)
+    assert [f.detail for f in findings if not f.passed] == [] and len(findings) == 5
+
+
+@pytest.mark.parametrize("mechanism", ["concat", "sft"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_learns_from_the_map(name, mechanism):
+    from models.training.doctor import gradients
+
+    finding = gradients(fresh(name, mechanism), [scene(70, 64)] * 2, [spot(70, 64)] * 2)
+    assert finding.passed, finding.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "mechanism"), [*((n, m) for n in NAMES for m in ("none", "gain")), ("mbt2018_mean", "sft")]
+)
+def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechanism):
+    codec = trained_codec(name, mechanism) if mechanism != "sft" else disturbed(fresh(name, mechanism))
+    for i, (height, width) in enumerate(SIZES):
+        picture = scene(height, width)
+        lmbda = float(codec.lmbda_at(torch.tensor(codec.top_level * i / len(SIZES))))
+        encoded = codec.encode(picture, saliency_map=spot(height, width), lmbda=lmbda)
+        assert encoded.reconstruction.shape == picture.shape
+        assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+
+
+def disturbed(codec):
+    """With transforms that do something."""
+    with torch.no_grad():
+        for name, p in codec.named_parameters():
+            if "transforms" in name:
+                p.add_(0.05 * torch.randn_like(p))
+    codec.update()
+    return codec.eval()
+
+
+@pytest.mark.parametrize("mechanism", ["none", "gain"])
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mechanism):
+    codec = trained_codec(name, mechanism)
+    picture, saliency_map = scene(150, 230), spot(150, 230)
+    sizes = []
+    for lmbda in (0.0016, 0.005, 0.0256):
+        encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
+        assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= 0.02 * encoded.bits_estimate + 8 * 64
+        sizes.append(len(encoded.data))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    if mechanism == "gain":
+        level_map = bitstream.unpack(encoded.data).strings[0]
+        assert level_map and levelmap.decode_levels(level_map, 10, 15).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_s_estimate_is_that_of_the_forward_pass(trained_codec, name):
+    """Up to the grid of scales and means, where there are some."""
+    codec, picture = trained_codec(name), scene(64, 128)
+    encoded = codec.encode(picture, lmbda=0.0064)
+    x = picture_to_tensor(picture, 16)
+    with torch.no_grad():
+        out = codec(x, level=torch.tensor([1.0]))
+    forward = sum(float(-torch.log2(v).double().sum()) for v in out.likelihoods.values())
+    assert encoded.bits_estimate == pytest.approx(forward, rel=2e-3)
+    shown = out.x_hat[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
+    assert np.abs(shown - encoded.reconstruction).mean() < 0.05
+    assert np.abs(shown - encoded.reconstruction).max() <= (1 if name != "mbt2018_mean" else 8)
+    latents = codec.latents(x, level=torch.tensor([1.0]))
+    assert latents.symbols.dtype == torch.int32 and latents.symbols.shape == (1, 10, 4, 8)
+    again = codec.synthesise(latents.y_hat)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(again, encoded.reconstruction)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
+    codec = trained_codec(name)
+    twin = catalogue.build(dataclasses.replace(codec.config, mechanism="gain", gamma=0.5, span=3.0))
+    twin.load_weights(codec.weights())
+    picture = scene(50, 70)
+    flat = twin.encode(picture, saliency_map=np.full((50, 70), 77, np.uint8), lmbda=0.005)
+    plain = codec.encode(picture, lmbda=0.005)
+    assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
+    assert flat.bits_estimate == plain.bits_estimate
+    assert np.array_equal(flat.reconstruction, plain.reconstruction)
+
+
+@pytest.mark.parametrize("mechanism", ["none", "loss", "concat", "sft", "gain"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism):
+    trunk = trained_codec(name)
+    branch = catalogue.build(dataclasses.replace(trunk.config, mechanism=mechanism, span=0.0))
+    branch.load_trunk(trunk.weights())
+    x, s = torch.rand(2, 3, 80, 96), torch.rand(2, 1, 80, 96)
+    level = torch.tensor([0.0, 1.5])
+    with torch.no_grad():
+        out, expected = branch.eval()(x, saliency_map=s, level=level), trunk(x, level=level)
+    # the fourth plane changes the order of summation, nothing else
+    torch.testing.assert_close(out.x_hat, expected.x_hat, rtol=0, atol=5e-3 if mechanism == "concat" else 0)
+    for k, v in expected.likelihoods.items():
+        assert torch.isclose(out.likelihoods[k], v, rtol=1e-3).float().mean() > 0.98
+    with pytest.raises(FoveaError, match=r"update\(\)"):
+        branch.encode(scene(20, 20), saliency_map=spot(20, 20))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name):
+    codec = trained_codec(name, "gain")
+    picture, saliency_map = scene(33, 47), spot(33, 47)
+    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=0.004)
+    catalogue.save_codec(codec, tmp_path)
+    again = catalogue.load_codec(tmp_path)
+    assert again.identity() == codec.identity()
+    assert np.array_equal(again.decode(encoded.data), encoded.reconstruction)
+    assert again.encode(picture, saliency_map=saliency_map, lmbda=0.004).data == encoded.data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_weights_and_files_are_refused(trained_codec, name):
+    codec = trained_codec(name)
+    for key in [k for k in codec.weights() if k.startswith("tables.")]:
+        twin = catalogue.build(codec.config)
+        with pytest.raises(FoveaError, match=r"incomplete|type"):
+            twin.load_weights({k: v for k, v in codec.weights().items() if k != key})
+    data = codec.encode(scene(60, 60)).data
+    for length in range(0, len(data), 23):
+        with pytest.raises(BitstreamError):
+            codec.decode(data[:length])
+    contents = bitstream.unpack(data)
+    with pytest.raises(BitstreamError, match="cannot hold"):
+        codec.decode(bitstream.pack(contents._replace(width=8192, height=8192)))
+    with pytest.raises(BitstreamError, match="does not know"):
+        codec.decode(bitstream.pack(contents._replace(strings=contents.strings[1:])))
+    with pytest.raises(BitstreamError, match="does not know"):
+        codec.decode(bitstream.pack(contents._replace(level=17)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mutated_files_give_a_picture_or_an_error(trained_codec, name):
+    import random
+
+    spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("fuzz_streams.py"))
+    mutations = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mutations)
+    codec = trained_codec(name, "gain")
+    files = [
+        codec.encode(scene(*size), saliency_map=spot(*size)).data for size in ((40, 56), (17, 90), (1, 1))
+    ]
+    rng, pictures = random.Random(3), 0
+    for _ in range(300):
+        try:
+            picture = codec.decode(mutations.mutate(rng.choice(files), files, rng))
+        except BitstreamError:
+            continue
+        assert picture.dtype == np.uint8 and picture.ndim == 3
+        pictures += 1
+    assert pictures > 15, "the mutations never reach the coder"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_many_mutated_files_in_a_process_of_their_own(tmp_path, trained_codec, name):
+    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    fuzz.attack(trained_codec(name, "gain"), tmp_path, 10_000, seed=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mechanism", ["none", "concat", "sft", "gain"])
+def test_parameters_are_partitioned_and_the_map_is_asked_for(name, mechanism):
+    codec = fresh(name, mechanism, span=1.0)
+    names = [n for n, _ in codec.named_parameters()]
+    assert len(names) == len(codec.main_parameters()) + len(codec.aux_parameters())
+    codec.aux_loss().backward()
+    assert [n for n, p in codec.named_parameters() if p.grad is not None] == ["entropy_bottleneck.quantiles"]
+    if mechanism == "none":
+        return
+    codec.update()
+    with pytest.raises(FoveaError, match=f"{mechanism}.*needs a saliency map"):
+        codec(torch.rand(1, 3, 32, 32))
+    with pytest.raises(FoveaError, match=f"{mechanism}.*needs a saliency map"):
+        codec.encode(scene(32, 32))
+
+
+def test_a_checkpoint_of_another_kind_is_refused():
+    one = fresh("bmshj2018_factorized", lmbda=(0.01,))
+    with pytest.raises(FoveaError, match="one rate and no map"):
+        fresh("bmshj2018_factorized").load_compressai(one.state_dict())
+    with pytest.raises(FoveaError, match="lack h_"):
+        fresh("mbt2018_mean", lmbda=(0.01,)).load_compressai(one.state_dict())
+    with pytest.raises(FoveaError, match=r"n 6, m 8"):
+        torch.manual_seed(0)
+        other = catalogue.build(CodecConfig(codec="bmshj2018_factorized", n=5, m=8))
+        one.load_compressai(other.state_dict())

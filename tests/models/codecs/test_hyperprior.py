@@ -1,0 +1,273 @@
+"""CompressAI's classes as reference, integer arithmetic, and the change of variables under gains."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.codecs import bitstream, catalogue
+from models.codecs.base import CodecConfig
+from models.codecs.hyperprior import gaussian_tables
+from models.codecs.integer_synthesis import FRACTION, LIMIT, IntegerSynthesis
+from models.errors import FoveaError
+
+ROOT = Path(__file__).parents[3]
+N, M = 8, 12
+CLASSES = {
+    "bmshj2018_factorized": "FactorizedPrior",
+    "bmshj2018_hyperprior": "ScaleHyperprior",
+    "mbt2018_mean": "MeanScaleHyperprior",
+}
+
+
+@pytest.fixture(scope="module")
+def references():
+    """CompressAI's models, moved away from where they start, with their own tables."""
+    from compressai.models import google
+
+    made = {}
+    for name, kind in CLASSES.items():
+        torch.manual_seed(1)
+        model = getattr(google, kind)(N, M).eval()
+        with torch.no_grad():
+            for key, p in model.named_parameters():
+                if not key.endswith("quantiles"):
+                    p.add_(0.1 * torch.randn_like(p) * (p.abs().mean() + 0.02))
+            model.g_a[6].weight.mul_(80)
+            if name != "bmshj2018_factorized":
+                model.h_a[4].weight.mul_(20)
+                model.h_s[4].weight.mul_(8)
+                model.h_s[4].bias[:M].add_(torch.linspace(6.0, 30.0, M))
+        model.update(force=True, update_quantiles=True)
+        made[name] = model
+    return made
+
+
+def loaded(references, name: str, **options):
+    config = CodecConfig(codec=name, n=N, m=M, options=tuple(options.items()))
+    codec = catalogue.build(config).eval()
+    codec.load_compressai(references[name].state_dict())
+    return codec
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_forward_pass_is_compressai_s(references, x, name, training):
+    codec, reference = loaded(references, name).train(training), references[name].train(training)
+    torch.manual_seed(3)
+    out = codec(x)
+    torch.manual_seed(3)
+    expected = reference(x)
+    reference.eval()
+    assert torch.equal(out.x_hat, expected["x_hat"])
+    assert out.likelihoods.keys() == expected["likelihoods"].keys()
+    for key, value in expected["likelihoods"].items():
+        assert torch.equal(out.likelihoods[key], value), key
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_bytes_are_compressai_s(references, x, name):
+    """With CompressAI's float arithmetic, where no symbol escapes: the same strings, and the same picture."""
+    codec = loaded(references, name, **({} if name == "bmshj2018_factorized" else {"arithmetic": "float"}))
+    picture = x[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        expected = references[name].compress(x)
+        shown = references[name].decompress(**expected)["x_hat"]
+    encoded = codec.encode(picture)
+    strings = bitstream.unpack(encoded.data).strings
+    assert strings[0] == b"" and strings[1] == b"" and strings[-2] == b""
+    ours = strings[2::2][::-1]
+    assert list(ours) == [s[0] for s in expected["strings"]]
+    assert np.array_equal(
+        encoded.reconstruction, shown[0].mul(255).round().permute(1, 2, 0).to(torch.uint8).numpy()
+    )
+    assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+
+
+@pytest.mark.parametrize("name", ["bmshj2018_hyperprior", "mbt2018_mean"])
+def test_integer_arithmetic_changes_next_to_nothing(references, x, name):
+    """z's string is CompressAI's; y's symbols too where there are no means, and the file is as long."""
+    picture = x[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    exact, floats = (loaded(references, name, arithmetic=a).encode(picture) for a in ("integer", "float"))
+    strings, others = (bitstream.unpack(e.data).strings for e in (exact, floats))
+    assert strings[2] == others[2]
+    assert abs(len(exact.data) - len(floats.data)) <= 4 + 0.002 * len(floats.data)
+    assert exact.bits_estimate == pytest.approx(floats.bits_estimate, rel=1e-3)
+    y = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    a, b = (loaded(references, name, arithmetic=v).latents(y).symbols for v in ("integer", "float"))
+    assert b.abs().max() > 2
+    different = (a != b).float().mean()
+    assert different == 0 if name == "bmshj2018_hyperprior" else different < 0.01
+
+
+def test_older_checkpoints_are_understood(references):
+    name = "bmshj2018_hyperprior"
+    old = {
+        "module."
+        + k.replace("_matrix", "_matrices.").replace("_bias", "_biases.").replace("_factor", "_factors.")
+        if k.startswith("entropy_bottleneck._")
+        else k: v
+        for k, v in references[name].state_dict().items()
+        if not k.endswith((".bound", "_offset", "_quantized_cdf", "_cdf_length"))
+    }
+    assert "module.entropy_bottleneck._matrices.0" in old
+    codec = catalogue.build(CodecConfig(codec=name, n=N, m=M))
+    codec.load_compressai(old)
+    assert codec.identity() == loaded(references, name).identity()
+
+
+# ── integers ──
+
+
+def whole(transform: torch.nn.Sequential, values: np.ndarray) -> np.ndarray:
+    """The same in Python's way of int64: zeros between, correlation with the flipped kernel, floor-free rounding."""
+    for layer in transform:
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            w = np.rint(layer.weight.detach().double().numpy() * 65536).astype(np.int64)
+            b = np.rint(layer.bias.detach().double().numpy() * 2.0**28).astype(np.int64)
+            stride = layer.stride[0]
+            if isinstance(layer, torch.nn.ConvTranspose2d):
+                c, h, v = values.shape
+                spaced = np.zeros((c, h * stride, v * stride), dtype=np.int64)
+                spaced[:, ::stride, ::stride] = values
+                values, w = spaced, w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+            r = w.shape[2] // 2
+            windows = np.lib.stride_tricks.sliding_window_view(
+                np.pad(values, ((0, 0), (r, r), (r, r))), w.shape[2:], axis=(1, 2)
+            )
+            sums = np.einsum("chwij,ocij->ohw", windows, w) + b[:, None, None]
+            low, rest = sums >> 16, sums & 65535
+            up = (rest > 32768) | ((rest == 32768) & (low & 1 == 1))
+            values = np.clip(low + up, -LIMIT, LIMIT)
+        elif isinstance(layer, torch.nn.ReLU):
+            values = np.maximum(values, 0)
+        else:
+            values = np.where(values < 0, np.rint(values * 41943 / 2.0**22).astype(np.int64), values)
+    return values
+
+
+@pytest.mark.parametrize("name", ["bmshj2018_hyperprior", "mbt2018_mean"])
+@pytest.mark.parametrize("reach", [30 << FRACTION, LIMIT])
+def test_the_synthesis_is_integer_arithmetic(references, name, reach):
+    h_s = references[name].h_s
+    z = torch.randint(-reach, reach + 1, (1, N, 3, 4), generator=torch.Generator().manual_seed(0))
+    got = IntegerSynthesis(h_s)(z.double())
+    assert np.array_equal(got[0].long().numpy(), whole(h_s, z[0].numpy()))
+    with torch.no_grad():
+        close = h_s(z.float() / 2**FRACTION)
+    if reach < LIMIT:
+        torch.testing.assert_close(got / 2**FRACTION, close.double(), atol=0.02, rtol=2e-3)
+
+
+def test_large_weights_get_a_coarser_grid_and_broken_ones_an_error():
+    layer = torch.nn.Conv2d(4, 4, 3, padding=1)
+    with torch.no_grad():
+        layer.weight.fill_(300.0)
+    wide = IntegerSynthesis(torch.nn.Sequential(layer))
+    assert 0 < wide.layers[0].shift < 16
+    assert wide(torch.full((1, 4, 5, 5), float(LIMIT), dtype=torch.float64)).max() == LIMIT
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FoveaError, match="diverged"):
+        IntegerSynthesis(torch.nn.Sequential(layer))
+
+
+def test_scales_fall_into_compressai_s_bins(references):
+    codec = loaded(references, "bmshj2018_hyperprior")
+    table = codec.gaussian_conditional.scale_table.double()
+    grid = torch.cat((torch.arange(0, 6000), torch.arange(6000, 1_200_000, 997)))
+    scales = (grid.double() / 4096).float()
+    assert not torch.isin(scales.double(), table).any()
+    expected = codec.gaussian_conditional.build_indexes(scales)
+    assert np.array_equal(np.searchsorted(codec._bounds, grid.numpy() << 16), expected.numpy())
+
+
+def test_gaussian_tables_are_compressai_s(references):
+    ours, other = gaussian_tables(), references["mbt2018_mean"].gaussian_conditional
+    for i in range(64):
+        assert ours._cdf(i)[:-1] == other._quantized_cdf[i, : other._cdf_length[i]].tolist()
+        assert ours.offsets[i] == other._offset[i]
+
+
+DECODE = """
+import hashlib, json, sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+import torch
+from models.codecs import bitstream, catalogue
+torch.set_num_threads(int(sys.argv[2]))
+torch.backends.mkldnn.set_flags(sys.argv[3] == "on")
+codec = catalogue.load_codec(sys.argv[1])
+data = (Path(sys.argv[1]) / "a.fov").read_bytes()
+symbols = []
+read = codec.dequantized
+codec.dequantized = lambda s, p, g: (symbols.append(s), read(s, p, g))[1]
+picture = codec.decode(data)
+print(json.dumps([hashlib.sha256(symbols[0].numpy().tobytes()).hexdigest(), picture.tolist()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bmshj2018_hyperprior", "mbt2018_mean"])
+def test_streams_decode_elsewhere(tmp_path, trained_codec, name):
+    """Vector instructions, threads, oneDNN on and off: equal symbols, pixels within ±1."""
+    codec = trained_codec(name, "gain")
+    rng = np.random.default_rng(0)
+    picture = np.cumsum(rng.integers(-9, 10, (90, 130, 3)), axis=1).astype(np.uint8)
+    encoded = codec.encode(picture, saliency_map=np.tile(np.arange(130, dtype=np.uint8), (90, 1)), lmbda=0.02)
+    catalogue.save_codec(codec, tmp_path)
+    (tmp_path / "a.fov").write_bytes(encoded.data)
+    digests = set()
+    for capability, threads, onednn in (("default", 1, "off"), ("avx2", 2, "on"), ("avx512", 2, "off")):
+        done = subprocess.run(
+            [sys.executable, "-c", DECODE, str(tmp_path), str(threads), onednn],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        digest, shown = json.loads(done.stdout)
+        digests.add(digest)
+        assert np.abs(np.array(shown) - encoded.reconstruction.astype(int)).max() <= 1
+    assert len(digests) == 1
+
+
+# ── gains ──
+
+
+@pytest.mark.parametrize("name", ["bmshj2018_hyperprior", "mbt2018_mean"])
+@pytest.mark.parametrize("g", [0.4, 3.0])
+def test_bins_of_any_width_tile_the_density(references, name, g):
+    """The likelihoods of all symbols sum to 1, and their standard deviation is that of y at gain 1, times the gain."""
+    codec = loaded(references, name)
+    sigma, mu = torch.full((1, M, 1, 1), 2.5), torch.full((1, M, 1, 1), 0.7)
+    q = torch.arange(-60.0, 61.0).expand(1, M, 1, -1)
+    gain = torch.full((1, M, 1, 1), g)
+    y = q / gain + mu
+    with torch.no_grad():
+        y_hat, likelihoods = codec._gaussian(y, sigma, mu, (gain, 1 / gain))
+        torch.testing.assert_close(y_hat, y)
+        torch.testing.assert_close(likelihoods.sum(dim=3), torch.ones(1, M, 1), atol=1e-4, rtol=0)
+        variance = (likelihoods * q.square()).sum(dim=3) - 1 / 12
+        torch.testing.assert_close(variance.sqrt(), torch.full((1, M, 1), 2.5 * g), rtol=2e-2, atol=0)
+        one = torch.ones(1, M, 1, 1)
+        gained, plain = codec._gaussian(y, sigma, mu, (one, one)), codec._gaussian(y, sigma, mu, None)
+        torch.testing.assert_close(gained[1], plain[1], rtol=1e-4, atol=1e-7)
+
+
+def test_unknown_arithmetic_is_refused():
+    with pytest.raises(FoveaError, match="integer, float"):
+        catalogue.build(CodecConfig(codec="mbt2018_mean", n=4, m=4, options=(("arithmetic", "fast"),)))
