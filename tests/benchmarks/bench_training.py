@@ -1,6 +1,8 @@
 """Training steps a second: Fovea's loop against a plain one over the same model and the same frames, in one run.
 
-    python tests/benchmarks/bench_training.py [--threads 2] [--steps 40] [--rounds 3]
+    GOMP_SPINCOUNT=1000 python tests/benchmarks/bench_training.py [--threads 2] [--steps 40] [--rounds 3]
+
+(Without the variable, two OpenMP threads on two busy cores wait for each other by spinning: many times slower.)
 
 The plain loop is what a CompressAI user writes: a DataLoader with two workers that decodes PNG files by PIL, crops and
 flips, two Adam optimisers, gradient clipping, a logged loss each step. Rounds alternate, so that both see the same

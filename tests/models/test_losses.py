@@ -26,7 +26,7 @@ def test_the_lagrangian_against_plain_numpy():
     output = output._replace(side_bits=torch.tensor([10.0, 30.0]))
     loss = rate_distortion(output, x)
     bits = sum(-np.log2(v.numpy()).reshape(2, -1).sum(1) for v in output.likelihoods.values())
-    bpp = ((bits + [10, 30]) / 32**2).mean()
+    bpp = ((bits + np.array([10, 30])) / 32**2).mean()
     mse = 255**2 * ((output.x_hat.detach() - x) ** 2).mean().item()
     assert loss.bpp.item() == pytest.approx(bpp, rel=1e-5)
     assert loss.mse.item() == pytest.approx(mse, rel=1e-5)
@@ -94,9 +94,7 @@ def test_all_valid_is_no_mask():
     output, x = made()
     ones = torch.ones(3, 1, 64, 64)
     for distortion in DISTORTIONS:
-        a, b = (
-            rate_distortion(output, x, weight=ones, distortion=distortion, valid=v) for v in (None, ones)
-        )
+        a, b = (rate_distortion(output, x, weight=ones, distortion=distortion, valid=v) for v in (None, ones))
         assert a.loss.item() == pytest.approx(b.loss.item(), rel=1e-6)
 
 
@@ -106,7 +104,9 @@ def test_ms_ssim_is_the_reference_where_five_scales_fit():
     x_hat = x + 0.05 * torch.randn(x.shape, generator=g)
     reference = reference_ms_ssim(x_hat, x, data_range=1.0, size_average=False)
     torch.testing.assert_close(ms_ssim(x_hat, x), reference, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(ms_ssim(x_hat, x, weight=torch.full((2, 1, 192 * 2 // 2, 176), 3.0)), reference)
+    torch.testing.assert_close(
+        ms_ssim(x_hat, x, weight=torch.full((2, 1, 192 * 2 // 2, 176), 3.0)), reference
+    )
 
 
 def test_perfect_pictures():
