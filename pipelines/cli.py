@@ -1,5 +1,6 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from assets.chain import Chain
+
+# OpenMP's threads spin while they wait: on cores that others use, too, that makes training several times slower
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

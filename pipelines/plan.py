@@ -4,7 +4,7 @@ Keys are hashed from inputs, so the whole plan is known before anything runs. `f
 and the sensor all ask here.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from assets.chain import Chain, Waiting, evaluation_key
@@ -96,19 +96,6 @@ class Outcome:
 Maker = Callable[[Step], str]
 
 
-def batches(steps: list[Step]) -> Iterator[list[Step]]:
-    """Steps of one stage at a time: after each stage the plan is computed again, since keys may have become known."""
-    start = 0
-    for place in range(1, len(steps) + 1):
-        if (
-            place == len(steps)
-            or steps[place].stage != steps[start].stage
-            or steps[start].stage in (ARCHIVE_STAGE, *DATASET_STAGES)
-        ):
-            yield steps[start:place]
-            start = place
-
-
 def carry_out(chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, strict: bool = False) -> Outcome:
     """Make what is stale, and only that, in order. A failure keeps what does not depend on it going.
 
@@ -118,30 +105,28 @@ def carry_out(chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, stric
     broken: set[tuple[str, str]] = set()
     messages: list[str] = []
     wanted = list(dict.fromkeys(wanted))
-    for group in batches([Step(s, p, "") for s, p in wanted]):
-        for target in group:
-            name = (target.stage, target.partition)
-            cause = next((b for b in upstream(chain, *name) if b in broken), None)
-            if cause is not None and target.stage not in SWEEP_STAGES:
-                outcome.skipped += 1
-                broken.add(name)
+    for name in wanted:
+        cause = next((b for b in upstream(chain, *name) if b in broken), None)
+        if cause is not None and name[0] not in SWEEP_STAGES:
+            outcome.skipped += 1
+            broken.add(name)
+            continue
+        try:
+            step = plan(chain, [name], strict=strict)[0]
+        except FoveaError as error:
+            problem = str(error)
+        else:
+            if not step.stale:
+                outcome.found += 1
                 continue
-            try:
-                step = plan(chain, [name], strict=strict)[0]
-            except FoveaError as error:
-                problem = str(error)
-            else:
-                if not step.stale:
-                    outcome.found += 1
-                    continue
-                problem = make(step)
-                chain.forget()
-            if problem:
-                outcome.failed += 1
-                broken.add(name)
-                messages.append(f"{target.stage} {target.partition}: {problem}")
-            else:
-                outcome.made += 1
+            problem = make(step)
+            chain.forget()
+        if problem:
+            outcome.failed += 1
+            broken.add(name)
+            messages.append(f"{name[0]} {name[1]}: {problem}")
+        else:
+            outcome.made += 1
     outcome.messages = tuple(messages)
     return outcome
 
