@@ -354,3 +354,25 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
     assert maps_by(look(home), record)["maps_by"].startswith("sam_lite sam_lite-")
     assert maps_by(choosing(KEY), record)["maps_by"].startswith(f"{KEY} sam_lite-")
     assert maps_by(look(home), {**record, "maps": "center", "saliency": ""}) == {}
+
+
+def test_folds_that_ship_serve_the_pictures_that_the_default_was_trained_on(
+    home: Home, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from models.saliency import catalogue
+    from models.saliency.records import write_seen
+
+    chain = look(home)
+    prepare(chain)
+    contents = map_keys(chain, "eyes").query("split == 'train'").sha256.tolist()
+    for name in ("sam_lite_osie", "sam_lite_osie_fold0"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        (tmp_path / f"{name}.json").write_text(json.dumps({"sha256": name}))
+    write_seen(tmp_path / "sam_lite_osie.safetensors", contents[:4], [])
+    write_seen(tmp_path / "sam_lite_osie_fold0.safetensors", contents[:1], contents[1:2])
+    monkeypatch.setattr(catalogue, "SHIPPED", tmp_path)
+    table = map_keys(look(home), "eyes").set_index("sha256").loc[contents]
+    assert table.map_source.tolist() == [0, 1, 1, 1, 0, 0]
+    assert table.map_seen.tolist() == [True, False, False, False, False, False]
+    (tmp_path / "sam_lite_osie_fold0.safetensors").unlink()
+    assert map_keys(look(home), "eyes").set_index("sha256").loc[contents].map_seen.sum() == 4
