@@ -2,31 +2,43 @@
 
 The path: decode a 2048×1024 PNG, resize to 512×256 by area, pack with a map into an RGBA PNG. Pillow's: `Image.open`,
 `convert`, `resize` with BOX (the same average) or LANCZOS, `save` at its default level. CPU seconds of this process, so
-that other programs disturb little; wall time is printed for one and two workers. The pictures are drawn unless named.
+that other programs disturb little; wall time is printed for one and two workers, from files and straight from a zip
+archive. The pictures are drawn unless named. Last, the greatest memory of the whole chain (manifest to packed frames, maps
+from the centre prior) over 104 and over 5,000 made frames of 256×128; `--no-memory` leaves that out.
 """
 
 import io
 import os
+import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from servers.made_cityscapes import write_archive
+
+from assets.frames.archive import OFFICIAL_COUNTS, Source, list_frames, read_frame
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.frames.resize import resize, resize_many
+from assets.frames.resize import resize
 from assets.frames.sample import draw_scene, make_sample
+from assets.frames.sources import Reader, resize_rows
 from assets.saliency.rgba import pack, pack_many, unpack
 
+ROOT = Path(__file__).parents[2]
 SIZE = (512, 256)
+FRAMES = 48
 
 
 def timed(function: Callable[[], object], repeat: int = 7) -> float:
@@ -72,6 +84,7 @@ def main(files: list[str]) -> None:
 
         rows = {
             "decode, ours": timed(lambda: read_picture(data)),
+            "decode, libspng": timed(lambda: imagecodecs.spng_decode(data)),
             "decode, OpenCV": timed(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)),
             "decode, Pillow": timed(lambda: np.asarray(Image.open(io.BytesIO(data)))),
             "resize, ours": timed(lambda: resize(picture, SIZE)),
@@ -97,19 +110,76 @@ def main(files: list[str]) -> None:
         print(f"  Pillow LANCZOS / ours {rows['whole path, Pillow LANCZOS'] / ours:5.2f} ×")
         print(f"  RGBA bytes: ours {sizes[0]}, Pillow {sizes[1]} ({sizes[0] / sizes[1] - 1:+.1%})")
 
-        items = [(k, files[k % len(files)]) for k in range(48)]
-        for workers in (1, 2):
-            start, cpu = time.perf_counter(), time.process_time()
-            frames = [(k, f, saliency_map) for k, f in resize_many(items, SIZE, workers=workers)]
-            middle = time.perf_counter()
-            list(pack_many(frames, workers=workers))  # type: ignore[arg-type]
-            wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-            n = len(items)
-            print(
-                f"  {workers} worker(s): {n / wall:5.1f} frames/s (decode and resize {(middle - start) / n * 1e3:.1f} ms, "
-                f"pack {(wall - middle + start) / n * 1e3:.1f} ms a frame; {cpu / n * 1e3:.1f} ms of CPU)"
+        print(f"  ours / decode, libspng {ours / rows['decode, libspng']:5.2f} × (CPU, saliency excluded)")
+        readers: dict[str, Reader] = {"files": lambda row: Path(row["path"]).read_bytes()}
+        for method in ("stored", "deflated"):
+            source = Source("archive", Path(folder) / f"{method}.zip")
+            kind = zipfile.ZIP_STORED if method == "stored" else zipfile.ZIP_DEFLATED
+            with zipfile.ZipFile(source.path, "w", kind) as archive:
+                for k, one in enumerate(datas):
+                    archive.writestr(f"leftImg8bit/test/bonn/bonn_{k:06d}_000019_leftImg8bit.png", one)
+            refs = list_frames(source)
+            readers[f"archive, {method}"] = lambda row, source=source, refs=refs: read_frame(  # type: ignore[misc]
+                source, refs[row["number"]]
             )
+        rows_of = [(str(k), {"path": files[k % len(files)], "number": k % len(files)}) for k in range(FRAMES)]
+        for name, read in readers.items():
+            rates = {}
+            for workers in (1, 2):
+                start, cpu = time.perf_counter(), time.process_time()
+                frames = [(k, f, saliency_map) for k, f in resize_rows(rows_of, read, SIZE, workers=workers)]
+                list(pack_many(frames, workers=workers))  # type: ignore[arg-type]
+                wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+                rates[workers] = FRAMES / wall
+                print(
+                    f"  {name}, {workers} worker(s): {FRAMES / wall:5.1f} frames/s, {cpu / FRAMES * 1e3:.1f} ms of CPU a frame"
+                )
+            print(f"  {name}: two workers / one {rates[2] / rates[1]:.2f} ×")
+
+
+MEMORY = """
+import resource, sys
+from assets.chain import Chain
+from assets.home import Home
+chain = Chain(Home.from_environment(), threads=2)
+for stage in ("cityscapes_archive", "source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
+    chain.forget()
+    chain.make(stage, "cityscapes")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory() -> None:
+    """Print the greatest resident memory of the chain for few and for many frames."""
+    found = {}
+    few = {"test": {city: OFFICIAL_COUNTS["test"][city] for city in ("bonn", "leverkusen")}}
+    for counts in (few, OFFICIAL_COUNTS):
+        count = sum(sum(cities.values()) for cities in counts.values())
+        with tempfile.TemporaryDirectory() as folder:
+            archive = write_archive(Path(folder) / "frames.zip", (256, 128), counts, compression=0)
+            registry = '[datasets.cityscapes]\nsubset = true\nsaliency = "center_prior"\n'
+            (Path(folder) / "fovea.toml").write_text(registry)
+            environment = {
+                **os.environ,
+                "FOVEA_HOME": f"{folder}/home",
+                "FOVEA_CONFIG": folder,
+                "CITYSCAPES_ROOT": str(archive),
+                "PYTHONPATH": str(ROOT),
+            }
+            start = time.perf_counter()
+            command = [sys.executable, "-W", "ignore", "-c", MEMORY]
+            done = subprocess.run(
+                command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            found[count] = int(done.stdout.split()[-1]) / 1024
+            print(
+                f"  chain over {count} frames: {found[count]:.0f} MiB at most, {time.perf_counter() - start:.0f} s"
+            )
+    less, more = found.values()
+    print(f"  memory, {max(found)} frames / {min(found)} frames {more / less:.2f} ×")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main([word for word in sys.argv[1:] if word != "--no-memory"])
+    if "--no-memory" not in sys.argv:
+        memory()
