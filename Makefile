@@ -39,7 +39,7 @@ ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C
 	@$(BIN)/fovea ui
 
 test: setup  ## the default tests: no network, no GPU
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check -q . || { echo "run: $(BIN)/ruff format ."; exit 1; }

@@ -49,7 +49,9 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
     if values.get("shipped"):
         raise FoveaError(f"trunk {record.key} is shipped: its configuration stands beside its weights")
     levels = record.lmbda
-    if isinstance(record, Experiment) and record.trunk is not None and not record.trunk.shipped:
+    if isinstance(record, Experiment) and record.trunk is not None:
+        if record.trunk.shipped:
+            return branch_config(record, read_config(shipped_folder(record.trunk.shipped)))
         levels = record.trunk.lmbda
     gained = values["mechanism"] == "gain"
     return CodecConfig(
