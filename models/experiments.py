@@ -19,7 +19,7 @@ from models.errors import FoveaError
 MECHANISMS = ("none", "loss", "concat", "sft", "gain")
 MAPS = ("none", "predicted", "shuffled", "center", "oracle")
 DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
-CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean")
+CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 DEFAULT_SALIENCY = "sam_lite"
 
 

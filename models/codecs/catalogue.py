@@ -23,6 +23,7 @@ CODECS = {
     "bmshj2018_factorized": "models.codecs.bmshj2018:Bmshj2018Factorized",
     "bmshj2018_hyperprior": "models.codecs.bmshj2018:Bmshj2018Hyperprior",
     "mbt2018_mean": "models.codecs.mbt2018:Mbt2018Mean",
+    "cheng2020_anchor": "models.codecs.cheng2020:Cheng2020Anchor",
 }
 WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
 

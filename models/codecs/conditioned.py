@@ -79,9 +79,21 @@ class ConditionedCodec(Codec):
         n, m = config.n, config.m
         self.cell = int(dict(config.options).get("cell", 1))
         self.maps = config.mechanism in conditioning.NEEDS_MAP
-        planes = 4 if config.mechanism == "concat" else 3
-        self.g_a = nn.Sequential(conv(planes, n), GDN(n), conv(n, n), GDN(n), conv(n, n), GDN(n), conv(n, m))
-        self.g_s = nn.Sequential(
+        self.g_a, self.g_s = self.layers(4 if config.mechanism == "concat" else 3, n, m)
+        # pictures start from mid-grey: a short training need not spend its steps on getting there
+        last = [v for v in self.g_s.modules() if isinstance(v, nn.Conv2d | nn.ConvTranspose2d)][-1]
+        nn.init.constant_(cast(Tensor, last.bias), 0.5)
+        self.entropy_bottleneck = FactorizedPrior(bottleneck)
+        self.gain = Gain(m, config.lmbda)
+        if config.mechanism == "sft":
+            self.transforms = nn.ModuleList(conditioning.FeatureTransform(c) for c in (n, n, n, m))
+        self.tables: Tables | None = None
+
+    @staticmethod
+    def layers(planes: int, n: int, m: int) -> tuple[nn.Sequential, nn.Sequential]:
+        """g_a for this many input planes, and g_s."""
+        g_a = nn.Sequential(conv(planes, n), GDN(n), conv(n, n), GDN(n), conv(n, n), GDN(n), conv(n, m))
+        g_s = nn.Sequential(
             deconv(m, n),
             GDN(n, inverse=True),
             deconv(n, n),
@@ -90,13 +102,7 @@ class ConditionedCodec(Codec):
             GDN(n, inverse=True),
             deconv(n, 3),
         )
-        # pictures start from mid-grey: a short training need not spend its steps on getting there
-        nn.init.constant_(cast(Tensor, self.g_s[6].bias), 0.5)
-        self.entropy_bottleneck = FactorizedPrior(bottleneck)
-        self.gain = Gain(m, config.lmbda)
-        if config.mechanism == "sft":
-            self.transforms = nn.ModuleList(conditioning.FeatureTransform(c) for c in (n, n, n, m))
-        self.tables: Tables | None = None
+        return g_a, g_s
 
     # ── what a codec's file says ──────────────────────────────────────────────────────────────────────────────────
 
@@ -322,6 +328,9 @@ class ConditionedCodec(Codec):
         """How many coding tables this configuration has."""
         return len(self.rows) * self.entropy_bottleneck.channels
 
+    #: the weights that see the picture
+    seen: tuple[str, ...] = ("g_a.0.weight",)
+
     #: how the names of parameters begin that a trunk lacks and that do nothing at the start
     conditioned: tuple[str, ...] = ("transforms.",)
 
@@ -329,9 +338,9 @@ class ConditionedCodec(Codec):
         """As `Codec.load_trunk` says. concat: the map's input plane starts at zero; sft: the transforms do nothing."""
         start = {k: v for k, v in weights.items() if not k.startswith("tables.")}
         own = self.state_dict()
-        first = "g_a.0.weight"
-        if first in start and start[first].shape[1] == 3 and own[first].shape[1] == 4:
-            start[first] = torch.cat((start[first], torch.zeros_like(start[first][:, :1])), dim=1)
+        for first in self.seen:
+            if first in start and start[first].shape[1] == 3 and own[first].shape[1] == 4:
+                start[first] = torch.cat((start[first], torch.zeros_like(start[first][:, :1])), dim=1)
         start |= {k: v for k, v in own.items() if k.startswith(self.conditioned) and k not in start}
         self.copy_weights(start)
         self.tables = None

@@ -57,9 +57,10 @@ HYPER = 4
 """Places of y along the side of a place of z."""
 
 
-def scale_table() -> list[float]:
-    """As CompressAI's get_scale_table()."""
-    return torch.exp(torch.linspace(np.log(SCALES_MIN), np.log(SCALES_MAX), SCALES)).tolist()
+def scale_table(between: int = 1) -> list[float]:
+    """As CompressAI's get_scale_table(), or with each of its steps cut into `between`."""
+    count = between * (SCALES - 1) + 1
+    return torch.exp(torch.linspace(np.log(SCALES_MIN), np.log(SCALES_MAX), count)).tolist()
 
 
 class Parameters(NamedTuple):
@@ -94,6 +95,8 @@ class HyperpriorCodec(ConditionedCodec):
 
     coded_strings = 4
     conditioned = ("transforms.", "h_a_transforms.", "g_s_transforms.", "condition.")
+    #: what the coding tables may be derived by, the default first
+    arithmetics: tuple[str, ...] = ("integer", "float")
     h_a: nn.Sequential
     h_s: nn.Sequential
 
@@ -106,9 +109,9 @@ class HyperpriorCodec(ConditionedCodec):
             # what the hyperprior tells is as useful at low rates as at high ones, until training finds otherwise
             for logs in self.gain_z.parameters():
                 nn.init.zeros_(logs)
-        arithmetic = dict(config.options).get("arithmetic", "integer")
-        if arithmetic not in ("integer", "float"):
-            raise FoveaError(f"unknown arithmetic {arithmetic!r}; known: integer, float")
+        arithmetic = dict(config.options).get("arithmetic", self.arithmetics[0])
+        if arithmetic not in self.arithmetics:
+            raise FoveaError(f"unknown arithmetic {arithmetic!r}; known: {', '.join(self.arithmetics)}")
         self.exact = arithmetic == "integer"
         if config.mechanism == "sft":
             self.h_a_transforms = nn.ModuleList(conditioning.FeatureTransform(n) for _ in range(2))
@@ -265,7 +268,7 @@ class HyperpriorCodec(ConditionedCodec):
             z = self.entropy_bottleneck.tables([None])
             self.coding_gain = torch.full((1, self.config.m), 1 << GAIN_FRACTION)
             self.coding_inverse_z = torch.full((1, self.config.n), ONE)
-        y = gaussian_tables()
+        y = gaussian_tables(scale_table(self.between))
         self.tables = Tables(
             np.concatenate((z.frequencies, y.frequencies)),
             np.concatenate((z.lengths, y.lengths)),
@@ -275,26 +278,35 @@ class HyperpriorCodec(ConditionedCodec):
 
     def _prepare_integers(self) -> None:
         """What exact arithmetic on the kept numbers gives, the same on every machine."""
+        if not self.exact:
+            return
         self._integer = IntegerSynthesis(self.h_s)
-        # a scale belongs to the first entry of the table that it does not exceed, else to the last
-        scales = self.gaussian_conditional.scale_table[:-1].cpu().double()
-        self._bounds = torch.floor(scales * 2.0 ** (FRACTION + GAIN_FRACTION)).long().numpy()
+        # square roots and products are rounded alike everywhere, other powers are not
+        scales = self.gaussian_conditional.scale_table.cpu().double()
+        middle = torch.sqrt(scales[:-1] * scales[1:])
+        bounds = torch.stack((torch.sqrt(scales[:-1] * middle), torch.sqrt(middle * scales[1:])), dim=1)
+        self._bounds = torch.floor(bounds.flatten() * 2.0 ** (FRACTION + GAIN_FRACTION)).long().numpy()
 
     def count_tables(self) -> int:
         """As `ConditionedCodec.count_tables` says."""
-        return super().count_tables() + SCALES
+        return super().count_tables() + len(scale_table(self.between))
 
-    def _scale_indexes(self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None) -> np.ndarray:
-        """For each symbol of one picture, channel by channel, which of the scales is its own: the least that is not
-        smaller, int32."""
+    def _scale_indexes(
+        self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For each symbol of one picture, channel by channel, an index into the used tables; and these tables' numbers.
+        A symbol's table is that of the nearest scale; with float arithmetic, as in CompressAI, of the next larger."""
         if p.grid is None:
             scale = p.sigma if gain is None else p.sigma * gain[0]
-            return self.gaussian_conditional.build_indexes(scale).cpu().numpy().ravel()
-        assert self.coding_gain is not None
-        factors = self.coding_gain.numpy()[self.rows_at(level)[0, 0]]  # h×w×M, or 1×1×M
-        return np.searchsorted(self._bounds, (p.grid[0] * factors.transpose(2, 0, 1)).ravel()).astype(
-            np.int32
-        )
+            indexes = self.gaussian_conditional.build_indexes(scale).cpu().numpy().ravel()
+        else:
+            assert self.coding_gain is not None
+            factors = self.coding_gain.numpy()[self.rows_at(level)[0, 0]]  # h×w×M, or 1×1×M
+            indexes = np.searchsorted(self._bounds, (p.grid[0] * factors.transpose(2, 0, 1)).ravel())
+        used = np.flatnonzero(np.bincount(indexes))
+        place = np.zeros(int(used[-1]) + 1, dtype=np.int32)
+        place[used] = np.arange(len(used), dtype=np.int32)
+        return place[indexes], self.first_scale + used
 
     def write(
         self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
@@ -308,7 +320,7 @@ class HyperpriorCodec(ConditionedCodec):
         indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
         coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
         coded_y, escapes_y = tables.encode(
-            symbols.cpu().numpy().ravel(), self._scale_indexes(p, level, gain), self._scales
+            symbols.cpu().numpy().ravel(), *self._scale_indexes(p, level, gain)
         )
         likelihoods = {
             "y": self._likelihood(symbols.float(), p.sigma if gain is None else p.sigma * gain[0]),
@@ -323,14 +335,20 @@ class HyperpriorCodec(ConditionedCodec):
         indexes, used = self.channel_indexes(self.config.n, base, -(-h // HYPER), -(-w // HYPER))
         z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
         p = self.parameters_for(z.reshape(1, self.config.n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
-        symbols = tables.decode(coded_y, escapes_y, self._scale_indexes(p, level, gain), self._scales)
+        symbols = tables.decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
         return self.dequantized(
             torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain
         )
 
     @property
-    def _scales(self) -> np.ndarray:
-        return np.arange(len(self.built()) - SCALES, len(self.built()))
+    def between(self) -> int:
+        """Tables for each step of CompressAI's scales: its own would cost a percent of the rate, and more early on."""
+        return 2 if self.exact else 1
+
+    @property
+    def first_scale(self) -> int:
+        """The number of the first table of y."""
+        return len(self.built()) - len(scale_table(self.between))
 
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -377,9 +395,9 @@ def _on_grid(values: Tensor, fraction: int) -> Tensor:
     return torch.round(values.detach().cpu().double() * 2.0**fraction).long().clamp(1, (1 << 32) - 1)
 
 
-def gaussian_tables() -> Tables:
-    """One table for each scale, CompressAI's own."""
-    conditional = GaussianConditional(scale_table())
+def gaussian_tables(scales: list[float]) -> Tables:
+    """One table for each scale, as CompressAI makes them."""
+    conditional = GaussianConditional(scales)
     conditional.update()
     cdfs = [
         cdf[:length].numpy().astype(np.int64)

@@ -14,7 +14,7 @@ from models.codecs.bitstream import BitstreamError
 from models.errors import FoveaError
 from models.training.doctor import examine
 
-NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean")
+NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 SIZES = ((1, 1), (16, 16), (17, 90), (64, 64), (50, 70), (33, 129))
 
 
@@ -94,17 +94,20 @@ def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mech
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_file_s_estimate_is_that_of_the_forward_pass(trained_codec, name):
-    """Up to the grid of scales and means, where there are some."""
+    """Up to the grid of scales and means, where there are some; nearly, with a context."""
     codec, picture = trained_codec(name), scene(64, 128)
     encoded = codec.encode(picture, lmbda=0.0064)
     x = picture_to_tensor(picture, 16)
     with torch.no_grad():
         out = codec(x, level=torch.tensor([1.0]))
     forward = sum(float(-torch.log2(v).double().sum()) for v in out.likelihoods.values())
-    assert encoded.bits_estimate == pytest.approx(forward, rel=2e-3)
+    # with a context the forward pass rounds y, not y − mu, as CompressAI's does
+    context = name == "cheng2020_anchor"
+    assert encoded.bits_estimate == pytest.approx(forward, rel=0.1 if context else 2e-3)
     shown = out.x_hat[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
-    assert np.abs(shown - encoded.reconstruction).mean() < 0.05
-    assert np.abs(shown - encoded.reconstruction).max() <= (1 if name != "mbt2018_mean" else 8)
+    if not context:
+        assert np.abs(shown - encoded.reconstruction).mean() < 0.05
+        assert np.abs(shown - encoded.reconstruction).max() <= (1 if name != "mbt2018_mean" else 8)
     latents = codec.latents(x, level=torch.tensor([1.0]))
     assert latents.symbols.dtype == torch.int32 and latents.symbols.shape == (1, 10, 4, 8)
     again = codec.synthesise(latents.y_hat)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0).numpy()
