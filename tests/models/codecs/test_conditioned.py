@@ -235,3 +235,34 @@ def test_a_checkpoint_of_another_kind_is_refused():
         torch.manual_seed(0)
         other = catalogue.build(CodecConfig(codec="bmshj2018_factorized", n=5, m=8))
         one.load_compressai(other.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name):
+    from models.experiments import Trunk
+    from models.tracking import NullRun
+    from models.training.data import FrameSet
+    from models.training.loop import TrainingStopped, train
+
+    record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=(0.002, 0.02)).resolved()
+    record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": "gain", "gamma": 0.5}
+    pictures = [scene(70, 60, seed) for seed in range(3)]
+
+    def run(folder: str, stop) -> str:
+        codec = fresh(name, "gain", gamma=0.5, span=1.0)
+        frames = FrameSet(pictures, [spot(70, 60)] * 3)
+        made = train(
+            record,
+            codec,
+            frames,
+            workdir=tmp_path / folder,
+            tracker_run=NullRun(),
+            threads=1,
+            should_stop=stop,
+        )
+        return catalogue.load_codec(made).identity().hex()
+
+    steps = iter(range(1, 100))
+    with pytest.raises(TrainingStopped):
+        run("parts", lambda: next(steps) == 3)
+    assert run("parts", None) == run("whole", None)
