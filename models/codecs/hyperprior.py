@@ -17,8 +17,10 @@ this is CompressAI's computation.
 Files hold five strings: the level map, z's symbols (escapes, coded), y's symbols (escapes, coded). Their coding tables
 come from z's symbols by integer arithmetic alone (integer_synthesis.py; gains, medians and z's inverse gains on grids,
 kept with the tables), so the symbols decode exactly on any machine; the pixels follow from float arithmetic on equal
-latents. Training and `forward` use floats throughout; `encode`, `decode` and `latents` take the scales and means off
-the grid. The option `arithmetic` = "float" codes as CompressAI does, with tables that only the same build decodes.
+latents. A symbol is coded for the nearest of twice as many scales as CompressAI has tables for, instead of the next
+larger one: about a percent of the rate. Training and `forward` use floats throughout; `encode`, `decode` and `latents`
+take the scales and means off the grid. The option `arithmetic` = "float" codes as CompressAI does, with tables that
+only the same build decodes.
 
 y need not have a multiple of 4 rows: h_a sees it with zeros added, what h_s says about them is cut off. Nothing is
 coded for places that the picture has not.
