@@ -447,8 +447,11 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
         data = file.read_bytes()
     except OSError as error:
         raise FoveaError(f"cannot read {file}: {error.strerror}") from error
-    codec = open_codec(model) if model else codec_for(data)
-    picture = codec.decode(data)
+    try:
+        codec = open_codec(model) if model else codec_for(data)
+        picture = codec.decode(data)
+    except FoveaError as error:
+        raise FoveaError(f"{file}: {error}") from error
     with written_beside(output) as beside:
         beside.write_bytes(encode_png(picture))
     click.echo(f"{output}: {picture.shape[1]}×{picture.shape[0]}")
