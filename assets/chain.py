@@ -21,7 +21,7 @@ import filelock
 from assets.datasets import Dataset, load_registry
 from assets.home import Home, explained, written_beside
 from assets.store import Store, UnitWriter, digest
-from assets.versions import library_versions
+from assets.versions import code_version, library_versions
 from models.errors import FoveaError
 from models.experiments import SWEEPS, Experiment, Sweep, Trunk, sweep
 from models.tracking import NullTracker, Tracker
@@ -86,7 +86,8 @@ class Stage(Protocol):
     def make(self, chain: "Chain", unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         """Make it: objects through writer.path, `facts` for people in writer.meta["facts"], pictures in `shown/`.
 
-        A stage that has to fetch something before its key can be known has a method `prepare(chain, partition, progress)`,
+        A stage whose work lies outside of the unit's folder says with `complete(chain, unit)` whether all of it is there. A
+        stage that has to fetch something before its key can be known has a method `prepare(chain, partition, progress)`,
         too. One whose work shows what the key depends on (frames that turn out broken) sets `writer.key`.
         """
 
@@ -98,7 +99,7 @@ class Chain:
     home: Home
     tracker: Tracker = field(default_factory=NullTracker)
     tags: Mapping[str, str] = field(default_factory=dict)
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -154,9 +155,16 @@ class Chain:
     def ready(self, stage: str, partition: str) -> bool:
         """Whether the store has what this stage would make now."""
         try:
-            return self.store.has(stage, self.unit(stage, partition).key)
+            return self.has(self.unit(stage, partition))
         except Waiting:
             return False
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the store has the unit, and what lies outside of its folder (arrays in shards, PNGs)."""
+        if not self.store.has(unit.stage, unit.key):
+            return False
+        complete = getattr(stages()[unit.stage], "complete", None)
+        return complete is None or bool(complete(self, unit))
 
     def forget(self, *stage_names: str) -> None:
         """Compute keys again after something was made: of the stages named, or of all."""
@@ -179,16 +187,14 @@ class Chain:
         if prepare is not None:
             prepare(self, partition, progress)
         unit = self.unit(stage, partition)
-        hit = self.store.has(stage, unit.key)
+        hit = self.has(unit)
         if not hit:
             with self.locked(f"{stage}-{unit.key}"):
-                hit = self.store.has(stage, unit.key)
+                hit = self.has(unit)
                 if not hit:
                     with self.store.writing(stage, unit.key) as writer:
                         stages()[stage].make(self, unit, writer, progress)
-                        if writer.key != unit.key:
-                            self._units.pop((stage, partition), None)
-                            unit = self.unit(stage, partition)
+                        unit = self._unchanged(unit, writer.key)
                         writer.meta.setdefault("facts", {})
                         writer.meta["inputs"] = dict(unit.inputs)
                         writer.meta["partition"] = partition
@@ -198,6 +204,19 @@ class Chain:
         self._remember(unit)
         manifest = self.store.manifest(stage, unit.key)
         return Made(unit, hit, manifest, self.store.folder(stage, unit.key), time.monotonic() - began)
+
+    def _unchanged(self, unit: Unit, key: str) -> Unit:
+        """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
+        nobody could say which version made the result."""
+        code_version.cache_clear()
+        self._units.pop((unit.stage, unit.partition), None)
+        now = self.unit(unit.stage, unit.partition)
+        if now.key != key:
+            said = "; ".join(explain(unit.inputs, now.inputs))
+            raise FoveaError(
+                f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again"
+            )
+        return now
 
     @contextlib.contextmanager
     def locked(self, name: str, timeout: float = -1) -> Iterator[None]:
@@ -253,7 +272,7 @@ class Chain:
             if (waiting.stage, waiting.partition) == (stage, partition):
                 return "not here yet"
             return f"waits for {waiting.stage} of {waiting.partition}"
-        if self.store.has(stage, unit.key):
+        if self.has(unit):
             return ""
         before = self.latest(stage, partition)
         if before is None:

@@ -28,7 +28,7 @@ class Home:
         `FOVEA_HOME/data`; any fsspec address, such as `s3://bucket/fovea`)."""
         state = Path(os.environ.get("FOVEA_HOME") or ROOT / ".fovea").expanduser().resolve()
         config = Path(os.environ.get("FOVEA_CONFIG") or ROOT).expanduser().resolve()
-        if config.is_file():
+        if config.is_file() or config.suffix == ".toml":
             raise FoveaError(
                 f"FOVEA_CONFIG names the file {config}; it must be the folder that holds fovea.toml"
             )

@@ -61,6 +61,14 @@ class UnitWriter:
         return path
 
 
+def sweep_dead(parent: Path, key: str) -> None:
+    """Remove what makers of this unit left half-written when they were killed."""
+    for left in parent.glob(f".{key}.*-*"):
+        owner = left.name.rsplit(".", 1)[1].split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 class Store:
     """Units and shards under one root. `cache` is a local folder for what comes from a remote root."""
 
@@ -76,8 +84,16 @@ class Store:
         return self.root / stage / key[:2] / key
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether the unit is there, complete."""
-        return (self._unit(stage, key) / MANIFEST).exists()
+        """Whether the unit is there; on a disk, where anybody may delete, also whether each of its objects is."""
+        folder = self._unit(stage, key)
+        if not self.local:
+            return bool((folder / MANIFEST).exists())
+        place = Path(str(folder))
+        try:
+            objects = json.loads((place / MANIFEST).read_text())["objects"]
+            return all((place / name).stat().st_size == size for name, size in objects.items())
+        except (OSError, ValueError, KeyError):
+            return False
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
         """The unit's manifest: meta, objects with their sizes, when it was made. Raises FoveaError when missing."""
@@ -96,6 +112,7 @@ class Store:
         parent = Path(str(final.parent)) if self.local else self.cache / "writing"
         with explained(final):
             parent.mkdir(parents=True, exist_ok=True)
+            sweep_dead(parent, key)
             folder = parent / f".{key}.{os.getpid()}-{secrets.token_hex(4)}"
             folder.mkdir()
             try:
@@ -204,10 +221,19 @@ class Store:
             for path in sorted(base.iterdir(), key=lambda p: p.name):
                 if path.suffix != ".json" or path.name in seen or path.name[0] == ".":
                     continue
-                for key, offset, shape, reason in json.loads(path.read_text())["entries"]:
+                listing = json.loads(path.read_text())
+                if self.local and not self._whole(Path(str(base / f"{path.stem}.bin")), listing["bytes"]):
+                    continue
+                for key, offset, shape, reason in listing["entries"]:
                     known[key] = Entry(path.stem, offset, tuple(shape), reason)
                 seen.add(path.name)
         return known
+
+    @staticmethod
+    def _whole(path: Path, size: int) -> bool:
+        with contextlib.suppress(OSError):
+            return path.stat().st_size == size
+        return False
 
     def put_shard(
         self,

@@ -24,6 +24,7 @@ LEFT_OUT = frozenset(
         "models.errors",
         "models.codecs.catalogue",
         "models.saliency.catalogue",
+        "assets.chain",
         "assets.home",
         "assets.store",
         "assets.versions",

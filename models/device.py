@@ -11,4 +11,8 @@ def chosen_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise FoveaError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise FoveaError(f"--device {name}: not a device; say auto, cpu, cuda or cuda:N") from error
     return name

@@ -227,7 +227,6 @@ class Experiment:
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
     scale: the factor c of the source's un-normalised weights.
     span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
-    target_bpp: when set, lmbda is the start of a search for this mean rate on the validation pictures.
     """
 
     dataset: str
@@ -244,7 +243,6 @@ class Experiment:
     span: float = 3.0
     distortion: str = "mse"
     lmbda: tuple[float, ...] = (0.013,)
-    target_bpp: float | None = None
     seed: int = 0
     overrides: tuple[tuple[str, float], ...] = ()
     mode: str = "deterministic"
@@ -342,8 +340,6 @@ class Experiment:
             parts.append(f"by={self.saliency}")
         if self.distortion != "mse":
             parts.append(self.distortion)
-        if self.target_bpp is not None:
-            parts.append(f"bpp={number(self.target_bpp)}")
         if self.mode != "deterministic":
             parts.append(self.mode)
         if self.seed:
@@ -375,7 +371,6 @@ class Experiment:
             "span": self.span,
             "distortion": self.distortion,
             "lmbda": list(self.lmbda),
-            "target_bpp": self.target_bpp,
             "seed": self.seed,
             "mode": self.mode,
             **budget,
@@ -425,7 +420,6 @@ class Sweep:
     dataset: str
     experiments: tuple[Experiment, ...]
     about: str = ""
-    classical: tuple[str, ...] = ("jpeg", "webp", "avif", "jpegxl")
     datasets: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -522,7 +516,6 @@ def tiny(dataset: str) -> Sweep:
             preset="tiny",
         ),
         about="Seconds of training: for the project's own tests.",
-        classical=("jpeg",),
     )
 
 

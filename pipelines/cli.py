@@ -30,9 +30,34 @@ class Guarded(click.Group):
         except FoveaError as error:
             click.secho(f"fovea: {error}", fg="red", err=True)
             ctx.exit(1)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            click.secho(f"fovea: {where}{error.strerror or error}{_disk_note()}", fg="red", err=True)
+            ctx.exit(1)
+        except Exception as error:
+            note = _disk_note()
+            if not note:
+                raise
+            click.secho(f"fovea: {type(error).__name__}{note}", fg="red", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("\nfovea: stopped; run the same command again and it goes on from here", err=True)
             ctx.exit(130)
+
+
+def _disk_note() -> str:
+    """What to do when the disk of FOVEA_HOME is full; "" when it is not. Databases say it in words of their own."""
+    import shutil
+
+    from assets.home import Home
+
+    home = Home.from_environment().state
+    place = next(p for p in (home, *home.parents) if p.exists())
+    if shutil.disk_usage(place).free >= 1 << 20:
+        return ""
+    return f": no space left on the disk of {home}: free some, or set FOVEA_HOME to a larger disk, and run the same command again"
 
 
 @click.group(cls=Guarded, context_settings=CONTEXT)
@@ -101,7 +126,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @_common
 @click.option(
-    "--threads", default=0, help="CPU threads; default: all cores. Part of what makes bits reproducible."
+    "--threads",
+    default=0,
+    type=click.IntRange(min=0),
+    help="CPU threads; default: all cores. Part of what makes bits reproducible.",
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option(
@@ -123,13 +151,51 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, 
     else:
         sweep = _sweep(chain, sweep_name, dataset)
         name, wanted, sweep_key = sweep.key, targets(sweep, chain), sweep.key
+        _can_be_measured(chain, sweep)
     failed = _make_stale(chain, name, wanted, sweep_key, strict)
     if frames_only:
         _frames_summary(chain, dataset)
     else:
+        _publish(chain, name)
         _summary(chain, name)
+    _quarantined_frames(chain, dataset)
     if failed:
         sys.exit(1)
+
+
+def _can_be_measured(chain: "Chain", sweep: Any) -> None:
+    """Raises FoveaError before anything is trained when a folder is gone or a dataset has no picture to measure on."""
+    from assets.chain import Waiting
+    from assets.evaluation.stages import measured_split
+
+    for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
+        try:
+            measured_split(chain, dataset)
+        except Waiting:
+            continue
+
+
+def _publish(chain: "Chain", key: str) -> None:
+    """Report and tables where people look for them, also when somebody deleted them there."""
+    from assets.chain import Waiting
+    from assets.evaluation.stages import publish
+
+    try:
+        publish(chain, chain.made("report", key))
+    except Waiting:
+        return
+
+
+def _quarantined_frames(chain: "Chain", dataset: str) -> None:
+    """Pictures that could not be decoded, by name."""
+    from assets.chain import Waiting
+
+    try:
+        made = chain.made("resized_frames", dataset)
+    except Waiting:
+        return
+    for broken in made.manifest["meta"].get("quarantined", []):
+        click.secho(f"quarantined {broken['image']}: {broken['reason']}", fg="yellow", err=True)
 
 
 def _make_stale(
@@ -206,6 +272,7 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
         for experiment in sweep.experiments:
             click.echo(experiment.key)
         return
+    _can_be_measured(chain, sweep)
     wanted = targets(sweep, chain)
     if everything:
         for step in plan(chain, wanted, strict=strict):
@@ -228,7 +295,7 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
 
 @main.command()
 @click.argument("key")
-@click.option("--threads", default=0, help="CPU threads; default: all cores.")
+@click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; default: all cores.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--tracking/--no-tracking", default=True, help="Tell MLflow about it.")
 def train(key: str, threads: int, device: str, tracking: bool) -> None:
@@ -332,7 +399,8 @@ def datasets_add(
         size=size,
     )
     try:
-        _show(name)
+        if _show(name) == 0:
+            raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
     except FoveaError:
         remove_dataset(home.config, name)
         raise
@@ -357,7 +425,8 @@ def datasets_show(name: str) -> None:
     _show(name)
 
 
-def _show(name: str) -> None:
+def _show(name: str) -> int:
+    """Print what is in a dataset; returns how many pictures can be used."""
     from assets.frames.stages import source_table
 
     chain = _chain(tracking=False)
@@ -373,6 +442,11 @@ def _show(name: str) -> None:
     )
     for row in table[table.status != "ok"].to_dict("records"):
         click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
+    _quarantined_frames(chain, name)
+    if not set(good.split) & {"val", "test"}:
+        click.secho(
+            f"{name} has nothing to measure on: name pictures with --test GLOB or --splits CSV", fg="yellow"
+        )
     path = chain.dataset(name).fixations
     if path:
         from assets.saliency.fixations import read_fixations
@@ -381,6 +455,7 @@ def _show(name: str) -> None:
         click.echo(
             f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures"
         )
+    return len(good)
 
 
 @main.command()
@@ -405,10 +480,21 @@ def _show(name: str) -> None:
 )
 def compress(image: Path, output: Path, model: str, lmbda: float | None, use_saliency: bool | None) -> None:
     """Compress a picture to a .fov file; prints its bpp."""
+    import math
+
+    import numpy as np
+
     from assets.frames.decode import read_picture
     from assets.home import written_beside
     from models.codecs.catalogue import open_codec
+    from models.errors import FoveaError
 
+    if lmbda is not None and not (math.isfinite(lmbda) and lmbda > 0):
+        raise FoveaError(f"--lmbda {lmbda:g}: a positive number is needed")
+    if output.is_dir():
+        raise FoveaError(
+            f"{output} is a folder: name the file to write, for example {output / image.stem}.fov"
+        )
     picture = read_picture(image)
     codec = open_codec(model)
     saliency_map = None
@@ -417,9 +503,9 @@ def compress(image: Path, output: Path, model: str, lmbda: float | None, use_sal
         from models.saliency.predict import load_model
 
         saliency_map = load_model(DEFAULT_SALIENCY).predict([picture])[0]
+    elif codec.config.mechanism in ("gain", "concat", "sft"):
+        saliency_map = np.full(picture.shape[:2], 255, np.uint8)  # every place alike
     elif use_saliency:
-        from models.errors import FoveaError
-
         raise FoveaError(f"{model} does not take a saliency map (mechanism {codec.config.mechanism})")
     encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
     with written_beside(output) as beside:
@@ -443,6 +529,8 @@ def decompress(file: Path, output: Path, model: str | None) -> None:
     from models.codecs.catalogue import codec_for, open_codec
     from models.errors import FoveaError
 
+    if output.suffix.lower() != ".png":
+        raise FoveaError(f"{output}: decoded pictures are written as PNG; name a file that ends in .png")
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -503,7 +591,7 @@ def saliency(
 
 @main.command("saliency-benchmark")
 @click.argument("dataset")
-@click.option("--threads", default=0, help="CPU threads; default: all cores.")
+@click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; default: all cores.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
     """How well each saliency model predicts where people looked on DATASET: a table with 95 % intervals.

@@ -45,11 +45,12 @@ def run_targets(
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
 
     with own as active, quiet():
+        end_orphans(active)
 
         def make(step: Step) -> str:
             progress = show(step) if show else silent
             set_active_chain(chain, progress)
-            tags = (
+            tags = {IN_PROCESS: "yes"} | (
                 {"fovea/sweep": sweep, "fovea/why": step.why[:200]}
                 if sweep
                 else {"fovea/why": step.why[:200]}
@@ -70,6 +71,23 @@ def run_targets(
             return failure_of(result)
 
         return carry_out(chain, list(wanted), make, strict=strict)
+
+
+IN_PROCESS = "fovea/in-process"
+
+
+def end_orphans(instance: dg.DagsterInstance) -> None:
+    """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold.
+
+    Call while holding the run lock: any unfinished run with our tag then belongs to a process that is gone.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: "yes"})):
+        instance.report_run_failed(
+            run, "the process that executed it was killed; `fovea run` goes on from its last checkpoint"
+        )
+        if instance.event_log_storage.supports_global_concurrency_limits:
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:

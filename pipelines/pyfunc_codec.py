@@ -55,8 +55,10 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
         raise ValueError("a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)")
 
     def compress(self, rows: pd.DataFrame, lmbda: float | None) -> pd.DataFrame:
-        """`fov` and `bpp` for each `image`; bpp counts the whole file over the picture's pixels."""
+        """`fov` and `bpp` for each `image`; bpp counts the whole file over the picture's pixels. Without `saliency_map`
+        every place counts alike."""
         import cv2
+        import numpy as np
 
         out = []
         for label, row in rows.iterrows():
@@ -67,7 +69,7 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
             saliency_map = (
                 _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
                 if isinstance(given, bytes)
-                else None
+                else np.full(picture.shape[:2], 255, np.uint8)  # every place alike
             )
             data = self.codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda).data
             out.append({"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])})

@@ -25,9 +25,13 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
     from pipelines.plan import Step
 
     home = Home.from_environment()
+    failures: list[str] = []
     with one_run_at_a_time(home):
         for key in config.sweeps:
             chain = Chain(home, tracker=MlflowTracker(home.mlflow))
+            if key not in chain.sweeps:
+                failures.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
+                continue
 
             def show(step: Step):  # type: ignore[no-untyped-def]
                 context.log.info(f"{step.stage} {step.partition}: {step.why}")
@@ -37,8 +41,10 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
                 chain, targets(chain.sweeps[key], chain), sweep=key, show=show, instance=context.instance
             )
             context.log.info(f"{key}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
-            if outcome.failed:
-                raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
+            failures += outcome.messages
+            chain.tracker.flush()
+    if failures:
+        raise dg.Failure(description="; ".join(failures), allow_retries=False)
 
 
 @dg.job(description="Brings sweeps up to date: computes what is stale, makes it, computes again.")

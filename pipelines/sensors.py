@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.partitions import PARTITIONS
 from pipelines.jobs import frames_job
 
 
@@ -34,11 +35,18 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
     state: dict[str, str] = {}
     requests = []
     chain = Chain(Home.from_environment())
+    known = set(PARTITIONS.datasets.get_partition_keys())
     for name, dataset in chain.registry.items():
         if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():
             continue
         state[name] = folder_state(Path(dataset.path))
         if seen.get(name) == state[name]:
+            continue
+        if name not in known:
+            context.log.warning(
+                f"dataset {name!r} was registered after the code location loaded: reload it to watch {dataset.path}"
+            )
+            del state[name]
             continue
         if stale(chain, dataset_targets(name)):
             requests.append(

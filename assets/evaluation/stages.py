@@ -24,6 +24,8 @@ from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
 
 POINTS = "points.parquet"
 GALLERY_PICTURES = 3
+#: what draws fixation maps and chooses the map that conditions a codec
+MAPS_CODE = ("assets.saliency.condition", "assets.saliency.fixations")
 FOLDER = Path(__file__).parent
 CLASSICAL = ("jpeg", "webp", "avif", "jpegxl")
 
@@ -92,9 +94,10 @@ class ClassicalRdPoints:
 
     def unit(self, chain: Chain, partition: str) -> Unit:
         inputs = {
+            "dataset": partition,
             "data": data_digest(chain, partition),
             "codecs": list(self._codecs()),
-            "code": code_version("assets.evaluation.measure_classical"),
+            "code": code_version("assets.evaluation.measure_classical", *MAPS_CODE),
         }
         return Unit(self.name, partition, inputs)
 
@@ -250,11 +253,12 @@ class RdPoints:
         experiment, dataset = self._parts(chain, partition)
         model = experiment.saliency if experiment.maps in ("predicted", "shuffled") else DEFAULT_SALIENCY
         inputs = {
+            "partition": partition,
             "experiment": chain.unit("trained_codec", experiment.key).key,
             "maps": experiment.maps,
             "lmbda": list(experiment.lmbda),
             "data": data_digest(chain, dataset, model),
-            "code": code_version("assets.evaluation.measure", *code_modules(experiment.codec)),
+            "code": code_version("assets.evaluation.measure", *code_modules(experiment.codec), *MAPS_CODE),
         }
         return Unit(self.name, partition, inputs)
 
@@ -359,10 +363,11 @@ def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str) -> Unit:
     if not found:
         raise Waiting("rd_points", partition)
     inputs = {
+        "sweep": partition,
         "points": digest([m.unit.key for m in found]),
         "pieces": len(found),
         "missing": len(missing),
-        "code": code_version(entry),
+        "code": code_version(entry, "assets.evaluation.plots"),
     }
     return Unit(stage, partition, inputs)
 
@@ -465,12 +470,12 @@ class BdRates:
 
 def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:
     """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
-    sw_psnr_db); `uniform` itself when no arm is below it. None without experiments."""
+    sw_psnr_db), its interval below 0; `uniform` when there is none. None without experiments."""
     from assets.evaluation.verdict import records
 
     asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
     against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
-    against = against[(against.bd_rate_percent < 0) & ~against.maps.isin(["oracle", "shuffled"])]
+    against = against[(against.ci_high < 0) & ~against.maps.isin(["oracle", "shuffled", "center"])]
     chosen = [e for e in experiments if e.arm == "uniform"] or list(experiments)
     for row in records(against.sort_values("bd_rate_percent")):
         curve = (row["codec"], row["test_arm"], row["maps"], row["variant"])

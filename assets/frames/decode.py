@@ -230,7 +230,7 @@ def _png_header(data: bytes) -> tuple[int, int, int, dict[str, Any]]:
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", ihdr)
     details = {
         "ihdr": ihdr, "idat": idat, "depth": depth, "colour": colour,
-        "fast": depth == 8 and colour in (0, 2, 4, 6) and not interlace and b"tRNS" not in seen,
+        "fast": depth == 8 and colour in (0, 2, 6) and not interlace and b"tRNS" not in seen,
         "transparent": b"tRNS" in seen,
     }  # fmt: skip
     return width, height, orientation, details
@@ -251,7 +251,7 @@ def _decode_png(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
 
 def _decode_plain_png(ihdr: bytes, idat: list[memoryview]) -> NDArray[Any]:
     width, height, _, colour = struct.unpack_from(">IIBB", ihdr)
-    rows = _buffer("rows", height * (1 + width * {0: 1, 2: 3, 4: 2, 6: 4}[colour]))
+    rows = _buffer("rows", height * (1 + width * {0: 1, 2: 3, 6: 4}[colour]))
     compressed = idat[0] if len(idat) == 1 else b"".join(idat)
     try:
         inflated = codecs.deflate_decode(compressed, out=rows)

@@ -174,6 +174,11 @@ class ResizedFrames:
             },
         )
 
+    def complete(self, chain: Chain, unit: Unit) -> bool:
+        """Whether each frame has its array or its reason."""
+        index = chain.store.index(self.name)
+        return all(key in index for key in resized_table(chain, unit.partition).key)
+
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         name = unit.partition
         dataset = chain.dataset(name)

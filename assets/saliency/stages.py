@@ -160,6 +160,11 @@ class SaliencyMaps:
         model = chosen_model(chain, partition)
         return Unit(self.name, partition, {"maps": digest(rows), "count": len(rows), "model": model})
 
+    def complete(self, chain: Chain, unit: Unit) -> bool:
+        """Whether each map is there."""
+        index = chain.store.index(self.name)
+        return all(key in index for key in map_keys(chain, unit.partition).map_key)
+
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.ideal import ideal_gain
         from assets.frames.contact import contact_sheet, overlay
@@ -219,6 +224,10 @@ class RgbaFrames:
         table = self._table(chain, partition)
         rows = table[["image", "split", "rgba_key"]].to_numpy().tolist()
         return Unit(self.name, partition, {"frames": digest(rows), "count": len(rows)})
+
+    def complete(self, chain: Chain, unit: Unit) -> bool:
+        """Whether each PNG is there."""
+        return set(self._table(chain, unit.partition).rgba_key) <= chain.store.object_keys(self.name)
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.frames.contact import contact_sheet

@@ -18,11 +18,12 @@ from assets.versions import code_version
 NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
 
 
-def training_code(codec: str) -> str:
-    """The code version of training this codec."""
+def training_code(codec: str, maps: str) -> str:
+    """The code version of training this codec on these maps."""
     from models.codecs.catalogue import code_modules
 
-    return code_version("models.training.loop", *code_modules(codec))
+    chooses = () if maps == "none" else ("assets.saliency.condition",)
+    return code_version("models.training.loop", *code_modules(codec), *chooses)
 
 
 def split_table(chain: Chain, dataset: str, split: str, model: str | None) -> pd.DataFrame:
@@ -95,7 +96,7 @@ class TrunkCodec:
             partition,
             {
                 "record": {k: v for k, v in record.items() if k not in NAMES_ONLY},
-                "code": training_code(trunk.codec),
+                "code": training_code(trunk.codec, "none"),
                 **data_inputs(chain, record),
             },
         )
@@ -123,7 +124,7 @@ class TrainedCodec:
         record = experiment.resolved()
         inputs: dict[str, Any] = {
             "record": {k: v for k, v in record.items() if k not in NAMES_ONLY},
-            "code": training_code(experiment.codec),
+            "code": training_code(experiment.codec, experiment.maps),
             **data_inputs(chain, record),
         }
         if experiment.trunk:

@@ -38,7 +38,7 @@ from models.training.checkpoint import drop_checkpoints, load_checkpoint, save_c
 from models.training.data import Batch, Crops, FrameSet, Weighting
 
 #: fields of a record that name it and change nothing
-NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency", "target_bpp"})
+NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
 #: mechanisms whose loss is weighted; `gain` has a lambda at each place instead
 WEIGHTED = ("loss", "concat", "sft")
 #: steps in a row without a finite loss and gradient that are skipped before giving up

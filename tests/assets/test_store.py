@@ -65,6 +65,33 @@ def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store) -> None:
         store.manifest("stage", key)
 
 
+def test_a_unit_with_an_object_missing_is_not_there(tmp_path: Path) -> None:
+    store = Store(UPath(tmp_path))
+    key = digest("whole")
+    with store.writing("stage", key) as writer:
+        writer.path("a/b").write_text("12345")
+    store.path("stage", key, "a/b").write_text("123")
+    assert not store.has("stage", key)
+    with store.writing("stage", key) as writer:
+        writer.path("a/b").write_text("12345")
+    assert store.has("stage", key)
+
+
+def test_what_a_killed_maker_left_is_swept(tmp_path: Path) -> None:
+    store = Store(UPath(tmp_path))
+    key = digest("swept")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / "stage" / key[:2] / f".{key}.{dead.pid}-0badcafe"
+    alive = left.with_name(f".{key}.{os.getpid()}-0badcafe")
+    left.mkdir(parents=True)
+    alive.mkdir()
+    with store.writing("stage", key):
+        pass
+    assert not left.exists()
+    assert alive.exists()
+
+
 def test_shards_give_back_arrays_and_reasons(store: Store) -> None:
     rng = np.random.default_rng(0)
     arrays = [(f"k{i}", rng.integers(0, 256, (3 + i, 5, 3), np.uint8)) for i in range(4)]
@@ -107,13 +134,16 @@ def test_digests_see_values_not_order(value: object) -> None:
     assert digest({"a": value, "b": 1}) != digest({"a": value, "b": 2})
 
 
-def test_a_shard_cut_short_is_noticed(tmp_path: Path) -> None:
+def test_a_shard_cut_short_is_noticed_and_can_be_written_again(tmp_path: Path) -> None:
     store = Store(UPath(tmp_path))
-    store.put_shard("frames", [("a", np.zeros((64, 64), np.uint8))])
+    array = np.arange(4096, dtype=np.uint16).astype(np.uint8).reshape(64, 64)
+    store.put_shard("frames", [("a", array)])
     (data,) = (tmp_path / "frames/shards").glob("*.bin")
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(FoveaError, match="shorter than its manifest"):
+    with pytest.raises(FoveaError, match="no array a; run the stage again"):
         Store(UPath(tmp_path)).array("frames", "a")
+    store.put_shard("frames", [("a", array)])
+    np.testing.assert_array_equal(Store(UPath(tmp_path)).array("frames", "a"), array)
 
 
 def test_writing_beside_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:

@@ -139,6 +139,48 @@ def test_a_constant_in_the_metrics_makes_evaluation_stale_and_no_training(place:
         back()
 
 
+def test_how_fixation_maps_are_drawn_makes_measuring_stale(place: Place) -> None:
+    back = place.edit("assets/saliency/fixations.py", lambda s: s + "\nEXTRA = 1.5\n")
+    try:
+        stale = set(place.stale())
+        assert {"classical_rd_points", "rd_points"} <= stale
+        assert not stale & (FRAMES | {"trunk_codec"})
+    finally:
+        back()
+
+
+def test_the_same_pictures_under_another_name_get_results_of_their_own(place: Place) -> None:
+    place.fovea("datasets", "add", "twin", str(place.pictures))
+    try:
+        done = place.fovea("status", "--dataset", "twin", "--sweep", "tiny", check=False)
+        stale = set(re.findall(r"^stale  (\S+) ", done.stdout, flags=re.M))
+        assert stale == {"classical_rd_points", "rd_points"} | TABLES, (
+            "frames, maps and training are the same work"
+        )
+    finally:
+        place.fovea("datasets", "remove", "twin")
+
+
+def test_what_was_deleted_is_noticed_and_what_people_open_is_written_again(place: Place) -> None:
+    weights = sorted(place.home.glob("data/trained_codec/*/*/codec/weights.safetensors"))[0]
+    away = weights.rename(weights.with_name("away"))
+    frames = next(place.home.glob("data/resized_frames/shards/*.bin"))
+    hidden = frames.rename(frames.with_name("hidden"))
+    png = next(place.home.glob("data/rgba_frames/*/*.png"))
+    gone = png.rename(png.with_name("gone"))
+    try:
+        assert {"trained_codec", "resized_frames", "rgba_frames"} <= set(place.stale())
+    finally:
+        away.rename(weights)
+        hidden.rename(frames)
+        gone.rename(png)
+    shutil.rmtree(place.home / "reports")
+    shutil.rmtree(place.home / "tables")
+    assert "nothing to run" in place.fovea("run", "--dataset", "drawn", "--sweep", "tiny").stdout
+    assert (place.home / "reports/drawn.tiny.html").exists()
+    assert (place.home / "tables/rd_points.parquet").exists()
+
+
 def test_a_learning_rate_names_its_experiments_and_going_back_finds_them(place: Place) -> None:
     back = place.edit(
         "models/experiments.py",
@@ -268,6 +310,9 @@ def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
         (("datasets", "add", "void", "/nonexistent/folder"), "/nonexistent/folder"),
         (("decompress", "/nonexistent.fov", "-o", "x.png"), "/nonexistent.fov"),
         (("compress", "/nonexistent.png", "-o", "x.fov"), "/nonexistent.png"),
+        (("compress", "/nonexistent.png", "-o", "x.fov", "--lmbda", "nan"), "--lmbda"),
+        (("decompress", "/nonexistent.fov", "-o", "x.jpg"), "ends in .png"),
+        (("train", "nonsense", "--device", "toaster"), "nonsense"),
     ],
 )
 def test_bad_input_is_one_clear_line(place: Place, words: tuple[str, ...], said: str) -> None:

@@ -302,3 +302,18 @@ def test_orient_knows_all_eight() -> None:
 def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: int) -> None:
     image = Image.open(io.BytesIO(encode_png(pixels, level)))
     assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+
+
+def test_grey_with_alpha_follows_the_rule_of_alpha():
+    grey = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    samples = np.dstack([grey, np.full_like(grey, 255)])
+
+    def png(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels, "LA").save(buffer, "PNG")
+        return buffer.getvalue()
+
+    assert (read_picture(png(samples)) == grey[..., None]).all()
+    samples[3, 3, 1] = 7
+    with pytest.raises(BrokenPicture, match="transparent pixels"):
+        read_picture(png(samples), "la.png")
