@@ -167,7 +167,7 @@ def forest_plot(
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.15)
     axes.set_xlabel(
-        f"BD-rate at equal {label}, %  (left: fewer bits; filled: the 95 % interval leaves out 0)"
+        f"BD-rate at equal {label}, %\n(left: fewer bits; filled: the 95 % interval leaves out 0)"
     )
     axes.set_title(title, loc="left", color=_INK)
     return _png(figure)

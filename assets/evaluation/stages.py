@@ -238,6 +238,18 @@ def finish_points(
     return concat_points([table])
 
 
+def check_estimate(points: pd.DataFrame, partition: str) -> None:
+    """Raises FoveaError when a file is more than 2 % + 64 bytes off its estimate: such a codec is not compared (science.md)."""
+    estimate = points.bpp_estimate * points.width * points.height / 8
+    over = (points.bytes - estimate).abs() - (0.02 * estimate + 64)
+    if (over > 0).any():
+        worst = points.iloc[int(over.to_numpy().argmax())]
+        raise FoveaError(
+            f"{partition}: {int((over > 0).sum())} of {len(points)} files are more than 2 % + 64 bytes off their estimate, the "
+            f"worst is {worst.image} with {worst.bytes} bytes; the entropy model's quantiles were not solved, or its tables are wrong"
+        )
+
+
 class RdPoints:
     """One experiment measured on one dataset: a row a picture and rate."""
 
@@ -308,6 +320,7 @@ class RdPoints:
                 codec=experiment.codec,
                 variant=experiment.variant,
             )
+            check_estimate(points, unit.partition)
             points.to_parquet(writer.path(POINTS), index=False)
             for (image, lmbda), picture in seen.kept.items():
                 writer.path(kept_name(image, "", lmbda)).write_bytes(encode_png(picture))

@@ -1,0 +1,48 @@
+import pandas as pd
+import pytest
+
+from assets.evaluation.stages import best_experiment, check_estimate, gallery_images, kept_name
+from models.errors import FoveaError
+from models.experiments import sweep
+
+
+def points(real: int) -> pd.DataFrame:
+    row = {"image": "a", "width": 100, "height": 80, "bytes": 1000, "bpp_estimate": 8 * 1000 / 8000}
+    return pd.DataFrame([row, {**row, "image": "b", "bytes": real}])
+
+
+def test_a_file_far_from_its_estimate_is_not_compared() -> None:
+    check_estimate(points(1084), "p")
+    check_estimate(points(916), "p")
+    with pytest.raises(FoveaError, match=r"p: 1 of 2 files are .* the worst is b with 1085 bytes"):
+        check_estimate(points(1085), "p")
+    with pytest.raises(FoveaError, match="the worst is b"):
+        check_estimate(points(915), "p")
+
+
+def rates(bd: float, high: float) -> pd.DataFrame:
+    row = {
+        "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": "bls2017", "variant": "",
+        "metric": "sw_psnr_db", "method": "pchip", "bd_rate_percent": bd, "ci_high": high,
+    }  # fmt: skip
+    return pd.DataFrame([row])
+
+
+def test_the_best_needs_an_interval_below_zero() -> None:
+    experiments = sweep("smoke", "sample").experiments
+    sure = best_experiment(experiments, rates(-10.0, -5.0))
+    noise = best_experiment(experiments, rates(-10.0, 2.0))
+    none = best_experiment(experiments, rates(-10.0, float("nan")))
+    assert sure is not None
+    assert sure.arm == "saliency_gain"
+    assert noise is not None
+    assert noise.arm == "uniform"
+    assert none is not None
+    assert none.arm == "uniform"
+    assert best_experiment([], rates(-10.0, -5.0)) is None
+
+
+def test_gallery_and_names_do_not_depend_on_order() -> None:
+    table = pd.DataFrame({"image": [f"p{i}" for i in range(9)]})
+    assert gallery_images(table) == gallery_images(table.iloc[::-1])
+    assert kept_name("a", "", 0.1) != kept_name("a", "", 0.2) != kept_name("b", "", 0.2)
