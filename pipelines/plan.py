@@ -4,7 +4,9 @@ Keys are hashed from inputs, so the whole plan is known before anything runs. `f
 and the sensor all ask here.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from assets.chain import Chain, Waiting, evaluation_key
@@ -92,42 +94,77 @@ class Outcome:
     messages: tuple[str, ...] = ()
 
 
-#: makes one step; returns "" when it went well, else what went wrong
+#: makes one step; returns "" when it went well, else what went wrong. Called in a thread of its own when `parallel` > 1
 Maker = Callable[[Step], str]
 
 
-def carry_out(chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, strict: bool = False) -> Outcome:
-    """Make what is stale, and only that, in order. A failure keeps what does not depend on it going.
+def carry_out(
+    chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, strict: bool = False, parallel: int = 1
+) -> Outcome:
+    """Make what is stale, and only that. A failure keeps what does not depend on it going.
 
-    What a failed unit would have fed is skipped, except the tables, which use what there is.
+    Of what is ready, the first in order is made next, up to `parallel` steps at once; the tables wait for everything
+    before them. What a failed unit would have fed is skipped, except the tables, which use what there is. Only this
+    thread touches the chain: with `parallel` > 1, `make` has to work with one of its own.
     """
     outcome = Outcome()
-    broken: set[tuple[str, str]] = set()
-    messages: list[str] = []
     wanted = list(dict.fromkeys(wanted))
-    for name in wanted:
-        cause = next((b for b in upstream(chain, *name) if b in broken), None)
-        if cause is not None and name[0] not in SWEEP_STAGES:
+    sources = {
+        name: wanted[:place] if name[0] in SWEEP_STAGES else upstream(chain, *name)
+        for place, name in enumerate(wanted)
+    }
+    open_names = dict.fromkeys(wanted)  # neither made nor given up
+    waiting = list(wanted)
+    running: dict[Future[str], tuple[str, str]] = {}
+    broken: set[tuple[str, str]] = set()
+    problems: dict[tuple[str, str], str] = {}
+
+    def settle(name: tuple[str, str], problem: str | None) -> None:
+        """`problem`: None when it was there already, "" when it was made."""
+        del open_names[name]
+        if problem is None:
+            outcome.found += 1
+        elif problem:
+            outcome.failed += 1
+            broken.add(name)
+            problems[name] = f"{name[0]} {name[1]}: {problem}"
+        else:
+            outcome.made += 1
+
+    def start(name: tuple[str, str], pool: ThreadPoolExecutor | None) -> None:
+        if name[0] not in SWEEP_STAGES and not broken.isdisjoint(sources[name]):
             outcome.skipped += 1
             broken.add(name)
-            continue
+            del open_names[name]
+            return
         try:
             step = plan(chain, [name], strict=strict)[0]
         except FoveaError as error:
-            problem = str(error)
+            settle(name, str(error))
+            return
+        if not step.stale:
+            settle(name, None)
+        elif pool is not None:
+            running[pool.submit(make, step)] = name
         else:
-            if not step.stale:
-                outcome.found += 1
-                continue
             problem = make(step)
             chain.forget()
-        if problem:
-            outcome.failed += 1
-            broken.add(name)
-            messages.append(f"{name[0]} {name[1]}: {problem}")
-        else:
-            outcome.made += 1
-    outcome.messages = tuple(messages)
+            settle(name, problem)
+
+    # one step at a time stays in this thread: interrupts reach it, and libraries keep their threads warm
+    with ThreadPoolExecutor(parallel, "step") if parallel > 1 else contextlib.nullcontext() as pool:
+        while waiting or running:
+            ready = next((n for n in waiting if not any(s in open_names for s in sources[n])), None)
+            if ready is not None and len(running) < parallel:
+                waiting.remove(ready)
+                start(ready, pool)
+                continue
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                chain.forget()
+                settle(name, future.result())
+    outcome.messages = tuple(problems[name] for name in wanted if name in problems)
     return outcome
 
 

@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +112,52 @@ def test_targets_hold_each_dataset_once() -> None:
     stages = [s for s, _ in WANTED]
     assert stages.count("trunk_codec") == 1
     assert stages[-3:] == ["rd_curves", "bd_rates", "report"]
+
+
+def run_parallel(
+    chain: FakeChain, fails: frozenset[str] = frozenset(), parallel: int = 4
+) -> tuple[planner.Outcome, list[tuple[str, str]], int]:
+    """The outcome, the order in which steps began, and how many ran at once at most. Each source was done by then."""
+    lock, began, ended, most = threading.Lock(), [], set[tuple[str, str]](), 0
+
+    def make(step: Step) -> str:
+        nonlocal most
+        name = (step.stage, step.partition)
+        with lock:
+            early = [s for s in planner.upstream(chain, *name) if s not in ended]  # type: ignore[arg-type]
+            began.append(name)
+            most = max(most, len(began) - len(ended))
+        time.sleep(0.002)
+        with lock:
+            ended.add(name)
+            chain.stale_names.discard(name)
+        if early:
+            return f"began before {early}"
+        return "diverged" if step.partition in fails and step.stage == "trained_codec" else ""
+
+    return carry_out(chain, WANTED, make, parallel=parallel), began, most  # type: ignore[arg-type]
+
+
+def test_steps_run_at_once_when_what_they_need_is_there(chain: FakeChain) -> None:
+    outcome, began, most = run_parallel(chain)
+    assert (outcome.made, outcome.failed, outcome.messages) == (len(WANTED), 0, ())
+    assert sorted(began) == sorted(WANTED)
+    assert 2 <= most <= 4
+    assert [stage for stage, _ in began[-3:]] == ["rd_curves", "bd_rates", "report"]
+
+
+def test_a_failure_among_parallel_steps_skips_what_it_feeds_alone(chain: FakeChain) -> None:
+    key = sweep("tiny", "sample").experiments[2].key
+    outcome, began, _ = run_parallel(chain, frozenset({key}))
+    assert (outcome.failed, outcome.skipped) == (1, 1)
+    assert ("rd_points", f"{key}@sample") not in began
+    assert began[-1] == ("report", "sample.tiny")
+    assert outcome.messages == (f"trained_codec {key}: diverged",)
+
+
+def test_an_exception_in_a_parallel_step_ends_the_run(chain: FakeChain) -> None:
+    def make(step: Step) -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        carry_out(chain, WANTED, make, parallel=3)  # type: ignore[arg-type]
