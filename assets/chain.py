@@ -122,7 +122,7 @@ class Chain:
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:
         """Every sweep on every dataset, by `dataset.sweep`."""
-        made = (sweep(name, dataset) for dataset in self.registry for name in SWEEPS)
+        made = (sweep(name, dataset, self.registry) for dataset in self.registry for name in SWEEPS)
         return {s.key: s for s in made}
 
     @functools.cached_property

@@ -414,12 +414,16 @@ def arm(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named grid on one dataset. `datasets` lists every dataset it trains or measures on."""
+    """A named grid on one dataset. `datasets` lists every dataset it trains or measures on.
+
+    also_on: datasets that it is measured on, too, where the user has them (`measured_on`).
+    """
 
     name: str
     dataset: str
     experiments: tuple[Experiment, ...]
     about: str = ""
+    also_on: tuple[str, ...] = ()
     datasets: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -440,6 +444,17 @@ class Sweep:
         """Each trunk that an experiment starts from, once, in order."""
         return tuple(dict.fromkeys(e.trunk for e in self.experiments if e.trunk is not None))
 
+    def measured_on(self, registered: Iterable[str]) -> "Sweep":
+        """This sweep with the datasets of `also_on` that are registered added to each experiment's `evaluate_on`."""
+        more = tuple(d for d in self.also_on if d in set(registered) and d != self.dataset)
+        if not more:
+            return self
+        experiments = tuple(
+            dataclasses.replace(e, evaluate_on=tuple(dict.fromkeys((*e.evaluate_on, *more))))
+            for e in self.experiments
+        )
+        return dataclasses.replace(self, experiments=experiments)
+
 
 def grid(
     dataset: str,
@@ -450,10 +465,11 @@ def grid(
     preset: str,
     seeds: Iterable[int] = (0,),
     trunk: str = "own",
+    variable: bool = False,
     evaluate_on: tuple[str, ...] = (),
     overrides: tuple[tuple[str, float], ...] = (),
 ) -> tuple[Experiment, ...]:
-    """Every combination, one experiment a lambda.
+    """Every combination, one experiment a lambda; with `variable` one for all of them, a variable-rate model.
 
     trunk: `own` trains one for each codec and seed, from which all arms branch; `shipped` branches from the weights that
     come with Fovea; `none` trains from scratch.
@@ -467,13 +483,14 @@ def grid(
         return Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed)
 
     arms, lambdas, seeds = tuple(arms), tuple(lambdas), tuple(seeds)
+    rates = (lambdas,) if variable else tuple((lmbda,) for lmbda in lambdas)
     return tuple(
         Experiment(
             dataset=dataset,
             codec=codec,
             preset=preset,
             trunk=start(codec, seed),
-            lmbda=(lmbda,),
+            lmbda=rate,
             seed=seed,
             evaluate_on=evaluate_on,
             overrides=overrides,
@@ -482,7 +499,7 @@ def grid(
         for codec in codecs
         for seed in seeds
         for name in arms
-        for lmbda in lambdas
+        for rate in rates
     )
 
 
@@ -519,23 +536,62 @@ def tiny(dataset: str) -> Sweep:
     )
 
 
+def arms_and_controls(mechanisms: Iterable[str], controls: Iterable[str] = CONTROLS) -> tuple[str, ...]:
+    """`uniform`, the arms given, and the controls of each. `weighted_raw` has none: it is about the mean of the weights."""
+    mechanisms = tuple(mechanisms)
+    controlled = (f"{m}@{c}" for m in mechanisms if m != "weighted_raw" for c in controls)
+    return ("uniform", *mechanisms, *controlled)
+
+
+CONDITIONED = tuple(name for name in ARMS if name != "uniform")
+
+
 def seed(dataset: str) -> Sweep:
     """The source's experiment done right: bls2017, a grid of lambda, all arms and controls, three seeds."""
-    mechanisms = ("weighted_raw", "weighted", "saliency_concat", "saliency_gain")
-    arms = ["uniform", *mechanisms, *(f"{m}@{c}" for m in mechanisms[1:] for c in CONTROLS)]
     return Sweep(
         "seed",
         dataset,
-        grid(dataset, codecs=("bls2017",), arms=arms, lambdas=SEED_LAMBDAS, preset="base", seeds=(0, 1, 2)),
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=arms_and_controls(CONDITIONED),
+            lambdas=SEED_LAMBDAS,
+            preset="base",
+            seeds=(0, 1, 2),
+        ),
         about="The source's experiment done right: bls2017, six rates, all arms and controls, three seeds.",
     )
 
 
-SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed)}
+def paper(dataset: str) -> Sweep:
+    """All codecs with all arms and controls at the full budget, measured on Kodak, too, where it is registered.
+
+    One variable-rate model an arm, measured at each lambda: at this budget a model for each would cost six times as much.
+    """
+    return Sweep(
+        "paper",
+        dataset,
+        grid(
+            dataset,
+            codecs=CODECS,
+            arms=arms_and_controls(CONDITIONED),
+            lambdas=SEED_LAMBDAS,
+            preset="paper",
+            variable=True,
+        ),
+        about="All codecs, all arms and controls, full budget; measured on `kodak`, too, where it is registered.",
+        also_on=("kodak",),
+    )
 
 
-def sweep(name: str, dataset: str) -> Sweep:
-    """The sweep of this name on a dataset. Raises FoveaError for an unknown name."""
+SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed, paper)}
+
+
+def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
+    """The sweep of this name on a dataset; `registered`: the datasets that there are, for `Sweep.also_on`.
+
+    Raises FoveaError for an unknown name.
+    """
     if name not in SWEEPS:
         raise FoveaError(f"unknown sweep {name!r}; known: {', '.join(SWEEPS)}")
-    return SWEEPS[name](dataset)
+    return SWEEPS[name](dataset).measured_on(registered)

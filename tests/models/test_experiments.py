@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from models.errors import FoveaError
 from models.experiments import (
     ARMS,
+    CODECS,
     CONTROLS,
     PRESETS,
     SWEEPS,
@@ -19,7 +20,13 @@ from models.experiments import (
     sweep,
 )
 
-EVERY = [e for name in SWEEPS for d in ("sample", "camvid") for e in sweep(name, d).experiments]
+EVERY = [
+    e
+    for name in SWEEPS
+    for d in ("sample", "camvid", "kodak")
+    for registered in ((), ("sample", "camvid", "kodak"))
+    for e in sweep(name, d, registered).experiments
+]
 
 
 def test_key_and_record_are_one_to_one_over_all_sweeps() -> None:
@@ -141,3 +148,36 @@ def test_a_sweep_with_an_experiment_twice_is_refused() -> None:
 @given(st.floats(min_value=1e-12, max_value=1e12, allow_nan=False))
 def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
     assert float(number(value)) == value
+
+
+def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
+    seed = sweep("seed", "camvid")
+    cells = {(e.label, e.lmbda, e.seed) for e in seed.experiments}
+    labels = {label for label, _, _ in cells}
+    conditioned = ("weighted", "saliency_concat", "saliency_sft", "saliency_gain")
+    assert labels == {
+        "uniform",
+        "weighted_raw",
+        *conditioned,
+        *(f"{a}@{c}" for a in conditioned for c in CONTROLS),
+    }
+    assert len(cells) == len(seed.experiments) == len(labels) * 6 * 3
+    assert {(t.codec, t.seed) for t in seed.trunks} == {("bls2017", s) for s in range(3)}
+
+
+def test_paper_has_every_codec_and_arm_at_the_full_budget() -> None:
+    paper = sweep("paper", "camvid")
+    assert {(e.codec, e.label) for e in paper.experiments} == {
+        (codec, e.label) for codec in CODECS for e in sweep("seed", "camvid").experiments
+    }
+    assert {e.preset for e in paper.experiments} == {"paper"} and len(paper.trunks) == len(CODECS)
+
+
+def test_kodak_is_measured_where_it_is_registered() -> None:
+    without, with_kodak = sweep("paper", "camvid"), sweep("paper", "camvid", ("sample", "camvid", "kodak"))
+    assert without.datasets == ("camvid",) and with_kodak.datasets == ("camvid", "kodak")
+    for one, other in zip(without.experiments, with_kodak.experiments, strict=True):
+        assert one.evaluate_on == ("camvid",) and other.evaluate_on == ("camvid", "kodak")
+        assert one.key != other.key and one.resolved() == other.resolved()
+    assert sweep("paper", "kodak", ("kodak",)) == sweep("paper", "kodak")
+    assert sweep("smoke", "camvid", ("kodak",)) == sweep("smoke", "camvid")

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_every_experiment_of_every_sweep_has_a_codec():
             if record.mechanism != "none":
                 continue
             assert catalogue.config_for(record).lmbda == record.trunk.lmbda
-            assert catalogue.module_of(record.codec) == "models.codecs.bls2017"
+            assert importlib.util.find_spec(catalogue.module_of(record.codec)) is not None
 
 
 def test_the_catalogue_knows_what_records_know():
