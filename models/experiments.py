@@ -468,9 +468,13 @@ def grid(
     variable: bool = False,
     evaluate_on: tuple[str, ...] = (),
     overrides: tuple[tuple[str, float], ...] = (),
+    settings: Iterable[Mapping[str, Any]] = ({},),
 ) -> tuple[Experiment, ...]:
-    """Every combination, one experiment a lambda; with `variable` one for all of them, a variable-rate model.
+    """Every combination, one experiment a lambda; with `variable` one for all of them, a variable-rate model. Equal
+    records stand in it once.
 
+    settings: fields of the record that replace the arm's own, such as `{"span": 2.0, "gamma": 1.0}`; an arm that does
+    not use them stands in the grid once.
     trunk: `own` trains one for each codec and seed, from which all arms branch; `shipped` branches from the weights that
     come with Fovea; `none` trains from scratch.
     """
@@ -482,9 +486,9 @@ def grid(
             return Trunk(codec=codec, shipped=codec)
         return Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed)
 
-    arms, lambdas, seeds = tuple(arms), tuple(lambdas), tuple(seeds)
+    arms, lambdas, seeds, settings = tuple(arms), tuple(lambdas), tuple(seeds), tuple(settings)
     rates = (lambdas,) if variable else tuple((lmbda,) for lmbda in lambdas)
-    return tuple(
+    every = (
         Experiment(
             dataset=dataset,
             codec=codec,
@@ -494,13 +498,15 @@ def grid(
             seed=seed,
             evaluate_on=evaluate_on,
             overrides=overrides,
-            **arm(name),
+            **{**arm(name), **setting},
         )
         for codec in codecs
         for seed in seeds
         for name in arms
+        for setting in settings
         for rate in rates
     )
+    return tuple(dict.fromkeys(every))
 
 
 def smoke(dataset: str) -> Sweep:
@@ -584,7 +590,47 @@ def paper(dataset: str) -> Sweep:
     )
 
 
-SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed, paper)}
+def source(dataset: str) -> Sweep:
+    """The source's own recipe beside `uniform` and the normalised weights: what un-normalised weights do to the rate."""
+    return Sweep(
+        "source",
+        dataset,
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform", "weighted_raw", "weighted"),
+            lambdas=SMOKE_LAMBDAS,
+            preset="smoke",
+            trunk="shipped",
+            overrides=override("smoke", steps=400, lr=3e-4),
+            variable=True,
+        ),
+        about="The source's un-normalised weights beside uniform and normalised ones: branches of the shipped trunk.",
+    )
+
+
+def trade(dataset: str) -> Sweep:
+    """What `saliency_gain` gains where people look against what it costs elsewhere, over span and gamma."""
+    return Sweep(
+        "trade",
+        dataset,
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform", "saliency_gain"),
+            lambdas=SMOKE_LAMBDAS,
+            preset="smoke",
+            trunk="shipped",
+            settings=[
+                {"span": span, "gamma": gamma} for gamma in (0.5, 1.0) for span in (1.0, 2.0, 3.0, 4.0, 5.0)
+            ],
+            variable=True,
+        ),
+        about="The trade of saliency_gain over span and gamma: variable-rate branches of the shipped trunk, one a setting.",
+    )
+
+
+SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed, paper, source, trade)}
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:

@@ -240,47 +240,77 @@ function drawLegend(all) {
 
 /* ---- trade ---------------------------------------------------------------------------------------------------- */
 
+/* A label near (x, y) that covers no other one: boxes are what is taken, [left, top, right, bottom]. */
+function nameAt(group, text, x, y, boxes, width) {
+  const long = 6.4 * text.length, end = x + 10 + long > width;
+  const left = end ? x - 10 - long : x + 10;
+  let ty = y - 8;
+  for (let turn = 0; turn < 40; turn++, ty += 5) {
+    if (!boxes.some(b => left < b[2] && left + long > b[0] && ty - 11 < b[3] && ty + 3 > b[1])) break;
+  }
+  boxes.push([left, ty - 11, left + long, ty + 3]);
+  svg("text", { x: end ? x - 10 : x + 10, y: ty, class: "name", "text-anchor": end ? "end" : "start" }, group).textContent = text;
+}
 function drawTrade() {
   const holder = $("trade-chart");
   if (!holder) return;
   const points = data.trade.filter(p => p.place === state.place || !data.curves.some(c => c.place === p.place));
   const shown = points.length ? points : data.trade;
   const reach = axis => { const [a, b] = extent(shown.flatMap(p => p[axis].filter(v => v !== null)).concat(0)); return [a - (b - a) * .12 - .5, b + (b - a) * .22 + .5]; };
-  const f = frame(holder, { x: reach("x"), y: reach("y"), height: 400, xLabel: "BD-rate at equal plain PSNR, %  (right: costs bits)",
+  const f = frame(holder, { x: reach("x"), y: reach("y"), height: shown.length > 8 ? 480 : 400, xLabel: "BD-rate at equal plain PSNR, %  (right: costs bits)",
     yLabel: `BD-rate at equal ${shown[0].metric}, %`, label: "Gain where it counts against cost in plain PSNR" });
-  const boxes = [];
+  for (const line of new Set(shown.map(p => p.line).filter(l => l !== null))) {
+    const on = shown.filter(p => p.line === line), first = on[0];
+    if (on.length < 2) continue;
+    const group = svg("g", { class: "s", style: `--c:${first.colour}` }, f.root);
+    svg("path", { class: "line thin", "stroke-dasharray": first.dash.join(" "), d: "M" + on.map(p => `${f.sx(p.x[0])} ${f.sy(p.y[0])}`).join("L") }, group);
+  }
+  const boxes = shown.map(p => [f.sx(p.x[0]) - 6, f.sy(p.y[0]) - 6, f.sx(p.x[0]) + 6, f.sy(p.y[0]) + 6]);
   for (const p of shown) {
     const group = svg("g", { class: "s", style: `--c:${p.colour}` }, f.root), [x, y] = [f.sx(p.x[0]), f.sy(p.y[0])];
     if (p.y[1] !== null) svg("line", { class: "whisk", x1: x, x2: x, y1: f.sy(p.y[1]), y2: f.sy(p.y[2]) }, group);
     if (p.x[1] !== null) svg("line", { class: "whisk", x1: f.sx(p.x[1]), x2: f.sx(p.x[2]), y1: y, y2: y }, group);
     const mark = marker(p.marker, x, y, 6, group, p.control ? "open" : "");
-    svg("title", {}, mark).textContent = `${p.label}: ${signed(p.y[0])} % at equal ${p.metric}, ${signed(p.x[0])} % at equal PSNR`;
-    let ty = y - 8;
-    while (boxes.some(b => Math.abs(b[0] - x) < 150 && Math.abs(b[1] - ty) < 14)) ty += 14;
-    boxes.push([x, ty]);
-    const end = x > f.width - 150;
-    svg("text", { x: end ? x - 10 : x + 10, y: ty, class: "name", "text-anchor": end ? "end" : "start" }, group).textContent = p.label;
+    svg("title", {}, mark).textContent = `${p.label}${p.short === p.label ? "" : `, ${p.short}`}: ${signed(p.y[0])} % at equal ${p.metric}, ${signed(p.x[0])} % at equal PSNR`;
+    nameAt(group, p.short, x, y, boxes, f.width);
   }
 }
 
-/* ---- rate over nominal lambda: what un-normalised weights do --------------------------------------------------- */
+/* ---- un-normalised weights: the same curve at another lambda ---------------------------------------------------- */
 
-function drawLambda() {
+function drawRaw() {
   const holder = $("raw-chart");
   if (!holder) return;
-  const here = data.lambda.filter(c => c.place === state.place), shown = here.length ? here : data.lambda;
-  const [x0, x1] = extent(shown.flatMap(c => c.x)), [, y1] = extent(shown.flatMap(c => c.y));
-  const room = holder.clientWidth < 560 ? 3.2 : 1.6; // for the labels
-  const f = frame(holder, { x: [x0 / 1.15, x1 * room], y: [0, y1 * 1.08], log: true, height: 320, xLabel: "nominal λ (logarithmic)", yLabel: "bits per pixel", label: "Rate over nominal λ" });
-  const taken = [];
+  const here = data.raw.filter(c => c.place === state.place), shown = here.length ? here : data.raw;
+  const xs = shown.flatMap(c => c.curve.map(p => p[0]).concat(c.points.map(p => p.to[0]))), ys = shown.flatMap(c => c.curve.map(p => p[1]).concat(c.points.map(p => p.to[1])));
+  const [x0, x1] = extent(xs), [y0, y1] = extent(ys), pad = (y1 - y0) * .12 + .1, narrow = holder.clientWidth < 560;
+  const f = frame(holder, { x: [x0 / (narrow ? 6 : 2.4), x1 * 1.25], y: [y0 - pad, y1 + pad], log: true, height: 420, xLabel: "rate, bits per pixel (logarithmic)", yLabel: "PSNR, dB",
+    label: "uniform's curve and where weighted_raw lands from the same nominal λ" });
+  const head = svg("marker", { id: "raw-head", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, svg("defs", {}, f.root));
+  svg("path", { class: "head", d: "M0 0L8 4L0 8Z" }, head);
+  const boxes = [];
   for (const c of shown) {
-    const group = svg("g", { class: "s", style: `--c:${c.colour}` }, f.root), at = c.x.map((x, i) => [f.sx(x), f.sy(c.y[i])]);
-    svg("path", { class: "line", d: `M${at.map(p => p.join(" ")).join("L")}` }, group);
-    at.forEach(([x, y], i) => svg("title", {}, marker(c.marker, x, y, 4.6, group)).textContent = `${c.label}, λ ${c.x[i]}: ${fixed(c.y[i], 3)} bpp`);
-    let ty = at.at(-1)[1] + 4;
-    while (taken.some(other => Math.abs(other - ty) < 14)) ty += 14;
-    taken.push(ty);
-    svg("text", { x: at.at(-1)[0] + 10, y: ty, class: "name" }, group).textContent = c.label;
+    const base = svg("g", { class: "s", style: `--c:${c.uniform.colour}` }, f.root), raw = svg("g", { class: "s", style: `--c:${c.raw.colour}` }, f.root);
+    svg("path", { class: "line", d: "M" + c.curve.map(p => `${f.sx(p[0])} ${f.sy(p[1])}`).join("L") }, base);
+    for (const p of c.curve) svg("title", {}, marker(c.uniform.marker, f.sx(p[0]), f.sy(p[1]), 4.6, base)).textContent = `${c.uniform.label}, λ ${p[2]}: ${fixed(p[0], 3)} bpp, ${fixed(p[1])} dB`;
+    const last = c.curve.at(-1);
+    svg("text", { x: f.sx(last[0]) - 8, y: f.sy(last[1]) - 12, class: "name", "text-anchor": "end" }, base).textContent = c.uniform.label;
+    const end = c.points.at(-1).to;
+    svg("text", { x: f.sx(end[0]) + 10, y: f.sy(end[1]) + 18, class: "name" }, raw).textContent = c.raw.label;
+    for (const p of c.points) {
+      const [x, y] = [f.sx(p.to[0]), f.sy(p.to[1])];
+      if (p.from[0] !== null) {
+        const [a, b] = [f.sx(p.from[0]), f.sy(p.from[1])], bend = .22;
+        const [mx, my] = [(a + x) / 2 + (b - y) * bend, (b + y) / 2 + (x - a) * -bend], reach = Math.hypot(x - mx, y - my) || 1;
+        svg("path", { class: "arrow", d: `M${a} ${b}Q${mx} ${my} ${x - (x - mx) / reach * 8} ${y - (y - my) / reach * 8}`, "marker-end": "url(#raw-head)" }, raw);
+      }
+      svg("title", {}, marker("diamond", x, y, 5, raw)).textContent = `${c.raw.label}, ${p.text}: ${fixed(p.to[0], 3)} bpp, ${fixed(p.to[1])} dB`;
+      const long = 6.6 * p.text.length;
+      let ty = y - 10;
+      while (boxes.some(b => x - long < b[2] && x > b[0] && Math.abs(ty - b[1]) < 14)) ty -= 14;
+      boxes.push([x - long, ty, x]);
+      svg("text", { x: x - 8, y: ty, class: "name", "text-anchor": "end" }, raw).textContent = p.text;
+    }
   }
 }
 
@@ -344,7 +374,7 @@ function drawGallery() {
 
 function draw(name) {
   if (["place", "metric", "mode", "bands", "controls", "classical"].includes(name)) drawCurves();
-  if (name === "place") { drawTrade(); drawLambda(); }
+  if (name === "place") { drawTrade(); drawRaw(); }
   if (["bdMetric", "bdMethod"].includes(name)) filterRates();
   if (name === "view") drawGallery();
 }
@@ -367,10 +397,10 @@ $("theme").addEventListener("click", () => {
   root.dataset.theme = dark ? "light" : "dark";
 });
 let width = 0;
-new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawCurves(); drawTrade(); drawLambda(); } }).observe(document.body);
+new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawCurves(); drawTrade(); drawRaw(); } }).observe(document.body);
 drawCurves();
 drawTrade();
-drawLambda();
+drawRaw();
 filterRates();
 drawGallery();
 document.documentElement.dataset.ready = "yes";

@@ -31,6 +31,8 @@ from assets.evaluation.bd_rate import BASELINE, BD_METRICS, to_decibel
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING, share_of_ideal
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS, label_arm
+from assets.evaluation.raw_weights import SHIFT_COLUMNS, raw_sentence
+from assets.evaluation.trade import TRADE_COLUMNS, WORTH_PERCENT, setting_text, trade_sentences
 from assets.evaluation.verdict import METHOD, Verdict, find_verdicts, records
 from models.metrics import METRICS
 
@@ -308,35 +310,74 @@ def _ideal_lines(ideal: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _trade_data(rates: pd.DataFrame) -> list[dict[str, Any]]:
-    """Gain where it counts against cost in plain PSNR, one point an arm, control and variant."""
-    rows = rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)]
-    codecs = sorted(rates["codec"].unique())
-    keys = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm", "maps"]
+def _settings(trade: pd.DataFrame) -> list[pd.DataFrame]:
+    """The trade in groups of one codec, arm and maps each, cheapest setting first."""
+    keys = ["dataset", "split", "train_dataset", "codec", "preset", "test_arm", "maps"]
+    groups = [g.sort_values("cost_percent") for _, g in trade.groupby(keys, sort=True, dropna=False)]
+    return sorted(groups, key=lambda g: g["maps"].iloc[0] != "predicted")
+
+
+def _trade_data(trade: pd.DataFrame) -> list[dict[str, Any]]:
+    """Gain where it counts against cost in plain PSNR, one point an arm, control and setting; `line` joins settings."""
+    codecs = sorted(trade["codec"].unique())
     points = []
-    for key, group in rows.groupby(keys, sort=True, dropna=False):
-        names = dict(zip(keys, (str(k) for k in key), strict=True))
-        by = {r["metric"]: r for r in records(group)}
-        metric = "ew_psnr_db" if "ew_psnr_db" in by else "sw_psnr_db"
-        if metric not in by or "psnr_db" not in by:
-            continue
-        x, y = by["psnr_db"], by[metric]
-        if not (math.isfinite(x["bd_rate_percent"]) and math.isfinite(y["bd_rate_percent"])):
-            continue
-        style = look(names["codec"], names["test_arm"], names["maps"], names["variant"], codecs)
-        points.append(
-            {
-                "place": _place(names),
-                "label": style.label,
-                "colour": style.colour,
-                "marker": style.marker,
-                "control": names["maps"] != "predicted",
-                "metric": METRICS[metric].label,
-                "x": [_round(x[c], 3) for c in ("bd_rate_percent", "ci_low", "ci_high")],
-                "y": [_round(y[c], 3) for c in ("bd_rate_percent", "ci_low", "ci_high")],
-            }
-        )
+    for line, group in enumerate(_settings(trade)):
+        for at, row in enumerate(records(group)):
+            style = look(row["codec"], row["test_arm"], row["maps"], row["variant"], codecs)
+            bare = look(row["codec"], row["test_arm"], row["maps"], "", codecs)
+            several, last = len(group) > 1, at == len(group) - 1
+            setting = f"{bare.label}: {setting_text(row)}" if last else setting_text(row)
+            points.append(
+                {
+                    "place": _place(row),
+                    "line": line if several else None,
+                    "label": style.label,
+                    "short": setting if several else style.label,
+                    "dash": list(style.dash),
+                    "colour": style.colour,
+                    "marker": style.marker,
+                    "control": row["maps"] != "predicted",
+                    "metric": METRICS[row["metric"]].label,
+                    "x": [_round(row[f"cost_{c}"], 3) for c in ("percent", "low", "high")],
+                    "y": [_round(row[f"gain_{c}"], 3) for c in ("percent", "low", "high")],
+                }
+            )
     return points
+
+
+def _trade_tables(trade: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each arm with more than one setting, its settings beside each other, the ideal and the share reached."""
+    codecs = sorted(trade["codec"].unique())
+    tables = []
+    for group in _settings(trade):
+        if len(group) < 2:
+            continue
+        first = records(group)[0]
+        style = look(first["codec"], first["test_arm"], first["maps"], "", codecs)
+        lines = [
+            {
+                "setting": setting_text(row),
+                "gain": percent(row["gain_percent"]),
+                "gain_interval": interval(row["gain_low"], row["gain_high"]),
+                "cost": percent(row["cost_percent"]),
+                "cost_interval": interval(row["cost_low"], row["cost_high"]),
+                "bar": {
+                    k: _round(row[f"gain_{c}"], 3)
+                    for k, c in zip("vlh", ("percent", "low", "high"), strict=True)
+                },
+                "reached": number(row["reached_db"], 2, sign=True, unit="dB"),
+                "ideal": number(row["ideal_db"], 2, sign=True, unit="dB"),
+                "share": number(100 * row["share"], 0, unit="%"),
+                "plain": number(row["plain_db"], 2, sign=True, unit="dB"),
+                "ideal_cost": number(-row["ideal_cost_db"], 2, sign=True, unit="dB"),
+                "affordable": row["cost_percent"] <= WORTH_PERCENT,
+            }
+            for row in records(group)
+        ]
+        tables.append(
+            {"label": style.label, "colour": style.colour, "place": _place(first), "metric": METRICS[first["metric"]].label, "lines": lines}
+        )  # fmt: skip
+    return tables
 
 
 def _point_rows(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -582,31 +623,54 @@ def _answer(verdict: Verdict) -> str:
     return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
 
 
-def _lambda_data(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rate over nominal lmbda for the arms that only weight the loss: what un-normalised weights do to the rate."""
-    if "weighted_raw" not in set(curves["arm"]):
-        return []
-    chosen = curves[
-        curves["arm"].isin(["uniform", "weighted", "weighted_raw"])
-        & curves["maps"].isin(["none", "predicted"])
-    ]
-    codecs = _learned(curves)
+def _raw_data(curves: pd.DataFrame, shifts: pd.DataFrame) -> list[dict[str, Any]]:
+    """`uniform`'s curve in plain PSNR and where `weighted_raw` lands from the same nominal λ, for each of its curves."""
     drawn = []
-    for key, curve in chosen.groupby(list(CURVE_KEYS), sort=True, dropna=False):
+    codecs = _learned(curves)
+    for key, group in shifts.groupby(list(CURVE_KEYS), sort=True, dropna=False):
         first = dict(zip(CURVE_KEYS, (str(k) for k in key), strict=True))
-        style = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)
-        ordered = curve.sort_values("lmbda")
+        same = curves[curves["arm"] == BASELINE]
+        for column in ("dataset", "split", "train_dataset", "codec", "preset"):
+            same = same[same[column] == first[column]]
+        raw = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)
+        base = look(first["codec"], BASELINE, "none", "", codecs)
         drawn.append(
             {
                 "place": _place(first),
-                "label": style.label,
-                "colour": style.colour,
-                "marker": style.marker,
-                "x": [_round(v, 6) for v in ordered["lmbda"]],
-                "y": [_round(v) for v in ordered["bpp"]],
+                "raw": {"label": raw.label, "colour": raw.colour, "marker": raw.marker},
+                "uniform": {"label": base.label, "colour": base.colour, "marker": base.marker},
+                "curve": [
+                    [_round(r["bpp"]), _round(r["psnr_db"], 4), _round(r["lmbda"], 6)] for r in records(same.sort_values("bpp"))
+                ],
+                "points": [
+                    {
+                        "to": [_round(r["bpp"]), _round(r["psnr_db"], 4)],
+                        "from": [_round(r["uniform_bpp"]), _round(r["uniform_psnr_db"], 4)],
+                        "text": f"λ {r['lmbda']:g} × {r['mean_weight']:.2f} = {r['equivalent_lmbda']:.2g}",
+                    }
+                    for r in records(group)
+                ],
             }
-        )
+        )  # fmt: skip
     return drawn
+
+
+def _raw_lines(shifts: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "curve": f"{r['codec']} {r['variant']}".strip(),
+            "place": _place(r),
+            "lmbda": f"{r['lmbda']:g}",
+            "mean": number(r["mean_weight"], 3),
+            "equivalent": f"{r['equivalent_lmbda']:.3g}",
+            "uniform": number(r["uniform_bpp"], 3),
+            "raw": number(r["bpp"], 3),
+            "moved": percent(r["bits_percent"]),
+            "expected": number(r["equivalent_bpp"], 3),
+            "off": number(r["off_curve_db"], 2, sign=True, unit="dB"),
+        }
+        for r in records(shifts)
+    ]
 
 
 def _json(data: Any) -> Markup:
@@ -634,19 +698,23 @@ def render_report(
     curves: pd.DataFrame,
     rates: pd.DataFrame,
     ideal: pd.DataFrame | None = None,
+    trade: pd.DataFrame | None = None,
+    shifts: pd.DataFrame | None = None,
     gallery: Sequence[GalleryItem] = (),
     provenance: Mapping[str, Any] | None = None,
     budget_bytes: int = BUDGET_BYTES,
 ) -> str:
     """The whole page as one string.
 
-    curves, rates, ideal: as `rd_curves`, `bd_rates` and `ideal_rows` give them (other columns are ignored). gallery: a
-    few pictures. provenance: what to print about where the numbers come from, in order; `sweep` also names the page,
+    curves, rates, ideal, trade, shifts: as `rd_curves`, `bd_rates`, `ideal_rows`, `trade_rows` and `raw_shifts` give them
+    (other columns are ignored). gallery: a few pictures. provenance: what to print about where the numbers come from, in order; `sweep` also names the page,
     and `mlflow_run_url`, a text with `{run_id}` in it, turns run ids into links. budget_bytes: what the gallery's
     pictures may take.
     """
     provenance = dict(provenance or {})
     ideal = pd.DataFrame(columns=["conditioning", "metric"]) if ideal is None else ideal
+    trade = pd.DataFrame(columns=list(TRADE_COLUMNS)) if trade is None else trade
+    shifts = pd.DataFrame(columns=list(SHIFT_COLUMNS)) if shifts is None else shifts
     metrics = _present(curves, CURVE_METRICS)
     bd_metrics = [m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1])
     verdicts = find_verdicts(rates)
@@ -661,8 +729,8 @@ def render_report(
             }
             for m in metrics
         },
-        "trade": _trade_data(rates),
-        "lambda": _lambda_data(curves),
+        "trade": _trade_data(trade),
+        "raw": _raw_data(curves, shifts),
         "gallery": _gallery_data(gallery, budget_bytes),
         "runUrl": str(provenance.get("mlflow_run_url") or ""),
     }
@@ -689,7 +757,10 @@ def render_report(
         ideal=_ideal_lines(ideal) if "gain_db" in ideal.columns else [],
         ideal_setting=records(ideal[["alpha", "gamma"]].drop_duplicates()) if "alpha" in ideal.columns else [],
         trade=bool(data["trade"]),
-        raw=bool(data["lambda"]),
+        trade_said=trade_sentences(trade),
+        trade_tables=_trade_tables(trade),
+        raw=_raw_lines(shifts),
+        raw_said=[raw_sentence(g) for _, g in shifts.groupby(list(CURVE_KEYS), sort=True, dropna=False)],
         values=[(METRICS[m].label, METRICS[m].unit) for m in shown_values],
         points=_point_rows(curves, shown_values),
         gallery=len(gallery),

@@ -12,6 +12,7 @@ TABLES = {
     "rd_points": (("classical_rd_points", "points.parquet"), ("rd_points", "points.parquet")),
     "rd_curves": (("rd_curves", "rd_curves.parquet"),),
     "bd_rates": (("bd_rates", "bd_rates.parquet"),),
+    "trade": (("bd_rates", "trade.parquet"),),
     "ideal": (("bd_rates", "ideal.parquet"),),
     "saliency_benchmark": (("saliency_benchmark", "saliency_benchmark.parquet"),),
 }
