@@ -33,6 +33,40 @@ def silent(done: float, total: float, note: str = "") -> None:
     """A progress callback that shows nothing."""
 
 
+#: what a stage knows of one frame
+Row = dict[str, Any]
+#: works on rows of a partition and puts what it makes into the store: returns the bytes put. A function of a module, so
+#: that another process can find it by name
+ChunkWork = Callable[["Chain", str, Sequence[Row], Progress], int]
+
+
+class FanOut(Protocol):
+    """Where the frames of a stage are worked on: here, or in chunks on the machines of a cluster."""
+
+    def __call__(
+        self,
+        chain: "Chain",
+        stage: str,
+        partition: str,
+        rows: Sequence[Row],
+        work: ChunkWork,
+        progress: Progress,
+    ) -> int:
+        """Work on all rows; returns the sum of what `work` returned. What is done stays in the store when it raises."""
+
+
+def here(
+    chain: "Chain",
+    stage: str,
+    partition: str,
+    rows: Sequence[Row],
+    work: ChunkWork,
+    progress: Progress,
+) -> int:
+    """All rows as one chunk in this process, by `chain.threads` threads."""
+    return work(chain, partition, rows, progress) if rows else 0
+
+
 class Waiting(FoveaError):
     """The unit's key is not known until something upstream has been made."""
 
@@ -101,6 +135,7 @@ class Chain:
     tags: Mapping[str, str] = field(default_factory=dict)
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     device: str = "auto"
+    fan_out: FanOut = here
 
     def __post_init__(self) -> None:
         self.store = Store(self.home.data, cache=self.home.state / "cache")

@@ -152,7 +152,7 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, 
         sweep = _sweep(chain, sweep_name, dataset)
         name, wanted, sweep_key = sweep.key, targets(sweep, chain), sweep.key
         _can_be_measured(chain, sweep)
-    failed = _make_stale(chain, name, wanted, sweep_key, strict)
+    failed = _make_stale(chain, name, wanted, sweep_key, strict, threads)
     if frames_only:
         _frames_summary(chain, dataset)
     else:
@@ -199,7 +199,12 @@ def _quarantined_frames(chain: "Chain", dataset: str) -> None:
 
 
 def _make_stale(
-    chain: "Chain", name: str, wanted: list[tuple[str, str]], sweep_key: str = "", strict: bool = False
+    chain: "Chain",
+    name: str,
+    wanted: list[tuple[str, str]],
+    sweep_key: str = "",
+    strict: bool = False,
+    threads: int = 0,
 ) -> int:
     """Make what is stale of the targets as Dagster runs, with progress; returns how many failed."""
     from assets.home import Home
@@ -216,7 +221,9 @@ def _make_stale(
         with one_run_at_a_time(home):
             prepare_instance(home)
             with Board(len(work)) as board:
-                outcome = run_targets(chain, wanted, sweep=sweep_key, show=board.show, strict=strict)
+                outcome = run_targets(
+                    chain, wanted, sweep=sweep_key, show=board.show, strict=strict, threads=threads
+                )
             chain.tracker.flush()
         click.echo(
             f"{outcome.made} made, {outcome.found} already there, {outcome.failed} failed, {outcome.skipped} skipped"

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.evaluation.assets import bd_rates, classical_rd_points, rd_curves, rd_points, report
 from assets.frames.assets import cityscapes_archive, resized_frames, source_frames
+from assets.home import Home
 from assets.saliency.assets import (
     fixation_maps,
     rgba_frames,
@@ -12,6 +13,7 @@ from assets.saliency.assets import (
     saliency_model,
 )
 from assets.training.assets import trained_codec, trunk_codec
+from pipelines.executors import chosen_executor
 from pipelines.jobs import JOBS
 from pipelines.resources import FoveaWorkshop
 from pipelines.schedules import cityscapes_changes, fetch_change, nightly, refresh
@@ -39,5 +41,5 @@ defs = dg.Definitions(
     schedules=[nightly, cityscapes_changes],
     sensors=[new_pictures],
     resources={"workshop": FoveaWorkshop()},
-    executor=dg.in_process_executor,
+    executor=chosen_executor(Home.from_environment()),
 )

@@ -1,7 +1,10 @@
-"""Carrying out a plan as Dagster runs in this process, so that torch and CompressAI are imported once a command."""
+"""Carrying out a plan as Dagster runs: in this process, so that torch and CompressAI are imported once a command, or each
+step on the cluster that the profile names."""
 
 import contextlib
+import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +13,7 @@ import dagster as dg
 from assets.chain import Chain, Progress, silent
 from assets.home import Home, explained
 from models.errors import FoveaError
+from pipelines.executors import RaySettings, ray_settings
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import set_active_chain
 
@@ -36,53 +40,99 @@ def run_targets(
     sweep: str = "",
     show: Show | None = None,
     strict: bool = False,
+    threads: int = 0,
     instance: dg.DagsterInstance | None = None,
 ) -> Outcome:
     """Make what is stale of the targets, each as a Dagster run of its asset and partition."""
     from pipelines.definitions import defs
 
-    job = defs.resolve_implicit_global_asset_job_def()
+    cluster = ray_settings(chain.home)
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
 
+    def tags_of(step: Step) -> dict[str, str]:
+        return {IN_PROCESS: "yes", "fovea/why": step.why[:200]} | ({"fovea/sweep": sweep} if sweep else {})
+
     with own as active, quiet():
-        end_orphans(active)
+        end_orphans(active, cluster)
+        if cluster is not None:
+            asked = cluster.asked(threads, chain.device)
+            make_there = functools.partial(_make_on_cluster, active, asked, tags_of, show or _shown_nowhere)
+            try:
+                return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
+            except BaseException:
+                end_orphans(active, cluster)
+                raise
+        job = defs.resolve_implicit_global_asset_job_def()
 
         def make(step: Step) -> str:
-            progress = show(step) if show else silent
-            set_active_chain(chain, progress)
-            tags = {IN_PROCESS: "yes"} | (
-                {"fovea/sweep": sweep, "fovea/why": step.why[:200]}
-                if sweep
-                else {"fovea/why": step.why[:200]}
-            )
+            set_active_chain(chain, show(step) if show else silent)
             try:
                 result = job.execute_in_process(
                     instance=active,
                     asset_selection=[dg.AssetKey(step.stage)],
                     partition_key=step.partition,
                     raise_on_error=False,
-                    tags=tags,
-                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                    tags=tags_of(step),
+                    run_config={"loggers": QUIET},
                 )
             finally:
                 set_active_chain(None)
-            if result.success:
-                return ""
-            return failure_of(result)
+            return "" if result.success else failure_of(result)
 
         return carry_out(chain, list(wanted), make, strict=strict)
 
 
+def _shown_nowhere(step: Step) -> Progress:
+    return silent
+
+
+def _make_on_cluster(
+    instance: dg.DagsterInstance,
+    asked: RaySettings,
+    tags_of: Callable[[Step], dict[str, str]],
+    show: Show,
+    step: Step,
+) -> str:
+    """One step as a Dagster run whose executor sends it to the Ray cluster; this thread watches it."""
+    from dagster._core.code_pointer import ModuleCodePointer
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+    show(step)
+    # nodes have the same installation at the same place: the `dagster` on their PATH may be another
+    repository = ReconstructableRepository(
+        ModuleCodePointer("pipelines.definitions", "defs"), entry_point=[sys.executable, "-m", "dagster"]
+    )
+    with dg.execute_job(
+        repository.get_reconstructable_job("__ASSET_JOB"),
+        instance=instance,
+        asset_selection=[dg.AssetKey(step.stage)],
+        tags={**tags_of(step), "dagster/partition": step.partition},
+        run_config={
+            "loggers": QUIET,
+            "resources": {"workshop": {"config": {"threads": asked.threads, "device": asked.device}}},
+        },
+        raise_on_error=False,
+    ) as result:
+        return "" if result.success else failure_of(result)
+
+
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 IN_PROCESS = "fovea/in-process"
 
 
-def end_orphans(instance: dg.DagsterInstance) -> None:
-    """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold.
+def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None) -> None:
+    """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold; stop what is
+    left of them on the cluster.
 
     Call while holding the run lock: any unfinished run with our tag then belongs to a process that is gone.
     """
     unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: "yes"})):
+    left = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: "yes"}))
+    if left and cluster is not None:
+        from pipelines.ray_cluster import stop_steps
+
+        stop_steps(cluster, [run.run_id for run in left])
+    for run in left:
         instance.report_run_failed(
             run, "the process that executed it was killed; `fovea run` goes on from its last checkpoint"
         )
@@ -90,7 +140,7 @@ def end_orphans(instance: dg.DagsterInstance) -> None:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def failure_of(result: dg.ExecuteInProcessResult) -> str:
+def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
     """The first thing that went wrong, in a line: a blocking check, or the step's error."""
     for event in result.get_asset_check_evaluations():
         if not event.passed and event.blocking:

@@ -15,6 +15,7 @@ from assets.home import Home
 from assets.saliency.checks import check_benchmark, check_fixations, check_maps, check_rgba
 from assets.training.checks import check_codec
 from models.errors import FoveaError
+from pipelines.executors import ray_settings
 
 CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
     "cityscapes_archive": check_archive,
@@ -45,6 +46,13 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         chain = Chain(home, tracker=MlflowTracker(home.mlflow), tags=tags or {}, device=self.device)
         if self.threads:
             chain.threads = self.threads
+        cluster = ray_settings(home)
+        if cluster is not None:
+            from pipelines.ray_cluster import RayChunks
+
+            asked = cluster.asked(self.threads, self.device)
+            chain.threads, chain.device = asked.threads, asked.device
+            chain.fan_out = RayChunks(asked)
         return chain
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:

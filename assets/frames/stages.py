@@ -2,14 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Progress, Unit, Waiting
+from assets.chain import Chain, Progress, Row, Unit, Waiting
 from assets.datasets import Dataset
 from assets.frames.sources import cityscapes_table, find_source, reader, resize_rows, source_stamp
 from assets.store import UnitWriter, digest
@@ -153,6 +153,36 @@ def resized_table(chain: Chain, name: str) -> pd.DataFrame:
     return table[~table.key.isin(broken)].reset_index(drop=True)
 
 
+def resize_chunk(chain: Chain, name: str, rows: Sequence[Row], progress: Progress) -> int:
+    """Decode and resize frames of a dataset into shards; returns their bytes. A broken frame leaves its reason there."""
+    dataset = chain.dataset(name)
+    read = reader(chain, name, files_of(chain, dataset).path)
+    stamp = fault_stamp(chain, name)
+    waiting: list[tuple[str, NDArray[np.uint8]]] = []
+    broken: list[tuple[str, str]] = []
+    put_bytes = 0
+
+    def put() -> None:
+        chain.store.put_shard("resized_frames", waiting, broken)
+        waiting.clear()
+        broken.clear()
+
+    try:
+        items = ((str(row["key"]), row) for row in rows)
+        for done, (key, array) in enumerate(resize_rows(items, read, dataset.size, workers=chain.threads), 1):
+            if isinstance(array, FoveaError):
+                broken.append((fault_key(key, stamp), str(array)))
+            else:
+                waiting.append((key, array))
+                put_bytes += array.nbytes
+            if len(waiting) + len(broken) >= SHARD_FRAMES:
+                put()
+            progress(done, len(rows), "frames resized")
+    finally:
+        put()
+    return put_bytes
+
+
 class ResizedFrames:
     """Decoded, oriented, area-resized: raw uint8 arrays in memory-mapped shards. A broken frame is quarantined."""
 
@@ -181,37 +211,13 @@ class ResizedFrames:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         name = unit.partition
-        dataset = chain.dataset(name)
         table = frame_keys(chain, name)
         index = chain.store.index(self.name)
         known = {key for key, entry in index.items() if not entry.reason}
         todo = table[~table.key.isin(known | set(broken_frames(chain, name, table)))].drop_duplicates("key")
-        read = reader(chain, name, files_of(chain, dataset).path)
         began = time.monotonic()
-        rows: list[dict[str, Any]] = todo.to_dict("records")  # type: ignore[assignment]
-        items = ((str(row["key"]), row) for row in rows)
-        stamp = fault_stamp(chain, name)
-        waiting: list[tuple[str, NDArray[np.uint8]]] = []
-        broken: list[tuple[str, str]] = []
-
-        def put() -> None:
-            chain.store.put_shard(self.name, waiting, broken)
-            waiting.clear()
-            broken.clear()
-
-        try:
-            for done, (key, array) in enumerate(
-                resize_rows(items, read, dataset.size, workers=chain.threads), 1
-            ):
-                if isinstance(array, FoveaError):
-                    broken.append((fault_key(key, stamp), str(array)))
-                else:
-                    waiting.append((key, array))
-                if len(waiting) + len(broken) >= SHARD_FRAMES:
-                    put()
-                progress(done, len(todo), "frames resized")
-        finally:
-            put()
+        rows: list[Row] = todo.to_dict("records")  # type: ignore[assignment]
+        chain.fan_out(chain, self.name, name, rows, resize_chunk, progress)
         seconds = time.monotonic() - began
         index = chain.store.index(self.name)
         reasons = broken_frames(chain, name, table)

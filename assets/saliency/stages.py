@@ -1,7 +1,7 @@
 """`saliency_maps` and `rgba_frames`: where people look, and both in one PNG."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Progress, Unit, Waiting
+from assets.chain import Chain, Progress, Row, Unit, Waiting
 from assets.frames.stages import SHARD_FRAMES, resized_table
 from assets.saliency.names import chosen_model
 from assets.saliency.sizes import chosen, mean_sizes, measure_sizes, sizes_markdown, sizes_table
@@ -107,6 +107,25 @@ def open_model(source: MapSource, *, device: str = "cpu", threads: int = 1) -> S
     return load_model(source.variant, weights_dir=source.weights, device=device, threads=threads)
 
 
+def predict_chunk(chain: Chain, name: str, rows: Sequence[Row], progress: Progress) -> int:
+    """Predict the maps of frames, all by the weights that the first row names, into shards; returns their bytes."""
+    from models.device import chosen_device
+
+    source = map_sources(chain, str(rows[0]["model"]))[int(rows[0]["map_source"])]
+    predictor = open_model(source, device=chosen_device(chain.device), threads=chain.threads)
+    put_bytes = 0
+    for start in range(0, len(rows), SHARD_FRAMES):
+        part = rows[start : start + SHARD_FRAMES]
+        maps = predictor.predict([chain.store.array("resized_frames", str(r["key"])) for r in part])
+        chain.store.put_shard(
+            "saliency_maps", [(str(r["map_key"]), m) for r, m in zip(part, maps, strict=True)]
+        )
+        put_bytes += sum(m.nbytes for m in maps)
+        chain.store.release()
+        progress(start + len(part), len(rows), "maps predicted")
+    return put_bytes
+
+
 def ensure_maps(chain: Chain, name: str, model: str, progress: Progress) -> tuple[pd.DataFrame, int, float]:
     """Predict the maps that the store does not have; returns the table, how many were made, and the seconds."""
     table = map_keys(chain, name, model)
@@ -114,21 +133,10 @@ def ensure_maps(chain: Chain, name: str, model: str, progress: Progress) -> tupl
     todo = table[[k not in index for k in table.map_key]].drop_duplicates("map_key")
     began = time.monotonic()
     if len(todo):
-        from models.device import chosen_device
-
-        device = chosen_device(chain.device)
-        sources = map_sources(chain, chosen_model(chain, name, model))
-        done = 0
+        asked = todo.assign(model=chosen_model(chain, name, model))
         for place in sorted(set(todo.map_source)):
-            predictor = open_model(sources[place], device=device, threads=chain.threads)
-            mine = todo[todo.map_source == place]
-            for start in range(0, len(mine), SHARD_FRAMES):
-                part = mine.iloc[start : start + SHARD_FRAMES]
-                maps = predictor.predict([chain.store.array("resized_frames", k) for k in part.key])
-                chain.store.put_shard("saliency_maps", list(zip(part.map_key, maps, strict=True)))
-                done += len(part)
-                chain.store.release()
-                progress(done, len(todo), "maps predicted")
+            rows: list[Row] = asked[asked.map_source == place].to_dict("records")  # type: ignore[assignment]
+            chain.fan_out(chain, "saliency_maps", name, rows, predict_chunk, progress)
         chain.store.index("saliency_maps")
     return table, len(todo), time.monotonic() - began
 
@@ -205,6 +213,28 @@ class SaliencyMaps:
             )
 
 
+def pack_chunk(chain: Chain, name: str, rows: Sequence[Row], progress: Progress) -> int:
+    """Pack frames and their maps into PNGs in the store; returns their bytes."""
+    from assets.saliency.rgba import pack_many
+
+    pairs = (
+        (
+            str(r["rgba_key"]),
+            chain.store.array("resized_frames", str(r["key"])),
+            chain.store.array("saliency_maps", str(r["map_key"])),
+        )
+        for r in rows
+    )
+    packed_bytes = 0
+    for done, (key, data) in enumerate(pack_many(pairs, workers=chain.threads), 1):
+        chain.store.put_object("rgba_frames", key, ".png", data)
+        packed_bytes += len(data)
+        if done % SHARD_FRAMES == 0:
+            chain.store.release()
+        progress(done, len(rows), "frames packed")
+    return packed_bytes
+
+
 class RgbaFrames:
     """The frame and its map in one lossless PNG, the map in the alpha channel: how frames leave Fovea."""
 
@@ -231,27 +261,13 @@ class RgbaFrames:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.frames.contact import contact_sheet
-        from assets.saliency.rgba import pack_many
 
         table = self._table(chain, unit.partition)
         there = chain.store.object_keys(self.name)
         todo = table[~table.rgba_key.isin(there)].drop_duplicates("rgba_key")
         began = time.monotonic()
-        pairs = (
-            (
-                r["rgba_key"],
-                chain.store.array("resized_frames", r["key"]),
-                chain.store.array("saliency_maps", r["map_key"]),
-            )
-            for r in todo.to_dict("records")
-        )
-        packed_bytes = 0
-        for done, (key, data) in enumerate(pack_many(pairs, workers=chain.threads), 1):
-            chain.store.put_object(self.name, key, ".png", data)
-            packed_bytes += len(data)
-            if done % SHARD_FRAMES == 0:
-                chain.store.release()
-            progress(done, len(todo), "frames packed")
+        rows: list[Row] = todo.to_dict("records")  # type: ignore[assignment]
+        packed_bytes = chain.fan_out(chain, self.name, unit.partition, rows, pack_chunk, progress)
         seconds = time.monotonic() - began
         sizes = self._sizes(chain, unit.partition, table)
         sizes.to_parquet(writer.path(SIZES), index=False)

@@ -1,0 +1,114 @@
+"""Who carries out steps: this process by default, a Ray cluster under a profile whose executor is `ray`.
+
+What a step asks of a cluster is decided here, in `demand`. Nothing here imports ray: `pipelines/ray_cluster.py` does.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import dagster as dg
+
+from assets.chain import Chain
+from assets.home import Home
+from models.errors import FoveaError
+from models.experiments import PRESETS, Experiment, Trunk
+
+EXECUTORS = ("in_process", "ray")
+CODEC_STAGES = ("trunk_codec", "trained_codec")
+
+#: what training one codec of full width (preset `paper`: N = 128, M = 192) asks for: a whole GPU
+FULL_WIDTH = PRESETS["paper"].n * PRESETS["paper"].m
+#: shares of a GPU that steps ask for: eight of the smallest fit on one
+GPU_SHARES = (0.125, 0.25, 0.5, 1.0)
+#: a step that hands its frames out in chunks waits most of the time: it must not hold the CPU that its chunks need
+WAITS_CPUS = 0.05
+#: stages whose frames are worked on in chunks by other tasks
+FANNED_OUT = ("resized_frames", "saliency_maps", "rgba_frames")
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """A Ray cluster as steps see it.
+
+    address: of the head, `http://host:8265` (its dashboard) or `host:6379`. steps: how many are under way at once.
+    threads: CPU threads of a step, and the CPUs that it asks for. device: `cuda` makes steps ask for GPUs.
+    """
+
+    address: str
+    steps: int = 8
+    threads: int = 1
+    device: str = "cpu"
+
+    def asked(self, threads: int = 0, device: str = "auto") -> "RaySettings":
+        """With the threads and the device of one run, where it names any."""
+        chosen = self.device if device == "auto" else device
+        return dataclasses.replace(self, threads=threads or self.threads, device=chosen)
+
+
+class Demand(NamedTuple):
+    """What a step asks of the cluster's scheduler."""
+
+    cpus: float
+    gpus: float
+
+
+def gpu_share(n: int, m: int) -> float:
+    """The share of a GPU that training or measuring a codec of N filters and M latent channels asks for.
+
+    N·M of the full width, rounded up to one of GPU_SHARES: most of a codec's weights and of its work lie in layers
+    between N and N, and N and M channels.
+    """
+    wanted = n * m / FULL_WIDTH
+    return next((share for share in GPU_SHARES if wanted <= share), 1.0)
+
+
+def demand(chain: Chain, stage: str, partition: str, settings: RaySettings) -> Demand:
+    """CPUs and GPUs of one step. A step asks for no GPU where the profile's device is the CPU."""
+    if stage in FANNED_OUT:
+        return Demand(WAITS_CPUS, 0.0)
+    cpus = float(settings.threads)
+    if not settings.device.startswith("cuda"):
+        return Demand(cpus, 0.0)
+    if stage in (*CODEC_STAGES, "rd_points"):
+        return Demand(cpus, _codec_share(chain, stage, partition))
+    return Demand(cpus, 1.0 if stage in ("saliency_model", "saliency_benchmark") else 0.0)
+
+
+def chunk_demand(stage: str, settings: RaySettings) -> Demand:
+    """CPUs and GPUs of one chunk of frames."""
+    predicts = stage == "saliency_maps" and settings.device.startswith("cuda")
+    return Demand(float(settings.threads), GPU_SHARES[1] if predicts else 0.0)
+
+
+def _codec_share(chain: Chain, stage: str, partition: str) -> float:
+    entry: Experiment | Trunk
+    if stage == "trunk_codec":
+        entry = chain.trunks[partition]
+        if entry.shipped:
+            return 0.0
+    else:
+        entry = chain.experiment(partition.rpartition("@")[0] if stage == "rd_points" else partition)
+    record = entry.resolved()
+    return gpu_share(int(record["n"]), int(record["m"]))
+
+
+def ray_settings(home: Home) -> RaySettings | None:
+    """The cluster that the environment names, None when steps stay in this process."""
+    executor = os.environ.get("FOVEA_EXECUTOR", "in_process")
+    if executor not in EXECUTORS:
+        raise FoveaError(f"FOVEA_EXECUTOR={executor} is none of {', '.join(EXECUTORS)}")
+    if executor != "ray":
+        return None
+    return RaySettings(os.environ.get("FOVEA_RAY_ADDRESS", "auto"))
+
+
+def chosen_executor(home: Home) -> dg.ExecutorDefinition:
+    """The executor of the code location."""
+    settings = ray_settings(home)
+    if settings is None:
+        return dg.in_process_executor
+    from pipelines.ray_cluster import ray_executor
+
+    return ray_executor

@@ -1,0 +1,248 @@
+"""Steps and chunks of frames on a Ray cluster. Imported only where the profile's executor is `ray`.
+
+dagster-ray submits each step as a Ray job, which runs Dagster's own entry point on a node that has what the step asks
+for. A stage that goes through many frames hands them out as Ray tasks from there. Nodes need the same code, the same
+`fovea.toml` and the same storage; what they make lies in the store before they say that it is made.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import ray
+from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
+from dagster._core.events import DagsterEvent
+from dagster._core.execution.retries import RetryMode, get_retries_config
+from dagster._core.executor.base import Executor
+from dagster._core.executor.init import InitExecutorContext
+from dagster._core.executor.step_delegating import (
+    CheckStepHealthResult,
+    StepDelegatingExecutor,
+    StepHandlerContext,
+)
+from dagster_ray.configs import USER_DEFINED_RAY_KEY
+from dagster_ray.core.executor import RayStepHandler
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from assets.chain import Chain, ChunkWork, Progress, Row, silent
+from assets.home import Home
+from models.errors import FoveaError
+from pipelines.executors import RaySettings, chunk_demand, demand, ray_settings
+
+#: seconds between two looks at whether a step's job still runs; a lost node shows after Ray's own half minute or so
+HEALTH_EVERY_S = 5
+#: frames of one task: a few shards, so that a lost node costs little and a model is not loaded for nothing
+CHUNK_FRAMES = {"resized_frames": 128, "saliency_maps": 256, "rgba_frames": 128}
+#: times that a chunk is tried again, on another node where its own is lost
+CHUNK_RETRIES = 3
+#: tasks for each CPU that are handed out and not finished: enough to keep nodes busy, few enough for flat memory
+CHUNKS_A_CPU = 2
+#: what a step sees of the command's environment. No secret: Ray shows a job's environment to anybody who asks
+FORWARDED = (
+    "FOVEA_PROFILE",
+    "FOVEA_CONFIG",
+    "FOVEA_HOME",
+    "FOVEA_DATA",
+    "FOVEA_EXECUTOR",
+    "FOVEA_RAY_ADDRESS",
+    "FOVEA_RETRIES",
+    "FOVEA_SHARED",
+    "CITYSCAPES_ROOT",
+    "GOMP_SPINCOUNT",
+    "MLFLOW_TRACKING_URI",
+    "OMP_WAIT_POLICY",
+    "PYTHONPATH",
+)
+LOG_LINES = 30
+
+
+class Steps(RayStepHandler):
+    """dagster-ray's steps, each asking for what `pipelines.executors.demand` says unless its tags ask themselves."""
+
+    def __init__(self, client: JobSubmissionClient, settings: RaySettings):
+        super().__init__(
+            client=client,
+            env_vars=[f"{name}={os.environ[name]}" for name in FORWARDED if name in os.environ],
+            runtime_env=None,
+            num_cpus=None,
+            num_gpus=None,
+            memory=None,
+            resources=None,
+        )
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """As Dagster shows it."""
+        return "FoveaRaySteps"
+
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
+        """Submit the step's job with its demand."""
+        yield from super().launch_step(_Asking(step_handler_context, self.settings))
+
+    def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
+        """A failed or stopped job ends the step, with the last lines of its log."""
+        submission = self._get_ray_job_submission_id(step_handler_context)
+        try:
+            status = self.client.get_job_status(submission)
+        except RuntimeError:
+            return CheckStepHealthResult.unhealthy(
+                f"Ray does not know the job {submission}: was it restarted?"
+            )
+        if status not in (JobStatus.FAILED, JobStatus.STOPPED):
+            return CheckStepHealthResult.healthy()
+        about = self.client.get_job_info(submission)
+        said = f"Ray job {submission} {str(status).lower()}: {about.message or about.error_type or 'no reason given'}"
+        with contextlib.suppress(Exception):  # the log went with its node
+            lines = self.client.get_job_logs(submission).strip().splitlines()[-LOG_LINES:]
+            said += "\n" + "\n".join(lines)
+        return CheckStepHealthResult.unhealthy(said)
+
+
+class _Asking(StepHandlerContext):
+    """A step's context whose tags hold what it asks for."""
+
+    def __init__(self, context: StepHandlerContext, settings: RaySettings):
+        self.__dict__.update(context.__dict__)
+        self._settings = settings
+
+    @property
+    def step_tags(self) -> dict[str, dict[str, str]]:  # type: ignore[override]
+        """Tags by step."""
+        tags = {key: dict(found) for key, found in super().step_tags.items()}
+        chain = Chain(Home.from_environment())
+        for key, found in tags.items():
+            if USER_DEFINED_RAY_KEY not in found:
+                partition = self.dagster_run.tags.get("dagster/partition", "")
+                asked = demand(chain, key.split(".")[-1], partition, self._settings)
+                found[USER_DEFINED_RAY_KEY] = json.dumps({"num_cpus": asked.cpus, "num_gpus": asked.gpus})
+        return tags
+
+
+@dg.executor(
+    name="ray",
+    config_schema={"retries": get_retries_config()},  # type: ignore[no-untyped-call]
+    requirements=multiple_process_executor_requirements(),
+)
+def ray_executor(init_context: InitExecutorContext) -> Executor:
+    """Steps as jobs of the Ray cluster that the profile names."""
+    settings = ray_settings(Home.from_environment())
+    if settings is None:
+        raise FoveaError("the executor is ray, but the profile names another; reload the code location")
+    return StepDelegatingExecutor(
+        Steps(submission_client(settings), settings),
+        retries=RetryMode.from_config(init_context.executor_config["retries"]),  # type: ignore[arg-type]
+        check_step_health_interval_seconds=HEALTH_EVERY_S,
+        should_verify_step=True,
+    )
+
+
+def submission_client(settings: RaySettings) -> JobSubmissionClient:
+    """A client of the cluster's job server. Raises FoveaError when it does not answer."""
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(settings.address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise FoveaError(
+            f"Ray at {settings.address} does not answer ({str(error).splitlines()[0]}): start it (ray start --head), or "
+            "name its head in the profile (ray_address)"
+        ) from error
+
+
+def stop_steps(settings: RaySettings, run_ids: Sequence[str]) -> None:
+    """Stop what is still on the cluster of these Dagster runs, so that nothing is made twice at once."""
+    client = submission_client(settings)
+    for job in client.list_jobs():
+        mine = (job.metadata or {}).get("dagster/run-id") in run_ids
+        if mine and job.submission_id and job.status in (JobStatus.PENDING, JobStatus.RUNNING):
+            with contextlib.suppress(RuntimeError):  # ended meanwhile
+                client.stop_job(job.submission_id)
+
+
+# ---------------------------------------------------------------------------------------------- chunks of frames
+
+
+class RayChunks:
+    """`assets.chain.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself."""
+
+    def __init__(self, settings: RaySettings):
+        self.settings = settings
+
+    def __call__(
+        self,
+        chain: Chain,
+        stage: str,
+        partition: str,
+        rows: Sequence[Row],
+        work: ChunkWork,
+        progress: Progress,
+    ) -> int:
+        """Work on all rows; a chunk's failure is raised once every chunk under way has ended."""
+        if not rows:
+            return 0
+        if not ray.is_initialized():
+            ray.init(log_to_driver=True, logging_level=logging.WARNING)
+        asked = chunk_demand(stage, self.settings)
+        task = ray.remote(_work).options(
+            name=f"{stage} {partition}",
+            num_cpus=asked.cpus,
+            num_gpus=asked.gpus,
+            max_retries=CHUNK_RETRIES,
+            retry_exceptions=True,
+        )
+        size = CHUNK_FRAMES.get(stage, 128)
+        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+        bound = CHUNKS_A_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        name = f"{work.__module__}:{work.__qualname__}"
+        waiting, under_way, made, done = iter(chunks), {}, 0, 0
+        try:
+            while True:
+                for chunk in waiting:
+                    under_way[task.remote(name, partition, chunk, asdict(self.settings))] = len(chunk)
+                    if len(under_way) >= bound:
+                        break
+                if not under_way:
+                    return made
+                ready, _ = ray.wait(list(under_way), num_returns=1)
+                for reference in ready:
+                    made += ray.get(reference)
+                    done += under_way.pop(reference)
+                    progress(done, len(rows), f"{stage.replace('_', ' ')} on the cluster")
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise (
+                cause
+                if isinstance(cause, FoveaError)
+                else FoveaError(
+                    f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}"
+                )
+            ) from error
+        finally:
+            for reference in under_way:
+                ray.cancel(reference)
+
+
+_chains: dict[str, Chain] = {}
+
+
+def _work(name: str, partition: str, rows: Sequence[Row], settings: dict[str, Any]) -> int:
+    """One chunk, in a worker's process: its chain is kept for the next chunk of the same step."""
+    module, function = name.split(":")
+    work: ChunkWork = getattr(importlib.import_module(module), function)
+    if not _chains:
+        given = RaySettings(**settings)
+        _chains[""] = Chain(Home.from_environment(), threads=given.threads, device=given.device)
+    chain = _chains[""]
+    try:
+        return work(chain, partition, rows, silent)
+    except FoveaError as error:
+        # its subclasses take other arguments and could not be sent back
+        raise FoveaError(str(error)) from None
+    finally:
+        chain.store.release()

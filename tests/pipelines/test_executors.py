@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from upath import UPath
+
+from assets.chain import Chain
+from assets.home import Home
+from models.errors import FoveaError
+from models.experiments import PRESETS, sweep
+from pipelines.executors import (
+    FANNED_OUT,
+    GPU_SHARES,
+    RaySettings,
+    chosen_executor,
+    chunk_demand,
+    demand,
+    gpu_share,
+    ray_settings,
+)
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CPU, GPU = RaySettings("auto", threads=2), RaySettings("auto", threads=2, device="cuda")
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+
+
+def test_shares_of_a_gpu_rise_with_the_width_and_never_leave_it() -> None:
+    by_width = {p.n * p.m: gpu_share(p.n, p.m) for p in PRESETS.values()}
+    shares = [by_width[width] for width in sorted(by_width)]
+    assert shares == sorted(shares)
+    assert set(shares) <= set(GPU_SHARES)
+    assert gpu_share(PRESETS["tiny"].n, PRESETS["tiny"].m) == GPU_SHARES[0]
+    assert gpu_share(PRESETS["smoke"].n, PRESETS["smoke"].m) == 0.25
+    assert gpu_share(PRESETS["paper"].n, PRESETS["paper"].m) == 1.0
+    assert gpu_share(1024, 1024) == 1.0
+
+
+def test_a_step_asks_for_what_its_partition_needs(chain: Chain) -> None:
+    tiny, seed = sweep("tiny", "sample").experiments[0], sweep("seed", "sample").experiments[0]
+    assert demand(chain, "trained_codec", tiny.key, CPU) == (2.0, 0.0)
+    assert demand(chain, "trained_codec", tiny.key, GPU) == (2.0, 0.125)
+    assert demand(chain, "trained_codec", seed.key, GPU).gpus == 1.0
+    assert demand(chain, "rd_points", f"{tiny.key}@sample", GPU).gpus == 0.125
+    assert demand(chain, "trunk_codec", "shipped-bls2017", GPU).gpus == 0.0
+    assert demand(chain, "report", "sample.tiny", GPU) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("stage", FANNED_OUT)
+def test_a_stage_that_waits_for_its_chunks_leaves_them_the_cpu(stage: str, chain: Chain) -> None:
+    assert 0 < demand(chain, stage, "sample", GPU).cpus < 0.2
+    assert demand(chain, stage, "sample", GPU).gpus == 0.0
+    assert chunk_demand(stage, CPU) == (2.0, 0.0)
+    assert chunk_demand(stage, GPU).gpus == (0.25 if stage == "saliency_maps" else 0.0)
+
+
+def test_a_run_may_name_other_threads_and_device() -> None:
+    assert CPU.asked() == CPU
+    asked = CPU.asked(threads=5, device="cuda:1")
+    assert (asked.threads, asked.device, asked.address) == (5, "cuda:1", "auto")
+
+
+def test_steps_stay_here_unless_the_environment_names_a_cluster(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FOVEA_EXECUTOR", raising=False)
+    assert ray_settings(chain.home) is None
+    assert chosen_executor(chain.home) is dg.in_process_executor
+    monkeypatch.setenv("FOVEA_EXECUTOR", "slurm")
+    with pytest.raises(FoveaError, match="FOVEA_EXECUTOR=slurm is none of"):
+        ray_settings(chain.home)
+
+
+ASKED = """
+import sys
+from assets.home import Home
+from pipelines.executors import chosen_executor
+print(chosen_executor(Home.from_environment()).name, "ray" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("executor", "said"), [("in_process", "in_process False"), ("ray", "ray True")])
+def test_ray_is_imported_only_where_steps_run_on_it(
+    executor: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    monkeypatch.setenv("FOVEA_EXECUTOR", executor)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ASKED], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == said
