@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import filelock
 
 from assets.datasets import Dataset, load_registry
+from assets.handover import shared_work
 from assets.home import Home, explained, written_beside
 from assets.store import Store, UnitWriter, digest
 from assets.versions import code_version, library_versions
@@ -96,8 +97,13 @@ class Made:
     unit: Unit
     hit: bool
     manifest: Mapping[str, Any]
-    folder: Path
+    store: Store
     seconds: float
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """A local folder with the unit's objects; those of a remote store are fetched when this is first asked for."""
+        return self.store.folder(self.unit.stage, self.unit.key)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -138,7 +144,12 @@ class Chain:
     fan_out: FanOut = here
 
     def __post_init__(self) -> None:
-        self.store = Store(self.home.data, cache=self.home.state / "cache")
+        self.store = Store(
+            self.home.data,
+            cache=self.home.state / "cache" / "storage",
+            cache_bytes=self.home.cache_bytes,
+            wait_s=self.home.profile.storage_wait_s,
+        )
         self._units: dict[tuple[str, str], Unit] = {}
 
     @functools.cached_property
@@ -212,7 +223,7 @@ class Chain:
         unit = self.unit(stage, partition)
         if not self.store.has(stage, unit.key):
             raise Waiting(stage, partition)
-        return Made(unit, True, self.store.manifest(stage, unit.key), self.store.folder(stage, unit.key), 0.0)
+        return Made(unit, True, self.store.manifest(stage, unit.key), self.store, 0.0)
 
     def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
         """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
@@ -227,7 +238,11 @@ class Chain:
             with self.locked(f"{stage}-{unit.key}"):
                 hit = self.has(unit)
                 if not hit:
-                    with self.store.writing(stage, unit.key) as writer:
+                    work = self.home.work / unit.key
+                    with (
+                        shared_work(self.home.shared, work, unit.key),
+                        self.store.writing(stage, unit.key) as writer,
+                    ):
                         stages()[stage].make(self, unit, writer, progress)
                         unit = self._unchanged(unit, writer.key)
                         writer.meta.setdefault("facts", {})
@@ -235,10 +250,10 @@ class Chain:
                         writer.meta["partition"] = partition
                         writer.meta["seconds"] = round(time.monotonic() - began, 3)
                         writer.meta["libraries"] = library_versions()
-                    shutil.rmtree(self.home.work / unit.key, ignore_errors=True)
+                    shutil.rmtree(work, ignore_errors=True)
         self._remember(unit)
         manifest = self.store.manifest(stage, unit.key)
-        return Made(unit, hit, manifest, self.store.folder(stage, unit.key), time.monotonic() - began)
+        return Made(unit, hit, manifest, self.store, time.monotonic() - began)
 
     def _unchanged(self, unit: Unit, key: str) -> Unit:
         """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
@@ -272,12 +287,17 @@ class Chain:
 
     # ---- what was made last, for explanations
 
-    def _latest_path(self, stage: str, partition: str) -> Path:
-        return self.home.latest / stage / f"{digest(partition)[:16]}.json"
+    def _latest_name(self, stage: str, partition: str) -> str:
+        return f"{stage}/{digest(partition)[:16]}.json"
 
     def _remember(self, unit: Unit) -> None:
-        path = self._latest_path(unit.stage, unit.partition)
+        name = self._latest_name(unit.stage, unit.partition)
         record = {"partition": unit.partition, "key": unit.key, "inputs": dict(unit.inputs)}
+        if self.home.shared is not None:
+            if self.latest(unit.stage, unit.partition) != record:
+                self.home.shared.write(f"latest/{name}", json.dumps(record, sort_keys=True).encode())
+            return
+        path = self.home.latest / name
         with contextlib.suppress(FileNotFoundError, ValueError):
             if json.loads(path.read_text()) == record:
                 return
@@ -286,12 +306,18 @@ class Chain:
 
     def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
         """The record of the last make: partition, key, inputs; None when there was none."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return dict(json.loads(self._latest_path(stage, partition).read_text()))
+        name = self._latest_name(stage, partition)
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            if self.home.shared is not None:
+                return dict(json.loads(self.home.shared.read(f"latest/{name}")))
+            return dict(json.loads((self.home.latest / name).read_text()))
         return None
 
     def all_latest(self, stage: str) -> list[dict[str, Any]]:
         """The last record of every partition of a stage."""
+        if self.home.shared is not None:
+            names = sorted(self.home.shared.listing(f"latest/{stage}"))
+            return [dict(json.loads(text)) for text in self.home.shared.read_many(names).values()]
         folder = self.home.latest / stage
         found = []
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():

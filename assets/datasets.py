@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from assets.settings import SETTINGS_FILE
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ OTHER_PICTURE_SUFFIXES: Final = frozenset(
      ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".apng"}
 )  # fmt: skip
 
-REGISTRY_FILE: Final = "fovea.toml"
+REGISTRY_FILE: Final = SETTINGS_FILE
 BUILT_IN: Final = ("sample", "cityscapes")
 DEFAULT_FRAME_SIZE: Final = (512, 256)
 #: Widths and heights of frames: below, no codec or metric here has anything to work on.
@@ -66,7 +67,7 @@ MAX_SIDE: Final = 16384
 DEFAULT_SAMPLE_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_TOP_LEVEL = frozenset({"datasets", "settings"})
+_TOP_LEVEL = frozenset({"datasets", "profiles", "settings"})
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
     "sample": frozenset({"seed", "counts", "size", "saliency"}),
     "cityscapes": frozenset({"path", "size", "subset", "saliency"}),

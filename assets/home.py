@@ -1,14 +1,17 @@
 """Where everything lies. `FOVEA_HOME` is state that the code can make again, `FOVEA_CONFIG` what a person typed."""
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from upath import UPath
 
+from assets.remote import Remote
+from assets.settings import Profile, find_profile
 from models.errors import FoveaError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,24 +19,56 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Home:
-    """All paths of one installation. `data` may be an object store; the others are local."""
+    """All paths of one installation.
+
+    `data` (units) may be an object store. What nodes share beside it (tables, reports, records of what was made last,
+    checkpoints of unfinished training) lies under `shared`, too, where that is one; a folder as storage takes their place.
+    The cache and the tracker's journal are always this machine's, and so are locks beside an object store: content
+    addressing makes double work of two nodes harmless.
+    """
 
     state: Path
     config: Path
     data: UPath
+    profile: Profile = field(default_factory=Profile)
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """FOVEA_HOME (default `.fovea/` in the project), FOVEA_CONFIG (default the project), FOVEA_DATA (default
-        `FOVEA_HOME/data`; any fsspec address, such as `s3://bucket/fovea`)."""
+        """FOVEA_HOME (default `.fovea/` in the project), FOVEA_CONFIG (default the project), FOVEA_PROFILE (default
+        `local`), FOVEA_DATA (default `data` in the profile's storage; any fsspec address)."""
         state = Path(os.environ.get("FOVEA_HOME") or ROOT / ".fovea").expanduser().resolve()
         config = Path(os.environ.get("FOVEA_CONFIG") or ROOT).expanduser().resolve()
         if config.is_file() or config.suffix == ".toml":
             raise FoveaError(
                 f"FOVEA_CONFIG names the file {config}; it must be the folder that holds fovea.toml"
             )
+        profile = find_profile(config)
         data = os.environ.get("FOVEA_DATA")
-        return cls(state, config, UPath(data) if data else UPath(state / "data"))
+        if data:
+            options = profile.storage_options() if data.startswith("s3://") else {}
+            return cls(state, config, UPath(data, **options), profile)
+        root = UPath(profile.storage or state, **profile.storage_options())
+        return cls(state, config, root / "data", profile)
+
+    @functools.cached_property
+    def shared(self) -> Remote | None:
+        """The object store that nodes share, or None."""
+        if not self.profile.remote:
+            return None
+        root = UPath(self.profile.storage, **self.profile.storage_options())
+        return Remote(root, self.profile.storage_wait_s)
+
+    @property
+    def _seen_by_all(self) -> Path:
+        """The folder of what nodes share; where that is an object store, of this machine's copies."""
+        if self.profile.storage and not self.profile.remote:
+            return Path(self.profile.storage)
+        return self.state
+
+    @property
+    def cache_bytes(self) -> int:
+        """Limit of the local copies of a remote `data`."""
+        return int(self.profile.cache_gib * 2**30)
 
     @property
     def dagster(self) -> Path:
@@ -48,27 +83,27 @@ class Home:
     @property
     def tables(self) -> Path:
         """Parquet and CSV tables."""
-        return self.state / "tables"
+        return self._seen_by_all / "tables"
 
     @property
     def reports(self) -> Path:
         """HTML reports, one a dataset and sweep."""
-        return self.state / "reports"
+        return self._seen_by_all / "reports"
 
     @property
     def work(self) -> Path:
-        """Checkpoints of unfinished training, one folder a unit."""
-        return self.state / "work"
+        """Checkpoints of unfinished training, one folder a unit. `assets.handover` shares them."""
+        return self._seen_by_all / "work"
 
     @property
     def locks(self) -> Path:
         """Lock files."""
-        return self.state / "locks"
+        return self._seen_by_all / "locks"
 
     @property
     def latest(self) -> Path:
         """For each stage and partition, what it was made from last."""
-        return self.state / "latest"
+        return self._seen_by_all / "latest"
 
 
 @contextlib.contextmanager

@@ -6,14 +6,21 @@ Two shapes, one rule (objects first, the manifest that names them last, so nothi
     STAGE/shards/ID.bin, ID.json              many small arrays in one file; ID.json lists key, offset, shape
 
 Works on any fsspec file system through UPath; on a local disk arrays are memory-mapped.
+
+On an object store the objects of a unit lie below a digest of their content, and its manifest names that digest: two
+nodes that make the same unit at once never mix their objects, one of the two manifests stays and is whole. So nodes need
+no locks between them; double work is harmless. What is read comes through a cache on the local disk, checked by size and
+SHA-256. A unit that could not be sent is kept and sent by the next command that asks for it.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,9 +33,13 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from assets.home import explained
+from assets.remote import Cache, Remote, sha256_of
 from models.errors import FoveaError
 
 MANIFEST = "manifest.json"
+CACHE_BYTES = 20 << 30
+#: what JSON that is none raises; FoveaError is a ValueError, too
+DAMAGED = (json.JSONDecodeError, UnicodeDecodeError)
 
 
 def digest(value: Any) -> str:
@@ -61,33 +72,68 @@ class UnitWriter:
         return path
 
 
+def mark() -> str:
+    """Ends the name of what this process is writing: process, and a token that begins with this machine's."""
+    return f"{os.getpid()}-{node()}{secrets.token_hex(4)}"
+
+
+@functools.cache
+def node() -> str:
+    """Four hexadecimal digits for this machine: on a shared folder, other machines' processes are not ours to judge."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+
+
 def sweep_dead(parent: Path, key: str) -> None:
-    """Remove what makers of this unit left half-written when they were killed."""
+    """Remove what makers of this unit on this machine left half-written when they were killed."""
     for left in parent.glob(f".{key}.*-*"):
-        owner = left.name.rsplit(".", 1)[1].split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+        owner, _, token = left.name.rsplit(".", 1)[1].partition("-")
+        mine = owner.isdigit() and token.startswith(node())
+        if mine and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
             shutil.rmtree(left, ignore_errors=True)
 
 
 class Store:
-    """Units and shards under one root. `cache` is a local folder for what comes from a remote root."""
+    """Units and shards under one root. `cache` is a local folder for what comes from, and waits for, a remote root."""
 
-    def __init__(self, root: UPath, cache: Path | None = None):
+    def __init__(
+        self,
+        root: UPath,
+        cache: Path | None = None,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        wait_s: float = 180.0,
+    ):
         self.root = root
         self.local = root.protocol in ("", "file", "local")
         self.cache = cache or Path(tempfile.gettempdir()) / "fovea-cache"
         self._index: dict[str, dict[str, Entry]] = {}
         self._seen: dict[str, set[str]] = {}
         self._maps: dict[str, NDArray[np.uint8]] = {}
+        self._shards: dict[tuple[str, str], tuple[int, str]] = {}
+        self._manifests: dict[tuple[str, str], dict[str, Any]] = {}
+        if not self.local:
+            self.remote = Remote(root, wait_s)
+            place = self.cache / hashlib.sha256(str(root).encode()).hexdigest()[:12]
+            self.copies = Cache(place / "objects", cache_bytes)
+            self._writing, self._unsent = place / "writing", place / "unsent"
 
     def _unit(self, stage: str, key: str) -> UPath:
         return self.root / stage / key[:2] / key
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether the unit is there; on a disk, where anybody may delete, also whether each of its objects is."""
+        """Whether the unit is there; on a disk, where anybody may delete, also whether each of its objects is.
+
+        A unit that an earlier command made and could not send is sent first. Raises FoveaError when a storage is away.
+        """
         folder = self._unit(stage, key)
         if not self.local:
-            return bool((folder / MANIFEST).exists())
+            try:
+                self._remote_manifest(stage, key)
+            except FileNotFoundError:
+                return self._send(stage, key)
+            except DAMAGED:
+                return False
+            return True
         place = Path(str(folder))
         try:
             objects = json.loads((place / MANIFEST).read_text())["objects"]
@@ -99,21 +145,33 @@ class Store:
         """The unit's manifest: meta, objects with their sizes, when it was made. Raises FoveaError when missing."""
         path = self._unit(stage, key) / MANIFEST
         try:
+            if not self.local:
+                return self._remote_manifest(stage, key)
             return dict(json.loads(path.read_text()))
         except FileNotFoundError as error:
             raise FoveaError(f"{stage} {key} is not in the store at {self.root}") from error
-        except ValueError as error:
+        except DAMAGED as error:
             raise FoveaError(f"{path} is damaged ({error}); delete its folder and run again") from error
+
+    def _remote_manifest(self, stage: str, key: str) -> dict[str, Any]:
+        known = self._manifests.get((stage, key))
+        if known is None:
+            known = dict(json.loads(self.remote.read(f"{stage}/{key[:2]}/{key}/{MANIFEST}")))
+            self._manifests[stage, key] = known
+        return known
 
     @contextlib.contextmanager
     def writing(self, stage: str, key: str, meta: Mapping[str, Any] | None = None) -> Iterator[UnitWriter]:
-        """Fill a unit. It appears whole when the block ends; an exception leaves no trace of it."""
+        """Fill a unit. It appears whole when the block ends; an exception in it leaves no trace of it.
+
+        Raises FoveaError when a storage is away for too long; what was made then waits on this disk.
+        """
         final = self._unit(stage, key)
-        parent = Path(str(final.parent)) if self.local else self.cache / "writing"
+        parent = Path(str(final.parent)) if self.local else self._writing
         with explained(final):
             parent.mkdir(parents=True, exist_ok=True)
             sweep_dead(parent, key)
-            folder = parent / f".{key}.{os.getpid()}-{secrets.token_hex(4)}"
+            folder = parent / f".{key}.{mark()}"
             folder.mkdir()
             try:
                 writer = UnitWriter(folder, dict(meta or {}), key)
@@ -129,9 +187,11 @@ class Store:
                     "objects": {p.relative_to(folder).as_posix(): p.stat().st_size for p in files},
                     "meta": writer.meta,
                 }
-                text = json.dumps(manifest, indent=1, sort_keys=True)
+                if not self.local:
+                    sums = {p.relative_to(folder).as_posix(): sha256_of(p) for p in files}
+                    manifest |= {"sha256": sums, "at": digest(sums)}
+                (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
                 if self.local:
-                    (folder / MANIFEST).write_text(text)
                     with contextlib.suppress(OSError):
                         # somebody may have finished the same unit: then theirs stays, it is equal
                         folder.rename(Path(str(final)))
@@ -139,45 +199,71 @@ class Store:
                         shutil.rmtree(Path(str(final)), ignore_errors=True)
                         folder.rename(Path(str(final)))
                 else:
-                    for path in files:
-                        target = final / path.relative_to(folder).as_posix()
-                        target.write_bytes(path.read_bytes())
-                    (final / MANIFEST).write_text(text)
+                    waiting = self._unsent / stage / key
+                    waiting.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(OSError):
+                        folder.rename(waiting)
+                    self._send(stage, key)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def _send(self, stage: str, key: str) -> bool:
+        """Send a unit that waits on this disk, objects first; False when none waits. Its files go into the cache."""
+        waiting = self._unsent / stage / key
+        try:
+            manifest = json.loads((waiting / MANIFEST).read_text())
+            if any((waiting / n).stat().st_size != size for n, size in manifest["objects"].items()):
+                raise ValueError
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            shutil.rmtree(waiting, ignore_errors=True)
+            return False
+        base = f"{stage}/{key[:2]}/{key}"
+        self.remote.put_all((waiting / n, f"{base}/{manifest['at']}/{n}") for n in manifest["objects"])
+        self.remote.write(f"{base}/{MANIFEST}", (waiting / MANIFEST).read_bytes())
+        for name in manifest["objects"]:
+            with contextlib.suppress(FileNotFoundError):  # another process sent it, too
+                self.copies.add(waiting / name, f"{stage}/{key}/{manifest['at']}/{name}")
+        shutil.rmtree(waiting, ignore_errors=True)
+        return True
+
     def path(self, stage: str, key: str, name: str) -> Path:
         """A local path of one of the unit's objects; fetched into the cache from a remote store."""
-        source = self._unit(stage, key) / name
         if self.local:
-            return Path(str(source))
-        return self._fetch(source, f"{stage}/{key}/{name}")
+            return Path(str(self._unit(stage, key) / name))
+        manifest = self.manifest(stage, key)
+        if name not in manifest["objects"]:
+            raise FoveaError(f"{stage} {key} has no object {name}")
+        at = f"{stage}/{key[:2]}/{key}/{manifest['at']}/{name}"
+        self.copies.hold(f"{stage}/{key}")
+        return self._copy(
+            at, f"{stage}/{key}/{manifest['at']}/{name}", manifest["objects"][name], manifest["sha256"][name]
+        )
 
     def folder(self, stage: str, key: str) -> Path:
         """A local folder with all of the unit's objects."""
-        names = self.manifest(stage, key)["objects"]
-        paths = [self.path(stage, key, n) for n in names]
-        return (
-            Path(str(self._unit(stage, key)))
-            if self.local
-            else self.cache / stage / key
-            if paths
-            else self.cache
-        )
+        if self.local:
+            return Path(str(self._unit(stage, key)))
+        manifest = self.manifest(stage, key)
+        for name in manifest["objects"]:
+            self.path(stage, key, name)
+        folder = self.copies.folder / stage / key / str(manifest["at"])
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
-    def _fetch(self, source: UPath, name: str) -> Path:
-        target = self.cache / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
-            with explained(target):
-                try:
-                    with source.open("rb") as remote, beside.open("wb") as local:
-                        shutil.copyfileobj(remote, local, 1 << 22)
-                    beside.replace(target)
-                finally:
-                    beside.unlink(missing_ok=True)
-        return target
+    def _copy(self, at: str, name: str, size: int, sha256: str) -> Path:
+        """The cached copy of an object. Raises FoveaError when it is gone or is not what its manifest says."""
+        with explained(self.cache):
+            try:
+                return self.copies.get(name, size, lambda path: self.remote.fetch(at, path), sha256)
+            except FileNotFoundError as error:
+                manifest = (
+                    f"{at.rsplit('.', 1)[0]}.json" if "/shards/" in at else f"{at.split('/')[2]}/{MANIFEST}"
+                )
+                raise FoveaError(
+                    f"{self.root}/{at} is gone, though its manifest names it; delete {manifest} there and run again"
+                ) from error
 
     # ---- single objects: a picture that people look at
 
@@ -190,11 +276,11 @@ class Store:
         target = self.object_path(stage, key, suffix)
         with explained(target):
             if not self.local:
-                target.write_bytes(data)
+                self.remote.write(f"{stage}/{key[:2]}/{key}{suffix}", data)
                 return
             path = Path(str(target))
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+            beside = path.with_name(f".{path.name}.{mark()}")
             try:
                 beside.write_bytes(data)
                 beside.replace(path)
@@ -203,6 +289,8 @@ class Store:
 
     def object_keys(self, stage: str) -> set[str]:
         """Keys of all single objects of a stage."""
+        if not self.local:
+            return {n.rsplit("/", 1)[1].split(".")[0] for n in self.remote.listing(stage)}
         base = self.root / stage
         if not base.exists():
             return set()
@@ -216,18 +304,46 @@ class Store:
         """Every array of a stage by its key. Reads only manifests that it has not seen."""
         known = self._index.setdefault(stage, {})
         seen = self._seen.setdefault(stage, set())
+        if not self.local:
+            self._remote_index(stage, known, seen)
+            return known
         base = self.root / stage / "shards"
         if base.exists():
             for path in sorted(base.iterdir(), key=lambda p: p.name):
                 if path.suffix != ".json" or path.name in seen or path.name[0] == ".":
                     continue
                 listing = json.loads(path.read_text())
-                if self.local and not self._whole(Path(str(base / f"{path.stem}.bin")), listing["bytes"]):
+                if not self._whole(Path(str(base / f"{path.stem}.bin")), listing["bytes"]):
                     continue
                 for key, offset, shape, reason in listing["entries"]:
                     known[key] = Entry(path.stem, offset, tuple(shape), reason)
                 seen.add(path.name)
         return known
+
+    def _remote_index(self, stage: str, known: dict[str, Entry], seen: set[str]) -> None:
+        place = self.copies.folder / stage / "shards"
+        there = self.remote.listing(f"{stage}/shards")
+        names = sorted(n for n in there if n.endswith(".json") and n not in seen)
+        local = {n: place / n.rsplit("/", 1)[1] for n in names}
+        missing = [n for n, path in local.items() if not path.exists()]
+        for name, data in self.remote.read_many(missing).items():
+            place.mkdir(parents=True, exist_ok=True)
+            beside = place / f".{local[name].name}.{mark()}"
+            beside.write_bytes(data)
+            beside.replace(local[name])
+        for name in names:
+            try:
+                listing = json.loads(local[name].read_bytes())
+            except FileNotFoundError:
+                continue
+            if name.removesuffix(".json") + ".bin" not in there and listing["bytes"]:
+                continue  # deleted by somebody: its arrays are made again
+            seen.add(name)
+            shard = local[name].stem
+            self._shards[stage, shard] = (int(listing["bytes"]), str(listing["sha256"]))
+            for key, offset, shape, reason in listing["entries"]:
+                # the first that this process saw stays: an array never changes while it is used
+                known.setdefault(key, Entry(shard, offset, tuple(shape), reason))
 
     @staticmethod
     def _whole(path: Path, size: int) -> bool:
@@ -252,30 +368,34 @@ class Store:
         entries += [(key, 0, [], reason) for key, reason in broken]
         if not entries:
             return
-        name = digest([e[0] for e in entries])[:24]
         base = self.root / stage / "shards"
-        manifest = json.dumps({"bytes": offset, "entries": entries}, separators=(",", ":"))
+        content = {"bytes": offset, "entries": entries}
         with explained(base):
-            if self.local:
-                folder = Path(str(base))
-                folder.mkdir(parents=True, exist_ok=True)
-                mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-                data, listing = folder / f".{name}.bin.{mark}", folder / f".{name}.json.{mark}"
-                try:
-                    with data.open("wb") as file:
-                        for _, array in arrays:
-                            file.write(np.ascontiguousarray(array).data)
-                    listing.write_text(manifest)
+            folder = Path(str(base)) if self.local else self._writing
+            folder.mkdir(parents=True, exist_ok=True)
+            name, made = digest([e[0] for e in entries])[:24], mark()
+            data, listing = folder / f".{name}.bin.{made}", folder / f".{name}.json.{made}"
+            try:
+                with data.open("wb") as file:
+                    for _, array in arrays:
+                        file.write(np.ascontiguousarray(array).data)
+                if self.local:
+                    listing.write_text(json.dumps(content, separators=(",", ":")))
                     data.replace(folder / f"{name}.bin")
                     listing.replace(folder / f"{name}.json")
-                finally:
-                    data.unlink(missing_ok=True)
-                    listing.unlink(missing_ok=True)
-            else:
-                with (base / f"{name}.bin").open("wb") as file:
-                    for _, array in arrays:
-                        file.write(np.ascontiguousarray(array).tobytes())
-                (base / f"{name}.json").write_text(manifest)
+                    return
+                # named by content, too: two devices may round a map differently, and never mix
+                content["sha256"] = sha256_of(data)
+                name = digest([content["sha256"], [e[0] for e in entries]])[:24]
+                at = f"{stage}/shards/{name}"
+                if offset:
+                    self.remote.put(data, f"{at}.bin")
+                self.remote.write(f"{at}.json", json.dumps(content, separators=(",", ":")).encode())
+                if offset:
+                    self.copies.add(data, f"{at}.bin")
+            finally:
+                data.unlink(missing_ok=True)
+                listing.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let go of the shards that are mapped: who streams through thousands of arrays keeps memory flat so."""
@@ -290,11 +410,7 @@ class Store:
             raise FoveaError(f"{stage} {key}: {entry.reason}")
         name = f"{stage}/{entry.shard}"
         if name not in self._maps:
-            source = self.root / stage / "shards" / f"{entry.shard}.bin"
-            path = Path(str(source)) if self.local else self._fetch(source, f"{name}.bin")
-            self._maps[name] = (
-                np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-            )
+            self._maps[name] = self._mapped(stage, entry.shard)
         size = int(np.prod(entry.shape))
         whole = self._maps[name]
         if entry.offset + size > whole.size:
@@ -302,3 +418,21 @@ class Store:
                 f"shard {entry.shard} of {stage} is shorter than its manifest says; delete both its files and run again"
             )
         return whole[entry.offset : entry.offset + size].reshape(entry.shape)
+
+    def _mapped(self, stage: str, shard: str) -> NDArray[np.uint8]:
+        """A shard's bytes, memory-mapped; what is mapped stays readable when the cache lets its file go."""
+        for attempt in range(3):
+            if self.local:
+                path = Path(str(self.root / stage / "shards" / f"{shard}.bin"))
+            else:
+                size, sha256 = self._shards[stage, shard]
+                if not size:
+                    return np.zeros(0, np.uint8)
+                at = f"{stage}/shards/{shard}.bin"
+                path = self._copy(at, at, size, sha256)
+            try:
+                return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+            except FileNotFoundError:
+                if self.local or attempt == 2:
+                    raise
+        raise AssertionError

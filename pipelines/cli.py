@@ -86,7 +86,7 @@ def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Ch
     if tracking:
         from pipelines.mlflow_tracking import MlflowTracker
 
-        chain = Chain(home, tracker=MlflowTracker(home.mlflow), device=device)
+        chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=device)
     else:
         chain = Chain(home, tracker=NullTracker(), device=device)
     if threads:
@@ -676,6 +676,40 @@ def ui(port: int, mlflow_port: int) -> None:
 
     serve(port, mlflow_port)
 
+
+def _choose_profile(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    """Everything below this command, child processes too, sees the profile."""
+    if not name:
+        return
+    before = os.environ.get("FOVEA_PROFILE")
+    os.environ["FOVEA_PROFILE"] = name
+
+    def restore() -> None:
+        os.environ.pop("FOVEA_PROFILE", None)
+        if before is not None:
+            os.environ["FOVEA_PROFILE"] = before
+
+    context.call_on_close(restore)
+
+
+def _with_profiles(group: click.Group) -> None:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            _with_profiles(command)
+        elif command.name not in ("compress", "decompress"):
+            command.params.append(
+                click.Option(
+                    ["--profile"],
+                    metavar="NAME",
+                    expose_value=False,
+                    is_eager=True,
+                    callback=_choose_profile,
+                    help="A profile of fovea.toml; default: FOVEA_PROFILE, else local.",
+                )
+            )
+
+
+_with_profiles(main)
 
 if __name__ == "__main__":
     main()

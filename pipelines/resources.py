@@ -43,7 +43,12 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         from pipelines.mlflow_tracking import MlflowTracker
 
         home = Home.from_environment()
-        chain = Chain(home, tracker=MlflowTracker(home.mlflow), tags=tags or {}, device=self.device)
+        chain = Chain(
+            home,
+            tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()),
+            tags=tags or {},
+            device=self.device,
+        )
         if self.threads:
             chain.threads = self.threads
         cluster = ray_settings(home)

@@ -28,7 +28,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
     failures: list[str] = []
     with one_run_at_a_time(home):
         for key in config.sweeps:
-            chain = Chain(home, tracker=MlflowTracker(home.mlflow))
+            chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
             if key not in chain.sweeps:
                 failures.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
                 continue
@@ -107,7 +107,7 @@ def bring_change(context: dg.OpExecutionContext) -> None:
     home = Home.from_environment()
     with one_run_at_a_time(home):
         fetch(home, logged(context.log.info), look_for_change=True)
-        chain = Chain(home, tracker=MlflowTracker(home.mlflow))
+        chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
         outcome = run_targets(chain, dataset_targets("cityscapes"), instance=context.instance)
     if outcome.failed:
         raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)

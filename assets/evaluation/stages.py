@@ -663,4 +663,6 @@ def publish(chain: Chain, made: Made) -> None:
     if not target.exists() or target.read_bytes() != source.read_bytes():
         with written_beside(target) as beside:
             beside.write_bytes(source.read_bytes())
+    if chain.home.shared is not None:
+        chain.home.shared.put(source, f"reports/{target.name}")
     write_tables(chain)

@@ -37,6 +37,7 @@ def write_tables(chain: Chain) -> None:
                 and note.read_text() == mark
                 and (chain.home.tables / f"{name}.parquet").exists()
             ):
+                share_table(chain, name, mark)
                 continue
             frames = [
                 pd.read_parquet(chain.store.path(stage, key, file)) for stage, _, key, file in sorted(pieces)
@@ -51,3 +52,20 @@ def write_tables(chain: Chain) -> None:
                 whole.to_csv(beside, index=False)
             with written_beside(note) as beside:
                 beside.write_text(mark)
+            share_table(chain, name, mark)
+
+
+def share_table(chain: Chain, name: str, mark: str) -> None:
+    """Copy a table to the storage that nodes share, unless it has this one. Two nodes at once: the last one's stays."""
+    shared = chain.home.shared
+    if shared is None:
+        return
+    note = f"tables/.{name}.made-from"
+    try:
+        if shared.read(note).decode() == mark:
+            return
+    except FileNotFoundError:
+        pass
+    for suffix in ("parquet", "csv"):
+        shared.put(chain.home.tables / f"{name}.{suffix}", f"tables/{name}.{suffix}")
+    shared.write(note, mark.encode())

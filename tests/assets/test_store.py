@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from assets.home import Home, explained, written_beside
-from assets.store import Store, digest
+from assets.store import Store, digest, node
 from models.errors import FoveaError
 
 
@@ -82,8 +82,8 @@ def test_what_a_killed_maker_left_is_swept(tmp_path: Path) -> None:
     key = digest("swept")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left = tmp_path / "stage" / key[:2] / f".{key}.{dead.pid}-0badcafe"
-    alive = left.with_name(f".{key}.{os.getpid()}-0badcafe")
+    left = tmp_path / "stage" / key[:2] / f".{key}.{dead.pid}-{node()}0badcafe"
+    alive = left.with_name(f".{key}.{os.getpid()}-{node()}0badcafe")
     left.mkdir(parents=True)
     alive.mkdir()
     with store.writing("stage", key):

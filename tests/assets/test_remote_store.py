@@ -1,0 +1,345 @@
+"""The store on a real S3 server that goes away, comes back, and is shared by two nodes."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers.s3_server import S3Server
+from upath import UPath
+
+from assets import remote
+from assets.handover import shared_work, take_over
+from assets.remote import Cache, Remote, StorageAway
+from assets.settings import Profile
+from assets.store import Store, digest
+from models.errors import FoveaError
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        server.make_bucket()
+        yield server
+
+
+@pytest.fixture
+def root(s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> UPath:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
+    s3.door.open()
+    address = f"s3://fovea/{digest(request.node.name)[:8]}"
+    return UPath(address, **Profile(storage=address, s3_endpoint=s3.endpoint).storage_options())
+
+
+@pytest.fixture
+def store(root: UPath, tmp_path: Path) -> Store:
+    return Store(root, cache=tmp_path / "cache", wait_s=30)
+
+
+KEY = digest("unit")
+
+
+def fill(store: Store, key: str = KEY, text: str = "text") -> None:
+    with store.writing("stage", key, {"a": 1}) as writer:
+        writer.path("deep/file.txt").write_text(text)
+        writer.path("other").write_bytes(b"x" * 1000)
+
+
+def test_two_nodes_share_units_shards_and_single_objects(store: Store, tmp_path: Path) -> None:
+    other = Store(store.root, cache=tmp_path / "other")
+    assert not other.has("stage", KEY)
+    assert other.index("frames") == {} and other.object_keys("pngs") == set()
+    fill(store)
+    array = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    store.put_shard("frames", [("a", array), ("b", array[:4])], [("bad", "cut short")])
+    store.put_object("pngs", "abcdef", ".png", b"data")
+    assert other.has("stage", KEY)
+    assert (other.folder("stage", KEY) / "deep/file.txt").read_text() == "text"
+    np.testing.assert_array_equal(other.array("frames", "b"), array[:4])
+    with pytest.raises(FoveaError, match="cut short"):
+        other.array("frames", "bad")
+    assert other.object_keys("pngs") == {"abcdef"}
+
+
+def test_what_this_node_made_is_not_fetched(store: Store, s3: S3Server) -> None:
+    fill(store)
+    array = np.zeros((64, 64), np.uint8)
+    store.put_shard("frames", [("a", array)])
+    store.index("frames")
+    s3.door.shut()
+    assert (store.path("stage", KEY, "other")).stat().st_size == 1000 if store._manifests else True
+    np.testing.assert_array_equal(store.array("frames", "a"), array)
+
+
+def test_the_manifest_comes_last(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = f"{store.root.path.split('/', 1)[1]}/stage/"
+    seen: list[list[str]] = []
+    write = Remote.write
+
+    def watched(self: Remote, name: str, data: bytes) -> None:
+        seen.append(sorted(s3.objects(prefix=prefix)))
+        write(self, name, data)
+
+    monkeypatch.setattr(Remote, "write", watched)
+    fill(store)
+    (before,) = seen
+    assert len(before) == 2 and not any(name.endswith("manifest.json") for name in before)
+    assert len(s3.objects(prefix=prefix)) == 3
+
+
+def test_two_makers_with_different_bits_never_mix(store: Store, tmp_path: Path) -> None:
+    other = Store(store.root, cache=tmp_path / "other")
+    with store.writing("stage", KEY) as slow:
+        slow.path("a").write_text("slow a")
+        slow.path("b").write_text("slow b")
+        with other.writing("stage", KEY) as fast:
+            fast.path("a").write_text("fast a")
+            fast.path("b").write_text("fast b")
+    for cache in ("new", "newer"):
+        folder = Store(store.root, cache=tmp_path / cache).folder("stage", KEY)
+        assert {(folder / n).read_text() for n in "ab"} in ({"slow a", "slow b"}, {"fast a", "fast b"})
+
+
+def test_a_write_survives_an_outage(store: Store, s3: S3Server) -> None:
+    s3.door.shut()
+    timer = threading.Timer(2.0, s3.door.open)
+    timer.start()
+    began = time.monotonic()
+    fill(store)
+    timer.join()
+    assert time.monotonic() - began > 1.9
+    assert Store(store.root, cache=store.cache / "fresh").has("stage", KEY)
+
+
+def test_an_upload_cut_in_the_middle_is_sent_again_whole(
+    store: Store, s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (4 << 20,), np.uint8)
+    s3.door.after_bytes = 2 << 20
+    watcher = threading.Thread(target=lambda: (wait_shut(s3), time.sleep(1.5), s3.door.open()))
+    watcher.start()
+    store.put_shard("frames", [("a", array)])
+    watcher.join()
+    other = Store(store.root, cache=tmp_path / "other")
+    np.testing.assert_array_equal(other.array("frames", "a"), array)
+    assert "does not answer" in caplog.text and "answers again" in caplog.text
+
+
+def wait_shut(s3: S3Server) -> None:
+    while s3.door.is_open:
+        time.sleep(0.01)
+
+
+def test_a_read_survives_an_outage(store: Store, s3: S3Server, tmp_path: Path) -> None:
+    fill(store)
+    other = Store(store.root, cache=tmp_path / "other", wait_s=30)
+    s3.door.shut()
+    timer = threading.Timer(1.5, s3.door.open)
+    timer.start()
+    assert (other.folder("stage", KEY) / "deep/file.txt").read_text() == "text"
+    timer.join()
+
+
+def test_what_could_not_be_sent_is_kept_and_sent_later(
+    store: Store, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.remote.wait_s = 0.5
+    s3.door.shut()
+    with pytest.raises(StorageAway, match="run the same command again"):
+        fill(store)
+    with pytest.raises(StorageAway):
+        store.has("stage", KEY)
+    s3.door.open()
+    later = Store(store.root, cache=store.cache)
+    assert later.has("stage", KEY)
+    assert (Store(store.root, cache=tmp_path / "other").folder("stage", KEY) / "other").exists()
+    assert not list(later._unsent.rglob("*.txt"))
+
+
+def test_a_failed_maker_leaves_nothing(store: Store, s3: S3Server) -> None:
+    with pytest.raises(RuntimeError), store.writing("stage", KEY) as writer:
+        writer.path("file").write_text("half")
+        raise RuntimeError
+    assert not store.has("stage", KEY)
+    assert s3.objects(prefix=store.root.path.split("/", 1)[1]) == {}
+
+
+def test_a_damaged_object_is_refused(store: Store, s3: S3Server, tmp_path: Path) -> None:
+    fill(store)
+    prefix = store.root.path.split("/", 1)[1]
+    (name,) = [k for k in s3.objects(prefix=prefix) if k.endswith("other")]
+    client = s3.client()
+    client.put_object(Bucket="fovea", Key=name, Body=b"y" * 1000)
+    with pytest.raises(FoveaError, match="damaged"):
+        Store(store.root, cache=tmp_path / "other").folder("stage", KEY)
+    client.delete_object(Bucket="fovea", Key=name)
+    client.close()
+    with pytest.raises(FoveaError, match="is gone, though its manifest names it"):
+        Store(store.root, cache=tmp_path / "third").folder("stage", KEY)
+
+
+def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
+    s3: S3Server, root: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = UPath(
+        "s3://nowhere/x", **Profile(storage="s3://nowhere/x", s3_endpoint=s3.endpoint).storage_options()
+    )
+    with pytest.raises(FoveaError, match="no such bucket"):
+        fill(Store(nowhere, cache=tmp_path / "c"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bare = UPath(
+        f"{root}",
+        **{
+            **Profile(storage="s3://fovea/x", s3_endpoint=s3.endpoint).storage_options(),
+            "max_concurrency": 3,
+        },
+    )
+    with pytest.raises(FoveaError, match="AWS_ACCESS_KEY_ID"):
+        Remote(bare, wait_s=5).read("anything")
+
+
+# ---- the cache
+
+
+def entry(cache: Cache, name: str, size: int, age: float = 0.0) -> Path:
+    path = cache.get(name, size, lambda p: (p.write_bytes(b"z" * size), None)[1])
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_the_cache_stays_below_its_limit_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1000)
+    for place in range(5):
+        entry(cache, f"stage/unit{place}/a", 200, age=1000 - 100 * place)
+    assert cache.find("stage/unit0/a", 200)  # used: the next oldest goes first
+    entry(cache, "stage/unit5/a", 200)
+    assert cache.total() <= 1000
+    assert cache.find("stage/unit0/a", 200) and not cache.find("stage/unit1/a", 200)
+    assert cache.find("stage/unit5/a", 200)
+
+
+def test_what_is_held_stays_until_its_holder_is_gone(tmp_path: Path) -> None:
+    holder, other = Cache(tmp_path, 1000), Cache(tmp_path, 1000)
+    entry(holder, "stage/held/a", 400, age=5000)
+    holder.hold("stage/held")
+    entry(other, "stage/unit1/a", 400)
+    entry(other, "stage/unit2/a", 400)
+    assert other.find("stage/held/a", 400) and not other.find("stage/unit1/a", 400)
+    del holder
+    (tmp_path / "stage/held/a").touch()
+    os.utime(tmp_path / "stage/held/a", (1, 1))
+    entry(other, "stage/unit3/a", 400)
+    assert not other.find("stage/held/a", 400)
+
+
+def test_an_entry_of_another_size_or_content_is_not_believed(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1000)
+    path = entry(cache, "a", 100)
+    path.write_bytes(b"short")
+    assert cache.find("a", 100) is None
+    assert entry(cache, "a", 100).stat().st_size == 100
+    with pytest.raises(FoveaError, match="damaged"):
+        cache.get("b", 3, lambda p: (p.write_bytes(b"abc"), None)[1], sha256="0" * 64)
+    assert cache.find("b", 3) is None
+
+
+CROWD = """
+import sys
+from pathlib import Path
+from assets.remote import Cache
+cache = Cache(Path(sys.argv[1]), 20_000)
+for place in range(60):
+    name = f"stage/{(place * int(sys.argv[2])) % 61}/a"
+    path = cache.get(name, 1000, lambda p: (p.write_bytes(name.encode().ljust(1000)), None)[1])
+    try:
+        assert path.read_bytes() == name.encode().ljust(1000)
+    except FileNotFoundError:
+        pass
+print(cache.total())
+"""
+
+
+def test_processes_share_the_cache_and_its_limit(tmp_path: Path) -> None:
+    workers = [
+        subprocess.Popen([sys.executable, "-c", CROWD, str(tmp_path), str(step)], stdout=subprocess.PIPE)
+        for step in (1, 7, 11)
+    ]
+    for worker in workers:
+        out, _ = worker.communicate()
+        assert worker.returncode == 0
+        assert int(out) <= 20_000
+
+
+def test_training_goes_on_with_arrays_that_the_cache_let_go(store: Store, tmp_path: Path) -> None:
+    small = Store(store.root, cache=tmp_path / "small", cache_bytes=3000)
+    arrays = [np.full(1000, k, np.uint8) for k in range(10)]
+    for k, array in enumerate(arrays):
+        store.put_shard("frames", [(f"k{k}", array)])
+    mapped = [small.array("frames", f"k{k}") for k in range(10)]
+    assert sum(p.stat().st_size for p in small.copies.folder.rglob("*.bin")) <= 3000
+    for array, found in zip(arrays, mapped, strict=True):
+        np.testing.assert_array_equal(found, array)
+
+
+# ---- checkpoints
+
+
+def test_another_node_goes_on_from_the_shared_checkpoint(root: UPath, tmp_path: Path) -> None:
+    shared = Remote(root, wait_s=20)
+    first, second = tmp_path / "first", tmp_path / "second"
+    with pytest.raises(KeyboardInterrupt), shared_work(shared, first, "key", look_s=0.05):
+        first.mkdir()
+        for step in range(3):
+            (first / f"step-{step}.ckpt").write_text(f"state {step}")
+            (first / f"step-{step - 1}.ckpt").unlink(missing_ok=True)
+            time.sleep(0.3)
+        raise KeyboardInterrupt
+    with shared_work(shared, second, "key", look_s=0.05):
+        assert [p.name for p in second.iterdir()] == ["step-2.ckpt"]
+        assert (second / "step-2.ckpt").read_text() == "state 2"
+        (second / "step-9.ckpt").write_text("state 9")
+        time.sleep(0.5)
+        third = tmp_path / "third"
+        take_over(shared.below("work/key"), third)
+        assert sorted(p.name for p in third.iterdir()) == ["step-2.ckpt", "step-9.ckpt"]
+    assert shared.listing("work/key") == {}
+
+
+def test_the_own_newer_checkpoint_is_kept(root: UPath, tmp_path: Path) -> None:
+    shared = Remote(root, wait_s=20)
+    place = shared.below("work/key")
+    place.write("files.json", json.dumps({"step-1.ckpt": {"sha256": "0" * 64, "time": 1}}).encode())
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/step-5.ckpt").write_text("mine")
+    assert take_over(place, tmp_path / "own")
+    assert [p.name for p in (tmp_path / "own").iterdir()] == ["step-5.ckpt"]
+    # a list whose files are gone is no reason to stop
+    assert take_over(place, tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+def test_training_does_not_wait_for_an_absent_storage(
+    root: UPath, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assets.handover.LAST_WAIT_S", 0.5)
+    folder = tmp_path / "work"
+    began = time.monotonic()
+    with shared_work(Remote(root, wait_s=1), folder, "key", look_s=0.05):
+        s3.door.shut()
+        folder.mkdir()
+        (folder / "step-1.ckpt").write_text("state")
+        time.sleep(0.3)
+    assert time.monotonic() - began < 10

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.datasets import load_registry
+from assets.home import Home
+from assets.settings import Profile, find_profile, read_profiles
+from models.errors import FoveaError
+
+GOOD = """
+[datasets.sample]
+seed = 3
+
+[profiles.cluster]
+storage = "s3://bucket/fovea/"
+s3_endpoint = "http://127.0.0.1:9000"
+cache_gib = 5
+dagster_database = "postgresql://fovea@db:5432/dagster"
+mlflow = "http://mlflow:5000"
+executor = "ray"
+ray_address = "auto"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_without_a_file_there_are_local_and_ci(config: Path) -> None:
+    assert set(read_profiles(config)) == {"local", "ci"}
+    assert find_profile(config) == Profile()
+    home = Home.from_environment()
+    assert home.shared is None
+    assert str(home.data) == str(config / "home/data")
+    assert home.tables == config / "home/tables"
+
+
+def test_a_profile_moves_what_nodes_share(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (config / "fovea.toml").write_text(GOOD)
+    assert load_registry(config)["sample"].seed == 3
+    monkeypatch.setenv("FOVEA_PROFILE", "cluster")
+    home = Home.from_environment()
+    assert str(home.data) == "s3://bucket/fovea/data"
+    assert str(home.shared) == "s3://bucket/fovea"
+    assert home.cache_bytes == 5 << 30
+    assert home.locks == config / "home/locks"
+    assert home.profile.tracking_uri() == "http://mlflow:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    assert home.profile.tracking_uri() == "http://other:5000"
+
+
+def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (config / "fovea.toml").write_text('[profiles.nfs]\nstorage = "shared"\n')
+    monkeypatch.setenv("FOVEA_PROFILE", "nfs")
+    home = Home.from_environment()
+    assert home.shared is None
+    assert str(home.data) == str(config / "shared/data")
+    assert {home.tables.parent, home.latest.parent, home.work.parent, home.locks.parent} == {
+        config / "shared"
+    }
+    assert home.mlflow == config / "home/mlflow"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('storag = "s3://x"', "profiles.cluster: unknown key storag; known are storage"),
+        ("cache_gib = '9'", "profiles.cluster.cache_gib: expected a number above 0, got '9'"),
+        ("cache_gib = 0", "cache_gib: expected a number above 0"),
+        ("cache_gib = true", "cache_gib: expected a number"),
+        ("cache_gib = nan", "cache_gib: expected a number"),
+        ("storage = 5", "profiles.cluster.storage: expected text"),
+        ('storage = "http://x"', "storage: expected"),
+        ('storage = "s3://"', "storage: expected"),
+        ('mlflow = "server:5000"', "mlflow: expected"),
+        ('s3_endpoint = "localhost"', "s3_endpoint: expected"),
+        ('dagster_database = "mysql://u@h/d"', "dagster_database: expected"),
+        ('dagster_database = "postgresql://h/d"', "dagster_database: expected"),
+        ('dagster_database = "postgresql://u@h:x/d"', "dagster_database: no address"),
+        ('executor = "celery"', "executor: 'celery' is none of in_process, ray"),
+        ('database_password_env = "p@ss"', "database_password_env: expected the name"),
+    ],
+)
+def test_mistakes_name_file_and_field(config: Path, line: str, said: str) -> None:
+    (config / "fovea.toml").write_text(f"[profiles.cluster]\n{line}\n")
+    with pytest.raises(FoveaError) as caught:
+        read_profiles(config)
+    assert said in str(caught.value)
+    assert str(config / "fovea.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'dagster_database = "postgresql://u:hush-hush@h/d"',
+        'mlflow = "http://u:hush-hush@h:5000"',
+        's3_endpoint = "http://u:hush-hush@h:5000"',
+        'storage = "s3://key:hush-hush@bucket/x"',
+    ],
+)
+def test_a_password_in_the_file_is_refused_and_not_repeated(config: Path, line: str) -> None:
+    (config / "fovea.toml").write_text(f"[profiles.cluster]\n{line}\n")
+    with pytest.raises(FoveaError, match="does not belong in this file") as caught:
+        read_profiles(config)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_unknown_profile_lists_what_there_is(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEA_PROFILE", "cluster")
+    with pytest.raises(FoveaError, match=r"no profile 'cluster'; there are local, ci.*profiles\.cluster"):
+        Home.from_environment()
+
+
+@pytest.mark.parametrize("text", ["[profiles", "profiles = 3", "[profiles]\nlocal = 3", "[profiles.'A b']"])
+def test_a_broken_file_is_named(config: Path, text: str) -> None:
+    (config / "fovea.toml").write_text(text)
+    with pytest.raises(FoveaError, match=r"fovea\.toml"):
+        read_profiles(config)
+
+
+@given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
+def test_numbers_arrive_as_written(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]
+) -> None:
+    folder = tmp_path_factory.mktemp("settings")
+    lines = "".join(f"{k} = {v!r}\n" for k, v in values.items())
+    (folder / "fovea.toml").write_text(f"[profiles.x]\n{lines}")
+    profile = read_profiles(folder)["x"]
+    assert all(getattr(profile, k) == v for k, v in values.items())

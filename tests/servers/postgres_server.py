@@ -1,0 +1,169 @@
+"""PostgreSQL on loopback in a folder of its own, run by an unprivileged user when the tests run as root.
+
+if reason := why_not(): pytest.skip(reason)
+with PostgresServer(folder) as postgres: ...  # postgres.address("dagster"), postgres.environment, postgres.restart()
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from servers.ports import free_port, wait_for
+
+USER, PASSWORD = "fovea", "pg-test-secret-41c7d2"
+PASSWORD_ENV = "FOVEA_DATABASE_PASSWORD"
+
+
+def programs() -> Path | None:
+    """The folder of initdb and postgres: Debian keeps them off the PATH."""
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((p for p in places if (p / "initdb").exists() and (p / "postgres").exists()), None)
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Who runs the server when we are root, which PostgreSQL refuses."""
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    return None
+
+
+def why_not() -> str:
+    """Why there can be no server here; "" when there can."""
+    if programs() is None:
+        return "PostgreSQL is not installed (make system; Debian: apt-get install postgresql)"
+    if os.geteuid() == 0 and _account() is None:
+        return "PostgreSQL refuses to run as root, and there is no user postgres or nobody"
+    return ""
+
+
+class PostgresServer:
+    def __init__(self, folder: Path):
+        found = programs()
+        assert found is not None, why_not()
+        self.bin, self.folder, self.port = found, folder, free_port()
+        self._as = _account() if os.geteuid() == 0 else None
+        folder.mkdir(parents=True, exist_ok=True)
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        if self._as:
+            # pytest's folders are closed to others
+            for path in (folder, *folder.parents):
+                if path == Path(path.anchor) or path.stat().st_mode & 0o001:
+                    break
+                path.chmod(path.stat().st_mode | 0o011)
+            os.chown(folder, self._as.pw_uid, self._as.pw_gid)
+            os.chown(password, self._as.pw_uid, self._as.pw_gid)
+        self._run(
+            "initdb", "-D", str(folder / "data"), "-U", USER, "-A", "scram-sha-256", "--pwfile", str(password),
+            "-E", "UTF8", "--locale", "C", "--no-sync",
+        )  # fmt: skip
+        password.unlink()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.make("dagster")
+        self.make("mlflow")
+
+    def _identity(self) -> dict[str, int]:
+        return {"user": self._as.pw_uid, "group": self._as.pw_gid} if self._as else {}
+
+    def _run(self, program: str, *words: str) -> None:
+        done = subprocess.run(
+            [str(self.bin / program), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            extra_groups=[] if self._as else None,
+            **self._identity(),  # type: ignore[arg-type]
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
+                    "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                extra_groups=[] if self._as else None,
+                **self._identity(),  # type: ignore[call-overload]
+            )  # fmt: skip
+        wait_for(self.port)
+        self._answers()
+
+    def _answers(self) -> None:
+        import time
+
+        import psycopg2
+
+        for _ in range(100):
+            try:
+                psycopg2.connect(self.dsn("postgres")).close()
+                return
+            except psycopg2.OperationalError:
+                time.sleep(0.1)
+        raise TimeoutError("PostgreSQL does not answer")
+
+    def stop(self) -> None:
+        """At once: clients' connections are cut."""
+        import signal
+
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+            self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def address(self, database: str = "dagster") -> str:
+        """As it stands in fovea.toml: without the password."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {PASSWORD_ENV: PASSWORD}
+
+    def make(self, database: str) -> None:
+        import psycopg2
+
+        connection = psycopg2.connect(self.dsn("postgres"))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{database}"')
+        connection.close()
+
+    def rows(self, query: str, database: str = "dagster") -> list[tuple[object, ...]]:
+        import psycopg2
+
+        connection = psycopg2.connect(self.dsn(database))
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
