@@ -309,7 +309,7 @@ def train(key: str, threads: int, device: str, tracking: bool) -> None:
     """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
 
     \b
-    KEY is an experiment's (fovea status --keys), or a saliency model's: DATASET.VARIANT, for example
+    KEY is an experiment's (fovea status --keys), a trunk's, or a saliency model's: DATASET.VARIANT, for example
       fovea train osie.sam_lite                 also sam_vgg, sam_resnet; -scratch, -fold0of3, -s1 after it
     Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint.
     """
@@ -321,6 +321,9 @@ def train(key: str, threads: int, device: str, tracking: bool) -> None:
     chain = _chain(threads, device, tracking)
     if is_training(key):
         wanted, folder = model_targets(chain, [], [training_of(key).key]), "weights"
+    elif key in chain.trunks:
+        dataset, folder = chain.trunks[key].dataset, "codec"
+        wanted = [*(dataset_targets(dataset, chain)[:-1] if dataset else []), ("trunk_codec", key)]
     else:
         experiment, folder = chain.experiment(key), "codec"
         models = model_targets(chain, [], [experiment.saliency])
@@ -336,6 +339,50 @@ def train(key: str, threads: int, device: str, tracking: bool) -> None:
     click.echo(f"{'found' if made.hit else 'trained'} {key}\n{made.folder / folder}")
     for name, value in made.facts.items():
         click.echo(f"  {name}: {value}")
+
+
+@main.command()
+@click.option("--sweep", "sweep_name", default="smoke", show_default=True, help="A sweep.")
+@click.option("--dataset", default="sample", show_default=True, help="A registered dataset.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: DATASET.SWEEP.sbatch here.")
+@click.option("--time", "time_limit", default="24:00:00", show_default=True, help="Limit of each task.")
+@click.option("--partition", default="", help="The cluster's partition.")
+@click.option("--account", default="", help="The account that pays.")
+@click.option("--gpus", default=0, type=click.IntRange(min=0), help="GPUs of a training.")
+@click.option("--cpus", default=4, show_default=True, type=click.IntRange(min=1), help="CPUs of a task.")
+@click.option("--memory", default="16G", show_default=True, help="Memory of a task.")
+@click.option("--at-once", default=0, type=click.IntRange(min=0), help="Trainings at once; default: all.")
+def slurm(
+    sweep_name: str,
+    dataset: str,
+    output: Path | None,
+    time_limit: str,
+    partition: str,
+    account: str,
+    gpus: int,
+    cpus: int,
+    memory: str,
+    at_once: int,
+) -> None:
+    """Write a script that trains a sweep on a SLURM cluster: frames, then trunks, then an array of experiments.
+
+    \b
+      fovea slurm --sweep seed --dataset cityscapes --partition gpu --gpus 1 --time 24:00:00
+      bash cityscapes.seed.sbatch          submits; nodes need this folder, .venv and FOVEA_HOME at the same place
+      fovea run --sweep seed --dataset cityscapes      afterwards: measures, tables, report
+    """
+    from assets.home import written_beside
+    from pipelines.slurm import Resources, missing, script
+
+    chain = _chain(tracking=False)
+    sweep = _sweep(chain, sweep_name, dataset)
+    asked = Resources(time_limit, partition, account, gpus, cpus, memory, at_once, "cuda" if gpus else "cpu")
+    path = (output or Path(f"{sweep.key}.sbatch")).absolute()
+    text = script(chain, sweep, asked)
+    with written_beside(path) as beside:
+        beside.write_text(text)
+    trunks, experiments = missing(chain, sweep)
+    click.echo(f"{path}: {len(trunks)} trunks, {len(experiments)} experiments\nsubmit: bash {path}")
 
 
 @main.group()

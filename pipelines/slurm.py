@@ -1,0 +1,172 @@
+"""A sweep on a SLURM cluster without Dagster or Ray: one shell script that submits itself three times.
+
+Frames first, then an array over the trunks, then an array over the experiments, each after the one before
+(`--dependency=afterok`). Each array task is one `fovea train KEY`. `fovea run` on any machine that sees the same state
+finds what was trained, and makes measurements, tables and report.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assets.chain import Chain
+from assets.home import ROOT
+from models.errors import FoveaError
+from models.experiments import Sweep
+
+#: SLURM's own default of MaxArraySize is 1001: indices 0 … 1000
+ARRAY_SIZE = 1000
+#: what tells processes where state lies; secrets are left to the cluster's own environment
+PASSED_ON = (
+    "FOVEA_HOME",
+    "FOVEA_CONFIG",
+    "FOVEA_DATA",
+    "FOVEA_PROFILE",
+    "CITYSCAPES_ROOT",
+    "MLFLOW_TRACKING_URI",
+)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each task asks for. Empty: the cluster's default. `at_once` bounds tasks of an array that run together."""
+
+    time: str = "24:00:00"
+    partition: str = ""
+    account: str = ""
+    gpus: int = 0
+    cpus: int = 4
+    memory: str = "16G"
+    at_once: int = 0
+    device: str = "auto"
+
+
+def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
+    """Keys of the sweep's trunks and experiments that the store does not have."""
+    trunks = [t.key for t in sweep.trunks if not t.shipped and not chain.ready("trunk_codec", t.key)]
+    return trunks, [e.key for e in sweep.experiments if not chain.ready("trained_codec", e.key)]
+
+
+def script(
+    chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.executable, logs: str = ""
+) -> str:
+    """The text of the script. Raises FoveaError when nothing has to be trained."""
+    trunks, experiments = missing(chain, sweep)
+    if not trunks and not experiments:
+        raise FoveaError(
+            f"{sweep.key}: everything is trained; fovea run --sweep {sweep.name} --dataset {sweep.dataset} does the rest"
+        )
+    folder = logs or str(chain.home.state / "slurm")
+    datasets = sorted({e.dataset for e in sweep.experiments})
+    header = {
+        "job-name": f"fovea-{sweep.key}",
+        "time": asked.time,
+        "partition": asked.partition,
+        "account": asked.account,
+        "nodes": "1",
+        "ntasks": "1",
+        "cpus-per-task": str(asked.cpus),
+        "mem": asked.memory,
+        "output": f'"{folder}/%x-%A_%a.log"',
+        "open-mode": "append",
+    }
+    lines = [f"#SBATCH --{name}={value}" for name, value in header.items() if value]
+    state = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    state.setdefault("FOVEA_HOME", str(chain.home.state))
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(state.items()))
+    return SCRIPT.format(
+        about=f"{sweep.key}: {len(trunks)} trunks and {len(experiments)} experiments to train",
+        collect=f"fovea run --sweep {sweep.name} --dataset {sweep.dataset}",
+        header="\n".join(lines),
+        exports=exports,
+        root=shlex.quote(str(ROOT)),
+        fovea=f"{shlex.quote(python)} -m pipelines.cli",
+        datasets=_array(datasets),
+        trunks=_array(trunks),
+        experiments=_array(experiments),
+        gpus=f"--gpus={asked.gpus}" if asked.gpus else "",
+        at_once=f"%{asked.at_once}" if asked.at_once else "",
+        device=shlex.quote(asked.device),
+        size=ARRAY_SIZE,
+        folder=shlex.quote(folder),
+    )
+
+
+def _array(words: Sequence[str]) -> str:
+    return "\n".join(f"  {shlex.quote(word)}" for word in words)
+
+
+SCRIPT = """\
+#!/bin/bash
+# {about}
+#
+#   bash THIS_FILE       submits frames, trunks and experiments, each after the one before, and prints the job numbers
+#
+# When they are done, on any machine that sees the same state:
+#   {collect}
+# A task that was killed, preempted or ran out of time goes on from its last checkpoint when it is submitted again.
+{header}
+#SBATCH --requeue
+set -euo pipefail
+script=$(realpath "$0")
+{exports}
+cd {root}
+
+datasets=(
+{datasets}
+)
+trunks=(
+{trunks}
+)
+experiments=(
+{experiments}
+)
+
+fovea() {{ {fovea} "$@"; }}
+
+# submit AFTER OPTIONS…: prints the number of the job, which starts when AFTER (numbers with colons between) went well
+submit() {{
+  local after=$1
+  shift
+  sbatch --parsable ${{after:+--dependency=afterok:$after --kill-on-invalid-dep=yes}} "$@" | cut -d';' -f1
+}}
+
+# array PHASE AFTER COUNT: as many arrays as COUNT tasks need; prints their numbers with colons between
+array() {{
+  local phase=$1 after=$2 count=$3 offset=0 last numbers=""
+  while [ "$offset" -lt "$count" ]; do
+    last=$(( count - offset < {size} ? count - offset - 1 : {size} - 1 ))
+    numbers+=${{numbers:+:}}$(submit "$after" {gpus} --array=0-$last{at_once} "$script" "$phase" "$offset")
+    offset=$(( offset + {size} ))
+  done
+  echo "$numbers"
+}}
+
+phase=${{1:-submit}}
+place=$(( ${{2:-0}} + ${{SLURM_ARRAY_TASK_ID:-0}} ))
+threads=${{SLURM_CPUS_PER_TASK:-1}}
+case $phase in
+  submit)
+    mkdir -p {folder}
+    after=$(submit "" "$script" frames)
+    echo "frames       $after"
+    if [ ${{#trunks[@]}} -gt 0 ]; then
+      after=$(array trunk "$after" ${{#trunks[@]}})
+      echo "trunks       $after (${{#trunks[@]}} tasks)"
+    fi
+    if [ ${{#experiments[@]}} -gt 0 ]; then
+      echo "experiments  $(array experiment "$after" ${{#experiments[@]}}) (${{#experiments[@]}} tasks)"
+    fi
+    ;;
+  frames)
+    for dataset in "${{datasets[@]}}"; do
+      fovea run --frames-only --dataset "$dataset" --threads "$threads" --device cpu
+    done
+    ;;
+  trunk) fovea train "${{trunks[$place]}}" --threads "$threads" --device {device} ;;
+  experiment) fovea train "${{experiments[$place]}}" --threads "$threads" --device {device} ;;
+  *) echo "unknown phase $phase" >&2; exit 2 ;;
+esac
+"""

@@ -1,0 +1,264 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from upath import UPath
+
+from assets.chain import Chain
+from assets.home import Home
+from models.errors import FoveaError
+from models.experiments import sweep
+from pipelines import slurm
+from pipelines.slurm import Resources, script
+
+#: stands in for SLURM's command: records its arguments, one call a line, and prints the next number
+RECORDER = """#!/bin/bash
+echo "$*" >> "$CALLS"
+wc -l < "$CALLS"
+"""
+#: stands in for Python: records what would be run
+ECHO = """#!/bin/bash
+echo "$*"
+"""
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
+    for name in slurm.PASSED_ON:
+        monkeypatch.delenv(name, raising=False)
+    for name, text in (("sbatch", RECORDER), ("python", ECHO)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    yield Chain(Home(tmp_path / "a home", tmp_path, UPath(tmp_path / "a home/data")))
+
+
+def written(chain: Chain, asked: Resources, name: str = "tiny") -> Path:
+    path = chain.home.config / "it.sbatch"
+    text = script(chain, sweep(name, "sample"), asked, python=str(chain.home.config / "python"))
+    path.write_text(text)
+    return path
+
+
+def test_phases_wait_for_each_other(chain: Chain) -> None:
+    path = written(chain, Resources(gpus=1, at_once=3, partition="gpu", time="1:00:00"))
+    done = subprocess.run(["bash", path.name], cwd=path.parent, capture_output=True, text=True, check=True)
+    calls = (chain.home.config / "calls").read_text().splitlines()
+    assert calls == [
+        f"--parsable {path} frames",
+        f"--parsable --dependency=afterok:1 --kill-on-invalid-dep=yes --gpus=1 --array=0-0%3 {path} trunk 0",
+        f"--parsable --dependency=afterok:2 --kill-on-invalid-dep=yes --gpus=1 --array=0-7%3 {path} experiment 0",
+    ]
+    assert re.search(r"experiments +3 \(8 tasks\)", done.stdout)
+    assert (chain.home.state / "slurm").is_dir()
+    header = [line for line in path.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert "#SBATCH --partition=gpu" in header
+    assert "#SBATCH --time=1:00:00" in header
+    assert not [line for line in header if "account" in line]
+
+
+def test_large_sweeps_become_several_arrays(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "ARRAY_SIZE", 3)
+    path = written(chain, Resources())
+    subprocess.run(["bash", str(path)], capture_output=True, check=True)
+    calls = [c.split() for c in (chain.home.config / "calls").read_text().splitlines()]
+    assert [c[-1] for c in calls[2:]] == ["0", "3", "6"]
+    assert [next(w for w in c if w.startswith("--array")) for c in calls[2:]] == [
+        "--array=0-2",
+        "--array=0-2",
+        "--array=0-1",
+    ]
+    assert all("afterok:2" in " ".join(c) for c in calls[2:])
+
+
+@pytest.mark.parametrize(("offset", "place"), [(0, 0), (0, 5), (6, 1)])
+def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> None:
+    path = written(chain, Resources(cpus=3, device="cuda"))
+    done = subprocess.run(
+        ["bash", str(path), "experiment", str(offset)],
+        env={**os.environ, "SLURM_ARRAY_TASK_ID": str(place), "SLURM_CPUS_PER_TASK": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    key = sweep("tiny", "sample").experiments[offset + place].key
+    assert done.stdout.split() == [
+        *("-m", "pipelines.cli", "train", key),
+        *("--threads", "3", "--device", "cuda"),
+    ]
+
+
+def test_a_failing_command_fails_its_task(chain: Chain) -> None:
+    path = written(chain, Resources())
+    (chain.home.config / "python").write_text("#!/bin/bash\nexit 3\n")
+    assert subprocess.run(["bash", str(path), "frames"], check=False).returncode == 3
+    assert subprocess.run(["bash", str(path), "nonsense"], check=False, capture_output=True).returncode == 2
+
+
+def test_what_is_trained_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "ready", lambda stage, key: stage == "trunk_codec" or "gain" in key)
+    text = script(chain, sweep("tiny", "sample"), Resources())
+    assert "trunks=(\n\n)" in text
+    assert text.count("saliency_gain") == 0
+    assert text.count("  sample-bls2017-tiny-uniform") == 4
+    monkeypatch.setattr(chain, "ready", lambda stage, key: True)
+    with pytest.raises(FoveaError, match="everything is trained"):
+        script(chain, sweep("tiny", "sample"), Resources())
+
+
+def test_the_command_writes_a_script_that_bash_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.cli import main
+
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    path = tmp_path / "x.sbatch"
+    done = CliRunner().invoke(main, ["slurm", "--sweep", "tiny", "-o", str(path), "--gpus", "2"])
+    assert done.exit_code == 0, done.output
+    assert f"submit: bash {path}" in done.output
+    assert sys.executable in path.read_text()
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+# ---------------------------------------------------------------------------------------------- real SLURM
+
+CONFIG = """\
+ClusterName=loopback
+SlurmctldHost={host}(127.0.0.1)
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+SlurmUser={user}
+SlurmdUser={user}
+SlurmctldPort={port}
+SlurmdPort={second}
+SlurmctldPidFile={folder}/ctld.pid
+SlurmdPidFile={folder}/d.pid
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldLogFile={folder}/ctld.log
+SlurmdLogFile={folder}/d.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=2
+MpiDefault=none
+ReturnToService=2
+JobRequeue=1
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+MISSING = [
+    name
+    for name in ("munged", "slurmctld", "slurmd", "sbatch")
+    if not shutil.which(name, path="/usr/sbin:/usr/bin")
+]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """SLURM of one node on loopback, with a key and folders of its own."""
+    import getpass
+    import secrets
+    import socket
+    import time
+
+    if MISSING:
+        pytest.skip(f"no {', '.join(MISSING)} here: apt-get install slurmctld slurmd slurm-client munge")
+    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    folder.chmod(0o755)
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(64))
+    key.chmod(0o600)
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    host = socket.gethostname().split(".")[0]
+    cpus = os.cpu_count() or 1
+    config = folder / "slurm.conf"
+    config.write_text(
+        CONFIG.format(
+            host=host, folder=folder, user=getpass.getuser(), port=ports[0], second=ports[1], cpus=cpus
+        )
+    )
+    monkeypatch.setenv("SLURM_CONF", str(config))
+    munged = [
+        "/usr/sbin/munged", "--force", "--foreground", f"--key-file={key}", f"--socket={folder}/munge.socket",
+        f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed",
+    ]  # fmt: skip
+    commands = [munged, ["/usr/sbin/slurmctld", "-D"], ["/usr/sbin/slurmd", "-D", "-N", host]]
+    processes = []
+    try:
+        for command in commands:
+            with (folder / f"{Path(command[0]).name}.out").open("wb") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+            time.sleep(1)
+        for _ in range(60):
+            seen = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=False)
+            if seen.stdout.strip() == "idle":
+                break
+            time.sleep(0.5)
+        else:
+            logs = "\n".join(p.read_text()[-1500:] for p in sorted(folder.glob("*.log")) if p.exists())
+            pytest.fail(f"SLURM did not start: {seen.stdout}{seen.stderr}\n{logs}")
+        yield folder
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished(limit_s: float) -> None:
+    """Wait until SLURM's queue is empty."""
+    import time
+
+    began = time.monotonic()
+    while queue := subprocess.run(
+        ["squeue", "-h", "-o", "%i %T %r"], capture_output=True, text=True, check=True
+    ).stdout:
+        assert time.monotonic() - began < limit_s, queue
+        time.sleep(0.5)
+
+
+@pytest.mark.cluster
+def test_slurm_runs_the_phases_in_order(cluster: Path, chain: Chain) -> None:
+    ran = cluster / "ran"
+    (chain.home.config / "python").write_text(f'#!/bin/bash\nsleep 0.2\necho "$*" >> {ran}\n')
+    real = os.environ["PATH"].split(":", 1)[1]
+    path = written(chain, Resources(cpus=1, memory="10M", time="00:05:00"))
+    done = subprocess.run(
+        ["bash", str(path)], env={**os.environ, "PATH": real}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    finished(120)
+    lines = [line.split() for line in ran.read_text().splitlines()]
+    tiny = sweep("tiny", "sample")
+    assert [line[2] for line in lines] == ["run", *["train"] * 9]
+    assert lines[1][3] == tiny.trunks[0].key
+    assert sorted(line[3] for line in lines[2:]) == sorted(e.key for e in tiny.experiments)
+
+
+@pytest.mark.cluster
+def test_slurm_never_starts_what_follows_a_failure(cluster: Path, chain: Chain) -> None:
+    ran = cluster / "ran"
+    (chain.home.config / "python").write_text(f'#!/bin/bash\necho "$*" >> {ran}\n[[ "$*" != *trunk\\ * ]]\n')
+    real = os.environ["PATH"].split(":", 1)[1]
+    path = written(chain, Resources(cpus=1, memory="10M", time="00:05:00"))
+    done = subprocess.run(
+        ["bash", str(path)], env={**os.environ, "PATH": real}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    finished(120)
+    assert len(ran.read_text().splitlines()) == 2
