@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.evidence_commands import compare
+
 if TYPE_CHECKING:
     from assets.chain import Chain
 
@@ -92,6 +94,11 @@ def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Ch
     if threads:
         chain.threads = threads
     return chain
+
+
+def open_chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
+    """The chain of this installation; with `tracking`, MLflow hears of what it makes."""
+    return _chain(threads, device, tracking)
 
 
 def _sweep(chain: "Chain", sweep: str, dataset: str) -> Any:
@@ -757,6 +764,10 @@ def _with_profiles(group: click.Group) -> None:
 
 
 _with_profiles(main)
+
+for command in (compare,):
+    main.add_command(command)
+
 
 if __name__ == "__main__":
     main()

@@ -24,6 +24,7 @@ from assets.evaluation.rate_distortion import (
     CLASSICAL_ARM,
     CONFIDENCE,
     CURVE_KEYS,
+    EXTERNAL_ARM,
     RESAMPLES,
     Floats,
     Grid,
@@ -42,6 +43,8 @@ MIN_OVERLAP = 1 / 3
 MIN_IMAGES = 5
 MAX_REFUSED = 0.05
 BASELINE = "uniform"
+UNSEEDED = (CLASSICAL_ARM, EXTERNAL_ARM)
+"""Arms that were not trained here: no seed of theirs pairs with ours."""
 
 BD_RATE_COLUMNS: Mapping[str, str] = {
     "dataset": "str",
@@ -375,6 +378,22 @@ def _measure(mean: _Means, drawn: _Means | None, n_images: int, method: str, not
     return row | {"status": "ok", "reason": note}
 
 
+def compare_curves(
+    anchor: Grid,
+    test: Grid,
+    metric: str,
+    methods: Iterable[str] = METHODS,
+    *,
+    resamples: int = RESAMPLES,
+    seeds_pair: bool = True,
+) -> dict[str, dict[str, object]]:
+    """The measured columns of `BD_RATE_COLUMNS` (bd_rate_percent to reason) for each method, over what both curves have.
+
+    seeds_pair: the same seed is the same training on both sides. Otherwise the anchor's only seed meets each of the test's.
+    """
+    return _compare(_align(anchor, test, metric, seeds_pair=seeds_pair), metric, methods, resamples)
+
+
 def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
     """Which curve is held against which, from their `CURVE_KEYS`.
 
@@ -443,8 +462,10 @@ def bd_rates(
         for metric in metrics:
             if any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
                 continue
-            pair = _align(anchor, test, metric, seeds_pair=a["arm"] != CLASSICAL_ARM)
-            for method, measured in _compare(pair, metric, methods, resamples).items():
+            compared = compare_curves(
+                anchor, test, metric, methods, resamples=resamples, seeds_pair=a["arm"] not in UNSEEDED
+            )
+            for method, measured in compared.items():
                 rows.append(
                     {
                         **{

@@ -21,6 +21,13 @@ Floats = NDArray[np.float64]
 CLASSICAL_ARM = "classical"
 """`arm` of the classical codecs' rows; their `maps` is "none", train_dataset, preset, variant and experiment are empty."""
 
+EXTERNAL_ARM = "external"
+"""`arm` of checkpoints that were trained elsewhere; their `variant` is the name that the user gave, `experiment` holds the
+file's SHA-256."""
+
+PUBLISHED_ARM = "published"
+"""`arm` of curves that others published: means only, without pictures, so in `rd_curves` alone and without intervals."""
+
 RD_POINT_COLUMNS: Mapping[str, str] = {
     "dataset": "str",
     "split": "str",

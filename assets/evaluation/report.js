@@ -11,7 +11,7 @@ function pressed(name) {
 // many arms at once are a thicket: start without the controls, one click brings them
 if (new Set(data.curves.filter(c => !c.classical).map(c => c.label)).size > 8) {
   state.controls = false;
-  document.querySelector('[data-choose="controls"]').setAttribute("aria-pressed", "false");
+  document.querySelector('[data-choose="controls"]')?.setAttribute("aria-pressed", "false");
 }
 for (const name of ["place", "metric", "bdMetric", "bdMethod"]) state[name] = pressed(name) ?? state[name];
 
@@ -126,7 +126,7 @@ function drawCurves() {
   drawLegend(all);
   const spots = visible.flatMap(s => s.spots);
   if (!spots.length) {
-    holder.replaceChildren(html("p", { class: "about" }, relative ? "No visible curve shares rates with a uniform baseline." : "No curve is visible: switch one on below."));
+    holder.replaceChildren(html("p", { class: "about" }, relative ? `No visible curve shares rates with ${data.against}.` : "No curve is visible: switch one on below."));
     return;
   }
   holder.querySelector("p")?.remove();
@@ -140,7 +140,7 @@ function drawCurves() {
   if (relative && learned.length) [y0, y1] = extent(learned.map(s => s.y).concat([0, ...inside.map(s => Math.max(-2.5, Math.min(2.5, s.y)))]));
   const pad = Math.max((y1 - y0) * .08, .05);
   const f = frame(holder, { x, y: [y0 - pad, y1 + pad], log: true, height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
-    yLabel: relative ? `${meta.axis} above uniform at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
+    yLabel: relative ? `${meta.axis} above ${data.against} at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
   const clip = svg("clipPath", { id: "rd-clip" }, svg("defs", {}, f.root));
   svg("rect", { x: 56, y: 4, width: f.width - 60, height: f.height - 46 }, clip);
   const layer = svg("g", { "clip-path": "url(#rd-clip)" }, f.root);
@@ -153,7 +153,7 @@ function drawCurves() {
     }
     svg("path", { class: "line", "stroke-dasharray": c.dash.join(" "), d: "M" + s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.y)}`).join("L") }, group);
     for (const p of s.spots) {
-      marker(c.marker, f.sx(p.x), f.sy(p.y), c.classical ? 3.6 : 4.6, group, c.control ? "open" : "");
+      marker(c.marker, f.sx(p.x), f.sy(p.y), c.classical ? 3.6 : 4.6, group, c.open ? "open" : "");
       drawn.push({ series: s, spot: p, group, px: f.sx(p.x), py: f.sy(p.y) });
     }
   }
@@ -212,7 +212,7 @@ function describe({ series, spot }) {
   const raw = state.metric in p.raw ? ` (${fixed(p.raw[state.metric], 4)})` : "";
   const lines = [`${series.curve.label} · ${p.rate}`, `${fixed(p.bpp[0], 3)} bpp${p.bpp[1] === null ? "" : ` [${fixed(p.bpp[1], 3)}, ${fixed(p.bpp[2], 3)}]`}`,
     `${meta.label} ${fixed(value)}${unit}${raw}${low === null ? "" : ` [${fixed(low)}, ${fixed(high)}]`}`];
-  if (state.mode === "relative") lines.push(`${signed(spot.y, 2)} dB against uniform at this rate`);
+  if (state.mode === "relative") lines.push(`${signed(spot.y, 2)} dB against ${data.against} at this rate`);
   lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
   return lines.map((text, i) => html(i ? "div" : "b", {}, text));
 }
@@ -226,7 +226,7 @@ function drawLegend(all) {
   $("rd-legend").replaceChildren(...names.map(curve => {
     const sample = svg("svg", { viewBox: "0 0 30 12", "aria-hidden": "true", class: "s", style: `--c:${curve.colour}` });
     svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, "stroke-dasharray": curve.dash.join(" ") }, sample);
-    marker(curve.marker, 15, 6, 4, sample, curve.control ? "open" : "");
+    marker(curve.marker, 15, 6, 4, sample, curve.open ? "open" : "");
     const button = html("button", { type: "button", "aria-pressed": String(!state.hidden.has(curve.label)), "data-curve": curve.label }, sample, curve.label);
     button.addEventListener("click", event => {
       if (event.shiftKey || event.altKey) state.hidden = new Set(names.map(c => c.label).filter(l => l !== curve.label));

@@ -120,7 +120,8 @@ def _learned(table: pd.DataFrame) -> list[str]:
     return sorted(table.loc[table["arm"] != CLASSICAL_ARM, "codec"].unique()) if len(table) else []
 
 
-def _rate_name(lmbda: float, quality: float) -> str:
+def rate_name(lmbda: float, quality: float) -> str:
+    """`λ 0.013` or `quality 80`."""
     return f"λ {lmbda:g}" if math.isfinite(lmbda) else f"quality {quality:g}"
 
 
@@ -132,7 +133,7 @@ def _round(value: Any, places: int = 5) -> float | None:
     return round(float(value), places) if value is not None and math.isfinite(float(value)) else None
 
 
-def _curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
+def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """The curves for the chart: looks and points; values on the scale that curves are compared on."""
     codecs = _learned(curves)
     drawn = []
@@ -148,7 +149,7 @@ def _curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, 
                     values[metric] = [_round(v, 4) for v in to_decibel(metric, raw)]
             points.append(
                 {
-                    "rate": _rate_name(row["lmbda"], row["quality"]),
+                    "rate": rate_name(row["lmbda"], row["quality"]),
                     "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
                     "raw": {m: _round(row[m]) for m in metrics if METRICS[m].decibel},
                     "values": values,
@@ -162,6 +163,9 @@ def _curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, 
                 "place": _place(first),
                 "label": style.label,
                 "codec": first["codec"],
+                "arm": first["arm"],
+                "maps": first["maps"],
+                "open": first["maps"] not in ("none", "predicted"),
                 "train": f"{first['train_dataset']}/{first['preset']}/{first['codec']}",
                 "baseline": first["arm"] == BASELINE,
                 "classical": style.classical,
@@ -389,7 +393,7 @@ def _point_rows(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, 
                 "place": _place(row),
                 "label": look(row["codec"], row["arm"], row["maps"], row["variant"], codecs).label,
                 "codec": row["codec"],
-                "rate": _rate_name(row["lmbda"], row["quality"]),
+                "rate": rate_name(row["lmbda"], row["quality"]),
                 "bpp": number(row["bpp"], 4),
                 "bpp_estimate": number(row["bpp_estimate"], 4),
                 "values": [number(row[m], _digits(m)) for m in metrics],
@@ -475,7 +479,7 @@ def _choose_shots(item: GalleryItem) -> list[tuple[str, list[GalleryShot]]]:
     rates = sorted({s.lmbda for s in learned})
     if not rates:
         return [
-            (_rate_name(math.nan, q), [s for s in classical if s.quality == q])
+            (rate_name(math.nan, q), [s for s in classical if s.quality == q])
             for q in sorted({s.quality for s in classical})
         ]
     chosen = []
@@ -496,7 +500,7 @@ def _choose_shots(item: GalleryItem) -> list[tuple[str, list[GalleryShot]]]:
             here.append(
                 min((s for s in classical if s.codec == codec), key=lambda s: abs(math.log(s.bpp / target)))
             )
-        chosen.append((_rate_name(lmbda, math.nan), here))
+        chosen.append((rate_name(lmbda, math.nan), here))
     return chosen  # fmt: skip
 
 
@@ -593,7 +597,7 @@ def _gallery_item(
                     colour=style.colour,
                     bpp=number(shot.bpp, 3, unit="bpp"),
                     values=values,
-                    rate=_rate_name(shot.lmbda, shot.quality),
+                    rate=rate_name(shot.lmbda, shot.quality),
                 )
             )
         shown.append({"rate": name, "panels": panels})
@@ -673,13 +677,25 @@ def _raw_lines(shifts: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _json(data: Any) -> Markup:
+def metric_axes(metrics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What the script calls each metric, and the label of its axis."""
+    return {
+        m: {
+            "label": METRICS[m].label,
+            "axis": f"{METRICS[m].label}, {'dB' if METRICS[m].unit == 'dB' else '−10·log₁₀(1 − x) dB'}",
+        }
+        for m in metrics
+    }
+
+
+def embed_json(data: Any) -> Markup:
     """JSON that can stand in a script element: no tag can end it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def _inline(name: str) -> Markup:
+def inline(name: str) -> Markup:
+    """Style or script as it stands in the page."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return Markup(text.replace("</", "<\\/") if name == SCRIPT else text)
 
@@ -719,19 +735,13 @@ def render_report(
     bd_metrics = [m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1])
     verdicts = find_verdicts(rates)
     places = sorted({_place(r) for r in records(curves[["dataset", "split"]].drop_duplicates())})
-    curve_data = _curve_data(curves, metrics)
     data = {
-        "curves": curve_data,
-        "metrics": {
-            m: {
-                "label": METRICS[m].label,
-                "axis": f"{METRICS[m].label}, {'dB' if METRICS[m].unit == 'dB' else '−10·log₁₀(1 − x) dB'}",
-            }
-            for m in metrics
-        },
+        "curves": curve_data(curves, metrics),
+        "metrics": metric_axes(metrics),
         "trade": _trade_data(trade),
         "raw": _raw_data(curves, shifts),
         "gallery": _gallery_data(gallery, budget_bytes),
+        "against": "uniform",
         "runUrl": str(provenance.get("mlflow_run_url") or ""),
     }
     environment = jinja2.Environment(
@@ -742,9 +752,9 @@ def render_report(
     shown_values = metrics + _present(curves, INDICES)
     return environment.get_template(TEMPLATE).render(
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        style=_inline(STYLE),
-        script=_inline(SCRIPT),
-        data=_json(data),
+        style=inline(STYLE),
+        script=inline(SCRIPT),
+        data=embed_json(data),
         # verdicts come best first: one sentence a dataset
         answers=[_answer(v) for v in {v.place: v for v in reversed(verdicts)}.values()],
         verdicts=[dataclasses.asdict(v) | {"tone": v.tone, "metric_label": METRICS[v.metric].label} for v in verdicts],

@@ -414,7 +414,8 @@ class RdCurves:
             writer.path("shown/raw_weights.png").write_bytes(raw_plot(curves, shifts, title=unit.partition))
             groups = [g for _, g in shifts.groupby(["dataset", "codec", "variant"], sort=True)]
             said = {"weighted_raw": " ".join(raw_sentence(g) for g in groups)}
-        _, missing = pieces_of(chain, sweep)
+        found, missing = pieces_of(chain, sweep)
+        writer.meta["pieces"] = [[m.unit.stage, m.unit.key] for m in found]
         writer.meta["facts"] = {
             "points": len(curves),
             "pieces": unit.inputs["pieces"],

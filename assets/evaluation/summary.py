@@ -75,3 +75,27 @@ def bd_lines(rates: pd.DataFrame) -> str:
             ]
         )
     return _table(head, rows)
+
+
+def compare_lines(rates: pd.DataFrame) -> str:
+    """BD-rates of the second side's curves against the first's, by PCHIP; as `assets.evaluation.compare` gives them."""
+    from assets.evaluation.compare import curve_name, outcome
+    from assets.evaluation.verdict import records
+
+    rows = []
+    codecs = sorted(set(rates["codec"]))
+    for r in records(rates[rates["method"] == "pchip"]):
+        known = math.isfinite(r["bd_rate_percent"])
+        rows.append(
+            [
+                f"{r['dataset']} {r['split']}",
+                curve_name(r, codecs),
+                str(r["metric"]),
+                f"{r['bd_rate_percent']:+.1f}" if known else "refused",
+                f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]" if math.isfinite(r["ci_low"]) else "–",
+                str(r["n_images"]),
+                outcome(r) if known else "",
+                str(r["reason"] or ""),
+            ]
+        )
+    return _table(["on", "curve", "metric", "BD-rate %", "95 % interval", "pictures", "second is", ""], rows)

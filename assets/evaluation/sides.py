@@ -1,0 +1,108 @@
+"""What `fovea compare` is given on each side: a sweep as it is measured, an earlier make of it, or a table on disk."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from assets.chain import Chain
+from assets.evaluation.rate_distortion import RD_POINT_COLUMNS, concat_points
+from assets.evaluation.stages import POINTS, pieces_of
+from models.errors import FoveaError
+
+
+@dataclass(frozen=True)
+class Side:
+    """name: as the user wrote it. about: where the points come from. whole: False for a table that may hold other sweeps."""
+
+    name: str
+    about: str
+    points: pd.DataFrame
+    whole: bool = True
+
+
+def read_side(chain: Chain, text: str) -> Side:
+    """DATASET.SWEEP, DATASET.SWEEP~1 (the make of its tables before the current one, ~2 the one before that, …), or a
+    table of points (.parquet, .csv). Raises FoveaError that says what there is."""
+    if text.endswith((".parquet", ".csv")):
+        return _table(Path(text))
+    name, _, back = text.partition("~")
+    if name not in chain.sweeps:
+        raise FoveaError(
+            f"{text!r} is neither DATASET.SWEEP (sweeps: {', '.join(sorted({s.name for s in chain.sweeps.values()}))}; "
+            f"datasets: {', '.join(chain.registry)}) nor a table of points (.parquet or .csv)"
+        )
+    if back:
+        return _earlier(chain, text, name, back)
+    found, missing = pieces_of(chain, chain.sweeps[name])
+    if not any(m.unit.stage == "rd_points" for m in found):
+        dataset, _, sweep = name.rpartition(".")
+        raise FoveaError(
+            f"nothing of {name} is measured: fovea run --dataset {dataset} --sweep {sweep} (or name an earlier make, {name}~1)"
+        )
+    about = f"{len(found)} pieces" + (f", {len(missing)} not measured yet" if missing else "")
+    return Side(text, about, concat_points([pd.read_parquet(m.folder / POINTS) for m in found]))
+
+
+def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:
+    """Manifests of every make of a sweep's curves that the store holds, the last one first."""
+    base = chain.store.root / "rd_curves"
+    found = []
+    for folder in base.iterdir() if base.exists() else ():
+        for unit in folder.iterdir() if folder.is_dir() else ():
+            if unit.name[0] != "." and chain.store.has("rd_curves", unit.name):
+                manifest = chain.store.manifest("rd_curves", unit.name)
+                if manifest["meta"].get("partition") == partition:
+                    found.append(manifest)
+    return sorted(found, key=lambda m: (str(m["made"]), str(m["key"])), reverse=True)
+
+
+def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
+    if not re.fullmatch(r"[1-9]\d{0,3}", back):
+        raise FoveaError(
+            f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that"
+        )
+    makes = makes_of(chain, name)
+    current = chain.latest("rd_curves", name)
+    older = [m for m in makes if current is None or m["key"] != current["key"]]
+    # makes without a record of their pieces cannot be read back
+    older = [m for m in older if m["meta"].get("pieces")]
+    if int(back) > len(older):
+        have = f"the store holds {len(older)} earlier" if older else "the store holds no earlier make of it"
+        raise FoveaError(f"{text!r}: {have}; a table of points that you kept (.parquet) will do, too")
+    chosen = older[int(back) - 1]
+    frames = []
+    for stage, key in chosen["meta"]["pieces"]:
+        if not chain.store.has(stage, key):
+            raise FoveaError(f"{text!r}: a piece of that make is no longer in the store ({stage} {key})")
+        frames.append(pd.read_parquet(chain.store.path(stage, key, POINTS)))
+    return Side(text, f"made {chosen['made']}", concat_points(frames))
+
+
+def _table(path: Path) -> Side:
+    try:
+        texts = {c: "str" for c, dtype in RD_POINT_COLUMNS.items() if dtype == "str"}
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(
+                path,
+                dtype=texts,
+                keep_default_na=False,
+                na_values={c: [""] for c in RD_POINT_COLUMNS if c not in texts},
+            )
+    except FileNotFoundError:
+        raise FoveaError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise FoveaError(f"{path}: not a table of points ({error})") from error
+    unknown = [c for c in table.columns if c not in RD_POINT_COLUMNS]
+    if unknown:
+        raise FoveaError(
+            f"{path}: not a table of points as FOVEA_HOME/tables/rd_points has it: column {unknown[0]!r} is unknown"
+        )
+    try:
+        return Side(str(path), f"{len(table)} rows", concat_points([table]), whole=False)
+    except FoveaError as error:
+        raise FoveaError(f"{path}: {error}") from error

@@ -1,0 +1,158 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assets.chain import Chain
+from assets.evaluation.compare import ONLY_AFTER, Pair, compare_points, outcome, pair_curves, sentences
+from assets.evaluation.compare_page import render_comparison
+from assets.evaluation.rate_distortion import concat_points
+from assets.evaluation.sides import read_side
+from assets.evaluation.summary import compare_lines
+from assets.home import Home
+from models.errors import FoveaError
+
+LAMBDAS = (0.002, 0.004, 0.008, 0.016, 0.032)
+
+
+def made(rate: float = 1.0, *, arms: tuple[str, ...] = ("uniform",), n: int = 8, preset: str = "smoke", seed: int = 0,
+         width: int = 64, dataset: str = "made") -> pd.DataFrame:  # fmt: skip
+    """Curves whose rates are `rate` times those of the plain call; made up for tests."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for arm in arms:
+        for image in range(n):
+            scale = np.exp(rng.normal(0, 0.3))
+            for step, lmbda in enumerate(LAMBDAS):
+                rows.append(
+                    {"dataset": dataset, "split": "test", "image": f"p{image}", "train_dataset": dataset, "codec": "bls2017",
+                     "arm": arm, "maps": "none" if arm == "uniform" else "predicted", "preset": preset, "lmbda": lmbda,
+                     "seed": seed, "experiment": f"{arm}{lmbda}", "width": width, "height": 64, "bytes": int(900 * rate * scale * 1.7**step),
+                     "bpp": 0.1 * rate * scale * 1.7**step, "psnr_db": 26 + 1.9 * step + image / 10, "sw_psnr_db": 27 + 1.9 * step}
+                )  # fmt: skip
+    return concat_points([pd.DataFrame(rows)])
+
+
+def only(rates: pd.DataFrame, metric: str = "psnr_db") -> dict[str, object]:
+    (row,) = rates[(rates["metric"] == metric) & (rates["method"] == "pchip")].to_dict("records")
+    return row
+
+
+def test_a_tenth_fewer_bits_is_a_bd_rate_of_minus_ten() -> None:
+    rates, points = compare_points(made(), made(0.9), resamples=100)
+    row = only(rates)
+    assert row["bd_rate_percent"] == pytest.approx(-10, abs=1e-6) and outcome(row) == "better"
+    # paired: pictures differ by a third of their rate, the comparison by nothing
+    assert row["ci_high"] - row["ci_low"] < 1e-6 and row["n_images"] == 8
+    assert len(points) == len(LAMBDAS)
+    np.testing.assert_allclose(points["bpp_after"] / points["bpp_before"], 0.9)
+    back, _ = compare_points(made(0.9), made(), resamples=100)
+    assert only(back)["bd_rate_percent"] == pytest.approx(100 / 0.9 - 100) and outcome(only(back)) == "worse"
+
+
+def test_the_same_on_both_sides_is_said_to_be_the_same() -> None:
+    rates, points = compare_points(made(), made(), resamples=50)
+    assert only(rates)["bd_rate_percent"] == pytest.approx(0) and points["same_files"].all()
+    assert sentences(rates, points) == [
+        "uniform on made · test: the same files, byte for byte in length, with the same PSNR."
+    ]
+
+
+def test_refusals_keep_their_row_and_their_reason() -> None:
+    rates, _ = compare_points(made(), made(dataset="other"), resamples=50)
+    assert set(rates["status"]) == {"refused"} and len(rates) == 4
+    rates, _ = compare_points(made(), made(width=65), resamples=50)
+    assert set(rates["status"]) == {"refused"} and "no picture in common" in only(rates)["reason"]
+    rates, _ = compare_points(made(), made(seed=3), resamples=50)
+    assert "no seed in common" in only(rates)["reason"]
+    few = made()
+    few = few[few["lmbda"] < 0.01]
+    rates, _ = compare_points(made(), few, resamples=50)
+    assert "3 points, fewer than 4" in only(rates)["reason"]
+    rates, points = compare_points(made(), made(arms=("uniform", "weighted")), resamples=50)
+    assert ONLY_AFTER in set(rates["reason"])
+    assert any("weighted on made · test: not compared" in s for s in sentences(rates, points))
+    rates, _ = compare_points(made(), made(arms=("uniform", "weighted")), resamples=50, list_only_after=False)
+    assert set(rates["arm"]) == {"uniform"}
+
+
+def test_only_pictures_that_both_measured_count() -> None:
+    rates, points = compare_points(made(n=8), made(0.9, n=6), resamples=50)
+    row = only(rates)
+    assert row["n_images"] == 6 and "2 of 8 pictures left out" in str(row["reason"])
+    assert set(points["n_images"]) == {6}
+
+
+def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
+    def key(preset: str, variant: str = "", arm: str = "uniform") -> tuple[str, ...]:
+        return ("d", "test", "t", "bls2017", arm, "none", preset, variant)
+
+    assert pair_curves([key("a")], [key("a"), key("b")]) == [Pair(key("a"), key("a")), Pair(None, key("b"))]
+    assert pair_curves([key("a")], [key("b")]) == [Pair(key("a"), key("b"))]
+    assert pair_curves([key("a")], [key("b", "lr=0.001")]) == [Pair(key("a"), key("b", "lr=0.001"))]
+    two = [key("b", "lr=0.001"), key("b", "lr=0.002")]
+    assert pair_curves([key("a")], two) == [Pair(key("a"), None), *(Pair(None, k) for k in two)]
+
+
+def test_the_page_has_both_sets_of_curves_and_the_table() -> None:
+    before, after = made(arms=("uniform", "weighted")), made(0.9, arms=("uniform", "weighted"))
+    rates, points = compare_points(before, after, resamples=50)
+    page = render_comparison(
+        first={"name": "a<b", "about": "then"}, second={"name": "b", "about": "now"}, before=before, after=after, rates=rates, points=points
+    )  # fmt: skip
+    assert "a<b" not in page and "a&lt;b" in page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    labels = [c["label"] for c in data["curves"]]
+    assert sorted(labels) == ["uniform · first", "uniform · second", "weighted · first", "weighted · second"]
+    assert [c["baseline"] for c in data["curves"]] == [True, True, False, False]
+    assert "−10.0\u202f%" in page and "better" in page
+    assert "uniform" in compare_lines(rates) and "-10.0" in compare_lines(rates)
+
+
+def home(tmp_path: Path) -> Chain:
+    from upath import UPath
+
+    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
+
+
+def test_a_table_on_disk_is_a_side(tmp_path: Path) -> None:
+    for name in ("kept.parquet", "kept.csv"):
+        path = tmp_path / name
+        made().to_parquet(path) if path.suffix == ".parquet" else made().to_csv(path, index=False)
+        side = read_side(home(tmp_path), str(path))
+        assert not side.whole
+        pd.testing.assert_frame_equal(side.points, made())
+    bad = tmp_path / "bad.csv"
+    bad.write_text("a,b\n1,2\n")
+    for text, said in (
+        (str(bad), "bad.csv: not a table of points .* column 'a'"),
+        (str(tmp_path / "none.parquet"), "no such file"),
+        ("sample.nothing", "neither DATASET.SWEEP"),
+        ("sample.smoke~x", "write sample.smoke~1"),
+        ("sample.smoke~1", "no earlier make"),
+        ("sample.smoke", "nothing of sample.smoke is measured|has to be made first"),
+    ):
+        with pytest.raises(FoveaError, match=said):
+            read_side(home(tmp_path), text)
+
+
+def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
+    chain = home(tmp_path)
+    for key, rate in (("old", 1.0), ("new", 0.9)):
+        with chain.store.writing("rd_points", f"points-{key}") as piece:
+            made(rate).to_parquet(piece.path("points.parquet"))
+        with chain.store.writing("rd_curves", f"curves-{key}") as unit:
+            unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", f"points-{key}"]]}
+    from assets.chain import Unit
+
+    current = Unit("rd_curves", "sample.smoke", {})
+    chain._remember(current)
+    path = chain.home.latest / chain._latest_name("rd_curves", "sample.smoke")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "key": "curves-new"}))
+    side = read_side(chain, "sample.smoke~1")
+    pd.testing.assert_frame_equal(side.points, made(1.0))
+    with pytest.raises(FoveaError, match="holds 1 earlier"):
+        read_side(chain, "sample.smoke~2")
