@@ -526,6 +526,24 @@ def smoke(dataset: str) -> Sweep:
     )
 
 
+def game(dataset: str) -> Sweep:
+    """One codec from random weights: what `fovea game` shows while it learns."""
+    return Sweep(
+        "game",
+        dataset,
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform",),
+            lambdas=(0.0045,),
+            preset="smoke",
+            trunk="none",
+            overrides=override("smoke", lr=1e-3, steps=1500),
+        ),
+        about="One training from random weights, minutes on two cores: the levels of `fovea game`.",
+    )
+
+
 def tiny(dataset: str) -> Sweep:
     """One trunk, two arms, four rates with next to no training: for the project's own tests."""
     return Sweep(
@@ -630,7 +648,9 @@ def trade(dataset: str) -> Sweep:
     )
 
 
-SWEEPS: dict[str, Callable[[str], Sweep]] = {f.__name__: f for f in (smoke, tiny, seed, paper, source, trade)}
+SWEEPS: dict[str, Callable[[str], Sweep]] = {
+    f.__name__: f for f in (smoke, tiny, game, seed, paper, source, trade)
+}
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:

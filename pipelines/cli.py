@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.cli_studies import game
 from pipelines.evidence_commands import compare
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _disk_note() -> str:
 
 @click.group(cls=Guarded, context_settings=CONTEXT)
 @click.version_option(package_name="fovea", prog_name="fovea")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Saliency-guided learned image compression, as an incremental pipeline.
 
     \b
@@ -77,6 +79,7 @@ def main() -> None:
 
     State lies in FOVEA_HOME (default .fovea/), what you typed in FOVEA_CONFIG (default: fovea.toml here).
     """
+    context.obj = _chain  # for the commands of other modules
 
 
 def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
@@ -763,10 +766,10 @@ def _with_profiles(group: click.Group) -> None:
             )
 
 
-_with_profiles(main)
-
-for command in (compare,):
+for command in (compare, game):
     main.add_command(command)
+
+_with_profiles(main)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ from assets.chain import Chain, Progress, Unit
 from assets.saliency.names import chosen_model
 from assets.saliency.stages import map_sources
 from assets.store import UnitWriter
+from assets.training.milestones import (
+    FROM_SCRATCH,
+    FROM_TRUNK,
+    Milestones,
+    Shown,
+    choose_crops,
+    milestone_steps,
+)
 from assets.training.stages import load_split, needs_model
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.codecs.catalogue import branch_config, build, config_for, load_codec
@@ -38,7 +46,7 @@ def run_training(
     """Train, or go on with what an interrupted run left, and fill the unit.
 
     start: the trunk's codec folder. The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
-    `shown/training.png`, and facts.
+    `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
     """
     record = entry.resolved()
     maps = str(record["maps"])
@@ -52,7 +60,7 @@ def run_training(
         raise FoveaError(
             f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
         )
-    _, held, held_conditions = load_split(
+    held_table, held, held_conditions = load_split(
         chain, entry.dataset, "val", maps=maps, model=model, progress=progress, limit=PROBE_PICTURES
     )
     torch.manual_seed(int(record["seed"]))
@@ -88,13 +96,35 @@ def run_training(
         lambdas = [float(v) for v in record["lmbda"]]
         middle = lambdas[len(lambdas) // 2]
         seen = pictures[:PROBE_PICTURES], None if conditions is None else conditions[:PROBE_PICTURES]
+        # what the stages show: held-out pictures, or training pictures where none are held out
+        watched, images = (held, held_table.image) if held else (seen[0], table.image[: len(seen[0])])
+        milestones = Milestones(
+            chain.home.work / unit.key / "stages", choose_crops(watched, [str(i) for i in images]), watched
+        )
+        kept_at = milestone_steps(int(record["steps"]), FROM_SCRATCH if start is None else FROM_TRUNK)
+        probe_every = PRESETS[entry.preset].probe_every
+
+        def watch(step: int, codec: Codec) -> dict[str, float]:
+            """Look at the watched pictures and keep how their crops look."""
+            shown: list[Shown] = []
+            values = look(codec, watched, held_conditions if held else seen[1], middle, shown)
+            milestones.keep(step, shown)
+            return values
 
         def probe(step: int, codec: Codec) -> dict[str, float]:
+            if step % probe_every and step != int(record["steps"]):
+                watch(step, codec)
+                return {}
+            kept = watch(step, codec) if step in kept_at else None
+            if not held:
+                return {f"probe/train_{k}": v for k, v in (kept or look(codec, *seen, middle)).items()}
             found = {f"probe/train_{k}": v for k, v in look(codec, *seen, middle).items()}
-            if held:
-                found |= {f"probe/val_{k}": v for k, v in look(codec, held, held_conditions, middle).items()}
-                found["probe/gap_db"] = found["probe/train_psnr_db"] - found["probe/val_psnr_db"]
+            kept = kept or look(codec, held, held_conditions, middle)
+            found |= {f"probe/val_{k}": v for k, v in kept.items()}
+            found["probe/gap_db"] = found["probe/train_psnr_db"] - found["probe/val_psnr_db"]
             return found
+
+        watch(0, codec)
 
         folder = train(
             record,
@@ -106,7 +136,8 @@ def run_training(
             device=chosen_device(chain.device),
             threads=chain.threads,
             checkpoint_every=PRESETS[entry.preset].checkpoint_every,
-            probe_every=PRESETS[entry.preset].probe_every,
+            probe_every=probe_every,
+            probe_at=frozenset(kept_at),
             progress=lambda step, total, seen: progress(
                 step, total, " ".join(f"{k} {v:.3g}" for k, v in seen.items())
             ),
@@ -129,6 +160,11 @@ def run_training(
         writer.meta["facts"] = facts
         writer.meta["mlflow_run_id"] = run.run_id
         writer.meta["mlflow_key"] = unit.key
+        stages = milestones.collected(
+            steps=int(record["steps"]), lmbda=middle, held_out=bool(held), dataset=entry.dataset
+        )
+        for name, data in stages.items():
+            writer.path(f"stages/{name}").write_bytes(data)
         if history:
             from assets.evaluation.plots import training_curves
 
@@ -158,8 +194,17 @@ def maps_by(chain: Chain, record: Mapping[str, Any]) -> dict[str, str]:
     return {"maps_by": f"{name} {map_sources(chain, name)[0].version}"}
 
 
-def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float) -> dict[str, float]:
-    """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written."""
+def look(
+    codec: Codec,
+    pictures: Sequence[Any],
+    maps: Sequence[Any] | None,
+    lmbda: float,
+    shown: list[Shown] | None = None,
+) -> dict[str, float]:
+    """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written.
+
+    shown: gets each picture's reconstruction.
+    """
     was_training = codec.training
     codec.eval()
     psnr, bpp = [], []
@@ -176,11 +221,14 @@ def look(codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbd
                 device = next(codec.parameters()).device
                 level = torch.tensor([codec.level_of(lmbda)], device=device)
                 seen = codec(x.to(device), saliency_map=None if s is None else s.to(device), level=level)
-                psnr.append(psnr_db(np.asarray(picture), tensor_to_picture(seen.x_hat.cpu(), height, width)))
+                x_hat = tensor_to_picture(seen.x_hat.cpu(), height, width)
+                psnr.append(psnr_db(np.asarray(picture), x_hat))
                 bits = sum(float(-torch.log2(p).sum()) for p in seen.likelihoods.values()) + float(
                     seen.side_bits.sum()
                 )
                 bpp.append(bits / (height * width))
+                if shown is not None:
+                    shown.append(Shown(x_hat, psnr[-1], bpp[-1]))
     finally:
         codec.train(was_training)
     return {"psnr_db": float(np.mean(psnr)), "bpp_estimate": float(np.mean(bpp))}

@@ -19,7 +19,7 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -367,6 +367,7 @@ def train(
     threads: int | None = None,
     checkpoint_every: int = 500,
     probe_every: int = 1000,
+    probe_at: Collection[int] = (),
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
@@ -374,8 +375,8 @@ def train(
 
     record: `resolved()` of an Experiment or a Trunk. codec: built, with its initial or its trunk's weights; in training
     its own `config.mechanism` says what it is given. frames: the train split, with the arm's maps where the mechanism
-    uses them. probe: gets (step, a copy of the codec in eval mode) every `probe_every` steps and at the end; what it
-    returns is logged. threads: CPU threads for torch; part of what makes a run reproducible, None leaves them as they
+    uses them. probe: gets (step, a copy of the codec in eval mode) every `probe_every` steps, at the steps `probe_at` and
+    at the end; what it returns is logged. threads: CPU threads for torch; part of what makes a run reproducible, None leaves them as they
     are. progress: gets (step, total, values) about twice a second.
 
     The folder `final` appears complete or not at all: the codec's files, training.json (record, steps, wall_s,
@@ -416,6 +417,7 @@ def train(
             device,
             checkpoint_every,
             probe_every,
+            probe_at,
             progress,
             should_stop,
         )
@@ -433,6 +435,7 @@ def _train(
     device: torch.device,
     checkpoint_every: int,
     probe_every: int,
+    probe_at: Collection[int],
     progress: Callable[[int, int, Mapping[str, float]], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Path:
@@ -473,8 +476,10 @@ def _train(
             rate = (state.step - row_step) * plan.batch / max(now - row_time, 1e-9)
             state.rows.append((state.step, _row(plan, state) | {"images_per_s": rate}))
             row_time, row_step = now, state.step
-        if probe is not None and (state.step % probe_every == 0 or last):
-            state.rows.append((state.step, dict(probe(state.step, state.averaged()))))
+        if probe is not None and (state.step % probe_every == 0 or state.step in probe_at or last):
+            seen = dict(probe(state.step, state.averaged()))
+            if seen:
+                state.rows.append((state.step, seen))
             codec.train()
             row_time = time.monotonic()
         stopping = should_stop is not None and should_stop()

@@ -196,13 +196,17 @@ def test_a_probe_can_not_disturb(tmp_path):
             for parameter in codec.parameters():
                 parameter.zero_()
         codec.update()
-        return {"probe/step": step}
+        asked.append(step)
+        return {"probe/step": step} if step != 4 else {}
 
-    run = Rows()
-    spoilt = trained(tmp_path / "a", probe=spoiler, probe_every=3, run=run)
+    run, asked = Rows(), []
+    spoilt = trained(tmp_path / "a", probe=spoiler, probe_every=3, probe_at=(1, 4, 6), run=run)
     alone = trained(tmp_path / "b")
     assert (spoilt / "weights.safetensors").read_bytes() == (alone / "weights.safetensors").read_bytes()
-    assert [s for s, values in run.rows if "probe/step" in values] == [3, 6, 8]
+    assert asked == [1, 3, 4, 6, 8]
+    # what says nothing leaves no row
+    assert [s for s, values in run.rows if "probe/step" in values] == [1, 3, 6, 8]
+    assert all(values for _, values in run.rows)
 
 
 class Poisoned(Bls2017):
