@@ -12,6 +12,7 @@ from assets.chain import Chain, Waiting
 from assets.frames.decode import read_picture
 from assets.training.milestones import FORMAT, FROM_TRUNK
 from models.errors import FoveaError
+from models.experiments import Experiment, Trunk, sweep
 
 Picture = NDArray[np.uint8]
 
@@ -98,7 +99,7 @@ def find_forgers(
     first step, and is taken only where its codec has no other. Raises FoveaError that says what to train.
     """
     chain.dataset(dataset)
-    entries = {t.key: t for t in chain.trunks.values()} | chain.experiments
+    entries: dict[str, Trunk | Experiment] = {**chain.trunks, **chain.experiments}
     if keys:
         for key in keys:
             if key not in entries:
@@ -115,7 +116,7 @@ def find_forgers(
     best: dict[str, Forger] = {}
     lacking = 0
     for key, entry in entries.items():
-        if entry.dataset != dataset or (codecs and entry.codec not in codecs) or getattr(entry, "seed", 0):
+        if entry.dataset != dataset or (codecs and entry.codec not in codecs) or entry.seed:
             continue
         stage = "trunk_codec" if key in chain.trunks else "trained_codec"
         try:
@@ -145,8 +146,6 @@ def find_forgers(
 
 def suggested(chain: Chain, dataset: str, codecs: Sequence[str] = ()) -> str:
     """The key of a training from random weights that makes a good game: of the sweep `game` where the codec is in it."""
-    from models.experiments import sweep
-
     own = [e.key for e in sweep("game", dataset).experiments if not codecs or e.codec in codecs]
     scratch = [
         e.key
