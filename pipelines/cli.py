@@ -734,6 +734,45 @@ def ui(port: int, mlflow_port: int) -> None:
     serve(port, mlflow_port)
 
 
+@main.group()
+def profile() -> None:
+    """Settings for one machine, a cluster or CI: tables [profiles.NAME] of fovea.toml."""
+
+
+def _named(name: str | None) -> Any:
+    """The home as the named profile sees it."""
+    from assets.home import Home
+
+    if name:
+        _choose_profile(click.get_current_context(), click.Option(["--profile"]), name)
+    return Home.from_environment()
+
+
+@profile.command("show")
+@click.argument("name", required=False)
+def profile_show(name: str | None) -> None:
+    """The effective settings of NAME; secrets only as set or not set."""
+    from pipelines.profile_check import shown_settings
+
+    for key, value, meaning in shown_settings(_named(name)):
+        click.echo(f"{key:25} {value or "-":44} {meaning}")
+
+
+@profile.command("check")
+@click.argument("name", required=False)
+def profile_check(name: str | None) -> None:
+    """Try every part of NAME for real: storage, database, MLflow, executor. Exit code 1 when something does not work."""
+    from pipelines.profile_check import check_profile
+
+    failed = 0
+    for line in check_profile(_named(name)):
+        failed += not line.good
+        word = click.style("ok    ", fg="green") if line.good else click.style("failed", fg="red")
+        click.echo(f"{word}  {line.part:9} {line.said}")
+    if failed:
+        sys.exit(1)
+
+
 def _choose_profile(context: click.Context, option: click.Parameter, name: str | None) -> None:
     """Everything below this command, child processes too, sees the profile."""
     if not name:

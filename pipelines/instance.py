@@ -1,21 +1,80 @@
-"""Dagster's instance under FOVEA_HOME: its settings and where it keeps its state. Imports nothing heavy."""
+"""Dagster's instance: its settings and where it keeps its state. Imports nothing heavy."""
 
+import json
 import os
+import socket
+from urllib.parse import unquote, urlsplit
 
 from assets.home import Home, written_beside
+from assets.settings import Profile
+from models.errors import FoveaError
 
 
 def prepare_instance(home: Home) -> None:
-    """Dagster's home under FOVEA_HOME, with its settings; DAGSTER_HOME in the environment wins."""
-    folder = os.environ.get("DAGSTER_HOME")
-    if folder:
+    """Dagster's home under FOVEA_HOME, with its settings; DAGSTER_HOME in the environment wins.
+
+    A profile with a database has a folder of its own, whose settings are written anew each time. Raises FoveaError where
+    the cluster extra is not installed.
+    """
+    if os.environ.get("DAGSTER_HOME"):
         return
-    home.dagster.mkdir(parents=True, exist_ok=True)
-    settings = home.dagster / "dagster.yaml"
-    if not settings.exists():
+    profile = home.profile
+    if not profile.dagster_database:
+        folder, text, ours = home.dagster, INSTANCE, False
+    else:
+        import importlib.util
+
+        if importlib.util.find_spec("dagster_postgres") is None:
+            raise FoveaError(
+                f"profile {profile.name} keeps Dagster's state in PostgreSQL: install the cluster extra (pip install "
+                "'fovea[cluster]')"
+            )
+        folder, text, ours = (
+            home.state / f"dagster-{profile.name}",
+            INSTANCE + database_settings(profile),
+            True,
+        )
+    settings = folder / "dagster.yaml"
+    if not settings.exists() or (ours and settings.read_text() != text):
         with written_beside(settings) as beside:
-            beside.write_text(INSTANCE)
-    os.environ["DAGSTER_HOME"] = str(home.dagster)
+            beside.write_text(text)
+    os.environ["DAGSTER_HOME"] = str(folder)
+
+
+def database_parts(profile: Profile) -> dict[str, str | int]:
+    """User, host, port and name of the profile's database."""
+    parts = urlsplit(profile.dagster_database)
+    return {
+        "username": unquote(parts.username or ""),
+        "hostname": parts.hostname or "",
+        "port": parts.port or 5432,
+        "db_name": unquote(parts.path.strip("/")),
+    }
+
+
+def database_settings(profile: Profile) -> str:
+    """The storage's part of dagster.yaml. Its password is named, never written."""
+    config: dict[str, object] = {
+        **database_parts(profile),
+        # plain postgresql:// means psycopg 3 to this SQLAlchemy
+        "scheme": "postgresql+psycopg2",
+    }
+    if os.environ.get(profile.database_password_env):
+        config["password"] = {"env": profile.database_password_env}
+    storage = {
+        "module": "pipelines.postgres",
+        "class": "PatientPostgresStorage",
+        "config": {"postgres_db": config, "wait_s": profile.database_wait_s},
+    }
+    # JSON is YAML
+    return f"# written from [profiles.{profile.name}] of fovea.toml\nstorage: {json.dumps(storage)}\n"
+
+
+def owner(home: Home) -> str:
+    """Whose unfinished runs are ours to end: in a database that nodes share, those of this machine and FOVEA_HOME."""
+    if not home.profile.dagster_database:
+        return "yes"
+    return f"{socket.gethostname()}:{home.state}"
 
 
 #: one training or measuring run at a time by default; `dagster instance concurrency set gpu K` for K GPUs

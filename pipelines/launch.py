@@ -14,6 +14,7 @@ from assets.chain import Chain, Progress, silent
 from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings
+from pipelines.instance import owner
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import set_active_chain
 
@@ -49,18 +50,20 @@ def run_targets(
     cluster = ray_settings(chain.home)
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
 
+    mine = owner(chain.home)
+
     def tags_of(step: Step) -> dict[str, str]:
-        return {IN_PROCESS: "yes", "fovea/why": step.why[:200]} | ({"fovea/sweep": sweep} if sweep else {})
+        return {IN_PROCESS: mine, "fovea/why": step.why[:200]} | ({"fovea/sweep": sweep} if sweep else {})
 
     with own as active, quiet():
-        end_orphans(active, cluster)
+        end_orphans(active, cluster, mine)
         if cluster is not None:
             asked = cluster.asked(threads, chain.device)
             make_there = functools.partial(_make_on_cluster, active, asked, tags_of, show or _shown_nowhere)
             try:
                 return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
             except BaseException:
-                end_orphans(active, cluster)
+                end_orphans(active, cluster, mine)
                 raise
         job = defs.resolve_implicit_global_asset_job_def()
 
@@ -79,7 +82,37 @@ def run_targets(
                 set_active_chain(None)
             return "" if result.success else failure_of(result)
 
-        return carry_out(chain, list(wanted), make, strict=strict)
+        def again(step: Step) -> str:
+            return patiently(lambda: make(step), lambda: end_orphans(active, mine=mine))
+
+        return carry_out(chain, list(wanted), again, strict=strict)
+
+
+#: times that a step is started when the database's server cuts its connections in the middle of a statement
+DATABASE_TRIES = 3
+
+
+def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
+    """Start a step again whose run was cut by Dagster's database: what it made is found, a training goes on.
+
+    Raises FoveaError when the database stays away; connecting itself waits (pipelines/postgres.py).
+    """
+    for attempt in range(1, DATABASE_TRIES + 1):
+        try:
+            if attempt > 1:
+                end_cut_runs()
+            return make()
+        except Exception as error:
+            cut = type(error).__module__.split(".")[0] in ("sqlalchemy", "psycopg2", "dagster_postgres")
+            if not cut:
+                raise
+            if attempt == DATABASE_TRIES:
+                raise FoveaError(
+                    f"Dagster's database does not answer ({str(error).splitlines()[0][:200]}); what is finished is kept: "
+                    "bring it back and run the same command again"
+                ) from error
+            logging.getLogger("fovea.database").warning("the database cut a run; its step is started again")
+    raise AssertionError
 
 
 def _shown_nowhere(step: Step) -> Progress:
@@ -120,14 +153,14 @@ QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 IN_PROCESS = "fovea/in-process"
 
 
-def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None) -> None:
+def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None, mine: str = "yes") -> None:
     """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold; stop what is
     left of them on the cluster.
 
-    Call while holding the run lock: any unfinished run with our tag then belongs to a process that is gone.
+    Call while holding the run lock: any unfinished run with our tag and owner then belongs to a process that is gone.
     """
     unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
-    left = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: "yes"}))
+    left = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: mine}))
     if left and cluster is not None:
         from pipelines.ray_cluster import stop_steps
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from assets.home import ROOT, Home
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
-from pipelines.mlflow_tracking import MlflowTracker
+from pipelines.mlflow_tracking import MlflowTracker, redacted
 
 STOP_AFTER_S = 15.0
 
@@ -26,7 +26,7 @@ def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
     """Name → command line of each child."""
     python = [sys.executable, "-m"]
     workspace = ["-w", str(ROOT / "workspace.yaml")]
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.mlflow / 'mlflow.db'}"
+    store = home.profile.tracking_uri() or f"sqlite:///{home.mlflow / 'mlflow.db'}"
     return {
         "dagster": [*python, "dagster", "dev", *workspace, "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
         "mlflow": [
@@ -46,10 +46,12 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
             )
     prepare_instance(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
-    remote = os.environ.get("MLFLOW_TRACKING_URI", "")
+    remote = home.profile.tracking_uri()
     environment = {
         **os.environ,
-        "FOVEA_MLFLOW_UI": f"http://127.0.0.1:{mlflow_port}",
+        "FOVEA_MLFLOW_UI": redacted(remote)
+        if remote.startswith("http")
+        else f"http://127.0.0.1:{mlflow_port}",
         "PYTHONWARNINGS": "ignore",
         # else a dozen processes for features that Fovea does not use
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -99,9 +101,11 @@ def _announce(
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):
-        print("mlflow   the server of MLFLOW_TRACKING_URI", flush=True)
+        print(f"mlflow   {redacted(remote)}", flush=True)
     for report in sorted(home.reports.glob("*.html")):
         print(f"report   {report}", flush=True)
+    if home.shared is not None:
+        print(f"reports  {home.shared}/reports, tables {home.shared}/tables", flush=True)
     print("Ctrl-C stops all", flush=True)
 
 

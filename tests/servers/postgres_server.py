@@ -54,10 +54,9 @@ class PostgresServer:
         password.write_text(PASSWORD)
         if self._as:
             # pytest's folders are closed to others
-            for path in (folder, *folder.parents):
-                if path == Path(path.anchor) or path.stat().st_mode & 0o001:
-                    break
-                path.chmod(path.stat().st_mode | 0o011)
+            for path in folder.parents:
+                if not path.stat().st_mode & 0o001:
+                    path.chmod(path.stat().st_mode | 0o011)
             os.chown(folder, self._as.pw_uid, self._as.pw_gid)
             os.chown(password, self._as.pw_uid, self._as.pw_gid)
         self._run(

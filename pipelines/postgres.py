@@ -1,0 +1,104 @@
+"""Dagster's state in PostgreSQL, with patience: a database that restarts costs a run some waiting, not its life.
+
+Imported only by a Dagster instance whose `dagster.yaml` names the class; `pipelines/instance.py` writes that file.
+"""
+
+import logging
+import time
+from typing import Any
+
+import dagster as dg
+import sqlalchemy.event
+from dagster._config.config_schema import UserConfigSchema
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import pg_url_from_config
+
+DEFAULT_WAIT_S = 180.0
+PAUSE_S = (0.2, 5.0)
+#: SQLSTATE classes and words of a server that is away or starting, in contrast to one that refuses
+PASSING = (
+    "connection refused",
+    "could not connect",
+    "starting up",
+    "shutting down",
+    "terminating connection",
+    "closed the connection unexpectedly",
+    "timeout expired",
+    "timed out",
+    "recovery mode",
+    "too many clients",
+    "reset by peer",
+    "name resolution",
+)
+
+_log = logging.getLogger("fovea.database")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether waiting may help: the server is away or starting, rather than refusing the user or the database."""
+    text = str(error).lower()
+    return any(words in text for words in PASSING)
+
+
+def connect_patiently(engine: Any, wait_s: float) -> None:
+    """Let every new connection of an engine wait for the server."""
+
+    def connect(dialect: Any, _record: Any, words: Any, settings: Any) -> Any:
+        began, pause, told = time.monotonic(), PAUSE_S[0], False
+        settings.setdefault("connect_timeout", 10)
+        while True:
+            try:
+                connection = dialect.connect(*words, **settings)
+            except Exception as error:
+                waited = time.monotonic() - began
+                if not may_pass(error) or waited > wait_s:
+                    raise
+                if not told and waited > 1.0:
+                    told = True
+                    _log.warning(
+                        "the database at %s does not answer; trying again for up to %.0f s",
+                        engine.url.host,
+                        wait_s,
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, PAUSE_S[1])
+            else:
+                if told:
+                    _log.warning("the database at %s answers again", engine.url.host)
+                return connection
+
+    sqlalchemy.event.listen(engine, "do_connect", connect)
+
+
+class PatientPostgresStorage(DagsterPostgresStorage):
+    """dagster_postgres' storage whose connections wait up to `wait_s` seconds for the server."""
+
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        inst_data: ConfigurableClassData | None = None,
+        wait_s: float = DEFAULT_WAIT_S,
+    ):
+        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            connect_patiently(storage._engine, wait_s)
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """dagster_postgres' fields, and `wait_s`."""
+        fields: Any = super().config_type()
+        return {**fields, "wait_s": dg.Field(float, is_required=False, default_value=DEFAULT_WAIT_S)}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> "PatientPostgresStorage":
+        """As Dagster makes it from `dagster.yaml`."""
+        return cls(
+            pg_url_from_config(config_value),
+            config_value.get("should_autocreate_tables", True),
+            inst_data,
+            config_value.get("wait_s", DEFAULT_WAIT_S),
+        )

@@ -1,0 +1,320 @@
+"""`fovea profile check`: does a profile work from here? Each part is tried for real, and what fails says what to do."""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from assets.home import Home
+from assets.settings import SECRETS, Profile
+from assets.versions import commit
+from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    from pipelines.executors import RaySettings
+
+#: seconds that the storage and the database may take here, whatever a run grants them
+PATIENCE_S = 10.0
+LIBRARIES = ("torch", "dagster", "fovea")
+
+
+class Line(NamedTuple):
+    """One part of the profile: whether it works, what was seen or what to do."""
+
+    part: str
+    good: bool
+    said: str
+
+
+def check_profile(home: Home) -> Iterator[Line]:
+    """Try storage, database, MLflow and the executor, one line each (several for Ray)."""
+    parts: list[tuple[str, Callable[[Home], Iterator[Line] | Line]]] = [
+        ("storage", check_storage),
+        ("database", check_database),
+        ("mlflow", check_mlflow),
+        ("executor", check_executor),
+    ]
+    for part, check in parts:
+        try:
+            found = check(home)
+            if isinstance(found, Line):
+                yield found
+            else:
+                yield from found
+        except FoveaError as error:
+            yield Line(part, False, str(error))
+        except Exception as error:  # a library's own error must not hide the other lines
+            yield Line(part, False, f"{type(error).__name__}: {_without_secrets(str(error), home.profile)}")
+
+
+def own_versions() -> dict[str, str]:
+    """Python, libraries and commit of this process; nodes must agree on all."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return {**found, "commit": commit()}
+
+
+def _without_secrets(text: str, profile: Profile) -> str:
+    for name in profile.secret_names():
+        value = os.environ.get(name)
+        if value:
+            text = text.replace(value, "…")
+    return " ".join(text.split())[:300]
+
+
+def check_storage(home: Home) -> Line:
+    """Write, read and delete a small object."""
+    text, name = secrets.token_bytes(64), f"check/{secrets.token_hex(8)}"
+    began = time.monotonic()
+    if home.shared is None:
+        from assets.home import written_beside
+
+        path = home.tables.parent / name
+        with written_beside(path) as beside:
+            beside.write_bytes(text)
+        same = path.read_bytes() == text
+        path.unlink()
+        path.parent.rmdir()
+        place = str(path.parent.parent)
+    else:
+        shared = home.shared.below("")
+        shared.wait_s = PATIENCE_S
+        shared.write(name, text)
+        same = shared.read(name) == text
+        shared.delete(name)
+        if shared.listing(name):
+            return Line(
+                "storage", False, f"{home.shared}: an object could not be deleted; allow s3:DeleteObject"
+            )
+        place = str(home.shared)
+    if not same:
+        return Line(
+            "storage", False, f"{place} gave back other bytes than were written: not a storage to trust"
+        )
+    return Line(
+        "storage", True, f"{place}: written, read, deleted in {1000 * (time.monotonic() - began):.0f} ms"
+    )
+
+
+def check_database(home: Home) -> Line:
+    """Reach Dagster's database and compare its schema with this version of Dagster."""
+    from pipelines.instance import prepare_instance
+
+    profile = home.profile
+    if not profile.dagster_database:
+        return Line("database", True, f"SQLite in {home.dagster}")
+    prepare_instance(home)
+    import sqlalchemy.exc
+
+    from pipelines.instance import database_parts
+    from pipelines.postgres import PASSING
+
+    parts = database_parts(profile)
+    where = f"{parts['hostname']}:{parts['port']}/{parts['db_name']}"
+    import psycopg2
+
+    try:
+        connection = psycopg2.connect(
+            user=parts["username"],
+            password=os.environ.get(profile.database_password_env) or None,
+            host=parts["hostname"],
+            port=parts["port"],
+            dbname=parts["db_name"],
+            connect_timeout=int(PATIENCE_S),
+        )
+    except psycopg2.OperationalError as error:
+        text = _without_secrets(str(error), profile)
+        if any(words in text.lower() for words in PASSING):
+            todo = "start the server, or correct dagster_database"
+        elif "does not exist" in text and "database" in text:
+            todo = f"make it: createdb -h {parts['hostname']} -p {parts['port']} -U {parts['username']} {parts['db_name']}"
+        else:
+            todo = f"set {profile.database_password_env} to the password of {parts['username']}"
+        return Line("database", False, f"{where}: {text}; {todo}")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.runs') IS NOT NULL")
+        (has_tables,) = cursor.fetchone() or (False,)
+    connection.close()
+    if not has_tables:
+        return Line("database", True, f"{where}: reachable, still empty; the first run makes its tables")
+    import dagster as dg
+
+    try:
+        with dg.DagsterInstance.get() as instance:
+            stores = {
+                "runs": instance.run_storage,
+                "events": instance.event_log_storage,
+                "schedules": instance.schedule_storage,
+            }
+            found = {name: store.alembic_version() for name, store in stores.items() if store is not None}
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        return Line("database", False, f"{where}: {_without_secrets(str(error), profile)}")
+    old = [name for name, version in found.items() if version and version[0] != version[1]]
+    if old:
+        return Line(
+            "database",
+            False,
+            f"{where}: the schema of {', '.join(old)} is not this Dagster's; stop all runs, then: DAGSTER_HOME="
+            f"{os.environ['DAGSTER_HOME']} dagster instance migrate",
+        )
+    return Line("database", True, f"{where}: reachable, schema {next(iter(found.values()))[0]} is current")  # type: ignore[index]
+
+
+def check_mlflow(home: Home) -> Line:
+    """Ask the tracking server for its health, its version, and one experiment with the credentials."""
+    from pipelines.mlflow_tracking import redacted
+
+    uri = home.profile.tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return Line("mlflow", True, redacted(uri) if uri else f"SQLite in {home.mlflow}")
+    import requests
+
+    where, base = redacted(uri), uri.rstrip("/")
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        requests.get(f"{base}/health", timeout=PATIENCE_S).raise_for_status()
+        server = requests.get(f"{base}/version", timeout=PATIENCE_S).text.strip()[:20]
+        asked = requests.post(
+            f"{base}/api/2.0/mlflow/experiments/search",
+            json={"max_results": 1},
+            headers=headers,
+            auth=(user, password or "") if user else None,
+            timeout=PATIENCE_S,
+        )
+    except requests.RequestException as error:
+        reason = _without_secrets(str(error), home.profile)
+        return Line(
+            "mlflow", False, f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
+        )
+    if asked.status_code in (401, 403):
+        return Line(
+            "mlflow",
+            False,
+            f"{where} refuses ({asked.status_code}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN",
+        )
+    if not asked.ok:
+        return Line(
+            "mlflow",
+            False,
+            f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?",
+        )
+    own = importlib.metadata.version("mlflow")
+    note = "" if server == own else f"; this machine has {own}: install the same"
+    return Line(
+        "mlflow", server.split(".")[:2] == own.split(".")[:2], f"{where} answers, version {server}{note}"
+    )
+
+
+def check_executor(home: Home) -> Iterator[Line]:
+    """Who carries out steps; for Ray its resources, and the versions on each node."""
+    from pipelines.executors import ray_settings
+
+    settings = ray_settings(home)
+    if settings is None:
+        import torch
+
+        gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+        cpus = len(os.sched_getaffinity(0))
+        yield Line("executor", True, f"this process: {cpus} CPUs, GPUs: {', '.join(gpus) or 'none'}")
+        own = own_versions()
+        yield Line("versions", True, ", ".join(f"{k} {v}" for k, v in own.items() if v))
+        return
+    nodes = nodes_of(settings)
+    cpus, gpus_seen = sum(n["cpus"] for n in nodes), sum(n["gpus"] for n in nodes)
+    yield Line(
+        "ray",
+        bool(nodes),
+        f"{settings.address}: {len(nodes)} nodes, {cpus:g} CPUs, {gpus_seen:g} GPUs"
+        if nodes
+        else f"{settings.address} has no node alive; start one: ray start --address HEAD:6379",
+    )
+    yield from compare_versions(own_versions(), {str(n["name"]): n["versions"] for n in nodes})
+
+
+def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
+    """What a job on the cluster finds on each node. Raises FoveaError when the cluster does not answer or run it."""
+    import json
+    import sys
+
+    from pipelines.ray_cluster import FORWARDED, submission_client
+    from pipelines.ray_nodes import ANSWER_S, MARK
+
+    client = submission_client(settings)
+    job = client.submit_job(
+        entrypoint=f"{sys.executable} -m pipelines.ray_nodes",
+        entrypoint_num_cpus=0,
+        runtime_env={"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}},
+    )
+    deadline = time.monotonic() + 2 * ANSWER_S
+    while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    log = client.get_job_logs(job)
+    for line in log.splitlines():
+        if MARK in line:
+            return list(json.loads(line.partition(MARK)[2]))
+    if not status.is_terminal():
+        client.stop_job(job)
+    last = log.strip().splitlines()[-1:] or ["no log"]
+    raise FoveaError(
+        f"Ray at {settings.address} did not run a job ({status}: {last[0][:200]}); nodes need the same installation at the "
+        "same place, or PYTHONPATH"
+    )
+
+
+def compare_versions(own: dict[str, str], nodes: dict[str, dict[str, str]]) -> Iterator[Line]:
+    """One line for each node: equal to this machine, or what differs."""
+    for name, theirs in nodes.items():
+        other = [f"{k} {theirs.get(k, 'absent')} (here {v})" for k, v in own.items() if theirs.get(k) != v]
+        said = (
+            f"{name}: {', '.join(other)}; install the same lock file and commit there"
+            if other
+            else f"{name}: equal to this machine"
+        )
+        yield Line("versions", not other, said)
+
+
+def shown_settings(home: Home) -> list[tuple[str, str, str]]:
+    """Key, effective value and meaning of every setting; secrets as `set` or `not set`."""
+    import dataclasses
+
+    profile = home.profile
+    rows = [("profile", profile.name, "FOVEA_PROFILE or --profile")]
+    for field in dataclasses.fields(Profile):
+        if field.name == "name":
+            continue
+        value = getattr(profile, field.name)
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        rows.append((field.name, text, str(field.metadata["about"])))
+    rows += [
+        ("FOVEA_HOME", str(home.state), "this machine's state"),
+        (
+            "units",
+            str(home.data),
+            "content store" + (" (FOVEA_DATA)" if os.environ.get("FOVEA_DATA") else ""),
+        ),
+    ]
+    from pipelines.mlflow_tracking import redacted
+
+    for name, meaning in (
+        ("MLFLOW_TRACKING_URI", "wins over mlflow"),
+        ("DAGSTER_HOME", "wins over dagster_database"),
+    ):
+        if os.environ.get(name):
+            rows.append((name, redacted(os.environ[name]), meaning))
+    wanted = [profile.database_password_env] if profile.dagster_database else []
+    wanted += [n for n in SECRETS if n.startswith("AWS")] if profile.storage.startswith("s3://") else []
+    wanted += (
+        [n for n in SECRETS if n.startswith("MLFLOW")] if profile.tracking_uri().startswith("http") else []
+    )
+    rows += [(name, "set" if os.environ.get(name) else "not set", "secret") for name in wanted]
+    return rows
