@@ -755,7 +755,7 @@ def profile_show(name: str | None) -> None:
     from pipelines.profile_check import shown_settings
 
     for key, value, meaning in shown_settings(_named(name)):
-        click.echo(f"{key:25} {value or "-":44} {meaning}")
+        click.echo(f"{key:25} {value or '-':44} {meaning}")
 
 
 @profile.command("check")

@@ -62,9 +62,11 @@ def database_settings(profile: Profile) -> str:
     if os.environ.get(profile.database_password_env):
         config["password"] = {"env": profile.database_password_env}
     storage = {
-        "module": "pipelines.postgres",
-        "class": "PatientPostgresStorage",
-        "config": {"postgres_db": config, "wait_s": profile.database_wait_s},
+        "custom": {
+            "module": "pipelines.postgres",
+            "class": "PatientPostgresStorage",
+            "config": {"postgres_db": config, "wait_s": profile.database_wait_s},
+        }
     }
     # JSON is YAML
     return f"# written from [profiles.{profile.name}] of fovea.toml\nstorage: {json.dumps(storage)}\n"

@@ -3,16 +3,22 @@
 Imported only by a Dagster instance whose `dagster.yaml` names the class; `pipelines/instance.py` writes that file.
 """
 
+import functools
+import inspect
 import logging
 import time
 from typing import Any
 
 import dagster as dg
+import sqlalchemy
 import sqlalchemy.event
+import sqlalchemy.exc
 from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
+
+from models.errors import FoveaError
 
 DEFAULT_WAIT_S = 180.0
 PAUSE_S = (0.2, 5.0)
@@ -24,6 +30,7 @@ PASSING = (
     "shutting down",
     "terminating connection",
     "closed the connection unexpectedly",
+    "connection already closed",
     "timeout expired",
     "timed out",
     "recovery mode",
@@ -71,8 +78,42 @@ def connect_patiently(engine: Any, wait_s: float) -> None:
     sqlalchemy.event.listen(engine, "do_connect", connect)
 
 
+#: methods that hand out a connection: what is done with it is tried again as a whole, by the method that asked
+CONNECTIONS = frozenset({"connect", "run_connection", "index_connection", "index_transaction"})
+
+
+def call_patiently(storage: Any, wait_s: float) -> None:
+    """Let every public method of a storage start again when the server cuts it in the middle of a statement.
+
+    Each statement commits by itself. One that was committed and cut before its answer came is stored twice; that can be
+    a line of a log, never a result: those lie in the content store.
+    """
+
+    def again(method: Any) -> Any:
+        @functools.wraps(method)
+        def call(*words: Any, **named: Any) -> Any:
+            began = time.monotonic()
+            while True:
+                try:
+                    return method(*words, **named)
+                except sqlalchemy.exc.DBAPIError as error:
+                    if not may_pass(error) or time.monotonic() - began > wait_s:
+                        raise
+                time.sleep(PAUSE_S[0])
+
+        return call
+
+    for name in dir(type(storage)):
+        found = inspect.getattr_static(type(storage), name)
+        if name[0] != "_" and name not in CONNECTIONS and inspect.isfunction(found):
+            setattr(storage, name, again(getattr(storage, name)))
+
+
 class PatientPostgresStorage(DagsterPostgresStorage):
-    """dagster_postgres' storage whose connections wait up to `wait_s` seconds for the server."""
+    """dagster_postgres' storage that waits up to `wait_s` seconds for a server that is away.
+
+    Raises FoveaError when the server stays away, or refuses the user or the database.
+    """
 
     def __init__(
         self,
@@ -81,9 +122,20 @@ class PatientPostgresStorage(DagsterPostgresStorage):
         inst_data: ConfigurableClassData | None = None,
         wait_s: float = DEFAULT_WAIT_S,
     ):
+        probe = sqlalchemy.create_engine(postgres_url, poolclass=sqlalchemy.pool.NullPool)
+        connect_patiently(probe, wait_s)
+        try:
+            probe.connect().close()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            reason = " ".join(str(getattr(error, "orig", error)).split())
+            raise FoveaError(
+                f"Dagster's database at {probe.url.host}:{probe.url.port}/{probe.url.database}: {reason[:300]}; what is "
+                "finished is kept; `fovea profile check` says what to do"
+            ) from None
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             connect_patiently(storage._engine, wait_s)
+            call_patiently(storage, wait_s)
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:

@@ -60,7 +60,7 @@ class MlflowServer:
                 cwd=self.folder,
                 start_new_session=True,
             )  # fmt: skip
-        wait_for(self.port, 120)
+        wait_for(self.port, 400)  # a minute of imports on an idle machine
 
     def stop(self) -> None:
         if self.process is not None:

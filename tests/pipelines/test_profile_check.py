@@ -1,0 +1,111 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from servers.s3_server import S3Server
+
+from assets import remote
+from assets.home import Home
+from pipelines import profile_check
+from pipelines.cli import main
+from pipelines.profile_check import Line, check_mlflow, check_profile, check_storage, compare_versions
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        server.make_bucket()
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(profile_check, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
+    s3.door.open()
+    (tmp_path / "fovea.toml").write_text(
+        f'[profiles.cluster]\nstorage = "s3://fovea/check"\ns3_endpoint = "{s3.endpoint}"\n'
+        'mlflow = "http://127.0.0.1:9"\ndagster_database = "postgresql://me@127.0.0.1:9/d"\n'
+    )
+    return tmp_path
+
+
+def look(name: str, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("FOVEA_PROFILE", name)
+    return Home.from_environment()
+
+
+def test_a_local_profile_is_well_and_leaves_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = list(check_profile(look("local", monkeypatch)))
+    assert all(line.good for line in lines), lines
+    assert [line.part for line in lines] == ["storage", "database", "mlflow", "executor", "versions"]
+    assert [p for p in (config / "home").rglob("*") if p.is_file()] == []
+
+
+def test_storage_is_written_read_and_deleted(
+    config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = check_storage(look("cluster", monkeypatch))
+    assert line.good and line.said.startswith("s3://fovea/check: written, read, deleted")
+    assert s3.objects(prefix="check") == {}
+
+
+def test_each_failing_part_says_what_to_do_and_hides_no_other(
+    config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.door.shut()
+    monkeypatch.setattr("pipelines.instance.prepare_instance", lambda home: None)
+    found = {line.part: line for line in check_profile(look("cluster", monkeypatch))}
+    assert not found["storage"].good and "has not answered" in found["storage"].said
+    assert not found["mlflow"].good and "start it, or correct mlflow" in found["mlflow"].said
+    assert not found["database"].good and "start the server" in found["database"].said
+    assert found["versions"].good
+
+
+def test_versions_of_nodes_are_compared_one_by_one() -> None:
+    own = {"python": "3.11.7", "torch": "2.15.0", "commit": "abc"}
+    same, other = compare_versions(own, {"a": dict(own), "b": {**own, "torch": "2.14.0"}})
+    assert same == Line("versions", True, "a: equal to this machine")
+    assert not other.good and other.said.startswith("b: torch 2.14.0 (here 2.15.0); install the same")
+
+
+def test_an_answer_that_refuses_asks_for_credentials(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    def answer(url: str, **_: object) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response._content = (401 if "api" in url else 200), b"3.17.2"
+        return response
+
+    monkeypatch.setattr(requests, "get", answer)
+    monkeypatch.setattr(requests, "post", answer)
+    line = check_mlflow(look("cluster", monkeypatch))
+    assert not line.good and "MLFLOW_TRACKING_USERNAME" in line.said
+
+
+def test_show_masks_secrets_and_the_exit_code_tells(
+    config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
+    done = CliRunner().invoke(main, ["profile", "show", "cluster"])
+    assert done.exit_code == 0
+    assert "s3://fovea/check" in done.stdout
+    assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout and "hush" not in done.stdout
+    assert "FOVEA_DATABASE_PASSWORD   not set" in done.stdout
+    monkeypatch.setattr("pipelines.instance.prepare_instance", lambda home: None)
+    done = CliRunner().invoke(main, ["profile", "check", "cluster"])
+    assert done.exit_code == 1
+    assert "hush" not in done.output
+    unknown = CliRunner().invoke(main, ["status", "--profile", "nobody"])
+    assert unknown.exit_code == 1
+    assert "no profile 'nobody'" in unknown.output
