@@ -369,6 +369,7 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 @functools.cache
 def stages() -> dict[str, Stage]:
     """Every stage by name, in the order of the graph."""
+    from assets.evaluation.checkpoints import ExternalRdPoints
     from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
     from assets.frames.archive_stage import CityscapesArchive
     from assets.frames.stages import ResizedFrames, SourceFrames
@@ -389,6 +390,7 @@ def stages() -> dict[str, Stage]:
         TrainedCodec(),
         ClassicalRdPoints(),
         RdPoints(),
+        ExternalRdPoints(),
         RdCurves(),
         BdRates(),
         Report(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.cli_studies import game
-from pipelines.evidence_commands import compare
+from pipelines.evidence_commands import COMMANDS
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -97,11 +97,6 @@ def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Ch
     if threads:
         chain.threads = threads
     return chain
-
-
-def open_chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
-    """The chain of this installation; with `tracking`, MLflow hears of what it makes."""
-    return _chain(threads, device, tracking)
 
 
 def _sweep(chain: "Chain", sweep: str, dataset: str) -> Any:
@@ -805,7 +800,7 @@ def _with_profiles(group: click.Group) -> None:
             )
 
 
-for command in (compare, game):
+for command in (*COMMANDS, game):
     main.add_command(command)
 
 _with_profiles(main)

@@ -2,8 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from assets.chain import Chain
+
+
+def _chain(threads: int = 0, tracking: bool = True) -> "Chain":
+    """The chain of this installation, as the group gives it."""
+    chain: Chain = click.get_current_context().find_root().obj(threads, tracking=tracking)
+    return chain
 
 
 @click.command()
@@ -34,9 +44,8 @@ def compare(first: str, second: str, output: Path | None) -> None:
     from assets.evaluation.summary import compare_lines
     from assets.home import written_beside
     from models.errors import FoveaError
-    from pipelines.cli import open_chain
 
-    chain = open_chain(tracking=False)
+    chain = _chain(tracking=False)
     before, after = read_side(chain, first), read_side(chain, second)
     rates, points = compare_points(
         before.points, after.points, list_only_before=before.whole, list_only_after=after.whole
@@ -61,3 +70,115 @@ def compare(first: str, second: str, output: Path | None) -> None:
     click.echo(f"\npage    {target}")
     if not (rates.status != "refused").any():
         sys.exit(1)
+
+
+@click.group()
+def curves() -> None:
+    """Published curves of a dataset, drawn dashed beside what is measured here."""
+
+
+@curves.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dataset", required=True, help="The registered dataset that the curve was measured on.")
+@click.option(
+    "--source", default="", help="Where it is from, as the report names it; default: the file's name."
+)
+def curves_import(file: Path, dataset: str, source: str) -> None:
+    """Keep curves of FILE: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db[, ms_ssim].
+
+    \b
+    They lie under FOVEA_CONFIG/curves. BD-rates against them have no interval: nobody knows their pictures.
+      fovea curves import results/kodak/compressai-mbt2018-mean_mse_cuda.json --dataset kodak
+    """
+    from assets.evaluation.published import keep_curve, read_curves
+
+    chain = _chain(tracking=False)
+    chain.dataset(dataset)
+    for curve in read_curves(file, dataset, source):
+        click.echo(f"{curve.name}: {len(curve.points)} points, {keep_curve(chain.home.config, curve)}")
+
+
+@curves.command("list")
+def curves_list() -> None:
+    """All published curves."""
+    from assets.evaluation.published import published_curves
+
+    chain = _chain(tracking=False)
+    for dataset in chain.registry:
+        for curve in published_curves(chain.home.config, dataset):
+            rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
+            click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)} points, {rates}  {curve.source}")
+
+
+@curves.command("remove")
+@click.argument("name")
+@click.option("--dataset", required=True)
+def curves_remove(name: str, dataset: str) -> None:
+    """Forget a published curve."""
+    from assets.evaluation.published import forget_curve
+
+    forget_curve(_chain(tracking=False).home.config, dataset, name)
+    click.echo(f"forgot {name} of {dataset}")
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--codec",
+    required=True,
+    help="bmshj2018_factorized, bmshj2018_hyperprior, mbt2018_mean, cheng2020_anchor.",
+)
+@click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
+@click.option("--name", default="", help="What its curve is called; default: the codec's name.")
+@click.option(
+    "--quality",
+    type=float,
+    default=None,
+    help="Orders the points of a curve; default: from the file's name, else 1.",
+)
+@click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; default: all cores.")
+def evaluate(
+    checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, quality: float | None, threads: int
+) -> None:
+    """Measure CompressAI checkpoints (.pth, .pth.tar, .safetensors) on a dataset, beside our own codecs.
+
+    \b
+    Each checkpoint is a point of one curve. The rows join rd_points, and the plots and tables of the dataset's sweeps.
+      fovea evaluate bmshj2018-hyperprior-*.pth.tar --codec bmshj2018_hyperprior --dataset kodak
+    """
+    import pandas as pd
+
+    from assets.evaluation.checkpoints import keep_external
+    from assets.evaluation.rate_distortion import rd_curves
+    from assets.evaluation.stages import POINTS
+    from assets.evaluation.summary import curve_lines
+    from assets.evaluation.tables import write_tables
+    from models.codecs.external import load_checkpoint
+    from models.errors import FoveaError
+    from pipelines.plan import Step, dataset_targets
+    from pipelines.terminal import Board
+
+    chain = _chain(threads)
+    chain.dataset(dataset)
+    if quality is not None and len(checkpoints) > 1:
+        raise FoveaError("--quality is for one checkpoint; several take theirs from their names")
+    for path in checkpoints:
+        load_checkpoint(path, codec)  # a wrong file is refused before anything is written or measured
+    external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
+    wanted = [*dataset_targets(dataset, chain), ("external_rd_points", external.partition)]
+    with Board(len(wanted)) as board:
+        for stage, partition in wanted:
+            chain.forget()
+            made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
+    chain.tracker.flush()
+    write_tables(chain)
+    click.echo(
+        ("found" if made.hit else "measured") + f" {external.partition}, {made.facts['pictures']} pictures"
+    )
+    click.echo(curve_lines(rd_curves(pd.read_parquet(made.folder / POINTS), resamples=2)))
+    for file in external.files:
+        click.echo(f"quality {file.quality:g}: sha256 {file.sha256}")
+    click.echo(f"fovea run --dataset {dataset} brings it into plots and report")
+
+
+COMMANDS: tuple[click.Command, ...] = (compare, curves, evaluate)

@@ -399,7 +399,7 @@ def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
 
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
     the plain one); every arm with predicted maps against the same arm with each control, since a gain that the centre
-    bias gives too says nothing about saliency; and `uniform` against every classical codec on the same pictures.
+    bias gives too says nothing about saliency; and `uniform` against every classical codec and every checkpoint from elsewhere on the same pictures.
     """
     named = [(curve, dict(zip(CURVE_KEYS, curve, strict=True))) for curve in curves]
 
@@ -410,13 +410,15 @@ def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
     training = (*place, "train_dataset", "codec", "preset")
     chosen = []
     for test, t in named:
-        if t["arm"] == CLASSICAL_ARM:
+        if t["arm"] in UNSEEDED:
             continue
         if t["arm"] == BASELINE:
             chosen += [
-                Comparison(anchor, test, a["codec"])
+                Comparison(
+                    anchor, test, a["codec"] if a["arm"] == CLASSICAL_ARM else f"{a['variant']} (external)"
+                )
                 for anchor, a in named
-                if a["arm"] == CLASSICAL_ARM and same(a, t, *place)
+                if a["arm"] in UNSEEDED and same(a, t, *place)
             ]
             continue
         baselines = {
@@ -432,6 +434,63 @@ def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
                 if same(a, t, *training, "arm", "variant") and a["maps"] not in ("predicted", "none")
             ]
     return chosen
+
+
+NO_PICTURES = "no interval: a published curve has no pictures, its points alone are compared"
+
+
+def published_rates(
+    curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str = "", methods: Iterable[str] = METHODS
+) -> pd.DataFrame:
+    """`uniform` of each codec against each published curve of the same pictures, by mean points; columns
+    `BD_RATE_COLUMNS`, without intervals.
+
+    curves, published: as `rd_curves` and `published_rows` give them.
+    """
+    rows: list[dict[str, object]] = []
+    for key, anchor in published.groupby(list(CURVE_KEYS), sort=True, dropna=False):
+        a = dict(zip(CURVE_KEYS, (str(k) for k in key), strict=True))
+        tests = curves[
+            (curves["arm"] == BASELINE)
+            & (curves["dataset"] == a["dataset"])
+            & (curves["split"] == a["split"])
+        ]
+        for test_key, test in tests.groupby(list(CURVE_KEYS), sort=True, dropna=False):
+            t = dict(zip(CURVE_KEYS, (str(k) for k in test_key), strict=True))
+            for metric in ("psnr_db", "ms_ssim"):
+                if anchor[metric].isna().all() or test[metric].isna().all():
+                    continue
+                for method in methods:
+                    delta = bd_delta(
+                        anchor["bpp"].to_numpy(np.float64),
+                        to_decibel(metric, anchor[metric].to_numpy(np.float64)),
+                        test["bpp"].to_numpy(np.float64),
+                        to_decibel(metric, test[metric].to_numpy(np.float64)),
+                        method,
+                    )
+                    refused = np.isnan(delta.bd_rate_percent)
+                    rows.append(
+                        {
+                            **{
+                                k: t[k]
+                                for k in ("dataset", "split", "train_dataset", "codec", "preset", "variant")
+                            },
+                            "sweep": sweep,
+                            "anchor_arm": f"{a['codec']} (published)",
+                            "test_arm": t["arm"],
+                            "maps": t["maps"],
+                            "metric": metric,
+                            "method": method,
+                            "bd_rate_percent": delta.bd_rate_percent,
+                            "bd_quality_db": np.nan if refused else delta.bd_quality_db,
+                            "overlap": delta.overlap,
+                            "n_images": int(test["n_images"].max()),
+                            "n_seeds": int(test["n_seeds"].max()),
+                            "status": "refused" if refused else "no_interval",
+                            "reason": delta.reason if refused else NO_PICTURES,
+                        }
+                    )
+    return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))
 
 
 def bd_rates(

@@ -138,7 +138,7 @@ def compare_points(
         curves = sides[0][pair.before], sides[1][pair.after]
         anchor, test = (curve_grid(c, ("bpp", *BD_METRICS)) for c in curves)
         alike = _point_rows(listed, names, *curves)
-        if names["arm"] == CLASSICAL_ARM and all(p["same_files"] for p in alike):
+        if names["arm"] in (CLASSICAL_ARM, EXTERNAL_ARM) and all(p["same_files"] for p in alike):
             continue
         for metric in BD_METRICS:
             if any(np.isnan(g.values[metric]).all() for g in (anchor, test)):

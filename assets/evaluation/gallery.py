@@ -21,6 +21,8 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
     shown = gallery_images(table)
     shots: dict[str, list[GalleryShot]] = defaultdict(list)
     for made in pieces_of(chain, sweep)[0]:
+        if made.unit.stage == "external_rd_points":
+            continue
         points = pd.read_parquet(made.folder / POINTS)
         for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].to_dict("records"):
             classical = made.unit.stage == "classical_rd_points"

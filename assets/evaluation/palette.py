@@ -7,7 +7,7 @@ markers say the same once more.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, label_arm
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM, label_arm
 
 CLASSICAL_LABELS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpegxl": "JPEG XL"}
 ARM_COLOURS = {
@@ -32,6 +32,7 @@ CLASSICAL_DASHES: dict[str, tuple[float, ...]] = {
 }
 MARKERS = ("circle", "square", "diamond", "triangle", "cross")
 _OTHER = "#444444"
+OTHERS = ("#7a5195", "#4a7c59", "#9c5a3c", "#3d6b8e", "#8c6d1f")
 
 
 class Look(NamedTuple):
@@ -44,6 +45,11 @@ class Look(NamedTuple):
     classical: bool
 
 
+def _named(name: str) -> str:
+    """One of a few quiet colours, always the same for a name."""
+    return OTHERS[sum(name.encode()) % len(OTHERS)]
+
+
 def look(codec: str, arm: str, maps: str, variant: str = "", codecs: Sequence[str] = ()) -> Look:
     """The look of one curve. codecs: all learned codecs of the picture; more than one, and labels name the codec."""
     if arm == CLASSICAL_ARM:
@@ -54,6 +60,10 @@ def look(codec: str, arm: str, maps: str, variant: str = "", codecs: Sequence[st
             CLASSICAL_LABELS.get(codec, codec),
             True,
         )
+    if arm == PUBLISHED_ARM:
+        return Look(_named(codec), (9, 3), "cross", f"{codec}, published ({variant})", True)
+    if arm == EXTERNAL_ARM:
+        return Look(_named(variant), (), "triangle", f"{variant} (external)", True)
     place = codecs.index(codec) if codec in codecs else 0
     parts = [*([codec] if len(codecs) > 1 else []), label_arm(arm, maps), *([variant] if variant else [])]
     return Look(

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from assets.evaluation.bd_rate import BASELINE, to_decibel
 from assets.evaluation.palette import Look, look
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS
+from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS
 from assets.evaluation.trade import setting_text
 from assets.evaluation.verdict import records
 from models.errors import FoveaError
@@ -67,7 +67,7 @@ def metric_label(metric: str) -> str:
 
 
 def _codecs(curves: pd.DataFrame) -> list[str]:
-    return sorted(curves.loc[curves["arm"] != CLASSICAL_ARM, "codec"].unique())
+    return sorted(curves.loc[~curves["arm"].isin(REFERENCE_ARMS), "codec"].unique())
 
 
 def _line_style(chosen: Look) -> Any:
@@ -85,7 +85,7 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     codecs = _codecs(shown)
     keys = [k for k in CURVE_KEYS if k in shown.columns]
     groups = list(shown.groupby(keys, sort=True, dropna=False))
-    groups.sort(key=lambda item: item[1]["arm"].iloc[0] != CLASSICAL_ARM)
+    groups.sort(key=lambda item: item[1]["arm"].iloc[0] not in REFERENCE_ARMS)
     for _, curve in groups:
         first = curve.iloc[0]
         style = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)

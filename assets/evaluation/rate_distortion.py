@@ -28,6 +28,9 @@ file's SHA-256."""
 PUBLISHED_ARM = "published"
 """`arm` of curves that others published: means only, without pictures, so in `rd_curves` alone and without intervals."""
 
+REFERENCE_ARMS = (CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM)
+"""Arms that nothing here trained: what `uniform` is held against, so that it is known where it stands."""
+
 RD_POINT_COLUMNS: Mapping[str, str] = {
     "dataset": "str",
     "split": "str",
@@ -218,6 +221,39 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         "mlflow_run_ids": "str",
     }
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def published_rows(
+    curves: Iterable[tuple[str, str, str, str, Iterable[tuple[float, float, float | None]]]],
+) -> pd.DataFrame:
+    """Published curves as rows of `rd_curves`, without intervals, pictures and runs.
+
+    curves: dataset, split, name, source and points (bpp, psnr_db, ms_ssim or None) of each. The source stands in
+    `variant`, the number of the point in `quality`.
+    """
+    columns = rd_curves(concat_points([])).dtypes
+    rows = [
+        {
+            **dict.fromkeys(CURVE_KEYS, ""),
+            "dataset": dataset,
+            "split": split,
+            "codec": name,
+            "arm": PUBLISHED_ARM,
+            "maps": "none",
+            "variant": source,
+            "quality": place,
+            "bpp": bpp,
+            "psnr_db": psnr,
+            "ms_ssim": np.nan if ms_ssim is None else ms_ssim,
+            "n_images": 0,
+            "n_seeds": 0,
+            "experiments": "",
+            "mlflow_run_ids": "",
+        }
+        for dataset, split, name, source, points in curves
+        for place, (bpp, psnr, ms_ssim) in enumerate(points, 1)
+    ]
+    return pd.DataFrame(rows, columns=list(columns.index)).astype(dict(columns))
 
 
 def _percentiles(drawn: Floats, shares: tuple[float, float]) -> Floats:

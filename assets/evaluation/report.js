@@ -213,7 +213,8 @@ function describe({ series, spot }) {
   const lines = [`${series.curve.label} · ${p.rate}`, `${fixed(p.bpp[0], 3)} bpp${p.bpp[1] === null ? "" : ` [${fixed(p.bpp[1], 3)}, ${fixed(p.bpp[2], 3)}]`}`,
     `${meta.label} ${fixed(value)}${unit}${raw}${low === null ? "" : ` [${fixed(low)}, ${fixed(high)}]`}`];
   if (state.mode === "relative") lines.push(`${signed(spot.y, 2)} dB against ${data.against} at this rate`);
-  lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
+  if (!p.n) lines.push("published: means only, no pictures");
+  else lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
   return lines.map((text, i) => html(i ? "div" : "b", {}, text));
 }
 function pin(item) {

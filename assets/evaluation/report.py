@@ -30,7 +30,7 @@ from PIL import Image
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, to_decibel
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING, share_of_ideal
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS, label_arm
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS, REFERENCE_ARMS, label_arm
 from assets.evaluation.raw_weights import SHIFT_COLUMNS, raw_sentence
 from assets.evaluation.trade import TRADE_COLUMNS, WORTH_PERCENT, setting_text, trade_sentences
 from assets.evaluation.verdict import METHOD, Verdict, find_verdicts, records
@@ -117,7 +117,7 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 def _learned(table: pd.DataFrame) -> list[str]:
-    return sorted(table.loc[table["arm"] != CLASSICAL_ARM, "codec"].unique()) if len(table) else []
+    return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique()) if len(table) else []
 
 
 def rate_name(lmbda: float, quality: float) -> str:
@@ -224,8 +224,8 @@ def _bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
             "Below 0 the prediction earns something that a control does not; against oracle, above 0 is what better maps could add.",
         ),
         "classical": (
-            "Learned baseline against classical codecs",
-            "Below 0 the learned codec needs fewer bits.",
+            "Learned baseline against classical codecs and others’ curves",
+            "Below 0 the learned codec needs fewer bits. Published curves are compared by their points alone, without an interval.",
         ),
     }
     return [
@@ -700,6 +700,21 @@ def inline(name: str) -> Markup:
     return Markup(text.replace("</", "<\\/") if name == SCRIPT else text)
 
 
+def _others(curves: pd.DataFrame) -> list[str]:
+    """A line on each curve from elsewhere: where it comes from."""
+    said = []
+    for arm, text in (
+        ("published", "{codec} is published, its source: {variant}; means only, so without intervals."),
+        (
+            "external",
+            "{variant} is a {codec} checkpoint trained elsewhere, measured here like our own codecs.",
+        ),
+    ):
+        names = curves.loc[curves["arm"] == arm, ["codec", "variant"]].drop_duplicates()
+        said += [text.format(**r) for r in records(names)]
+    return said
+
+
 def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, value in provenance.items():
@@ -776,6 +791,7 @@ def render_report(
         gallery=len(gallery),
         provenance=_provenance_rows(provenance),
         run_url=str(provenance.get("mlflow_run_url") or ""),
+        others=_others(curves),
         n_images=int(curves["n_images"].max()) if len(curves) else 0,
         n_seeds=int(curves["n_seeds"].max()) if len(curves) else 0,
         eyes="ew_psnr_db" in metrics,

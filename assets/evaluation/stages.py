@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
+from assets.evaluation.published import PublishedCurve, published_curves
 from assets.evaluation.tables import write_tables
 from assets.frames.stages import source_table
 from assets.saliency.condition import condition_maps, fixation_halves, fixation_maps
@@ -348,12 +349,20 @@ class RdPoints:
 
 
 def pieces_of(chain: Chain, sweep: Sweep) -> tuple[list[Made], list[str]]:
-    """What has been measured of a sweep, classical codecs first, and the partitions that are missing."""
+    """What has been measured of a sweep, classical codecs first, checkpoints from elsewhere last, and the partitions
+    that are missing."""
+    from assets.evaluation.checkpoints import externals
+
     wanted = [
         ("classical_rd_points", d)
         for d in dict.fromkeys([sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)])
     ]
     wanted += [("rd_points", evaluation_key(e.key, d)) for e in sweep.experiments for d in e.evaluate_on]
+    wanted += [
+        ("external_rd_points", e.partition)
+        for d in dict.fromkeys(d for s, d in wanted if s == "classical_rd_points")
+        for e in externals(chain.home.config, d)
+    ]
     found, missing = [], []
     for stage, partition in wanted:
         try:
@@ -371,6 +380,21 @@ def sweep_points(chain: Chain, sweep: Sweep) -> pd.DataFrame:
     return concat_points([pd.read_parquet(m.folder / POINTS) for m in found])
 
 
+def published_of(chain: Chain, sweep: Sweep) -> list[tuple[str, PublishedCurve]]:
+    """The measured split and curve of everything published on the datasets that a sweep is measured on."""
+    datasets = sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)})
+    found = {d: published_curves(chain.home.config, d) for d in datasets}
+    return [(measured_split(chain, d), c) for d, curves in found.items() for c in curves]
+
+
+def _published_rows(chain: Chain, sweep: Sweep) -> pd.DataFrame:
+    from assets.evaluation.rate_distortion import published_rows
+
+    return published_rows(
+        (c.dataset, split, c.name, c.source, c.points) for split, c in published_of(chain, sweep)
+    )
+
+
 def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str, *also: str) -> Unit:
     if partition not in chain.sweeps:
         raise FoveaError(f"no sweep {partition!r}; write dataset.sweep, for example sample.smoke")
@@ -382,6 +406,9 @@ def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str, *also: str
         "points": digest([m.unit.key for m in found]),
         "pieces": len(found),
         "missing": len(missing),
+        "published": digest(
+            [[c.name, c.source, c.points] for _, c in published_of(chain, chain.sweeps[partition])]
+        ),
         "code": code_version(entry, "assets.evaluation.plots", *also),
     }
     return Unit(stage, partition, inputs)
@@ -403,7 +430,11 @@ class RdCurves:
         from assets.evaluation.raw_weights import raw_sentence, raw_shifts
 
         sweep = chain.sweeps[unit.partition]
-        curves = rd_curves(sweep_points(chain, sweep)).assign(sweep=sweep.name)
+        others = _published_rows(chain, sweep)
+        curves = rd_curves(sweep_points(chain, sweep))
+        curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(
+            sweep=sweep.name
+        )
         curves.to_parquet(writer.path("rd_curves.parquet"), index=False)
         for metric in ("psnr_db", "sw_psnr_db"):
             writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=unit.partition))
@@ -456,14 +487,20 @@ class BdRates:
         return Unit(unit.stage, unit.partition, {**unit.inputs, "ideal": ideal})
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.evaluation.bd_rate import bd_rates
+        from assets.evaluation.bd_rate import bd_rates, published_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot, trade_plot
-        from assets.evaluation.rate_distortion import label_arm
+        from assets.evaluation.rate_distortion import label_arm, rd_curves
 
         sweep = chain.sweeps[unit.partition]
         points = sweep_points(chain, sweep)
         table = bd_rates(points, sweep=sweep.name)
+        others = _published_rows(chain, sweep)
+        if len(others):
+            table = pd.concat(
+                [table, published_rates(rd_curves(points, resamples=2), others, sweep=sweep.name)],
+                ignore_index=True,
+            )
         table.to_parquet(writer.path("bd_rates.parquet"), index=False)
         measured = measured_table(chain, sweep.dataset)
         subjects = subjects_of(chain, sweep.dataset, "none", DEFAULT_SALIENCY, progress)

@@ -38,6 +38,8 @@ def curve_lines(curves: pd.DataFrame) -> str:
     rows = []
     for r in curves.sort_values(["codec", "arm", "maps", "bpp"]).to_dict("records"):
         arm = str(r["arm"]) if r["maps"] in ("none", "predicted", "") else f"{r['arm']}@{r['maps']}"
+        if r["arm"] in ("published", "external"):
+            arm = f"{arm} {r['variant']}"
         rate = f"λ {r['lmbda']:g}" if math.isfinite(float(r["lmbda"])) else f"q {r['quality']:g}"
         rows.append(
             [

@@ -9,7 +9,11 @@ from assets.home import written_beside
 
 #: table → (stage whose current pieces make it, file in the piece)
 TABLES = {
-    "rd_points": (("classical_rd_points", "points.parquet"), ("rd_points", "points.parquet")),
+    "rd_points": (
+        ("classical_rd_points", "points.parquet"),
+        ("rd_points", "points.parquet"),
+        ("external_rd_points", "points.parquet"),
+    ),
     "rd_curves": (("rd_curves", "rd_curves.parquet"),),
     "bd_rates": (("bd_rates", "bd_rates.parquet"),),
     "trade": (("bd_rates", "trade.parquet"),),

@@ -1,0 +1,222 @@
+"""Checkpoints that others trained, measured beside our own codecs.
+
+What a person gave is kept as FOVEA_CONFIG/checkpoints/DATASET/NAME.json: the model, and for each point of its curve the
+file, its SHA-256 and its quality. `external_rd_points` measures them; their rows have the arm `external`.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets.chain import Chain, Progress, Unit
+from assets.evaluation.published import name_of
+from assets.evaluation.rate_distortion import EXTERNAL_ARM
+from assets.evaluation.stages import (
+    MAPS_CODE,
+    POINTS,
+    check_estimate,
+    data_digest,
+    finish_points,
+    measured_split,
+    subjects_of,
+)
+from assets.home import written_beside
+from assets.store import UnitWriter
+from assets.versions import code_version
+from models.errors import FoveaError
+from models.experiments import DEFAULT_SALIENCY
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One point. quality: what orders the points of a curve, as CompressAI counts them."""
+
+    path: str
+    sha256: str
+    quality: float
+
+
+@dataclass(frozen=True)
+class External:
+    """One curve: checkpoints of one model by rising quality."""
+
+    name: str
+    dataset: str
+    codec: str
+    files: tuple[Checkpoint, ...]
+
+    @property
+    def partition(self) -> str:
+        """`NAME@DATASET`."""
+        return f"{self.name}@{self.dataset}"
+
+
+def _file(config: Path, dataset: str, name: str) -> Path:
+    return config / "checkpoints" / dataset / f"{name}.json"
+
+
+def read_external(config: Path, dataset: str, name: str) -> External | None:
+    """A curve by name, None when there is none. Raises FoveaError for a damaged file."""
+    path = _file(config, dataset, name)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        files = tuple(Checkpoint(str(f["path"]), str(f["sha256"]), float(f["quality"])) for f in raw["files"])
+        return External(name, dataset, str(raw["codec"]), files)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise FoveaError(
+            f"{path} is damaged ({error!r}); delete it and evaluate the checkpoint again"
+        ) from error
+
+
+def externals(config: Path, dataset: str) -> list[External]:
+    """All curves of a dataset by name."""
+    names = sorted(p.stem for p in (config / "checkpoints" / dataset).glob("*.json"))
+    return [e for n in names if (e := read_external(config, dataset, n)) is not None]
+
+
+def quality_of(path: Path) -> float:
+    """The quality in a published file's name, `bmshj2018-hyperprior-3-6d87be32.pth.tar`; else 1."""
+    found = re.search(r"-(\d{1,2})-[0-9a-f]{8}\.", path.name)
+    return float(found[1]) if found else 1.0
+
+
+def keep_external(
+    config: Path, dataset: str, codec: str, files: list[tuple[Path, float | None]], name: str = ""
+) -> External:
+    """Add checkpoints to a curve (default name: the codec's), replacing points of the same quality.
+
+    files: paths with their quality, None: from the name. Raises FoveaError when a file cannot be read, and when a curve
+    of this name is of another model.
+    """
+    from models.codecs.external import WIDTHS, file_sha256
+
+    if codec not in WIDTHS:
+        raise FoveaError(f"no checkpoint of CompressAI's is a {codec!r}; known: {', '.join(WIDTHS)}")
+    name = name_of(name or codec)
+    known = read_external(config, dataset, name)
+    if known is not None and known.codec != codec:
+        raise FoveaError(f"{name} of {dataset} is a {known.codec}: choose another --name for a {codec}")
+    points = {f.quality: f for f in (known.files if known else ())}
+    given: dict[float, Path] = {}
+    for path, quality in files:
+        at = quality_of(path) if quality is None else quality
+        if not (math.isfinite(at) and at > 0):
+            raise FoveaError(f"quality {at:g}: a positive number is needed")
+        if at in given:
+            raise FoveaError(f"{given[at]} and {path} both are quality {at:g}: give each its --quality")
+        given[at] = path
+        points[at] = Checkpoint(str(path.resolve()), file_sha256(path), at)
+    external = External(name, dataset, codec, tuple(points[q] for q in sorted(points)))
+    with written_beside(_file(config, dataset, name)) as beside:
+        record = {"codec": codec, "files": [vars(f) for f in external.files]}
+        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return external
+
+
+class ExternalRdPoints:
+    """One external curve measured on one dataset: a row a picture and checkpoint."""
+
+    name = "external_rd_points"
+
+    def _record(self, chain: Chain, partition: str) -> External:
+        name, _, dataset = partition.rpartition("@")
+        found = read_external(chain.home.config, dataset, name)
+        if found is None:
+            raise FoveaError(
+                f"no checkpoint {name!r} of {dataset} (fovea evaluate CHECKPOINT --dataset {dataset})"
+            )
+        return found
+
+    def unit(self, chain: Chain, partition: str) -> Unit:
+        """As `Stage.unit` says."""
+        from models.codecs.catalogue import code_modules
+
+        record = self._record(chain, partition)
+        inputs = {
+            "partition": partition,
+            "codec": record.codec,
+            "files": [[f.sha256, f.quality] for f in record.files],
+            "data": data_digest(chain, record.dataset),
+            "code": code_version(
+                "assets.evaluation.measure", "models.codecs.external", *code_modules(record.codec), *MAPS_CODE
+            ),
+        }
+        return Unit(self.name, partition, inputs)
+
+    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+        """As `Stage.make` says."""
+        import pandas as pd
+
+        from assets.evaluation.measure import measure_codec
+        from models.codecs.external import file_sha256, load_checkpoint
+
+        record = self._record(chain, unit.partition)
+        subjects = subjects_of(chain, record.dataset, "none", DEFAULT_SALIENCY, progress)
+        run = chain.tracker.run(
+            experiment=f"fovea-{record.dataset}",
+            name=f"external {unit.partition}",
+            key=unit.key,
+            tags={
+                **chain.tags,
+                "fovea.stage": unit.stage,
+                "fovea.unit": unit.key,
+                "fovea.partition": unit.partition,
+            },
+        )
+        try:
+            run.log_params(
+                {
+                    "codec": record.codec,
+                    "dataset": record.dataset,
+                    **{f"sha256_q{f.quality:g}": f.sha256 for f in record.files},
+                    **{f"file_q{f.quality:g}": Path(f.path).name for f in record.files},
+                }
+            )
+            run.log_inputs({record.dataset: str(unit.inputs["data"])}, "test")
+            pieces = []
+            for place, file in enumerate(record.files):
+                path = Path(file.path)
+                if file_sha256(path) != file.sha256:
+                    raise FoveaError(f"{path} has changed since it was given: run fovea evaluate on it again")
+                codec = load_checkpoint(path, record.codec)
+                seen = measure_codec(
+                    codec, subjects, codec.config.lmbda, threads=chain.threads, progress=progress
+                )
+                # the λ that it was trained with is not in the file
+                rows = [
+                    {**{k: v for k, v in r.items() if k != "lmbda"}, "quality": file.quality}
+                    for r in seen.rows
+                ]
+                points = finish_points(
+                    rows,
+                    dataset=record.dataset,
+                    split=measured_split(chain, record.dataset),
+                    train_dataset="",
+                    arm=EXTERNAL_ARM,
+                    maps="none",
+                    preset="",
+                    experiment=f"sha256:{file.sha256}",
+                    run_id=run.run_id,
+                    codec=record.codec,
+                    variant=record.name,
+                )
+                check_estimate(points, unit.partition)
+                numbers = points[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
+                run.log_metrics([(place, {str(k): float(v) for k, v in numbers.items() if math.isfinite(v)})])
+                pieces.append(points)
+            whole = pd.concat(pieces, ignore_index=True)
+            whole.to_parquet(writer.path(POINTS), index=False)
+            run.log_artifact(writer.path(POINTS))
+            run.finish()
+        except BaseException:
+            run.finish("FAILED")
+            raise
+        writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = unit.key
+        facts: dict[str, Any] = {"pictures": len(subjects), "points": len(record.files)}
+        writer.meta["facts"] = facts

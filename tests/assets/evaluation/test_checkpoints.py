@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from assets.evaluation.bd_rate import choose_comparisons
+from assets.evaluation.checkpoints import externals, keep_external, quality_of, read_external
+from models.errors import FoveaError
+
+
+def test_points_of_a_curve_are_kept_by_quality(tmp_path: Path) -> None:
+    paths = []
+    for quality in (3, 1):
+        path = tmp_path / f"bmshj2018-hyperprior-{quality}-6d87be32.pth.tar"
+        path.write_bytes(bytes([quality]))
+        paths.append(path)
+    assert [quality_of(p) for p in paths] == [3, 1] and quality_of(Path("mine.pth")) == 1
+    codec = "bmshj2018_hyperprior"
+    first = keep_external(tmp_path, "kodak", codec, [(paths[0], None)])
+    assert (first.name, first.partition) == (codec, f"{codec}@kodak")
+    both = keep_external(tmp_path, "kodak", codec, [(paths[1], None)])
+    assert [f.quality for f in both.files] == [1, 3] and len({f.sha256 for f in both.files}) == 2
+    assert read_external(tmp_path, "kodak", codec) == both and externals(tmp_path, "kodak") == [both]
+    assert externals(tmp_path, "other") == []
+    for files, fields, said in (
+        ([(paths[0], 2.0), (paths[1], 2.0)], {}, "both are quality 2"),
+        ([(paths[0], -1.0)], {}, "positive"),
+        ([(tmp_path / "none", None)], {}, "none: No such file"),
+    ):
+        with pytest.raises(FoveaError, match=said):
+            keep_external(tmp_path, "kodak", codec, files, **fields)  # type: ignore[arg-type]
+    with pytest.raises(FoveaError, match="choose another --name"):
+        keep_external(tmp_path, "kodak", "mbt2018_mean", [(paths[0], None)], name=codec)
+    file = tmp_path / "checkpoints" / "kodak" / f"{codec}.json"
+    file.write_text(json.dumps({"codec": codec}))
+    with pytest.raises(FoveaError, match="is damaged"):
+        externals(tmp_path, "kodak")
+
+
+def test_uniform_is_held_against_an_external_curve_and_never_the_other_way_round() -> None:
+    uniform = ("kodak", "test", "camvid", "bls2017", "uniform", "none", "base", "")
+    external = ("kodak", "test", "", "mbt2018_mean", "external", "none", "", "theirs")
+    jpeg = ("kodak", "test", "", "jpeg", "classical", "none", "", "")
+    found = choose_comparisons([uniform, external, jpeg])
+    assert {(c.anchor_arm, c.test) for c in found} == {("theirs (external)", uniform), ("jpeg", uniform)}
