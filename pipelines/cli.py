@@ -518,9 +518,13 @@ def _show(name: str) -> int:
 
 
 @main.command()
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .fov file to write."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The .fov file to write; a folder for several pictures.",
 )
 @click.option(
     "--model",
@@ -537,71 +541,60 @@ def _show(name: str) -> int:
     default=None,
     help="Give salient places more bits (models of the arm saliency_gain).",
 )
-def compress(image: Path, output: Path, model: str, lmbda: float | None, use_saliency: bool | None) -> None:
-    """Compress a picture to a .fov file; prints its bpp."""
+def compress(
+    images: tuple[Path, ...], output: Path, model: str, lmbda: float | None, use_saliency: bool | None
+) -> None:
+    """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
     import math
 
-    import numpy as np
-
-    from assets.frames.decode import read_picture
-    from assets.home import written_beside
+    from assets.evaluation.code_files import compress_files, pictures_in, targets_of
     from models.codecs.catalogue import open_codec
     from models.errors import FoveaError
 
     if lmbda is not None and not (math.isfinite(lmbda) and lmbda > 0):
         raise FoveaError(f"--lmbda {lmbda:g}: a positive number is needed")
-    if output.is_dir():
-        raise FoveaError(
-            f"{output} is a folder: name the file to write, for example {output / image.stem}.fov"
-        )
-    picture = read_picture(image)
-    codec = open_codec(model)
-    saliency_map = None
-    if codec.config.mechanism in ("gain", "concat", "sft") and use_saliency is not False:
-        from models.experiments import DEFAULT_SALIENCY
-        from models.saliency.predict import load_model
-
-        saliency_map = load_model(DEFAULT_SALIENCY).predict([picture])[0]
-    elif codec.config.mechanism in ("gain", "concat", "sft"):
-        saliency_map = np.full(picture.shape[:2], 255, np.uint8)  # every place alike
-    elif use_saliency:
-        raise FoveaError(f"{model} does not take a saliency map (mechanism {codec.config.mechanism})")
-    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
-    with written_beside(output) as beside:
-        beside.write_bytes(encoded.data)
-    bpp = 8 * len(encoded.data) / (picture.shape[0] * picture.shape[1])
-    click.echo(f"{output}: {len(encoded.data)} bytes, {bpp:.4f} bpp")
+    work = targets_of(images, output, ".fov", pictures_in)
+    for path, size, bpp in compress_files(work, open_codec(model), lmbda=lmbda, use_saliency=use_saliency):
+        click.echo(f"{path}: {size} bytes, {bpp:.4f} bpp")
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The PNG to write; a folder for several files.",
+)
 @click.option(
     "--model",
     default=None,
     help="A shipped codec's name or a folder; default: the shipped codec that made the file.",
 )
-def decompress(file: Path, output: Path, model: str | None) -> None:
-    """Decode a .fov file to a PNG."""
-    from assets.frames.encode import encode_png
-    from assets.home import written_beside
+def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
+    """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
+    from assets.evaluation.code_files import decompress_files, files_in, targets_of
+    from models.codecs.bitstream import unpack
     from models.codecs.catalogue import codec_for, open_codec
     from models.errors import FoveaError
 
-    if output.suffix.lower() != ".png":
+    if len(files) == 1 and not files[0].is_dir() and not output.is_dir() and output.suffix.lower() != ".png":
         raise FoveaError(f"{output}: decoded pictures are written as PNG; name a file that ends in .png")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise FoveaError(f"cannot read {file}: {error.strerror}") from error
-    try:
-        codec = open_codec(model) if model else codec_for(data)
-        picture = codec.decode(data)
-    except FoveaError as error:
-        raise FoveaError(f"{file}: {error}") from error
-    with written_beside(output) as beside:
-        beside.write_bytes(encode_png(picture))
-    click.echo(f"{output}: {picture.shape[1]}×{picture.shape[0]}")
+    named = open_codec(model) if model else None
+    found: dict[bytes, Any] = {}
+
+    def opened(data: bytes) -> Any:
+        if named is not None:
+            return named
+        wanted = unpack(data).model
+        if wanted not in found:
+            found[wanted] = codec_for(data)
+        return found[wanted]
+
+    work = targets_of(files, output, ".png", files_in)
+    for path, width, height in decompress_files(work, opened):
+        click.echo(f"{path}: {width}×{height}")
 
 
 @main.command()

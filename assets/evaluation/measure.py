@@ -1,8 +1,7 @@
 """Measuring a learned codec on pictures: the bytes of a real file, and every metric of models/metrics.py."""
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +52,9 @@ def measure_codec(
     row never depends on the number of cores. Raises FoveaError when a file does not decode to the encoder's own
     reconstruction.
     """
-    import torch
+    from models.codecs.batch import in_order
 
+    codec.name()  # known before threads ask for it at once
     work = [(s, lmbda) for s in subjects for lmbda in lambdas]
 
     def one(item: tuple[Subject, float]) -> tuple[dict[str, Any], Picture]:
@@ -79,14 +79,7 @@ def measure_codec(
         }
         return row, decoded
 
-    def once() -> None:
-        torch.set_num_threads(1)
-
-    before = torch.get_num_threads()
-    try:
-        return collect(work, one, keep, threads, once, progress)
-    finally:
-        torch.set_num_threads(before)
+    return collect(work, in_order(one, work, threads=max(1, threads)), keep, progress)
 
 
 def place_of(subject: Subject) -> dict[str, Any]:
@@ -103,19 +96,16 @@ def values_of(subject: Subject, decoded: Picture) -> dict[str, float]:
 
 def collect(
     work: Sequence[tuple[Subject, float]],
-    one: Callable[[tuple[Subject, float]], tuple[dict[str, Any], Picture]],
+    results: Iterable[tuple[dict[str, Any], Picture]],
     keep: frozenset[str],
-    threads: int,
-    once: Callable[[], None],
     progress: Callable[[float, float, str], None],
 ) -> Measured:
-    """Do the work with `threads` at once, in order. once: what each thread does first."""
+    """Rows and kept pictures from the results of the work, in its order."""
     rows: list[dict[str, Any]] = []
     kept: dict[tuple[str, float], Picture] = {}
-    with ThreadPoolExecutor(max(1, threads), initializer=once) as pool:
-        for (subject, point), (row, decoded) in zip(work, pool.map(one, work), strict=True):
-            rows.append(row)
-            if subject.image in keep:
-                kept[subject.image, point] = decoded
-            progress(len(rows), len(work), "files measured")
+    for (subject, point), (row, decoded) in zip(work, results, strict=True):
+        rows.append(row)
+        if subject.image in keep:
+            kept[subject.image, point] = decoded
+        progress(len(rows), len(work), "files measured")
     return Measured(rows, kept)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from assets.evaluation.measure import Measured, Picture, Subject, collect, place_of, unseen, values_of
@@ -41,4 +42,5 @@ def measure_classical(
         }
         return row, decoded
 
-    return collect(work, one, keep, threads, lambda: None, progress)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        return collect(work, pool.map(one, work), keep, progress)

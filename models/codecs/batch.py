@@ -1,0 +1,67 @@
+"""Many pictures at once, over all cores: the files and pictures that one by one would give, in the order given.
+
+One picture a thread and one torch thread each: convolutions and the range coder let go of Python's lock while they
+work, and no bit depends on the number of cores. Work is taken as it is needed, so that memory holds a few pictures a
+thread, however many there are.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from models.codecs.base import Codec, Encoded, Picture
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Items a thread that are under way or wait to be taken."""
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0
+) -> Iterator[Result]:
+    """function(item) for each item, in order, `threads` at once (0: all cores), each with one torch thread.
+
+    An exception of the function is raised in its place. torch's own number of threads is 1 until the end.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    before = torch.get_num_threads()
+    waiting: deque[Future[Result]] = deque()
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+            try:
+                for item in items:
+                    waiting.append(pool.submit(function, item))
+                    if len(waiting) >= AHEAD * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(before)
+
+
+def encode_many(
+    codec: Codec,
+    pictures: Iterable[tuple[Picture, Picture | None]],
+    *,
+    lmbda: float | None = None,
+    threads: int = 0,
+) -> Iterator[Encoded]:
+    """`codec.encode` of each picture with its saliency map (None where the codec takes none)."""
+    codec.name()  # known before threads ask for it at once
+    return in_order(lambda p: codec.encode(p[0], saliency_map=p[1], lmbda=lmbda), pictures, threads=threads)
+
+
+def decode_many(codec: Codec, files: Iterable[bytes], *, threads: int = 0) -> Iterator[Picture]:
+    """`codec.decode` of each file. Raises BitstreamError in the place of a damaged one."""
+    codec.name()
+    return in_order(codec.decode, files, threads=threads)

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from assets.evaluation.code_files import compress_files, decompress_files, files_in, pictures_in, targets_of
+from assets.frames.decode import read_picture
+from assets.frames.encode import encode_png
+from models.codecs.base import CodecConfig
+from models.codecs.catalogue import build
+from models.errors import FoveaError
+
+
+def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
+    codec.update()
+    rng = np.random.default_rng(0)
+    shown = {}
+    for name in ("a.png", "deep/b.png", "deep/c.png"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = rng.integers(0, 256, (40, 24, 3), dtype=np.uint8)
+        path.write_bytes(encode_png(picture))
+        shown[name] = codec.encode(picture)
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    for (path, size, bpp), (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
+        assert path == target and path.stat().st_size == size and bpp == 8 * size / (40 * 24)
+    for name, encoded in shown.items():
+        assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
+    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in)
+    assert [(w, h) for _, w, h in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
+    for name, encoded in shown.items():
+        np.testing.assert_array_equal(read_picture(tmp_path / "out" / name), encoded.reconstruction)
+    with pytest.raises(FoveaError, match="does not take a saliency map"):
+        next(compress_files(work, codec, use_saliency=True))
+    (tmp_path / "fov" / "a.fov").write_bytes(b"FOV")
+    with pytest.raises(FoveaError, match=r"a\.fov: damaged file"):
+        list(decompress_files(back, lambda _: codec))
+
+
+def test_where_results_go(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    one, other, out = tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "out"
+    assert targets_of([one], out, ".fov", pictures_in) == [(one, out)]
+    for sources, output, said in (
+        ([one], tmp_path, "is a folder: name the file"),
+        ([one, other], out, "would both be written to"),
+        ([one, tmp_path / "none"], out, "no such file"),
+        ([tmp_path / "x", other], one, "several results need a folder"),
+    ):
+        with pytest.raises(FoveaError, match=said):
+            targets_of(sources, output, ".fov", lambda folder: [p.name for p in folder.iterdir()])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FoveaError, match="nothing to do"):
+        targets_of([tmp_path / "empty"], out, ".fov", files_in)
