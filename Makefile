@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 DATASET ?= sample
 SWEEP ?= smoke
 
-.PHONY: help setup system demo ui run status test check bench clean
+.PHONY: help setup system demo ui run status test test-cluster check bench clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## virtual environment with the pinned, hash-checked dependencies
 
@@ -41,6 +41,9 @@ ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C
 test: setup  ## the default tests: no network, no GPU
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+test-cluster: setup  ## the tests that start PostgreSQL, an S3 server, MLflow's server and Ray on loopback
+	@$(BIN)/python -m pytest -q -m cluster
+
 check: setup  ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check -q . || { echo "run: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/ruff check -q .
@@ -48,9 +51,11 @@ check: setup  ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@echo "check: all well"
 
-system:  ## packages of the operating system that some tests use (Chromium), on Debian as root
-	@if command -v chromium >/dev/null || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; fi
+system:  ## packages of the operating system that some tests use (Chromium, PostgreSQL), on Debian as root
+	@missing=$$(command -v chromium >/dev/null || echo chromium chromium-driver; \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || echo postgresql); \
+	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 bench: setup  ## benchmarks against the peers, as ratios in one run
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

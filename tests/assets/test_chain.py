@@ -8,6 +8,7 @@ from upath import UPath
 import assets.chain as chain_module
 from assets.chain import Chain, Progress, Unit, Waiting, explain
 from assets.home import Home
+from assets.settings import Profile
 from assets.store import UnitWriter
 from models.errors import FoveaError
 
@@ -152,3 +153,20 @@ def test_unknown_names_are_clear(tmp_path: Path) -> None:
         chain.dataset("moon")
     with pytest.raises(FoveaError, match="nearest: sample-bls2017-smoke-uniform"):
         chain.experiment("sample-bls2017-smoke-unifrom-l0.013")
+
+
+def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, tmp_path: Path) -> None:
+    profile = Profile("cluster", storage=f"memory://{tmp_path.name}/fovea")
+    data = UPath(f"{profile.storage}/data")
+    first, second = (Chain(Home(tmp_path / name, tmp_path, data, profile)) for name in ("one", "two"))
+    assert first.home.shared is not None
+    first.make("grow", "p")
+    made = second.make("grow", "p")
+    assert made.hit and SETTINGS["made"] == 1
+    assert (made.folder / "value").read_text() == "0.0001"
+    assert second.all_latest("grow") == first.all_latest("grow") != []
+    SETTINGS["lr"] = 2e-4
+    second.forget()
+    assert "lr 0.0001 → 0.0002" in second.why("grow", "p")
+    assert not (tmp_path / "one/latest").exists()
+    assert first.home.shared.listing("work") == {}

@@ -85,6 +85,37 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     yield place
 
 
+LOCAL = """
+import sys
+from pipelines.cli import main
+try:
+    main(["run", "--dataset", "drawn", "--sweep", "tiny"])
+except SystemExit as end:
+    print("code", end.code, sorted(m for m in ("ray", "s3fs", "botocore", "dagster_postgres", "psycopg2") if m in sys.modules))
+"""
+
+
+def test_a_local_run_imports_nothing_of_a_cluster(place: Place) -> None:
+    shutil.rmtree(place.home / "data" / "report")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(place.code),
+        "FOVEA_HOME": str(place.home),
+        "FOVEA_CONFIG": str(place.home.parent / "config"),
+        "PYTHONWARNINGS": "ignore",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL],
+        cwd=place.code,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 made" in done.stdout
+    assert "code 0 []" in done.stdout, done.stdout + done.stderr
+
+
 TRAINING = {"trunk_codec", "trained_codec"}
 TABLES = {"rd_curves", "bd_rates", "report"}
 FRAMES = {"source_frames", "resized_frames", "saliency_maps", "rgba_frames"}
