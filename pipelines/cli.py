@@ -309,22 +309,36 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
 @click.argument("key")
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; default: all cores.")
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+@click.option(
+    "--processes",
+    default=1,
+    type=click.IntRange(min=1),
+    help="Share the training of one codec: one process a GPU, or so many on the CPU.",
+)
 @click.option("--tracking/--no-tracking", default=True, help="Tell MLflow about it.")
-def train(key: str, threads: int, device: str, tracking: bool) -> None:
+def train(key: str, threads: int, device: str, processes: int, tracking: bool) -> None:
     """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
 
     \b
     KEY is an experiment's (fovea status --keys), a trunk's, or a saliency model's: DATASET.VARIANT, for example
       fovea train osie.sam_lite                 also sam_vgg, sam_resnet; -scratch, -fold0of3, -s1 after it
-    Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint.
+    Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint, with
+    any number of processes. Several machines: start it with torchrun, FOVEA_HOME on a disk that all of them see.
     """
+    import contextlib
+
     from assets.saliency.names import model_targets
+    from models.errors import FoveaError
     from models.saliency.records import is_training, training_of
+    from models.tracking import NullTracker
     from pipelines.plan import Step, dataset_targets
     from pipelines.terminal import Board
 
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     chain = _chain(threads, device, tracking)
     if is_training(key):
+        if processes > 1 or launched:
+            raise FoveaError(f"{key}: a saliency model is trained by one process")
         wanted, folder = model_targets(chain, [], [training_of(key).key]), "weights"
     elif key in chain.trunks:
         dataset, folder = chain.trunks[key].dataset, "codec"
@@ -336,10 +350,34 @@ def train(key: str, threads: int, device: str, tracking: bool) -> None:
         if experiment.trunk:
             wanted.append(("trunk_codec", experiment.trunk.key))
         wanted.append(("trained_codec", key))
-    with Board(len(wanted)) as board:
+    if processes > 1 and not launched:
+        from pipelines.ranks import launch_ranks
+
+        sys.exit(launch_ranks(sys.argv[1:], processes))
+
+    with contextlib.ExitStack() as stack:
+        if launched:
+            from models.training.ranks import join, joined
+
+            ranks, chain.device = stack.enter_context(join(device))
+            if not threads:
+                here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
+                chain.threads = max(1, chain.threads // here)
+        else:
+            from models.training.ranks import joined
+
+            ranks = joined()
+        from assets.training.ranks import make_with
+
+        if not ranks.first:
+            chain.tracker = NullTracker()
+        board = stack.enter_context(Board(len(wanted))) if ranks.first else None
         for stage, partition in wanted:
             chain.forget()
-            made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
+            progress = [board.show(Step(stage, partition, "needed"))] if board else []
+            made = make_with(chain, ranks, stage, partition, *progress)
+        if made is None:
+            return
     chain.tracker.flush()
     click.echo(f"{'found' if made.hit else 'trained'} {key}\n{made.folder / folder}")
     for name, value in made.facts.items():

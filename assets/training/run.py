@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,19 +35,25 @@ PROBE_PICTURES = 4
 DOCTOR_PICTURES = 4
 
 
-def run_training(
-    chain: Chain,
-    unit: Unit,
-    entry: Experiment | Trunk,
-    start: Path | None,
-    writer: UnitWriter,
-    progress: Progress,
-) -> None:
-    """Train, or go on with what an interrupted run left, and fill the unit.
+class Prepared(NamedTuple):
+    """What a training starts from. held: a few validation pictures; the conditions are their maps, or None."""
 
-    start: the trunk's codec folder. The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
-    `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
-    """
+    codec: Codec
+    frames: FrameSet
+    held: Sequence[Any]
+    held_names: Sequence[str]
+    held_conditions: Sequence[Any] | None
+    checkpoint_every: int
+
+
+def start_of(chain: Chain, entry: Experiment | Trunk, progress: Progress) -> Path | None:
+    """The codec folder of the entry's trunk, which is made where it is missing; None without one."""
+    trunk = entry.trunk if isinstance(entry, Experiment) else None
+    return chain.make("trunk_codec", trunk.key, progress).folder / "codec" if trunk else None
+
+
+def prepared(chain: Chain, entry: Experiment | Trunk, start: Path | None, progress: Progress) -> Prepared:
+    """Data and the codec with its first weights, the same in every process. start: the trunk's codec folder."""
     record = entry.resolved()
     maps = str(record["maps"])
     model = str(record.get("saliency") or DEFAULT_SALIENCY)
@@ -70,6 +76,34 @@ def run_training(
         codec.load_trunk(trunk.state_dict())
     else:
         codec = build(config_for(entry))
+    return Prepared(
+        codec,
+        FrameSet(pictures, conditions, names=list(table.image)),
+        held,
+        list(held_table.image),
+        held_conditions,
+        PRESETS[entry.preset].checkpoint_every,
+    )
+
+
+def run_training(
+    chain: Chain,
+    unit: Unit,
+    entry: Experiment | Trunk,
+    start: Path | None,
+    writer: UnitWriter,
+    progress: Progress,
+) -> None:
+    """Train, or go on with what an interrupted run left, and fill the unit.
+
+    start: the trunk's codec folder. The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
+    `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
+    """
+    record = entry.resolved()
+    codec, frames, held, held_names, held_conditions, checkpoint_every = prepared(
+        chain, entry, start, progress
+    )
+    pictures, conditions = frames.pictures, frames.maps
 
     run = chain.tracker.run(
         experiment=f"fovea-{entry.dataset}",
@@ -97,7 +131,7 @@ def run_training(
         middle = lambdas[len(lambdas) // 2]
         seen = pictures[:PROBE_PICTURES], None if conditions is None else conditions[:PROBE_PICTURES]
         # what the stages show: held-out pictures, or training pictures where none are held out
-        watched, images = (held, held_table.image) if held else (seen[0], table.image[: len(seen[0])])
+        watched, images = (held, held_names) if held else (seen[0], frames.names[: len(seen[0])])
         milestones = Milestones(
             chain.home.work / unit.key / "stages", choose_crops(watched, [str(i) for i in images]), watched
         )
@@ -129,13 +163,13 @@ def run_training(
         folder = train(
             record,
             codec,
-            FrameSet(pictures, conditions, names=list(table.image)),
+            frames,
             workdir=chain.home.work / unit.key,
             tracker_run=run,
             probe=probe,
             device=chosen_device(chain.device),
             threads=chain.threads,
-            checkpoint_every=PRESETS[entry.preset].checkpoint_every,
+            checkpoint_every=checkpoint_every,
             probe_every=probe_every,
             probe_at=frozenset(kept_at),
             progress=lambda step, total, seen: progress(

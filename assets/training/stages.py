@@ -132,12 +132,7 @@ class TrainedCodec:
         return Unit(self.name, partition, inputs)
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.training.run import run_training
+        from assets.training.run import run_training, start_of
 
         experiment = chain.experiment(unit.partition)
-        start = (
-            chain.make("trunk_codec", experiment.trunk.key, progress).folder / "codec"
-            if experiment.trunk
-            else None
-        )
-        run_training(chain, unit, experiment, start, writer, progress)
+        run_training(chain, unit, experiment, start_of(chain, experiment, progress), writer, progress)

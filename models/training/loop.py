@@ -3,7 +3,8 @@
 A step is a pure function of (record, data, initial weights, step): crops, mirrored or not, come from a counter-based
 generator, the quantisation noise from a generator of its own that is seeded for each step, levels likewise. So a run
 that was killed at any moment and started again ends at the weights of an undisturbed one, bit for bit on the same
-machine, device and thread count, whatever else trains beside it in other processes or threads.
+machine, device and thread count, whatever else trains beside it in other processes or threads. One training may be
+shared by several processes (ranks.py): equal to one process up to the order of floating-point sums.
 
 The main parameters and the quantiles (whose loss has no gradient in common with the rest) are two groups of one fused
 Adam: CompressAI's two optimisers in one pass.
@@ -33,9 +34,10 @@ from models.codecs.base import LEVEL_STEPS, Codec, map_to_tensor
 from models.errors import FoveaError
 from models.losses import rate_distortion
 from models.saliency.weighting import augment_maps, weight_map
-from models.tracking import Run
+from models.tracking import NullRun, Run
 from models.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
 from models.training.data import Batch, Crops, FrameSet, Weighting
+from models.training.ranks import Ranks, joined, packed, unpacked
 
 #: fields of a record that name it and change nothing
 NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
@@ -61,14 +63,16 @@ class SeededNoise(TorchFunctionMode):
     """Everything random that torch draws inside comes from one generator instead of the process's global one.
 
     CompressAI's quantisation noise takes the global generator, which all threads of a process share. This mode holds
-    for the calling thread only.
+    for the calling thread only. A rank draws for the whole batch and takes its share.
     """
 
-    DRAWS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_, torch.rand, torch.randn})
+    IN_PLACE = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_})
+    DRAWS = IN_PLACE | {torch.rand, torch.randn}
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, batch: int = 0, share: slice | None = None):
         super().__init__()
         self.generator = torch.Generator(device)
+        self.batch, self.share = batch, share
 
     def seed(self, seed: int, step: int) -> None:
         """Restart the generator for a step."""
@@ -82,7 +86,31 @@ class SeededNoise(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.DRAWS and kwargs.get("generator") is None:
             kwargs["generator"] = self.generator
+            if self.share is not None:
+                return self._shared(func, args, kwargs, self.share)
         return func(*args, **kwargs)
+
+    def _shared(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], share: slice) -> Tensor:
+        """This rank's part of what one process would draw for the whole batch.
+
+        The batch is the first axis, or part of the last where CompressAI has its bottleneck's C×1×(N·h·w).
+        """
+        if func not in self.IN_PLACE:
+            raise NotImplementedError(
+                f"{func.__name__} has no share of a batch: draw with uniform_ or normal_"
+            )
+        own: Tensor = args[0]
+        count = share.stop - share.start
+        axis = 2 if own.ndim == 3 and own.shape[1] == 1 else 0
+        places, rest = divmod(own.shape[axis], count)
+        if rest or (axis == 0 and places != 1):
+            raise NotImplementedError(f"random numbers of shape {tuple(own.shape)} for a batch of {count}")
+        shape = list(own.shape)
+        shape[axis] = self.batch * places
+        layout = torch.contiguous_format if own.is_contiguous() else torch.channels_last
+        whole = torch.empty(shape, dtype=own.dtype, device=own.device, memory_format=layout)
+        func(whole, *args[1:], **kwargs)
+        return own.copy_(whole.narrow(axis, share.start * places, count * places))
 
 
 class Plan(NamedTuple):
@@ -285,10 +313,10 @@ def _torch_settings(plan: Plan, device: torch.device, threads: int | None) -> It
 
 
 class State:
-    """Everything that a step changes, and its way into a checkpoint and back."""
+    """Everything that a step changes, and its way into a checkpoint and back. Equal on all ranks."""
 
-    def __init__(self, plan: Plan, codec: Codec, device: torch.device):
-        self.plan, self.codec, self.device = plan, codec, device
+    def __init__(self, plan: Plan, codec: Codec, device: torch.device, ranks: Ranks):
+        self.plan, self.codec, self.device, self.ranks = plan, codec, device, ranks
         self.main: list[Tensor] = [*codec.main_parameters()]
         self.aux: list[Tensor] = [*codec.aux_parameters()]
         groups: list[dict[str, Any]] = [{"params": self.main, "lr": plan.lr}]
@@ -370,14 +398,17 @@ def train(
     probe_at: Collection[int] = (),
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Train `codec` in place, or go on with what an interrupted call left in `workdir`; returns the artifact's folder.
 
     record: `resolved()` of an Experiment or a Trunk. codec: built, with its initial or its trunk's weights; in training
     its own `config.mechanism` says what it is given. frames: the train split, with the arm's maps where the mechanism
     uses them. probe: gets (step, a copy of the codec in eval mode) every `probe_every` steps, at the steps `probe_at` and
-    at the end; what it returns is logged. threads: CPU threads for torch; part of what makes a run reproducible, None leaves them as they
-    are. progress: gets (step, total, values) about twice a second.
+    at the end; what it returns is logged. threads: CPU threads for torch; part of what makes a run reproducible, None
+    leaves them as they are. progress: gets (step, total, values) about twice a second. ranks: the processes that share the
+    training, each of which makes this call with equal arguments (default: those that this one has joined); only rank 0
+    looks at `workdir`, `tracker_run`, `probe`, `progress` and `should_stop`. A checkpoint does not know how many there were.
 
     The folder `final` appears complete or not at all: the codec's files, training.json (record, steps, wall_s,
     versions, device, threads, weights_sha256) and history.json (a row every few steps). Rows reach `tracker_run` at
@@ -389,7 +420,9 @@ def train(
     plan = Plan.of(record)
     device = torch.device(device)
     final = workdir / "final"
-    if (final / "training.json").exists():
+    ranks = ranks or joined()
+    ranks.begin()
+    if ranks.told(lambda: b"done" if (final / "training.json").exists() else b""):
         return final
     if plan.mechanism != codec.config.mechanism:
         raise FoveaError(
@@ -420,6 +453,7 @@ def train(
             probe_at,
             progress,
             should_stop,
+            ranks,
         )
 
 
@@ -438,17 +472,17 @@ def _train(
     probe_at: Collection[int],
     progress: Callable[[int, int, Mapping[str, float]], None] | None,
     should_stop: Callable[[], bool] | None,
+    ranks: Ranks,
 ) -> Path:
     identity = _identity(record, codec, frames)
+    ranks.check_equal("record, pictures or initial weights", identity.encode())
+    share = ranks.share(plan.batch)
     codec.to(device).train()
-    state = State(plan, codec, device)
-    saved = load_checkpoint(workdir, device)
+    state = State(plan, codec, device, ranks)
+    if not ranks.first:
+        tracker_run, probe, progress, should_stop = NullRun(), None, None, None
+    saved = _resumed(workdir, identity, device, ranks)
     if saved is not None:
-        if saved["identity"] != identity:
-            raise FoveaError(
-                f"{workdir} holds the checkpoint of another training (other record, data or initial weights): "
-                "delete the folder or take another one"
-            )
         state.restore(saved)
         tracker_run.log_metrics(state.rows)
 
@@ -456,7 +490,7 @@ def _train(
         frames, seed=plan.seed, batch=plan.batch, crop=plan.crop, device=device, weighting=plan.weighting
     )
     centres = whole_centres(codec, frames, device)
-    noise = SeededNoise(device)
+    noise = SeededNoise(device) if ranks.alone else SeededNoise(device, plan.batch, share)
     row_every = max(1, min(50, plan.steps // 20))
     look_every = row_every if device.type != "cpu" else 1
     logged = len(state.rows)
@@ -465,7 +499,9 @@ def _train(
 
     while state.step < plan.steps:
         step = state.step
-        _take_step(plan, state, crops, centres, noise)
+        asking = not ranks.alone and ((step + 1) % look_every == 0 or step + 1 == plan.steps)
+        asked = (should_stop is not None and should_stop()) if asking else None
+        told = _take_step(plan, state, crops, centres, noise, share, asked)
         state.step = step + 1
         last = state.step == plan.steps
 
@@ -482,10 +518,13 @@ def _train(
                 state.rows.append((state.step, seen))
             codec.train()
             row_time = time.monotonic()
-        stopping = should_stop is not None and should_stop()
+        stopping = told or (ranks.alone and should_stop is not None and should_stop())
         if state.step % checkpoint_every == 0 or last or stopping:
             state.wall_s = time.monotonic() - started
-            save_checkpoint(workdir, state.step, state.snapshot(identity))
+            if not ranks.alone:
+                ranks.check_equal(f"weights after step {state.step}", _fingerprint(codec))
+            if ranks.first:
+                save_checkpoint(workdir, state.step, state.snapshot(identity))
             tracker_run.log_metrics(state.rows[logged:])
             logged = len(state.rows)
         if progress is not None and (last or time.monotonic() - shown > PROGRESS_S):
@@ -497,23 +536,86 @@ def _train(
         if stopping and not last:
             raise TrainingStopped(f"stopped at step {state.step} of {plan.steps}; run again to go on")
 
-    _finish(record, plan, state, workdir, final, device)
+    if ranks.first:
+        _finish(record, plan, state, workdir, final, device)
+    ranks.wait()
     return final
 
 
-def _take_step(plan: Plan, state: State, crops: Crops, centres: Tensor | None, noise: SeededNoise) -> None:
-    """Forward, backward, one step of both groups. A step without a finite loss and gradient changes no weight."""
-    codec, optimiser, step = state.codec, state.optimiser, state.step
+def _resumed(workdir: Path, identity: str, device: torch.device, ranks: Ranks) -> dict[str, Any] | None:
+    """The state to go on from: what rank 0 finds in its folder, on every rank."""
+    found: list[dict[str, Any] | None] = [None]
+
+    def look() -> bytes:
+        saved = found[0] = load_checkpoint(workdir, device)
+        if saved is None:
+            return b""
+        if saved["identity"] != identity:
+            raise FoveaError(
+                f"{workdir} holds the checkpoint of another training (other record, data or initial weights): "
+                "delete the folder or take another one"
+            )
+        return b"alone" if ranks.alone else packed(saved)
+
+    payload = ranks.told(look)
+    return found[0] if ranks.first or not payload else unpacked(payload, device)
+
+
+def _fingerprint(codec: Codec) -> bytes:
+    """All parameters' bits."""
+    hashed = hashlib.sha256()
+    for parameter in codec.parameters():
+        hashed.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return hashed.digest()
+
+
+def _shared(batch: Batch, drawn: Draw, share: slice) -> tuple[Batch, Draw]:
+    """The items of a batch that are a rank's."""
+
+    def cut(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[share]
+
+    own = Batch(batch.x[share], cut(batch.s), cut(batch.w), cut(batch.valid), batch.picture[share])
+    return own, Draw(drawn.level[share], cut(drawn.saliency_map), cut(drawn.centre), cut(drawn.weight))
+
+
+def _take_step(
+    plan: Plan,
+    state: State,
+    crops: Crops,
+    centres: Tensor | None,
+    noise: SeededNoise,
+    share: slice,
+    stop: bool | None,
+) -> bool:
+    """Forward, backward, one step of both groups. A step without a finite loss and gradient changes no weight.
+
+    share: this rank's items of the batch. stop: whether this rank wants to, None when nobody asks at this step. Gives
+    whether one of them does, which comes with the sums.
+    """
+    codec, optimiser, step, ranks = state.codec, state.optimiser, state.step, state.ranks
     batch = crops.at(step)
     drawn = draw(plan, codec, batch, centres, step)
+    if not ranks.alone:
+        batch, drawn = _shared(batch, drawn, share)
     noise.seed(plan.seed, step)
     with noise, torch.autocast(state.device.type, torch.bfloat16, enabled=plan.fast):
         output = codec(batch.x, saliency_map=drawn.saliency_map, level=drawn.level, centre=drawn.centre)
     loss = rate_distortion(
         output, batch.x, weight=drawn.weight, distortion=plan.distortion, valid=batch.valid
     )
-    total = loss.loss + codec.aux_loss() if state.aux else loss.loss
+    part = (share.stop - share.start) / plan.batch
+    own = loss.loss if ranks.alone else part * loss.loss
+    total = own + codec.aux_loss() if state.aux else own
     total.backward()
+    seen = torch.stack((loss.loss, loss.bpp, loss.mse)).detach()
+    stopping = False
+    if not ranks.alone:
+        # the quantiles' gradient comes from no picture: it is the same everywhere
+        flag = seen.new_tensor(float(bool(stop)))
+        *sums, total, flag = ranks.sum_gradients(state.main, [*(part * seen), total.detach(), flag])
+        seen = torch.stack(sums)
+        stopping = stop is not None and bool(flag > 0)
     norm = torch.nn.utils.clip_grad_norm_(state.main, plan.clip_norm or math.inf, foreach=True)
 
     with torch.no_grad():
@@ -525,12 +627,12 @@ def _take_step(plan: Plan, state: State, crops: Crops, centres: Tensor | None, n
         optimiser.zero_grad(set_to_none=True)
         if state.average:
             torch._foreach_lerp_(state.average, state.main, 1 - plan.ema)
-        seen = torch.stack((loss.loss, loss.bpp, loss.mse, norm)).detach().double()
-        state.sums[:4] += torch.where(finite, seen, 0)
+        state.sums[:4] += torch.where(finite, torch.cat((seen, norm[None])).double(), 0)
         state.sums[4] += ~finite
         state.summed += 1
         state.bad[0] = torch.where(finite, 0, state.bad[0] + 1)
         state.bad[1] = torch.maximum(state.bad[0], state.bad[1])
+    return stopping
 
 
 def _check_finite(plan: Plan, state: State, crops: Crops) -> None:
@@ -598,6 +700,7 @@ def _finish(
         "steps_per_s": round(plan.steps / max(state.wall_s, 1e-9), 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
+        "processes": state.ranks.size,
         "mode": "fast" if plan.fast else "deterministic",
         "versions": {
             "python": platform.python_version(),
