@@ -63,6 +63,7 @@ class Profile:
     database_wait_s: float = _about(180.0, "how long to wait for a database that does not answer")
     mlflow: str = _about("", "tracking server, http://host:5000; empty: SQLite under FOVEA_HOME")
     executor: str = _about("in_process", "who carries out steps: in_process or ray")
+    parallel: int = _about(0, "steps of `fovea run` at once on this machine; 0: one for each GPU")
     ray_address: str = _about("", "Ray's head: auto, host:port or ray://host:10001")
 
     @property

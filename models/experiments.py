@@ -125,11 +125,11 @@ def number(value: float) -> str:
     return text if float(text) == value else repr(value)
 
 
-def _check_lambdas(values: tuple[float, ...], where: str) -> None:
+def _check_lambdas(values: tuple[float, ...], where: str, name: str = "lmbda") -> None:
     if not values or any(not (isinstance(v, (int, float)) and math.isfinite(v) and v > 0) for v in values):
-        raise FoveaError(f"{where}: lmbda needs one or more positive numbers, got {values!r}")
+        raise FoveaError(f"{where}: {name} needs one or more positive numbers, got {values!r}")
     if list(values) != sorted(set(values)):
-        raise FoveaError(f"{where}: lmbda must rise without repeats, got {values!r}")
+        raise FoveaError(f"{where}: {name} must rise without repeats, got {values!r}")
 
 
 def _check_preset(name: str, overrides: tuple[tuple[str, float], ...]) -> None:
@@ -224,6 +224,7 @@ class Experiment:
     """One training run. Fields that the mechanism does not use are set to their defaults, so equal runs are equal.
 
     lmbda: one value trains and measures one rate; several train one variable-rate model, measured at each.
+    target_bpp: rates that a variable-rate model is measured at instead: their lambdas are searched on validation pictures.
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
     scale: the factor c of the source's un-normalised weights.
     span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
@@ -246,6 +247,7 @@ class Experiment:
     seed: int = 0
     overrides: tuple[tuple[str, float], ...] = ()
     mode: str = "deterministic"
+    target_bpp: tuple[float, ...] = ()
     evaluate_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -263,6 +265,13 @@ class Experiment:
             raise FoveaError(f"mode is 'deterministic' or 'fast', not {self.mode!r}")
         _check_preset(self.preset, self.overrides)
         _check_lambdas(self.lmbda, "experiment")
+        if self.target_bpp:
+            _check_lambdas(self.target_bpp, "experiment", "target_bpp")
+            if len(self.lmbda) < 2:
+                raise FoveaError(
+                    "target_bpp is searched over the rates of one variable-rate model: give the experiment several values "
+                    f"of lmbda to train over, not {self.lmbda!r}"
+                )
         if self.trunk is not None and self.trunk.codec != self.codec:
             raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
         if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:
@@ -316,6 +325,9 @@ class Experiment:
         ]
         return found + (["raw"] if self.mechanism in ("concat", "sft") and not self.normalised else [])
 
+    def _rates(self) -> list[str]:
+        return ["bpp=" + "_".join(number(v) for v in self.target_bpp)] if self.target_bpp else []
+
     @property
     def variant(self) -> str:
         """What else sets its curve apart from another of the same arm: weighting, maps' model, distortion, budget."""
@@ -326,6 +338,7 @@ class Experiment:
             parts.append(self.distortion)
         if self.mode != "deterministic":
             parts.append(self.mode)
+        parts += self._rates()
         parts += _suffix(self.overrides, self.preset)
         if self.trunk is None:
             parts.append("scratch")
@@ -342,6 +355,7 @@ class Experiment:
             parts.append(self.distortion)
         if self.mode != "deterministic":
             parts.append(self.mode)
+        parts += self._rates()
         if self.seed:
             parts.append(f"s{self.seed}")
         parts += _suffix(self.overrides, self.preset)
@@ -351,7 +365,7 @@ class Experiment:
         return "-".join(parts)
 
     def resolved(self) -> dict[str, Any]:
-        """Every value that training uses, flat, JSON-ready; `evaluate_on` is not one of them."""
+        """Every value that training uses, flat, JSON-ready; `evaluate_on` and `target_bpp` are none of them."""
         budget = _budget(self.preset, self.overrides)
         budget.pop("trunk_steps")
         return {

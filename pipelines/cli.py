@@ -138,9 +138,25 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option(
+    "--parallel",
+    default=0,
+    envvar="FOVEA_PARALLEL",
+    type=click.IntRange(min=0),
+    help="Steps at once. Default: `parallel` of the profile, else one for each GPU, one without. More than GPUs: several "
+    "share one. Without --threads each has its part of the cores, and its bits are those of so many threads.",
+)
+@click.option(
     "--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table."
 )
-def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, frames_only: bool) -> None:
+def run(
+    dataset: str,
+    sweep_name: str,
+    strict: bool,
+    threads: int,
+    device: str,
+    parallel: int,
+    frames_only: bool,
+) -> None:
     """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
 
     \b
@@ -157,7 +173,7 @@ def run(dataset: str, sweep_name: str, strict: bool, threads: int, device: str, 
         sweep = _sweep(chain, sweep_name, dataset)
         name, wanted, sweep_key = sweep.key, targets(sweep, chain), sweep.key
         _can_be_measured(chain, sweep)
-    failed = _make_stale(chain, name, wanted, sweep_key, strict, threads)
+    failed = _make_stale(chain, name, wanted, sweep_key, strict, threads, parallel)
     if frames_only:
         _frames_summary(chain, dataset)
     else:
@@ -210,8 +226,12 @@ def _make_stale(
     sweep_key: str = "",
     strict: bool = False,
     threads: int = 0,
+    parallel: int = 1,
 ) -> int:
-    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed."""
+    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed.
+
+    parallel: steps at once; 0: what the profile says, else one for each GPU.
+    """
     from assets.home import Home
     from pipelines.plan import stale
 
@@ -225,9 +245,16 @@ def _make_stale(
         home = Home.from_environment()
         with one_run_at_a_time(home):
             prepare_instance(home)
-            with Board(len(work)) as board:
+            at_once = min(_parallel(parallel, chain.device, home.profile.parallel), len(work))
+            with Board(len(work), parallel=at_once) as board:
                 outcome = run_targets(
-                    chain, wanted, sweep=sweep_key, show=board.show, strict=strict, threads=threads
+                    chain,
+                    wanted,
+                    sweep=sweep_key,
+                    show=board.show,
+                    strict=strict,
+                    threads=threads,
+                    parallel=at_once,
                 )
             chain.tracker.flush()
         click.echo(
@@ -239,6 +266,17 @@ def _make_stale(
     else:
         click.echo(f"{name}: everything is up to date, nothing to run")
     return failed
+
+
+def _parallel(asked: int, device: str, by_profile: int) -> int:
+    """Steps at once: as asked, else the profile's number, else one for each GPU."""
+    if asked or by_profile:
+        return asked or by_profile
+    if device not in ("auto", "cuda"):
+        return 1
+    from pipelines.workers import gpus
+
+    return max(1, len(gpus()))
 
 
 def _frames_summary(chain: "Chain", dataset: str) -> None:
@@ -574,13 +612,21 @@ def _show(name: str) -> int:
     "--lmbda", type=float, default=None, help="Rate: the Lagrange multiplier, within the model's range."
 )
 @click.option(
+    "--bpp", type=float, default=None, help="Rate: bits per pixel of the file, as near as levels allow."
+)
+@click.option(
     "--saliency/--no-saliency",
     "use_saliency",
     default=None,
     help="Give salient places more bits (models of the arm saliency_gain).",
 )
 def compress(
-    images: tuple[Path, ...], output: Path, model: str, lmbda: float | None, use_saliency: bool | None
+    images: tuple[Path, ...],
+    output: Path,
+    model: str,
+    lmbda: float | None,
+    bpp: float | None,
+    use_saliency: bool | None,
 ) -> None:
     """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
     import math
@@ -591,9 +637,14 @@ def compress(
 
     if lmbda is not None and not (math.isfinite(lmbda) and lmbda > 0):
         raise FoveaError(f"--lmbda {lmbda:g}: a positive number is needed")
+    if bpp is not None and not (math.isfinite(bpp) and bpp > 0):
+        raise FoveaError(f"--bpp {bpp:g}: a positive number is needed")
+    if bpp is not None and lmbda is not None:
+        raise FoveaError("give either --lmbda or --bpp, not both")
     work = targets_of(images, output, ".fov", pictures_in)
-    for path, size, bpp in compress_files(work, open_codec(model), lmbda=lmbda, use_saliency=use_saliency):
-        click.echo(f"{path}: {size} bytes, {bpp:.4f} bpp")
+    codec = open_codec(model)
+    for path, size, spent in compress_files(work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency):
+        click.echo(f"{path}: {size} bytes, {spent:.4f} bpp")
 
 
 @main.command()

@@ -1,11 +1,11 @@
-"""Carrying out a plan as Dagster runs: in this process, so that torch and CompressAI are imported once a command, or each
-step on the cluster that the profile names."""
+"""Carrying out a plan as Dagster runs: in this process or in workers that live as long (workers.py), so that torch and
+CompressAI are imported once a command, or each step on the cluster that the profile names."""
 
 import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -42,11 +42,14 @@ def run_targets(
     show: Show | None = None,
     strict: bool = False,
     threads: int = 0,
+    parallel: int = 1,
     instance: dg.DagsterInstance | None = None,
 ) -> Outcome:
-    """Make what is stale of the targets, each as a Dagster run of its asset and partition."""
-    from pipelines.definitions import defs
+    """Make what is stale of the targets, each as a Dagster run of its asset and partition.
 
+    threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
+    cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
+    """
     cluster = ray_settings(chain.home)
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
 
@@ -65,22 +68,29 @@ def run_targets(
             except BaseException:
                 end_orphans(active, cluster, mine)
                 raise
-        job = defs.resolve_implicit_global_asset_job_def()
+        shown = show or _shown_nowhere
+        if parallel > 1:
+            from pipelines.workers import Workers
+
+            share = threads or max(1, chain.threads // parallel)
+            with Workers(parallel, device=chain.device, share=share, threads=chain.threads) as workers:
+
+                def make_beside(step: Step) -> str:
+                    progress = shown(step)
+                    try:
+                        return workers.make(step, tags_of(step), progress)
+                    finally:
+                        getattr(progress, "done", nothing)()
+
+                try:
+                    return carry_out(chain, list(wanted), make_beside, strict=strict, parallel=parallel)
+                except BaseException:
+                    workers.stop()
+                    end_orphans(active)
+                    raise
 
         def make(step: Step) -> str:
-            set_active_chain(chain, show(step) if show else silent)
-            try:
-                result = job.execute_in_process(
-                    instance=active,
-                    asset_selection=[dg.AssetKey(step.stage)],
-                    partition_key=step.partition,
-                    raise_on_error=False,
-                    tags=tags_of(step),
-                    run_config={"loggers": QUIET},
-                )
-            finally:
-                set_active_chain(None)
-            return "" if result.success else failure_of(result)
+            return made_in_process(chain, active, step, tags_of(step), shown(step))
 
         def again(step: Step) -> str:
             return patiently(lambda: make(step), lambda: end_orphans(active, mine=mine))
@@ -113,6 +123,31 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
                 ) from error
             logging.getLogger("fovea.database").warning("the database cut a run; its step is started again")
     raise AssertionError
+
+
+def made_in_process(
+    chain: Chain, instance: dg.DagsterInstance, step: Step, tags: Mapping[str, str], progress: Progress
+) -> str:
+    """One step as a Dagster run in this thread; what went wrong, or ""."""
+    from pipelines.definitions import defs
+
+    set_active_chain(chain, progress)
+    try:
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(step.stage)],
+            partition_key=step.partition,
+            raise_on_error=False,
+            tags=tags,
+            run_config={"loggers": QUIET},
+        )
+    finally:
+        set_active_chain(None)
+    return "" if result.success else failure_of(result)
+
+
+def nothing() -> None:
+    """What a progress callback without an end does there."""
 
 
 def _shown_nowhere(step: Step) -> Progress:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,15 +14,13 @@ LOG_EVERY_S = 10.0
 
 
 class Board:
-    """Shows one step at a time with its progress, and how many are left."""
+    """Shows the steps that are under way with their progress, `parallel` at most, and how many are left."""
 
-    def __init__(self, total: int, console: Console | None = None):
+    def __init__(self, total: int, console: Console | None = None, *, parallel: int = 1):
         self.console = console or Console(stderr=True, highlight=False)
-        self.total = total
+        self.total, self.parallel = total, parallel
         self.number = 0
-        self.began = time.monotonic()
         self.bars: Progress | None = None
-        self.task: TaskID | None = None
         if self.console.is_terminal:
             self.bars = Progress(
                 TextColumn("{task.description}"),
@@ -46,30 +43,44 @@ class Board:
         if self.bars:
             self.bars.stop()
 
-    def show(self, step: Step) -> Callable[[float, float, str], None]:
+    def show(self, step: Step) -> "Shown":
         """Announce a step; returns its progress callback."""
         self.number += 1
-        began = last = time.monotonic()
         title = f"[{self.number}/{max(self.total, self.number)}] {step.stage} {step.partition}"
         if self.bars:
-            if self.task is not None:
-                self.bars.remove_task(self.task)
+            if self.parallel == 1:
+                for task in self.bars.task_ids:
+                    self.bars.remove_task(task)
             self.bars.console.print(
                 f"[bold]{title.replace('[', chr(92) + '[', 1)}[/bold] [dim]{step.why}", soft_wrap=True
             )
-            self.task = self.bars.add_task("", total=None, note="")
         else:
             print(f"{title} ({step.why})", file=sys.stderr, flush=True)
+        return Shown(self.bars, f"[{self.number}] " if self.parallel > 1 else "")
 
-        def progress(done: float, total: float, note: str = "") -> None:
-            nonlocal last
-            if self.bars and self.task is not None:
-                self.bars.update(self.task, completed=done, total=total, note=note)
-                return
-            now = time.monotonic()
-            if now - last >= LOG_EVERY_S:
-                last = now
-                left = (now - began) / done * (total - done) if done else 0.0
-                print(f"    {done:g}/{total:g} {note}, {left:.0f} s left", file=sys.stderr, flush=True)
 
-        return progress
+class Shown:
+    """The progress of one step: a bar, or a line every ten seconds. mark: what stands before it when there are several."""
+
+    def __init__(self, bars: Progress | None, mark: str):
+        self.bars, self.mark = bars, mark
+        self.began = self.last = time.monotonic()
+        label = mark.replace("[", chr(92) + "[", 1)
+        self.task: TaskID | None = bars.add_task(label, total=None, note="") if bars else None
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """As assets.chain.Progress."""
+        if self.bars and self.task is not None:
+            self.bars.update(self.task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self.last >= LOG_EVERY_S:
+            self.last = now
+            left = (now - self.began) / done * (total - done) if done else 0.0
+            print(f"    {self.mark}{done:g}/{total:g} {note}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        """The step has ended: its bar goes."""
+        if self.bars and self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None

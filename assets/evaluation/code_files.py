@@ -10,7 +10,7 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
 from assets.home import written_beside
-from models.codecs.base import Codec, Picture
+from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import encode_many, in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
@@ -56,12 +56,13 @@ def compress_files(
     codec: Codec,
     *,
     lmbda: float | None = None,
+    bpp: float | None = None,
     use_saliency: bool | None = None,
     threads: int = 0,
 ) -> Iterator[tuple[Path, int, float]]:
     """Write a .fov file for each picture; yields its path, bytes and bpp, in order.
 
-    use_saliency: None, give a map to a codec that takes one; False, every place counts alike. Raises FoveaError for a
+    bpp: each picture's level is searched for it. use_saliency: None, give a map to a codec that takes one; False, every place counts alike. Raises FoveaError for a
     picture that cannot be read, before its file is written, and for a map that the codec does not take.
     """
     takes = codec.config.mechanism in NEEDS_MAP
@@ -85,7 +86,19 @@ def compress_files(
             else:
                 yield picture, predictor.predict([picture])[0]
 
-    for place, encoded in enumerate(encode_many(codec, pictures(), lmbda=lmbda, threads=threads)):
+    def searched(item: tuple[Picture, Picture | None]) -> Encoded:
+        from models.codecs.target_rate import search_rate
+
+        picture, given = item
+        found = search_rate(codec, [picture], None if given is None else [given], bpp or 0.0)
+        return codec.encode(picture, saliency_map=given, lmbda=found.lmbda)
+
+    codec.name()
+    if bpp is None:
+        files = encode_many(codec, pictures(), lmbda=lmbda, threads=threads)
+    else:
+        files = in_order(searched, pictures(), threads=threads)
+    for place, encoded in enumerate(files):
         target = work[place][1]
         with written_beside(target) as beside:
             beside.write_bytes(encoded.data)

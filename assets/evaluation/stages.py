@@ -13,6 +13,7 @@ import pandas as pd
 from assets.chain import Chain, Made, Progress, Unit, Waiting, evaluation_key
 from assets.evaluation.published import PublishedCurve, published_curves
 from assets.evaluation.tables import write_tables
+from assets.evaluation.target_rate import rate_inputs, searched_rates
 from assets.frames.stages import source_table
 from assets.saliency.condition import condition_maps, fixation_halves, fixation_maps
 from assets.saliency.names import chosen_model
@@ -272,6 +273,7 @@ class RdPoints:
             "experiment": chain.unit("trained_codec", experiment.key).key,
             "maps": experiment.maps,
             "lmbda": list(experiment.lmbda),
+            **rate_inputs(chain, experiment),
             "data": data_digest(chain, dataset, model),
             "code": code_version("assets.evaluation.measure", *code_modules(experiment.codec), *MAPS_CODE),
         }
@@ -306,8 +308,11 @@ class RdPoints:
             run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs["data"])}, "test")
             codec = load_codec(trained.folder / "codec")
+            searched = searched_rates(chain, experiment, codec, progress)
+            lambdas = [r["lmbda"] for r in searched] or experiment.lmbda
+            run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
             seen = measure_codec(
-                codec, subjects, experiment.lmbda, keep=shown, threads=chain.threads, progress=progress
+                codec, subjects, lambdas, keep=shown, threads=chain.threads, progress=progress
             )
             points = finish_points(
                 seen.rows,
@@ -328,7 +333,7 @@ class RdPoints:
             for (image, lmbda), picture in seen.kept.items():
                 writer.path(kept_name(image, "", lmbda)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
-            for place, lmbda in enumerate(experiment.lmbda):
+            for place, lmbda in enumerate(lambdas):
                 means = numbers[points.lmbda == lmbda].mean()
                 run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
             run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
@@ -341,6 +346,7 @@ class RdPoints:
         writer.meta["mlflow_key"] = unit.key
         writer.meta["facts"] = {
             "pictures": len(subjects),
+            **({"rates": searched} if searched else {}),
             **{
                 k: round(float(points[k].mean()), 5)
                 for k in ("bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "encode_s", "decode_s")

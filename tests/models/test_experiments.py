@@ -107,6 +107,8 @@ def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
         ({"overrides": (("speed", 3.0),)}, "preset override 'speed'"),
         ({"distortion": "taste"}, "unknown distortion"),
         ({"mode": "turbo"}, "mode is"),
+        ({"target_bpp": (0.25,)}, "several values of lmbda"),
+        ({"target_bpp": (0.5, 0.25), "lmbda": (0.01, 0.02)}, "target_bpp must rise"),
     ],
 )
 def test_a_bad_record_names_the_field(fields: dict[str, object], said: str) -> None:
@@ -181,3 +183,10 @@ def test_kodak_is_measured_where_it_is_registered() -> None:
         assert one.key != other.key and one.resolved() == other.resolved()
     assert sweep("paper", "kodak", ("kodak",)) == sweep("paper", "kodak")
     assert sweep("smoke", "camvid", ("kodak",)) == sweep("smoke", "camvid")
+
+
+def test_target_rates_change_the_key_but_not_what_training_uses() -> None:
+    plain = Experiment(dataset="sample", codec="bls2017", lmbda=(0.002, 0.02))
+    asked = dataclasses.replace(plain, target_bpp=(0.25, 0.5))
+    assert asked.key == plain.key.replace("-scratch", "-bpp=0.25_0.5-scratch")
+    assert asked.resolved() == plain.resolved() and asked.variant != plain.variant

@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.worker_bodies import answer
+
+from pipelines import workers as module
+from pipelines.plan import Step
+from pipelines.workers import Workers, gpus
+
+ROOT = Path(__file__).parents[2]
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def step(partition: str) -> Step:
+    return Step("trained_codec", partition, "never made")
+
+
+def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, GPU-8f")
+    seen = Seen(), Seen()
+    with Workers(3, share=2, body=answer) as workers, ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(workers.make, step(f"meet:{tmp_path}"), {}, s) for s in seen]
+        assert [m.result() for m in made] == ["", ""]
+        third = Seen()
+        assert workers.make(step("fine"), {}, third) == ""
+    told = [s.notes[0].split() for s in (*seen, third)]
+    assert {(gpu, share) for _, gpu, share in told} == {("0", "2"), ("GPU-8f", "2")}
+    assert [gpu for _, gpu, _ in told].count("0") == 2
+    assert all(not p.is_alive() for p in workers._alive.values())
+
+
+def test_a_dead_worker_fails_its_step_alone() -> None:
+    with Workers(1, device="cpu", body=answer) as workers:
+        first, second = Seen(), Seen()
+        assert "died (exit code 3)" in workers.make(step("crash"), {}, first)
+        assert workers.make(step("fail"), {}, second) == "diverged"
+        assert workers.make(step("fine"), {}, second) == ""
+    pids = {note.split()[0] for note in second.notes}
+    assert len(pids) == 1 and first.notes[0].split()[0] not in pids
+
+
+def test_an_interrupt_ends_the_workers_first() -> None:
+    began = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Workers(2, device="cpu", body=answer) as workers,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        seen = Seen()
+        made = pool.submit(workers.make, step("sleep"), {}, seen)
+        while not seen.notes:
+            time.sleep(0.01)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(20)
+    assert made.result() == "stopped" and time.monotonic() - began < 20
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from servers.worker_bodies import linger; from pipelines.workers import Workers\n"
+        "if __name__ == '__main__':\n"
+        "    w = Workers(1, device='cpu', body=linger).__enter__()\n"
+        "    print(w._alive[0].pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+    )
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.05)
+
+
+def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert gpus() == ["2", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert all(name.isdigit() for name in gpus())
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_the_tiny_sweep_in_two_workers_gives_the_bits_of_one(tmp_path: Path) -> None:
+    """Beside each other and one after the other, with as many threads each: the same codecs, every step carried out."""
+
+    def made(home: str, *options: str) -> dict[str, Any]:
+        state = tmp_path / home
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "FOVEA_HOME": str(state),
+            "FOVEA_CONFIG": str(tmp_path),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "run", "--sweep", "tiny", "--threads", "1", *options],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        codecs = [json.loads(p.read_text()) for p in state.rglob("trained_codec/**/training.json")]
+        return {json.dumps(c["record"], sort_keys=True): c["weights_sha256"] for c in codecs}
+
+    two = made("two", "--parallel", "2")
+    assert len(two) == 8 and two == made("one", "--parallel", "1")
+
+
+def test_what_the_module_imports_is_light() -> None:
+    code = "import sys, pipelines.workers; print([m for m in ('torch', 'dagster', 'mlflow') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]" and module.__name__ == "pipelines.workers"
