@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import FoveaError
@@ -47,6 +47,7 @@ def test_key_and_record_are_one_to_one_over_all_sweeps() -> None:
     st.sampled_from([1e-4, 3e-4]),
     st.sampled_from([1.0, 3.0, 4.5]),
 )
+@settings(deadline=None)
 def test_every_field_that_differs_shows_in_the_key(
     name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
 ) -> None:

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=580,
     )
     assert done.returncode == 0, done.stderr
     return folder
