@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli_studies import game
+from pipelines.cli_studies import game, study
 from pipelines.evidence_commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -882,7 +882,7 @@ def _with_profiles(group: click.Group) -> None:
             )
 
 
-for command in (*COMMANDS, game):
+for command in (*COMMANDS, game, study):
     main.add_command(command)
 
 _with_profiles(main)

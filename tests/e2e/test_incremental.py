@@ -137,6 +137,44 @@ def test_tables_report_and_links(place: Place) -> None:
     assert len(rates) > 0
 
 
+def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> None:
+    page = tmp_path / "game.html"
+    said = place.fovea("game", "--dataset", "drawn", "-o", str(page)).stdout
+    assert "at steps 0, 3, 5, 8, 13, 21, 35, 56, 92, 150 (drawn-bls2017-tiny-trunk)" in said
+    assert page.stat().st_size > 100_000
+    made = place.fovea("study", "make", "--dataset", "drawn", "--sweep", "tiny", "--arms", "uniform,saliency_gain", "--pairs", "4", "--tolerance", "0.2", "-o", str(tmp_path / "study.html"))  # fmt: skip
+    (study,) = re.findall(r"^study ([0-9a-f]{10}): 4 pairs", made.stdout, flags=re.M)
+    design = json.loads((place.home.parent / "config" / "studies" / study / "study.json").read_text())
+    assert all(abs(p["sides"][0]["bpp"] / p["sides"][1]["bpp"] - 1) < 0.25 for p in design["pairs"])
+    answers = [
+        (p["pair"], "pair", p["image"], "uniform", "saliency_gain", "right", "saliency_gain")
+        for p in design["pairs"]
+    ]
+    answers += [
+        (c["pair"], "catch", c["image"], "original", "heavily compressed", "left", "original")
+        for c in design["catch"]
+    ]
+    names = ("pair", "kind", "image", "left", "right", "choice", "chosen")
+    said_by = [
+        {"trial": i + 1, **dict(zip(names, a, strict=True)), "seconds": 2.0} for i, a in enumerate(answers)
+    ]
+    file = tmp_path / "answers.json"
+    file.write_text(
+        json.dumps(
+            {"format": "fovea-study-answers/1", "study": study, "participant": "p-test", "answers": said_by}
+        )
+    )
+    first = place.fovea("study", "import", str(file)).stdout
+    assert "1 taken in, 0 already there" in first
+    assert "saliency_gain chosen 4 of 4 times by 1 person" in first
+    assert "100.0 %, 95 % interval [51.0, 100.0] (wilson)" in first
+    again = place.fovea("study", "import", str(file)).stdout
+    assert "0 taken in, 1 already there" in again
+    table = pd.read_parquet(place.home / "tables/study_preferences.parquet")
+    assert table[table.scope == "all"].n_answers.tolist() == [4]
+    assert not list(place.home.rglob("*p-test*"))
+
+
 def test_the_second_run_executes_nothing(place: Place) -> None:
     again = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
     assert "everything is up to date, nothing to run" in again.stdout

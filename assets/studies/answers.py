@@ -1,0 +1,248 @@
+"""People's answers to studies: read, checked field by field, and kept in FOVEA_CONFIG/studies, where no state is deleted.
+
+studies/STUDY/study.json              the design, written by `fovea study make`
+studies/STUDY/answers/PARTICIPANT.json   one a participant, as read
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from assets.home import written_beside
+from assets.studies.study import CATCH_SHARE, FORMAT
+from models.errors import FoveaError
+
+ANSWERS_FORMAT = "fovea-study-answers/1"
+_STUDY, _PARTICIPANT = re.compile(r"[0-9a-f]{10}"), re.compile(r"[a-z0-9-]{4,40}")
+_TEXTS = ("pair", "kind", "image", "left", "right", "choice", "chosen")
+COLUMNS = ("study", "participant", "trial", *_TEXTS, "seconds")
+#: larger than any study's answers: what else a file of that name may hold is not read
+_MAX_BYTES = 5_000_000
+
+
+def studies_folder(config: Path) -> Path:
+    """Where studies and answers are kept."""
+    return config / "studies"
+
+
+def keep_design(config: Path, design: Mapping[str, Any]) -> Path:
+    """Write study.json; the same design twice is the same file."""
+    path = studies_folder(config) / str(design["study"]) / "study.json"
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(design, indent=1, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def read_design(config: Path, study: str) -> dict[str, Any]:
+    """Raises FoveaError when the study is not known here or its file is damaged."""
+    path = studies_folder(config) / study / "study.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = sorted(p.parent.name for p in studies_folder(config).glob("*/study.json"))
+        raise FoveaError(
+            f"study {study} is not known here (known: {', '.join(known) or 'none'}): bring its {path}, or make it again with the "
+            "same `fovea study make`"
+        ) from error
+    except ValueError as error:
+        raise FoveaError(f"{path} is damaged: {error}") from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise FoveaError(f"{path}: not a design of this version ({FORMAT})")
+    return said
+
+
+def read_answers(file: Path) -> dict[str, Any]:
+    """study, participant and answers of one file that a study's page saved, JSON or CSV.
+
+    Raises FoveaError that names the file and the field.
+    """
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise FoveaError(f"{file}: {file.stat().st_size} bytes are no study's answers")
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FoveaError(
+            f"{file}: not a text file; give what the study's page saved (JSON or CSV)"
+        ) from error
+    except OSError as error:
+        raise FoveaError(f"cannot read {file}: {error.strerror}") from error
+    said = _from_json(file, text) if text.lstrip().startswith(("{", "[")) else _from_csv(file, text)
+    if not said["answers"]:
+        raise FoveaError(f"{file}: answers is empty")
+    for name, pattern in (("study", _STUDY), ("participant", _PARTICIPANT)):
+        if not isinstance(said[name], str) or not pattern.fullmatch(said[name]):
+            raise FoveaError(f"{file}: {name} {said[name]!r} is not what a study's page writes")
+    return said
+
+
+def _from_json(file: Path, text: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(text, parse_constant=lambda name: math.nan)
+    except (ValueError, RecursionError) as error:
+        raise FoveaError(f"{file}: not JSON ({error})") from error
+    if not isinstance(raw, dict) or raw.get("format") != ANSWERS_FORMAT:
+        raise FoveaError(f"{file}: format is not {ANSWERS_FORMAT!r}")
+    for name in ("study", "participant", "answers"):
+        if name not in raw:
+            raise FoveaError(f"{file}: {name} is missing")
+    if not isinstance(raw["answers"], list):
+        raise FoveaError(f"{file}: answers is not a list")
+    found = []
+    for place, item in enumerate(raw["answers"]):
+        where = f"{file}: answers[{place}]"
+        if not isinstance(item, dict):
+            raise FoveaError(f"{where} is not an object")
+        found.append(_answer(where, item))
+    return {"study": raw["study"], "participant": raw["participant"], "answers": found}
+
+
+def _from_csv(file: Path, text: str) -> dict[str, Any]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise FoveaError(f"{file}: not CSV ({error})") from error
+    header = next(csv.reader(io.StringIO(text)), [])
+    missing = [c for c in COLUMNS if c not in header]
+    if missing:
+        raise FoveaError(
+            f"{file}: column {missing[0]} is missing; give what the study's page saved (JSON or CSV)"
+        )
+    found, names = [], {"study": "", "participant": ""}
+    for line, row in enumerate(rows, start=2):
+        for name, before in names.items():
+            if before and row[name] != before:
+                raise FoveaError(f"{file}: line {line}, {name} {row[name]!r} differs from {before!r} above")
+            names[name] = row[name] or ""
+        values: dict[str, Any] = dict(row)
+        for name, kind in (("trial", int), ("seconds", float)):
+            try:
+                values[name] = kind(row[name])
+            except (TypeError, ValueError) as error:
+                raise FoveaError(f"{file}: line {line}, {name} {row[name]!r} is not a number") from error
+        found.append(_answer(f"{file}: line {line}", values))
+    return {**names, "answers": found}
+
+
+def _answer(where: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """One answer with its fields, types checked."""
+    for name in ("trial", *_TEXTS, "seconds"):
+        if name not in item or item[name] is None:
+            raise FoveaError(f"{where}: {name} is missing")
+    for name in _TEXTS:
+        if not isinstance(item[name], str):
+            raise FoveaError(f"{where}: {name} {item[name]!r} is not text")
+    trial, seconds = item["trial"], item["seconds"]
+    if isinstance(trial, bool) or not isinstance(trial, int) or trial < 1:
+        raise FoveaError(f"{where}: trial {trial!r} is not a number from 1")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise FoveaError(f"{where}: seconds {seconds!r} is not a time")
+    if item["choice"] not in ("left", "right"):
+        raise FoveaError(f"{where}: choice {item['choice']!r} is neither left nor right")
+    if item["chosen"] != item[item["choice"]]:
+        raise FoveaError(
+            f"{where}: chosen {item['chosen']!r} is not what was on the {item['choice']}, {item[item['choice']]!r}"
+        )
+    return {name: item[name] for name in ("trial", *_TEXTS)} | {"seconds": float(seconds)}
+
+
+def check_against(file: Path, said: Mapping[str, Any], design: Mapping[str, Any]) -> None:
+    """Raises FoveaError when an answer is to a question that the study did not ask, or to one twice."""
+    sides = {p["pair"]: ("pair", p["image"], {s["arm"] for s in p["sides"]}) for p in design["pairs"]}
+    sides |= {c["pair"]: ("catch", c["image"], {"original", "heavily compressed"}) for c in design["catch"]}
+    seen: dict[str, set[Any]] = {"pair": set(), "trial": set()}
+    for place, answer in enumerate(said["answers"]):
+        where = f"{file}: answer {place + 1}"
+        for name, values in seen.items():
+            if answer[name] in values:
+                raise FoveaError(f"{where}: {name} {answer[name]!r} is answered twice")
+            values.add(answer[name])
+        if answer["pair"] not in sides:
+            raise FoveaError(f"{where}: pair {answer['pair']!r} is not in study {design['study']}")
+        kind, image, names = sides[answer["pair"]]
+        for name, wanted in (("kind", kind), ("image", image)):
+            if answer[name] != wanted:
+                raise FoveaError(f"{where}: {name} {answer[name]!r}, but {answer['pair']} is {wanted!r}")
+        if {answer["left"], answer["right"]} != names:
+            raise FoveaError(
+                f"{where}: left and right are {answer['left']!r} and {answer['right']!r}, but {answer['pair']} compares "
+                f"{' and '.join(sorted(names))}"
+            )
+
+
+def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int, int]:
+    """Check all files, then keep them: (studies touched, files that are new, files that were there already).
+
+    A participant's answers are kept once, whichever file brings them. Raises FoveaError, and keeps nothing, when a file is
+    bad or brings other answers of a participant who is there already.
+    """
+    fresh: dict[Path, dict[str, Any]] = {}
+    origin: dict[Path, Path] = {}
+    studies: list[str] = []
+    known = 0
+    for file in files:
+        said = read_answers(file)
+        check_against(file, said, read_design(config, said["study"]))
+        studies.append(said["study"])
+        path = studies_folder(config) / said["study"] / "answers" / f"{said['participant']}.json"
+        before = fresh.get(path) or (read_answers(path) if path.exists() else None)
+        if before is None:
+            fresh[path], origin[path] = said, file
+        elif sorted(before["answers"], key=_trial) == sorted(said["answers"], key=_trial):
+            known += 1
+        else:
+            raise FoveaError(
+                f"{file}: participant {said['participant']} is there already with other answers ({origin.get(path, path)}); "
+                "delete one of the two"
+            )
+    for path, said in fresh.items():
+        with written_beside(path) as beside:
+            beside.write_text(
+                json.dumps({"format": ANSWERS_FORMAT, **said}, indent=1, ensure_ascii=False), encoding="utf-8"
+            )
+    return list(dict.fromkeys(studies)), len(fresh), known
+
+
+def _trial(answer: Mapping[str, Any]) -> int:
+    return int(answer["trial"])
+
+
+def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The answers that count: participant, image, second (whether the design's second arm was chosen); who was dropped, why.
+
+    A participant counts who got at least `CATCH_SHARE` of the catch trials right and saw at least one.
+    """
+    rows, dropped = [], {}
+    folder = studies_folder(config) / str(design["study"]) / "answers"
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        said = read_answers(path)
+        check_against(path, said, design)
+        catches = [a for a in said["answers"] if a["kind"] == "catch"]
+        right = sum(a["chosen"] == "original" for a in catches)
+        if not catches:
+            dropped[said["participant"]] = "saw no catch trial"
+            continue
+        if right < CATCH_SHARE * len(catches):
+            dropped[said["participant"]] = f"{right} of {len(catches)} catch trials right"
+            continue
+        rows += [
+            {
+                "participant": said["participant"],
+                "image": a["image"],
+                "second": a["chosen"] == design["arms"][1],
+            }
+            for a in said["answers"]
+            if a["kind"] == "pair"
+        ]
+    return pd.DataFrame(rows, columns=["participant", "image", "second"]), dropped
+
+
+def known_studies(config: Path) -> list[str]:
+    """Every study that was made here."""
+    return sorted(p.parent.name for p in studies_folder(config).glob("*/study.json"))

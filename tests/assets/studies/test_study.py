@@ -1,0 +1,557 @@
+import csv
+import io
+import itertools
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets.chain import Chain
+from assets.home import Home
+from assets.studies.answers import counted_answers, import_answers, keep_design
+from assets.studies.pairs import match_pairs, mean_difference
+from assets.studies.preferences import cluster_bootstrap, preference, preferences, verdict, wilson
+from assets.studies.results import result_lines, study_result, tell, write_preferences
+from assets.studies.study import WINDOW, catch_trials, render_study, window_of
+from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    from conftest import Browser
+
+ARMS = ("uniform", "saliency_gain")
+
+
+def points(images: int = 6, shift: float = 0.02, codecs: tuple[str, ...] = ("bls2017",)) -> pd.DataFrame:
+    """rd_points of two arms at four rates; the second arm's files are larger by the share `shift`."""
+    rows = []
+    for codec in codecs:
+        for image in range(images):
+            for step, lmbda in enumerate((0.001, 0.004, 0.013, 0.04)):
+                for arm, maps in (
+                    ("uniform", "none"),
+                    ("saliency_gain", "predicted"),
+                    ("saliency_gain", "center"),
+                ):
+                    bpp = 0.1 * 2**step * (1 + 0.05 * image) * (1 + shift * (arm != "uniform"))
+                    rows.append({"image": f"p{image}", "codec": codec, "arm": arm, "maps": maps, "variant": "", "train_dataset": "drawn",
+                                 "seed": 0, "experiment": f"{codec}-{arm}@{maps}-{lmbda:g}", "lmbda": lmbda, "quality": np.nan, "bpp": bpp})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_pairs_are_matched_within_the_tolerance_and_use_no_file_twice() -> None:
+    matches, refused = match_pairs(points(), ARMS, pairs=24, seed=3, tolerance=0.05)
+    assert len(matches) == 24
+    assert refused == {}
+    assert all(abs(m.difference) <= 0.05 for m in matches)
+    assert mean_difference(matches) == pytest.approx(2 * 0.02 / 2.02)
+    files = [(m.image, s.experiment) for m in matches for s in (m.first, m.second)]
+    assert len(files) == len(set(files))
+    assert {m.first.arm for m in matches} == {"uniform"}
+    assert {m.second.arm for m in matches} == {"saliency_gain"}
+    assert match_pairs(points(), ARMS, pairs=24, seed=3, tolerance=0.05)[0] == matches
+    assert match_pairs(points(), ARMS, pairs=24, seed=4, tolerance=0.05)[0] != matches
+
+
+@given(st.integers(1, 24), st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_pairs_are_spread_evenly_over_pictures(pairs: int, seed: int) -> None:
+    matches, _ = match_pairs(points(), ARMS, pairs=pairs, seed=seed, tolerance=0.05)
+    counts = (
+        pd.Series([m.image for m in matches])
+        .value_counts()
+        .reindex([f"p{i}" for i in range(6)], fill_value=0)
+    )
+    assert counts.max() - counts.min() <= 1
+    assert len(matches) == pairs
+
+
+def test_what_cannot_be_matched_is_refused_with_the_reason() -> None:
+    table = points()
+    far = (table.image == "p2") & (table.arm == "saliency_gain")
+    table.loc[far, "bpp"] *= 1.3
+    matches, refused = match_pairs(table, ARMS, pairs=24, seed=0, tolerance=0.05)
+    assert "p2" not in {m.image for m in matches}
+    assert re.fullmatch(
+        r"its nearest rates are 0\.\d{4} and 0\.\d{4} bpp, 28\.0 % apart \(tolerance 5 %\)", refused["p2"]
+    )
+    gone = table[~((table.image == "p1") & (table.arm == "uniform"))]
+    assert match_pairs(gone, ARMS, pairs=24, seed=0, tolerance=0.05)[1]["p1"] == "not measured with uniform"
+    with pytest.raises(FoveaError, match=r"no picture .* the nearest are 18\.2 % apart \(--tolerance\)"):
+        match_pairs(points(shift=0.2), ARMS, pairs=4, seed=0, tolerance=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arms", "codecs", "codec", "said"),
+    [
+        (("uniform", "sft"), ("bls2017",), "", r"no measured arm 'sft'; measured here: saliency_gain, saliency_gain@center, uniform"),
+        (("uniform", "uniform"), ("bls2017",), "", "twice"),
+        (ARMS, ("bls2017", "mbt2018_mean"), "", "was measured with bls2017, mbt2018_mean: name one with --codec"),
+        (ARMS, ("bls2017",), "x", "was not measured with the codec 'x'"),
+    ],
+)  # fmt: skip
+def test_arms_that_are_not_clear(arms: Any, codecs: Any, codec: str, said: str) -> None:
+    with pytest.raises(FoveaError, match=said):
+        match_pairs(points(codecs=codecs), arms, pairs=4, seed=0, tolerance=0.05, codec=codec)
+
+
+# ---- rates and intervals
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_wilson(chosen: int, answers: int) -> None:
+    chosen = min(chosen, answers)
+    low, high = wilson(chosen, answers)
+    share = chosen / answers
+    assert 0 <= low <= share <= high <= 1
+    # the ends solve (share − p)² = z²·p·(1 − p) / n
+    for end in (low, high):
+        if 0 < end < 1:
+            assert (share - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / answers, abs=1e-6)
+    assert wilson(answers - chosen, answers) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_by_a_published_number() -> None:
+    # Newcombe 1998, table I: 81 of 263, method 3
+    low, high = wilson(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+def simulated(
+    rng: np.random.Generator, people: int, images: int, preference_: float, spread: float = 0.0
+) -> pd.DataFrame:
+    """people × images answers; people and pictures differ by a normal step of the log-odds."""
+    odds = np.log(preference_ / (1 - preference_))
+    own, shown = rng.normal(0, spread, people), rng.normal(0, spread, images)
+    share = 1 / (1 + np.exp(-(odds + own[:, None] + shown[None, :])))
+    chosen = rng.random((people, images)) < share
+    who, what = np.meshgrid(np.arange(people), np.arange(images), indexing="ij")
+    return pd.DataFrame(
+        {"participant": who.ravel().astype(str), "image": what.ravel().astype(str), "second": chosen.ravel()}
+    )
+
+
+@pytest.mark.parametrize(("people", "images"), [(1, 200), (10, 20)])
+@pytest.mark.parametrize("truth", [0.5, 0.65, 0.9])
+def test_two_hundred_answers_recover_the_preference(people: int, images: int, truth: float) -> None:
+    rng = np.random.default_rng(int(100 * truth) + people)
+    repeats = 40
+    held = 0
+    for _ in range(repeats):
+        found = preference(simulated(rng, people, images, truth))
+        assert found["n_answers"] == 200
+        assert found["method"] == ("wilson" if people == 1 else "cluster bootstrap")
+        held += found["ci_low"] <= truth <= found["ci_high"]
+    # at 95 %, fewer than 33 of 40 happen once in 1000 times
+    assert held >= 33
+
+
+def test_people_who_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(5)
+    held = 0
+    widths = []
+    for _ in range(40):
+        answers = simulated(rng, 10, 20, 0.5, spread=1.0)
+        found = preference(answers)
+        held += found["ci_low"] <= 0.5 <= found["ci_high"]
+        alone = wilson(found["chose_second"], 200)
+        assert found["ci_low"] <= alone[0]
+        assert found["ci_high"] >= alone[1]
+        widths.append((found["ci_high"] - found["ci_low"]) / (alone[1] - alone[0]))
+    assert held >= 33
+    assert np.mean(widths) > 1.4
+
+
+def test_the_bootstrap_follows_its_clusters() -> None:
+    # one person says always yes, the other always no: either alone may be drawn
+    chosen = np.repeat([0.0, 1.0], 50)
+    people = np.repeat([0, 1], 50).astype(np.int64)
+    assert cluster_bootstrap(chosen, people, np.tile(np.arange(50), 2).astype(np.int64)) == (0.0, 1.0)
+    low, high = cluster_bootstrap(
+        chosen, np.tile(np.arange(50), 2).astype(np.int64), np.arange(100, dtype=np.int64)
+    )
+    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
+
+
+# ---- answers
+
+
+def made_design(pairs: int = 20) -> dict[str, Any]:
+    matches, refused = match_pairs(points(), ARMS, pairs=pairs, seed=1, tolerance=0.05)
+    return {
+        "study": "0123456789", "format": "fovea-study/1", "dataset": "drawn", "sweep": "tiny", "arms": list(ARMS), "seed": 1,
+        "tolerance": 0.05, "mean_difference": 0.02, "refused": refused,
+        "pairs": [
+            {"pair": f"p{i:03}", "image": m.image, "sides": [{"arm": s.arm, "codec": s.codec, "experiment": s.experiment, "point": s.point, "bpp": s.bpp} for s in (m.first, m.second)]}
+            for i, m in enumerate(matches)
+        ],
+        "catch": [{"pair": f"c{i:03}", "image": matches[i].image} for i in range(catch_trials(pairs))],
+    }  # fmt: skip
+
+
+def answers_of(
+    design: dict[str, Any], who: str, seed: int, share: float, catches_right: float = 1.0
+) -> dict[str, Any]:
+    """A participant who chooses the second arm with this probability."""
+    rng = np.random.default_rng(seed)
+    asked = [(p["pair"], "pair", p["image"], [s["arm"] for s in p["sides"]], share) for p in design["pairs"]]
+    asked += [
+        (c["pair"], "catch", c["image"], ["original", "heavily compressed"], 1 - catches_right)
+        for c in design["catch"]
+    ]
+    found = []
+    for trial, place in enumerate(rng.permutation(len(asked)), start=1):
+        pair, kind, image, names, chance = asked[place]
+        flipped = bool(rng.random() < 0.5)
+        left, right = names[::-1] if flipped else names
+        chosen = names[int(rng.random() < chance)]
+        found.append({"trial": trial, "pair": pair, "kind": kind, "image": image, "left": left, "right": right,
+                      "choice": "left" if chosen == left else "right", "chosen": chosen, "seconds": 1.5, "looks": 0})  # fmt: skip
+    return {
+        "format": "fovea-study-answers/1",
+        "study": design["study"],
+        "participant": who,
+        "screen": {},
+        "answers": found,
+    }
+
+
+def as_csv(said: dict[str, Any]) -> str:
+    text = io.StringIO(newline="")
+    names = ["trial", "pair", "kind", "image", "left", "right", "choice", "chosen", "seconds", "looks"]
+    writer = csv.DictWriter(text, ["study", "participant", *names])
+    writer.writeheader()
+    writer.writerows(
+        {"study": said["study"], "participant": said["participant"], **a} for a in said["answers"]
+    )
+    return text.getvalue()
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").mkdir()
+    return Chain(Home.from_environment())
+
+
+class Rows:
+    """A run that keeps what it is told."""
+
+    run_id = "r"
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.params: dict[str, Any] = {}
+        self.ended = ""
+
+    def log_metrics(self, rows: Any) -> None:
+        self.rows += rows
+
+    def log_params(self, params: Any) -> None:
+        self.params |= params
+
+    def log_table(self, rows: Any, name: str) -> None:
+        json.dumps(list(rows))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self.ended = status
+
+
+class Told:
+    def __init__(self) -> None:
+        self.opened = Rows()
+
+    def run(self, **words: Any) -> Rows:
+        assert words["key"] == "study 0123456789"
+        return self.opened
+
+
+def test_answers_become_a_rate_and_are_kept_once(chain: Chain, tmp_path: Path) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    files = []
+    for i in range(10):
+        file = tmp_path / f"a{i}.{'csv' if i % 2 else 'json'}"
+        said = answers_of(design, f"p-{i:04}", i, 0.7)
+        file.write_text(as_csv(said) if i % 2 else json.dumps(said))
+        files.append(file)
+    careless = tmp_path / "careless.json"
+    careless.write_text(json.dumps(answers_of(design, "p-careless", 99, 0.0, catches_right=0.0)))
+    assert import_answers(chain.home.config, [*files, careless]) == (["0123456789"], 11, 0)
+    assert import_answers(chain.home.config, [files[0], files[0]]) == (["0123456789"], 0, 2)
+    # the same answers from the other kind of file
+    (tmp_path / "again.csv").write_text(as_csv(answers_of(design, "p-0000", 0, 0.7)))
+    assert import_answers(chain.home.config, [tmp_path / "again.csv"])[1:] == (0, 1)
+    table, dropped = study_result(chain, "0123456789")
+    assert dropped == {"p-careless": "0 of 4 catch trials right"}
+    whole = table.iloc[0]
+    assert (whole.n_answers, whole.n_participants, whole.n_dropped, whole.scope) == (200, 10, 1, "all")
+    assert whole.ci_low <= 0.7 <= whole.ci_high
+    assert set(table[table.scope == "image"].image) == {p["image"] for p in design["pairs"]}
+    assert table[table.scope == "image"].chose_second.sum() == whole.chose_second
+    lines = result_lines(table, dropped)
+    assert "dropped p-careless: 0 of 4 catch trials right" in lines
+    assert f"saliency_gain chosen {whole.chose_second} of 200 times by 10 people on 6 pictures" in lines
+    assert "people prefer saliency_gain" in lines
+    # nothing of people lies in the state that may be deleted
+    assert not list(chain.home.state.rglob("*p-0000*")) if chain.home.state.exists() else True
+    write_preferences(chain)
+    again = pd.read_parquet(chain.home.tables / "study_preferences.parquet")
+    pd.testing.assert_frame_equal(again, table)
+    assert len(pd.read_csv(chain.home.tables / "study_preferences.csv")) == len(table)
+    told = Told()
+    chain.tracker = told  # type: ignore[assignment]
+    tell(chain, "0123456789")
+    ((step, values),) = told.opened.rows
+    assert step == 11
+    assert values["study/rate"] == whole.rate
+    assert values["study/dropped"] == 1
+    assert told.opened.params["tolerance"] == 0.05
+    assert told.opened.ended == "FINISHED"
+
+
+def test_a_study_that_nobody_passed_says_so(chain: Chain, tmp_path: Path) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    assert counted_answers(chain.home.config, design)[1] == {}
+    file = tmp_path / "a.json"
+    said = answers_of(design, "p-only", 0, 0.5)
+    said["answers"] = [a for a in said["answers"] if a["kind"] == "pair"]
+    file.write_text(json.dumps(said))
+    import_answers(chain.home.config, [file])
+    table, dropped = study_result(chain, design["study"])
+    assert dropped == {"p-only": "saw no catch trial"}
+    assert "no answer is counted" in result_lines(table, dropped)
+    assert len(table) == 1
+
+
+def test_verdicts() -> None:
+    row = {"n_answers": 9, "first_arm": "a", "second_arm": "b"}
+    assert verdict({**row, "ci_low": 0.51, "ci_high": 0.9}) == "people prefer b"
+    assert verdict({**row, "ci_low": 0.1, "ci_high": 0.49}) == "people prefer a"
+    assert "no preference" in verdict({**row, "ci_low": 0.4, "ci_high": 0.6})
+    assert preferences(
+        made_design(), pd.DataFrame(columns=["participant", "image", "second"]), 0
+    ).n_answers.tolist() == [0]
+
+
+def change(said: dict[str, Any], **values: Any) -> dict[str, Any]:
+    said["answers"][2] |= values
+    return said
+
+
+BAD = {
+    r"format is not": lambda s: {**s, "format": "other"},
+    r"participant is missing": lambda s: {k: v for k, v in s.items() if k != "participant"},
+    r"participant '\.\./x' is not what": lambda s: {**s, "participant": "../x"},
+    r"study 'zz' is not what": lambda s: {**s, "study": "zz"},
+    r"study 00000000ff is not known here \(known: 0123456789\)": lambda s: {**s, "study": "00000000ff"},
+    r"answers is not a list": lambda s: {**s, "answers": {}},
+    r"answers is empty": lambda s: {**s, "answers": []},
+    r"answers\[0\] is not an object": lambda s: {**s, "answers": [3]},
+    r"answers\[2\]: seconds is missing": lambda s: change(s, seconds=None),
+    r"answers\[2\]: seconds -1 is not a time": lambda s: change(s, seconds=-1),
+    r"answers\[2\]: seconds nan is not a time": lambda s: change(s, seconds=float("nan")),
+    r"answers\[2\]: trial '3' is not a number": lambda s: change(s, trial="3"),
+    r"answers\[2\]: image 3 is not text": lambda s: change(s, image=3),
+    r"answers\[2\]: choice 'up' is neither": lambda s: change(s, choice="up"),
+    r"answers\[2\]: chosen 'x' is not what was on the": lambda s: change(s, chosen="x"),
+    r"answer 3: pair 'p999' is not in study": lambda s: change(s, pair="p999"),
+    r"answer 3: trial 1 is answered twice": lambda s: change(s, trial=1),
+    r"answer 3: image 'other', but": lambda s: change(s, image="other"),
+    r"answer 3: left and right are": lambda s: change(s, left="x", right="x", chosen="x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_bad_files_name_file_and_field_and_keep_nothing(chain: Chain, tmp_path: Path, said: str) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(answers_of(design, "p-good", 0, 0.5)))
+    bad.write_text(json.dumps(BAD[said](answers_of(design, "p-bad0", 1, 0.5))))
+    with pytest.raises(
+        FoveaError, match=rf"(?s){re.escape(str(bad)) if 'known here' not in said else ''}.*{said}"
+    ):
+        import_answers(chain.home.config, [good, bad])
+    assert not list((chain.home.config / "studies").rglob("answers/*"))
+
+
+def test_bad_tables_and_other_files(chain: Chain, tmp_path: Path) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    text = as_csv(answers_of(design, "p-good", 0, 0.5))
+    lines = text.splitlines()
+    cases = {
+        "column choice is missing": text.replace("choice", "choise", 1),
+        "line 3, trial 'x' is not a number": "\n".join([*lines[:2], re.sub(r"p-good,\d+", "p-good,x", lines[2])]),
+        "line 4, participant 'p-else' differs from 'p-good' above": "\n".join([*lines[:3], lines[3].replace("p-good", "p-else")]),
+        "line 2: chosen": "\n".join([lines[0], re.sub(r",(uniform|saliency_gain|original|heavily compressed),1.5", ",x,1.5", lines[1])]),
+        "answers is empty": lines[0],
+        "is missing": "hello",
+        "not JSON": "{",
+    }  # fmt: skip
+    for said, content in cases.items():
+        file = tmp_path / "bad.csv"
+        file.write_text(content)
+        with pytest.raises(FoveaError, match=re.escape(said)) as caught:
+            import_answers(chain.home.config, [file])
+        assert str(file) in str(caught.value)
+    file.write_bytes(b"\xff\xfe\x00\x80PNG")
+    with pytest.raises(FoveaError, match=r"bad\.csv: not a text file"):
+        import_answers(chain.home.config, [file])
+    with pytest.raises(FoveaError, match=r"cannot read .*none\.json"):
+        import_answers(chain.home.config, [tmp_path / "none.json"])
+
+
+def test_other_answers_of_the_same_person_are_refused(chain: Chain, tmp_path: Path) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+    first.write_text(json.dumps(answers_of(design, "p-same", 0, 0.5)))
+    second.write_text(json.dumps(answers_of(design, "p-same", 1, 0.5)))
+    with pytest.raises(
+        FoveaError, match=r"2\.json: participant p-same is there already with other answers \(.*1\.json\)"
+    ):
+        import_answers(chain.home.config, [first, second])
+    import_answers(chain.home.config, [first])
+    with pytest.raises(FoveaError, match=r"2\.json: participant p-same is there already"):
+        import_answers(chain.home.config, [second])
+
+
+# ---- the page
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), st.integers(0, 9))
+def test_the_window_lies_inside(height: int, width: int, seed: int) -> None:
+    rows, columns = window_of((height, width, 3), np.random.default_rng(seed))
+    assert 0 <= rows.start < rows.stop <= height
+    assert rows.stop - rows.start == min(height, WINDOW[1])
+    assert columns.stop - columns.start == min(width, WINDOW[0])
+    assert columns.stop <= width
+
+
+def made_shown(design: dict[str, Any]) -> list[Any]:
+    originals = {
+        f"p{i}": np.random.default_rng(i).integers(0, 256, (64, 128, 3), dtype=np.uint8) for i in range(6)
+    }
+    return [
+        (originals[p["image"]], originals[p["image"]] // 2 + i, originals[p["image"]] // 3 + i)
+        for i, p in enumerate(design["pairs"])
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    design = made_design(8)
+    file = tmp_path_factory.mktemp("study") / "study.html"
+    file.write_text(render_study(design, made_shown(design)))
+    return file
+
+
+def test_the_page_holds_the_design_and_fetches_nothing(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)[^\"#]", text)
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|sendBeacon)\s*\(", text)
+    found = re.search(r'id="data">(.*?)</script>', text, re.S)
+    assert found
+    data = json.loads(found[1])
+    assert [t["kind"] for t in data["trials"]] == ["pair"] * 8 + ["catch"] * 4
+    # each original once, two copies a pair, one bad copy for each picture of a catch trial
+    assert len(data["pictures"]) == 6 + 16 + 4
+
+
+def test_pictures_that_do_not_fit_without_loss_are_refused() -> None:
+    design = made_design(8)
+    with pytest.raises(FoveaError, match=r"the pictures of 8 pairs .* fewer --pairs"):
+        render_study(design, made_shown(design), budget_bytes=2000)
+
+
+RIGHT, LEFT, ENTER = "\ue014", "\ue012", "\ue007"
+
+
+def wait_for(browser: "Browser", name: str) -> Path:
+    for _ in range(100):
+        if found := [f for f in browser.downloads.glob(name) if f.stat().st_size]:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no download {name}: {list(browser.downloads.iterdir())}")
+
+
+@pytest.mark.browser
+def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain: Chain) -> None:
+    design = made_design(8)
+    keep_design(chain.home.config, design)
+    browser.open(page, 1280, 800)
+    who = browser.run("return participant")
+    while browser.run("return document.activeElement.id") != "play":
+        browser.press("\t")
+    browser.press(ENTER)
+    trials = browser.run("return trials")
+    assert len(trials) == 12
+    for trial in trials:
+        # takes the second arm wherever there is one, and the original in catch trials
+        wanted = trial["names"][0 if trial["kind"] == "catch" else 1]
+        names = trial["names"][::-1] if trial["flipped"] else trial["names"]
+        shown = browser.run(
+            "return [...document.querySelectorAll('.pic img')].map(i => data.pictures.indexOf(i.src))"
+        )
+        assert shown == (trial["pictures"][::-1] if trial["flipped"] else trial["pictures"])
+        assert browser.fits()
+        browser.press(LEFT if names[0] == wanted else RIGHT)
+    assert browser.run("return document.body.dataset.screen") == "end"
+    files = []
+    for kind in ("json", "csv"):
+        # a key is the user's own doing: a browser allows a second download only so
+        browser.run("document.querySelector(arguments[0]).focus()", f"#{kind}")
+        browser.press(ENTER)
+        files.append(wait_for(browser, f"study-{design['study']}-{who}.{kind}"))
+    assert import_answers(chain.home.config, files) == ([design["study"]], 1, 1)
+    table, dropped = study_result(chain, design["study"])
+    assert dropped == {}
+    assert (table.iloc[0].rate, table.iloc[0].n_answers, table.iloc[0].method) == (1.0, 8, "wilson")
+    assert browser.errors() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640)])
+def test_answered_by_touch_on_a_phone(browser: "Browser", page: Path, width: int, height: int) -> None:
+    browser.open(page, width, height, touch=True, dark=height < 700)
+    assert not browser.overflows()
+    browser.tap("#play")
+    for place in range(12):
+        assert browser.fits()
+        assert not browser.overflows()
+        if place == 3:
+            browser.tap("#peek")
+            assert browser.run("return peeks") == 1
+        browser.tap(f'.pic[data-side="{"left" if place % 2 else "right"}"]')
+    assert browser.run("return [document.body.dataset.screen, answers.length, answers[3].looks]") == [
+        "end",
+        12,
+        1,
+    ]
+    browser.run("removeEventListener('beforeunload', leaving)")
+    assert browser.errors() == []
+
+
+@pytest.mark.browser
+def test_order_and_sides_are_drawn_from_the_name(browser: "Browser", page: Path) -> None:
+    orders = []
+    for name in ("anna-1", "anna-1", "bert-2"):
+        browser.driver.get("about:blank")
+        browser.driver.get(f"{page.as_uri()}#participant={name}")
+        assert browser.run("return participant") == name
+        orders.append(browser.run("return trials.map(t => [t.pair, t.flipped, t.kind])"))
+    assert orders[0] == orders[1] != orders[2]
+    kinds = [k for _, _, k in orders[0]]
+    assert kinds.count("catch") == 4
+    assert all(pair != ("catch", "catch") for pair in itertools.pairwise(kinds))
+    assert {f for _, f, _ in orders[0]} == {True, False}
