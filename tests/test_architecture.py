@@ -85,7 +85,7 @@ def test_every_command_of_the_readme_parses(line: str) -> None:
         found = command.get_command(context, words.pop(0))
         assert found is not None, line
         command = found
-    command.make_context("fovea", words)
+    command.make_context("fovea", words).close()  # options such as --profile set the environment until then
 
 
 def test_the_readme_shows_commands() -> None:
