@@ -8,7 +8,8 @@ cache_gib = 200                                    # local disk for what is read
 dagster_database = "postgresql://fovea@db.example.org:5432/dagster"
 mlflow = "http://mlflow.example.org:5000"
 executor = "ray"
-ray_address = "auto"
+ray_address = "http://ray.example.org:8265"
+device = "cuda"
 ```
 
 `FOVEA_PROFILE`, or `--profile` on the command line, names the profile; `local` needs no table. Secrets stay out of the
@@ -64,7 +65,10 @@ class Profile:
     mlflow: str = _about("", "tracking server, http://host:5000; empty: SQLite under FOVEA_HOME")
     executor: str = _about("in_process", "who carries out steps: in_process or ray")
     parallel: int = _about(0, "steps of `fovea run` at once on this machine; 0: one for each GPU")
-    ray_address: str = _about("", "Ray's head: auto, host:port or ray://host:10001")
+    ray_address: str = _about("", "Ray's head: http://host:8265 (its dashboard), host:6379, or auto")
+    ray_steps: int = _about(8, "steps under way on the cluster at once")
+    ray_threads: int = _about(1, "CPU threads of a step on the cluster, and the CPUs that it asks for")
+    device: str = _about("cpu", "of steps on the cluster: cpu, or cuda, which makes them ask for GPUs")
 
     @property
     def remote(self) -> bool:

@@ -4,7 +4,6 @@ What a step asks of a cluster is decided here, in `demand`. Nothing here imports
 """
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,10 +11,8 @@ import dagster as dg
 
 from assets.chain import Chain
 from assets.home import Home
-from models.errors import FoveaError
 from models.experiments import PRESETS, Experiment, Trunk
 
-EXECUTORS = ("in_process", "ray")
 CODEC_STAGES = ("trunk_codec", "trained_codec")
 
 #: what training one codec of full width (preset `paper`: N = 128, M = 192) asks for: a whole GPU
@@ -95,13 +92,16 @@ def _codec_share(chain: Chain, stage: str, partition: str) -> float:
 
 
 def ray_settings(home: Home) -> RaySettings | None:
-    """The cluster that the environment names, None when steps stay in this process."""
-    executor = os.environ.get("FOVEA_EXECUTOR", "in_process")
-    if executor not in EXECUTORS:
-        raise FoveaError(f"FOVEA_EXECUTOR={executor} is none of {', '.join(EXECUTORS)}")
-    if executor != "ray":
+    """The cluster that the profile names, None when steps stay in this process."""
+    profile = home.profile
+    if profile.executor != "ray":
         return None
-    return RaySettings(os.environ.get("FOVEA_RAY_ADDRESS", "auto"))
+    return RaySettings(
+        profile.ray_address or "auto",
+        profile.ray_steps or 1,
+        profile.ray_threads or 1,
+        profile.device or "cpu",
+    )
 
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:

@@ -2,11 +2,9 @@
 CompressAI are imported once a command, or each step on the cluster that the profile names."""
 
 import contextlib
-import functools
 import logging
-import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -15,23 +13,13 @@ from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings
 from pipelines.instance import owner
+from pipelines.outcomes import failure_of, quiet
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import set_active_chain
+from pipelines.watchers import QUIET, watchers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
 Show = Callable[[Step], Progress]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Dagster's own step log stays in its instance; the terminal shows Fovea's progress."""
-    logger = logging.getLogger("dagster")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def run_targets(
@@ -61,10 +49,19 @@ def run_targets(
     with own as active, quiet():
         end_orphans(active, cluster, mine)
         if cluster is not None:
-            asked = cluster.asked(threads, chain.device)
-            make_there = functools.partial(_make_on_cluster, active, asked, tags_of, show or _shown_nowhere)
+            asked, one_at_a_time = cluster.asked(threads, chain.device), threading.Lock()
             try:
-                return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
+                with watchers(asked) as carry:
+
+                    def make_there(step: Step) -> str:
+                        with one_at_a_time:
+                            progress = (show or _shown_nowhere)(step)
+                        try:
+                            return carry(step.stage, step.partition, tags_of(step))
+                        finally:
+                            getattr(progress, "done", nothing)()
+
+                    return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
             except BaseException:
                 end_orphans(active, cluster, mine)
                 raise
@@ -154,37 +151,6 @@ def _shown_nowhere(step: Step) -> Progress:
     return silent
 
 
-def _make_on_cluster(
-    instance: dg.DagsterInstance,
-    asked: RaySettings,
-    tags_of: Callable[[Step], dict[str, str]],
-    show: Show,
-    step: Step,
-) -> str:
-    """One step as a Dagster run whose executor sends it to the Ray cluster; this thread watches it."""
-    from dagster._core.code_pointer import ModuleCodePointer
-    from dagster._core.definitions.reconstruct import ReconstructableRepository
-
-    show(step)
-    # nodes have the same installation at the same place: the `dagster` on their PATH may be another
-    repository = ReconstructableRepository(
-        ModuleCodePointer("pipelines.definitions", "defs"), entry_point=[sys.executable, "-m", "dagster"]
-    )
-    with dg.execute_job(
-        repository.get_reconstructable_job("__ASSET_JOB"),
-        instance=instance,
-        asset_selection=[dg.AssetKey(step.stage)],
-        tags={**tags_of(step), "dagster/partition": step.partition},
-        run_config={
-            "loggers": QUIET,
-            "resources": {"workshop": {"config": {"threads": asked.threads, "device": asked.device}}},
-        },
-        raise_on_error=False,
-    ) as result:
-        return "" if result.success else failure_of(result)
-
-
-QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 IN_PROCESS = "fovea/in-process"
 
 
@@ -206,24 +172,6 @@ def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None
         )
         if instance.event_log_storage.supports_global_concurrency_limits:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
-    """The first thing that went wrong, in a line: a blocking check, or the step's error."""
-    for event in result.get_asset_check_evaluations():
-        if not event.passed and event.blocking:
-            detail = event.metadata.get("detail")
-            return f"check {event.check_name} failed" + (f": {detail.value}" if detail is not None else "")
-    failures = [event for event in result.all_events if event.is_failure]
-    for failure in failures:
-        data: Any = failure.event_specific_data
-        told = getattr(data, "user_failure_data", None)
-        if told is not None and told.description:
-            return str(told.description)
-        error = getattr(data, "error", None)
-        if error is not None:
-            return str((error.cause or error).message).strip()
-    return failures[0].message or "failed" if failures else "failed"
 
 
 @contextlib.contextmanager

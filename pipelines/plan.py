@@ -4,7 +4,6 @@ Keys are hashed from inputs, so the whole plan is known before anything runs. `f
 and the sensor all ask here.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -152,7 +151,8 @@ def carry_out(
             settle(name, problem)
 
     # one step at a time stays in this thread: interrupts reach it, and libraries keep their threads warm
-    with ThreadPoolExecutor(parallel, "step") if parallel > 1 else contextlib.nullcontext() as pool:
+    pool = ThreadPoolExecutor(parallel, "step") if parallel > 1 else None
+    try:
         while waiting or running:
             ready = next((n for n in waiting if not any(s in open_names for s in sources[n])), None)
             if ready is not None and len(running) < parallel:
@@ -164,6 +164,9 @@ def carry_out(
                 name = running.pop(future)
                 chain.forget()
                 settle(name, future.result())
+    finally:
+        if pool is not None:  # after an interrupt the caller ends what is under way
+            pool.shutdown(wait=False, cancel_futures=True)
     outcome.messages = tuple(problems[name] for name in wanted if name in problems)
     return outcome
 

@@ -8,7 +8,7 @@ from upath import UPath
 
 from assets.chain import Chain
 from assets.home import Home
-from models.errors import FoveaError
+from assets.settings import Profile
 from models.experiments import PRESETS, sweep
 from pipelines.executors import (
     FANNED_OUT,
@@ -65,20 +65,18 @@ def test_a_run_may_name_other_threads_and_device() -> None:
     assert (asked.threads, asked.device, asked.address) == (5, "cuda:1", "auto")
 
 
-def test_steps_stay_here_unless_the_environment_names_a_cluster(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("FOVEA_EXECUTOR", raising=False)
+def test_steps_stay_here_unless_the_profile_names_a_cluster(tmp_path: Path, chain: Chain) -> None:
     assert ray_settings(chain.home) is None
     assert chosen_executor(chain.home) is dg.in_process_executor
-    monkeypatch.setenv("FOVEA_EXECUTOR", "slurm")
-    with pytest.raises(FoveaError, match="FOVEA_EXECUTOR=slurm is none of"):
-        ray_settings(chain.home)
+    profile = Profile("c", executor="ray", ray_address="http://head:8265", ray_steps=3, device="cuda")
+    there = Home(tmp_path, tmp_path, UPath(tmp_path), profile)
+    assert ray_settings(there) == RaySettings("http://head:8265", 3, 1, "cuda")
 
 
 ASKED = """
 import sys
 from assets.home import Home
+from assets.settings import Profile
 from pipelines.executors import chosen_executor
 print(chosen_executor(Home.from_environment()).name, "ray" in sys.modules)
 """
@@ -90,7 +88,8 @@ def test_ray_is_imported_only_where_steps_run_on_it(
 ) -> None:
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    monkeypatch.setenv("FOVEA_EXECUTOR", executor)
+    (tmp_path / "fovea.toml").write_text(f'[profiles.it]\nexecutor = "{executor}"\n')
+    monkeypatch.setenv("FOVEA_PROFILE", "it")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ASKED], capture_output=True, text=True, cwd=ROOT, check=True
     )
