@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 DATASET ?= sample
 SWEEP ?= smoke
 
-.PHONY: help setup system demo ui run status test test-cluster check bench clean
+.PHONY: help setup system demo ui run status test test-cluster check bench deploy clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,9 +51,13 @@ check: setup  ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@echo "check: all well"
 
-system:  ## packages of the operating system that some tests use (Chromium, PostgreSQL), on Debian as root
+deploy: $(READY)  ## check the files of deploy/ without a cluster (compose, Kubernetes, YAML)
+	@$(BIN)/uv run -q --no-project --with check-jsonschema --with kubernetes-validate --with yamllint python deploy/check.py
+
+system:  ## packages of the operating system that some tests use (Chromium, PostgreSQL, SLURM), on Debian as root
 	@missing=$$(command -v chromium >/dev/null || echo chromium chromium-driver; \
-	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || echo postgresql); \
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || echo postgresql; \
+	  ls /usr/sbin/slurmctld /usr/sbin/munged >/dev/null 2>&1 || echo slurmctld slurmd slurm-client munge); \
 	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 

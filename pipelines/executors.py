@@ -19,8 +19,9 @@ CODEC_STAGES = ("trunk_codec", "trained_codec")
 FULL_WIDTH = PRESETS["paper"].n * PRESETS["paper"].m
 #: shares of a GPU that steps ask for: eight of the smallest fit on one
 GPU_SHARES = (0.125, 0.25, 0.5, 1.0)
-#: a step that hands its frames out in chunks waits most of the time: it must not hold the CPU that its chunks need
-WAITS_CPUS = 0.05
+#: a step that hands its frames out in chunks waits most of the time: it asks for memory alone, since a part of a CPU
+#: would keep a chunk off that CPU. (A step that asked for nothing would run on the head.)
+WAITS_BYTES = 1 << 29
 #: stages whose frames are worked on in chunks by other tasks
 FANNED_OUT = ("resized_frames", "saliency_maps", "rgba_frames")
 
@@ -49,6 +50,7 @@ class Demand(NamedTuple):
 
     cpus: float
     gpus: float
+    memory_bytes: int = 0
 
 
 def gpu_share(n: int, m: int) -> float:
@@ -64,7 +66,7 @@ def gpu_share(n: int, m: int) -> float:
 def demand(chain: Chain, stage: str, partition: str, settings: RaySettings) -> Demand:
     """CPUs and GPUs of one step. A step asks for no GPU where the profile's device is the CPU."""
     if stage in FANNED_OUT:
-        return Demand(WAITS_CPUS, 0.0)
+        return Demand(0.0, 0.0, WAITS_BYTES)
     cpus = float(settings.threads)
     if not settings.device.startswith("cuda"):
         return Demand(cpus, 0.0)

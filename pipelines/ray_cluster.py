@@ -6,13 +6,15 @@ for. A stage that goes through many frames hands them out as Ray tasks from ther
 """
 
 import contextlib
+import copy
 import importlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import ray
@@ -58,6 +60,10 @@ FORWARDED = (
     "PYTHONPATH",
 )
 LOG_LINES = 30
+#: seconds that a job server may be away
+WAIT_S = 180.0
+
+T = TypeVar("T")
 
 
 class Steps(RayStepHandler):
@@ -119,7 +125,9 @@ class _Asking(StepHandlerContext):
             if USER_DEFINED_RAY_KEY not in found:
                 partition = self.dagster_run.tags.get("dagster/partition", "")
                 asked = demand(chain, key.split(".")[-1], partition, self._settings)
-                found[USER_DEFINED_RAY_KEY] = json.dumps({"num_cpus": asked.cpus, "num_gpus": asked.gpus})
+                found[USER_DEFINED_RAY_KEY] = json.dumps(
+                    {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "memory": asked.memory_bytes or None}
+                )
         return tags
 
 
@@ -141,11 +149,47 @@ def ray_executor(init_context: InitExecutorContext) -> Executor:
     )
 
 
-def submission_client(settings: RaySettings) -> JobSubmissionClient:
+class PatientClient(JobSubmissionClient):
+    """Asks again while the cluster's job server has no node for an answer, or does not answer: it may be starting."""
+
+    def submit_job(self, **asked: Any) -> str:
+        """Submit under a submission id, once: one that came through unanswered is found there."""
+        name = str(asked["submission_id"])
+
+        def submit() -> str:
+            # what asks for resources is changed on the way: each try needs its own copy
+            try:
+                return str(JobSubmissionClient.submit_job(self, **copy.deepcopy(asked)))
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return name
+                raise
+
+        return patiently(submit)
+
+    def get_job_status(self, job_id: str) -> JobStatus:
+        """Status of a job; raises RuntimeError when the cluster does not know it."""
+        return patiently(lambda: JobSubmissionClient.get_job_status(self, job_id))
+
+
+def patiently(ask: Callable[[], T], wait_s: float = WAIT_S, pause_s: float = 2.0) -> T:
+    """Ask until there is an answer, for `wait_s` seconds at most. Raises what was said last."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return ask()
+        except (RuntimeError, OSError) as error:
+            away = isinstance(error, OSError) or "status code 5" in str(error)
+            if not away or time.monotonic() > until:
+                raise
+            time.sleep(pause_s)
+
+
+def submission_client(settings: RaySettings) -> PatientClient:
     """A client of the cluster's job server. Raises FoveaError when it does not answer."""
     logging.getLogger("ray").setLevel(logging.WARNING)
     try:
-        return JobSubmissionClient(settings.address)
+        return PatientClient(settings.address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FoveaError(
             f"Ray at {settings.address} does not answer ({str(error).splitlines()[0]}): start it (ray start --head), or "

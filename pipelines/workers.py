@@ -171,8 +171,9 @@ def serve(pipe: Connection, asked: Asked) -> None:
 
     from assets.chain import Chain
     from assets.home import Home
-    from pipelines.launch import made_in_process, quiet
+    from pipelines.launch import made_in_process
     from pipelines.mlflow_tracking import MlflowTracker
+    from pipelines.outcomes import quiet
 
     home = Home.from_environment()
     chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=asked.device)
