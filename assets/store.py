@@ -287,6 +287,20 @@ class Store:
             finally:
                 beside.unlink(missing_ok=True)
 
+    def get_object(self, stage: str, key: str, suffix: str) -> bytes:
+        """The bytes of a single object. Raises FileNotFoundError."""
+        if self.local:
+            return Path(str(self.object_path(stage, key, suffix))).read_bytes()
+        return self.remote.read(f"{stage}/{key[:2]}/{key}{suffix}")
+
+    def unit_keys(self, stage: str) -> set[str]:
+        """Keys of all units of a stage."""
+        if not self.local:
+            names = (n.split("/") for n in self.remote.listing(stage))
+            return {n[2] for n in names if len(n) == 4 and n[3] == MANIFEST}
+        base = Path(str(self.root / stage))
+        return {p.parent.name for p in base.glob(f"??/*/{MANIFEST}") if p.parent.name[0] != "."}
+
     def object_keys(self, stage: str) -> set[str]:
         """Keys of all single objects of a stage."""
         if not self.local:

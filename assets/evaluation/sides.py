@@ -48,14 +48,12 @@ def read_side(chain: Chain, text: str) -> Side:
 
 def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:
     """Manifests of every make of a sweep's curves that the store holds, the last one first."""
-    base = chain.store.root / "rd_curves"
     found = []
-    for folder in base.iterdir() if base.exists() else ():
-        for unit in folder.iterdir() if folder.is_dir() else ():
-            if unit.name[0] != "." and chain.store.has("rd_curves", unit.name):
-                manifest = chain.store.manifest("rd_curves", unit.name)
-                if manifest["meta"].get("partition") == partition:
-                    found.append(manifest)
+    for key in chain.store.unit_keys("rd_curves"):
+        if chain.store.has("rd_curves", key):
+            manifest = chain.store.manifest("rd_curves", key)
+            if manifest["meta"].get("partition") == partition:
+                found.append(manifest)
     return sorted(found, key=lambda m: (str(m["made"]), str(m["key"])), reverse=True)
 
 

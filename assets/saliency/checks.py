@@ -1,6 +1,5 @@
 """What must hold of maps and of packed frames."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -141,7 +140,7 @@ def check_rgba(made: Made) -> list[dg.AssetCheckResult]:
     table = pd.read_parquet(made.folder / "rgba.parquet")
     wrong = []
     for row in table.iloc[:: max(1, len(table) // 8)].to_dict("records"):
-        picture, saliency_map = unpack(Path(str(row["path"])).read_bytes())
+        picture, saliency_map = unpack(made.store.get_object("rgba_frames", str(row["rgba_key"]), ".png"))
         if picture.shape[:2] != saliency_map.shape or not picture.any() or saliency_map.max() != 255:
             wrong.append(str(row["image"]))
     return [

@@ -119,7 +119,11 @@ def test_single_objects(store: Store) -> None:
     assert store.object_keys("pngs") == set()
     store.put_object("pngs", "abcdef", ".png", b"data")
     assert store.object_keys("pngs") == {"abcdef"}
-    assert store.object_path("pngs", "abcdef", ".png").read_bytes() == b"data"
+    assert store.get_object("pngs", "abcdef", ".png") == b"data"
+    assert store.unit_keys("stage") == set()
+    with store.writing("stage", digest("one")) as writer:
+        writer.path("deep/manifest.json").write_text("{}")
+    assert store.unit_keys("stage") == {digest("one")}
 
 
 @given(
