@@ -61,6 +61,8 @@ OTHER_PICTURE_SUFFIXES: Final = frozenset(
 REGISTRY_FILE: Final = SETTINGS_FILE
 BUILT_IN: Final = ("sample", "cityscapes")
 DEFAULT_FRAME_SIZE: Final = (512, 256)
+#: The classical codecs that stand beside the learned ones, unless a dataset names fewer.
+CLASSICAL: Final = ("jpeg", "webp", "avif", "jpegxl")
 #: Widths and heights of frames: below, no codec or metric here has anything to work on.
 MIN_SIDE: Final = 16
 MAX_SIDE: Final = 16384
@@ -69,9 +71,9 @@ DEFAULT_SAMPLE_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TOP_LEVEL = frozenset({"datasets", "profiles", "settings"})
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
-    "sample": frozenset({"seed", "counts", "size", "saliency"}),
-    "cityscapes": frozenset({"path", "size", "subset", "saliency"}),
-    "folder": frozenset({"path", "splits", "fixations", "size", "saliency"}),
+    "sample": frozenset({"seed", "counts", "size", "saliency", "classical"}),
+    "cityscapes": frozenset({"path", "size", "subset", "saliency", "classical"}),
+    "folder": frozenset({"path", "splits", "fixations", "size", "saliency", "classical"}),
 }
 
 
@@ -109,7 +111,8 @@ class Dataset:
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
     upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (whole cities may be absent) to
     `cityscapes`, whose `path` may also be the archive. `saliency` names the model that the maps come from (the
-    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default.
+    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default. `classical` names the classical
+    codecs that are measured: AVIF and JPEG XL at their slow settings cost most of the time on a large dataset.
     """
 
     name: str
@@ -122,6 +125,7 @@ class Dataset:
     seed: int = 0
     subset: bool = False
     saliency: str = ""
+    classical: tuple[str, ...] = CLASSICAL
 
     def root(self) -> Path:
         """Return the existing folder of the pictures.
@@ -376,9 +380,21 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
     if "size" in table:
         size = parse_size(table["size"], f"{where}.size")
     saliency = _saliency(table.get("saliency", ""), f"{where}.saliency")
+    classical = _classical(table.get("classical", list(CLASSICAL)), f"{where}.classical")
     if kind == "sample":
         counts, seed = _sample_settings(table, where)
-        return Dataset(name, kind, None, Splits("folders"), None, size, counts, seed, saliency=saliency)
+        return Dataset(
+            name,
+            kind,
+            None,
+            Splits("folders"),
+            None,
+            size,
+            counts,
+            seed,
+            saliency=saliency,
+            classical=classical,
+        )
     path = _path(table, "path", where, base)
     if kind == "cityscapes":
         chosen = os.environ.get("CITYSCAPES_ROOT")
@@ -394,11 +410,19 @@ def _dataset(name: str, table: Any, base: Path) -> Dataset:
             size,
             subset=subset,
             saliency=saliency,
+            classical=classical,
         )
     if path is None:
         raise FoveaError(f'{where}: no path; write path = "/folder/of/pictures"')
     rule = parse_splits(table.get("splits"), base, f"{where}.splits")
-    return Dataset(name, kind, path, rule, _path(table, "fixations", where, base), size, saliency=saliency)
+    fixations = _path(table, "fixations", where, base)
+    return Dataset(name, kind, path, rule, fixations, size, saliency=saliency, classical=classical)
+
+
+def _classical(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or any(name not in CLASSICAL for name in value):
+        raise FoveaError(f"{where}: expected one or more of {', '.join(CLASSICAL)}, got {value!r}")
+    return tuple(name for name in CLASSICAL if name in value)
 
 
 def _saliency(value: Any, where: str) -> str:

@@ -31,7 +31,6 @@ GALLERY_PICTURES = 3
 #: what draws fixation maps and chooses the map that conditions a codec
 MAPS_CODE = ("assets.saliency.condition", "assets.saliency.fixations")
 FOLDER = Path(__file__).parent
-CLASSICAL = ("jpeg", "webp", "avif", "jpegxl")
 
 
 def measured_split(chain: Chain, dataset: str) -> str:
@@ -93,14 +92,11 @@ class ClassicalRdPoints:
 
     name = "classical_rd_points"
 
-    def _codecs(self) -> tuple[str, ...]:
-        return CLASSICAL
-
     def unit(self, chain: Chain, partition: str) -> Unit:
         inputs = {
             "dataset": partition,
             "data": data_digest(chain, partition),
-            "codecs": list(self._codecs()),
+            "codecs": list(chain.dataset(partition).classical),
             "code": code_version("assets.evaluation.measure_classical", *MAPS_CODE),
         }
         return Unit(self.name, partition, inputs)
@@ -109,6 +105,7 @@ class ClassicalRdPoints:
         from assets.evaluation.measure_classical import measure_classical
         from assets.frames.encode import encode_png
 
+        codecs = chain.dataset(unit.partition).classical
         subjects = subjects_of(chain, unit.partition, "none", DEFAULT_SALIENCY, progress)
         table = measured_table(chain, unit.partition)
         shown = gallery_images(table)
@@ -127,7 +124,7 @@ class ClassicalRdPoints:
         )
         try:
             pieces, done, fresh = [], 0, 0
-            for codec in self._codecs():
+            for codec in codecs:
                 for subject, row in zip(subjects, table.to_dict("records"), strict=True):
                     keep = subject.image in shown
                     piece = digest(
@@ -159,7 +156,7 @@ class ClassicalRdPoints:
                         shutil.copyfile(kept, writer.path(kept_name(subject.image, codec, r["quality"])))
                     pieces += [{"codec": codec, **r} for r in rows]
                     done += 1
-                    progress(done, len(subjects) * len(self._codecs()), "pictures measured")
+                    progress(done, len(subjects) * len(codecs), "pictures measured")
             points = finish_points(
                 pieces,
                 dataset=unit.partition,
@@ -175,14 +172,14 @@ class ClassicalRdPoints:
             means = points.groupby(["codec", "quality"])[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
             run.log_params(
                 {
-                    "codecs": ", ".join(self._codecs()),
+                    "codecs": ", ".join(codecs),
                     "dataset": unit.partition,
                     "split": split,
                     "pictures": len(subjects),
                 }
             )
             run.log_inputs({unit.partition: str(unit.inputs["data"])}, "test")
-            for codec in self._codecs():
+            for codec in codecs:
                 ordered = means.loc[codec]
                 run.log_metrics(
                     [

@@ -31,6 +31,8 @@ def write_tables(chain: Chain) -> None:
                 for stage, file in sources
                 for record in chain.all_latest(stage)
                 if chain.store.has(stage, str(record["key"]))
+                # a piece of an earlier version may lack what this one writes
+                and file in chain.store.manifest(stage, str(record["key"]))["objects"]
             ]
             if not pieces:
                 continue

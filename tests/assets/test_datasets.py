@@ -51,6 +51,17 @@ def test_two_datasets_are_always_there(tmp_path: Path) -> None:
         assert word in CITYSCAPES_NEEDS
 
 
+def test_fewer_classical_codecs(tmp_path: Path) -> None:
+    known = load_registry(registry(tmp_path, '[datasets.sample]\nclassical = ["webp", "jpeg"]\n'))
+    assert known["sample"].classical == ("jpeg", "webp")
+    assert known["cityscapes"].classical == ("jpeg", "webp", "avif", "jpegxl")
+    for wrong in ("[]", '["jpg"]', '"jpeg"'):
+        with pytest.raises(
+            FoveaError, match=r"datasets\.sample\.classical: expected one or more of jpeg, webp"
+        ):
+            load_registry(registry(tmp_path, f"[datasets.sample]\nclassical = {wrong}\n"))
+
+
 def test_cityscapes_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path))
     assert load_registry(tmp_path)["cityscapes"].root() == tmp_path
@@ -166,7 +177,7 @@ def test_removing_refuses(tmp_path: Path) -> None:
         ("[datasets]\nmine = 3\n", "datasets.mine: expected a table"),
         (
             '[datasets.mine]\npath = "a"\nsise = "1x1"\n',
-            "datasets.mine: unknown key sise; known are fixations, path",
+            "datasets.mine: unknown key sise; known are classical, fixations, path",
         ),
         ('[datasets.mine]\nsize = "native"\n', "datasets.mine: no path"),
         ("[datasets.mine]\npath = 3\n", "datasets.mine.path: expected a path"),

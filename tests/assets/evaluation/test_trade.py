@@ -71,7 +71,7 @@ def test_the_sentence_names_the_most_and_the_most_that_is_affordable() -> None:
 def test_settings_of_the_trade_sweep_are_all_there() -> None:
     trade = sweep("trade", "sample")
     settings = curve_settings(trade.experiments)
-    assert len(settings) == 10 == len(trade.experiments) - 1
+    assert len(settings) == 6 == len(trade.experiments) - 1
     assert settings["alpha"].isna().all() and set(settings["span"]) == {1, 2, 3, 4, 5}
     assert len(set(settings["variant"])) == 10 and "" in set(settings["variant"])
     assert all(len(e.lmbda) == 4 for e in trade.experiments)
