@@ -51,7 +51,9 @@ increments = st.lists(st.floats(0.05, 4), min_size=4, max_size=9)
 @given(increments, st.data(), st.sampled_from(bd.METHODS))
 def test_integral_is_scipys(steps: list[float], data: st.DataObject, method: str) -> None:
     x = 20 + np.cumsum(steps)
-    y = np.cumsum(data.draw(st.lists(st.floats(-1, 3), min_size=len(x), max_size=len(x))))
+    # in steps of a thousandth: scipy's harmonic means overflow on slopes next to the smallest float
+    rises = data.draw(st.lists(st.integers(-1000, 3000), min_size=len(x), max_size=len(x)))
+    y = np.cumsum(rises) / 1000
     low, high = sorted(data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
     low, high = (x[0] + share * (x[-1] - x[0]) for share in (low, high))
     interpolator = (PchipInterpolator if method == "pchip" else Akima1DInterpolator)(x, y)

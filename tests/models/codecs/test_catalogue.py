@@ -93,7 +93,8 @@ def test_every_experiment_of_every_sweep_has_a_codec():
         for record in experiments.sweep(name, "sample").experiments:
             if record.mechanism != "none":
                 continue
-            assert catalogue.config_for(record).lmbda == record.trunk.lmbda
+            levels = (record.trunk or record).lmbda
+            assert catalogue.config_for(record).lmbda == levels
             assert importlib.util.find_spec(catalogue.module_of(record.codec)) is not None
 
 
