@@ -16,11 +16,41 @@ from typing import Any
 
 from models.errors import FoveaError
 
-MECHANISMS = ("none", "loss", "concat", "sft", "gain")
+MECHANISMS = ("none", "loss", "concat", "sft", "gain", "select")
 MAPS = ("none", "predicted", "shuffled", "center", "oracle")
 DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
 CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
+GENERATIVE = ("agustsson2019",)
+"""Codecs that are trained against discriminators. Their rate is the number of code channels, written as lmbda."""
+GENERATIVE_RATES = (2.0, 4.0, 8.0, 16.0)
+FAULTS = ("", "gradient", "relu", "scale", "augment")
 DEFAULT_SALIENCY = "sam_lite"
+
+OPTIONS: Mapping[str, Any] = {
+    # the codec (models/codecs/agustsson2019.py)
+    "centres": 5,
+    "blocks": 9,
+    "norm": "instance",
+    "patch": 1,
+    "noise": 0,
+    "keep": 0.5,
+    # the loss (models/training/adversarial.py): weights of its terms, and the share of the steps with `fidelity` alone
+    "fidelity": 10.0,
+    "perceptual": 12.0,
+    "adversarial": 1.0,
+    "matching": 12.0,
+    "start": 0.0,
+    "features": "efficientnet",
+    # the discriminators
+    "critic_width": 64,
+    "critic_scales": 3,
+    "critic_lr": 1.0,
+    "beta1": 0.5,
+    # what ailed the public port, for the codec doctor to find
+    "fault": "",
+}
+"""What generative codecs and their training know beyond the preset, with the paper's values."""
+CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "noise", "keep", "fault")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +75,8 @@ class Preset:
     ema: float = 0.0  # decay of the exponential moving average of the weights, 0 = off
     checkpoint_every: int = 500
     probe_every: int = 1000  # steps between looks at train and held-out pictures
+    options: tuple[tuple[str, Any], ...] = ()  # for generative codecs: where they differ from OPTIONS
+    generative: bool = False
 
 
 PRESETS: dict[str, Preset] = {
@@ -107,11 +139,70 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every=5_000,
             probe_every=20_000,
         ),
+        Preset(
+            name="gan_tiny",
+            n=16,
+            m=0,
+            trunk_steps=8,
+            steps=8,
+            batch_size=2,
+            crop=64,
+            lr=1e-3,
+            checkpoint_every=3,
+            probe_every=4,
+            generative=True,
+            options=(("blocks", 1), ("critic_width", 4), ("norm", "none"), ("patch", 2), ("start", 0.5)),
+        ),
+        Preset(
+            name="gan_small",
+            n=128,
+            m=0,
+            trunk_steps=4_000,
+            steps=4_000,
+            batch_size=4,
+            crop=128,
+            lr=6e-4,
+            warmup_steps=200,
+            ema=0.998,
+            clip_norm=5.0,
+            checkpoint_every=200,
+            probe_every=1_000,
+            generative=True,
+            options=(
+                ("adversarial", 0.3),
+                ("beta1", 0.9),
+                ("blocks", 6),
+                ("critic_width", 16),
+                ("fidelity", 100.0),
+                ("matching", 2.0),
+                ("norm", "none"),
+                ("patch", 2),
+                ("perceptual", 1.5),
+                ("start", 0.6),
+            ),
+        ),
+        Preset(
+            name="gan_paper",
+            n=960,
+            m=0,
+            trunk_steps=150_000,
+            steps=150_000,
+            batch_size=1,
+            crop=512,
+            lr=2e-4,
+            final_lr_factor=1.0,
+            clip_norm=0.0,
+            checkpoint_every=2_000,
+            probe_every=5_000,
+            generative=True,
+        ),
     )
 }
 
 OVERRIDES = tuple(
-    f.name for f in dataclasses.fields(Preset) if f.name not in ("name", "checkpoint_every", "probe_every")
+    f.name
+    for f in dataclasses.fields(Preset)
+    if f.name not in ("name", "checkpoint_every", "probe_every", "options", "generative")
 )
 
 SMOKE_LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
@@ -157,6 +248,39 @@ def _suffix(overrides: tuple[tuple[str, float], ...], preset: str) -> list[str]:
     return [f"{k}={number(v)}" for k, v in overrides if getattr(PRESETS[preset], k) != v]
 
 
+def _check_generative(codec: str, preset: str, lmbda: tuple[float, ...], mechanism: str) -> None:
+    """What only a generative codec may, and what it may not."""
+    if codec not in GENERATIVE:
+        if PRESETS[preset].generative:
+            raise FoveaError(f"preset {preset!r} is for generative codecs: {', '.join(GENERATIVE)}")
+        if mechanism == "select":
+            raise FoveaError(f"mechanism 'select' is for generative codecs: {', '.join(GENERATIVE)}")
+        return
+    if not PRESETS[preset].generative:
+        known = ", ".join(p.name for p in PRESETS.values() if p.generative)
+        raise FoveaError(f"{codec} needs a preset for generative codecs: {known}")
+    if mechanism in ("sft", "gain"):
+        raise FoveaError(f"{codec} has no mechanism {mechanism!r}: none, loss, concat or select")
+    if len(lmbda) != 1 or lmbda[0] not in GENERATIVE_RATES:
+        rates = ", ".join(number(v) for v in GENERATIVE_RATES)
+        raise FoveaError(
+            f"{codec}: lmbda is the number of code channels, one of {rates} for each model; got {lmbda!r}"
+        )
+
+
+def _with_options(
+    codec: str, preset: str, lmbda: tuple[float, ...], options: tuple[tuple[str, Any], ...] = ()
+) -> dict[str, Any]:
+    """The further fields of a generative codec's resolved record: C and every option."""
+    if codec not in GENERATIVE:
+        return {}
+    return {**OPTIONS, **dict(PRESETS[preset].options), **dict(options), "m": int(lmbda[0])}
+
+
+def _option_suffix(options: tuple[tuple[str, Any], ...]) -> list[str]:
+    return [f"{k}={number(v) if isinstance(v, (int, float)) else v}" for k, v in options]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trunk:
     """A variable-rate training run over `lmbda`, unweighted, from which all arms of a comparison branch.
@@ -175,8 +299,8 @@ class Trunk:
     shipped: str = ""
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
+        if self.codec not in (*CODECS, *GENERATIVE):
+            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join((*CODECS, *GENERATIVE))}")
         if self.shipped:
             return
         if not self.dataset:
@@ -185,6 +309,7 @@ class Trunk:
             raise FoveaError(f"unknown distortion {self.distortion!r}; known: {', '.join(DISTORTIONS)}")
         _check_preset(self.preset, self.overrides)
         _check_lambdas(self.lmbda, "trunk")
+        _check_generative(self.codec, self.preset, self.lmbda, "none")
 
     @property
     def key(self) -> str:
@@ -217,6 +342,7 @@ class Trunk:
             "distortion": self.distortion,
             "seed": self.seed,
             **budget,
+            **_with_options(self.codec, self.preset, self.lmbda),
         }
 
 
@@ -229,6 +355,7 @@ class Experiment:
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
     scale: the factor c of the source's un-normalised weights.
     span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
+    options: for generative codecs, sorted, where they differ from the preset's; see OPTIONS.
     """
 
     dataset: str
@@ -247,13 +374,14 @@ class Experiment:
     lmbda: tuple[float, ...] = (0.013,)
     seed: int = 0
     overrides: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     mode: str = "deterministic"
     target_bpp: tuple[float, ...] = ()
     evaluate_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
+        if self.codec not in (*CODECS, *GENERATIVE):
+            raise FoveaError(f"unknown codec {self.codec!r}; known: {', '.join((*CODECS, *GENERATIVE))}")
         if self.mechanism not in MECHANISMS:
             raise FoveaError(f"unknown mechanism {self.mechanism!r}; known: {', '.join(MECHANISMS)}")
         if self.maps not in MAPS:
@@ -273,6 +401,8 @@ class Experiment:
                     "target_bpp is searched over the rates of one variable-rate model: give the experiment several values "
                     f"of lmbda to train over, not {self.lmbda!r}"
                 )
+        _check_generative(self.codec, self.preset, self.lmbda, self.mechanism)
+        self._check_options()
         if self.trunk is not None and self.trunk.codec != self.codec:
             raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
         if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:
@@ -286,6 +416,21 @@ class Experiment:
         if not self.evaluate_on:
             object.__setattr__(self, "evaluate_on", (self.dataset,))
 
+    def _check_options(self) -> None:
+        if self.options and self.codec not in GENERATIVE:
+            raise FoveaError(
+                f"options are for generative codecs ({', '.join(GENERATIVE)}), not for {self.codec}"
+            )
+        for name, _ in self.options:
+            if name not in OPTIONS:
+                raise FoveaError(f"unknown option {name!r}; known: {', '.join(OPTIONS)}")
+        default = {**OPTIONS, **dict(PRESETS[self.preset].options)}
+        fault = dict(self.options).get("fault", "")
+        if fault not in FAULTS:
+            raise FoveaError(f"unknown fault {fault!r}; known: {', '.join(FAULTS[1:])}")
+        differing = tuple(sorted((k, v) for k, v in self.options if default[k] != v))
+        object.__setattr__(self, "options", differing)
+
     def _unused(self) -> dict[str, Any]:
         default = {f.name: f.default for f in dataclasses.fields(self)}
         names: list[str] = []
@@ -296,6 +441,8 @@ class Experiment:
         if self.mechanism == "gain":
             # the level at a place fixes its lambda: the weights follow from span and gamma
             names += ["alpha", "normalised", "scale"]
+        if self.mechanism == "select":
+            names += ["alpha", "gamma", "normalised", "scale"]
         if self.normalised:
             names += ["scale"]
         if self.maps in ("center", "oracle"):
@@ -341,6 +488,7 @@ class Experiment:
             parts.append(self.mode)
         parts += self._rates()
         parts += _suffix(self.overrides, self.preset)
+        parts += _option_suffix(self.options)
         if self.trunk is None:
             parts.append("scratch")
         return ",".join(parts)
@@ -360,6 +508,7 @@ class Experiment:
         if self.seed:
             parts.append(f"s{self.seed}")
         parts += _suffix(self.overrides, self.preset)
+        parts += _option_suffix(self.options)
         parts.append(f"from={self.trunk.key}" if self.trunk else "scratch")
         if self.evaluate_on != (self.dataset,):
             parts.append("on=" + "+".join(self.evaluate_on))
@@ -389,6 +538,7 @@ class Experiment:
             "seed": self.seed,
             "mode": self.mode,
             **budget,
+            **_with_options(self.codec, self.preset, self.lmbda, self.options),
         }
 
 
@@ -406,6 +556,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "saliency_concat": {"mechanism": "concat", "maps": "predicted", "gamma": 1.0},
     "saliency_sft": {"mechanism": "sft", "maps": "predicted", "gamma": 1.0},
     "saliency_gain": {"mechanism": "gain", "maps": "predicted"},
+    "saliency_select": {"mechanism": "select", "maps": "predicted"},
 }
 CONTROLS = ("shuffled", "center", "oracle")
 
@@ -582,7 +733,7 @@ def arms_and_controls(mechanisms: Iterable[str], controls: Iterable[str] = CONTR
     return ("uniform", *mechanisms, *controlled)
 
 
-CONDITIONED = tuple(name for name in ARMS if name != "uniform")
+CONDITIONED = tuple(name for name in ARMS if name not in ("uniform", "saliency_select"))
 
 
 def seed(dataset: str) -> Sweep:
@@ -693,9 +844,88 @@ def trade(dataset: str) -> Sweep:
     )
 
 
+def _generative(dataset: str, rates: Iterable[float], **fields: Any) -> tuple[Experiment, ...]:
+    fields = {"preset": "gan_small", **fields}
+    return tuple(Experiment(dataset=dataset, codec=GENERATIVE[0], lmbda=(c,), **fields) for c in rates)
+
+
+def gan(dataset: str) -> Sweep:
+    """The extreme codec at every rate, from scratch."""
+    return Sweep(
+        "gan",
+        dataset,
+        _generative(dataset, GENERATIVE_RATES),
+        about="Agustsson et al. 2019 at C = 2, 4, 8 and 16 (0.018 to 0.145 bpp), from scratch.",
+    )
+
+
+def gan_saliency(dataset: str) -> Sweep:
+    """The extreme codec's saliency arms with controls, branches of one trunk for each rate."""
+    arms = ["uniform"]
+    for mechanism in ("weighted", "saliency_concat", "saliency_select"):
+        arms += [mechanism, f"{mechanism}@shuffled", f"{mechanism}@center"]
+    found: list[Experiment] = []
+    for c in GENERATIVE_RATES:
+        trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,))
+        for name in arms:
+            steps = override("gan_small", steps=1000)
+            found += _generative(dataset, (c,), trunk=trunk, overrides=steps, **arm(name))
+    return Sweep(
+        "gan-saliency",
+        dataset,
+        tuple(found),
+        about="The extreme codec told about saliency: weighted distortion, the encoder's fourth plane, selective compression.",
+    )
+
+
+def gan_faults(dataset: str) -> Sweep:
+    """The sound extreme codec and one with each fault of the public port, at the same small budget."""
+    budget = override("gan_small", **FAULT_BUDGET)
+    found: list[Experiment] = []
+    for fault in FAULTS:
+        found += _generative(dataset, (8.0,), overrides=budget, options=(("fault", fault),))
+    return Sweep(
+        "gan-faults",
+        dataset,
+        tuple(found),
+        about="What ailed the public port of Agustsson et al. 2019, one fault at a time, beside the sound codec.",
+    )
+
+
+def gan_remedies(dataset: str) -> Sweep:
+    """The remedies that the source tried, one at a time around one record at a small budget."""
+    budget = FAULT_BUDGET
+    changes: list[dict[str, Any]] = [{}, {"options": (("noise", 4),)}]
+    changes += [{"distortion": "ms_ssim", "options": (("fidelity", w),)} for w in (3.0, 10.0)]
+    changes += [{"overrides": {"batch_size": b}} for b in (1, 8)]
+    changes += [{"overrides": {"lr": lr}} for lr in (2e-4, 2e-3)]
+    found: list[Experiment] = []
+    for change in changes:
+        overrides = override("gan_small", **{**budget, **change.pop("overrides", {})})
+        found += _generative(dataset, (8.0,), overrides=overrides, **change)
+    return Sweep(
+        "gan-remedies",
+        dataset,
+        tuple(found),
+        about="Noise, MS-SSIM for MSE, batch sizes, learning rates: each against the same base; held-out metrics along the way.",
+    )
+
+
+def gan_tiny(dataset: str) -> Sweep:
+    """Two rates and two arms with next to no training: for the project's own tests."""
+    found: list[Experiment] = []
+    for name in ("uniform", "saliency_select"):
+        found += _generative(dataset, (4.0, 8.0), preset="gan_tiny", **arm(name))
+    return Sweep("gan-tiny", dataset, tuple(found), about="Seconds of training: for the project's own tests.")
+
+
+FAULT_BUDGET: Mapping[str, float] = {"n": 64, "steps": 600, "warmup_steps": 50}
+"""What each run of `gan-faults` and `gan-remedies` gets."""
+
 SWEEPS: dict[str, Callable[[str], Sweep]] = {
     f.__name__: f for f in (smoke, tiny, game, arms, seed, paper, source, trade)
 }
+SWEEPS |= {f.__name__.replace("_", "-"): f for f in (gan, gan_saliency, gan_faults, gan_remedies, gan_tiny)}
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:

@@ -12,6 +12,8 @@ DOCTOR = {
     "rate": "Real bpp is within 2 % + 64 bytes of the estimate.",
     "reconstruction": "Decoding reproduces the encoder's reconstruction exactly.",
     "latents": "Shuffled latents destroy the picture.",
+    "adversary": "Each discriminator scale reaches the generator.",
+    "variety": "No picture is always cut the same way.",
     "gap": "The gap between train and held-out pictures is on record.",
 }
 

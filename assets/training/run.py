@@ -1,8 +1,9 @@
 """One training run from the store to the store: data in, codec, doctor, tracker."""
 
+import importlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +24,15 @@ from assets.training.milestones import (
 )
 from assets.training.stages import load_split, needs_model
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
-from models.codecs.catalogue import branch_config, build, config_for, load_codec
+from models.codecs.catalogue import branch_config, build, config_for, load_codec, trainer_module
 from models.device import chosen_device
-from models.experiments import DEFAULT_SALIENCY, PRESETS, Experiment, Trunk
+from models.experiments import DEFAULT_SALIENCY, GENERATIVE, PRESETS, Experiment, Trunk
 from models.metrics import psnr_db
 from models.training.data import FrameSet
 from models.training.doctor import Finding, examine
-from models.training.loop import train
 
 PROBE_PICTURES = 4
+GENERATIVE_PROBE_PICTURES = 8
 DOCTOR_PICTURES = 4
 
 
@@ -67,7 +68,7 @@ def prepared(chain: Chain, entry: Experiment | Trunk, start: Path | None, progre
             f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
         )
     held_table, held, held_conditions = load_split(
-        chain, entry.dataset, "val", maps=maps, model=model, progress=progress, limit=PROBE_PICTURES
+        chain, entry.dataset, "val", maps=maps, model=model, progress=progress, limit=_looked_at(entry)
     )
     torch.manual_seed(int(record["seed"]))
     if start is not None and isinstance(entry, Experiment):
@@ -129,9 +130,13 @@ def run_training(
         run.log_inputs({entry.dataset: str(unit.inputs["train_frames"])}, "train")
         lambdas = [float(v) for v in record["lmbda"]]
         middle = lambdas[len(lambdas) // 2]
-        seen = pictures[:PROBE_PICTURES], None if conditions is None else conditions[:PROBE_PICTURES]
+        looked_at = _looked_at(entry)
+        generative = entry.codec in GENERATIVE
+        some = _spread(len(pictures), looked_at) if generative else range(min(looked_at, len(pictures)))
+        seen = [pictures[i] for i in some], None if conditions is None else [conditions[i] for i in some]
+        perceive = _perceive() if generative else None
         # what the stages show: held-out pictures, or training pictures where none are held out
-        watched, images = (held, held_names) if held else (seen[0], frames.names[: len(seen[0])])
+        watched, images = (held, held_names) if held else (seen[0], [frames.names[i] for i in some])
         milestones = Milestones(
             chain.home.work / unit.key / "stages", choose_crops(watched, [str(i) for i in images]), watched
         )
@@ -141,7 +146,7 @@ def run_training(
         def watch(step: int, codec: Codec) -> dict[str, float]:
             """Look at the watched pictures and keep how their crops look."""
             shown: list[Shown] = []
-            values = look(codec, watched, held_conditions if held else seen[1], middle, shown)
+            values = look(codec, watched, held_conditions if held else seen[1], middle, shown, perceive)
             milestones.keep(step, shown)
             return values
 
@@ -151,15 +156,16 @@ def run_training(
                 return {}
             kept = watch(step, codec) if step in kept_at else None
             if not held:
-                return {f"probe/train_{k}": v for k, v in (kept or look(codec, *seen, middle)).items()}
-            found = {f"probe/train_{k}": v for k, v in look(codec, *seen, middle).items()}
-            kept = kept or look(codec, held, held_conditions, middle)
+                kept = kept or look(codec, *seen, middle, None, perceive)
+                return {f"probe/train_{k}": v for k, v in kept.items()}
+            found = {f"probe/train_{k}": v for k, v in look(codec, *seen, middle, None, perceive).items()}
+            kept = kept or look(codec, held, held_conditions, middle, None, perceive)
             found |= {f"probe/val_{k}": v for k, v in kept.items()}
             found["probe/gap_db"] = found["probe/train_psnr_db"] - found["probe/val_psnr_db"]
             return found
 
         watch(0, codec)
-
+        train = trainer(entry.codec)
         folder = train(
             record,
             codec,
@@ -186,6 +192,10 @@ def run_training(
             held_out_maps=held_conditions,
             seed=int(record["seed"]),
         )
+        if generative:
+            from models.training.adversarial_doctor import examine_training
+
+            findings += examine_training(record, folder, frames)
         writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
         history = (
             json.loads((folder / "history.json").read_text()) if (folder / "history.json").exists() else []
@@ -228,20 +238,44 @@ def maps_by(chain: Chain, record: Mapping[str, Any]) -> dict[str, str]:
     return {"maps_by": f"{name} {map_sources(chain, name)[0].version}"}
 
 
+def trainer(codec: str) -> Callable[..., Path]:
+    """What trains a codec: the rate–distortion loop, or the adversarial one."""
+    found: Callable[..., Path] = importlib.import_module(trainer_module(codec)).train
+    return found
+
+
+def _looked_at(entry: Experiment | Trunk) -> int:
+    """How many pictures of each part the probes see."""
+    return GENERATIVE_PROBE_PICTURES if entry.codec in GENERATIVE else PROBE_PICTURES
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Places of `wanted` pictures spread over all: a handful of the first ones would be one scene."""
+    return sorted({round(i * (count - 1) / max(wanted - 1, 1)) for i in range(min(wanted, count))})
+
+
+def _perceive() -> Callable[[Any, Any], float]:
+    from models.training.critics import feature_network, perceptual_distance
+
+    network = feature_network("efficientnet")
+    return lambda x_hat, x: float(perceptual_distance(network, x_hat, x)[0])
+
+
 def look(
     codec: Codec,
     pictures: Sequence[Any],
     maps: Sequence[Any] | None,
     lmbda: float,
     shown: list[Shown] | None = None,
+    perceive: Callable[[Any, Any], float] | None = None,
 ) -> dict[str, float]:
     """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written.
 
-    shown: gets each picture's reconstruction.
+    shown: gets each picture's reconstruction. perceive: also the mean of this distance of x_hat and x, as `perceptual`.
     """
     was_training = codec.training
     codec.eval()
-    psnr, bpp = [], []
+    psnr, bpp, perceived = [], [], []
     try:
         with torch.inference_mode():
             for place, picture in enumerate(pictures):
@@ -263,9 +297,12 @@ def look(
                 bpp.append(bits / (height * width))
                 if shown is not None:
                     shown.append(Shown(x_hat, psnr[-1], bpp[-1]))
+                if perceive is not None:
+                    perceived.append(perceive(seen.x_hat.clamp(0, 1).cpu(), x))
     finally:
         codec.train(was_training)
-    return {"psnr_db": float(np.mean(psnr)), "bpp_estimate": float(np.mean(bpp))}
+    found = {"psnr_db": float(np.mean(psnr)), "bpp_estimate": float(np.mean(bpp))}
+    return found | ({"perceptual": float(np.mean(perceived))} if perceived else {})
 
 
 def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:

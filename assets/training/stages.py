@@ -20,10 +20,10 @@ NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
 
 def training_code(codec: str, maps: str) -> str:
     """The code version of training this codec on these maps."""
-    from models.codecs.catalogue import code_modules
+    from models.codecs.catalogue import code_modules, trainer_module
 
     chooses = () if maps == "none" else ("assets.saliency.condition",)
-    return code_version("models.training.loop", *code_modules(codec), *chooses)
+    return code_version(trainer_module(codec), *code_modules(codec), *chooses)
 
 
 def split_table(chain: Chain, dataset: str, split: str, model: str | None) -> pd.DataFrame:

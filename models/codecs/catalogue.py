@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import FoveaError
-from models.experiments import Experiment, Trunk
+from models.experiments import CODEC_OPTIONS, GENERATIVE, Experiment, Trunk
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig
@@ -24,6 +24,7 @@ CODECS = {
     "bmshj2018_hyperprior": "models.codecs.bmshj2018:Bmshj2018Hyperprior",
     "mbt2018_mean": "models.codecs.mbt2018:Mbt2018Mean",
     "cheng2020_anchor": "models.codecs.cheng2020:Cheng2020Anchor",
+    "agustsson2019": "models.codecs.agustsson2019:Agustsson2019",
 }
 WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
 
@@ -63,6 +64,7 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
         lmbda=levels,
         gamma=values["gamma"] if gained else 1.0,
         span=values["span"] if gained else 0.0,
+        options=tuple(sorted((k, values[k]) for k in CODEC_OPTIONS if k in values)),
     )
 
 
@@ -77,7 +79,13 @@ def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
         mechanism=record.mechanism,
         gamma=values["gamma"] if gained else 1.0,
         span=values["span"] if gained else 0.0,
+        options=tuple(sorted((k, values[k]) for k in CODEC_OPTIONS if k in values)) or trunk.options,
     )
+
+
+def trainer_module(codec: str) -> str:
+    """The module whose `train` trains a codec: what the code version of its training starts from."""
+    return "models.training.adversarial" if codec in GENERATIVE else "models.training.loop"
 
 
 def save_codec(codec: "Codec", folder: Path | str) -> None:

@@ -12,101 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.codecs.bitstream import BitstreamError
+from models.codecs.range_coder import RangeDecoder, RangeEncoder
 
 MAX_STEPS = 64
 """Largest magnitude of an entry."""
 
-_TOP = 1 << 24
-_BITS = 16
 # Probability of "0" out of 2^16 before anything is known: most residuals are zero, few are larger than one.
 _PRIOR_ZERO = (58000, 42000, 30000, 24000)
 _PRIOR_MORE = 52000
 
 
 class _Model:
-    """The adaptive probabilities. A bit's probability moves by 1/(n + 2) at its n-th use, at last by 1/32."""
+    """The adaptive probabilities."""
 
     def __init__(self) -> None:
         self.zero = [[p, 2] for p in _PRIOR_ZERO]
         self.sign = [[1 << 15, 1] for _ in range(3)]
         self.more = [[[_PRIOR_MORE, 2] for _ in range(4)] for _ in range(2)]
 
-    @staticmethod
-    def adapt(state: list[int], bit: int) -> None:
-        p, n = state
-        p += (0 if bit else 65536) // (n + 2) - p // (n + 2)
-        state[0] = min(max(p, 512), 65024)
-        if n < 30:
-            state[1] = n + 1
 
-
-class _Encoder:
-    """Range encoder with carry (as in LZMA)."""
-
-    def __init__(self) -> None:
-        self.low, self.range, self.cache, self.pending, self.out = 0, 0xFFFFFFFF, 0, 1, bytearray()
-
-    def bit(self, state: list[int], bit: int) -> int:
-        bound = (self.range >> _BITS) * state[0]
-        if bit:
-            self.low += bound
-            self.range -= bound
-        else:
-            self.range = bound
-        while self.range < _TOP:
-            self.range = self.range << 8 & 0xFFFFFFFF
-            self._shift()
-        _Model.adapt(state, bit)
-        return bit
-
-    def _shift(self) -> None:
-        if self.low < 0xFF000000 or self.low > 0xFFFFFFFF:
-            carry = self.low >> 32
-            self.out.append(self.cache + carry & 0xFF)
-            self.out.extend(bytes([0xFF + carry & 0xFF]) * (self.pending - 1))
-            self.pending = 0
-            self.cache = self.low >> 24 & 0xFF
-        self.pending += 1
-        self.low = self.low << 8 & 0xFFFFFFFF
-
-    def finish(self) -> bytes:
-        # the value of the interval with the most trailing zeros: the decoder reads zeros past the end
-        for k in range(31, -1, -1):
-            value = -(-self.low >> k) << k
-            if value < self.low + self.range:
-                self.low = value
-                break
-        for _ in range(5):
-            self._shift()
-        return bytes(self.out[1:]).rstrip(b"\0")
-
-
-class _Decoder:
-    def __init__(self, data: bytes):
-        self.data, self.position, self.range, self.code = data, 4, 0xFFFFFFFF, 0
-        self.code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
-
-    def bit(self, state: list[int], _: int) -> int:
-        bound = (self.range >> _BITS) * state[0]
-        if self.code < bound:
-            self.range, bit = bound, 0
-        else:
-            self.code -= bound
-            self.range -= bound
-            bit = 1
-        while self.range < _TOP:
-            self.range = self.range << 8 & 0xFFFFFFFF
-            byte = self.data[self.position] if self.position < len(self.data) else 0
-            self.code = (self.code << 8 | byte) & 0xFFFFFFFF
-            self.position += 1
-        _Model.adapt(state, bit)
-        return bit
-
-
-def _run(coder: _Encoder | _Decoder, cells: list[list[int]], height: int, width: int) -> None:
+def _run(coder: RangeEncoder | RangeDecoder, cells: list[list[int]], height: int, width: int) -> None:
     """Walk over the cells in raster order; the encoder reads them, the decoder fills them in."""
     model = _Model()
-    encoding = isinstance(coder, _Encoder)
+    encoding = isinstance(coder, RangeEncoder)
     above = [0] * width
     for i in range(height):
         row = cells[i]
@@ -137,7 +65,7 @@ def encode_levels(steps: NDArray[np.int64]) -> bytes:
     """steps: H×W, each within ±MAX_STEPS."""
     if not steps.any():
         return b""
-    coder = _Encoder()
+    coder = RangeEncoder()
     _run(coder, steps.tolist(), *steps.shape)
     # an empty string means zeros, so what happens to end in nothing but zeros keeps one byte
     return coder.finish() or b"\0"
@@ -147,7 +75,7 @@ def decode_levels(data: bytes, height: int, width: int) -> NDArray[np.int64]:
     """H×W. Raises BitstreamError where no encoder can have written it."""
     cells = [[0] * width for _ in range(height)]
     if data:
-        _run(_Decoder(data), cells, height, width)
+        _run(RangeDecoder(data), cells, height, width)
     steps = np.array(cells, dtype=np.int64).reshape(height, width)
     if int(np.abs(steps).max()) > MAX_STEPS:
         raise BitstreamError("damaged file: a level is out of any range")

@@ -271,7 +271,7 @@ _trainings: list[tuple[Any, ...]] = []
 
 
 @contextmanager
-def _torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Iterator[None]:
+def torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Iterator[None]:
     """Threads and deterministic algorithms for the time of the training, the caller's settings afterwards.
 
     All but the thread count hold for the process: with several trainings in its threads the first to begin notes what
@@ -370,7 +370,7 @@ class State:
         return chosen.eval()
 
 
-def _identity(record: Mapping[str, Any], codec: Codec, frames: FrameSet) -> str:
+def identity_of(record: Mapping[str, Any], codec: Codec, frames: FrameSet) -> str:
     """What a checkpoint belongs to: the record without names, the initial weights, the data."""
     hashed = hashlib.sha256()
     facts = {k: v for k, v in record.items() if k not in NAMES_ONLY}
@@ -437,7 +437,7 @@ def train(
         )
     if plan.mechanism == "none":
         frames = FrameSet(frames.pictures, None, frames.names)
-    with _torch_settings(plan, device, threads):
+    with torch_settings(plan, device, threads):
         return _train(
             record,
             plan,
@@ -474,7 +474,7 @@ def _train(
     should_stop: Callable[[], bool] | None,
     ranks: Ranks,
 ) -> Path:
-    identity = _identity(record, codec, frames)
+    identity = identity_of(record, codec, frames)
     ranks.check_equal("record, pictures or initial weights", identity.encode())
     share = ranks.share(plan.batch)
     codec.to(device).train()

