@@ -23,6 +23,8 @@ CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_me
 GENERATIVE = ("agustsson2019",)
 """Codecs that are trained against discriminators. Their rate is the number of code channels, written as lmbda."""
 GENERATIVE_RATES = (2.0, 4.0, 8.0, 16.0)
+GENERATIVE_CROP = 64
+"""Least crop with three discriminators: the last one's features are 2×2 then, the least that can be normalised."""
 FAULTS = ("", "gradient", "relu", "scale", "augment")
 DEFAULT_SALIENCY = "sam_lite"
 
@@ -403,6 +405,11 @@ class Experiment:
                 )
         _check_generative(self.codec, self.preset, self.lmbda, self.mechanism)
         self._check_options()
+        least = GENERATIVE_CROP >> (3 - int(dict(self.options).get("critic_scales", 3)))
+        if self.codec in GENERATIVE and _budget(self.preset, self.overrides)["crop"] < least:
+            raise FoveaError(
+                f"{self.codec}: the coarsest discriminator needs crops of at least {least} pixels"
+            )
         if self.trunk is not None and self.trunk.codec != self.codec:
             raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
         if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:

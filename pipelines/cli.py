@@ -11,6 +11,7 @@ import click
 
 from pipelines.cli_studies import game, study
 from pipelines.evidence_commands import COMMANDS
+from pipelines.gap_command import gaps
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -882,7 +883,7 @@ def _with_profiles(group: click.Group) -> None:
             )
 
 
-for command in (*COMMANDS, game, study):
+for command in (*COMMANDS, gaps, game, study):
     main.add_command(command)
 
 _with_profiles(main)

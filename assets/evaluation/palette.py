@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM, label_arm
 
-CLASSICAL_LABELS = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpegxl": "JPEG XL"}
+CLASSICAL_LABELS = {
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jpegxl": "JPEG XL",
+    "bicubic": "thumbnail",
+}
 ARM_COLOURS = {
     "uniform": "#0072B2",
     "saliency_gain": "#D55E00",
@@ -17,8 +23,15 @@ ARM_COLOURS = {
     "saliency_concat": "#CC79A7",
     "weighted": "#E69F00",
     "weighted_raw": "#56B4E9",
+    "saliency_select": "#B8A800",
 }
-CLASSICAL_COLOURS = {"jpeg": "#5c6370", "webp": "#7d8590", "avif": "#8a7a66", "jpegxl": "#6f7f6f"}
+CLASSICAL_COLOURS = {
+    "jpeg": "#5c6370",
+    "webp": "#7d8590",
+    "avif": "#8a7a66",
+    "jpegxl": "#6f7f6f",
+    "bicubic": "#a0a0a0",
+}
 DASHES: dict[str, tuple[float, ...]] = {
     "center": (6, 3),
     "shuffled": (1.5, 2.5),
@@ -29,6 +42,7 @@ CLASSICAL_DASHES: dict[str, tuple[float, ...]] = {
     "webp": (7, 2),
     "avif": (4, 2, 1, 2),
     "jpegxl": (1, 2),
+    "bicubic": (1, 4),
 }
 MARKERS = ("circle", "square", "diamond", "triangle", "cross")
 _OTHER = "#444444"

@@ -88,7 +88,7 @@ def data_digest(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> st
 
 
 class ClassicalRdPoints:
-    """JPEG, WebP, AVIF and JPEG XL on the measured split; a picture that was measured before is not measured again."""
+    """JPEG, WebP, AVIF, JPEG XL and a thumbnail on the measured split; a picture that was measured before is not measured again."""
 
     name = "classical_rd_points"
 

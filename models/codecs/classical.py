@@ -6,6 +6,7 @@
 | webp   | libwebp       | method 6, its slowest |
 | avif   | aom           | speed 3, 4:4:4, tune=psnr, one tile |
 | jpegxl | libjxl        | effort 9, quality by libjxl's own JPEG-like scale |
+| bicubic | libwebp, OpenCV | the picture area-averaged to `quality` percent of its sides, lossless, enlarged bicubically |
 
 JPEG's chroma: 4:2:0 at the quality asked for, unless the largest 4:4:4 file that is not larger has less squared error.
 So both are weighed at the same rate, and a row's quality means one rate, whichever won.
@@ -13,6 +14,9 @@ So both are weighed at the same rate, and a row's quality means one rate, whiche
 AVIF's tune: libavif 1.4 optimises stills for visual quality unless told otherwise, which costs about 1 dB of PSNR at
 equal rate on street pictures (0.65 bpp, 512×256); an anchor for PSNR curves gets the setting that is best there. Speed
 0 would gain another 3 % of rate or so at six times the time.
+
+`bicubic` is no codec that anybody uses but the floor that one must be above at very low rates: the thumbnail takes the
+smaller of lossless WebP and its bare bytes, and ten bytes or fewer for the sizes.
 
 Quality rises from 0 to 100 for all of them. Every function is pure, single-threaded and deterministic for given
 library versions (`library_versions`). bpp is 8·len(file) over the picture's pixels.
@@ -22,11 +26,13 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from models.codecs.bitstream import check_size, read_varints, write_varints
 from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
@@ -121,6 +127,29 @@ def _decode_jpegxl(data: bytes) -> Picture:
     return np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1), np.uint8)
 
 
+def _encode_bicubic(picture: Picture, quality: float) -> bytes:
+    height, width = picture.shape[:2]
+    small = (max(1, round(height * quality / 100)), max(1, round(width * quality / 100)))
+    thumbnail = cv2.resize(picture, small[::-1], interpolation=cv2.INTER_AREA)
+    webp = bytes(
+        imagecodecs.webp_encode(np.ascontiguousarray(thumbnail), lossless=True, method=6, numthreads=1)
+    )
+    bare = thumbnail.tobytes()
+    sizes = write_varints((width, height, 2 * small[1] + int(len(webp) < len(bare)), small[0]))
+    return bytes([len(sizes)]) + sizes + min(webp, bare, key=len)
+
+
+def _decode_bicubic(data: bytes) -> Picture:
+    width, height, mark, rows = read_varints(data[1 : 1 + data[0]], 4)
+    check_size(width, height)
+    body, shape = data[1 + data[0] :], (rows, mark // 2, 3)
+    if mark % 2:
+        thumbnail = np.asarray(imagecodecs.webp_decode(body), np.uint8)[..., :3].reshape(shape)
+    else:
+        thumbnail = np.frombuffer(body, np.uint8).reshape(shape)
+    return np.asarray(cv2.resize(thumbnail, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
 CLASSICAL: Mapping[str, Classical] = {
     c.name: c
     for c in (
@@ -128,6 +157,7 @@ CLASSICAL: Mapping[str, Classical] = {
         Classical("webp", "WebP", (0, 4, 10, 22, 42, 68, 85, 93), _encode_webp, _decode_webp),
         Classical("avif", "AVIF", (1, 6, 15, 29, 46, 66), _encode_avif, _decode_avif),
         Classical("jpegxl", "JPEG XL", (0, 7, 15, 35, 62, 80, 90), _encode_jpegxl, _decode_jpegxl),
+        Classical("bicubic", "bicubic", (2, 4, 7, 11, 16, 24, 36), _encode_bicubic, _decode_bicubic),
     )
 }
 
@@ -168,4 +198,5 @@ def library_versions() -> dict[str, str]:
         "webp": str(imagecodecs.webp_version()),
         "avif": f"libavif {features.version('avif')} (Pillow)",
         "jpegxl": str(imagecodecs.jpegxl_version()),
+        "bicubic": f"{imagecodecs.webp_version()}, OpenCV {cv2.__version__}",
     }

@@ -9,6 +9,7 @@ from models.experiments import (
     ARMS,
     CODECS,
     CONTROLS,
+    OPTIONS,
     PRESETS,
     SWEEPS,
     Experiment,
@@ -38,8 +39,12 @@ def test_key_and_record_are_one_to_one_over_all_sweeps() -> None:
     assert len({t.key for t in trunks}) == len(trunks)
 
 
+#: arms of rate–distortion codecs; selective compression is for generative ones
+ANY_CODEC = [name for name in sorted(ARMS) if name != "saliency_select"]
+
+
 @given(
-    st.sampled_from(sorted(ARMS)),
+    st.sampled_from(ANY_CODEC),
     st.floats(1e-4, 1, allow_nan=False),
     st.integers(0, 3),
     st.sampled_from([0.25, 0.5, 1.0]),
@@ -129,10 +134,59 @@ def test_unknown_names_list_the_known_ones() -> None:
 
 def test_arm_names_come_back_from_records() -> None:
     trunk = Trunk(dataset="sample", codec="bls2017")
-    for name in ARMS:
+    for name in ANY_CODEC:
         for control in ("", *CONTROLS) if name != "uniform" else ("",):
             label = f"{name}@{control}" if control else name
             assert Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm(label)).label == label
+
+
+def generative(**fields: object) -> Experiment:
+    return Experiment(
+        **{"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "lmbda": (4.0,), **fields}  # type: ignore[arg-type]
+    )
+
+
+def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
+    plain = generative()
+    assert plain.resolved()["m"] == 4 and plain.resolved()["fault"] == "" and plain.resolved()["blocks"] == 1
+    planted = generative(options=(("noise", 2), ("fault", "relu")))
+    assert "fault=relu-noise=2" in planted.key and planted.variant == "fault=relu,noise=2,scratch"
+    assert planted.resolved()["fault"] == "relu" and planted.key != plain.key
+    # what the preset says anyway makes no difference
+    assert generative(options=(("fault", ""), ("blocks", 1))) == plain
+    assert "fidelity" not in Experiment(dataset="sample", codec="bls2017").resolved()
+    assert generative(lmbda=(8.0,)).resolved()["m"] == 8
+    trunk = Trunk(dataset="sample", codec="agustsson2019", preset="gan_tiny", lmbda=(4.0,))
+    assert trunk.resolved()["m"] == 4 and trunk.resolved()["fidelity"] == OPTIONS["fidelity"]
+    assert generative(trunk=trunk, **arm("saliency_select")).label == "saliency_select"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lmbda": (3.0,)}, "number of code channels"),
+        ({"lmbda": (4.0, 8.0)}, "number of code channels"),
+        ({"preset": "smoke"}, "gan_tiny"),
+        ({"options": (("fault", "nose"),)}, "unknown fault 'nose'"),
+        ({"options": (("colour", 1),)}, "unknown option 'colour'"),
+        ({"mechanism": "sft", "maps": "predicted"}, "no mechanism 'sft'"),
+        ({"overrides": override("gan_tiny", crop=32)}, "crops of at least 64"),
+        ({"codec": "bls2017"}, "preset 'gan_tiny' is for generative"),
+        ({"codec": "bls2017", "preset": "smoke", "options": (("noise", 1),)}, "not for bls2017"),
+        ({"codec": "bls2017", "preset": "smoke", **arm("saliency_select")}, "'select' is for generative"),
+    ],
+)
+def test_what_a_generative_codec_cannot_be_is_said(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(FoveaError, match=said):
+        generative(**fields)
+
+
+def test_the_sweeps_of_faults_and_remedies_differ_from_their_base_in_one_thing() -> None:
+    for name in ("gan-faults", "gan-remedies"):
+        base, *others = sweep(name, "sample").experiments
+        for other in others:
+            changed = {k for k, v in other.resolved().items() if base.resolved()[k] != v}
+            assert len(changed - {"fidelity"}) == 1, (other.key, changed)
 
 
 def test_smoke_is_small_and_all_its_arms_branch_from_one_trunk() -> None:

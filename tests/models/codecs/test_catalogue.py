@@ -93,13 +93,17 @@ def test_every_experiment_of_every_sweep_has_a_codec():
         for record in experiments.sweep(name, "sample").experiments:
             if record.mechanism != "none":
                 continue
-            levels = (record.trunk or record).lmbda
-            assert catalogue.config_for(record).lmbda == levels
+            config = catalogue.config_for(record)
+            assert config.lmbda == (record.trunk or record).lmbda
+            if record.codec in experiments.GENERATIVE:
+                assert config.m == record.lmbda[0] and dict(config.options).keys() == set(
+                    experiments.CODEC_OPTIONS
+                )
             assert importlib.util.find_spec(catalogue.module_of(record.codec)) is not None
 
 
 def test_the_catalogue_knows_what_records_know():
-    assert set(catalogue.CODECS) == set(experiments.CODECS)
+    assert set(catalogue.CODECS) == {*experiments.CODECS, *experiments.GENERATIVE}
     with pytest.raises(FoveaError, match="unknown codec 'jpeg'; known: bls2017"):
         catalogue.module_of("jpeg")
 

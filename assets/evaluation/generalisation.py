@@ -1,0 +1,371 @@
+"""Does a trained codec do on held-out pictures what it does on those it was trained on? And what are its pictures worth
+beside classical codecs at about the same bits?
+
+One row an experiment: means over training and over held-out pictures, the gap between them, patch KID of the held-out
+reconstructions. Then rows of classical codecs at the bits of each experiment: the largest file of each picture that is
+not larger than the learned one's times a factor. Files are real ones, container included; the payload (without the
+container) stands apart, and for generative codecs the bound that it keeps.
+"""
+
+import functools
+import html
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets.chain import Chain, Progress, Waiting, silent
+from assets.saliency.stages import ensure_maps, map_keys
+from assets.store import digest
+from assets.training.stages import load_split
+from assets.versions import code_version
+from models.codecs import classical
+from models.codecs.base import Codec
+from models.codecs.bitstream import unpack
+from models.codecs.catalogue import load_codec
+from models.errors import FoveaError
+from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
+from models.metrics import measure
+from models.perception import Perception, kid
+
+Picture = NDArray[np.uint8]
+
+STAGE = "generalisation"
+FACTORS: Mapping[str, tuple[float, ...]] = {"bicubic": (1.0,), "avif": (1.0, 1.5), "webp": (1.0, 1.5)}
+"""Classical codecs beside each experiment, and how many times its bits they may take."""
+METRICS = ("bpp", "payload_bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "perceptual", "lpips", "vsi", "haarpsi")
+MOST_GAP_DB, MOST_GAP_PERCENT = 1.0, 15.0
+"""A codec generalises when held-out pictures lose at most this against training pictures."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of a split, the maps that condition the codec (or None), and the maps that metrics weigh with."""
+
+    images: list[str]
+    pictures: list[Picture]
+    conditions: list[Picture] | None
+    weighing: list[Picture]
+
+
+def part_of(
+    chain: Chain, dataset: str, split: str, entry: Experiment, count: int, progress: Progress
+) -> Part:
+    """`count` pictures spread evenly over a split. Raises FoveaError for an empty one."""
+    table, pictures, conditions = load_split(
+        chain, dataset, split, maps=entry.maps, model=entry.saliency, progress=progress
+    )
+    if table.empty:
+        raise FoveaError(
+            f"dataset {dataset!r} has no {split} picture; `fovea datasets show {dataset}` lists the splits"
+        )
+    ensure_maps(chain, dataset, DEFAULT_SALIENCY, progress)
+    keys = map_keys(chain, dataset, DEFAULT_SALIENCY).set_index("image").map_key
+    some = sorted({round(i * (len(table) - 1) / max(count - 1, 1)) for i in range(min(count, len(table)))})
+    return Part(
+        [str(table.image[i]) for i in some],
+        [np.asarray(pictures[i]) for i in some],
+        None if conditions is None else [np.asarray(conditions[i]) for i in some],
+        [np.asarray(chain.store.array("saliency_maps", keys[table.image[i]])) for i in some],
+    )
+
+
+def held_out_split(chain: Chain, dataset: str) -> str:
+    """`test` where the dataset has one, else `val`."""
+    splits = set(map_keys(chain, dataset, DEFAULT_SALIENCY).split)
+    return "test" if "test" in splits else "val"
+
+
+def measure_pictures(
+    part: Part,
+    shown: Sequence[tuple[bytes, Picture, float]],
+    perception: Perception,
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """A row a picture, and the patch features of the reconstructions. shown: file, reconstruction, payload bytes."""
+    rows, features = [], []
+    for image, picture, weighing, (data, reconstruction, payload) in zip(
+        part.images, part.pictures, part.weighing, shown, strict=True
+    ):
+        pixels = picture.shape[0] * picture.shape[1]
+        values = measure(picture, reconstruction, saliency_map=weighing)
+        rows.append(
+            {
+                "image": image,
+                "bytes": len(data),
+                "bpp": 8 * len(data) / pixels,
+                "payload_bpp": 8 * payload / pixels,
+                **{k: values[k] for k in ("psnr_db", "ms_ssim", "sw_psnr_db", "vsi", "haarpsi")},
+                "perceptual": perception.distance(picture, reconstruction),
+                "lpips": perception.lpips_distance(picture, reconstruction),
+            }
+        )
+        features.append(perception.patch_features(reconstruction))
+    return rows, features
+
+
+def through(codec: Codec, part: Part, lmbda: float) -> list[tuple[bytes, Picture, float]]:
+    """Each picture to a file and back. Raises FoveaError when a file does not decode to the encoder's reconstruction."""
+    found = []
+    for place, picture in enumerate(part.pictures):
+        condition = None if part.conditions is None else part.conditions[place]
+        encoded = codec.encode(picture, saliency_map=condition, lmbda=lmbda)
+        if not np.array_equal(codec.decode(encoded.data), encoded.reconstruction):
+            raise FoveaError(
+                f"{part.images[place]}: the decoded file differs from the encoder's reconstruction"
+            )
+        payload = float(sum(map(len, unpack(encoded.data).strings)))
+        found.append((encoded.data, encoded.reconstruction, payload))
+    return found
+
+
+def at_most(codec: str, picture: Picture, budget: float) -> bytes:
+    """The classical codec's largest file of at most `budget` bytes, by bisection over whole qualities; its smallest one
+    where none is that small."""
+    low, high, best = 0, 100, b""
+    while low <= high:
+        middle = (low + high) // 2
+        data = classical.encode(codec, float(max(middle, 1)), picture)
+        if len(data) <= budget or not middle:
+            best = data if len(data) <= budget or not best else best
+            low = middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _piece(chain: Chain, inputs: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row from the store, or made and kept there."""
+    key = digest(dict(inputs))
+    if not chain.store.has(STAGE, key):
+        row = make()
+        with chain.store.writing(STAGE, key) as writer:
+            writer.path("row.json").write_text(json.dumps(row, indent=1))
+    found: dict[str, Any] = json.loads(chain.store.path(STAGE, key, "row.json").read_text())
+    return found
+
+
+def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]]:
+    """The trained codec of an experiment, its unit's key and facts: the current one, else the one made last.
+
+    Raises Waiting where there is none."""
+    try:
+        made = chain.made("trained_codec", key)
+        return made.folder, made.unit.key, made.facts
+    except Waiting:
+        record = chain.latest("trained_codec", key)
+        if record is None or not chain.store.has("trained_codec", record["key"]):
+            raise
+        manifest = chain.store.manifest("trained_codec", record["key"])
+        return (
+            chain.store.folder("trained_codec", record["key"]),
+            record["key"],
+            manifest["meta"].get("facts", {}),
+        )
+
+
+class _Looks:
+    """Pictures, features and networks that the rows of a table share, loaded when first asked for."""
+
+    def __init__(self, chain: Chain, pictures: int, progress: Progress):
+        self.chain, self.pictures, self.progress = chain, pictures, progress
+        self._parts: dict[tuple[str, ...], Part] = {}
+        self._features: dict[tuple[str, str], list[Any]] = {}
+
+    @functools.cached_property
+    def perception(self) -> Perception:
+        return Perception()
+
+    def part(self, entry: Experiment, split: str) -> Part:
+        name = (entry.dataset, split, entry.maps, entry.saliency)
+        if name not in self._parts:
+            self._parts[name] = part_of(self.chain, entry.dataset, split, entry, self.pictures, self.progress)
+        return self._parts[name]
+
+    def measured(
+        self, entry: Experiment, split: str, shown: Sequence[tuple[bytes, Picture, float]], name: str
+    ) -> dict[str, Any]:
+        """Means and KID of a split's reconstructions, as columns that begin with `name`."""
+        part, eye = self.part(entry, split), self.perception
+        rows, features = measure_pictures(part, shown, eye)
+        place = (entry.dataset, split)
+        if place not in self._features:
+            self._features[place] = [eye.patch_features(p) for p in part.pictures]
+        value = kid(self._features[place], features)
+        frame = pd.DataFrame(rows)
+        return {
+            **{f"{name}_{k}": float(frame[k].mean()) for k in METRICS},
+            f"{name}_pictures": len(rows),
+            f"{name}_kid": value.value,
+            f"{name}_kid_low": value.low,
+            f"{name}_kid_high": value.high,
+        }
+
+    def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> dict[str, Any]:
+        """A trained codec on both parts. budgets: bytes of each held-out file."""
+        codec = load_codec(folder / "codec")
+        row: dict[str, Any] = {"bound_bpp": float(getattr(codec, "bound_bpp", math.nan))}
+        for name, which in (("train", "train"), ("held_out", split)):
+            shown = through(codec, self.part(entry, which), lmbda)
+            row |= self.measured(entry, which, shown, name)
+            row["budgets"] = [len(data) for data, _, _ in shown]
+        return row
+
+    def classical(
+        self, entry: Experiment, split: str, name: str, factor: float, budgets: Sequence[int]
+    ) -> dict[str, Any]:
+        """A classical codec on the held-out part at `factor` times these bytes, picture by picture."""
+        pairs = list(zip(self.part(entry, split).pictures, budgets, strict=True))
+        files = [at_most(name, picture, factor * budget) for picture, budget in pairs]
+        shown = [(f, classical.decode(name, f), float(len(f))) for f in files]
+        over = sum(len(f) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
+        return self.measured(entry, split, shown, "held_out") | {"over_budget": over}
+
+
+def generalisation(
+    chain: Chain, sweep: Sweep, *, pictures: int = 48, against: bool = True, progress: Progress = silent
+) -> pd.DataFrame:
+    """The table; see the module. pictures: of each part at most. against: with the classical rows.
+
+    An experiment that is not trained is left out. What was measured before is read, not measured again.
+    """
+    code = code_version("assets.evaluation.generalisation")
+    looks = _Looks(chain, pictures, progress)
+    rows: list[dict[str, Any]] = []
+    for place, entry in enumerate(sweep.experiments):
+        try:
+            folder, trained, facts = trained_folder(chain, entry.key)
+        except Waiting:
+            continue
+        progress(place, len(sweep.experiments), entry.key)
+        split = held_out_split(chain, entry.dataset)
+        data = {"dataset": entry.dataset, "split": split, "pictures": pictures, "code": code}
+        for lmbda in entry.lmbda:
+            head = {
+                "dataset": entry.dataset,
+                "experiment": entry.key,
+                "codec": entry.codec,
+                "arm": entry.label,
+                "variant": entry.variant,
+                "lmbda": lmbda,
+                "factor": math.nan,
+                "doctor": str(facts.get("doctor", "")),
+            }
+            piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
+            row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
+            budgets = row.pop("budgets")
+            rows.append({**head, **row, **gaps(row)})
+            for name, factors in FACTORS.items() if against else ():
+                for factor in factors:
+                    piece = {**data, "budgets": budgets, "codec": name, "factor": factor}
+                    make = functools.partial(looks.classical, entry, split, name, factor, budgets)
+                    named = {"codec": name, "arm": "classical", "variant": "", "factor": factor, "doctor": ""}
+                    rows.append({**head, **named, **_piece(chain, piece, make)})
+    return pd.DataFrame(rows)
+
+
+def gaps(row: Mapping[str, Any]) -> dict[str, float]:
+    """How much held-out pictures lose against training pictures: decibels of PSNR, percent of perceptual distance."""
+    return {
+        "psnr_gap_db": row["train_psnr_db"] - row["held_out_psnr_db"],
+        "perceptual_gap_percent": 100 * (row["held_out_perceptual"] / row["train_perceptual"] - 1),
+    }
+
+
+COLUMNS = {
+    "codec": "codec",
+    "what": "at",
+    "held_out_bpp": "bpp",
+    "held_out_payload_bpp": "payload",
+    "bound_bpp": "bound",
+    "train_psnr_db": "PSNR train",
+    "held_out_psnr_db": "PSNR held out",
+    "psnr_gap_db": "gap, dB",
+    "train_perceptual": "perceptual train",
+    "held_out_perceptual": "perceptual held out",
+    "perceptual_gap_percent": "gap, %",
+    "held_out_kid": "KID held out",
+    "held_out_sw_psnr_db": "sw_psnr",
+    "held_out_vsi": "VSI",
+    "held_out_haarpsi": "HaarPSI",
+    "held_out_lpips": "LPIPS",
+    "doctor": "doctor",
+}
+DIGITS = {"bpp": 4, "kid": 4, "vsi": 4, "haarpsi": 3, "perceptual": 3, "lpips": 3, "percent": 1, "db": 2}
+
+
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    value = row.get(name)
+    if name == "what":
+        if row["arm"] == "classical":
+            return f"{row['factor']:g} × the bits of {row['lmbda']:g}"
+        return ", ".join(p for p in (f"{row['lmbda']:g}", row["arm"], row["variant"]) if p)
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return ""
+    digits = next((d for end, d in DIGITS.items() if name.endswith(end)), 3)
+    text = f"{value:.{digits}f}"
+    if name == "held_out_kid" and math.isfinite(row.get("held_out_kid_low", math.nan)):
+        text += f" ({row['held_out_kid_low']:.{digits}f}–{row['held_out_kid_high']:.{digits}f})"
+    return text
+
+
+def _shown(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    rows = [{str(k): v for k, v in r.items()} for r in table.to_dict("records")]
+    names = [n for n in COLUMNS if any(_cell(n, r) for r in rows)]
+    return [COLUMNS[n] for n in names], [[_cell(n, r) for n in names] for r in rows]
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for people: one line a row, KID with its interval."""
+    heads, rows = _shown(table)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page(table: pd.DataFrame, title: str) -> str:
+    """One self-contained HTML file: the gaps as bars against what a codec that generalises may lose, and the table."""
+    heads, rows = _shown(table)
+    learned = table[table["arm"] != "classical"]
+    bars = []
+    for column, label, most, unit in (
+        ("psnr_gap_db", "PSNR lost on held-out pictures", MOST_GAP_DB, "dB"),
+        ("perceptual_gap_percent", "Perceptual distance gained on held-out pictures", MOST_GAP_PERCENT, "%"),
+    ):
+        widest = max(2 * most, float(learned[column].abs().max()) if len(learned) else 0.0)
+        lines = []
+        for place, r in enumerate(learned.to_dict("records")):
+            row = {str(k): v for k, v in r.items()}
+            value, y = float(row[column]), 26 * place
+            fill = "#D55E00" if value > most else "#0072B2"
+            width = 360 * max(value, 0.0) / widest
+            lines.append(
+                f'<text x="0" y="{y + 15}">{html.escape(_cell("what", row))}</text>'
+                f'<rect x="380" y="{y + 3}" width="{width:.1f}" height="16" fill="{fill}"/>'
+                f'<text x="{386 + width:.1f}" y="{y + 15}">{value:+.2f} {unit}</text>'
+            )
+        x, height = 380 + 360 * most / widest, 26 * len(lines)
+        lines.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="#444" stroke-dasharray="4 3"/>'
+        )
+        bars.append(
+            f'<h2>{label}</h2><svg viewBox="0 0 860 {height + 4}" role="img" aria-label="{label}">{"".join(lines)}</svg>'
+        )
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;
+padding:0 1rem}}svg{{width:100%;max-width:54rem;font-size:12px}}table{{border-collapse:collapse;font-size:13px}}
+td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{overflow-x:auto}}
+@media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
+<h1>{html.escape(title)}</h1>
+<p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
+last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.</p>
+{"".join(bars)}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
+"""

@@ -1,0 +1,177 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.codecs import catalogue
+from models.codecs.agustsson2019 import LEAK, Agustsson2019, quantise
+from models.codecs.base import CodecConfig
+from models.codecs.bitstream import BitstreamError, unpack
+from models.errors import FoveaError
+from models.experiments import CODEC_OPTIONS, OPTIONS
+from models.training import doctor
+
+OPTIONS_HERE = {"blocks": 1, "norm": "none", "patch": 2}
+
+
+def made(mechanism="none", c=4, n=16, seed=0, **options):
+    torch.manual_seed(seed)
+    chosen = tuple(sorted({**OPTIONS_HERE, **options}.items()))
+    config = CodecConfig(
+        codec="agustsson2019", n=n, m=c, mechanism=mechanism, lmbda=(float(c),), options=chosen
+    )
+    codec = Agustsson2019(config).eval()
+    codec.update()
+    return codec
+
+
+def scene(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / rng.uniform(4, 20) + columns / rng.uniform(4, 20) + k) for k in range(3)]
+    return (
+        (127 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 8, (height, width, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+
+
+def saliency(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    return (
+        255 * np.exp(-((rows - height / 3) ** 2 + (columns - width / 2) ** 2) / (0.1 * height * width))
+    ).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("c", "bpp"), [(2, 0.0181), (4, 0.0363), (8, 0.0726), (16, 0.1451)])
+def test_the_bound_is_the_paper_s(c, bpp):
+    assert made(c=c).bound_bpp == pytest.approx(bpp, abs=5e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (37, 90), (64, 48)])
+@pytest.mark.parametrize("mechanism", ["none", "concat", "select"])
+def test_any_size_comes_back_as_the_encoder_promised(size, mechanism):
+    codec, picture = made(mechanism), scene(*size)
+    encoded = codec.encode(picture, saliency_map=saliency(*size))
+    assert encoded.reconstruction.shape == picture.shape
+    assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+
+
+def test_the_payload_keeps_the_bound_and_the_estimate_holds():
+    codec, picture = made(), scene(96, 128)
+    encoded = codec.encode(picture)
+    payload = sum(map(len, unpack(encoded.data).strings))
+    places = 6 * 8
+    assert payload <= math.ceil(places * 4 * math.log2(5) / 8)
+    assert len(encoded.data) - payload < 30
+    assert abs(8 * payload - encoded.bits_estimate) < 24
+    assert codec(torch.zeros(1, 3, 96, 128)).likelihoods["y"].log2().sum() == pytest.approx(
+        -places * 4 * math.log2(5), rel=1e-4
+    )
+
+
+def test_the_file_shows_what_the_forward_pass_shows():
+    for mechanism in ("none", "select"):
+        codec, picture, s = made(mechanism), scene(64, 64), saliency(64, 64)
+        x = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            seen = codec(x, saliency_map=torch.from_numpy(s)[None, None] / 255).x_hat
+        shown = torch.from_numpy(codec.encode(picture, saliency_map=s).reconstruction).permute(2, 0, 1)[None]
+        assert (255 * seen.clamp(0, 1) - shown).abs().max() <= 0.51
+
+
+def test_the_nearest_centre_forward_the_soft_one_backward():
+    z = torch.linspace(-4, 4, 33, requires_grad=True)
+    q, codes = quantise(z, 5)
+    assert torch.equal(q.detach(), z.detach().round().clamp(-2, 2)) and torch.equal(codes.float(), q.detach())
+    (slope,) = torch.autograd.grad(q.sum(), z)
+    assert (slope[(z.abs() < 2).nonzero()] > 0.5).all()
+    assert slope[0] == pytest.approx(LEAK, abs=0.05) and slope[-1] == pytest.approx(LEAK, abs=0.05)
+    assert not quantise(z, 5, stopped=True)[0].requires_grad
+
+
+def test_every_centre_occurs_from_the_start():
+    symbols = made(c=8).latents(torch.rand(2, 3, 64, 64)).symbols
+    assert set(symbols.flatten().tolist()) == {-2, -1, 0, 1, 2}
+
+
+def test_the_doctor_finds_the_planted_faults():
+    pictures = [scene(64, 64, k) for k in range(2)]
+    assert doctor.gradients(made(), pictures).passed
+    found = doctor.gradients(made(fault="gradient"), pictures)
+    assert not found.passed and "encoder.0.weight" in found.detail and "the distortion" in found.detail
+    assert doctor.reach(made(), pictures).passed
+    found = doctor.reach(made(fault="relu"), pictures)
+    assert not found.passed and "has no negative symbol" in found.detail
+
+
+def test_selective_compression_sends_its_region_and_only_the_codes_inside():
+    picture, s = scene(96, 128), saliency(96, 128)
+    half, all_of_it = made("select", keep=0.5), made("select", keep=1.0)
+    x, m = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, torch.from_numpy(s)[None, None] / 255
+    region = half.region(m)
+    assert region.sum() == 24 and region[0, 0, 2, 4] == 1 and region[0, 0, 5, 0] == 0
+    y_hat = half.latents(x, saliency_map=m).y_hat
+    assert (y_hat * (1 - region) == 0).all() and (y_hat != 0).any()
+    sizes = [sum(map(len, unpack(c.encode(picture, saliency_map=s).data).strings)) for c in (half, all_of_it)]
+    assert sizes[0] < 0.75 * sizes[1]
+    assert len(unpack(half.encode(picture, saliency_map=s).data).strings[0]) > 0
+    # a label map: what is marked is kept
+    labels = np.zeros((96, 128), dtype=np.uint8)
+    labels[16:48, 32:64] = 1
+    marked = made("select", keep=0.0).region(torch.from_numpy(labels)[None, None] / 255)
+    assert marked.sum() == 4 and marked[0, 0, 1:3, 2:4].sum() == 4
+
+
+def test_noise_is_drawn_in_training_only():
+    codec = made(noise=2)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(codec(x).x_hat, codec(x).x_hat)
+        codec.train()
+        assert not torch.equal(codec(x).x_hat, codec(x).x_hat)
+
+
+@pytest.mark.parametrize("mechanism", ["loss", "concat", "select"])
+def test_a_branch_starts_where_its_trunk_stopped(mechanism):
+    trunk, x, s = made(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    branch = made(mechanism, seed=5, keep=1.0)
+    branch.load_trunk(trunk.state_dict())
+    with torch.no_grad():
+        assert torch.allclose(branch(x, saliency_map=s).x_hat, trunk(x).x_hat, atol=1e-5)
+
+
+def test_saved_and_loaded_it_reads_what_it_wrote(tmp_path):
+    codec, picture = made("select", norm="instance"), scene(48, 64)
+    encoded = codec.encode(picture, saliency_map=saliency(48, 64))
+    catalogue.save_codec(codec, tmp_path)
+    loaded = catalogue.load_codec(tmp_path)
+    assert np.array_equal(loaded.decode(encoded.data), encoded.reconstruction)
+    with pytest.raises(BitstreamError, match="another model"):
+        made(seed=9).decode(encoded.data)
+
+
+def test_user_errors_are_named():
+    with pytest.raises(FoveaError, match="no mechanism 'gain'"):
+        made("gain")
+    with pytest.raises(FoveaError, match="odd"):
+        made(centres=4)
+    with pytest.raises(FoveaError, match="multiple of 8"):
+        made(n=12)
+    with pytest.raises(FoveaError, match="needs a saliency map"):
+        made("select").encode(scene(16, 16))
+    with pytest.raises(FoveaError, match="outside this model's range"):
+        made().encode(scene(16, 16), lmbda=8.0)
+    damaged = made().encode(scene(64, 64)).data
+    with pytest.raises(BitstreamError):
+        made().decode(damaged[:-7])
+
+
+def test_the_catalogue_s_options_are_the_codec_s():
+    assert set(CODEC_OPTIONS) < set(OPTIONS)
+    paper = dataclasses.replace(
+        made().config, n=16, options=tuple(sorted((k, OPTIONS[k]) for k in CODEC_OPTIONS))
+    )
+    assert sum(type(m).__name__ == "Residual" for m in catalogue.build(paper).modules()) == 9

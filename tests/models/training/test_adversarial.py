@@ -1,0 +1,188 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.codecs.catalogue import build, config_for, load_codec
+from models.errors import FoveaError
+from models.experiments import Experiment, arm, override
+from models.tracking import NullRun
+from models.training import adversarial
+from models.training.adversarial_doctor import adversary, examine_training, variety
+from models.training.data import FrameSet
+from models.training.loop import Plan, TrainingStopped
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+
+def driver():
+    spec = importlib.util.spec_from_file_location("kill_adversarial", HERE / "kill_adversarial.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def experiment(name="uniform", steps=4, **options):
+    return Experiment(
+        dataset="sample",
+        codec="agustsson2019",
+        preset="gan_tiny",
+        lmbda=(4.0,),
+        overrides=override("gan_tiny", steps=steps, crop=64),
+        options=tuple(sorted(options.items())),
+        **arm(name),
+    )
+
+
+def frames(maps=False, side=70):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (side, side + i, 3), dtype=np.uint8) for i in range(5)]
+    return FrameSet(pictures, [p[..., 0].copy() for p in pictures] if maps else None)
+
+
+def trained(folder, record, data=None, codec=None, **kwargs):
+    torch.manual_seed(0)
+    return adversarial.train(
+        record.resolved(),
+        codec or build(config_for(record)),
+        data or frames(),
+        workdir=folder,
+        tracker_run=NullRun(),
+        threads=1,
+        **kwargs,
+    )
+
+
+def test_killed_and_resumed_ends_at_the_same_weights(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(HERE / "kill_adversarial.py"), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["hits"] >= 1
+    assert result["killed"] == result["a"]
+
+
+def test_stopped_in_the_middle_of_both_phases_and_resumed(tmp_path):
+    kill = driver()
+    kill.STEPS = 8
+    kill.run(tmp_path / "a")
+    for stop in (1, 5):
+        asked = iter(range(1, 100))
+        with pytest.raises(TrainingStopped):
+            kill.run(tmp_path / "b", should_stop=lambda asked=asked, stop=stop: next(asked) == stop)
+    kill.run(tmp_path / "b")
+    assert kill.sha(tmp_path / "a") == kill.sha(tmp_path / "b")
+
+
+def test_the_artifact_and_what_is_probed(tmp_path):
+    seen = []
+
+    def probe(step, codec):
+        assert not codec.training
+        seen.append(step)
+        return {"probe/x": 1.0}
+
+    record = experiment()
+    folder = trained(tmp_path, record, probe=probe, probe_every=3, probe_at=(2,))
+    assert seen == [2, 3, 4]
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["record"] == json.loads(json.dumps(record.resolved())) and facts["steps"] == 4
+    history = [row for row in json.loads((folder / "history.json").read_text()) if "loss" in row]
+    assert [row["step"] for row in history] == [1, 2, 3, 4]
+    # the first half knows the distortion alone
+    assert history[1]["discriminator"] == 0 and history[1]["perceptual"] == 0
+    assert history[2]["discriminator"] > 0 and history[2]["perceptual"] > 0 and history[2]["matching"] > 0
+    picture = frames().pictures[0]
+    codec = load_codec(folder)
+    assert np.array_equal(codec.decode(codec.encode(picture).data), codec.encode(picture).reconstruction)
+    assert (folder / adversarial.DISCRIMINATORS).is_file() and not list(tmp_path.glob("step-*"))
+    # a finished training is not repeated
+    assert trained(tmp_path, record) == folder
+
+
+@pytest.mark.parametrize("name", ["weighted", "saliency_concat", "saliency_select"])
+def test_the_saliency_arms_train(tmp_path, name):
+    record = experiment(name)
+    before = build(config_for(record)).state_dict()
+    folder = trained(tmp_path, record, frames(maps=True, side=40))
+    after = load_codec(folder).state_dict()
+    assert all(torch.isfinite(v).all() for v in after.values())
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    with pytest.raises(FoveaError, match="needs a saliency map"):
+        trained(tmp_path / "other", record)
+
+
+def test_select_weighs_what_it_keeps():
+    record = experiment("saliency_select")
+    plan = Plan.of(record.resolved())
+    codec = build(config_for(record))
+    batch = adversarial.Crops(frames(maps=True), seed=0, batch=2, crop=64).at(0)
+    drawn = adversarial.draw(plan, codec, batch, None, 0)
+    weight = adversarial.weight_of(plan, codec, batch, drawn)
+    kept = codec.region(drawn.saliency_map)
+    assert weight.mean() == pytest.approx(1.0)
+    assert weight.amax() / weight.amin() == pytest.approx(1 / adversarial.OUTSIDE)
+    assert torch.equal(torch.nn.functional.interpolate(kept, (64, 64)) > 0, weight > 1)
+
+
+def test_noise_in_the_weights_comes_from_the_step_not_from_the_process(tmp_path):
+    record = experiment(noise=2)
+    one = trained(tmp_path / "one", record)
+    torch.rand(100)
+    two = trained(tmp_path / "two", record)
+    assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
+    other = trained(tmp_path / "other", experiment())
+    assert (one / "weights.safetensors").read_bytes() != (other / "weights.safetensors").read_bytes()
+
+
+def test_the_doctor_names_the_faults_of_training(tmp_path):
+    for fault, failing in (("", set()), ("scale", {"adversary"}), ("augment", {"variety"})):
+        record = experiment(fault=fault, start=0.0, steps=2) if fault else experiment(start=0.0, steps=2)
+        folder = trained(tmp_path / f"f{fault}", record)
+        found = examine_training(record.resolved(), folder, frames())
+        assert {f.name for f in found} == {"adversary", "variety"}
+        assert {f.name for f in found if not f.passed} == failing
+        if fault == "scale":
+            assert "1/2, 1/4" in found[0].detail
+        if fault == "augment":
+            assert "5 of 5 pictures are cut the same way" in found[1].detail
+
+
+def test_a_training_without_discriminators_is_not_asked_about_them(tmp_path):
+    record = experiment(adversarial=0.0, matching=0.0, start=0.0, steps=2)
+    folder = trained(tmp_path, record)
+    assert [f.name for f in examine_training(record.resolved(), folder, frames())] == ["variety"]
+
+
+def test_pictures_of_the_crop_s_size_still_vary_by_mirroring():
+    record = experiment().resolved()
+    plan, terms = Plan.of(record), adversarial.Terms.of(record)
+    exact = FrameSet([np.zeros((64, 64, 3), np.uint8) for _ in range(8)])
+    assert variety(plan, terms, exact).passed
+    assert not variety(plan, terms._replace(fault="augment"), exact).passed
+    judges = adversarial.Judges(terms._replace(perceptual=0.0), 0, torch.device("cpu"))
+    assert adversary(judges, torch.rand(1, 3, 64, 64), "mse").passed
+
+
+def test_user_errors_are_named(tmp_path):
+    record = experiment()
+    with pytest.raises(FoveaError, match="no field 'fidelity'"):
+        adversarial.Terms.of({})
+    trained(tmp_path, record, checkpoint_every=1)
+    other = tmp_path / "other"
+    with pytest.raises(TrainingStopped):
+        trained(other, record, should_stop=lambda: True)
+    with pytest.raises(FoveaError, match="another training"):
+        trained(other, experiment(noise=2))
