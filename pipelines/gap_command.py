@@ -35,9 +35,11 @@ def gaps(
     from assets.evaluation.generalisation import generalisation, markdown, page
     from assets.home import written_beside
     from models.errors import FoveaError
-    from pipelines.cli import open_chain
 
-    chain = open_chain(tracking=False)
+    def show(done: float, total: float, note: str = "") -> None:
+        click.echo(f"{done:g}/{total:g} {note}", err=True)
+
+    chain = click.get_current_context().find_root().obj(0, tracking=False)
     chain.dataset(dataset)
     key = f"{dataset}.{sweep_name}"
     if key not in chain.sweeps:
@@ -48,7 +50,7 @@ def gaps(
         chain.sweeps[key],
         pictures=pictures,
         against=classical,
-        progress=lambda done, total, note="": click.echo(f"{done:g}/{total:g} {note}", err=True),
+        progress=show,
     )
     if table.empty:
         raise FoveaError(

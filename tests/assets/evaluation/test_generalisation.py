@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from assets.evaluation.generalisation import Part, at_most, gaps, generalisation, markdown, page, through
+from models.codecs import classical
+from models.codecs.base import CodecConfig
+from models.codecs.catalogue import build
+
+
+def scene(seed=0, height=64, width=96):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    picture = (
+        np.stack([x * 2, y * 3, 255 - x], -1)
+        + 25 * np.sin(x / 3)[..., None]
+        + rng.normal(0, 5, (height, width, 3))
+    )
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
+def test_the_largest_file_within_the_budget(codec):
+    picture = scene()
+    sizes = [len(classical.encode(codec, float(q), picture)) for q in (1, 10, 20)]
+    for budget in (sizes[1], sizes[2] + 1):
+        data = at_most(codec, picture, budget)
+        assert len(data) <= budget
+        assert len(data) >= sizes[1]
+    # none is that small: the smallest there is
+    assert len(at_most(codec, picture, 3)) == len(classical.encode(codec, 1.0, picture))
+
+
+def test_through_counts_the_payload_apart():
+    torch.manual_seed(0)
+    options = (("blocks", 1), ("norm", "none"), ("patch", 2))
+    codec = build(CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), options=options)).eval()
+    part = Part(["a"], [scene()], None, [scene()[..., 0]])
+    ((data, shown, payload),) = through(codec, part, 4.0)
+    assert shown.shape == (64, 96, 3) and 0 < payload < len(data) < payload + 30
+
+
+def rows():
+    base = {
+        "arm": "uniform",
+        "variant": "scratch",
+        "lmbda": 8.0,
+        "factor": math.nan,
+        "codec": "agustsson2019",
+        "doctor": "passed",
+        "held_out_kid": 0.2,
+        "held_out_kid_low": 0.1,
+        "held_out_kid_high": 0.3,
+        "held_out_lpips": math.nan,
+    }
+    fine = base | {
+        "train_psnr_db": 22.0,
+        "held_out_psnr_db": 21.5,
+        "train_perceptual": 2.0,
+        "held_out_perceptual": 2.1,
+    }
+    poor = base | {
+        "train_psnr_db": 24.0,
+        "held_out_psnr_db": 18.0,
+        "train_perceptual": 2.0,
+        "held_out_perceptual": 3.0,
+    }
+    poor |= {"variant": "fault=gradient,<scratch>", "doctor": "failed: gradients"}
+    other = base | {
+        "codec": "webp",
+        "arm": "classical",
+        "factor": 1.5,
+        "held_out_psnr_db": 20.0,
+        "doctor": "",
+    }
+    return pd.DataFrame([{**fine, **gaps(fine)}, {**poor, **gaps(poor)}, other])
+
+
+def test_gaps_and_how_they_are_shown():
+    table = rows()
+    assert table.psnr_gap_db.iloc[0] == 0.5 and table.perceptual_gap_percent.iloc[0] == pytest.approx(5)
+    text = markdown(table)
+    lines = text.splitlines()
+    assert len(lines) == 5 and "LPIPS" not in lines[0] and lines[0].startswith("| codec | at |")
+    assert "| 0.50 |" in lines[2] and "0.2000 (0.1000–0.3000)" in lines[2] and "passed" in lines[2]
+    assert "1.5 × the bits of 8" in lines[4]
+    shown = page(table, "a <title>")
+    assert "a &lt;title&gt;" in shown and "&lt;scratch&gt;" in shown and "<scratch>" not in shown
+    assert shown.count("#D55E00") == 2 and shown.count("#0072B2") == 2
+    assert "http" not in shown
+
+
+@pytest.mark.slow
+def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
+    from assets.chain import Chain
+    from assets.home import Home
+
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
+    chain = Chain(Home.from_environment(), threads=1)
+    sweep = chain.sweeps["sample.gan-tiny"]
+    assert generalisation(chain, sweep, pictures=4).empty
+    chain.make("trained_codec", sweep.experiments[0].key)
+    table = generalisation(chain, sweep, pictures=4)
+    assert list(table.codec) == ["agustsson2019", "bicubic", "avif", "avif", "webp", "webp"]
+    learned = table.iloc[0]
+    assert learned.held_out_payload_bpp <= learned.bound_bpp < learned.held_out_bpp
+    assert learned.held_out_pictures == learned.train_pictures == 4
+    assert np.isfinite(
+        learned[["psnr_gap_db", "perceptual_gap_percent", "held_out_kid", "held_out_sw_psnr_db"]].astype(
+            float
+        )
+    ).all()
+    again = generalisation(Chain(chain.home, threads=1), sweep, pictures=4)
+    pd.testing.assert_frame_equal(table, again)
