@@ -124,6 +124,7 @@ def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed:
     draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
     # a picture that is drawn twice is not compared with itself: its pairs are left out of the count, too
     pairs = np.square(draws.sum(axis=1)) - np.square(draws).sum(axis=1)
+    draws, pairs = draws[pairs > 0], pairs[pairs > 0]
     values = np.einsum("ri,ij,rj->r", draws, total, draws) / pairs
     low, high = np.quantile(values, (0.025, 0.975))
     return Kid(value, float(low), float(high))
