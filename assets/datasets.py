@@ -62,7 +62,7 @@ REGISTRY_FILE: Final = SETTINGS_FILE
 BUILT_IN: Final = ("sample", "cityscapes")
 DEFAULT_FRAME_SIZE: Final = (512, 256)
 #: The classical codecs that stand beside the learned ones, unless a dataset names fewer.
-CLASSICAL: Final = ("jpeg", "webp", "avif", "jpegxl")
+CLASSICAL: Final = ("jpeg", "webp", "avif", "jpegxl", "bicubic")
 #: Widths and heights of frames: below, no codec or metric here has anything to work on.
 MIN_SIDE: Final = 16
 MAX_SIDE: Final = 16384

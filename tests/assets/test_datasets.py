@@ -54,7 +54,7 @@ def test_two_datasets_are_always_there(tmp_path: Path) -> None:
 def test_fewer_classical_codecs(tmp_path: Path) -> None:
     known = load_registry(registry(tmp_path, '[datasets.sample]\nclassical = ["webp", "jpeg"]\n'))
     assert known["sample"].classical == ("jpeg", "webp")
-    assert known["cityscapes"].classical == ("jpeg", "webp", "avif", "jpegxl")
+    assert known["cityscapes"].classical == ("jpeg", "webp", "avif", "jpegxl", "bicubic")
     for wrong in ("[]", '["jpg"]', '"jpeg"'):
         with pytest.raises(
             FoveaError, match=r"datasets\.sample\.classical: expected one or more of jpeg, webp"

@@ -123,7 +123,7 @@ FRAMES = {"source_frames", "resized_frames", "saliency_maps", "rgba_frames"}
 
 def test_tables_report_and_links(place: Place) -> None:
     points = pd.read_parquet(place.home / "tables/rd_points.parquet")
-    assert set(points.codec) == {"bls2017", "jpeg", "webp", "avif", "jpegxl"}
+    assert set(points.codec) == {"bls2017", "jpeg", "webp", "avif", "jpegxl", "bicubic"}
     learned = points[points.codec == "bls2017"]
     assert len(learned) == 2 * 4 * COUNTS["test"]
     assert (learned.mlflow_run_id != "").all()
