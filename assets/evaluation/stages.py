@@ -239,16 +239,28 @@ def finish_points(
     return concat_points([table])
 
 
-def check_estimate(points: pd.DataFrame, partition: str) -> None:
-    """Raises FoveaError when a file is more than 2 % + 64 bytes off its estimate: such a codec is not compared (science.md)."""
+#: share of the files that may be smaller than their estimate by more than the tolerance
+SMALLER_SHARE = 0.02
+
+
+def check_estimate(points: pd.DataFrame, partition: str) -> int:
+    """How many files are smaller than their estimate by more than 2 % + 64 bytes.
+
+    Raises FoveaError when a file is larger by as much, or more than one in fifty is smaller: such a codec is not
+    compared (science.md). Single smaller files are no fault: on a picture unlike those of the training, symbols far in
+    the tails leave their tables, and are escaped for less than the 30 bits at which CompressAI bounds a likelihood.
+    """
     estimate = points.bpp_estimate * points.width * points.height / 8
     over = (points.bytes - estimate).abs() - (0.02 * estimate + 64)
-    if (over > 0).any():
-        worst = points.iloc[int(over.to_numpy().argmax())]
+    smaller = (over > 0) & (points.bytes < estimate)
+    wrong = over > 0 if smaller.mean() > SMALLER_SHARE else (over > 0) & ~smaller
+    if wrong.any():
+        worst = points.iloc[int(over.where(wrong).to_numpy(dtype=float, na_value=float("-inf")).argmax())]
         raise FoveaError(
-            f"{partition}: {int((over > 0).sum())} of {len(points)} files are more than 2 % + 64 bytes off their estimate, the "
+            f"{partition}: {int(wrong.sum())} of {len(points)} files are more than 2 % + 64 bytes off their estimate, the "
             f"worst is {worst.image} with {worst.bytes} bytes; the entropy model's quantiles were not solved, or its tables are wrong"
         )
+    return int(smaller.sum())
 
 
 class RdPoints:
@@ -325,7 +337,7 @@ class RdPoints:
                 codec=experiment.codec,
                 variant=experiment.variant,
             )
-            check_estimate(points, unit.partition)
+            smaller = check_estimate(points, unit.partition)
             points.to_parquet(writer.path(POINTS), index=False)
             for (image, lmbda), picture in seen.kept.items():
                 writer.path(kept_name(image, "", lmbda)).write_bytes(encode_png(picture))
@@ -344,6 +356,7 @@ class RdPoints:
         writer.meta["facts"] = {
             "pictures": len(subjects),
             **({"rates": searched} if searched else {}),
+            "files_below_estimate": smaller,
             **{
                 k: round(float(points[k].mean()), 5)
                 for k in ("bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "encode_s", "decode_s")

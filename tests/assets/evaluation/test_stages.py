@@ -20,6 +20,16 @@ def test_a_file_far_from_its_estimate_is_not_compared() -> None:
         check_estimate(points(915), "p")
 
 
+def test_a_single_file_below_its_estimate_is_counted() -> None:
+    many = pd.concat([points(1000)] * 30, ignore_index=True)
+    assert check_estimate(many, "p") == 0
+    many.loc[7, "bytes"] = 700
+    assert check_estimate(many, "p") == 1
+    many.loc[8, "bytes"] = 1085
+    with pytest.raises(FoveaError, match="p: 1 of 60 files are .* the worst is a with 1085 bytes"):
+        check_estimate(many, "p")
+
+
 def rates(bd: float, high: float) -> pd.DataFrame:
     row = {
         "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": "bls2017", "variant": "",
