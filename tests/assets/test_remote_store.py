@@ -1,6 +1,7 @@
 """The store on a real S3 server that goes away, comes back, and is shared by two nodes."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -123,8 +124,14 @@ def test_a_write_survives_an_outage(store: Store, s3: S3Server) -> None:
 
 
 def test_an_upload_cut_in_the_middle_is_sent_again_whole(
-    store: Store, s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: Store,
+    s3: S3Server,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # a library's logging.config.fileConfig, called by an earlier test of this process, disables what exists
+    monkeypatch.setattr(logging.getLogger("fovea.storage"), "disabled", False)
     array = np.random.default_rng(0).integers(0, 256, (4 << 20,), np.uint8)
     s3.door.after_bytes = 2 << 20
     watcher = threading.Thread(target=lambda: (wait_shut(s3), time.sleep(1.5), s3.door.open()))

@@ -26,7 +26,7 @@ def test_a_single_file_below_its_estimate_is_counted() -> None:
     many.loc[7, "bytes"] = 700
     assert check_estimate(many, "p") == 1
     many.loc[8, "bytes"] = 1085
-    with pytest.raises(FoveaError, match="p: 1 of 60 files are .* the worst is a with 1085 bytes"):
+    with pytest.raises(FoveaError, match=r"p: 1 of 60 files are .* the worst is a with 1085 bytes"):
         check_estimate(many, "p")
 
 
