@@ -749,7 +749,9 @@ def render_report(
     metrics = _present(curves, CURVE_METRICS)
     bd_metrics = [m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1])
     verdicts = find_verdicts(rates)
-    places = sorted({_place(r) for r in records(curves[["dataset", "split"]].drop_duplicates())})
+    # the page opens with the first metric: a dataset that has it comes first
+    with_it = {_place(r) for r in records(curves) if metrics and pd.notna(r[metrics[0]])}
+    places = sorted({_place(r) for r in records(curves)}, key=lambda place: (place not in with_it, place))
     data = {
         "curves": curve_data(curves, metrics),
         "metrics": metric_axes(metrics),

@@ -355,6 +355,14 @@ def test_without_eyes_it_says_so() -> None:
     assert 'value="ew_psnr_db"' not in page and 'id="gallery"' not in page
 
 
+def test_the_page_opens_where_the_first_metric_is() -> None:
+    points = pd.concat([made_points(eyes=False, n=6, dataset="a"), made_points(n=6, dataset="z")])
+    rates = bd_rates(points, resamples=50, metrics=("ew_psnr_db",), methods=("pchip",))
+    page = render_report(curves=rd_curves(points, resamples=2), rates=rates)
+    chosen = page[page.index('data-choose="place"') :]
+    assert chosen.index('value="z') < chosen.index('value="a')
+
+
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
     points = made_points(n=6)
     points.loc[(points["arm"] == "weighted") & (points["lmbda"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
