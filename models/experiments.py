@@ -54,7 +54,7 @@ OPTIONS: Mapping[str, Any] = {
 """What generative codecs and their training know beyond the preset, with the paper's values."""
 LAYER_OPTIONS: Mapping[str, Mapping[str, int]] = {"bls2017": {"dilation": 1}}
 """What other codecs' files offer beyond their papers, whole numbers from 1, with the papers' values."""
-CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "noise", "keep", "fault", "dilation")
+CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "noise", "keep", "fault")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +287,9 @@ def _layer_options(codec: str, options: tuple[tuple[str, Any], ...]) -> tuple[tu
     for name, value in options:
         if name not in known or not isinstance(value, int) or isinstance(value, bool) or value < 1:
             has = ", ".join(known) or "none"
-            raise FoveaError(f"option {name}={value!r}: {codec} has {has}, whole numbers from 1")
+            raise FoveaError(
+                f"option {name}={value!r} is not for {codec}: it has {has}, whole numbers from 1"
+            )
     return tuple(sorted((k, v) for k, v in options if known[k] != v))
 
 

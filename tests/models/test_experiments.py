@@ -115,7 +115,7 @@ def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
         ({"distortion": "taste"}, "unknown distortion"),
         ({"mode": "turbo"}, "mode is"),
         ({"options": (("dilation", 0),)}, "whole numbers from 1"),
-        ({"options": (("wings", 2),)}, "bls2017 has dilation"),
+        ({"options": (("wings", 2),)}, "not for bls2017: it has dilation"),
         (
             {"options": (("dilation", 2),), "trunk": Trunk(dataset="sample", codec="bls2017")},
             "differ from those of the trunk",
