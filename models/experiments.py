@@ -52,6 +52,8 @@ OPTIONS: Mapping[str, Any] = {
     "fault": "",
 }
 """What generative codecs and their training know beyond the preset, with the paper's values."""
+LAYER_OPTIONS: Mapping[str, Mapping[str, int]] = {"bls2017": {"dilation": 1}}
+"""What other codecs' files offer beyond their papers, whole numbers from 1, with the papers' values."""
 CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "noise", "keep", "fault")
 
 
@@ -273,10 +275,22 @@ def _check_generative(codec: str, preset: str, lmbda: tuple[float, ...], mechani
 def _with_options(
     codec: str, preset: str, lmbda: tuple[float, ...], options: tuple[tuple[str, Any], ...] = ()
 ) -> dict[str, Any]:
-    """The further fields of a generative codec's resolved record: C and every option."""
+    """The further fields of a resolved record: of a generative codec C and every option, of others those that differ."""
     if codec not in GENERATIVE:
-        return {}
+        return dict(options)
     return {**OPTIONS, **dict(PRESETS[preset].options), **dict(options), "m": int(lmbda[0])}
+
+
+def _layer_options(codec: str, options: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Sorted, where they differ from the paper. Raises FoveaError for what a codec that is not generative lacks."""
+    known = LAYER_OPTIONS.get(codec, {})
+    for name, value in options:
+        if name not in known or not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            has = ", ".join(known) or "none"
+            raise FoveaError(
+                f"option {name}={value!r} is not for {codec}: it has {has}, whole numbers from 1"
+            )
+    return tuple(sorted((k, v) for k, v in options if known[k] != v))
 
 
 def _option_suffix(options: tuple[tuple[str, Any], ...]) -> list[str]:
@@ -298,6 +312,7 @@ class Trunk:
     seed: int = 0
     distortion: str = "mse"
     overrides: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     shipped: str = ""
 
     def __post_init__(self) -> None:
@@ -312,6 +327,7 @@ class Trunk:
         _check_preset(self.preset, self.overrides)
         _check_lambdas(self.lmbda, "trunk")
         _check_generative(self.codec, self.preset, self.lmbda, "none")
+        object.__setattr__(self, "options", _layer_options(self.codec, self.options))
 
     @property
     def key(self) -> str:
@@ -325,7 +341,7 @@ class Trunk:
             parts.append("l" + "_".join(number(v) for v in self.lmbda))
         if self.seed:
             parts.append(f"s{self.seed}")
-        return "-".join(parts + _suffix(self.overrides, self.preset))
+        return "-".join(parts + _suffix(self.overrides, self.preset) + _option_suffix(self.options))
 
     def resolved(self) -> dict[str, Any]:
         """Every value that training uses, flat, JSON-ready: what the content key hashes and MLflow's params show."""
@@ -344,7 +360,7 @@ class Trunk:
             "distortion": self.distortion,
             "seed": self.seed,
             **budget,
-            **_with_options(self.codec, self.preset, self.lmbda),
+            **_with_options(self.codec, self.preset, self.lmbda, self.options),
         }
 
 
@@ -357,7 +373,7 @@ class Experiment:
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
     scale: the factor c of the source's un-normalised weights.
     span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
-    options: for generative codecs, sorted, where they differ from the preset's; see OPTIONS.
+    options: of the codec's own, sorted, where they differ from the preset's or the paper's; see OPTIONS, LAYER_OPTIONS.
     """
 
     dataset: str
@@ -412,6 +428,10 @@ class Experiment:
             )
         if self.trunk is not None and self.trunk.codec != self.codec:
             raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
+        if self.trunk is not None and self.trunk.options != self.options and self.codec not in GENERATIVE:
+            raise FoveaError(
+                f"options {dict(self.options)} differ from those of the trunk, {dict(self.trunk.options)}"
+            )
         if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:
             raise FoveaError(
                 "mechanism 'gain' moves between rates: it needs a trunk or several values of lmbda"
@@ -424,10 +444,9 @@ class Experiment:
             object.__setattr__(self, "evaluate_on", (self.dataset,))
 
     def _check_options(self) -> None:
-        if self.options and self.codec not in GENERATIVE:
-            raise FoveaError(
-                f"options are for generative codecs ({', '.join(GENERATIVE)}), not for {self.codec}"
-            )
+        if self.codec not in GENERATIVE:
+            object.__setattr__(self, "options", _layer_options(self.codec, self.options))
+            return
         for name, _ in self.options:
             if name not in OPTIONS:
                 raise FoveaError(f"unknown option {name!r}; known: {', '.join(OPTIONS)}")
@@ -639,6 +658,7 @@ def grid(
     seeds: Iterable[int] = (0,),
     trunk: str = "own",
     variable: bool = False,
+    options: tuple[tuple[str, Any], ...] = (),
     evaluate_on: tuple[str, ...] = (),
     overrides: tuple[tuple[str, float], ...] = (),
     settings: Iterable[Mapping[str, Any]] = ({},),
@@ -657,7 +677,7 @@ def grid(
             return None
         if trunk == "shipped":
             return Trunk(codec=codec, shipped=codec)
-        return Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed)
+        return Trunk(dataset=dataset, codec=codec, preset=preset, seed=seed, options=options)
 
     arms, lambdas, seeds, settings = tuple(arms), tuple(lambdas), tuple(seeds), tuple(settings)
     rates = (lambdas,) if variable else tuple((lmbda,) for lmbda in lambdas)
@@ -671,6 +691,7 @@ def grid(
             seed=seed,
             evaluate_on=evaluate_on,
             overrides=overrides,
+            options=options,
             **{**arm(name), **setting},
         )
         for codec in codecs
@@ -929,8 +950,30 @@ def gan_tiny(dataset: str) -> Sweep:
 FAULT_BUDGET: Mapping[str, float] = {"n": 64, "steps": 600, "warmup_steps": 50}
 """What each run of `gan-faults` and `gan-remedies` gets."""
 
+
+def dilated(dataset: str) -> Sweep:
+    """The source's trial of a wider receptive field: bls2017 with dilated inner layers beside the plain one."""
+    plain, wide = (
+        grid(
+            dataset,
+            codecs=("bls2017",),
+            arms=("uniform",),
+            lambdas=SEED_LAMBDAS,
+            preset="base",
+            options=options,
+        )
+        for options in ((), (("dilation", 2),))
+    )
+    return Sweep(
+        "dilated",
+        dataset,
+        plain + wide,
+        about="The source's trial: bls2017 with dilated inner layers beside the plain one; the doctor measures the ripple.",
+    )
+
+
 SWEEPS: dict[str, Callable[[str], Sweep]] = {
-    f.__name__: f for f in (smoke, tiny, game, arms, seed, paper, source, trade)
+    f.__name__: f for f in (smoke, tiny, game, arms, seed, paper, dilated, source, trade)
 }
 SWEEPS |= {f.__name__.replace("_", "-"): f for f in (gan, gan_saliency, gan_faults, gan_remedies, gan_tiny)}
 

@@ -44,7 +44,10 @@ from models.errors import FoveaError
 class Bls2017(Codec):
     """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
 
-    Options: `cell`, latent positions along the side of one cell of the level map (default 1, 16×16 pixels).
+    Options: `cell`, latent positions along the side of one cell of the level map (default 1, 16×16 pixels). `dilation` of
+    the four 5×5 layers (default 1): at 2 a latent sees 105 pixels a side instead of 57, with as many weights. In g_s a
+    dilation of 2 at stride 2 reaches every second position only; the others hold the bias: the checkerboard of Odena
+    2016, "Deconvolution and checkerboard artifacts", at its strongest (training/checkerboard.py measures it).
     """
 
     stride = 16
@@ -54,18 +57,19 @@ class Bls2017(Codec):
         n, m = config.n, config.m
         options = dict(config.options)
         self.cell = int(options.get("cell", 1))
+        d = int(options.get("dilation", 1))
         self.maps = config.mechanism in conditioning.NEEDS_MAP
         self.g_a = nn.Sequential(
             nn.Conv2d(4 if config.mechanism == "concat" else 3, n, 9, stride=4, padding=4),
             GDN(n),
-            nn.Conv2d(n, n, 5, stride=2, padding=2),
+            nn.Conv2d(n, n, 5, stride=2, padding=2 * d, dilation=d),
             GDN(n),
-            nn.Conv2d(n, m, 5, stride=2, padding=2, bias=False),
+            nn.Conv2d(n, m, 5, stride=2, padding=2 * d, dilation=d, bias=False),
         )
         self.g_s = nn.Sequential(
-            nn.ConvTranspose2d(m, n, 5, stride=2, padding=2, output_padding=1),
+            nn.ConvTranspose2d(m, n, 5, stride=2, padding=2 * d, output_padding=1, dilation=d),
             GDN(n, inverse=True),
-            nn.ConvTranspose2d(n, n, 5, stride=2, padding=2, output_padding=1),
+            nn.ConvTranspose2d(n, n, 5, stride=2, padding=2 * d, output_padding=1, dilation=d),
             GDN(n, inverse=True),
             nn.ConvTranspose2d(n, 3, 9, stride=4, padding=4, output_padding=3),
         )

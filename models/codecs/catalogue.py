@@ -8,12 +8,12 @@ import importlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import FoveaError
-from models.experiments import CODEC_OPTIONS, GENERATIVE, Experiment, Trunk
+from models.experiments import CODEC_OPTIONS, GENERATIVE, LAYER_OPTIONS, Experiment, Trunk
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig
@@ -64,8 +64,13 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
         lmbda=levels,
         gamma=values["gamma"] if gained else 1.0,
         span=values["span"] if gained else 0.0,
-        options=tuple(sorted((k, values[k]) for k in CODEC_OPTIONS if k in values)),
+        options=_options(record.codec, values),
     )
+
+
+def _options(codec: str, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    names = (*CODEC_OPTIONS, *LAYER_OPTIONS.get(codec, ()))
+    return tuple(sorted((k, values[k]) for k in names if k in values))
 
 
 def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
@@ -79,7 +84,7 @@ def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
         mechanism=record.mechanism,
         gamma=values["gamma"] if gained else 1.0,
         span=values["span"] if gained else 0.0,
-        options=tuple(sorted((k, values[k]) for k in CODEC_OPTIONS if k in values)) or trunk.options,
+        options=_options(record.codec, values) or trunk.options,
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.codecs import catalogue
 from models.errors import FoveaError
 from models.experiments import (
     ARMS,
@@ -113,6 +114,12 @@ def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
         ({"overrides": (("speed", 3.0),)}, "preset override 'speed'"),
         ({"distortion": "taste"}, "unknown distortion"),
         ({"mode": "turbo"}, "mode is"),
+        ({"options": (("dilation", 0),)}, "whole numbers from 1"),
+        ({"options": (("wings", 2),)}, "not for bls2017: it has dilation"),
+        (
+            {"options": (("dilation", 2),), "trunk": Trunk(dataset="sample", codec="bls2017")},
+            "differ from those of the trunk",
+        ),
         ({"target_bpp": (0.25,)}, "several values of lmbda"),
         ({"target_bpp": (0.5, 0.25), "lmbda": (0.01, 0.02)}, "target_bpp must rise"),
     ],
@@ -245,3 +252,15 @@ def test_target_rates_change_the_key_but_not_what_training_uses() -> None:
     asked = dataclasses.replace(plain, target_bpp=(0.25, 0.5))
     assert asked.key == plain.key.replace("-scratch", "-bpp=0.25_0.5-scratch")
     assert asked.resolved() == plain.resolved() and asked.variant != plain.variant
+
+
+def test_options_are_part_of_key_record_and_trunk() -> None:
+    both = sweep("dilated", "sample")
+    plain = [e for e in both.experiments if not e.options]
+    wide = [e for e in both.experiments if e.options == (("dilation", 2),)]
+    assert len(plain) == len(wide) == 6 and len({t.key for t in both.trunks}) == 2
+    assert all("dilation" not in e.resolved() for e in plain)
+    assert all(e.resolved()["dilation"] == 2 and e.variant == "dilation=2" for e in wide)
+    assert dataclasses.replace(plain[0], options=(("dilation", 1),)) == plain[0]
+    assert all(catalogue.config_for(e).options == e.options for e in (*plain, *wide))
+    assert all(catalogue.config_for(t).options == t.options for t in both.trunks)
