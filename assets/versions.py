@@ -22,6 +22,7 @@ LEFT_OUT = frozenset(
         "models.experiments",
         "models.tracking",
         "models.errors",
+        "models.memory",
         "models.codecs.catalogue",
         "models.saliency.catalogue",
         "assets.chain",

@@ -31,15 +31,16 @@ from torch import Tensor, nn
 
 from models.codecs import bitstream
 from models.codecs.base import (
+    Analysed,
     Codec,
     CodecConfig,
     Encoded,
     Latents,
     Output,
     Picture,
+    Sent,
     map_to_tensor,
     picture_to_tensor,
-    tensor_to_picture,
 )
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.codes import bound_bits, decode_codes, decode_region, encode_codes, encode_region
@@ -264,7 +265,10 @@ class Agustsson2019(Codec):
         self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
     ) -> Latents:
         """As `Codec.latents` says; 0 outside of the region."""
-        codes = quantise(self.analyse(x, saliency_map), self.levels)[1]
+        return self._coded(self.analyse(x, saliency_map), saliency_map)
+
+    def _coded(self, z: Tensor, saliency_map: Tensor | None) -> Latents:
+        codes = quantise(z, self.levels)[1]
         region = self.region(saliency_map)
         if region is not None:
             codes = codes * region.int()
@@ -283,12 +287,8 @@ class Agustsson2019(Codec):
         return np.zeros(self.config.m)
 
     @torch.inference_mode()
-    def encode(
-        self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
-    ) -> Encoded:
-        """As `Codec.encode` says; lmbda can only be the codec's own C. The strings are the region map and the codes."""
-        if lmbda is not None:
-            self.level_of(lmbda)
+    def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
+        """As `Codec.analysed` says; y is what the quantiser is given."""
         height, width = picture.shape[:2]
         bitstream.check_size(width, height)
         x = picture_to_tensor(picture, self.stride).to(self.device)
@@ -297,7 +297,16 @@ class Agustsson2019(Codec):
             if saliency_map is None:
                 raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
             s = map_to_tensor(saliency_map, (height, width), self.stride).to(self.device)
-        symbols, y_hat = self.latents(x, saliency_map=s)
+        return Analysed(self.analyse(x, s), s, width, height)
+
+    @torch.inference_mode()
+    def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:
+        """As `Codec.encode_analysed` says; lmbda can only be the codec's own C. The strings are the region map and the
+        codes."""
+        if lmbda is not None:
+            self.level_of(lmbda)
+        width, height = given.width, given.height
+        symbols, y_hat = self._coded(given.y, given.saliency_map)
         codes = symbols[0].cpu().numpy()
         # a kept place whose codes are all 0 looks like one outside: the file says what the generator is told
         kept = np.ones(codes.shape[1:], dtype=bool)
@@ -306,12 +315,11 @@ class Agustsson2019(Codec):
         region, region_bits = encode_region(kept)
         coded, bits = encode_codes(codes, self.levels, kept, bitstream.least_bytes(kept.size))
         data = bitstream.pack(Contents(self.config.codec, self.name(), width, height, 0, (region, coded)))
-        reconstruction = tensor_to_picture(self.synthesise(y_hat), height, width)
-        return Encoded(data, reconstruction, bits + region_bits)
+        return Encoded(data, bits + region_bits, Sent(y_hat, width, height), self)
 
     @torch.inference_mode()
-    def decode(self, data: bytes) -> Picture:
-        """As `Codec.decode` says."""
+    def entropy_decode(self, data: bytes) -> Sent:
+        """As `Codec.entropy_decode` says."""
         file = bitstream.unpack(data)
         bitstream.check_model(file, self.config.codec, self.name())
         if file.level or len(file.strings) != 2:
@@ -321,8 +329,7 @@ class Agustsson2019(Codec):
         bitstream.check_plausible(h * w, len(coded))
         kept = decode_region(region, h, w)
         codes = torch.from_numpy(decode_codes(coded, self.config.m, self.levels, kept))
-        x_hat = self.synthesise(codes[None].float().to(self.device))
-        return tensor_to_picture(x_hat, file.height, file.width)
+        return Sent(codes[None].float().to(self.device), file.width, file.height)
 
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ image compression", eq. 3). A codec with a single lambda has one level. Files kn
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -115,16 +116,43 @@ class Latents(NamedTuple):
     y_hat: Tensor
 
 
-class Encoded(NamedTuple):
+class Analysed(NamedTuple):
+    """A picture after the analysis transform: files of all its rates begin with this.
+
+    y: 1×M×h×w. saliency_map: 1×1×H'×W' in [0, 1], padded, None where the codec takes none. width, height: of the picture.
+    """
+
+    y: Tensor
+    saliency_map: Tensor | None
+    width: int
+    height: int
+
+
+class Sent(NamedTuple):
+    """What a file tells: y_hat, 1×C×h×w, what `synthesise` takes, and the picture's size."""
+
+    y_hat: Tensor
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
     """A finished file and what the encoder knows about it.
 
-    data: the whole .fov file. reconstruction: uint8 H×W×3, what any decoder of this build will show. bits_estimate: bits
-    by the entropy model's likelihoods (container and checksums not included).
+    data: the whole .fov file. bits_estimate: bits by the entropy model's likelihoods (container and checksums not
+    included). sent: what any decoder of this build gets from the file.
     """
 
     data: bytes
-    reconstruction: Picture
     bits_estimate: float
+    sent: Sent
+    codec: "Codec"
+
+    @functools.cached_property
+    def reconstruction(self) -> Picture:
+        """uint8 H×W×3, what any decoder of this build will show. Computed when it is asked for first."""
+        return self.codec.show_sent(self.sent)
 
 
 class Codec(nn.Module, ABC):
@@ -172,14 +200,39 @@ class Codec(nn.Module, ABC):
         """The share of each channel's symbols that the coding tables do not hold. level: N floats."""
 
     @abstractmethod
+    def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
+        """The part of `encode` that is the same for every lmbda. A mechanism that uses no map ignores one."""
+
+    @abstractmethod
+    def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:
+        """The rest of `encode`."""
+
+    @abstractmethod
+    def entropy_decode(self, data: bytes) -> Sent:
+        """The part of `decode` before the synthesis transform. Raises BitstreamError as `decode` does."""
+
     def encode(
         self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
     ) -> Encoded:
         """Any picture size ≥ 1×1. lmbda: the rate, within the codec's range; default: the middle of it."""
+        return self.encode_analysed(self.analysed(picture, saliency_map), lmbda)
 
-    @abstractmethod
     def decode(self, data: bytes) -> Picture:
         """Raises BitstreamError for a file cut short, changed, or made by another model."""
+        return self.show_sent(self.entropy_decode(data))
+
+    def decode_checked(self, encoded: Encoded) -> Picture:
+        """The picture that the file shows. Raises FoveaError when the decoder gets anything else from it than the
+        encoder meant, to the last bit; the picture follows from that by one and the same computation."""
+        sent = self.entropy_decode(encoded.data)
+        if not (torch.equal(sent.y_hat, encoded.sent.y_hat) and sent[1:] == encoded.sent[1:]):
+            raise FoveaError("the decoded file differs from the encoder's reconstruction")
+        return self.show_sent(sent)
+
+    @torch.inference_mode()
+    def show_sent(self, sent: Sent) -> Picture:
+        """uint8 H×W×3: synthesis, crop, clamp, round."""
+        return tensor_to_picture(self.synthesise(sent.y_hat), sent.height, sent.width)
 
     @abstractmethod
     def aux_loss(self) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from models.codecs.base import Codec, Encoded, Picture
+from models.memory import keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,6 +31,7 @@ def in_order(
     An exception of the function is raised in its place. torch's own number of threads is 1 until the end.
     """
     threads = threads or len(os.sched_getaffinity(0))
+    keep_freed_memory()
     before = torch.get_num_threads()
     waiting: deque[Future[Result]] = deque()
     try:

@@ -5,74 +5,17 @@ Gaussians with zero mean whose scales a hyperprior tells (`bmshj2018_hyperprior`
 state-dict names are those of CompressAI's FactorizedPrior and ScaleHyperprior.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.codecs.base import CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec, conv, deconv
-from models.codecs.entropy import bits
+from models.codecs.base import CodecConfig
+from models.codecs.factorized import FactorizedCodec
 from models.codecs.hyperprior import HyperpriorCodec
+from models.codecs.layers import conv, deconv
 
 
-class Bmshj2018Factorized(ConditionedCodec):
-    """The factorized prior under the gains of the levels (entropy.py). Files: level map, escapes, coded symbols."""
-
-    coded_strings = 2
-
-    def __init__(self, config: CodecConfig):
-        super().__init__(config, bottleneck=config.m)
-
-    def model(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `ConditionedCodec.model` says. likelihoods: "y"."""
-        with torch.autocast(y.device.type, enabled=False):
-            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(level))
-        return y_hat, {"y": likelihoods}
-
-    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
-        """As `ConditionedCodec.quantise` says."""
-        gain = self.gains(level)
-        symbols = self.entropy_bottleneck.symbols(y, gain)
-        return Latents(symbols, self.entropy_bottleneck.dequantized(symbols, gain))
-
-    def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
-        """As `Codec.escaped` says."""
-        outside = np.zeros(self.config.m)
-        for one, at in zip(symbols, level.reshape(-1, 1, 1, 1, 1), strict=True):
-            indexes, tables = self.channel_indexes(self.config.m, at, *one.shape[1:])
-            held = self.built().holds(one.cpu().numpy().ravel(), indexes, tables)
-            outside += (~held).reshape(self.config.m, -1).mean(axis=1)
-        return outside / len(symbols)
-
-    @torch.no_grad()
-    def build_tables(self) -> None:
-        """As `ConditionedCodec.build_tables` says. One table for each channel and each level that a file can name."""
-        if self.top_level:
-            level = torch.tensor(self.rows, device=self.device).reshape(-1, 1, 1, 1)
-            self.tables = self.entropy_bottleneck.tables(list(self.gain(level)[0][:, :, 0, 0]))
-        else:
-            self.tables = self.entropy_bottleneck.tables([None])
-
-    def write(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """As `ConditionedCodec.write` says."""
-        symbols, y_hat = self.quantise(y, saliency_map, base, level)
-        likelihoods = self.entropy_bottleneck(y, self.gains(level), training=False)[1]
-        indexes, used = self.channel_indexes(self.config.m, level, y.shape[2], y.shape[3])
-        coded, escapes = self.built().encode(symbols.cpu().numpy().ravel(), indexes, used)
-        return (escapes, coded), y_hat, bits({"y": likelihoods})
-
-    def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
-        """As `ConditionedCodec.read` says."""
-        escapes, coded = strings
-        indexes, used = self.channel_indexes(self.config.m, level, h, w)
-        symbols = torch.from_numpy(self.built().decode(coded, escapes, indexes, used))
-        return self.entropy_bottleneck.dequantized(
-            symbols.reshape(1, self.config.m, h, w).to(self.device), self.gains(level)
-        )
+class Bmshj2018Factorized(FactorizedCodec):
+    """The four-layer transforms with one density a channel."""
 
 
 class Bmshj2018Hyperprior(HyperpriorCodec):

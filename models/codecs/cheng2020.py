@@ -85,9 +85,9 @@ class Cheng2020Anchor(HyperpriorCodec):
         )
         self.context_prediction = MaskedConv2d(m, 2 * m, kernel_size=2 * REACH + 1, padding=REACH, stride=1)
 
-    @staticmethod
-    def layers(planes: int, n: int, m: int) -> tuple[nn.Sequential, nn.Sequential]:
+    def layers(self, planes: int) -> tuple[nn.Sequential, nn.Sequential]:
         """As `ConditionedCodec.layers` says."""
+        n, m = self.config.n, self.config.m
         g_a = nn.Sequential(
             ResidualBlockWithStride(planes, n, stride=2),
             ResidualBlock(n, n),

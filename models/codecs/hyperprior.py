@@ -39,10 +39,11 @@ from torch import Tensor, nn
 
 from models.codecs import conditioning
 from models.codecs.base import CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec, deconv
+from models.codecs.conditioned import ConditionedCodec
 from models.codecs.entropy import Tables, bits
 from models.codecs.gain import Gain
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
+from models.codecs.layers import deconv
 from models.errors import FoveaError
 
 # isort: split
@@ -115,6 +116,7 @@ class HyperpriorCodec(ConditionedCodec):
         if arithmetic not in self.arithmetics:
             raise FoveaError(f"unknown arithmetic {arithmetic!r}; known: {', '.join(self.arithmetics)}")
         self.exact = arithmetic == "integer"
+        self.compressai_bytes = not self.exact
         if config.mechanism == "sft":
             self.h_a_transforms = nn.ModuleList(conditioning.FeatureTransform(n) for _ in range(2))
             self.condition = nn.Sequential(
@@ -197,13 +199,13 @@ class HyperpriorCodec(ConditionedCodec):
             return y_hat
         return torch.cat((y_hat, conditioning.spread(z_hat, y_hat.shape[2], y_hat.shape[3], HYPER)), dim=1)
 
-    def show(self, y_hat: Tensor) -> Tensor:
+    def show(self, y_hat: Tensor, g_s: nn.Sequential | None = None) -> Tensor:
         """As `ConditionedCodec.show` says."""
         if self.config.mechanism != "sft":
-            return self.g_s(y_hat)
+            return super().show(y_hat, g_s)
         v, z_hat = y_hat[:, : self.config.m], y_hat[:, self.config.m :, ::HYPER, ::HYPER]
         features = self.condition(z_hat)[:, :, : v.shape[2], : v.shape[3]]
-        for i, layer in enumerate(self.g_s):
+        for i, layer in enumerate(g_s or self.g_s):
             v = layer(v)
             if i in (1, 3, 5):
                 v = self.g_s_transforms[i // 2](v, features)

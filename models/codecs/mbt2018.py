@@ -7,8 +7,8 @@ widths and state-dict names are those of CompressAI's MeanScaleHyperprior.
 from torch import Tensor, nn
 
 from models.codecs.base import CodecConfig
-from models.codecs.conditioned import conv, deconv
 from models.codecs.hyperprior import HyperpriorCodec
+from models.codecs.layers import conv, deconv
 
 
 class Mbt2018Mean(HyperpriorCodec):

@@ -33,6 +33,7 @@ from torch.overrides import TorchFunctionMode
 from models.codecs.base import LEVEL_STEPS, Codec, map_to_tensor
 from models.errors import FoveaError
 from models.losses import rate_distortion
+from models.memory import keep_freed_memory
 from models.saliency.weighting import augment_maps, weight_map
 from models.tracking import NullRun, Run
 from models.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
@@ -299,6 +300,7 @@ def torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Ite
         torch.backends.cudnn.benchmark = not exact
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         yield
     finally:

@@ -3,6 +3,7 @@ lost or doubled when a node dies."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 #: seconds for one command on a machine that others use, too
 LIMIT_S = 2400.0
+#: columns that hold seconds, with their intervals
+SECONDS = re.compile(r"_s(_low|_high)?$")
 
 
 def pictures(folder: Path, train: int, size: tuple[int, int] = (96, 128)) -> None:
@@ -98,7 +101,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 def table(home: Path, name: str) -> pd.DataFrame:
     found = pd.read_parquet(home / "tables" / f"{name}.parquet")
-    clock = [c for c in found.columns if c.endswith("_s") or "run_id" in c or "made" in c or c == "path"]
+    clock = [c for c in found.columns if SECONDS.search(c) or "run_id" in c or "made" in c or c == "path"]
     found = found.drop(columns=clock)
     return found.sort_values(list(found.columns), key=lambda c: c.astype(str)).reset_index(drop=True)
 

@@ -38,7 +38,7 @@ def planted(codec, **methods):
 def test_a_rounding_that_stops_the_gradient(trained_codec, name):
     codec = trained_codec(name)
     assert doctor.gradients(codec, PICTURES).passed
-    patient = planted(codec, show=lambda own, self, y_hat: own(self, torch.round(y_hat)))
+    patient = planted(codec, show=lambda own, self, y_hat, *given: own(self, torch.round(y_hat), *given))
     found = doctor.gradients(patient, PICTURES)
     assert not found.passed and "from the distortion" in found.detail and "g_a." in found.detail
 
@@ -60,6 +60,6 @@ def test_an_unreachable_level(trained_codec, name):
 def test_a_decoder_that_ignores_the_latents(trained_codec, name):
     codec = trained_codec(name)
     assert doctor.latents_matter(codec, PICTURES).passed
-    patient = planted(codec, show=lambda own, self, y_hat: own(self, 0 * y_hat))
+    patient = planted(codec, show=lambda own, self, y_hat, *given: own(self, 0 * y_hat, *given))
     found = doctor.latents_matter(patient, PICTURES)
     assert not found.passed and "hardly uses the latents" in found.detail

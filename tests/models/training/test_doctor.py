@@ -183,7 +183,7 @@ class Optimist(Bls2017):
 
     def encode(self, picture, **given):
         encoded = super().encode(picture, **given)
-        return encoded._replace(bits_estimate=encoded.bits_estimate / 8)
+        return dataclasses.replace(encoded, bits_estimate=encoded.bits_estimate / 8)
 
 
 def test_another_reconstruction_and_a_wrong_rate_are_named(weights):

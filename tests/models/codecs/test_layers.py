@@ -1,0 +1,48 @@
+import pytest
+import torch
+from compressai.layers import GDN as CompressAIGDN
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.codecs.layers import GDN, Subpixel, deconv
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
+    torch.manual_seed(0)
+    theirs, ours = CompressAIGDN(6, inverse=inverse), GDN(6, inverse=inverse)
+    with torch.no_grad():
+        theirs.gamma.add_(0.02 * torch.rand(6, 6))
+        theirs.beta.add_(torch.rand(6))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 6, 9, 7).contiguous(memory_format=layout)
+    kept = x.clone()
+    expected = theirs(x)
+    assert torch.equal(ours(x), expected)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), expected)
+    assert torch.equal(x, kept), "the input stays as it is"
+
+
+def test_gdn_under_autocast_is_compressais():
+    torch.manual_seed(0)
+    theirs, ours = CompressAIGDN(4), GDN(4)
+    x = torch.randn(1, 4, 5, 5)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ours(x), theirs(x))
+
+
+@given(
+    kernel=st.sampled_from([1, 3, 5, 7, 9]),
+    stride=st.integers(1, 4),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_the_subpixel_form_is_the_layer(kernel, stride, height, width, seed):
+    torch.manual_seed(seed)
+    layer = deconv(2, 3, kernel, stride).double()
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(Subpixel(layer)(x), layer(x), rtol=0, atol=1e-12)
