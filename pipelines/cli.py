@@ -535,7 +535,7 @@ def datasets_add(
         size=size,
     )
     try:
-        if _show(name) == 0:
+        if _show(name, new=True) == 0:
             raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
     except FoveaError:
         remove_dataset(home.config, name)
@@ -561,8 +561,8 @@ def datasets_show(name: str) -> None:
     _show(name)
 
 
-def _show(name: str) -> int:
-    """Print what is in a dataset; returns how many pictures can be used."""
+def _show(name: str, *, new: bool = False) -> int:
+    """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown pictures are an error."""
     from assets.frames.stages import source_table
 
     chain = _chain(tracking=False)
@@ -585,11 +585,15 @@ def _show(name: str) -> int:
         )
     path = chain.dataset(name).fixations
     if path:
+        from assets.frames.manifest import left_out
         from assets.saliency.fixations import read_fixations
 
-        eyes = read_fixations(path, table).table
+        # the table may well know the pictures that the splits leave out
+        found = read_fixations(path, table, ignore_unknown=not new or bool(left_out(table)))
+        eyes = found.table
+        more = f"; {found.ignored} on pictures that are not in the dataset" if found.ignored else ""
         click.echo(
-            f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures"
+            f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures{more}"
         )
     return len(good)
 

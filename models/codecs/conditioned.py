@@ -223,7 +223,7 @@ class ConditionedCodec(Codec):
     ) -> Latents:
         """As `Codec.latents` says."""
         with torch.autocast(x.device.type, enabled=False):
-            y = self.analyse(x, saliency_map)
+            y = self.coded_analysis(x, saliency_map)
             base = self.base_level(x, level)
             return self.quantise(y, saliency_map, base, self.places(base, y, saliency_map)[0])
 
@@ -250,8 +250,11 @@ class ConditionedCodec(Codec):
                 raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
             s = map_to_tensor(saliency_map, (height, width), self.stride).to(device)
         with torch.autocast(device.type, enabled=False):
-            y = self.analyse(x if self.compressai_bytes else _channels_last(x), s)
-        return Analysed(y.contiguous(), s, width, height)
+            return Analysed(self.coded_analysis(x, s), s, width, height)
+
+    def coded_analysis(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
+        """`analyse` for files."""
+        return self.analyse(x if self.compressai_bytes else _channels_last(x), saliency_map).contiguous()
 
     @torch.inference_mode()
     def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:

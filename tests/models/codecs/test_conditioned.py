@@ -266,3 +266,30 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name):
     with pytest.raises(TrainingStopped):
         run("parts", lambda: next(steps) == 3)
     assert run("parts", None) == run("whole", None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_analysis_serves_every_rate(trained_codec, name):
+    codec, picture = trained_codec(name), scene(48, 80)
+    analysed = codec.analysed(picture)
+    for lmbda in codec.config.lmbda[:2]:
+        encoded = codec.encode_analysed(analysed, lmbda)
+        assert encoded.data == codec.encode(picture, lmbda=lmbda).data
+        assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, name, monkeypatch):
+    codec = trained_codec(name)
+    encoded = codec.encode(scene(48, 80))
+    read = codec.entropy_decode
+
+    def off_by_a_bit(data):
+        sent = read(data)
+        y_hat = sent.y_hat.clone()
+        y_hat[0, 0, 0, 0] = torch.nextafter(y_hat[0, 0, 0, 0], torch.tensor(9.0))
+        return sent._replace(y_hat=y_hat)
+
+    monkeypatch.setattr(codec, "entropy_decode", off_by_a_bit)
+    with pytest.raises(FoveaError, match="differs from the encoder's"):
+        codec.decode_checked(encoded)
