@@ -834,6 +834,34 @@ def arms(dataset: str) -> Sweep:
     )
 
 
+def unsent(dataset: str) -> Sweep:
+    """What a map can do that is not in the file: the encoder alone knows it. Longer branches than those of `arms`, since
+    encoder and hyperprior have to learn what a level map says outright."""
+    return Sweep(
+        "unsent",
+        dataset,
+        grid(
+            dataset,
+            codecs=("mbt2018_mean",),
+            arms=(
+                "uniform",
+                "saliency_concat",
+                "saliency_concat@center",
+                "saliency_concat@shuffled",
+                "weighted",
+                "saliency_sft",
+            ),
+            lambdas=ARMS_LAMBDAS,
+            preset="smoke",
+            trunk="shipped",
+            overrides=override("smoke", steps=2500, lr=3e-4),
+            variable=True,
+        ),
+        about="Maps that stay with the encoder: weighted loss, fourth input, feature transforms; measured on `osie`, too.",
+        also_on=("osie",),
+    )
+
+
 def source(dataset: str) -> Sweep:
     """The source's own recipe beside `uniform` and the normalised weights: what un-normalised weights do to the rate."""
     return Sweep(
@@ -973,7 +1001,7 @@ def dilated(dataset: str) -> Sweep:
 
 
 SWEEPS: dict[str, Callable[[str], Sweep]] = {
-    f.__name__: f for f in (smoke, tiny, game, arms, seed, paper, dilated, source, trade)
+    f.__name__: f for f in (smoke, tiny, game, arms, unsent, seed, paper, dilated, source, trade)
 }
 SWEEPS |= {f.__name__.replace("_", "-"): f for f in (gan, gan_saliency, gan_faults, gan_remedies, gan_tiny)}
 
