@@ -126,22 +126,25 @@ def through(codec: Codec, part: Part, lmbda: float) -> list[tuple[bytes, Picture
 
 
 def at_most(codec: str, picture: Picture, budget: float, files: dict[int, bytes] | None = None) -> bytes:
-    """The classical codec's largest file of at most `budget` bytes, by bisection over whole qualities; its smallest one
-    where none is that small. files: this picture's files by quality, made before; new ones are added."""
-    low, high, best = 0, 100, b""
+    """The classical codec's largest file of at most `budget` bytes over whole qualities; its smallest one where none is
+    that small. files: this picture's files by quality, made before; new ones are added."""
     files = {} if files is None else files
-    while low <= high:
-        middle = (low + high) // 2
-        quality = max(middle, 1)
+
+    def fits(quality: int) -> bool:
         if quality not in files:
             files[quality] = classical.encode(codec, float(quality), picture)
-        data = files[quality]
-        if len(data) <= budget or not middle:
-            best = data if len(data) <= budget or not best else best
-            low = middle + 1
-        else:
-            high = middle - 1
-    return best
+        return len(files[quality]) <= budget
+
+    # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
+    low, high = 1, 1
+    while high <= 100 and fits(high):
+        low, high = high, 2 * high
+    high = min(high, 101)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    fits(low)
+    return files[low]
 
 
 def _piece(chain: Chain, inputs: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
