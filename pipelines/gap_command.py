@@ -32,7 +32,8 @@ def gaps(
     """
     import torch
 
-    from assets.evaluation.generalisation import generalisation, markdown, page
+    from assets.evaluation.generalisation import generalisation
+    from assets.evaluation.generalisation_page import markdown, page
     from assets.home import written_beside
     from models.errors import FoveaError
 

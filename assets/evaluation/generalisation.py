@@ -8,7 +8,6 @@ container) stands apart, and for generative codecs the bound that it keeps.
 """
 
 import functools
-import html
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +40,6 @@ STAGE = "generalisation"
 FACTORS: Mapping[str, tuple[float, ...]] = {"bicubic": (1.0,), "avif": (1.0, 1.5), "webp": (1.0, 1.5)}
 """Classical codecs beside each experiment, and how many times its bits they may take."""
 METRICS = ("bpp", "payload_bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "perceptual", "lpips", "vsi", "haarpsi")
-MOST_GAP_DB, MOST_GAP_PERCENT = 1.0, 15.0
-"""A codec generalises when held-out pictures lose at most this against training pictures."""
 
 
 @dataclass(frozen=True)
@@ -289,97 +286,3 @@ def gaps(row: Mapping[str, Any]) -> dict[str, float]:
         "psnr_gap_db": row["train_psnr_db"] - row["held_out_psnr_db"],
         "perceptual_gap_percent": 100 * (row["held_out_perceptual"] / row["train_perceptual"] - 1),
     }
-
-
-COLUMNS = {
-    "codec": "codec",
-    "what": "at",
-    "held_out_bpp": "bpp",
-    "held_out_payload_bpp": "payload",
-    "bound_bpp": "bound",
-    "train_psnr_db": "PSNR train",
-    "held_out_psnr_db": "PSNR held out",
-    "psnr_gap_db": "gap, dB",
-    "train_perceptual": "perceptual train",
-    "held_out_perceptual": "perceptual held out",
-    "perceptual_gap_percent": "gap, %",
-    "held_out_kid": "KID held out",
-    "held_out_sw_psnr_db": "sw_psnr",
-    "held_out_vsi": "VSI",
-    "held_out_haarpsi": "HaarPSI",
-    "held_out_lpips": "LPIPS",
-    "doctor": "doctor",
-}
-DIGITS = {"bpp": 4, "kid": 4, "vsi": 4, "haarpsi": 3, "perceptual": 3, "lpips": 3, "percent": 1, "db": 2}
-
-
-def _cell(name: str, row: Mapping[str, Any]) -> str:
-    value = row.get(name)
-    if name == "what":
-        if row["arm"] == "classical":
-            return f"{row['factor']:g} × the bits of {row['lmbda']:g}"
-        return ", ".join(p for p in (f"{row['lmbda']:g}", row["arm"], row["variant"]) if p)
-    if isinstance(value, str):
-        return value
-    if value is None or not math.isfinite(value):
-        return ""
-    digits = next((d for end, d in DIGITS.items() if name.endswith(end)), 3)
-    text = f"{value:.{digits}f}"
-    if name == "held_out_kid" and math.isfinite(row.get("held_out_kid_low", math.nan)):
-        text += f" ({row['held_out_kid_low']:.{digits}f}–{row['held_out_kid_high']:.{digits}f})"
-    return text
-
-
-def _shown(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    rows = [{str(k): v for k, v in r.items()} for r in table.to_dict("records")]
-    names = [n for n in COLUMNS if any(_cell(n, r) for r in rows)]
-    return [COLUMNS[n] for n in names], [[_cell(n, r) for n in names] for r in rows]
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The table for people: one line a row, KID with its interval."""
-    heads, rows = _shown(table)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def page(table: pd.DataFrame, title: str) -> str:
-    """One self-contained HTML file: the gaps as bars against what a codec that generalises may lose, and the table."""
-    heads, rows = _shown(table)
-    learned = table[table["arm"] != "classical"]
-    bars = []
-    for column, label, most, unit in (
-        ("psnr_gap_db", "PSNR lost on held-out pictures", MOST_GAP_DB, "dB"),
-        ("perceptual_gap_percent", "Perceptual distance gained on held-out pictures", MOST_GAP_PERCENT, "%"),
-    ):
-        widest = max(2 * most, float(learned[column].abs().max()) if len(learned) else 0.0)
-        lines = []
-        for place, r in enumerate(learned.to_dict("records")):
-            row = {str(k): v for k, v in r.items()}
-            value, y = float(row[column]), 26 * place
-            fill = "#D55E00" if value > most else "#0072B2"
-            width = 360 * max(value, 0.0) / widest
-            lines.append(
-                f'<text x="0" y="{y + 15}">{html.escape(_cell("what", row))}</text>'
-                f'<rect x="380" y="{y + 3}" width="{width:.1f}" height="16" fill="{fill}"/>'
-                f'<text x="{386 + width:.1f}" y="{y + 15}">{value:+.2f} {unit}</text>'
-            )
-        x, height = 380 + 360 * most / widest, 26 * len(lines)
-        lines.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="#444" stroke-dasharray="4 3"/>'
-        )
-        bars.append(
-            f'<h2>{label}</h2><svg viewBox="0 0 860 {height + 4}" role="img" aria-label="{label}">{"".join(lines)}</svg>'
-        )
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;
-padding:0 1rem}}svg{{width:100%;max-width:54rem;font-size:12px}}table{{border-collapse:collapse;font-size:13px}}
-td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{overflow-x:auto}}
-@media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
-<h1>{html.escape(title)}</h1>
-<p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
-last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.</p>
-{"".join(bars)}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
-"""

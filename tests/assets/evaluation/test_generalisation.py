@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.evaluation.generalisation import Part, at_most, gaps, generalisation, markdown, page, through
+from assets.evaluation.generalisation import Part, at_most, gaps, generalisation, through
+from assets.evaluation.generalisation_page import markdown, page
 from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
@@ -117,3 +118,13 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     ).all()
     again = generalisation(Chain(chain.home, threads=1), sweep, pictures=4)
     pd.testing.assert_frame_equal(table, again)
+
+
+def test_classical_rows_say_when_no_file_is_small_enough():
+    row = {
+        "codec": "webp", "arm": "classical", "variant": "", "lmbda": 4.0, "factor": 1.5, "doctor": "",
+        "held_out_bpp": 0.17, "held_out_pictures": 48, "over_budget": 48,
+    }  # fmt: skip
+    text = markdown(pd.DataFrame([row, {**row, "over_budget": 0}]))
+    assert "smallest files: 48 of 48 above 1.5 × the bits of 4" in text
+    assert "| at most 1.5 × the bits of 4 |" in text
