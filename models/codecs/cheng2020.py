@@ -210,7 +210,7 @@ class Cheng2020Anchor(HyperpriorCodec):
         indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
         coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
         y_hat, symbols, scales = self._quantised(y, p.sigma, self.gains(level))
-        indexes_y = self.gaussian_conditional.build_indexes(scales)
+        indexes_y = self.larger_scales(scales)
         in_order, which = (t[0].permute(1, 2, 0).int().cpu().numpy().ravel() for t in (symbols, indexes_y))
         coded_y, escapes_y = tables.encode(
             in_order, which, np.arange(self.first_scale, len(tables), dtype=np.int32)
@@ -232,7 +232,7 @@ class Cheng2020Anchor(HyperpriorCodec):
 
         def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor | None) -> Tensor:
             scale = sigma if g is None else sigma * g
-            numbers = self.gaussian_conditional.build_indexes(scale).cpu().numpy().ravel()
+            numbers = self.larger_scales(scale).cpu().numpy().ravel()
             return torch.from_numpy(decoder.next(numbers)).to(sigma).reshape(1, -1, 1, 1)
 
         y_hat = self._walk(p.sigma, self.gains(level), step)

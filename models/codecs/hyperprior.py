@@ -295,6 +295,10 @@ class HyperpriorCodec(ConditionedCodec):
         """As `ConditionedCodec.count_tables` says."""
         return super().count_tables() + len(scale_table(self.between))
 
+    def larger_scales(self, scale: Tensor) -> Tensor:
+        """For each scale the number of the next larger one of CompressAI's: its build_indexes, by one search."""
+        return torch.bucketize(scale.contiguous(), self.gaussian_conditional.scale_table[:-1])
+
     def _scale_indexes(
         self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -302,7 +306,7 @@ class HyperpriorCodec(ConditionedCodec):
         A symbol's table is that of the nearest scale; with float arithmetic, as in CompressAI, of the next larger."""
         if p.grid is None:
             scale = p.sigma if gain is None else p.sigma * gain[0]
-            indexes = self.gaussian_conditional.build_indexes(scale).cpu().numpy().ravel()
+            indexes = self.larger_scales(scale).cpu().numpy().ravel()
         else:
             assert self.coding_gain is not None
             factors = self.coding_gain.numpy()[self.rows_at(level)[0, 0]]  # h×w×M, or 1×1×M

@@ -282,3 +282,13 @@ def test_bins_of_any_width_tile_the_density(references, name, g):
 def test_unknown_arithmetic_is_refused():
     with pytest.raises(FoveaError, match="integer, float"):
         catalogue.build(CodecConfig(codec="mbt2018_mean", n=4, m=4, options=(("arithmetic", "fast"),)))
+
+
+def test_scales_are_found_as_compressai_finds_them():
+    codec = catalogue.build(CodecConfig(codec="bmshj2018_hyperprior", n=4, m=6))
+    table = codec.gaussian_conditional.scale_table
+    near = torch.cat((table, torch.nextafter(table, table + 1), torch.nextafter(table, table - 1)))
+    scales = torch.cat((near, 300 * torch.rand(999), torch.tensor([0.0, 1e-9, 1e9, -1.0])))[
+        None, None, :, None
+    ]
+    assert torch.equal(codec.larger_scales(scales), codec.gaussian_conditional.build_indexes(scales).long())
