@@ -562,7 +562,8 @@ def datasets_show(name: str) -> None:
 
 
 def _show(name: str, *, new: bool = False) -> int:
-    """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown pictures are an error."""
+    """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown
+    pictures are an error where the splits leave none out."""
     from assets.frames.stages import source_table
 
     chain = _chain(tracking=False)

@@ -16,7 +16,13 @@ import click
 @click.option(
     "--classical/--no-classical", default=True, help="With AVIF, WebP and a thumbnail at about the same bits."
 )
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of torch.")
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of torch, and classical files at once.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=None, help="Also write the table as Markdown."
 )
@@ -51,6 +57,7 @@ def gaps(
         chain.sweeps[key],
         pictures=pictures,
         against=classical,
+        threads=threads,
         progress=show,
     )
     if table.empty:

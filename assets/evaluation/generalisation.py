@@ -140,7 +140,6 @@ def at_most(codec: str, picture: Picture, budget: float, files: dict[int, bytes]
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    fits(low)
     return files[low]
 
 
@@ -177,8 +176,8 @@ def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]
 class _Looks:
     """Pictures, features and networks that the rows of a table share, loaded when first asked for."""
 
-    def __init__(self, chain: Chain, pictures: int, progress: Progress):
-        self.chain, self.pictures, self.progress = chain, pictures, progress
+    def __init__(self, chain: Chain, pictures: int, threads: int, progress: Progress):
+        self.chain, self.pictures, self.threads, self.progress = chain, pictures, threads, progress
         self._parts: dict[tuple[str, ...], Part] = {}
         self._features: dict[tuple[str, str], list[Any]] = {}
         self._files: dict[tuple[str, str, str], dict[int, bytes]] = {}
@@ -232,21 +231,28 @@ class _Looks:
         work = [
             (picture, factor * budget, known) for (picture, budget), known in zip(pairs, made, strict=True)
         ]
-        files = list(in_order(lambda w: at_most(name, *w), work))
+        files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
         shown = [(f, classical.decode(name, f), float(len(f))) for f in files]
         over = sum(len(f) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
         return self.measured(entry, split, shown, "held_out") | {"over_budget": over}
 
 
 def generalisation(
-    chain: Chain, sweep: Sweep, *, pictures: int = 48, against: bool = True, progress: Progress = silent
+    chain: Chain,
+    sweep: Sweep,
+    *,
+    pictures: int = 48,
+    against: bool = True,
+    threads: int = 1,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """The table; see the module. pictures: of each part at most. against: with the classical rows.
+    threads: classical files at once.
 
     An experiment that is not trained is left out. What was measured before is read, not measured again.
     """
     code = code_version("assets.evaluation.generalisation")
-    looks = _Looks(chain, pictures, progress)
+    looks = _Looks(chain, pictures, threads, progress)
     rows: list[dict[str, Any]] = []
     for place, entry in enumerate(sweep.experiments):
         try:

@@ -1,5 +1,6 @@
 """Measuring a learned codec on pictures: the bytes of a real file, and every metric of models/metrics.py."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,14 +57,15 @@ def measure_codec(
 
     codec.name()  # known before threads ask for it at once
 
-    def one(subject: Subject) -> list[tuple[dict[str, Any], Picture]]:
+    def some(item: tuple[Subject, Sequence[float]]) -> list[tuple[dict[str, Any], Picture | None]]:
+        subject, rates = item
         pixels = subject.picture.shape[0] * subject.picture.shape[1]
-        found = []
+        found: list[tuple[dict[str, Any], Picture | None]] = []
         began = time.perf_counter()
         # the same for every rate, and so is its part of encode_s
         analysed = codec.analysed(subject.picture, subject.condition)
         analysis_s = time.perf_counter() - began
-        for lmbda in lambdas:
+        for lmbda in rates:
             began = time.perf_counter()
             encoded = codec.encode_analysed(analysed, lmbda)
             middle = time.perf_counter()
@@ -82,11 +84,15 @@ def measure_codec(
                 "encode_s": analysis_s + middle - began,
                 "decode_s": ended - middle,
             }
-            found.append((row, decoded))
+            found.append((row, decoded if subject.image in keep else None))
         return found
 
     work = [(s, lmbda) for s in subjects for lmbda in lambdas]
-    measured = in_order(one, subjects, threads=max(1, threads))
+    threads = max(1, threads)
+    # fewer pictures than threads: each is analysed more than once, so that all threads have something to do
+    share = max(1, math.ceil(len(subjects) * len(lambdas) / max(threads, len(subjects), 1)))
+    parts = [(s, lambdas[k : k + share]) for s in subjects for k in range(0, len(lambdas), share)]
+    measured = in_order(some, parts, threads=threads)
     return collect(work, (row for rows in measured for row in rows), keep, progress)
 
 
@@ -104,16 +110,16 @@ def values_of(subject: Subject, decoded: Picture) -> dict[str, float]:
 
 def collect(
     work: Sequence[tuple[Subject, float]],
-    results: Iterable[tuple[dict[str, Any], Picture]],
+    results: Iterable[tuple[dict[str, Any], Picture | None]],
     keep: frozenset[str],
     progress: Callable[[float, float, str], None],
 ) -> Measured:
     """Rows and kept pictures from the results of the work, in its order."""
     rows: list[dict[str, Any]] = []
     kept: dict[tuple[str, float], Picture] = {}
-    for (subject, point), (row, decoded) in zip(work, results, strict=True):
+    for (subject, point), (row, picture) in zip(work, results, strict=True):
         rows.append(row)
-        if subject.image in keep:
-            kept[subject.image, point] = decoded
+        if picture is not None and subject.image in keep:
+            kept[subject.image, point] = picture
         progress(len(rows), len(work), "files measured")
     return Measured(rows, kept)

@@ -41,8 +41,8 @@ def read_fixations(file: Path, manifest: pd.DataFrame, *, ignore_unknown: bool =
     picture are moved to its border, others are dropped and counted.
 
     Raises:
-        FoveaError: no such file, not a table, a missing column, pictures that the manifest doesn't have (unless
-            `ignore_unknown`; quarantined pictures are known), or no usable row.
+        FoveaError: no such file, not a table, a missing column, a name that several pictures have, pictures that the
+            manifest doesn't have (unless `ignore_unknown`; quarantined pictures are known), or no usable row.
     """
     table = _read_table(file)
     if missing := [name for name in _COLUMNS if name not in table.columns]:
@@ -54,12 +54,11 @@ def read_fixations(file: Path, manifest: pd.DataFrame, *, ignore_unknown: bool =
     names = table["image"].astype(str).str.strip()
     resolved: Mapping[str, str | None] = {name: index.get(name) for name in names.unique()}
     unknown = sorted(name for name, image in resolved.items() if image is None)
+    if ambiguous := [name for name in unknown if name in index]:
+        raise FoveaError(
+            f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
+        )
     if unknown and not ignore_unknown:
-        ambiguous = [name for name in unknown if name in index]
-        if ambiguous:
-            raise FoveaError(
-                f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
-            )
         raise FoveaError(
             f"{file} names {some(unknown)} that the dataset doesn't have; correct the table or ignore such rows"
         )

@@ -141,7 +141,7 @@ class Encoded:
     """A finished file and what the encoder knows about it.
 
     data: the whole .fov file. bits_estimate: bits by the entropy model's likelihoods (container and checksums not
-    included). sent: what any decoder of this build gets from the file.
+    included). sent: what any decoder of this build gets from the file. codec: who made it.
     """
 
     data: bytes
@@ -151,7 +151,8 @@ class Encoded:
 
     @functools.cached_property
     def reconstruction(self) -> Picture:
-        """uint8 H×W×3, what any decoder of this build will show. Computed when it is asked for first."""
+        """uint8 H×W×3, what any decoder of this build will show. Computed when it is first asked for, by the codec as it
+        is then."""
         return self.codec.show_sent(self.sent)
 
 

@@ -17,6 +17,8 @@ from models.codecs.layers import conv, deconv
 class Bmshj2018Factorized(FactorizedCodec):
     """The four-layer transforms with one density a channel."""
 
+    compressai_bytes = True
+
 
 class Bmshj2018Hyperprior(HyperpriorCodec):
     """h_a sees |y|; h_s ends in a ReLU and gives scales."""

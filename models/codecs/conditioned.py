@@ -4,13 +4,13 @@
     x ──► conv ↓2 ─ GDN ─ conv ↓2 ─ GDN ─ conv ↓2 ─ GDN ─ conv ↓2 ─► y ─► y_hat ─► deconv ↑2 ─ IGDN ─ … ─ deconv ↑2 ─► x_hat
     N×3×H×W      N            N            N              M  N×M×H/16×W/16                N                3   N×3×H×W
 
-These are the layers of Ballé et al. 2018, all kernels 5×5; a paper with others says so in `layers`. How y becomes bytes
-is the business of a codec's own file. The layers have CompressAI's names, so that its checkpoints load
+These are the layers of Ballé et al. 2018, all kernels 5×5; a paper with others says so in `layers`. How y becomes
+bytes is the business of a codec's own file. The layers have CompressAI's names, so that its checkpoints load
 (`load_compressai`).
 
-Files are made and read with channels-last tensors on the CPU, where oneDNN's convolutions are up to twice as fast that
-way, and with a faster form of the last layer: both round otherwise in the last bit. Encoder and decoder agree on that; training and `forward` do not care. A codec
-that promises CompressAI's very bytes (`compressai_bytes`) analyses as CompressAI does.
+On the CPU files are made and read with channels-last tensors, where oneDNN's convolutions are up to twice as fast, and
+with a faster form of the last layer; both round otherwise in the last bit than `forward` does. Encoder and decoder agree
+on that. A codec that promises CompressAI's very bytes (`compressai_bytes`) analyses as CompressAI does.
 """
 
 import re
@@ -231,9 +231,10 @@ class ConditionedCodec(Codec):
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """As `Codec.synthesise` says."""
         with torch.autocast(y_hat.device.type, enabled=False):
-            if y_hat.device.type != "cpu" or not isinstance(self.g_s[-1], nn.ConvTranspose2d):
+            last = self.g_s[-1]
+            if y_hat.device.type != "cpu" or not Subpixel.fits(last):
                 return self.show(_channels_last(y_hat))
-            faster = nn.Sequential(*self.g_s[:-1], Subpixel(self.g_s[-1]))
+            faster = nn.Sequential(*self.g_s[:-1], Subpixel(cast(nn.ConvTranspose2d, last)))
             return self.show(_channels_last(y_hat), faster)
 
     @torch.inference_mode()

@@ -16,7 +16,6 @@ class FactorizedCodec(ConditionedCodec):
     """One density a channel under the gains of the levels. Files: level map, escapes, coded symbols."""
 
     coded_strings = 2
-    compressai_bytes = True
 
     def __init__(self, config: CodecConfig):
         super().__init__(config, bottleneck=config.m)

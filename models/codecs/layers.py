@@ -47,12 +47,22 @@ class Subpixel(nn.Module):
     deconvolution layer the same as a convolutional layer?"). Sums are taken in another order than the layer's.
     """
 
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Whether this is a layer that the form is right for: as `deconv` makes them."""
+        if not isinstance(layer, nn.ConvTranspose2d):
+            return False
+        k, s, p = (int(v[0]) for v in (layer.kernel_size, layer.stride, layer.padding))
+        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        square = all(len(set(v)) == 1 for v in (layer.kernel_size, layer.stride, layer.padding))
+        return plain and square and layer.output_padding == (s + 2 * p - k,) * 2
+
     def __init__(self, layer: nn.ConvTranspose2d):
-        """The layer's weights as they are at this moment."""
+        """The layer's weights as they are at this moment; `fits` holds for it."""
         super().__init__()
         k, s, p = (int(v[0]) for v in (layer.kernel_size, layer.stride, layer.padding))
         self.stride = s
-        self.reach = max(p // s, (s - 1 + p) // s, (k - 1 - p) // s)
+        self.reach = max((s - 1 + p) // s, (k - 1 - p) // s)
         weight = layer.weight.detach()
         taps = torch.arange(-self.reach, self.reach + 1)
         # for each phase and tap the place in the kernel, k where the kernel has none

@@ -24,7 +24,8 @@ class Found(NamedTuple):
 def search_rate(
     codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, target_bpp: float
 ) -> Found:
-    """The level whose files on these pictures come nearest to `target_bpp`; about log2(levels) encodings of each.
+    """The level whose files on these pictures come nearest to `target_bpp`; about log2(levels) encodings
+    of each after one analysis.
 
     codec: ready to encode. maps: as `Codec.encode` takes them. Rates rise with the level, in steps of 1/LEVEL_STEPS: with
     neighbouring lambdas a factor 2 apart about 4 % in bits. Raises FoveaError when the codec has a single rate, and with
@@ -34,6 +35,8 @@ def search_rate(
         raise FoveaError("a target rate needs a variable-rate codec: this one has a single lmbda")
     if not pictures:
         raise FoveaError("a target rate needs at least one picture to try it on")
+    given = [None] * len(pictures) if maps is None else maps
+    analysed = [codec.analysed(p, m) for p, m in zip(pictures, given, strict=True)]
     known: dict[int, float] = {}
 
     def lmbda_of(row: int) -> float:
@@ -44,10 +47,9 @@ def search_rate(
     def bpp(row: int) -> float:
         if row not in known:
             rates = []
-            for place, picture in enumerate(pictures):
-                given = None if maps is None else maps[place]
-                data = codec.encode(picture, saliency_map=given, lmbda=lmbda_of(row)).data
-                rates.append(8 * len(data) / (picture.shape[0] * picture.shape[1]))
+            for one in analysed:
+                data = codec.encode_analysed(one, lmbda_of(row)).data
+                rates.append(8 * len(data) / (one.height * one.width))
             known[row] = float(np.mean(rates))
         return known[row]
 

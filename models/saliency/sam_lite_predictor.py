@@ -1,7 +1,5 @@
 """SAM-Lite's maps: many pictures, all cores, or a GPU."""
 
-import ctypes
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,23 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.memory import keep_freed_memory
 from models.saliency.maps import Density, Picture, check_frame, scale_to_uint8
 from models.saliency.sam_lite import density_maps, load_sam_lite, normalise, resize_picture, working_size
-
-
-@functools.cache
-def keep_freed_memory(limit: int = 2**28) -> bool:
-    """Let malloc keep up to `limit` freed bytes per arena; False where the C library is not glibc.
-
-    By default glibc gives every freed activation back to the kernel and gets it anew, page by page and zeroed: a quarter
-    of the time of a picture, spent under a lock that all threads share. The setting holds for the whole process.
-    """
-    trim_threshold, mmap_threshold, largest_mmap_threshold = -1, -3, 2**25
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(mmap_threshold, largest_mmap_threshold) and mallopt(trim_threshold, limit))
 
 
 class SamLitePredictor:

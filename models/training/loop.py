@@ -11,7 +11,6 @@ Adam: CompressAI's two optimisers in one pass.
 """
 
 import copy
-import ctypes
 import hashlib
 import json
 import math
@@ -250,23 +249,6 @@ def whole_centres(codec: Codec, frames: FrameSet, device: torch.device) -> Tenso
     return torch.cat(values).to(device)
 
 
-def _keep_memory() -> None:
-    """Let the C library keep freed blocks of this process instead of giving each back to the kernel.
-
-    A step frees and takes the same few megabytes over and over; with glibc's defaults each of them is mapped and cleared
-    by the kernel again, a tenth of a step on the CPU. Up to 512 MB stay with the process. No result depends on it;
-    another C library is left as it is.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, 512 << 20)
-    mallopt(top_pad, 64 << 20)
-
-
 _settings = threading.Lock()
 _trainings: list[tuple[Any, ...]] = []
 
@@ -281,7 +263,7 @@ def torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Ite
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     else:
-        _keep_memory()
+        keep_freed_memory()
     own_threads = torch.get_num_threads()
     with _settings:
         if not _trainings:
@@ -300,7 +282,6 @@ def torch_settings(plan: Plan, device: torch.device, threads: int | None) -> Ite
         torch.backends.cudnn.benchmark = not exact
     if threads is not None:
         torch.set_num_threads(threads)
-    keep_freed_memory()
     try:
         yield
     finally:

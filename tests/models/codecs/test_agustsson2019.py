@@ -57,6 +57,7 @@ def test_any_size_comes_back_as_the_encoder_promised(size, mechanism):
     encoded = codec.encode(picture, saliency_map=saliency(*size))
     assert encoded.reconstruction.shape == picture.shape
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+    assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
 
 
 def test_the_payload_keeps_the_bound_and_the_estimate_holds():

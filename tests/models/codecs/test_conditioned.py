@@ -1,4 +1,4 @@
-"""What every codec on conditioned.py must do; a paper's own layers are in its own file's tests."""
+"""What every codec on conditioned.py must do; a paper's own layers are in its own file's tests (bls2017: all of it)."""
 
 import dataclasses
 import importlib.util
@@ -268,7 +268,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name):
     assert run("parts", None) == run("whole", None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, "bls2017"))
 def test_one_analysis_serves_every_rate(trained_codec, name):
     codec, picture = trained_codec(name), scene(48, 80)
     analysed = codec.analysed(picture)
@@ -278,7 +278,7 @@ def test_one_analysis_serves_every_rate(trained_codec, name):
         assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, "bls2017"))
 def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, name, monkeypatch):
     codec = trained_codec(name)
     encoded = codec.encode(scene(48, 80))

@@ -46,3 +46,20 @@ def test_the_subpixel_form_is_the_layer(kernel, stride, height, width, seed):
     x = torch.randn(1, 2, height, width, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(Subpixel(layer)(x), layer(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dilation": 2},
+        {"groups": 2},
+        {"output_padding": 0},
+        {"kernel_size": (3, 5), "padding": (1, 2)},
+        {"stride": (2, 1), "output_padding": (1, 0)},
+    ],
+)
+def test_other_layers_have_no_subpixel_form(change):
+    given = {"kernel_size": 5, "stride": 2, "padding": 2, "output_padding": 1, **change}
+    assert not Subpixel.fits(torch.nn.ConvTranspose2d(4, 4, **given))
+    assert Subpixel.fits(deconv(4, 4)) and Subpixel.fits(deconv(4, 3, 9, 4))
+    assert not Subpixel.fits(torch.nn.Conv2d(4, 4, 5))
