@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 DATASET ?= sample
 SWEEP ?= smoke
 
-.PHONY: help setup system demo ui run status test test-cluster check bench deploy clean
+.PHONY: help setup system demo ui run status test test-services test-cluster check bench deploy clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## virtual environment with the pinned, hash-checked dependencies
 
@@ -40,6 +40,9 @@ ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C
 
 test: setup  ## the default tests: no network, no GPU
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-services: setup  ## one sweep on S3, PostgreSQL and an MLflow server gives the tables of one machine
+	@$(BIN)/python -m pytest -q -m cluster tests/e2e/test_cluster.py -k "not outages"
 
 test-cluster: setup  ## the tests that start PostgreSQL, an S3 server, MLflow's server and Ray on loopback
 	@$(BIN)/python -m pytest -q -m cluster
