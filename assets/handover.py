@@ -6,7 +6,6 @@ them. A node that starts the same unit takes over the list's files when they are
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from assets.log import lasting_logger
 from assets.remote import Remote, sha256_of
 from models.errors import FoveaError
 
@@ -23,7 +23,7 @@ LOOK_S = 2.0
 #: seconds that a unit that ends with an error may wait for the storage
 LAST_WAIT_S = 10.0
 
-_log = logging.getLogger("fovea.storage")
+_log = lasting_logger("fovea.storage")
 Snapshot = dict[str, tuple[int, int]]
 
 

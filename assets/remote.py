@@ -7,7 +7,6 @@ An object appears under its name with the request that completes it, so nobody s
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import random
 import secrets
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
+from assets.log import lasting_logger
 from models.errors import FoveaError
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ REFUSALS = {
 #: what the operating system says about this machine's own disk
 LOCAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
-_log = logging.getLogger("fovea.storage")
+_log = lasting_logger("fovea.storage")
 
 
 class StorageAway(FoveaError):

@@ -28,6 +28,7 @@ LEFT_OUT = frozenset(
         "assets.chain",
         "assets.handover",
         "assets.home",
+        "assets.log",
         "assets.remote",
         "assets.settings",
         "assets.store",

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from assets.log import lasting_logger
 from models.errors import FoveaError
 from models.tracking import Run
 from pipelines.journal import Journal, Progress, Record
@@ -70,7 +71,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
-_log = logging.getLogger("fovea.mlflow")
+_log = lasting_logger("fovea.mlflow")
 
 
 class Unreachable(Exception):

@@ -5,7 +5,6 @@ Imported only by a Dagster instance whose `dagster.yaml` names the class; `pipel
 
 import functools
 import inspect
-import logging
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
 
+from assets.log import lasting_logger
 from models.errors import FoveaError
 
 DEFAULT_WAIT_S = 180.0
@@ -39,7 +39,7 @@ PASSING = (
     "name resolution",
 )
 
-_log = logging.getLogger("fovea.database")
+_log = lasting_logger("fovea.database")
 
 
 def may_pass(error: BaseException) -> bool:
