@@ -108,8 +108,11 @@ def tensors(
         )
     for module, name in inputs.items():
         network.get_submodule(module).register_forward_pre_hook(keep_input(name))
+    # in float64: what is compared is the network, not how a processor rounds float32 on the way
+    network.double()
     with torch.inference_mode():
-        seen["OUT"] = network(x).numpy()
+        seen["OUT"] = network(x.double()).numpy()
+    network.float()
     return seen
 
 
@@ -133,26 +136,13 @@ RESNET = {
 }
 
 
-STEEP = ("attentiveconvlstm_1", "merge_1", "merge_17")
-BEHIND = (
-    "atrousconvolution2d_1",
-    "merge_2",
-    "merge_18",
-    "atrousconvolution2d_2",
-    "convolution2d_12",
-    "convolution2d_13",
-    "OUT",
-)
-
-
 def check(seen: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None:
     named = set(reference) - {"X", "yt", "fx", "loss_kl", "loss_cc", "loss_nss"}
     assert named == set(seen)
     for name in sorted(named):
         assert seen[name].shape == reference[name].shape, name
-        # The ConvLSTM's state is the steepest place of the network: float32 itself moves it by 2e-4, and what stands
-        # behind it by a part of that, which differs between processors.
-        tolerance = 4e-4 if name in STEEP else 1e-4 if name in BEHIND else 1e-5
+        # The ConvLSTM's state is the steepest place of the network: float32 itself moves it by 1e-4.
+        tolerance = 2e-4 if name in ("attentiveconvlstm_1", "merge_1", "merge_17") else 1e-5
         error = np.abs(seen[name] - reference[name]).max() / np.abs(reference[name]).max()
         assert error <= tolerance, f"{name}: {error:.1e}"
 
