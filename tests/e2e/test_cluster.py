@@ -1,4 +1,5 @@
-"""One tiny sweep on the local profile and on a cluster's services (S3, PostgreSQL, MLflow server), well and disturbed."""
+"""One tiny sweep on the local profile and on a cluster: steps on Ray's nodes, S3, PostgreSQL and an MLflow server; well
+and disturbed."""
 
 import os
 import re
@@ -14,10 +15,12 @@ import pandas as pd
 import pytest
 from servers.mlflow_server import MlflowServer
 from servers.postgres_server import PASSWORD, PostgresServer, why_not
+from servers.ray_nodes import RayNodes
 from servers.s3_server import SECRET_KEY, S3Server
 
 from assets.frames.sample import make_sample
 
+pytest.importorskip("ray")
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 pytest.importorskip("dagster_postgres")
@@ -58,12 +61,16 @@ class Cluster:
             environment.pop(name, None)
         return [sys.executable, "-m", "pipelines.cli", *words], environment
 
-    def add_profile(self, name: str, prefix: str, database: str, mlflow: MlflowServer) -> None:
+    def add_profile(
+        self, name: str, prefix: str, database: str, mlflow: MlflowServer, nodes: RayNodes | None = None
+    ) -> None:
         with (self.base / "fovea.toml").open("a") as file:
             file.write(
                 f'[profiles.{name}]\nstorage = "s3://fovea/{prefix}"\ns3_endpoint = "{self.s3.endpoint}"\n'
                 f'mlflow = "{mlflow.uri}"\ndagster_database = "{self.postgres.address(database)}"\n'
             )
+            if nodes is not None:
+                file.write(f'executor = "ray"\nray_address = "{nodes.address}"\nray_steps = 3\n')
 
     def fovea(self, home: str, *words: str, good: bool = True) -> subprocess.CompletedProcess[str]:
         command, environment = self.command(home, *words)
@@ -100,12 +107,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with S3Server() as s3, PostgresServer(base / "postgres") as postgres:
         s3.make_bucket()
         storage = {**s3.environment, "MLFLOW_S3_ENDPOINT_URL": s3.direct}
-        with MlflowServer(
-            base / "server", store=postgres.dsn("mlflow"), artifacts="s3://fovea/mlflow", environment=storage
-        ) as mlflow:
+        secrets = {**s3.environment, **postgres.environment}
+        with (
+            MlflowServer(
+                base / "server",
+                store=postgres.dsn("mlflow"),
+                artifacts="s3://fovea/mlflow",
+                environment=storage,
+            ) as mlflow,
+            RayNodes(ROOT, environment=secrets) as nodes,
+        ):
             make_sample(base / "drawn", seed=3, counts=COUNTS, size=(256, 128), workers=2)
             made = Cluster(base, s3, postgres, mlflow)
-            made.add_profile("cluster", "well", "dagster", mlflow)
+            made.add_profile("cluster", "well", "dagster", mlflow, nodes)
             made.fovea("local", "datasets", "add", "drawn", str(base / "drawn" / "leftImg8bit"))
             assert " 0 failed" in made.fovea("local", *SWEEP).stdout
             yield made

@@ -1,6 +1,6 @@
 """A Ray cluster on loopback: a head without CPUs of its own, and nodes that can be killed like machines.
 
-with RayNodes(folder, cpus=(1, 1)) as ray_nodes: ...  # ray_nodes.address, ray_nodes.kill(0), ray_nodes.add(1)
+with RayNodes(root, cpus=(1, 1)) as ray_nodes: ...  # ray_nodes.address, ray_nodes.kill(0), ray_nodes.add(1)
 """
 
 import os
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -23,8 +24,13 @@ TRIES = 4
 
 
 class RayNodes:
-    def __init__(self, root: Path, cpus: tuple[int, ...] = (1, 1)) -> None:
+    """environment: what the nodes' own environment holds beside that of this process, such as secrets."""
+
+    def __init__(
+        self, root: Path, cpus: tuple[int, ...] = (1, 1), environment: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
+        self.environment = dict(environment or {})
         # sockets lie below it, whose names are short by law
         self.folder = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))
         self.port, dashboard = free_port(), free_port()
@@ -45,6 +51,7 @@ class RayNodes:
     def _start(self, *options: str) -> list[int]:
         environment = {
             **os.environ,
+            **self.environment,
             "PYTHONPATH": str(self.root),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_gcs_server_request_timeout_seconds": "120",
@@ -100,7 +107,9 @@ class RayNodes:
 
 def _commands() -> dict[int, tuple[int, str]]:
     """Parent and command line of every process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
     found = {}
     for line in listed.stdout.splitlines():
         if match := re.match(r"\s*(\d+)\s+(\d+)\s+(.*)", line):
