@@ -916,21 +916,22 @@ def gan(dataset: str) -> Sweep:
 
 
 def gan_saliency(dataset: str) -> Sweep:
-    """The extreme codec's saliency arms with controls, branches of one trunk for each rate."""
+    """The extreme codec's saliency arms with controls, branches of one trunk for each rate, at a small budget."""
     arms = ["uniform"]
     for mechanism in ("weighted", "saliency_concat", "saliency_select"):
         arms += [mechanism, f"{mechanism}@shuffled", f"{mechanism}@center"]
     found: list[Experiment] = []
     for c in GENERATIVE_RATES:
-        trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,))
+        budget = override("gan_small", **FAULT_BUDGET, trunk_steps=1500)
+        trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,), overrides=budget)
         for name in arms:
-            steps = override("gan_small", steps=1000)
-            found += _generative(dataset, (c,), trunk=trunk, overrides=steps, **arm(name))
+            budget = override("gan_small", **FAULT_BUDGET)
+            found += _generative(dataset, (c,), trunk=trunk, overrides=budget, **arm(name))
     return Sweep(
         "gan-saliency",
         dataset,
         tuple(found),
-        about="The extreme codec told about saliency: weighted distortion, the encoder's fourth plane, selective compression.",
+        about="The extreme codec told about saliency: weighted distortion, the encoder's fourth plane, selective compression; half an hour on two cores.",
     )
 
 
@@ -976,7 +977,7 @@ def gan_tiny(dataset: str) -> Sweep:
 
 
 FAULT_BUDGET: Mapping[str, float] = {"n": 64, "steps": 600, "warmup_steps": 50}
-"""What each run of `gan-faults` and `gan-remedies` gets."""
+"""What each run of `gan-faults`, `gan-remedies` and `gan-saliency` gets."""
 
 
 def dilated(dataset: str) -> Sweep:

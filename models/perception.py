@@ -41,10 +41,7 @@ class Perception:
     @torch.inference_mode()
     def distance(self, original: Picture, reconstruction: Picture) -> float:
         """`models.training.critics.perceptual_distance` of two pictures, 0 for equal ones."""
-        x, y = (
-            torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None] / 255
-            for p in (original, reconstruction)
-        )
+        x, y = (_tensor(p).permute(2, 0, 1)[None] / 255 for p in (original, reconstruction))
         return float(perceptual_distance(self.early, y, x)[0])
 
     @torch.inference_mode()
@@ -52,10 +49,7 @@ class Perception:
         """LPIPS (AlexNet); NaN where its weights are not at hand."""
         if self.lpips is None:
             return float("nan")
-        x, y = (
-            torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None] / 127.5 - 1
-            for p in (original, reconstruction)
-        )
+        x, y = (_tensor(p).permute(2, 0, 1)[None] / 127.5 - 1 for p in (original, reconstruction))
         return float(self.lpips(x, y).mean())
 
     @torch.inference_mode()
@@ -69,10 +63,15 @@ class Perception:
             raise FoveaError(
                 f"patch KID needs pictures of at least {PATCH}×{PATCH}, got {picture.shape[1]}×{picture.shape[0]}"
             )
-        x = normalise(torch.from_numpy(np.ascontiguousarray(picture[:height, :width]))[None])
+        x = normalise(_tensor(picture[:height, :width])[None])
         features: Tensor = self.late(x)[-1]
         cells = F.adaptive_avg_pool2d(features, (height // PATCH, width // PATCH))
         return np.asarray(cells[0].flatten(1).T.double().numpy(), np.float64)
+
+
+def _tensor(picture: Picture) -> Tensor:
+    """A copy: pictures out of the store are read-only, which torch warns of."""
+    return torch.from_numpy(np.array(picture, order="C"))
 
 
 def _lpips() -> nn.Module | None:

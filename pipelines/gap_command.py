@@ -38,7 +38,7 @@ def gaps(
     """
     import torch
 
-    from assets.evaluation.generalisation import generalisation
+    from assets.evaluation.generalisation import generalisation, kept_crops
     from assets.evaluation.generalisation_page import markdown, page
     from assets.home import written_beside
     from models.errors import FoveaError
@@ -70,9 +70,10 @@ def gaps(
     with written_beside(chain.home.tables / f"{name}.csv") as beside:
         table.to_csv(beside, index=False)
     target = chain.home.reports / f"{key}.generalisation.html"
+    crops = {unit: kept_crops(chain, unit) for unit in table["unit"]}
     with written_beside(target) as beside:
         beside.write_text(
-            page(table, f"{key}: held-out pictures against training pictures"), encoding="utf-8"
+            page(table, f"{key}: held-out pictures against training pictures", crops), encoding="utf-8"
         )
     text = markdown(table)
     if output is not None:

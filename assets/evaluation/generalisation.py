@@ -4,7 +4,7 @@ beside classical codecs at about the same bits?
 One row an experiment: means over training and over held-out pictures, the gap between them, patch KID of the held-out
 reconstructions. Then rows of classical codecs at the bits of each experiment: the largest file of each picture that is
 not larger than the learned one's times a factor. Files are real ones, container included; the payload (without the
-container) stands apart, and for generative codecs the bound that it keeps.
+container) stands apart, and for generative codecs the bound that it keeps. A few crops of each row are kept to look at.
 """
 
 import functools
@@ -13,13 +13,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Waiting, silent
+from assets.evaluation.windows import salient_window
+from assets.frames.encode import encode_png
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import digest
 from assets.training.stages import load_split
@@ -39,6 +41,10 @@ Picture = NDArray[np.uint8]
 STAGE = "generalisation"
 FACTORS: Mapping[str, tuple[float, ...]] = {"bicubic": (1.0,), "avif": (1.0, 1.5), "webp": (1.0, 1.5)}
 """Classical codecs beside each experiment, and how many times its bits they may take."""
+SHOWN: Mapping[str, int] = {"train": 1, "held_out": 2}
+"""Of how many pictures of each part a crop is kept."""
+CROP_SIDE = 224
+"""Side of these crops, in pixels: the window where the map is strongest."""
 METRICS = ("bpp", "payload_bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "perceptual", "lpips", "vsi", "haarpsi")
 
 
@@ -143,14 +149,65 @@ def at_most(codec: str, picture: Picture, budget: float, files: dict[int, bytes]
     return files[low]
 
 
-def _piece(chain: Chain, inputs: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row from the store, or made and kept there."""
+class Crop(NamedTuple):
+    """A crop as a row shows it. codec: its own name, or `original`. part: train or held_out. bpp: of the whole picture's
+    file; NaN for the original. png: the crop, lossless."""
+
+    codec: str
+    part: str
+    image: str
+    bpp: float
+    png: bytes
+
+
+class Measured(NamedTuple):
+    """Columns of a row, and what is kept to look at."""
+
+    row: dict[str, Any]
+    crops: list[Crop]
+
+
+def _piece(
+    chain: Chain, inputs: Mapping[str, Any], make: Callable[[], Measured]
+) -> tuple[str, dict[str, Any]]:
+    """Its key and a row from the store, or made and kept there."""
     key = digest(dict(inputs))
     if not chain.store.has(STAGE, key):
-        row = make()
+        made = make()
         with chain.store.writing(STAGE, key) as writer:
-            writer.path("row.json").write_text(json.dumps(row, indent=1))
+            writer.path("row.json").write_text(json.dumps(made.row, indent=1))
+            listed = [{k: v for k, v in c._asdict().items() if k != "png"} for c in made.crops]
+            writer.path("crops.json").write_text(json.dumps(listed, indent=1))
+            for place, crop in enumerate(made.crops):
+                writer.path(f"crop-{place}.png").write_bytes(crop.png)
     found: dict[str, Any] = json.loads(chain.store.path(STAGE, key, "row.json").read_text())
+    return key, found
+
+
+def kept_crops(chain: Chain, key: str) -> list[Crop]:
+    """The crops of one row of the table, by its `unit`."""
+    listed = json.loads(chain.store.path(STAGE, key, "crops.json").read_text())
+    return [
+        Crop(**entry, png=chain.store.path(STAGE, key, f"crop-{place}.png").read_bytes())
+        for place, entry in enumerate(listed)
+    ]
+
+
+def crops_of(
+    part: Part, name: str, codec: str, shown: Sequence[tuple[bytes, Picture, float]], originals: bool
+) -> list[Crop]:
+    """Crops of a part's first pictures in an even spread; originals: with what they show."""
+    found = []
+    count = min(SHOWN[name], len(part.pictures))
+    for place in (round((i + 0.5) * len(part.pictures) / count - 0.5) for i in range(count)):
+        picture, image = part.pictures[place], part.images[place]
+        top, left, height, width = salient_window(part.weighing[place], CROP_SIDE)
+        window = np.s_[top : top + height, left : left + width]
+        if originals:
+            found.append(Crop("original", name, image, math.nan, encode_png(picture[window], level=9)))
+        data, reconstruction, _ = shown[place]
+        bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
+        found.append(Crop(codec, name, image, bpp, encode_png(reconstruction[window], level=9)))
     return found
 
 
@@ -211,19 +268,22 @@ class _Looks:
             f"{name}_kid_high": value.high,
         }
 
-    def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> dict[str, Any]:
+    def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. budgets: bytes of each held-out file."""
         codec = load_codec(folder / "codec")
         row: dict[str, Any] = {"bound_bpp": float(getattr(codec, "bound_bpp", math.nan))}
+        crops: list[Crop] = []
         for name, which in (("train", "train"), ("held_out", split)):
-            shown = through(codec, self.part(entry, which), lmbda)
+            part = self.part(entry, which)
+            shown = through(codec, part, lmbda)
             row |= self.measured(entry, which, shown, name)
             row["budgets"] = [len(data) for data, _, _ in shown]
-        return row
+            crops += crops_of(part, name, entry.codec, shown, originals=True)
+        return Measured(row, crops)
 
     def classical(
         self, entry: Experiment, split: str, name: str, factor: float, budgets: Sequence[int]
-    ) -> dict[str, Any]:
+    ) -> Measured:
         """A classical codec on the held-out part at `factor` times these bytes, picture by picture."""
         part = self.part(entry, split)
         pairs = list(zip(part.pictures, budgets, strict=True))
@@ -234,7 +294,8 @@ class _Looks:
         files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
         shown = [(f, classical.decode(name, f), float(len(f))) for f in files]
         over = sum(len(f) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
-        return self.measured(entry, split, shown, "held_out") | {"over_budget": over}
+        row = self.measured(entry, split, shown, "held_out") | {"over_budget": over}
+        return Measured(row, crops_of(part, "held_out", name, shown, originals=False))
 
 
 def generalisation(
@@ -246,7 +307,7 @@ def generalisation(
     threads: int = 1,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """The table; see the module. pictures: of each part at most. against: with the classical rows.
+    """The table; see the module. `unit` is what `kept_crops` asks for. pictures: of each part at most. against: with the classical rows.
     threads: classical files at once.
 
     An experiment that is not trained is left out. What was measured before is read, not measured again.
@@ -274,15 +335,16 @@ def generalisation(
                 "doctor": str(facts.get("doctor", "")),
             }
             piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
-            row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
+            key, row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
             budgets = row.pop("budgets")
-            rows.append({**head, **row, **gaps(row)})
+            rows.append({**head, **row, **gaps(row), "unit": key})
             for name, factors in FACTORS.items() if against else ():
                 for factor in factors:
                     piece = {**data, "budgets": budgets, "codec": name, "factor": factor}
                     make = functools.partial(looks.classical, entry, split, name, factor, budgets)
                     named = {"codec": name, "arm": "classical", "variant": "", "factor": factor, "doctor": ""}
-                    rows.append({**head, **named, **_piece(chain, piece, make)})
+                    key, row = _piece(chain, piece, make)
+                    rows.append({**head, **named, **row, "unit": key})
     return pd.DataFrame(rows)
 
 

@@ -1,11 +1,14 @@
-"""How `generalisation` is shown: a Markdown table, and one page with the gaps as bars."""
+"""How `generalisation` is shown: a Markdown table, and one page with the gaps as bars and crops side by side."""
 
+import base64
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+
+from assets.evaluation.generalisation import Crop
 
 MOST_GAP_DB, MOST_GAP_PERCENT = 1.0, 15.0
 """A codec generalises when held-out pictures lose at most this against training pictures."""
@@ -66,8 +69,50 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def page(table: pd.DataFrame, title: str) -> str:
-    """One self-contained HTML file: the gaps as bars against what a codec that generalises may lose, and the table."""
+PARTS = {"train": "seen in training", "held_out": "held out"}
+
+
+def _gallery(table: pd.DataFrame, crops: Mapping[str, Sequence[Crop]]) -> str:
+    """For each rate a table of crops: a line a picture, a column a row of the table, the original first."""
+    sections = []
+    for lmbda, group in table.groupby("lmbda", sort=False):
+        lines: dict[tuple[str, str], dict[str, str]] = {}
+        heads = ["original"]
+        for place, r in enumerate(group.to_dict("records")):
+            row = {str(k): v for k, v in r.items()}
+            found = crops.get(str(row.get("unit")), ())
+            column = f"{row['codec']}, {_cell('what', row)}"
+            if any(c.codec == row["codec"] for c in found):
+                heads.append(column)
+            for crop in found:
+                line = lines.setdefault((crop.part, crop.image), {})
+                name = "original" if crop.codec == "original" else f"{place}"
+                if name in line:
+                    continue
+                text = "" if name == "original" else f"{crop.bpp:.4f} bpp"
+                about = f"{crop.image}, {'original' if name == 'original' else column}"
+                line[name] = (
+                    f'<figure><img alt="{html.escape(about)}" '
+                    f'src="data:image/png;base64,{base64.b64encode(crop.png).decode()}">'
+                    f"<figcaption>{text or html.escape(crop.image)}</figcaption></figure>"
+                )
+        columns = sorted({n for line in lines.values() for n in line if n != "original"}, key=int)
+        names = ["original", *columns]
+        body = "".join(
+            f"<tr><th>{PARTS[part]}</th>" + "".join(f"<td>{line.get(n, '')}</td>" for n in names) + "</tr>"
+            for (part, _), line in sorted(lines.items(), key=lambda item: item[0][0])
+        )
+        if body:
+            head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+            sections.append(
+                f'<h2>Side by side at {lmbda:g}</h2><div class="crops"><table><tr><th></th>{head}</tr>{body}</table></div>'
+            )
+    return "".join(sections)
+
+
+def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | None = None) -> str:
+    """One self-contained HTML file: the gaps as bars against what a codec that generalises may lose, the table, and crops
+    of the table's rows by their `unit`."""
     heads, rows = _shown(table)
     learned = table[table["arm"] != "classical"]
     bars = []
@@ -100,9 +145,11 @@ def page(table: pd.DataFrame, title: str) -> str:
 <title>{html.escape(title)}</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;
 padding:0 1rem}}svg{{width:100%;max-width:54rem;font-size:12px}}table{{border-collapse:collapse;font-size:13px}}
 td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{overflow-x:auto}}
+.crops td,.crops th{{vertical-align:bottom;padding:.2rem .3rem;max-width:224px}}figure{{margin:0}}figcaption{{color:#777}}
+.crops img{{display:block;width:224px}}
 @media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
 <h1>{html.escape(title)}</h1>
 <p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
 last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.</p>
-{"".join(bars)}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
+{"".join(bars)}{_gallery(table, crops or {})}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
 """

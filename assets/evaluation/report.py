@@ -34,6 +34,7 @@ from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS, REFEREN
 from assets.evaluation.raw_weights import SHIFT_COLUMNS, raw_sentence
 from assets.evaluation.trade import TRADE_COLUMNS, WORTH_PERCENT, setting_text, trade_sentences
 from assets.evaluation.verdict import METHOD, Verdict, find_verdicts, records
+from assets.evaluation.windows import salient_window
 from models.metrics import METRICS
 
 Picture = NDArray[np.uint8]
@@ -442,17 +443,6 @@ class _Pictures:
         return sum(map(len, self.uris))
 
 
-def salient_window(weights: NDArray[Any], side: int = _CROP_SIDE) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the window with the largest sum of weights; the whole where a side is shorter."""
-    height, width = min(side, weights.shape[0]), min(side, weights.shape[1])
-    sums = cv2.integral(np.asarray(weights, np.float64))
-    windows = (
-        sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    )
-    top, left = np.unravel_index(int(np.argmax(windows)), windows.shape)
-    return int(top), int(left), height, width
-
-
 def _overlay(picture: Picture, weights: NDArray[Any]) -> Picture:
     """The map over a grey picture, from dark violet (nothing) to yellow (most); readable without colour vision."""
     peak = float(weights.max()) or 1.0
@@ -545,7 +535,7 @@ def _gallery_item(
     most_rates: int,
 ) -> dict[str, Any]:
     weights = item.saliency_map if item.fixation_map is None else item.fixation_map
-    top, left, height, width = salient_window(weights)
+    top, left, height, width = salient_window(weights, _CROP_SIDE)
     cut = np.s_[top : top + height, left : left + width]
     codecs = sorted({s.codec for s in item.shots if s.arm != CLASSICAL_ARM})
     rates = _choose_shots(item)

@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.evaluation.generalisation import Part, at_most, gaps, generalisation, through
+from assets.evaluation.generalisation import (
+    Crop,
+    Part,
+    at_most,
+    crops_of,
+    gaps,
+    generalisation,
+    kept_crops,
+    through,
+)
 from assets.evaluation.generalisation_page import markdown, page
 from models.codecs import classical
 from models.codecs.base import CodecConfig
@@ -105,6 +114,8 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     chain = Chain(Home.from_environment(), threads=1)
     sweep = chain.sweeps["sample.gan-tiny"]
     assert generalisation(chain, sweep, pictures=4).empty
+    for stage in ("source_frames", "resized_frames", "saliency_maps"):
+        chain.make(stage, "sample")
     chain.make("trained_codec", sweep.experiments[0].key)
     table = generalisation(chain, sweep, pictures=4)
     assert list(table.codec) == ["agustsson2019", "bicubic", "avif", "avif", "webp", "webp"]
@@ -118,6 +129,44 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     ).all()
     again = generalisation(Chain(chain.home, threads=1), sweep, pictures=4)
     pd.testing.assert_frame_equal(table, again)
+    kept = {unit: kept_crops(chain, unit) for unit in table.unit}
+    assert [c.codec for c in kept[learned.unit]].count("original") == 3
+    assert [(c.codec, c.part) for c in kept[table.unit.iloc[2]]] == [("avif", "held_out")] * 2
+    # one training and two held-out pictures; the original and the learned codec on all, five classical rows on two
+    assert page(table, "gaps", kept).count("data:image/png;base64,") == 2 * 3 + 5 * 2
+
+
+def test_crops_stand_in_the_column_of_their_row():
+    table = rows().assign(unit=["fine", "poor", "webp"])
+    first = Crop("original", "held_out", "a.png", math.nan, b"0")
+    crops = {
+        "fine": [first, Crop("agustsson2019", "held_out", "a.png", 0.05, b"1")],
+        "poor": [first, Crop("agustsson2019", "held_out", "a.png", 0.06, b"2")],
+        "webp": [Crop("webp", "held_out", "a.png", 0.07, b"3")],
+    }
+    shown = page(table, "t", crops)
+    assert shown.count("<figure>") == 4
+    places = [shown.index(t) for t in ("a.png</fig", "0.0500 bpp", "0.0600 bpp", "0.0700 bpp")]
+    assert places == sorted(places)
+
+
+def test_crops_are_windows_of_the_decoded_pictures():
+    from assets.frames.decode import read_picture
+
+    pictures = [scene(seed, 260, 300) for seed in range(4)]
+    weighing = [np.zeros((260, 300), np.uint8) for _ in pictures]
+    for w in weighing:
+        w[200:, 250:] = 255
+    part = Part(list("abcd"), pictures, None, weighing)
+    shown = [(b"x" * 780, 255 - p, 700.0) for p in pictures]
+    found = crops_of(part, "held_out", "webp", shown, originals=True)
+    assert [(c.codec, c.image) for c in found] == [
+        ("original", "a"), ("webp", "a"), ("original", "c"), ("webp", "c"),
+    ]  # fmt: skip
+    assert found[1].bpp == pytest.approx(8 * 780 / (260 * 300))
+    one, other = (read_picture(c.png) for c in found[:2])
+    assert one.shape == (224, 224, 3) and (other == 255 - one).all()
+    assert (one == pictures[0][36:, 76:]).all()
 
 
 def test_classical_rows_say_when_no_file_is_small_enough():

@@ -19,6 +19,7 @@ from assets.evaluation.rate_distortion import concat_points, rd_curves
 from assets.evaluation.raw_weights import raw_shifts
 from assets.evaluation.report import GalleryItem, GalleryShot, render_report
 from assets.evaluation.verdict import find_verdicts
+from assets.evaluation.windows import salient_window
 
 LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
@@ -413,7 +414,7 @@ def test_gallery_keeps_to_its_budget_and_its_crops_exact() -> None:
     # whatever the budget, a crop is the reconstruction's own pixels
     panel = lossy["items"][0]["rates"][0]["panels"][0]  # type: ignore[index]
     data = base64.b64decode(lossy["pictures"][panel["crop"]].split(",")[1])  # type: ignore[index]
-    top, left, height, width = report.salient_window(items[0].fixation_map)  # type: ignore[arg-type]
+    top, left, height, width = salient_window(items[0].fixation_map, report._CROP_SIDE)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), items[0].shots[0].picture[top : top + height, left : left + width])  # fmt: skip
 
 
@@ -426,9 +427,9 @@ def test_classical_shots_are_the_nearest_in_bytes() -> None:
 def test_salient_window() -> None:
     weights = np.zeros((50, 80))
     weights[30:35, 60:65] = 1
-    top, left, height, width = report.salient_window(weights, 20)
+    top, left, height, width = salient_window(weights, 20)
     assert (height, width) == (20, 20) and top <= 30 and top + 20 >= 35 and left <= 60 and left + 20 >= 65
-    assert report.salient_window(np.ones((5, 9)), 20) == (0, 0, 5, 9)
+    assert salient_window(np.ones((5, 9)), 20) == (0, 0, 5, 9)
 
 
 def test_numbers_as_written() -> None:
