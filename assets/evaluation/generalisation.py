@@ -3,7 +3,7 @@ beside classical codecs at about the same bits?
 
 One row an experiment: means over training and over held-out pictures, the gap between them, patch KID of the held-out
 reconstructions. Then rows of classical codecs at the bits of each experiment: the largest file of each picture that is
-not larger than the learned one's times a factor. Files are real ones, container included; the payload (without the
+not larger than the learned one's times a factor, of the shrunk picture where no other is that small. Files are real ones, container included; the payload (without the
 container) stands apart, and for generative codecs the bound that it keeps. A few crops of each row are kept to look at.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ Picture = NDArray[np.uint8]
 STAGE = "generalisation"
 FACTORS: Mapping[str, tuple[float, ...]] = {"bicubic": (1.0,), "avif": (1.0, 1.5), "webp": (1.0, 1.5)}
 """Classical codecs beside each experiment, and how many times its bits they may take."""
+DIVISORS = (1, 2, 4)
+"""By what a picture's sides are divided where a classical codec has no file that is small enough."""
 SHOWN: Mapping[str, int] = {"train": 1, "held_out": 2}
 """Of how many pictures of each part a crop is kept."""
 CROP_SIDE = 224
@@ -128,25 +131,63 @@ def through(codec: Codec, part: Part, lmbda: float) -> list[tuple[bytes, Picture
     return found
 
 
-def at_most(codec: str, picture: Picture, budget: float, files: dict[int, bytes] | None = None) -> bytes:
-    """The classical codec's largest file of at most `budget` bytes over whole qualities; its smallest one where none is
-    that small. files: this picture's files by quality, made before; new ones are added."""
+class Fitted(NamedTuple):
+    """A classical file within a budget. shrunk: what the picture's sides were divided by before."""
+
+    data: bytes
+    shrunk: int
+
+
+Files = dict[tuple[int, int], bytes]
+"""Files of one picture by divisor and quality."""
+
+
+def at_most(codec: str, picture: Picture, budget: float, files: Files | None = None) -> Fitted:
+    """The classical codec's largest file of at most `budget` bytes over whole qualities.
+
+    Where none is that small, the picture is shrunk by 2 or 4 first, as one would to get there; where that is not enough,
+    the result is the smallest file of all. files: made before; new ones are added.
+    """
     files = {} if files is None else files
+    for divisor in (1,) if codec == "bicubic" else DIVISORS:
+        small = shrunk(picture, divisor)
 
-    def fits(quality: int) -> bool:
-        if quality not in files:
-            files[quality] = classical.encode(codec, float(quality), picture)
-        return len(files[quality]) <= budget
+        def fits(quality: int, divisor: int = divisor, small: Picture = small) -> bool:
+            if (divisor, quality) not in files:
+                files[divisor, quality] = classical.encode(codec, float(quality), small)
+            return len(files[divisor, quality]) <= budget
 
-    # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
-    low, high = 1, 1
-    while high <= 100 and fits(high):
-        low, high = high, 2 * high
-    high = min(high, 101)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return files[low]
+        if not fits(1):
+            continue
+        # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
+        low, high = 1, 1
+        while high <= 100 and fits(high):
+            low, high = high, 2 * high
+        high = min(high, 101)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return Fitted(files[divisor, low], divisor)
+    divisor, quality = min(files, key=lambda at: len(files[at]))
+    return Fitted(files[divisor, quality], divisor)
+
+
+def shrunk(picture: Picture, divisor: int) -> Picture:
+    """Area averages of divisor × divisor pixels; sides that are no multiple are rounded up."""
+    if divisor == 1:
+        return picture
+    size = (-(-picture.shape[1] // divisor), -(-picture.shape[0] // divisor))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def decoded(codec: str, file: Fitted, like: Picture) -> Picture:
+    """What a file of `at_most` shows, enlarged bicubically to the size of `like` where it was shrunk. (The size to
+    enlarge to, a few bytes, is not counted.)"""
+    found = classical.decode(codec, file.data)
+    if file.shrunk == 1:
+        return found
+    size = (like.shape[1], like.shape[0])
+    return np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 class Crop(NamedTuple):
@@ -237,7 +278,7 @@ class _Looks:
         self.chain, self.pictures, self.threads, self.progress = chain, pictures, threads, progress
         self._parts: dict[tuple[str, ...], Part] = {}
         self._features: dict[tuple[str, str], list[Any]] = {}
-        self._files: dict[tuple[str, str, str], dict[int, bytes]] = {}
+        self._files: dict[tuple[str, str, str], Files] = {}
 
     @functools.cached_property
     def perception(self) -> Perception:
@@ -292,9 +333,13 @@ class _Looks:
             (picture, factor * budget, known) for (picture, budget), known in zip(pairs, made, strict=True)
         ]
         files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
-        shown = [(f, classical.decode(name, f), float(len(f))) for f in files]
-        over = sum(len(f) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
-        row = self.measured(entry, split, shown, "held_out") | {"over_budget": over}
+        shown = [
+            (f.data, decoded(name, f, picture), float(len(f.data)))
+            for f, picture in zip(files, part.pictures, strict=True)
+        ]
+        row = self.measured(entry, split, shown, "held_out")
+        row["over_budget"] = sum(len(f.data) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
+        row["shrunk_pictures"] = sum(f.shrunk > 1 for f in files)
         return Measured(row, crops_of(part, "held_out", name, shown, originals=False))
 
 

@@ -40,10 +40,10 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     if name == "what":
         if row["arm"] == "classical":
             budget = f"{row['factor']:g} × the bits of {row['lmbda']:g}"
-            over = row.get("over_budget", 0)
-            if not (over and math.isfinite(over)):
-                return f"at most {budget}"
-            return f"smallest files: {over:g} of {row['held_out_pictures']:g} above {budget}"
+            over, small = (_count(row.get(k)) for k in ("over_budget", "shrunk_pictures"))
+            pictures = _count(row.get("held_out_pictures"))
+            found = f"smallest files: {over} of {pictures} above {budget}" if over else f"at most {budget}"
+            return found + (f", {small} of {pictures} shrunk" if small else "")
         return ", ".join(p for p in (f"{row['lmbda']:g}", row["arm"], row["variant"]) if p)
     if isinstance(value, str):
         return value
@@ -54,6 +54,10 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     if name == "held_out_kid" and math.isfinite(row.get("held_out_kid_low", math.nan)):
         text += f" ({row['held_out_kid_low']:.{digits}f}–{row['held_out_kid_high']:.{digits}f})"
     return text
+
+
+def _count(value: Any) -> int:
+    return 0 if value is None or not math.isfinite(value) else int(value)
 
 
 def _shown(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
