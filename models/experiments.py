@@ -925,8 +925,8 @@ def gan_saliency(dataset: str) -> Sweep:
         budget = override("gan_small", **FAULT_BUDGET, trunk_steps=1500)
         trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,), overrides=budget)
         for name in arms:
-            budget = override("gan_small", **FAULT_BUDGET)
-            found += _generative(dataset, (c,), trunk=trunk, overrides=budget, **arm(name))
+            branch = override("gan_small", n=FAULT_BUDGET["n"], steps=250, warmup_steps=20)
+            found += _generative(dataset, (c,), trunk=trunk, overrides=branch, **arm(name))
     return Sweep(
         "gan-saliency",
         dataset,
@@ -977,7 +977,7 @@ def gan_tiny(dataset: str) -> Sweep:
 
 
 FAULT_BUDGET: Mapping[str, float] = {"n": 64, "steps": 600, "warmup_steps": 50}
-"""What each run of `gan-faults`, `gan-remedies` and `gan-saliency` gets."""
+"""What each run of `gan-faults` and `gan-remedies` gets."""
 
 
 def dilated(dataset: str) -> Sweep:
