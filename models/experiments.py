@@ -922,10 +922,10 @@ def gan_saliency(dataset: str) -> Sweep:
         arms += [mechanism, f"{mechanism}@shuffled", f"{mechanism}@center"]
     found: list[Experiment] = []
     for c in GENERATIVE_RATES:
-        budget = override("gan_small", **FAULT_BUDGET, trunk_steps=1500)
-        trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,), overrides=budget)
+        longer = override("gan_small", n=64, trunk_steps=1500, warmup_steps=50)
+        trunk = Trunk(dataset=dataset, codec=GENERATIVE[0], preset="gan_small", lmbda=(c,), overrides=longer)
         for name in arms:
-            branch = override("gan_small", n=FAULT_BUDGET["n"], steps=250, warmup_steps=20)
+            branch = override("gan_small", n=64, steps=250, warmup_steps=20)
             found += _generative(dataset, (c,), trunk=trunk, overrides=branch, **arm(name))
     return Sweep(
         "gan-saliency",
