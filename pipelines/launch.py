@@ -15,7 +15,7 @@ from pipelines.executors import RaySettings, ray_settings
 from pipelines.instance import owner
 from pipelines.outcomes import failure_of, quiet
 from pipelines.plan import Outcome, Step, carry_out
-from pipelines.resources import set_active_chain
+from pipelines.resources import interrupted, set_active_chain
 from pipelines.watchers import QUIET, watchers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
@@ -125,7 +125,7 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
 def made_in_process(
     chain: Chain, instance: dg.DagsterInstance, step: Step, tags: Mapping[str, str], progress: Progress
 ) -> str:
-    """One step as a Dagster run in this thread; what went wrong, or ""."""
+    """One step as a Dagster run in this thread; what went wrong, or "". Raises KeyboardInterrupt when it was interrupted."""
     from pipelines.definitions import defs
 
     set_active_chain(chain, progress)
@@ -140,6 +140,8 @@ def made_in_process(
         )
     finally:
         set_active_chain(None)
+    if interrupted():
+        raise KeyboardInterrupt
     return "" if result.success else failure_of(result)
 
 

@@ -17,6 +17,8 @@ from assets.training.checks import check_codec
 from models.errors import FoveaError
 from pipelines.executors import ray_settings
 
+STOPPED = "interrupted; started again, it goes on from what is finished"
+
 CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
     "cityscapes_archive": check_archive,
     "source_frames": check_source,
@@ -69,6 +71,10 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
             made = chain.make(stage, partition, progress_of(context))
         except FoveaError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
+        except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
+            # Dagster would start it again by the retry policy, but who interrupts a step wants it to end
+            _active.interrupted = True
+            raise dg.Failure(description=STOPPED, allow_retries=False) from interrupt
         if stage == "report":
             from assets.evaluation.stages import publish
 
@@ -100,6 +106,13 @@ def active_chain(tags: dict[str, str]) -> Chain | None:
 def set_active_chain(chain: Chain | None, progress: Progress | None = None) -> None:
     """Let steps that run in this thread share a chain and show progress on its terminal."""
     _active.chain, _active.progress = chain, progress
+    if chain is not None:
+        _active.interrupted = False
+
+
+def interrupted() -> bool:
+    """Whether the step that this thread ran last was ended by an interrupt."""
+    return bool(getattr(_active, "interrupted", False))
 
 
 def progress_of(context: dg.AssetExecutionContext) -> Progress:

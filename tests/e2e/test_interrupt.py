@@ -1,0 +1,64 @@
+"""Ctrl-C and a scheduler's SIGTERM end a run in the middle of a training at once, and the same command goes on from there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assets.frames.sample import make_sample
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORDS = ("run", "--dataset", "drawn", "--sweep", "smoke", "--threads", "1")
+#: a step that was started again would take a training more than this
+ENDS_S = 60.0
+
+
+def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path) -> None:
+    make_sample(
+        tmp_path / "drawn", seed=3, counts={"train": 4, "val": 1, "test": 2}, size=(256, 128), workers=2
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore",
+        "FOVEA_HOME": str(tmp_path / "home"),
+        "FOVEA_CONFIG": str(tmp_path),
+    }
+    environment.pop("DAGSTER_HOME", None)
+    command = [sys.executable, "-m", "pipelines.cli"]
+    subprocess.run(
+        [*command, "datasets", "add", "drawn", str(tmp_path / "drawn" / "leftImg8bit")],
+        env=environment, cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    reached = 0
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        said = tmp_path / f"{sign.name}.log"
+        with said.open("w") as log:
+            process = subprocess.Popen(
+                [*command, *WORDS], env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            )
+            until = time.monotonic() + 600
+            while not (steps := [int(s) for s in re.findall(r"(\d+)/120 loss", said.read_text())]):
+                assert process.poll() is None and time.monotonic() < until, said.read_text()
+                time.sleep(0.2)
+            process.send_signal(sign)
+            began = time.monotonic()
+            assert process.wait(ENDS_S) == 130, said.read_text()
+        assert "stopped; run the same command again" in said.read_text()
+        assert "Traceback" not in said.read_text()
+        assert time.monotonic() - began < ENDS_S
+        # the second run did not begin at the first step again where a checkpoint lay
+        assert steps[0] >= reached
+        kept = (tmp_path / "home" / "work").glob("*/**/step-*.ckpt")
+        reached = max((int(re.findall(r"\d+", p.stem)[-1]) for p in kept), default=0)
+    done = subprocess.run(
+        [*command, "status", "--dataset", "drawn", "--sweep", "smoke"],
+        env=environment, cwd=ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "trained_codec" in done.stdout
