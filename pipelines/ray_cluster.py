@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -153,8 +154,9 @@ class PatientClient(JobSubmissionClient):
     """Asks again while the cluster's job server has no node for an answer, or does not answer: it may be starting."""
 
     def submit_job(self, **asked: Any) -> str:
-        """Submit under a submission id, once: one that came through unanswered is found there."""
-        name = str(asked["submission_id"])
+        """Submit under a submission id (without one, under one of its own), once: one that came through unanswered is
+        found there."""
+        name = str(asked.setdefault("submission_id", f"fovea-{uuid.uuid4().hex[:16]}"))
 
         def submit() -> str:
             # what asks for resources is changed on the way: each try needs its own copy

@@ -112,6 +112,13 @@ def shard_entries(home: Path, stage: str) -> list[str]:
     return [e[0] for f in folder.glob("[!.]*.json") for e in json.loads(f.read_text())["entries"]]
 
 
+def test_profile_check_asks_every_node(tmp_path: Path, nodes: RayNodes) -> None:
+    said = Installation(tmp_path, "cluster").run("profile", "check", "cluster")
+    assert "failed" not in said
+    # a head without CPUs, two nodes with one each
+    assert re.search(r"ok +ray +.*: 3 nodes, 2 CPUs, 0 GPUs", said) and re.search(r"ok +versions", said), said
+
+
 def test_tables_are_those_of_the_local_profile(tmp_path: Path, nodes: RayNodes) -> None:
     pictures(tmp_path / "pictures", 26)
     here, there = Installation(tmp_path, "local"), Installation(tmp_path, "cluster", "cluster")
