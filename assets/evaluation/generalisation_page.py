@@ -50,6 +50,8 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     if value is None or not math.isfinite(value):
         return ""
     digits = next((d for end, d in DIGITS.items() if name.endswith(end)), 3)
+    if name == "held_out_kid" and value >= 10:
+        digits = 1
     text = f"{value:.{digits}f}"
     if name == "held_out_kid" and math.isfinite(row.get("held_out_kid_low", math.nan)):
         text += f" ({row['held_out_kid_low']:.{digits}f}–{row['held_out_kid_high']:.{digits}f})"
