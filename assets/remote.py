@@ -140,7 +140,8 @@ class Remote:
         Raises FileNotFoundError for what is not there (on writing: FoveaError, the bucket is missing), FoveaError for
         what the server refuses, StorageAway after `wait_s` seconds without an answer.
         """
-        began, pause, told = time.monotonic(), PAUSE_S[0], False
+        # counted from the first failure: the call itself, a large upload say, may take longer than that
+        began, pause, told = 0.0, PAUSE_S[0], False
         while True:
             try:
                 answer = call()
@@ -164,6 +165,7 @@ class Remote:
                 if told:
                     _log.warning("%s answers again", self.root)
                 return answer
+            began = began or time.monotonic()
             waited = time.monotonic() - began
             if waited > self.wait_s:
                 raise StorageAway(

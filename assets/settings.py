@@ -21,7 +21,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -182,6 +182,31 @@ def _profile(name: str, table: Any, where: str, config: Path) -> Profile:
     return _checked(profile, where, config)
 
 
+#: names of parameters of an address that hold a secret
+_SECRET: Final = re.compile(r"(?i)(^|&)[^=]*(password|passwd|token|secret|key)[^=]*=")
+
+
+def _holds_secret(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.password is not None or bool(_SECRET.search(parts.query))
+    except ValueError:
+        return True
+
+
+#: variables that name folders, which may be given relative to where a command runs
+_FOLDERS: Final = ("FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_SHARED", "CITYSCAPES_ROOT")
+
+
+def passed_on(names: Sequence[str]) -> dict[str, str]:
+    """Those variables of this environment as a process elsewhere may be told them, in a file or a job that others read.
+
+    Folders are made absolute. An address with a password or a token in it is left out: each node has its own.
+    """
+    found = {n: v for n in names if (v := os.environ.get(n)) and not _holds_secret(v)}
+    return {n: str(Path(v).absolute()) if n in _FOLDERS else v for n, v in found.items()}
+
+
 def _split(value: str, where: str) -> SplitResult:
     """The address's parts. Raises FoveaError for one with a password in it, without repeating it."""
     try:
@@ -189,7 +214,7 @@ def _split(value: str, where: str) -> SplitResult:
         secret, _ = parts.password, parts.port
     except ValueError as error:
         raise FoveaError(f"{where}: no address ({error})") from None
-    if secret is not None:
+    if secret is not None or _SECRET.search(parts.query):
         raise FoveaError(
             f"{where}: a password does not belong in this file; take it out and set it in the environment "
             "(fovea profile show lists the variables)"
@@ -216,6 +241,7 @@ def _checked(profile: Profile, where: str, config: Path) -> Profile:
         if parts.username is not None:
             raise FoveaError(f"{where}.{key}: a user name does not belong in this address; set it in the "
                              "environment (fovea profile show lists the variables)")  # fmt: skip
+    _split(profile.ray_address, f"{where}.ray_address")
     if profile.dagster_database:
         database = _split(profile.dagster_database, f"{where}.dagster_database")
         good = database.scheme.partition("+")[0] in ("postgresql", "postgres")
@@ -223,6 +249,11 @@ def _checked(profile: Profile, where: str, config: Path) -> Profile:
             raise FoveaError(
                 f'{where}.dagster_database: expected "postgresql://user@host:5432/name", got '
                 f"{profile.dagster_database!r}"
+            )
+        if database.query:
+            raise FoveaError(
+                f"{where}.dagster_database: what stands behind the ? is not used; set PGSSLMODE and the like in the "
+                "environment of every process"
             )
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", profile.database_password_env):
         raise FoveaError(

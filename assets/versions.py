@@ -9,6 +9,7 @@ changes no version; a constant does.
 import ast
 import functools
 import hashlib
+import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -130,14 +131,23 @@ def library_versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str:
-    """The Git commit of the code, with `+` when files differ from it; "" outside a repository."""
+    """The Git commit of the code, with `+` when files differ from it; "" outside a repository and without Git.
+
+    FOVEA_COMMIT names it where the code was copied without its repository, as in a container's image.
+    """
     import subprocess
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=False
+            )
+        except OSError:
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
+
+    if baked := os.environ.get("FOVEA_COMMIT", "").strip():
+        return baked
 
     name = git("rev-parse", "--short=12", "HEAD")
     return name + ("+" if name and git("status", "--porcelain", "--untracked-files=no") else "")

@@ -56,8 +56,12 @@ def _disk_note() -> str:
     import shutil
 
     from assets.home import Home
+    from models.errors import FoveaError
 
-    home = Home.from_environment().state
+    try:
+        home = Home.from_environment().state
+    except FoveaError:
+        return ""
     place = next(p for p in (home, *home.parents) if p.exists())
     if shutil.disk_usage(place).free >= 1 << 20:
         return ""

@@ -83,7 +83,7 @@ def run_targets(
                     return carry_out(chain, list(wanted), make_beside, strict=strict, parallel=parallel)
                 except BaseException:
                     workers.stop()
-                    end_orphans(active)
+                    end_orphans(active, mine=mine)
                     raise
 
         def make(step: Step) -> str:
@@ -140,9 +140,11 @@ def made_in_process(
         )
     finally:
         set_active_chain(None)
-    if interrupted():
+    problem = "" if result.success else failure_of(result)
+    # by the step, or while Dagster wrote down what the step did
+    if interrupted() or dg.DagsterExecutionInterruptedError.__name__ in problem:
         raise KeyboardInterrupt
-    return "" if result.success else failure_of(result)
+    return problem
 
 
 def nothing() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assets.home import Home
-from assets.settings import SECRETS, Profile
+from assets.settings import SECRETS, Profile, passed_on
 from assets.versions import commit
 from models.errors import FoveaError
 
@@ -253,7 +253,7 @@ def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
     job = client.submit_job(
         entrypoint=f"{sys.executable} -m pipelines.ray_nodes",
         entrypoint_num_cpus=0,
-        runtime_env={"env_vars": {name: os.environ[name] for name in FORWARDED if name in os.environ}},
+        runtime_env={"env_vars": dict(passed_on(FORWARDED))},
     )
     deadline = time.monotonic() + 2 * ANSWER_S
     while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < deadline:

@@ -10,7 +10,6 @@ import copy
 import importlib
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from assets.chain import Chain, ChunkWork, Progress, Row, silent
 from assets.home import Home
+from assets.settings import passed_on
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, chunk_demand, demand, ray_settings
 
@@ -73,7 +73,7 @@ class Steps(RayStepHandler):
     def __init__(self, client: JobSubmissionClient, settings: RaySettings):
         super().__init__(
             client=client,
-            env_vars=[f"{name}={os.environ[name]}" for name in FORWARDED if name in os.environ],
+            env_vars=[f"{name}={value}" for name, value in passed_on(FORWARDED).items()],
             runtime_env=None,
             num_cpus=None,
             num_gpus=None,

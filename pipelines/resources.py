@@ -64,17 +64,20 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """See assets.partitions.Workshop."""
-        tags = {"dagster.run_id": context.run_id, **sweep_tags(context)}
+        tags = {"dagster.run_id": context.run.run_id, **sweep_tags(context)}
         stage, partition = context.asset_key.path[-1], context.partition_key
-        chain = active_chain(tags) or self.chain(tags)
         try:
-            made = chain.make(stage, partition, progress_of(context))
+            chain = active_chain(tags) or self.chain(tags)
+            return self._made(chain, stage, partition, progress_of(context))
         except FoveaError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
             # Dagster would start it again by the retry policy, but who interrupts a step wants it to end
             _active.interrupted = True
             raise dg.Failure(description=STOPPED, allow_retries=False) from interrupt
+
+    def _made(self, chain: Chain, stage: str, partition: str, progress: Progress) -> dg.MaterializeResult:
+        made = chain.make(stage, partition, progress)
         if stage == "report":
             from assets.evaluation.stages import publish
 

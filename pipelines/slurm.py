@@ -5,7 +5,6 @@ Frames first, then an array over the trunks, then an array over the experiments,
 finds what was trained, and makes measurements, tables and report.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from assets.chain import Chain
 from assets.home import ROOT
+from assets.settings import passed_on
 from models.errors import FoveaError
 from models.experiments import Sweep
 
@@ -73,7 +73,7 @@ def script(
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in header.items() if value]
-    state = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    state = passed_on(PASSED_ON)
     state.setdefault("FOVEA_HOME", str(chain.home.state))
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(state.items()))
     return SCRIPT.format(
@@ -89,6 +89,7 @@ def script(
         gpus=f"--gpus={asked.gpus}" if asked.gpus else "",
         at_once=f"%{asked.at_once}" if asked.at_once else "",
         device=shlex.quote(asked.device),
+        processes=f" --processes {asked.gpus}" if asked.gpus > 1 else "",
         size=ARRAY_SIZE,
         folder=shlex.quote(folder),
     )
@@ -110,6 +111,7 @@ SCRIPT = """\
 {header}
 #SBATCH --requeue
 set -euo pipefail
+shopt -s inherit_errexit
 script=$(realpath "$0")
 {exports}
 cd {root}
@@ -135,10 +137,11 @@ submit() {{
 
 # array PHASE AFTER COUNT: as many arrays as COUNT tasks need; prints their numbers with colons between
 array() {{
-  local phase=$1 after=$2 count=$3 offset=0 last numbers=""
+  local phase=$1 after=$2 count=$3 offset=0 last number numbers=""
   while [ "$offset" -lt "$count" ]; do
     last=$(( count - offset < {size} ? count - offset - 1 : {size} - 1 ))
-    numbers+=${{numbers:+:}}$(submit "$after" {gpus} --array=0-$last{at_once} "$script" "$phase" "$offset")
+    number=$(submit "$after" {gpus} --array=0-$last{at_once} "$script" "$phase" "$offset")
+    numbers+=${{numbers:+:}}$number
     offset=$(( offset + {size} ))
   done
   echo "$numbers"
@@ -157,7 +160,8 @@ case $phase in
       echo "trunks       $after (${{#trunks[@]}} tasks)"
     fi
     if [ ${{#experiments[@]}} -gt 0 ]; then
-      echo "experiments  $(array experiment "$after" ${{#experiments[@]}}) (${{#experiments[@]}} tasks)"
+      numbers=$(array experiment "$after" ${{#experiments[@]}})
+      echo "experiments  $numbers (${{#experiments[@]}} tasks)"
     fi
     ;;
   frames)
@@ -165,8 +169,8 @@ case $phase in
       fovea run --frames-only --dataset "$dataset" --threads "$threads" --device cpu
     done
     ;;
-  trunk) fovea train "${{trunks[$place]}}" --threads "$threads" --device {device} ;;
-  experiment) fovea train "${{experiments[$place]}}" --threads "$threads" --device {device} ;;
+  trunk) fovea train "${{trunks[$place]}}" --threads "$threads" --device {device}{processes} ;;
+  experiment) fovea train "${{experiments[$place]}}" --threads "$threads" --device {device}{processes} ;;
   *) echo "unknown phase $phase" >&2; exit 2 ;;
 esac
 """

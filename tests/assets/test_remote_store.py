@@ -346,3 +346,17 @@ def test_training_does_not_wait_for_an_absent_storage(
         (folder / "step-1.ckpt").write_text("state")
         time.sleep(0.3)
     assert time.monotonic() - began < 10
+
+
+def test_a_long_call_has_its_whole_time_to_be_tried_again(tmp_path: Path) -> None:
+    shared = Remote(UPath(tmp_path), wait_s=0.3)
+    tries = []
+
+    def upload() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            time.sleep(0.6)
+            raise ConnectionResetError("cut")
+        return "there"
+
+    assert shared.tried(upload) == "there" and len(tries) == 2

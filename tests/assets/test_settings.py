@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from assets.datasets import load_registry
 from assets.home import Home
-from assets.settings import Profile, find_profile, read_profiles
+from assets.settings import Profile, find_profile, passed_on, read_profiles
 from models.errors import FoveaError
 
 GOOD = """
@@ -83,6 +83,7 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
         ('s3_endpoint = "localhost"', "s3_endpoint: expected"),
         ('dagster_database = "mysql://u@h/d"', "dagster_database: expected"),
         ('dagster_database = "postgresql://h/d"', "dagster_database: expected"),
+        ('dagster_database = "postgresql://u@h/d?sslmode=require"', "set PGSSLMODE"),
         ('dagster_database = "postgresql://u@h:x/d"', "dagster_database: no address"),
         ('executor = "celery"', "executor: 'celery' is none of in_process, ray"),
         ('database_password_env = "p@ss"', "database_password_env: expected the name"),
@@ -103,6 +104,10 @@ def test_mistakes_name_file_and_field(config: Path, line: str, said: str) -> Non
         'mlflow = "http://u:hush-hush@h:5000"',
         's3_endpoint = "http://u:hush-hush@h:5000"',
         'storage = "s3://key:hush-hush@bucket/x"',
+        'storage = "s3://bucket/x?secret=hush-hush"',
+        'mlflow = "http://h:5000/?token=hush-hush"',
+        'ray_address = "http://u:hush-hush@h:8265"',
+        'dagster_database = "postgresql://u@h/d?password=hush-hush"',
     ],
 )
 def test_a_password_in_the_file_is_refused_and_not_repeated(config: Path, line: str) -> None:
@@ -134,3 +139,21 @@ def test_numbers_arrive_as_written(
     (folder / "fovea.toml").write_text(f"[profiles.x]\n{lines}")
     profile = read_profiles(folder)["x"]
     assert all(getattr(profile, k) == v for k, v in values.items())
+
+
+def test_what_is_passed_on_holds_no_secret_and_means_the_same_elsewhere(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config)
+    given = {
+        "FOVEA_HOME": "state",
+        "FOVEA_PROFILE": "cluster",
+        "OMP_WAIT_POLICY": "",
+        "MLFLOW_TRACKING_URI": "http://u:hush@h:5000",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    names = (*given, "FOVEA_NEVER_SET")
+    assert passed_on(names) == {"FOVEA_HOME": str(config / "state"), "FOVEA_PROFILE": "cluster"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
+    assert passed_on(names)["MLFLOW_TRACKING_URI"] == "http://h:5000"

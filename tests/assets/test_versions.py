@@ -104,3 +104,11 @@ def test_versions_are_short_and_stable() -> None:
     assert len(code_version("models.losses")) == 12
     assert library_versions()["torch"] != "absent"
     assert commit() == "" or len(commit().rstrip("+")) >= 7
+
+
+def test_the_commit_without_git_and_as_an_image_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = commit.__wrapped__
+    monkeypatch.setenv("PATH", "")
+    assert asked() == ""
+    monkeypatch.setenv("FOVEA_COMMIT", "0123456789ab")
+    assert asked() == "0123456789ab"

@@ -95,6 +95,23 @@ def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> 
     ]
 
 
+@pytest.mark.parametrize("refused", ["trunk", "experiment"])
+def test_nothing_is_submitted_after_a_refusal(chain: Chain, refused: str) -> None:
+    path = written(chain, Resources())
+    (chain.home.config / "sbatch").write_text(
+        f'#!/bin/bash\n[[ "$*" != *{refused}* ]] || exit 1\n' + RECORDER
+    )
+    done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    calls = (chain.home.config / "calls").read_text()
+    assert "experiment" not in calls and f"{refused}s " not in done.stdout
+
+
+def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
+    assert "--processes" not in written(chain, Resources(gpus=1)).read_text()
+    assert written(chain, Resources(gpus=4)).read_text().count("--device auto --processes 4") == 2
+
+
 def test_a_failing_command_fails_its_task(chain: Chain) -> None:
     path = written(chain, Resources())
     (chain.home.config / "python").write_text("#!/bin/bash\nexit 3\n")
