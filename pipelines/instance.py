@@ -6,7 +6,7 @@ import socket
 from urllib.parse import unquote, urlsplit
 
 from assets.home import Home, written_beside
-from assets.settings import Profile
+from assets.settings import DEFAULT_PROFILE, Profile
 from models.errors import FoveaError
 
 
@@ -73,9 +73,10 @@ def database_settings(profile: Profile) -> str:
 
 
 def owner(home: Home) -> str:
-    """Whose unfinished runs are ours to end: in a database that nodes share, those of this machine and FOVEA_HOME."""
+    """Whose unfinished runs are ours to end: in a database that nodes share, those of this machine and FOVEA_HOME; in
+    FOVEA_HOME's own, which profiles share, those of the profile."""
     if not home.profile.dagster_database:
-        return "yes"
+        return "yes" if home.profile.name == DEFAULT_PROFILE else home.profile.name
     return f"{socket.gethostname()}:{home.state}"
 
 

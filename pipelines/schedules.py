@@ -47,7 +47,11 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
         raise dg.Failure(description="; ".join(failures), allow_retries=False)
 
 
-@dg.job(description="Brings sweeps up to date: computes what is stale, makes it, computes again.")
+# it plans and waits beside the daemon whatever the profile's executor is; what it starts goes to the cluster
+@dg.job(
+    description="Brings sweeps up to date: computes what is stale, makes it, computes again.",
+    executor_def=dg.in_process_executor,
+)
 def refresh() -> None:
     """See bring_up_to_date."""
     bring_up_to_date()

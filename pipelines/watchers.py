@@ -29,23 +29,34 @@ def watchers(asked: RaySettings) -> Iterator[Carrier]:
     """Up to `asked.steps` runs at once. When the block ends with an error, the runs under way are interrupted."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipelines.watchers", "pipelines.definitions"])
-    pool = ProcessPoolExecutor(asked.steps, mp_context=context, initializer=_end_with_parent)
+
+    def started() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(asked.steps, mp_context=context, initializer=_end_with_parent)
+
+    pools, changing = [started()], threading.Lock()
 
     def carry(stage: str, partition: str, tags: Mapping[str, str]) -> str:
+        pool = pools[-1]
         try:
             return pool.submit(_watch, stage, partition, dict(tags), asked).result()
         except BrokenProcessPool:
+            # it takes no more work; what comes later gets a new one
+            with changing:
+                if pools[-1] is pool:
+                    pools.append(started())
             return "the process that watched it ended; run the same command again"
 
     try:
         yield carry
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
         for child in context.active_children():
             child.terminate()  # Dagster's executor takes its steps off the cluster
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
