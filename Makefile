@@ -43,7 +43,7 @@ ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C
 test: setup  ## the default tests: no network, no GPU
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-services: setup  ## one sweep on S3, PostgreSQL and an MLflow server gives the tables of one machine
+test-services: setup  ## one sweep on Ray, S3, PostgreSQL and an MLflow server gives the tables of one machine
 	@$(BIN)/python -m pytest -q -m cluster tests/e2e/test_cluster.py -k "not outages"
 
 test-cluster: setup  ## the tests that start PostgreSQL, an S3 server, MLflow's server and Ray on loopback

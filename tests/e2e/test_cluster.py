@@ -27,7 +27,7 @@ pytest.importorskip("dagster_postgres")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.e2e,
-    pytest.mark.timeout(3000),
+    pytest.mark.timeout(4000),
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
 ]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,7 +75,7 @@ class Cluster:
     def fovea(self, home: str, *words: str, good: bool = True) -> subprocess.CompletedProcess[str]:
         command, environment = self.command(home, *words)
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3000, check=False
         )
         if good and done.returncode:
             raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
