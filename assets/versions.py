@@ -90,7 +90,15 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 def syntax_digest(source: str) -> str:
     """Digest of a module's syntax tree: blind to comments, docstrings, blank lines and quotes."""
-    return hashlib.sha256(ast.dump(_without_docstrings(ast.parse(source))).encode()).hexdigest()
+    return _read(source, ROOT)[0]
+
+
+@functools.lru_cache(maxsize=512)
+def _read(source: str, root: Path) -> tuple[str, frozenset[str]]:
+    """Digest of a module and what it imports, from one parse: closures share most of their modules."""
+    tree = ast.parse(source)
+    imports = frozenset(imported_by(tree, root))
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports
 
 
 def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OUT) -> dict[str, str]:
@@ -104,9 +112,8 @@ def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OU
         path = module_file(name, root)
         if path is None:
             raise ModuleNotFoundError(f"code version of {name}: no such first-party module")
-        source = path.read_text()
-        found[name] = syntax_digest(source)
-        waiting += sorted(imported_by(ast.parse(source), root))
+        found[name], imports = _read(path.read_text(), root)
+        waiting += sorted(imports)
     return found
 
 
