@@ -414,7 +414,8 @@ def test_gallery_keeps_to_its_budget_and_its_crops_exact() -> None:
     # whatever the budget, a crop is the reconstruction's own pixels
     panel = lossy["items"][0]["rates"][0]["panels"][0]  # type: ignore[index]
     data = base64.b64decode(lossy["pictures"][panel["crop"]].split(",")[1])  # type: ignore[index]
-    top, left, height, width = salient_window(items[0].fixation_map, report._CROP_SIDE)  # type: ignore[arg-type]
+    assert items[0].fixation_map is not None
+    top, left, height, width = salient_window(items[0].fixation_map, report._CROP_SIDE)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), items[0].shots[0].picture[top : top + height, left : left + width])  # fmt: skip
 
 
