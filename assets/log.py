@@ -6,7 +6,7 @@ import logging
 class _StaysOn(logging.Logger):
     """Libraries that set up logging (Alembic's migrations, uvicorn) switch off every logger that they do not know."""
 
-    # a plain attribute of logging.Logger, which is what the ignore is for: its users read and set it as before
+    # a plain attribute of logging.Logger, whose type a property cannot have: here setting it does nothing
     @property  # type: ignore[override]
     def disabled(self) -> bool:
         return False
