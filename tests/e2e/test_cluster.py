@@ -104,7 +104,7 @@ def equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     base = tmp_path_factory.mktemp("cluster")
-    with S3Server() as s3, PostgresServer(base / "postgres") as postgres:
+    with S3Server() as s3, PostgresServer() as postgres:
         s3.make_bucket()
         storage = {**s3.environment, "MLFLOW_S3_ENDPOINT_URL": s3.direct}
         secrets = {**s3.environment, **postgres.environment}

@@ -1,7 +1,7 @@
 """PostgreSQL on loopback in a folder of its own, run by an unprivileged user when the tests run as root.
 
 if reason := why_not(): pytest.skip(reason)
-with PostgresServer(folder) as postgres: ...  # postgres.address("dagster"), postgres.environment, postgres.restart()
+with PostgresServer() as postgres: ...  # postgres.address("dagster"), postgres.environment, postgres.restart()
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -44,19 +45,16 @@ def why_not() -> str:
 
 
 class PostgresServer:
-    def __init__(self, folder: Path):
+    def __init__(self) -> None:
         found = programs()
         assert found is not None, why_not()
-        self.bin, self.folder, self.port = found, folder, free_port()
+        # not below pytest's folders: each new pytest session closes those to the server's user again
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="fovea-postgres-"))
+        self.bin, self.port = found, free_port()
         self._as = _account() if os.geteuid() == 0 else None
-        folder.mkdir(parents=True, exist_ok=True)
         password = folder / "password"
         password.write_text(PASSWORD)
         if self._as:
-            # pytest's folders are closed to others
-            for path in folder.parents:
-                if not path.stat().st_mode & 0o001:
-                    path.chmod(path.stat().st_mode | 0o011)
             os.chown(folder, self._as.pw_uid, self._as.pw_gid)
             os.chown(password, self._as.pw_uid, self._as.pw_gid)
         self._run(
@@ -85,7 +83,7 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
