@@ -27,14 +27,20 @@ T = TypeVar("T")
 #: seconds between two tries: from the first to the second number, doubling
 PAUSE_S = (0.25, 8.0)
 #: errors of the network's libraries, none of which is imported here
-NETWORK_MODULES = ("botocore", "aiohttp", "aiobotocore", "urllib3", "fsspec")
-REFUSALS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ParamValidationError",
-    "NoRegionError",
-    "ProfileNotFound",
+NETWORK_MODULES = ("aiohttp", "urllib3", "fsspec")
+#: botocore's errors that say nothing about the request; its others (a region that is none, no credentials) stay as they are
+PASSING = {
+    "ConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "ResponseParserError",
+    "ChecksumError",
+    "MetadataRetrievalError",
+    "CredentialRetrievalError",
 }
+#: HTTP answers after which the same request may go well; others below 500, and "not implemented", are refusals
+PASSING_STATUS = {408, 409, 425, 429}
+NOT_IMPLEMENTED = 501
 #: what the operating system says about this machine's own disk
 LOCAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -192,20 +198,45 @@ class Remote:
                 f"{self.root} refuses ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of an account that may "
                 "read and write there"
             )
-        return FoveaError(f"{self.root}: {name}: {error}")
+        hint = (
+            " (s3_region in fovea.toml, or AWS_DEFAULT_REGION)"
+            if "region" in f"{name} {error}".lower()
+            else ""
+        )
+        return FoveaError(f"{self.root}: {name}: {error}{hint}")
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether waiting may help: the network or the server failed, rather than the request."""
-    if type(error).__name__ in REFUSALS or isinstance(error, PermissionError):
+    if isinstance(error, PermissionError):
         return False
+    status = _http_status(error)
+    if status:
+        return status in PASSING_STATUS or (status >= 500 and status != NOT_IMPLEMENTED)
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if any(base.__module__.split(".")[0] in NETWORK_MODULES for base in type(error).__mro__):
+    bases = [(base.__module__.split(".")[0], base.__name__) for base in type(error).__mro__]
+    if any(module in ("botocore", "aiobotocore") for module, _ in bases):
+        return any(name in PASSING for _, name in bases)
+    if any(module in NETWORK_MODULES for module, _ in bases):
         return True
     if isinstance(error, OSError):
         return error.errno not in {*LOCAL_ERRNOS, errno.EINVAL, errno.EPERM, errno.ENOENT}
     return False
+
+
+def _http_status(error: BaseException | None) -> int:
+    """Status of the server's answer that an error, or what it was made from, stands for; 0 without an answer.
+
+    An error inside an answer of status 200, as S3 gives for long requests, counts as none.
+    """
+    while error is not None:
+        answer = getattr(error, "response", None)
+        if isinstance(answer, dict):
+            status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            return status if status >= 300 else 0
+        error = error.__cause__
+    return 0
 
 
 class Cache:

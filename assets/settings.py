@@ -32,6 +32,7 @@ from models.errors import FoveaError
 SETTINGS_FILE: Final = "fovea.toml"
 DEFAULT_PROFILE: Final = "local"
 EXECUTORS: Final = ("in_process", "ray")
+DEVICES: Final = ("cpu", "cuda")
 #: Environment variables that hold secrets; never printed, never written.
 SECRETS: Final = (
     "AWS_ACCESS_KEY_ID",
@@ -45,8 +46,8 @@ SECRETS: Final = (
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
-def _about(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"about": text})
+def _about(default: Any, text: str, least: int = 0) -> Any:
+    return field(default=default, metadata={"about": text, "least": least})
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ class Profile:
     executor: str = _about("in_process", "who carries out steps: in_process or ray")
     parallel: int = _about(0, "steps of `fovea run` at once on this machine; 0: one for each GPU")
     ray_address: str = _about("", "Ray's head: http://host:8265 (its dashboard), host:6379, or auto")
-    ray_steps: int = _about(8, "steps under way on the cluster at once")
-    ray_threads: int = _about(1, "CPU threads of a step on the cluster, and the CPUs that it asks for")
+    ray_steps: int = _about(8, "steps under way on the cluster at once", least=1)
+    ray_threads: int = _about(
+        1, "CPU threads of a step on the cluster, and the CPUs that it asks for", least=1
+    )
     device: str = _about("cpu", "of steps on the cluster: cpu, or cuda, which makes them ask for GPUs")
 
     @property
@@ -171,8 +174,9 @@ def _profile(name: str, table: Any, where: str, config: Path) -> Profile:
                 raise FoveaError(f"{where}.{key}: expected true or false, got {value!r}")
             values[key] = value
         elif kind is int:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise FoveaError(f"{where}.{key}: expected a whole number from 0, got {value!r}")
+            least = int(fields[key].metadata["least"])
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise FoveaError(f"{where}.{key}: expected a whole number from {least}, got {value!r}")
             values[key] = value
         else:
             if not isinstance(value, str):
@@ -261,4 +265,6 @@ def _checked(profile: Profile, where: str, config: Path) -> Profile:
         )
     if profile.executor not in EXECUTORS:
         raise FoveaError(f"{where}.executor: {profile.executor!r} is none of {', '.join(EXECUTORS)}")
+    if profile.device not in DEVICES:
+        raise FoveaError(f"{where}.device: {profile.device!r} is none of {', '.join(DEVICES)}")
     return profile

@@ -100,9 +100,9 @@ def ray_settings(home: Home) -> RaySettings | None:
         return None
     return RaySettings(
         profile.ray_address or "auto",
-        profile.ray_steps or 1,
-        profile.ray_threads or 1,
-        profile.device or "cpu",
+        profile.ray_steps,
+        profile.ray_threads,
+        profile.device,
     )
 
 

@@ -2,12 +2,18 @@
 
 import json
 import os
-import socket
+import secrets
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from assets.home import Home, written_beside
 from assets.settings import DEFAULT_PROFILE, Profile
 from models.errors import FoveaError
+
+
+def instance_folder(home: Home) -> Path:
+    """Where the profile's dagster.yaml is, unless DAGSTER_HOME says otherwise."""
+    return home.state / f"dagster-{home.profile.name}" if home.profile.dagster_database else home.dagster
 
 
 def prepare_instance(home: Home) -> None:
@@ -20,7 +26,7 @@ def prepare_instance(home: Home) -> None:
         return
     profile = home.profile
     if not profile.dagster_database:
-        folder, text, ours = home.dagster, INSTANCE, False
+        text, ours = INSTANCE, False
     else:
         import importlib.util
 
@@ -29,11 +35,8 @@ def prepare_instance(home: Home) -> None:
                 f"profile {profile.name} keeps Dagster's state in PostgreSQL: install the cluster extra (pip install "
                 "'fovea[cluster]')"
             )
-        folder, text, ours = (
-            home.state / f"dagster-{profile.name}",
-            INSTANCE + database_settings(profile),
-            True,
-        )
+        text, ours = INSTANCE + database_settings(profile), True
+    folder = instance_folder(home)
     settings = folder / "dagster.yaml"
     if not settings.exists() or (ours and settings.read_text() != text):
         with written_beside(settings) as beside:
@@ -73,11 +76,17 @@ def database_settings(profile: Profile) -> str:
 
 
 def owner(home: Home) -> str:
-    """Whose unfinished runs are ours to end: in a database that nodes share, those of this machine and FOVEA_HOME; in
-    FOVEA_HOME's own, which profiles share, those of the profile."""
+    """Whose unfinished runs are ours to end: in a database that nodes share, those of this FOVEA_HOME, wherever it is
+    mounted; in FOVEA_HOME's own, which profiles share, those of the profile. Call while holding the run lock."""
     if not home.profile.dagster_database:
         return "yes" if home.profile.name == DEFAULT_PROFILE else home.profile.name
-    return f"{socket.gethostname()}:{home.state}"
+    # beside the lock, which allows one command at a time: the folder is what both mean, not the machine (a container has
+    # a new host name each time)
+    file = home.locks / "owner"
+    if not file.exists():
+        with written_beside(file) as beside:
+            beside.write_text(secrets.token_hex(8))
+    return file.read_text()
 
 
 #: one training or measuring run at a time by default; `dagster instance concurrency set gpu K` for K GPUs

@@ -63,7 +63,12 @@ def run_targets(
 
                     return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
             except BaseException:
-                end_orphans(active, cluster, mine)
+                try:
+                    end_orphans(active, cluster, mine)
+                except FoveaError as away:  # must not hide why the command ends
+                    logging.getLogger("fovea.ray").warning(
+                        "%s; steps that still run there are stopped by the next fovea run", away
+                    )
                 raise
         shown = show or _shown_nowhere
         if parallel > 1:

@@ -6,6 +6,7 @@ import platform
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assets.home import Home
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: seconds that the storage and the database may take here, whatever a run grants them
 PATIENCE_S = 10.0
+#: a server that wants to know who asks
+REFUSED = (401, 403)
 LIBRARIES = ("torch", "dagster", "fovea")
 
 
@@ -105,11 +108,19 @@ def check_storage(home: Home) -> Line:
 
 def check_database(home: Home) -> Line:
     """Reach Dagster's database and compare its schema with this version of Dagster."""
-    from pipelines.instance import prepare_instance
+    from pipelines.instance import instance_folder, prepare_instance
 
     profile = home.profile
     if not profile.dagster_database:
         return Line("database", True, f"SQLite in {home.dagster}")
+    given = os.environ.get("DAGSTER_HOME", "")
+    if given and Path(given) != instance_folder(home):
+        return Line(
+            "database",
+            False,
+            f"DAGSTER_HOME={given} wins over dagster_database: unset it, or make its dagster.yaml name this database "
+            "(deploy/dagster.yaml shows how)",
+        )
     prepare_instance(home)
     import sqlalchemy.exc
 
@@ -179,23 +190,24 @@ def check_mlflow(home: Home) -> Line:
     where, base = redacted(uri), uri.rstrip("/")
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    session = requests.Session()
+    if token:
+        session.headers["Authorization"] = f"Bearer {token}"
+    session.auth = (user, password or "") if user else None
     try:
-        requests.get(f"{base}/health", timeout=PATIENCE_S).raise_for_status()
-        server = requests.get(f"{base}/version", timeout=PATIENCE_S).text.strip()[:20]
-        asked = requests.post(
-            f"{base}/api/2.0/mlflow/experiments/search",
-            json={"max_results": 1},
-            headers=headers,
-            auth=(user, password or "") if user else None,
-            timeout=PATIENCE_S,
+        health = session.get(f"{base}/health", timeout=PATIENCE_S)
+        if health.status_code not in REFUSED:
+            health.raise_for_status()
+        server = session.get(f"{base}/version", timeout=PATIENCE_S).text.strip()[:20]
+        asked = session.post(
+            f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=PATIENCE_S
         )
     except requests.RequestException as error:
         reason = _without_secrets(str(error), home.profile)
         return Line(
             "mlflow", False, f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
         )
-    if asked.status_code in (401, 403):
+    if asked.status_code in REFUSED:
         return Line(
             "mlflow",
             False,

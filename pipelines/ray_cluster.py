@@ -202,10 +202,14 @@ def submission_client(settings: RaySettings) -> PatientClient:
 def stop_steps(settings: RaySettings, run_ids: Sequence[str]) -> None:
     """Stop what is still on the cluster of these Dagster runs, so that nothing is made twice at once."""
     client = submission_client(settings)
-    for job in client.list_jobs():
+    try:
+        jobs = client.list_jobs()
+    except (RuntimeError, OSError) as error:
+        raise FoveaError(f"Ray at {settings.address} does not say what it runs ({error})") from error
+    for job in jobs:
         mine = (job.metadata or {}).get("dagster/run-id") in run_ids
         if mine and job.submission_id and job.status in (JobStatus.PENDING, JobStatus.RUNNING):
-            with contextlib.suppress(RuntimeError):  # ended meanwhile
+            with contextlib.suppress(RuntimeError, OSError):  # ended meanwhile, or the cluster did
                 client.stop_job(job.submission_id)
 
 
@@ -266,6 +270,11 @@ class RayChunks:
                 else FoveaError(
                     f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}"
                 )
+            ) from error
+        except ray.exceptions.RayError as error:  # its worker died: killed, or out of memory
+            raise FoveaError(
+                f"{stage} {partition}: a chunk of frames was lost {CHUNK_RETRIES + 1} times "
+                f"({str(error).strip().splitlines()[0]}); give nodes more memory, or the step fewer at once (ray_threads)"
             ) from error
         finally:
             for reference in under_way:

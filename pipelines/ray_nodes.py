@@ -1,9 +1,11 @@
 """Runs as a job on the Ray cluster: what each node has, and which versions it would compute with, as one line of JSON."""
 
 import json
+import time
 from typing import Any
 
 MARK = "fovea-nodes "
+#: seconds that all nodes together have to answer
 ANSWER_S = 90.0
 
 
@@ -23,10 +25,10 @@ def look() -> list[dict[str, Any]]:
         ).remote()
         for node in alive
     }
-    found = []
+    found, until = [], time.monotonic() + ANSWER_S
     for node in alive:
         try:
-            versions = ray.get(asked[node["NodeID"]], timeout=ANSWER_S)
+            versions = ray.get(asked[node["NodeID"]], timeout=max(0.1, until - time.monotonic()))
         except Exception as error:  # a node without our code is what is looked for
             versions = {"fovea": f"cannot be asked ({str(error).strip().splitlines()[-1][:150]})"}
         resources = node["Resources"]

@@ -5,6 +5,7 @@ Frames first, then an array over the trunks, then an array over the experiments,
 finds what was trained, and makes measurements, tables and report.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,9 +30,17 @@ PASSED_ON = (
 )
 
 
+#: what sbatch takes as --time: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE")
+MEMORY = re.compile(r"\d+[KMGT]?")
+
+
 @dataclass(frozen=True)
 class Resources:
-    """What each task asks for. Empty: the cluster's default. `at_once` bounds tasks of an array that run together."""
+    """What each task asks for. Empty: the cluster's default. `at_once` bounds tasks of an array that run together.
+
+    Raises FoveaError for a time or an amount of memory that sbatch would refuse.
+    """
 
     time: str = "24:00:00"
     partition: str = ""
@@ -41,6 +50,14 @@ class Resources:
     memory: str = "16G"
     at_once: int = 0
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.time and not TIME.fullmatch(self.time.upper()):
+            raise FoveaError(f"--time {self.time!r}: expected 24:00:00, 2-12 (days and hours) or minutes")
+        if self.memory and not MEMORY.fullmatch(self.memory.upper()):
+            raise FoveaError(
+                f"--memory {self.memory!r}: expected a whole number and K, M, G or T, such as 16G"
+            )
 
 
 def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:

@@ -360,3 +360,69 @@ def test_a_long_call_has_its_whole_time_to_be_tried_again(tmp_path: Path) -> Non
         return "there"
 
     assert shared.tried(upload) == "there" and len(tries) == 2
+
+
+def refusal(code: str, status: int) -> OSError:
+    """As s3fs raises what a server answered."""
+    import botocore.exceptions
+    from s3fs.errors import translate_boto_error
+
+    answer = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error: OSError = translate_boto_error(botocore.exceptions.ClientError(answer, "PutObject"))
+    return error
+
+
+def test_no_time_is_spent_on_what_will_be_refused_again(tmp_path: Path) -> None:
+    import botocore.exceptions
+
+    shared = Remote(UPath(tmp_path), wait_s=30.0)
+    refused = [
+        botocore.exceptions.InvalidRegionError(region_name="no such"),
+        botocore.exceptions.NoCredentialsError(),
+        refusal("PermanentRedirect", 301),
+        refusal("AuthorizationHeaderMalformed", 400),
+        refusal("SomethingNew", 422),
+        refusal("NotImplemented", 501),
+        refusal("InvalidAccessKeyId", 403),
+    ]
+    for error in refused:
+        tries = []
+
+        def ask(error: Exception = error, tries: list[int] = tries) -> None:
+            tries.append(1)
+            raise error
+
+        with pytest.raises(FoveaError) as caught:
+            shared.tried(ask)
+        assert len(tries) == 1 and not isinstance(caught.value, StorageAway), error
+    with pytest.raises(FoveaError, match="s3_region"):
+        shared.tried(lambda: (_ for _ in ()).throw(refused[0]))
+
+
+def test_what_may_pass_is_asked_again(tmp_path: Path) -> None:
+    import aiohttp
+    import botocore.exceptions
+    import fsspec.exceptions
+
+    shared = Remote(UPath(tmp_path), wait_s=30.0)
+    passing = [
+        botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"),
+        botocore.exceptions.ReadTimeoutError(endpoint_url="http://x"),
+        refusal("SlowDown", 503),
+        refusal("InternalError", 500),
+        refusal("InternalError", 200),
+        refusal("TooManyRequests", 429),
+        refusal("SomethingNew", 504),
+        aiohttp.ClientPayloadError(),
+        fsspec.exceptions.FSTimeoutError(),
+        ConnectionResetError(),
+    ]
+    for error in passing:
+        answers: list[Exception | None] = [error, None]
+
+        def ask(answers: list[Exception | None] = answers) -> str:
+            if (said := answers.pop(0)) is not None:
+                raise said
+            return "there"
+
+        assert shared.tried(ask) == "there", error

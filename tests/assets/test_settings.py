@@ -86,6 +86,9 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
         ('dagster_database = "postgresql://u@h/d?sslmode=require"', "set PGSSLMODE"),
         ('dagster_database = "postgresql://u@h:x/d"', "dagster_database: no address"),
         ('executor = "celery"', "executor: 'celery' is none of in_process, ray"),
+        ('device = "gpu"', "device: 'gpu' is none of cpu, cuda"),
+        ("ray_steps = 0", "ray_steps: expected a whole number from 1"),
+        ("ray_threads = 0", "ray_threads: expected a whole number from 1"),
         ('database_password_env = "p@ss"', "database_password_env: expected the name"),
     ],
 )

@@ -52,7 +52,17 @@ def test_a_database_is_named_without_its_password(place: Path, monkeypatch: pyte
         "password": {"env": "FOVEA_DATABASE_PASSWORD"},
     }
     assert settings["concurrency"]["pools"]["default_limit"] == 1
-    assert str(home.state) in owner(home)
+
+
+def test_a_folder_is_the_same_owner_on_whatever_machine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "fovea.toml").write_text('[profiles.cluster]\ndagster_database = "postgresql://u@db/dagster"\n')
+    monkeypatch.setenv("FOVEA_PROFILE", "cluster")
+    home = Home.from_environment()
+    one = owner(home)
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert len(one) == 16 and owner(home) == one
+    monkeypatch.setenv("FOVEA_HOME", str(place / "other"))
+    assert owner(Home.from_environment()) != one
 
 
 def test_dagster_home_of_the_environment_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """An interrupt ends a step wherever it comes, and is never taken for a failure to try again."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -7,9 +9,11 @@ import pytest
 
 from assets.chain import Chain
 from assets.home import Home
+from models.errors import FoveaError
 from pipelines import launch, resources
 from pipelines.instance import prepare_instance
 from pipelines.plan import plan
+from pipelines.watchers import Carrier
 
 
 @pytest.mark.parametrize("where", ["result_of", "make", "log"])
@@ -39,3 +43,36 @@ def test_an_interrupt_ends_a_step(where: str, tmp_path: Path, monkeypatch: pytes
         ended = [run.status for run in instance.get_runs()]
     assert len(tried) == 1
     assert ended == [dg.DagsterRunStatus.FAILURE]
+
+
+def test_an_absent_cluster_does_not_hide_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    (tmp_path / "fovea.toml").write_text(
+        '[profiles.cluster]\nexecutor = "ray"\nray_address = "http://127.0.0.1:9"\n'
+    )
+    monkeypatch.setenv("FOVEA_PROFILE", "cluster")
+    ended: list[int] = []
+
+    def end(*_: object) -> None:
+        ended.append(1)
+        if len(ended) > 1:
+            raise FoveaError("Ray at http://127.0.0.1:9 does not answer")
+
+    @contextlib.contextmanager
+    def carries_nothing(_: object) -> Iterator[Carrier]:
+        def carry(*_: object) -> str:
+            raise KeyboardInterrupt
+
+        yield carry
+
+    monkeypatch.setattr(launch, "end_orphans", end)
+    monkeypatch.setattr(launch, "watchers", carries_nothing)
+    chain = Chain(Home.from_environment(), threads=1)
+    prepare_instance(chain.home)
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_targets(chain, [("source_frames", "sample")])
+    assert len(ended) == 2 and "does not answer; steps that still run there" in caplog.text

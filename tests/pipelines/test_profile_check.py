@@ -9,7 +9,14 @@ from assets import remote
 from assets.home import Home
 from pipelines import profile_check
 from pipelines.cli import main
-from pipelines.profile_check import Line, check_mlflow, check_profile, check_storage, compare_versions
+from pipelines.profile_check import (
+    Line,
+    check_database,
+    check_mlflow,
+    check_profile,
+    check_storage,
+    compare_versions,
+)
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -79,16 +86,19 @@ def test_versions_of_nodes_are_compared_one_by_one() -> None:
     assert not other.good and other.said.startswith("b: torch 2.14.0 (here 2.15.0); install the same")
 
 
-def test_an_answer_that_refuses_asks_for_credentials(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("open_pages", ["health", "nothing"])
+def test_an_answer_that_refuses_asks_for_credentials(
+    config: Path, monkeypatch: pytest.MonkeyPatch, open_pages: str
+) -> None:
     import requests
 
-    def answer(url: str, **_: object) -> requests.Response:
+    def answer(self: requests.Session, method: str, url: str, **_: object) -> requests.Response:
         response = requests.Response()
-        response.status_code, response._content = (401 if "api" in url else 200), b"3.17.2"
+        response.status_code = 200 if open_pages == "health" and "api" not in url else 401
+        response._content = b"3.17.2"
         return response
 
-    monkeypatch.setattr(requests, "get", answer)
-    monkeypatch.setattr(requests, "post", answer)
+    monkeypatch.setattr(requests.Session, "request", answer)
     line = check_mlflow(look("cluster", monkeypatch))
     assert not line.good and "MLFLOW_TRACKING_USERNAME" in line.said
 
@@ -109,3 +119,9 @@ def test_show_masks_secrets_and_the_exit_code_tells(
     unknown = CliRunner().invoke(main, ["status", "--profile", "nobody"])
     assert unknown.exit_code == 1
     assert "no profile 'nobody'" in unknown.output
+
+
+def test_another_dagster_home_is_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(config / "mine"))
+    line = check_database(look("cluster", monkeypatch))
+    assert not line.good and "wins over dagster_database" in line.said

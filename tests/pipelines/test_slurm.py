@@ -112,6 +112,19 @@ def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
     assert written(chain, Resources(gpus=4)).read_text().count("--device auto --processes 4") == 2
 
 
+@pytest.mark.parametrize(
+    "asked", [{"time": "a day"}, {"time": "1:2:3:4"}, {"memory": "16 GB"}, {"memory": "lots"}]
+)
+def test_what_sbatch_would_refuse_is_refused_here(asked: dict[str, str]) -> None:
+    with pytest.raises(FoveaError, match=f"--{next(iter(asked))} .*expected"):
+        Resources(**asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("time", ["90", "30:00", "24:00:00", "2-12", "1-06:30", "unlimited", ""])
+def test_times_as_sbatch_takes_them(time: str) -> None:
+    assert Resources(time=time, memory="").time == time
+
+
 def test_a_failing_command_fails_its_task(chain: Chain) -> None:
     path = written(chain, Resources())
     (chain.home.config / "python").write_text("#!/bin/bash\nexit 3\n")
