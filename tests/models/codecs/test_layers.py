@@ -4,7 +4,7 @@ from compressai.layers import GDN as CompressAIGDN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.codecs.layers import GDN, Subpixel, deconv
+from models.codecs.layers import GDN, GDN_BLOCK, Subpixel, deconv
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -22,6 +22,28 @@ def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
     assert torch.equal(ours(x), expected)
     with torch.inference_mode():
         assert torch.equal(ours(x), expected)
+    assert torch.equal(x, kept), "the input stays as it is"
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (33, 47), (1, GDN_BLOCK), (64, 96)])
+def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, size):
+    torch.manual_seed(0)
+    theirs, ours = CompressAIGDN(48, inverse=inverse), GDN(48, inverse=inverse)
+    with torch.no_grad():
+        theirs.gamma.add_(0.02 * torch.rand(48, 48))
+        theirs.beta.add_(torch.rand(48))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 48, *size).contiguous(memory_format=layout)
+    kept, threads = x.clone(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            got, expected = ours(x), theirs(x)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(got, expected) and got.stride() == expected.stride()
     assert torch.equal(x, kept), "the input stays as it is"
 
 
