@@ -678,7 +678,7 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
     from models.codecs.catalogue import codec_for, open_codec
     from models.errors import FoveaError
 
-    if len(files) == 1 and not files[0].is_dir() and not output.is_dir() and output.suffix.lower() != ".png":
+    if len(files) == 1 and files[0].is_file() and not output.is_dir() and output.suffix.lower() != ".png":
         raise FoveaError(f"{output}: decoded pictures are written as PNG; name a file that ends in .png")
     named = open_codec(model) if model else None
     found: dict[bytes, Any] = {}

@@ -57,6 +57,7 @@ def game(
     from assets.studies.game import render_game
 
     chain = chain_of(tracking=False)
+    _no_folder(output)
     forgers = find_forgers(chain, dataset, keys=keys, codecs=codecs)
     html = render_game(forgers, dataset=dataset, budget_bytes=int(budget_mb * 1e6))
     target = output or chain.home.reports / f"{dataset}.game.html"
@@ -73,6 +74,20 @@ def game(
                 err=True,
             )
     click.echo(f"{target}: {len(html) / 1e6:.1f} MB")
+    if len(html) > 1.5e6 * budget_mb:
+        click.secho(
+            f"that is more than --budget-mb {budget_mb:g}, with pictures as small as they can be: name fewer trainings "
+            "(--experiment)",
+            fg="yellow",
+            err=True,
+        )
+
+
+def _no_folder(output: Path | None) -> None:
+    from models.errors import FoveaError
+
+    if output is not None and output.is_dir():
+        raise FoveaError(f"{output} is a folder: name the file to write, for example {output / 'page.html'}")
 
 
 @click.group()
@@ -141,6 +156,7 @@ def study_make(
             f"--arms {arms!r}: name two arms with a comma between them, such as uniform,saliency_gain"
         )
     chain = chain_of(tracking=False)
+    _no_folder(output)
     said, matches = design(
         chain,
         dataset,

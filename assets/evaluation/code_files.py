@@ -15,7 +15,7 @@ from models.codecs.batch import encode_many, in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 
-NEEDS_MAP = ("gain", "concat", "sft")
+NEEDS_MAP = ("gain", "concat", "sft", "select")
 
 
 def targets_of(
@@ -26,6 +26,9 @@ def targets_of(
     inside: the names below a folder that count. Raises FoveaError for a missing source, two that would meet in one file,
     and an output that does not fit.
     """
+    for source in sources:
+        if not source.exists():
+            raise FoveaError(f"no such file: {source}")
     if len(sources) == 1 and not sources[0].is_dir():
         if output.is_dir():
             raise FoveaError(
@@ -36,10 +39,8 @@ def targets_of(
     for source in sources:
         if source.is_dir():
             work += [(source / p, output / Path(p).with_suffix(suffix)) for p in inside(source)]
-        elif source.exists():
-            work.append((source, output / f"{source.stem}{suffix}"))
         else:
-            raise FoveaError(f"no such file: {source}")
+            work.append((source, output / f"{source.stem}{suffix}"))
     if not work:
         raise FoveaError(f"nothing to do in {', '.join(map(str, sources))}")
     if output.exists() and not output.is_dir():

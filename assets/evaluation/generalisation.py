@@ -21,10 +21,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Waiting, silent
+from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.windows import salient_window
 from assets.frames.encode import encode_png
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import digest
+from assets.training.run import spread
 from assets.training.stages import load_split
 from assets.versions import code_version
 from models.codecs import classical
@@ -74,7 +76,7 @@ def part_of(
         )
     ensure_maps(chain, dataset, DEFAULT_SALIENCY, progress)
     keys = map_keys(chain, dataset, DEFAULT_SALIENCY).set_index("image").map_key
-    some = sorted({round(i * (len(table) - 1) / max(count - 1, 1)) for i in range(min(count, len(table)))})
+    some = spread(len(table), count)
     return Part(
         [str(table.image[i]) for i in some],
         [np.asarray(pictures[i]) for i in some],
@@ -367,7 +369,14 @@ def generalisation(
             continue
         progress(place, len(sweep.experiments), entry.key)
         split = held_out_split(chain, entry.dataset)
-        data = {"dataset": entry.dataset, "split": split, "pictures": pictures, "code": code}
+        frames = map_keys(chain, entry.dataset, DEFAULT_SALIENCY).sort_values(["split", "image"])
+        data = {
+            "dataset": entry.dataset,
+            "split": split,
+            "pictures": pictures,
+            "frames": digest(frames[["split", "image", "map_key"]].to_dict("list")),
+            "code": code,
+        }
         for lmbda in entry.lmbda:
             head = {
                 "dataset": entry.dataset,
@@ -378,6 +387,7 @@ def generalisation(
                 "lmbda": lmbda,
                 "factor": math.nan,
                 "doctor": str(facts.get("doctor", "")),
+                "of": ", ".join(p for p in (f"{lmbda:g}", *_named(entry)) if p),
             }
             piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
             key, row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
@@ -391,6 +401,11 @@ def generalisation(
                     key, row = _piece(chain, piece, make)
                     rows.append({**head, **named, **row, "unit": key})
     return pd.DataFrame(rows)
+
+
+def _named(entry: Experiment) -> tuple[str, str]:
+    """What tells an experiment from others at its rate; nothing for the plain one."""
+    return "" if entry.label == BASELINE else entry.label, entry.variant
 
 
 def gaps(row: Mapping[str, Any]) -> dict[str, float]:

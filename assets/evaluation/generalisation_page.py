@@ -39,7 +39,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     value = row.get(name)
     if name == "what":
         if row["arm"] == "classical":
-            budget = f"{row['factor']:g} × the bits of {row['lmbda']:g}"
+            budget = f"{row['factor']:g} × the bits of {row['of']}"
             over, small = (_count(row.get(k)) for k in ("over_budget", "shrunk_pictures"))
             pictures = _count(row.get("held_out_pictures"))
             found = f"smallest files: {over} of {pictures} above {budget}" if over else f"at most {budget}"
@@ -131,8 +131,9 @@ def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | 
         for place, r in enumerate(learned.to_dict("records")):
             row = {str(k): v for k, v in r.items()}
             value, y = float(row[column]), 26 * place
-            fill = "#D55E00" if value > most else "#0072B2"
-            width = 360 * max(value, 0.0) / widest
+            # below 0 the held-out pictures are the better ones: a bar of its own colour
+            fill = "#D55E00" if value > most else "#0072B2" if value > 0 else "#BBBBBB"
+            width = 360 * abs(value) / widest
             lines.append(
                 f'<text x="0" y="{y + 15}">{html.escape(_cell("what", row))}</text>'
                 f'<rect x="380" y="{y + 3}" width="{width:.1f}" height="16" fill="{fill}"/>'
@@ -151,7 +152,7 @@ def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | 
 <title>{html.escape(title)}</title><style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;
 padding:0 1rem}}svg{{width:100%;max-width:54rem;font-size:12px}}table{{border-collapse:collapse;font-size:13px}}
 td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{overflow-x:auto}}
-.crops td,.crops th{{vertical-align:bottom;padding:.2rem .3rem;max-width:224px}}figure{{margin:0}}figcaption{{color:#777}}
+.crops td,.crops th{{vertical-align:bottom;padding:.2rem .3rem;max-width:224px}}figure{{margin:0}}figcaption{{color:#777;overflow-wrap:anywhere}}
 .crops img{{display:block;width:224px}}
 @media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
 <h1>{html.escape(title)}</h1>

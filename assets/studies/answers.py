@@ -25,6 +25,8 @@ _TEXTS = ("pair", "kind", "image", "left", "right", "choice", "chosen")
 COLUMNS = ("study", "participant", "trial", *_TEXTS, "seconds")
 #: larger than any study's answers: what else a file of that name may hold is not read
 _MAX_BYTES = 5_000_000
+#: catch trials that a participant has to have seen: guessing passes four 1 time in 16
+LEAST_CATCHES = 4
 
 
 def studies_folder(config: Path) -> Path:
@@ -55,6 +57,12 @@ def read_design(config: Path, study: str) -> dict[str, Any]:
         raise FoveaError(f"{path} is damaged: {error}") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise FoveaError(f"{path}: not a design of this version ({FORMAT})")
+    lacking = [name for name in ("study", "arms", "pairs", "catch") if name not in said]
+    if lacking or said["study"] != study:
+        raise FoveaError(
+            f"{path} is damaged ({f'no {lacking[0]}' if lacking else 'it is another study'}): bring it again, or make the "
+            "study again with the same `fovea study make`; to do without it, move its folder away"
+        )
     return said
 
 
@@ -141,7 +149,7 @@ def _answer(where: str, item: Mapping[str, Any]) -> dict[str, Any]:
     trial, seconds = item["trial"], item["seconds"]
     if isinstance(trial, bool) or not isinstance(trial, int) or trial < 1:
         raise FoveaError(f"{where}: trial {trial!r} is not a number from 1")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
         raise FoveaError(f"{where}: seconds {seconds!r} is not a time")
     if item["choice"] not in ("left", "right"):
         raise FoveaError(f"{where}: choice {item['choice']!r} is neither left nor right")
@@ -216,7 +224,8 @@ def _trial(answer: Mapping[str, Any]) -> int:
 def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, str]]:
     """The answers that count: participant, image, second (whether the design's second arm was chosen); who was dropped, why.
 
-    A participant counts who got at least `CATCH_SHARE` of the catch trials right and saw at least one.
+    A participant counts who got at least `CATCH_SHARE` of the catch trials right and saw at least `LEAST_CATCHES`, or
+    all of a study that has fewer: one alone is passed by half of those who guess.
     """
     rows, dropped = [], {}
     folder = studies_folder(config) / str(design["study"]) / "answers"
@@ -225,8 +234,12 @@ def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFra
         check_against(path, said, design)
         catches = [a for a in said["answers"] if a["kind"] == "catch"]
         right = sum(a["chosen"] == "original" for a in catches)
-        if not catches:
-            dropped[said["participant"]] = "saw no catch trial"
+        needed = min(LEAST_CATCHES, len(design["catch"]))
+        if len(catches) < max(1, needed):
+            seen = (
+                f"{len(catches)} of the {needed} catch trials that it takes" if catches else "no catch trial"
+            )
+            dropped[said["participant"]] = f"saw {seen}"
             continue
         if right < CATCH_SHARE * len(catches):
             dropped[said["participant"]] = f"{right} of {len(catches)} catch trials right"

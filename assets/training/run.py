@@ -21,6 +21,7 @@ from assets.training.milestones import (
     Shown,
     choose_crops,
     milestone_steps,
+    scored,
 )
 from assets.training.stages import load_split, needs_model
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
@@ -33,6 +34,8 @@ from models.training.doctor import Finding, examine
 
 PROBE_PICTURES = 4
 GENERATIVE_PROBE_PICTURES = 8
+#: looks at held-out pictures in a training of a generative codec, however short
+LEAST_PROBES = 4
 DOCTOR_PICTURES = 4
 
 
@@ -132,7 +135,7 @@ def run_training(
         middle = lambdas[len(lambdas) // 2]
         looked_at = _looked_at(entry)
         generative = entry.codec in GENERATIVE
-        some = _spread(len(pictures), looked_at) if generative else range(min(looked_at, len(pictures)))
+        some = spread(len(pictures), looked_at) if generative else range(min(looked_at, len(pictures)))
         seen = [pictures[i] for i in some], None if conditions is None else [conditions[i] for i in some]
         perceive = _perceive() if generative else None
         # what the stages show: held-out pictures, or training pictures where none are held out
@@ -142,6 +145,10 @@ def run_training(
         )
         kept_at = milestone_steps(int(record["steps"]), FROM_SCRATCH if start is None else FROM_TRUNK)
         probe_every = PRESETS[entry.preset].probe_every
+        if (
+            generative
+        ):  # its sweeps have far shorter budgets than the preset: they are looked at on their way, too
+            probe_every = max(1, min(probe_every, int(record["steps"]) // LEAST_PROBES))
 
         def watch(step: int, codec: Codec) -> dict[str, float]:
             """Look at the watched pictures and keep how their crops look."""
@@ -193,7 +200,7 @@ def run_training(
             seed=int(record["seed"]),
         )
         if generative:
-            from models.training.adversarial_doctor import examine_training
+            from models.training.adversarial_doctor import detective, examine_training
 
             findings += examine_training(record, folder, frames)
         writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
@@ -207,6 +214,8 @@ def run_training(
         stages = milestones.collected(
             steps=int(record["steps"]), lmbda=middle, held_out=bool(held), dataset=entry.dataset
         )
+        if generative and stages:
+            stages |= scored(stages, detective(record, folder))
         for name, data in stages.items():
             writer.path(f"stages/{name}").write_bytes(data)
         if history:
@@ -249,9 +258,10 @@ def _looked_at(entry: Experiment | Trunk) -> int:
     return GENERATIVE_PROBE_PICTURES if entry.codec in GENERATIVE else PROBE_PICTURES
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """Places of `wanted` pictures spread over all: a handful of the first ones would be one scene."""
-    return sorted({round(i * (count - 1) / max(wanted - 1, 1)) for i in range(min(wanted, count))})
+def spread(count: int, wanted: int) -> list[int]:
+    """Places of `wanted` pictures of `count`, or of all, spread evenly: a handful of the first ones would be one scene."""
+    chosen = min(wanted, count)
+    return sorted({round(i * (count - 1) / max(chosen - 1, 1)) for i in range(chosen)})
 
 
 def _perceive() -> Callable[[Any, Any], float]:

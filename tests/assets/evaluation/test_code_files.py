@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from assets.evaluation.code_files import compress_files, decompress_files, files_in, pictures_in, targets_of
+from assets.evaluation.code_files import (
+    NEEDS_MAP,
+    compress_files,
+    decompress_files,
+    files_in,
+    pictures_in,
+    targets_of,
+)
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
+from models.codecs import conditioning
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -40,6 +48,10 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
         list(decompress_files(back, lambda _: codec))
 
 
+def test_every_mechanism_that_needs_a_map_is_given_one() -> None:
+    assert set(NEEDS_MAP) == {*conditioning.NEEDS_MAP, "select"}
+
+
 def test_where_results_go(tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png"):
         (tmp_path / name).parent.mkdir()
@@ -50,6 +62,7 @@ def test_where_results_go(tmp_path: Path) -> None:
         ([one], tmp_path, "is a folder: name the file"),
         ([one, other], out, "would both be written to"),
         ([one, tmp_path / "none"], out, "no such file"),
+        ([tmp_path / "none"], out, "no such file"),
         ([tmp_path / "x", other], one, "several results need a folder"),
     ):
         with pytest.raises(FoveaError, match=said):

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from assets.evaluation.generalisation import (
     Crop,
@@ -18,6 +20,7 @@ from assets.evaluation.generalisation import (
     through,
 )
 from assets.evaluation.generalisation_page import markdown, page
+from assets.training.run import spread
 from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
@@ -69,6 +72,15 @@ def test_through_counts_the_payload_apart():
     assert shown.shape == (64, 96, 3) and 0 < payload < len(data) < payload + 30
 
 
+@given(count=st.integers(1, 200), wanted=st.integers(1, 60))
+def test_pictures_are_spread_over_the_whole_part(count, wanted):
+    places = spread(count, wanted)
+    assert len(places) == min(count, wanted) and len(set(places)) == len(places)
+    assert places[0] == 0 and (len(places) == 1 or places[-1] == count - 1)
+    steps = np.diff(places)
+    assert len(steps) == 0 or steps.max() - steps.min() <= 1
+
+
 def rows():
     base = {
         "arm": "uniform",
@@ -97,6 +109,7 @@ def rows():
     poor |= {"variant": "fault=gradient,<scratch>", "doctor": "failed: gradients"}
     other = base | {
         "codec": "webp",
+        "of": "8, weighted",
         "arm": "classical",
         "factor": 1.5,
         "held_out_psnr_db": 20.0,
@@ -112,7 +125,7 @@ def test_gaps_and_how_they_are_shown():
     lines = text.splitlines()
     assert len(lines) == 5 and "LPIPS" not in lines[0] and lines[0].startswith("| codec | at |")
     assert "| 0.50 |" in lines[2] and "0.2000 (0.1000–0.3000)" in lines[2] and "passed" in lines[2]
-    assert "1.5 × the bits of 8" in lines[4]
+    assert "1.5 × the bits of 8, weighted" in lines[4]
     shown = page(table, "a <title>")
     assert "a &lt;title&gt;" in shown and "&lt;scratch&gt;" in shown and "<scratch>" not in shown
     assert shown.count("#D55E00") == 2 and shown.count("#0072B2") == 2
@@ -187,7 +200,7 @@ def test_crops_are_windows_of_the_decoded_pictures():
 
 def test_classical_rows_say_when_no_file_is_small_enough():
     row = {
-        "codec": "webp", "arm": "classical", "variant": "", "lmbda": 4.0, "factor": 1.5, "doctor": "",
+        "codec": "webp", "arm": "classical", "of": "4", "variant": "", "lmbda": 4.0, "factor": 1.5, "doctor": "",
         "held_out_bpp": 0.17, "held_out_pictures": 48, "over_budget": 48,
     }  # fmt: skip
     text = markdown(pd.DataFrame([row, {**row, "over_budget": 0}]))

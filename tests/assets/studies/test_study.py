@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from assets.chain import Chain
 from assets.home import Home
-from assets.studies.answers import counted_answers, import_answers, keep_design
+from assets.studies.answers import counted_answers, import_answers, keep_design, read_answers, read_design
 from assets.studies.pairs import match_pairs, mean_difference
 from assets.studies.preferences import cluster_bootstrap, preference, preferences, verdict, wilson
 from assets.studies.results import result_lines, study_result, tell, write_preferences
@@ -330,6 +330,39 @@ def test_a_study_that_nobody_passed_says_so(chain: Chain, tmp_path: Path) -> Non
     assert dropped == {"p-only": "saw no catch trial"}
     assert "no answer is counted" in result_lines(table, dropped)
     assert len(table) == 1
+
+
+@pytest.mark.parametrize(("seen", "counts"), [(1, False), (3, False), (4, True)])
+def test_one_catch_trial_is_not_enough(chain: Chain, tmp_path: Path, seen: int, counts: bool) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    said = answers_of(design, "p-early", 0, 0.5)
+    catches = [a for a in said["answers"] if a["kind"] == "catch"]
+    said["answers"] = [a for a in said["answers"] if a["kind"] == "pair"] + catches[:seen]
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(said))
+    import_answers(chain.home.config, [file])
+    rows, dropped = counted_answers(chain.home.config, design)
+    assert bool(len(rows)) == counts
+    assert dropped == ({} if counts else {"p-early": f"saw {seen} of the 4 catch trials that it takes"})
+
+
+@pytest.mark.parametrize("name", ["study", "arms", "pairs", "catch"])
+def test_a_damaged_design_is_named(chain: Chain, name: str) -> None:
+    design = made_design()
+    path = keep_design(chain.home.config, design)
+    path.write_text(json.dumps({k: v for k, v in design.items() if k != name}))
+    with pytest.raises(FoveaError, match=rf"study\.json is damaged \(no {name}\)"):
+        read_design(chain.home.config, design["study"])
+
+
+def test_a_time_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+    said = answers_of(made_design(), "p-long", 0, 0.5)
+    said["answers"][0]["seconds"] = 10**400
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(said))
+    with pytest.raises(FoveaError, match=r"answers\[0\]: seconds .* is not a time"):
+        read_answers(file)
 
 
 def test_verdicts() -> None:
