@@ -17,6 +17,8 @@ from assets.evaluation.rate_distortion import label_arm
 
 CONTROLS = ("center", "shuffled")
 METHOD = "pchip"
+#: the other way to join the points, which has to give the same sign
+CHECK = "akima"
 
 HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
     "conclusive: saves bits",
@@ -66,9 +68,19 @@ def _below_zero(row: Mapping[str, Any] | None) -> bool:
     return row is not None and _finite(row, "ci_high") and float(row["ci_high"]) < 0
 
 
+def _same_sign(main: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
+    """Whether both intervals lie on the same side of 0; a check that was refused says nothing."""
+    if not _finite(check, "ci_low"):
+        return True
+    return bool(check["ci_high"] < 0) if main["ci_high"] < 0 else bool(check["ci_low"] > 0)
+
+
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     """A verdict for each arm with predicted maps, best first; rates: as `bd_rates` gives them."""
     rows = rates[rates["method"] == METHOD]
+    checks = rates[
+        (rates["method"] == CHECK) & (rates["anchor_arm"] == BASELINE) & (rates["maps"] == "predicted")
+    ]
     named = ["dataset", "split", "train_dataset", "codec", "preset", "variant"]
     verdicts = []
     for key, group in rows.groupby([*named, "test_arm"], sort=True, dropna=False):
@@ -92,7 +104,11 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
             for maps in CONTROLS
             for found in [records(on_metric[on_metric["anchor_arm"] == label_arm(arm, maps)])]
         }
-        outcome, reasons = _judge(mine[metric], mine.get("psnr_db"), versus, metric)
+        same = checks[checks["metric"] == metric]
+        for column in (*named, "test_arm"):
+            same = same[same[column].astype(str) == names[column]]
+        check = next(iter(records(same)), None)
+        outcome, reasons = _judge(mine[metric], mine.get("psnr_db"), versus, metric, check)
         place = f"{names['dataset']} · {names['split']}"
         verdicts.append(
             Verdict(
@@ -125,6 +141,7 @@ def _judge(
     plain: Mapping[str, Any] | None,
     versus: Mapping[str, Mapping[str, Any] | None],
     metric: str,
+    check: Mapping[str, Any] | None,
 ) -> tuple[str, list[str]]:
     reasons = []
     if not _finite(main, "ci_low"):
@@ -133,6 +150,13 @@ def _judge(
     elif main["ci_low"] <= 0 <= main["ci_high"]:
         outcome = INCONCLUSIVE
         reasons.append("The 95 % interval contains 0: with other pictures the sign could turn.")
+    elif check is not None and not _same_sign(main, check):
+        outcome = INCONCLUSIVE
+        reasons.append(
+            f"It depends on how the points are joined: PCHIP gives {main['bd_rate_percent']:+.1f} %, Akima "
+            f"{check['bd_rate_percent']:+.1f} % [{check['ci_low']:+.1f}, {check['ci_high']:+.1f}]. The curves are too flat, "
+            "or their points too few, for a BD-rate."
+        )
     elif main["ci_low"] > 0:
         outcome = HURTS
         reasons.append("The whole 95 % interval lies above 0.")
@@ -160,6 +184,8 @@ def _judge(
         )
     if int(main["n_seeds"]) < 2:
         reasons.append("One training run an arm: the interval covers pictures, not the luck of training.")
+    if plain is not None and not _finite(plain, "ci_low"):
+        reasons.append(f"What it costs at equal plain PSNR is not known: {plain['reason'] or 'no interval'}.")
     if plain is not None and _finite(plain, "ci_low") and plain["ci_low"] > 10:
         reasons.append("It costs more than a tenth of the rate at equal plain PSNR.")
     return outcome, reasons

@@ -327,14 +327,18 @@ def gain_rates() -> pd.DataFrame:
     return bd_rates(made_points(n=6), resamples=50, metrics=("ew_psnr_db",), methods=("pchip",))
 
 
-def verdict_of(**changes: tuple[float, float, float]) -> str:
-    """The outcome for hand-made rows: vs uniform, vs center, vs shuffled as (value, low, high)."""
+def verdict_of(akima: tuple[float, float, float] | None = None, **changes: tuple[float, float, float]) -> str:
+    """The outcome for hand-made rows: vs uniform, vs center, vs shuffled as (value, low, high). akima: against uniform."""
     rates = gain_rates()
     rates = rates[(rates["test_arm"] == "saliency_gain") & (rates["maps"] == "predicted")].copy()
     for anchor, values in changes.items():
         name = anchor if anchor == "uniform" else f"saliency_gain@{anchor}"
         rates.loc[rates["anchor_arm"] == name, ["bd_rate_percent", "ci_low", "ci_high"]] = values
     rates = rates[rates["anchor_arm"].isin([a if a == "uniform" else f"saliency_gain@{a}" for a in changes])]
+    if akima is not None:
+        other = rates[rates["anchor_arm"] == "uniform"].assign(method="akima")
+        other[["bd_rate_percent", "ci_low", "ci_high"]] = akima
+        rates = pd.concat([rates, other], ignore_index=True)
     (verdict,) = find_verdicts(rates)
     return verdict.outcome
 
@@ -348,6 +352,12 @@ def test_verdicts() -> None:
     assert verdict_of(uniform=open_, center=good) == "inconclusive"
     assert verdict_of(uniform=bad) == "conclusive: costs bits"
     assert verdict_of(uniform=(-9.0, nan, nan)) == "cannot be said"
+    # both ways to join the points have to say it
+    assert verdict_of(uniform=good, akima=(-8.0, -11.0, -5.0)) == "saves bits; no control in this sweep"
+    assert verdict_of(uniform=good, akima=(nan, nan, nan)) == "saves bits; no control in this sweep"
+    assert verdict_of(uniform=good, akima=(24.0, 5.0, 800.0)) == "inconclusive"
+    assert verdict_of(uniform=good, akima=(-8.0, -11.0, 0.5)) == "inconclusive"
+    assert verdict_of(uniform=bad, akima=(-1.0, -2.0, 3.0)) == "inconclusive"
 
 
 def test_without_eyes_it_says_so() -> None:
