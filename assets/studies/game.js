@@ -11,7 +11,7 @@ function aboutForger() {
   $("#hero-real").src = picture(forger.originals[0]);
   $("#hero-fake").src = picture(forger.levels[Math.min(forger.levels.length - 1, Math.ceil(forger.levels.length * 0.6))].pictures[0]);
   const raw = 3 * forger.side * forger.side;
-  $("#facts").textContent = `${forger.key}: ${forger.codec}, λ ${forger.lmbda}, ${format(forger.steps)} steps; crops of ${forger.side}×${forger.side} pixels` +
+  $("#facts").textContent = `${forger.key}: ${forger.codec}, ${forger.rate}, ${format(forger.steps)} steps; crops of ${forger.side}×${forger.side} pixels` +
     ` (${bytes(raw)} uncompressed), at the last step ${last.psnr.length ? format(last.psnr.reduce((a, b) => a + b, 0) / last.psnr.length, 1) : "–"} dB PSNR. ` +
     (forger.heldOut ? "It never trained on these pictures. " : "It trained on these pictures: the dataset holds none out. ") +
     (forger.fromTrunk ? "It started from finished weights, so its first level is already hard. " : "") +

@@ -12,6 +12,7 @@ import numpy as np
 from assets.studies.forgers import Forger, begins_good
 from assets.studies.page import embed, render
 from models.errors import FoveaError
+from models.experiments import GENERATIVE
 
 BUDGET_BYTES = 6_000_000
 LEVELS = 8
@@ -57,7 +58,7 @@ def render_game(
             {
                 "key": forger.key,
                 "codec": forger.codec,
-                "lmbda": forger.lmbda,
+                "rate": f"{'C =' if forger.codec in GENERATIVE else 'λ'} {forger.lmbda:g}",
                 "steps": forger.steps,
                 "heldOut": forger.held_out,
                 "fromTrunk": begins_good(forger),

@@ -53,7 +53,7 @@ function finish() {
 const leaving = (event) => { if (answers.length) event.preventDefault(); };
 
 const pair = new Pair(answered);
-$("#participant").textContent = participant;
+$("#participant").textContent = participant + (asked && asked !== participant ? ` (not “${asked}”: a name has 4 to 40 of a–z, 0–9 and -)` : "");
 $("#play").addEventListener("click", () => { addEventListener("beforeunload", leaving); show("trial", false); ask(); });
 $("#stop").addEventListener("click", () => (answers.length ? finish() : show("start")));
 const button = $("#peek");
