@@ -651,10 +651,26 @@ def compress(
         raise FoveaError(f"--bpp {bpp:g}: a positive number is needed")
     if bpp is not None and lmbda is not None:
         raise FoveaError("give either --lmbda or --bpp, not both")
+    if len(images) == 1 and images[0].is_file() and not output.is_dir() and output.suffix.lower() != ".fov":
+        raise FoveaError(f"{output}: compressed pictures are .fov files; name a file that ends in .fov")
     work = targets_of(images, output, ".fov", pictures_in)
     codec = open_codec(model)
-    for path, size, spent in compress_files(work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency):
+    failed: list[str] | None = [] if len(work) > 1 else None
+    for path, size, spent in compress_files(
+        work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency, failed=failed
+    ):
         click.echo(f"{path}: {size} bytes, {spent:.4f} bpp")
+    _tell_failed(failed, len(work))
+
+
+def _tell_failed(failed: list[str] | None, count: int) -> None:
+    """Say what could not be done of several files. Raises FoveaError when there is any."""
+    from models.errors import FoveaError
+
+    for line in failed or ():
+        click.echo(line, err=True)
+    if failed:
+        raise FoveaError(f"{len(failed)} of {count} files could not be done (above); the others are written")
 
 
 @main.command()
@@ -692,8 +708,10 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
         return found[wanted]
 
     work = targets_of(files, output, ".png", files_in)
-    for path, width, height in decompress_files(work, opened):
+    failed: list[str] | None = [] if len(work) > 1 else None
+    for path, width, height in decompress_files(work, opened, failed=failed):
         click.echo(f"{path}: {width}×{height}")
+    _tell_failed(failed, len(work))
 
 
 @main.command()

@@ -148,7 +148,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from assets.evaluation.checkpoints import keep_external
+    from assets.evaluation.checkpoints import keep_external, kept_when_measured
     from assets.evaluation.rate_distortion import rd_curves
     from assets.evaluation.stages import POINTS
     from assets.evaluation.summary import curve_lines
@@ -164,12 +164,13 @@ def evaluate(
         raise FoveaError("--quality is for one checkpoint; several take theirs from their names")
     for path in checkpoints:
         load_checkpoint(path, codec)  # a wrong file is refused before anything is written or measured
-    external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
-    wanted = [*dataset_targets(dataset, chain), ("external_rd_points", external.partition)]
-    with Board(len(wanted)) as board:
-        for stage, partition in wanted:
-            chain.forget()
-            made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
+    with kept_when_measured(chain.home.config, dataset, name or codec):
+        external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
+        wanted = [*dataset_targets(dataset, chain), ("external_rd_points", external.partition)]
+        with Board(len(wanted)) as board:
+            for stage, partition in wanted:
+                chain.forget()
+                made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
     chain.tracker.flush()
     write_tables(chain)
     click.echo(

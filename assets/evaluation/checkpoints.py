@@ -4,9 +4,11 @@ What a person gave is kept as FOVEA_CONFIG/checkpoints/DATASET/NAME.json: the mo
 file, its SHA-256 and its quality. `external_rd_points` measures them; their rows have the arm `external`.
 """
 
+import contextlib
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,23 @@ def keep_external(
         record = {"codec": codec, "files": [vars(f) for f in external.files]}
         beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return external
+
+
+@contextlib.contextmanager
+def kept_when_measured(config: Path, dataset: str, name: str) -> Iterator[None]:
+    """A curve's list of checkpoints is as it was before when the block ends with an error: what cannot be measured would
+    stand in the way of what can."""
+    file = _file(config, dataset, name_of(name))
+    before = file.read_bytes() if file.exists() else None
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            file.unlink(missing_ok=True)
+        else:
+            with written_beside(file) as beside:
+                beside.write_bytes(before)
+        raise
 
 
 class ExternalRdPoints:

@@ -10,8 +10,8 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
 from assets.home import written_beside
-from models.codecs.base import Codec, Encoded, Picture
-from models.codecs.batch import encode_many, in_order
+from models.codecs.base import Codec, Picture
+from models.codecs.batch import in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 
@@ -24,8 +24,18 @@ def targets_of(
     """What is read and where it is written: the named file for one source, else a folder in which given folders are mirrored.
 
     inside: the names below a folder that count. Raises FoveaError for a missing source, two that would meet in one file,
-    and an output that does not fit.
+    an output that does not fit, and one that would take the place of its source.
     """
+    work = _targets(sources, output, suffix, inside)
+    for source, target in work:
+        if target.exists() and target.samefile(source):
+            raise FoveaError(f"{target} would be written over what it is made from: name another output")
+    return work
+
+
+def _targets(
+    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]]
+) -> list[tuple[Path, Path]]:
     for source in sources:
         if not source.exists():
             raise FoveaError(f"no such file: {source}")
@@ -48,7 +58,10 @@ def targets_of(
     targets = [t for _, t in work]
     if len(set(targets)) < len(targets):
         twice = sorted(t for t in set(targets) if targets.count(t) > 1)[0]
-        raise FoveaError(f"two files would both be written to {twice}: give their folder instead")
+        ways = "rename one of them" if all(s.is_dir() for s in sources) else "give their folder instead"
+        raise FoveaError(
+            f"{' and '.join(str(s) for s, t in work if t == twice)} would both be written to {twice}: {ways}"
+        )
     return work
 
 
@@ -60,11 +73,13 @@ def compress_files(
     bpp: float | None = None,
     use_saliency: bool | None = None,
     threads: int = 0,
+    failed: list[str] | None = None,
 ) -> Iterator[tuple[Path, int, float]]:
     """Write a .fov file for each picture; yields its path, bytes and bpp, in order.
 
-    bpp: each picture's level is searched for it. use_saliency: None, give a map to a codec that takes one; False, every place counts alike. Raises FoveaError for a
-    picture that cannot be read, before its file is written, and for a map that the codec does not take.
+    bpp: each picture's level is searched for it. use_saliency: None, give a map to a codec that takes one; False, every
+    place counts alike. failed: gets what is wrong with each picture that cannot be read or coded, and the others go on;
+    None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
     takes = codec.config.mechanism in NEEDS_MAP
     if use_saliency and not takes:
@@ -74,69 +89,97 @@ def compress_files(
         from models.saliency.predict import load_model
 
         predictor = load_model(DEFAULT_SALIENCY)
-    sizes: list[int] = []
 
-    def pictures() -> Iterator[tuple[Picture, Picture | None]]:
-        for source, _ in work:
-            picture = read_picture(source)
-            sizes.append(picture.shape[0] * picture.shape[1])
-            if not takes:
-                yield picture, None
-            elif predictor is None:
-                yield picture, np.full(picture.shape[:2], 255, np.uint8)
-            else:
-                yield picture, predictor.predict([picture])[0]
+    def pictures() -> Iterator[tuple[Path, Path, Picture, Picture | None]]:
+        for source, target in work:
+            try:
+                picture = read_picture(source)
+            except FoveaError as error:
+                if failed is None:
+                    raise
+                failed.append(str(error))
+                continue
+            given = None
+            if takes:
+                flat = predictor is None
+                given = np.full(picture.shape[:2], 255, np.uint8) if flat else predictor.predict([picture])[0]
+            yield source, target, picture, given
 
-    def searched(item: tuple[Picture, Picture | None]) -> Encoded:
-        from models.codecs.target_rate import search_rate
+    def coded(item: tuple[Path, Path, Picture, Picture | None]) -> tuple[Path, bytes, int] | FoveaError:
+        source, target, picture, given = item
+        try:
+            at = lmbda
+            if bpp is not None:
+                from models.codecs.target_rate import search_rate
 
-        picture, given = item
-        found = search_rate(codec, [picture], None if given is None else [given], bpp or 0.0)
-        return codec.encode(picture, saliency_map=given, lmbda=found.lmbda)
+                at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
+            encoded = codec.encode(picture, saliency_map=given, lmbda=at)
+        except FoveaError as error:
+            if failed is None:
+                raise
+            return FoveaError(f"{source}: {error}")
+        return target, encoded.data, picture.shape[0] * picture.shape[1]
 
     codec.name()
-    if bpp is None:
-        files = encode_many(codec, pictures(), lmbda=lmbda, threads=threads)
-    else:
-        files = in_order(searched, pictures(), threads=threads)
-    for place, encoded in enumerate(files):
-        target = work[place][1]
+    for done in in_order(coded, pictures(), threads=threads):
+        if isinstance(done, FoveaError):
+            assert failed is not None
+            failed.append(str(done))
+            continue
+        target, data, pixels = done
         with written_beside(target) as beside:
-            beside.write_bytes(encoded.data)
-        yield target, len(encoded.data), 8 * len(encoded.data) / sizes[place]
+            beside.write_bytes(data)
+        yield target, len(data), 8 * len(data) / pixels
 
 
 def decompress_files(
-    work: Sequence[tuple[Path, Path]], codec_for: Callable[[bytes], Codec], *, threads: int = 0
+    work: Sequence[tuple[Path, Path]],
+    codec_for: Callable[[bytes], Codec],
+    *,
+    threads: int = 0,
+    failed: list[str] | None = None,
 ) -> Iterator[tuple[Path, int, int]]:
     """Write a PNG for each .fov file; yields its path, width and height, in order. codec_for: what made a file.
 
-    Raises FoveaError that names the file.
+    failed: gets what is wrong with each file that cannot be decoded, and the others go on; None: the first one ends it.
+    Raises FoveaError then, which names the file.
     """
 
-    def opened() -> Iterator[tuple[Path, bytes, Codec]]:
-        for source, _ in work:
+    def opened() -> Iterator[tuple[Path, Path, bytes, Codec]]:
+        for source, target in work:
             try:
                 data = source.read_bytes()
-            except OSError as error:
-                raise FoveaError(f"cannot read {source}: {error.strerror}") from error
-            try:
                 codec = codec_for(data)
-            except FoveaError as error:
-                raise FoveaError(f"{source}: {error}") from error
-            codec.name()
-            yield source, data, codec
+                codec.name()
+            except (FoveaError, OSError) as error:
+                said = (
+                    f"cannot read {source}: {error.strerror}"
+                    if isinstance(error, OSError)
+                    else f"{source}: {error}"
+                )
+                if failed is None:
+                    raise FoveaError(said) from error
+                failed.append(said)
+                continue
+            yield source, target, data, codec
 
-    def decode(item: tuple[Path, bytes, Codec]) -> tuple[bytes, int, int]:
-        source, data, codec = item
+    def decode(item: tuple[Path, Path, bytes, Codec]) -> tuple[Path, bytes, int, int] | FoveaError:
+        source, target, data, codec = item
         try:
             picture = codec.decode(data)
         except FoveaError as error:
-            raise FoveaError(f"{source}: {error}") from error
-        return encode_png(picture), picture.shape[1], picture.shape[0]
+            said = FoveaError(f"{source}: {error}")
+            if failed is None:
+                raise said from error
+            return said
+        return target, encode_png(picture), picture.shape[1], picture.shape[0]
 
-    for place, (png, width, height) in enumerate(in_order(decode, opened(), threads=threads)):
-        target = work[place][1]
+    for done in in_order(decode, opened(), threads=threads):
+        if isinstance(done, FoveaError):
+            assert failed is not None
+            failed.append(str(done))
+            continue
+        target, png, width, height = done
         with written_beside(target) as beside:
             beside.write_bytes(png)
         yield target, width, height

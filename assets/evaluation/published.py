@@ -49,8 +49,8 @@ def name_of(text: str) -> str:
 def _number(value: Any, where: str, low: float, high: float) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise FoveaError(f"{where}: {value!r} is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FoveaError(f"{where}: {value!r:.80} is not a number") from None
     if isinstance(value, bool) or not (math.isfinite(number) and low < number <= high):
         hint = ""
         if high == 1 and number > 1:
@@ -103,7 +103,7 @@ def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCur
 def _read_json(text: str, path: Path, dataset: str, source: str) -> PublishedCurve:
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FoveaError(f"{path}: not JSON ({error}); a CSV's name ends in .csv") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("results"), dict):
         raise FoveaError(f'{path}: no field "results"; expected {{"name": …, "results": {{"bpp": […], …}}}}')

@@ -13,6 +13,8 @@ import pandas as pd
 
 from assets.evaluation.rate_distortion import CURVE_KEYS
 
+#: how far from 1 a mean weight has to be to say which way the bits go
+NEAR_ONE = 0.05
 RAW_ARM, UNIFORM_ARM = "weighted_raw", "uniform"
 TRAINING_KEYS = ("train_dataset", "codec", "preset", "variant", "maps")
 """What the mean weight of a curve depends on."""
@@ -107,7 +109,9 @@ def raw_sentence(shifts: pd.DataFrame) -> str:
     if len(moved):
         said += f" At the same nominal λ the bits moved by {_span(moved, 0, ' %')}"
         expected = "down" if mean < 1 else "up"
-        if ((moved < 0) if mean < 1 else (moved > 0)).all():
+        if abs(mean - 1) < NEAR_ONE:
+            said += " (a mean of about 1 hardly moves them)"
+        elif ((moved < 0) if mean < 1 else (moved > 0)).all():
             said += f" ({expected}, as a mean {'below' if mean < 1 else 'above'} 1 must)"
         else:
             said += f" (not {expected} everywhere, as a mean {'below' if mean < 1 else 'above'} 1 should: too short a training?)"

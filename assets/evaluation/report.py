@@ -606,13 +606,17 @@ def _gallery_item(
 def _answer(verdict: Verdict) -> str:
     """One sentence: on what, which arm, how many bits at equal looked-at quality and at equal PSNR, how sure."""
 
+    if not math.isfinite(float(verdict.main["bd_rate_percent"])):
+        why = str(verdict.main["reason"]) or "no common points"
+        return f"On {verdict.place}: {verdict.arm} and uniform cannot be compared at equal {METRICS[verdict.metric].label}: {why}."
+
     def said(row: Mapping[str, Any]) -> str:
         known = interval(row["ci_low"], row["ci_high"])
         return f"{percent(row['bd_rate_percent'])}{'' if known == '–' else ' ' + known}"
 
     text = f"On {verdict.place}: {verdict.arm} against uniform: "
     text += f"{said(verdict.main)} rate at equal {METRICS[verdict.metric].label}"
-    if verdict.plain is not None:
+    if verdict.plain is not None and math.isfinite(float(verdict.plain["bd_rate_percent"])):
         text += f", {said(verdict.plain)} at equal plain PSNR"
     return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
 

@@ -78,7 +78,12 @@ def load_checkpoint(path: Path, codec: str) -> "Codec":
 
     if codec not in WIDTHS:
         raise FoveaError(f"no checkpoint of CompressAI's is a {codec!r}; known: {', '.join(WIDTHS)}")
+    import torch
+
     state = _read(path)
+    for name, values in state.items():
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise FoveaError(f"{path}: {name} holds numbers that are not finite: a training that diverged?")
     widths = []
     for name in WIDTHS[codec]:
         if name not in state or state[name].ndim != 4:

@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from assets.evaluation.bd_rate import choose_comparisons
-from assets.evaluation.checkpoints import externals, keep_external, quality_of, read_external
+from assets.evaluation.checkpoints import (
+    externals,
+    keep_external,
+    kept_when_measured,
+    quality_of,
+    read_external,
+)
 from models.errors import FoveaError
 
 
@@ -43,3 +49,17 @@ def test_uniform_is_held_against_an_external_curve_and_never_the_other_way_round
     jpeg = ("kodak", "test", "", "jpeg", "classical", "none", "", "")
     found = choose_comparisons([uniform, external, jpeg])
     assert {(c.anchor_arm, c.test) for c in found} == {("theirs (external)", uniform), ("jpeg", uniform)}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_could_not_be_measured_does_not_stay(tmp_path: Path, known: bool) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.pth").write_bytes(name.encode())
+    if known:
+        keep_external(tmp_path, "kodak", "mbt2018_mean", [(tmp_path / "good.pth", 1.0)])
+    before = read_external(tmp_path, "kodak", "mbt2018_mean")
+    with pytest.raises(RuntimeError), kept_when_measured(tmp_path, "kodak", "mbt2018_mean"):
+        kept = keep_external(tmp_path, "kodak", "mbt2018_mean", [(tmp_path / "bad.pth", 1.0)])
+        assert read_external(tmp_path, "kodak", "mbt2018_mean") == kept
+        raise RuntimeError
+    assert read_external(tmp_path, "kodak", "mbt2018_mean") == before

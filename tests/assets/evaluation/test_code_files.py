@@ -52,6 +52,44 @@ def test_every_mechanism_that_needs_a_map_is_given_one() -> None:
     assert set(NEEDS_MAP) == {*conditioning.NEEDS_MAP, "select"}
 
 
+def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
+    codec.update()
+    (tmp_path / "in").mkdir()
+    for name in "acd":
+        (tmp_path / f"in/{name}.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
+    (tmp_path / "in/b.png").write_bytes(b"no picture")
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    failed: list[str] = []
+    done = [path.name for path, _, _ in compress_files(work, codec, threads=2, failed=failed)]
+    assert done == ["a.fov", "c.fov", "d.fov"] and len(failed) == 1 and "b.png" in failed[0]
+    with pytest.raises(FoveaError, match=r"b\.png"):
+        list(compress_files(work, codec, threads=2))
+    whole = (tmp_path / "fov/c.fov").read_bytes()
+    (tmp_path / "fov/c.fov").write_bytes(whole[: len(whole) // 2])
+    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in)
+    failed = []
+    shown = [path.name for path, _, _ in decompress_files(back, lambda _: codec, threads=2, failed=failed)]
+    assert shown == ["a.png", "d.png"] and len(failed) == 1 and "c.fov" in failed[0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "d.png"]
+
+
+def test_a_source_is_never_written_over(tmp_path: Path) -> None:
+    one = tmp_path / "a.fov"
+    one.write_bytes(b"")
+    for output in (one, tmp_path / "." / "a.fov"):
+        with pytest.raises(FoveaError, match="written over what it is made from"):
+            targets_of([one], output, ".fov", pictures_in)
+    for name in ("x/a.png", "x/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(FoveaError, match="rename one of them"):
+        targets_of(
+            [tmp_path / "x"], tmp_path / "out", ".fov", lambda folder: [p.name for p in folder.iterdir()]
+        )
+
+
 def test_where_results_go(tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png"):
         (tmp_path / name).parent.mkdir()

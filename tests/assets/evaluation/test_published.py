@@ -56,6 +56,8 @@ def test_compressai_s_two_layouts_and_a_csv_are_read(tmp_path: Path) -> None:
         ({"name": "x", "results": results(bpp=[0.1, 0.1, 0.4, 0.8])}, "c.json", "two points at 0.1 bpp"),
         ({"name": "x", "results": results(bpp=[0, 0.1, 0.4, 0.8])}, "c.json", "point 1, bpp: 0 is not within"),
         ({"name": "x", "results": results(bpp=["a", 0.1, 0.4, 0.8])}, "c.json", "point 1, bpp: 'a' is not a number"),
+        ({"name": "x", "results": results(bpp=[10**400, 0.1, 0.4, 0.8])}, "c.json", "point 1, bpp: 1000000.* is not a number"),
+        ("[" * 100_000, "c.json", "not JSON"),
         ({"name": "x", "results": {**results(), "ms-ssim-rgb": [10, 11, 12, 13]}}, "c.json", "MS-SSIM in dB"),
         ({"name": "///", "results": results()}, "c.json", "no name for a curve"),
         ({"name": "x", "results": {"bpp": [], "psnr": []}}, "c.json", "no point"),

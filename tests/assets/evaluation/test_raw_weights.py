@@ -52,6 +52,7 @@ def test_the_sentence_says_what_the_numbers_say() -> None:
     assert "λ 0.008 of weighted_raw asks for what λ 0.002 of uniform" in down
     assert "moved by −56 %" in down and "(down, as a mean below 1 must)" in down
     assert "the same curve at another λ" in down and "3 of 5 points" in down
+    assert "of about 1" in raw_sentence(raw_shifts(*made(1.01)))
     up = raw_sentence(raw_shifts(*made(2.0)))
     assert "moved by +52 %" in up and "(up, as a mean above 1 must)" in up
     other = raw_sentence(raw_shifts(*made(2.0, off=-1.0)))

@@ -70,3 +70,13 @@ def test_what_is_no_checkpoint_is_refused(reference: torch.nn.Module, tmp_path: 
     ):
         with pytest.raises(FoveaError, match=said):
             load_checkpoint(path, codec)
+
+
+def test_weights_that_diverged_are_refused_by_file_and_layer(
+    reference: torch.nn.Module, tmp_path: Path
+) -> None:
+    state = {name: values.clone() for name, values in reference.state_dict().items()}
+    state["g_a.2.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(FoveaError, match=r"nan\.pth: g_a\.2\.weight holds numbers that are not finite"):
+        load_checkpoint(tmp_path / "nan.pth", "bmshj2018_hyperprior")
