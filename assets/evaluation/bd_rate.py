@@ -25,6 +25,7 @@ from assets.evaluation.rate_distortion import (
     CONFIDENCE,
     CURVE_KEYS,
     EXTERNAL_ARM,
+    MIN_IMAGES,
     RESAMPLES,
     Floats,
     Grid,
@@ -40,7 +41,6 @@ METHODS = ("pchip", "akima")
 BD_METRICS = ("psnr_db", "ms_ssim", "sw_psnr_db", "ew_psnr_db", "ew_ms_ssim")
 MIN_POINTS = 4
 MIN_OVERLAP = 1 / 3
-MIN_IMAGES = 5
 MAX_REFUSED = 0.05
 BASELINE = "uniform"
 UNSEEDED = (CLASSICAL_ARM, EXTERNAL_ARM)

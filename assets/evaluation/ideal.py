@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.evaluation.rate_distortion import CONFIDENCE, RESAMPLES, resample_counts
+from assets.evaluation.rate_distortion import CONFIDENCE, MIN_IMAGES, RESAMPLES, resample_counts
 from models.errors import FoveaError
 from models.saliency.weighting import center_map, derangement, weight_map
 
@@ -133,7 +133,7 @@ def ideal_rows(
         values = np.array(seen[conditioning, measured_on])
         n = len(values)
         low = high = np.nan
-        if n > 1:
+        if n >= MIN_IMAGES:
             tail = (1 - CONFIDENCE) / 2
             low, high = np.quantile(resample_counts(n, RESAMPLES, 0) @ values[:, 0] / n, (tail, 1 - tail))
         rows.append(

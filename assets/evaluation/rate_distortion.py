@@ -65,6 +65,8 @@ _BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+MIN_IMAGES = 5
+"""Pictures that an interval takes: resampled, fewer give little more than their smallest and largest."""
 
 
 def label_arm(arm: str, maps: str) -> str:
@@ -193,7 +195,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         means = {c: resampled_means(grid.values[c], *once)[0] for c in measured}
         intervals = {}
         for column in measured:
-            if n_images > 1 and not np.isnan(grid.values[column]).all():
+            if n_images >= MIN_IMAGES and not np.isnan(grid.values[column]).all():
                 drawn = resampled_means(grid.values[column], *many)
                 intervals[column] = _percentiles(drawn, (tail, 1 - tail))
             else:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from assets.evaluation.rate_distortion import (
+    MIN_IMAGES,
     RD_POINT_COLUMNS,
     concat_points,
     label_arm,
@@ -76,13 +77,18 @@ def test_curves_are_means_over_images_and_seeds() -> None:
     assert row["bpp"] == 1.5 and row["psnr_db"] == 33.0
     assert row["n_images"] == 2 and row["n_seeds"] == 2
     assert row["experiments"] == "e f" and row["mlflow_run_ids"] == "r1"
-    assert row["psnr_db_low"] == 30.0 and row["psnr_db_high"] == 36.0
     assert np.isnan(row["ew_psnr_db"]) and np.isnan(row["ew_psnr_db_low"])
 
 
-def test_one_image_has_no_interval() -> None:
-    row = rd_curves(concat_points([piece().iloc[:1]])).iloc[0]
-    assert row["psnr_db"] == 30.0 and np.isnan(row["psnr_db_low"])
+@pytest.mark.parametrize("count", [1, 2, MIN_IMAGES - 1, MIN_IMAGES])
+def test_an_interval_takes_a_few_pictures(count: int) -> None:
+    pieces = [piece().iloc[:1].assign(image=f"picture {k}", psnr_db=30.0 + k) for k in range(count)]
+    row = rd_curves(concat_points(pieces)).iloc[0]
+    assert row["psnr_db"] == 30 + (count - 1) / 2
+    if count < MIN_IMAGES:
+        assert np.isnan(row["psnr_db_low"]) and np.isnan(row["psnr_db_high"])
+    else:
+        assert 30 < row["psnr_db_low"] < row["psnr_db"] < row["psnr_db_high"] < 30 + count - 1
 
 
 def test_interval_is_that_of_the_mean() -> None:
