@@ -380,7 +380,9 @@ def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
         (("decompress", "/nonexistent.fov", "-o", "x.png"), "/nonexistent.fov"),
         (("compress", "/nonexistent.png", "-o", "x.fov"), "/nonexistent.png"),
         (("compress", "/nonexistent.png", "-o", "x.fov", "--lmbda", "nan"), "--lmbda"),
-        (("decompress", "/nonexistent.fov", "-o", "x.jpg"), "ends in .png"),
+        (("decompress", "/nonexistent.fov", "-o", "x.jpg"), "no such file: /nonexistent.fov"),
+        (("decompress", "pipelines/cli.py", "-o", "x.jpg"), "ends in .png"),
+        (("compress", "pipelines/cli.py", "-o", "x.png"), "ends in .fov"),
         (("train", "nonsense", "--device", "toaster"), "nonsense"),
     ],
 )
