@@ -145,9 +145,8 @@ def run_training(
         )
         kept_at = milestone_steps(int(record["steps"]), FROM_SCRATCH if start is None else FROM_TRUNK)
         probe_every = PRESETS[entry.preset].probe_every
-        if (
-            generative
-        ):  # its sweeps have far shorter budgets than the preset: they are looked at on their way, too
+        # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
+        if generative:
             probe_every = max(1, min(probe_every, int(record["steps"]) // LEAST_PROBES))
 
         def watch(step: int, codec: Codec) -> dict[str, float]:

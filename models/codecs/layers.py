@@ -42,8 +42,9 @@ class GDN(CompressAIGDN):
         gamma, beta = self.gamma_reparam(self.gamma), self.beta_reparam(self.beta)
         if x.is_cpu and len(x) == 1 and torch.get_num_threads() == 1:
             # a matrix product is what torch's convolution is here; in blocks, the steps around it stay in the cache
-            out = torch.empty_like(x)
             last = x.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.preserve_format if last else torch.contiguous_format
+            out = torch.empty_like(x, memory_format=layout)
             flat, into = (
                 t[0].permute(1, 2, 0).reshape(-1, channels) if last else t[0].flatten(1) for t in (x, out)
             )

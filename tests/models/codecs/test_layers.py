@@ -47,6 +47,19 @@ def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, 
     assert torch.equal(x, kept), "the input stays as it is"
 
 
+def test_gdn_of_any_strides():
+    torch.manual_seed(0)
+    gdn, threads = GDN(6), torch.get_num_threads()
+    x = torch.randn(1, 6, 9, 14)
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for view in (x.transpose(2, 3), x[..., ::2], x.permute(0, 1, 3, 2)[..., 1:]):
+                assert torch.equal(gdn(view), gdn(view.contiguous()))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_gdn_under_autocast_is_compressais():
     torch.manual_seed(0)
     theirs, ours = CompressAIGDN(4), GDN(4)
