@@ -113,11 +113,17 @@ def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"time": "a day"}, {"time": "1:2:3:4"}, {"memory": "16 GB"}, {"memory": "lots"}]
+    ("time", "memory", "said"),
+    [
+        ("a day", "", "--time"),
+        ("1:2:3:4", "", "--time"),
+        ("90", "16 GB", "--memory"),
+        ("90", "lots", "--memory"),
+    ],
 )
-def test_what_sbatch_would_refuse_is_refused_here(asked: dict[str, str]) -> None:
-    with pytest.raises(FoveaError, match=f"--{next(iter(asked))} .*expected"):
-        Resources(**asked)  # type: ignore[arg-type]
+def test_what_sbatch_would_refuse_is_refused_here(time: str, memory: str, said: str) -> None:
+    with pytest.raises(FoveaError, match=f"{said} .*expected"):
+        Resources(time=time, memory=memory)
 
 
 @pytest.mark.parametrize("time", ["90", "30:00", "24:00:00", "2-12", "1-06:30", "unlimited", ""])
