@@ -111,6 +111,7 @@ def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.e2e
 def test_the_tiny_sweep_in_two_workers_gives_the_bits_of_one(tmp_path: Path) -> None:
     """Beside each other and one after the other, with as many threads each: the same codecs, every step carried out."""
+    (tmp_path / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n")
 
     def made(home: str, *options: str) -> dict[str, Any]:
         state = tmp_path / home
