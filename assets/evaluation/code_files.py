@@ -10,12 +10,14 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
 from assets.home import written_beside
+from models.codecs import conditioning
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 
-NEEDS_MAP = ("gain", "concat", "sft", "select")
+#: mechanisms that encode with a map: those of codecs with g_a and g_s, and selective compression
+NEEDS_MAP = (*conditioning.NEEDS_MAP, "select")
 
 
 def targets_of(

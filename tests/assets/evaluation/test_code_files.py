@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from assets.evaluation.code_files import (
-    NEEDS_MAP,
     compress_files,
     decompress_files,
     files_in,
@@ -14,7 +13,6 @@ from assets.evaluation.code_files import (
 )
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from models.codecs import conditioning
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -48,8 +46,18 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
         list(decompress_files(back, lambda _: codec))
 
 
-def test_every_mechanism_that_needs_a_map_is_given_one() -> None:
-    assert set(NEEDS_MAP) == {*conditioning.NEEDS_MAP, "select"}
+def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = (("blocks", 1), ("norm", "none"), ("patch", 2))
+    codec = build(
+        CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=options)
+    ).eval()
+    codec.update()
+    (tmp_path / "a.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
+    work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in)
+    for asked in (False, True):
+        assert len(list(compress_files(work, codec, use_saliency=asked))) == 1
+        assert codec.decode((tmp_path / "a.fov").read_bytes()).shape == (40, 24, 3)
 
 
 def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:

@@ -233,9 +233,6 @@ INSTRUCTIONS = ("default", "avx2", "avx512")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability().lower() not in INSTRUCTIONS, reason="another kind of processor"
-)
 @pytest.mark.parametrize("name", ["bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean"])
 def test_streams_decode_elsewhere(tmp_path, trained_codec, name):
     """Vector instructions, threads, oneDNN on and off: equal symbols, pixels within ±1."""
@@ -247,7 +244,8 @@ def test_streams_decode_elsewhere(tmp_path, trained_codec, name):
     (tmp_path / "a.fov").write_bytes(encoded.data)
     digests = set()
     # a processor without the instructions would not refuse, it would end the process
-    usable = INSTRUCTIONS[: INSTRUCTIONS.index(torch.backends.cpu.get_cpu_capability().lower()) + 1]
+    here = torch.backends.cpu.get_cpu_capability().lower()
+    usable = INSTRUCTIONS[: INSTRUCTIONS.index(here) + 1] if here in INSTRUCTIONS else INSTRUCTIONS[:1]
     kinds = [(usable[0], 1, "off"), (usable[-1], 2, "on"), *((other, 2, "off") for other in usable[1:])]
     for capability, threads, onednn in kinds:
         done = subprocess.run(

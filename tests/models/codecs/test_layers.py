@@ -7,15 +7,29 @@ from hypothesis import strategies as st
 from models.codecs.layers import GDN, GDN_BLOCK, Subpixel, deconv
 
 
+def pair_of(channels, inverse):
+    """CompressAI's layer and ours with the same weights, moved from where they start."""
+    torch.manual_seed(0)
+    theirs, ours = CompressAIGDN(channels, inverse=inverse), GDN(channels, inverse=inverse)
+    with torch.no_grad():
+        theirs.gamma.add_(0.02 * torch.rand(channels, channels))
+        theirs.beta.add_(torch.rand(channels))
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
-    torch.manual_seed(0)
-    theirs, ours = CompressAIGDN(6, inverse=inverse), GDN(6, inverse=inverse)
-    with torch.no_grad():
-        theirs.gamma.add_(0.02 * torch.rand(6, 6))
-        theirs.beta.add_(torch.rand(6))
-    ours.load_state_dict(theirs.state_dict())
+    theirs, ours = pair_of(6, inverse)
     x = torch.randn(2, 6, 9, 7).contiguous(memory_format=layout)
     kept = x.clone()
     expected = theirs(x)
@@ -28,36 +42,22 @@ def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (33, 47), (1, GDN_BLOCK), (64, 96)])
-def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, size):
-    torch.manual_seed(0)
-    theirs, ours = CompressAIGDN(48, inverse=inverse), GDN(48, inverse=inverse)
-    with torch.no_grad():
-        theirs.gamma.add_(0.02 * torch.rand(48, 48))
-        theirs.beta.add_(torch.rand(48))
-    ours.load_state_dict(theirs.state_dict())
+def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, size, one_thread):
+    theirs, ours = pair_of(48, inverse)
     x = torch.randn(1, 48, *size).contiguous(memory_format=layout)
-    kept, threads = x.clone(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            got, expected = ours(x), theirs(x)
-    finally:
-        torch.set_num_threads(threads)
+    kept = x.clone()
+    with torch.inference_mode():
+        got, expected = ours(x), theirs(x)
     assert torch.equal(got, expected) and got.stride() == expected.stride()
     assert torch.equal(x, kept), "the input stays as it is"
 
 
-def test_gdn_of_any_strides():
-    torch.manual_seed(0)
-    gdn, threads = GDN(6), torch.get_num_threads()
+def test_gdn_of_any_strides(one_thread):
+    _, gdn = pair_of(6, False)
     x = torch.randn(1, 6, 9, 14)
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for view in (x.transpose(2, 3), x[..., ::2], x.permute(0, 1, 3, 2)[..., 1:]):
-                assert torch.equal(gdn(view), gdn(view.contiguous()))
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        for view in (x.transpose(2, 3), x[..., ::2], x.permute(0, 1, 3, 2)[..., 1:]):
+            assert torch.equal(gdn(view), gdn(view.contiguous()))
 
 
 def test_gdn_under_autocast_is_compressais():
