@@ -16,10 +16,14 @@ from typing import Any
 
 from models.errors import FoveaError
 
-MECHANISMS = ("none", "loss", "concat", "sft", "gain", "select")
+MECHANISMS = ("none", "loss", "concat", "sft", "gain", "hyper", "select")
+LEVELLED = ("gain", "hyper")
+"""Mechanisms whose map moves the rate level from place to place."""
 MAPS = ("none", "predicted", "shuffled", "center", "oracle")
 DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
 CODECS = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
+TOLD = ("bmshj2018_hyperprior", "mbt2018_mean")
+"""Codecs with the mechanism `hyper`: their hyperprior can tell levels, by integers."""
 GENERATIVE = ("agustsson2019",)
 """Codecs that are trained against discriminators. Their rate is the number of code channels, written as lmbda."""
 GENERATIVE_RATES = (2.0, 4.0, 8.0, 16.0)
@@ -42,6 +46,7 @@ OPTIONS: Mapping[str, Any] = {
     "adversarial": 1.0,
     "matching": 12.0,
     "start": 0.0,
+    "chroma": 1.0,
     "features": "efficientnet",
     # the discriminators
     "critic_width": 64,
@@ -76,6 +81,7 @@ class Preset:
     clip_norm: float = 1.0
     warmup_steps: int = 0
     final_lr_factor: float = 0.05  # cosine decay ends at lr times this
+    fresh_lr_factor: float = 1.0  # learning rate of the layers that the trunk lacks, as a multiple of lr
     ema: float = 0.0  # decay of the exponential moving average of the weights, 0 = off
     checkpoint_every: int = 500
     probe_every: int = 1000  # steps between looks at train and held-out pictures
@@ -156,6 +162,34 @@ PRESETS: dict[str, Preset] = {
             probe_every=4,
             generative=True,
             options=(("blocks", 1), ("critic_width", 4), ("norm", "none"), ("patch", 2), ("start", 0.5)),
+        ),
+        Preset(
+            name="gan_medium",
+            n=128,
+            m=0,
+            trunk_steps=16_000,
+            steps=6_000,
+            batch_size=4,
+            crop=128,
+            lr=6e-4,
+            warmup_steps=200,
+            ema=0.998,
+            clip_norm=5.0,
+            checkpoint_every=500,
+            probe_every=2_000,
+            generative=True,
+            options=(
+                ("adversarial", 0.3),
+                ("beta1", 0.9),
+                ("blocks", 6),
+                ("chroma", 4.0),
+                ("critic_width", 16),
+                ("fidelity", 100.0),
+                ("matching", 2.0),
+                ("norm", "none"),
+                ("patch", 2),
+                ("perceptual", 1.5),
+            ),
         ),
         Preset(
             name="gan_small",
@@ -245,6 +279,8 @@ def _budget(preset: str, overrides: tuple[tuple[str, float], ...]) -> dict[str, 
         f.name: getattr(PRESETS[preset], f.name) for f in dataclasses.fields(Preset) if f.name in OVERRIDES
     }
     values.update(dict(overrides))
+    if values["fresh_lr_factor"] == 1:
+        del values["fresh_lr_factor"]
     return values
 
 
@@ -259,11 +295,13 @@ def _check_generative(codec: str, preset: str, lmbda: tuple[float, ...], mechani
             raise FoveaError(f"preset {preset!r} is for generative codecs: {', '.join(GENERATIVE)}")
         if mechanism == "select":
             raise FoveaError(f"mechanism 'select' is for generative codecs: {', '.join(GENERATIVE)}")
+        if mechanism == "hyper" and codec not in TOLD:
+            raise FoveaError(f"{codec} has no mechanism 'hyper': it is for {', '.join(TOLD)}")
         return
     if not PRESETS[preset].generative:
         known = ", ".join(p.name for p in PRESETS.values() if p.generative)
         raise FoveaError(f"{codec} needs a preset for generative codecs: {known}")
-    if mechanism in ("sft", "gain"):
+    if mechanism in ("sft", *LEVELLED):
         raise FoveaError(f"{codec} has no mechanism {mechanism!r}: none, loss, concat or select")
     if len(lmbda) != 1 or lmbda[0] not in GENERATIVE_RATES:
         rates = ", ".join(number(v) for v in GENERATIVE_RATES)
@@ -291,6 +329,22 @@ def _layer_options(codec: str, options: tuple[tuple[str, Any], ...]) -> tuple[tu
                 f"option {name}={value!r} is not for {codec}: it has {has}, whole numbers from 1"
             )
     return tuple(sorted((k, v) for k, v in options if known[k] != v))
+
+
+def _checked_options(
+    codec: str, preset: str, options: tuple[tuple[str, Any], ...]
+) -> tuple[tuple[str, Any], ...]:
+    """A record's options: sorted, where they differ from the preset's or the paper's. Raises FoveaError for others."""
+    if codec not in GENERATIVE:
+        return _layer_options(codec, options)
+    for name, _ in options:
+        if name not in OPTIONS:
+            raise FoveaError(f"unknown option {name!r}; known: {', '.join(OPTIONS)}")
+    default = {**OPTIONS, **dict(PRESETS[preset].options)}
+    fault = dict(options).get("fault", "")
+    if fault not in FAULTS:
+        raise FoveaError(f"unknown fault {fault!r}; known: {', '.join(FAULTS[1:])}")
+    return tuple(sorted((k, v) for k, v in options if default[k] != v))
 
 
 def _option_suffix(options: tuple[tuple[str, Any], ...]) -> list[str]:
@@ -327,7 +381,7 @@ class Trunk:
         _check_preset(self.preset, self.overrides)
         _check_lambdas(self.lmbda, "trunk")
         _check_generative(self.codec, self.preset, self.lmbda, "none")
-        object.__setattr__(self, "options", _layer_options(self.codec, self.options))
+        object.__setattr__(self, "options", _checked_options(self.codec, self.preset, self.options))
 
     @property
     def key(self) -> str:
@@ -372,7 +426,7 @@ class Experiment:
     target_bpp: rates that a variable-rate model is measured at instead: their lambdas are searched on validation pictures.
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
     scale: the factor c of the source's un-normalised weights.
-    span: for `gain`, by how many rate levels of the trunk the most salient place stands above the least.
+    span: for `gain` and `hyper`, by how many rate levels of the trunk the most salient place stands above the least.
     options: of the codec's own, sorted, where they differ from the preset's or the paper's; see OPTIONS, LAYER_OPTIONS.
     """
 
@@ -420,7 +474,7 @@ class Experiment:
                     f"of lmbda to train over, not {self.lmbda!r}"
                 )
         _check_generative(self.codec, self.preset, self.lmbda, self.mechanism)
-        self._check_options()
+        object.__setattr__(self, "options", _checked_options(self.codec, self.preset, self.options))
         least = GENERATIVE_CROP >> (3 - int(dict(self.options).get("critic_scales", 3)))
         if self.codec in GENERATIVE and _budget(self.preset, self.overrides)["crop"] < least:
             raise FoveaError(
@@ -432,9 +486,9 @@ class Experiment:
             raise FoveaError(
                 f"options {dict(self.options)} differ from those of the trunk, {dict(self.trunk.options)}"
             )
-        if self.mechanism == "gain" and self.trunk is None and len(self.lmbda) < 2:
+        if self.mechanism in LEVELLED and self.trunk is None and len(self.lmbda) < 2:
             raise FoveaError(
-                "mechanism 'gain' moves between rates: it needs a trunk or several values of lmbda"
+                f"mechanism {self.mechanism!r} moves between rates: it needs a trunk or several values of lmbda"
             )
         if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0 and self.span >= 0):
             raise FoveaError("alpha and span must not be negative, gamma and scale must be positive")
@@ -443,28 +497,14 @@ class Experiment:
         if not self.evaluate_on:
             object.__setattr__(self, "evaluate_on", (self.dataset,))
 
-    def _check_options(self) -> None:
-        if self.codec not in GENERATIVE:
-            object.__setattr__(self, "options", _layer_options(self.codec, self.options))
-            return
-        for name, _ in self.options:
-            if name not in OPTIONS:
-                raise FoveaError(f"unknown option {name!r}; known: {', '.join(OPTIONS)}")
-        default = {**OPTIONS, **dict(PRESETS[self.preset].options)}
-        fault = dict(self.options).get("fault", "")
-        if fault not in FAULTS:
-            raise FoveaError(f"unknown fault {fault!r}; known: {', '.join(FAULTS[1:])}")
-        differing = tuple(sorted((k, v) for k, v in self.options if default[k] != v))
-        object.__setattr__(self, "options", differing)
-
     def _unused(self) -> dict[str, Any]:
         default = {f.name: f.default for f in dataclasses.fields(self)}
         names: list[str] = []
         if self.mechanism == "none":
             names += ["saliency", "alpha", "gamma", "normalised", "scale", "span"]
-        if self.mechanism != "gain":
+        if self.mechanism not in LEVELLED:
             names += ["span"]
-        if self.mechanism == "gain":
+        else:
             # the level at a place fixes its lambda: the weights follow from span and gamma
             names += ["alpha", "normalised", "scale"]
         if self.mechanism == "select":
@@ -582,6 +622,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "saliency_concat": {"mechanism": "concat", "maps": "predicted", "gamma": 1.0},
     "saliency_sft": {"mechanism": "sft", "maps": "predicted", "gamma": 1.0},
     "saliency_gain": {"mechanism": "gain", "maps": "predicted"},
+    "saliency_hyper": {"mechanism": "hyper", "maps": "predicted"},
     "saliency_select": {"mechanism": "select", "maps": "predicted"},
 }
 CONTROLS = ("shuffled", "center", "oracle")
@@ -761,7 +802,8 @@ def arms_and_controls(mechanisms: Iterable[str], controls: Iterable[str] = CONTR
     return ("uniform", *mechanisms, *controlled)
 
 
-CONDITIONED = tuple(name for name in ARMS if name not in ("uniform", "saliency_select"))
+CONDITIONED = tuple(name for name in ARMS if name not in ("uniform", "saliency_hyper", "saliency_select"))
+"""Arms that every codec has but the generative ones."""
 
 
 def seed(dataset: str) -> Sweep:
@@ -786,16 +828,16 @@ def paper(dataset: str) -> Sweep:
 
     One variable-rate model an arm, measured at each lambda: at this budget a model for each would cost six times as much.
     """
+
+    def every(codecs: tuple[str, ...], names: tuple[str, ...]) -> tuple[Experiment, ...]:
+        return grid(dataset, codecs=codecs, arms=names, lambdas=SEED_LAMBDAS, preset="paper", variable=True)
+
     return Sweep(
         "paper",
         dataset,
-        grid(
-            dataset,
-            codecs=CODECS,
-            arms=arms_and_controls(CONDITIONED),
-            lambdas=SEED_LAMBDAS,
-            preset="paper",
-            variable=True,
+        (
+            *every(CODECS, arms_and_controls(CONDITIONED)),
+            *every(TOLD, arms_and_controls(("saliency_hyper",))[1:]),
         ),
         about="All codecs, all arms and controls, full budget; measured on `kodak`, too, where it is registered.",
         also_on=("kodak",),
@@ -836,7 +878,8 @@ def arms(dataset: str) -> Sweep:
 
 def unsent(dataset: str) -> Sweep:
     """What a map can do that is not in the file: the encoder alone knows it. Longer branches than those of `arms`, since
-    encoder and hyperprior have to learn what a level map says outright."""
+    encoder and hyperprior have to learn what a level map says outright; the layers that learn it start from nothing and
+    learn faster than the trunk's."""
     return Sweep(
         "unsent",
         dataset,
@@ -844,20 +887,17 @@ def unsent(dataset: str) -> Sweep:
             dataset,
             codecs=("mbt2018_mean",),
             arms=(
-                "uniform",
-                "saliency_concat",
-                "saliency_concat@center",
-                "saliency_concat@shuffled",
-                "weighted",
+                *arms_and_controls(("saliency_hyper",), ("center", "shuffled")),
                 "saliency_sft",
+                "saliency_concat",
             ),
             lambdas=ARMS_LAMBDAS,
             preset="smoke",
             trunk="shipped",
-            overrides=override("smoke", steps=2500, lr=3e-4),
+            overrides=override("smoke", steps=600, fresh_lr_factor=10.0),
             variable=True,
         ),
-        about="Maps that stay with the encoder: weighted loss, fourth input, feature transforms; measured on `osie`, too.",
+        about="Maps that stay with the encoder: levels told by the hyperprior, feature transforms, fourth input; measured on `osie`, too.",
         also_on=("osie",),
     )
 
@@ -912,6 +952,22 @@ def gan(dataset: str) -> Sweep:
         dataset,
         _generative(dataset, GENERATIVE_RATES),
         about="Agustsson et al. 2019 at C = 2, 4, 8 and 16 (0.018 to 0.145 bpp), from scratch.",
+    )
+
+
+def gan_long(dataset: str) -> Sweep:
+    """The extreme codec at two rates with an hour's training on a CPU: first the distortion alone, then the rest."""
+    found: list[Experiment] = []
+    for c in (4.0, 8.0):
+        trunk = Trunk(
+            dataset=dataset, codec=GENERATIVE[0], preset="gan_medium", lmbda=(c,), options=(("start", 1.0),)
+        )
+        found += _generative(dataset, (c,), preset="gan_medium", trunk=trunk)
+    return Sweep(
+        "gan-long",
+        dataset,
+        tuple(found),
+        about="The extreme codec at C = 4 and 8, an hour each on one core: distortion alone, then with discriminators.",
     )
 
 
@@ -1004,7 +1060,9 @@ def dilated(dataset: str) -> Sweep:
 SWEEPS: dict[str, Callable[[str], Sweep]] = {
     f.__name__: f for f in (smoke, tiny, game, arms, unsent, seed, paper, dilated, source, trade)
 }
-SWEEPS |= {f.__name__.replace("_", "-"): f for f in (gan, gan_saliency, gan_faults, gan_remedies, gan_tiny)}
+SWEEPS |= {
+    f.__name__.replace("_", "-"): f for f in (gan, gan_long, gan_saliency, gan_faults, gan_remedies, gan_tiny)
+}
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:

@@ -1,9 +1,10 @@
 """The rate–distortion Lagrangian, with an optional weight map.
 
-    loss = bits / pixels + mean(lmbda · w · d)
+    loss = bits / pixels + mean(lmbda · w · d) + penalty
 
 w is the weight map (models/saliency/weighting.py), 1 where there is none; lmbda is one number a picture or, for codecs
-whose rate follows a level map, one a place (`Output.lmbda`). d is the distortion:
+whose rate follows a level map, one a place (`Output.lmbda`). penalty is zero for all mechanisms but `hyper`
+(`Output.penalty`, hyperprior.py). d is the distortion:
 
 - mse: 255² · err², averaged over the colours (Ballé 2017, CompressAI: lmbda 0.0018 … 0.18);
 - ms_ssim: 1 − MS-SSIM of values in [0, 1] (CompressAI: lmbda 2.4 … 220);
@@ -85,7 +86,7 @@ def rate_distortion(
     else:
         raise FoveaError(f"unknown distortion {distortion!r}; known: mse, ms_ssim, l1_ms_ssim")
 
-    return Loss((bpp + cost).mean(), bpp.mean(), d_mean.mean(), mse.mean())
+    return Loss((bpp + cost + output.penalty).mean(), bpp.mean(), d_mean.mean(), mse.mean())
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -628,7 +628,7 @@ def _show(name: str, *, new: bool = False) -> int:
     "--saliency/--no-saliency",
     "use_saliency",
     default=None,
-    help="Give salient places more bits (models of the arm saliency_gain).",
+    help="Give salient places more bits (models of the arms saliency_gain and saliency_hyper).",
 )
 def compress(
     images: tuple[Path, ...],

@@ -23,6 +23,7 @@ ARM_COLOURS = {
     "saliency_concat": "#CC79A7",
     "weighted": "#E69F00",
     "weighted_raw": "#56B4E9",
+    "saliency_hyper": "#882255",
     "saliency_select": "#B8A800",
 }
 CLASSICAL_COLOURS = {

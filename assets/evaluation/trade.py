@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from assets.evaluation.ideal import Ideal, ideal_of_weights
 from models.errors import FoveaError
+from models.experiments import LEVELLED
 from models.saliency.weighting import center_map, derangement, weight_map
 
 Map = NDArray[Any]
@@ -110,7 +111,7 @@ def curve_settings(experiments: Iterable[Any]) -> pd.DataFrame:
     for e in experiments:
         if e.mechanism == "none":
             continue
-        gained = e.mechanism == "gain"
+        gained = e.mechanism in LEVELLED
         name = (e.dataset, e.codec, e.preset, e.variant, e.arm, e.maps)
         rows[name] = (math.nan if gained else e.alpha, e.gamma, e.span if gained else math.nan)
     columns = ["train_dataset", "codec", "preset", "variant", "test_arm", "maps", "alpha", "gamma", "span"]

@@ -100,13 +100,14 @@ class Output(NamedTuple):
 
     x_hat: N×3×H×W, unclamped. likelihoods: name → tensor; bits are −log2 of their product. side_bits: N, bits that no
     likelihood covers (the level map of `gain`), without gradient. lmbda: N×1×1×1 or N×1×H×W, the multiplier in force at
-    each place.
+    each place. penalty: N, what a mechanism adds to the Lagrangian of each picture, in bits a pixel.
     """
 
     x_hat: Tensor
     likelihoods: dict[str, Tensor]
     side_bits: Tensor
     lmbda: Tensor
+    penalty: Tensor | float = 0.0
 
 
 class Latents(NamedTuple):
@@ -331,6 +332,10 @@ class Codec(nn.Module, ABC):
     def aux_parameters(self) -> list[nn.Parameter]:
         """The quantiles."""
         return [p for name, p in self.named_parameters() if name.endswith(".quantiles")]
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """Those of the main parameters that a trunk lacks: they do nothing when a branch starts."""
+        return []
 
     def main_parameters(self) -> list[nn.Parameter]:
         """Everything but the quantiles; with aux_parameters a partition of all parameters."""

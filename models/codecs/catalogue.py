@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import FoveaError
-from models.experiments import CODEC_OPTIONS, GENERATIVE, LAYER_OPTIONS, Experiment, Trunk
+from models.experiments import CODEC_OPTIONS, GENERATIVE, LAYER_OPTIONS, LEVELLED, Experiment, Trunk
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig
@@ -55,7 +55,7 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
         if record.trunk.shipped:
             return branch_config(record, read_config(shipped_folder(record.trunk.shipped)))
         levels = record.trunk.lmbda
-    gained = values["mechanism"] == "gain"
+    gained = values["mechanism"] in LEVELLED
     return CodecConfig(
         codec=record.codec,
         n=values["n"],
@@ -78,7 +78,7 @@ def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
     import dataclasses
 
     values = record.resolved()
-    gained = record.mechanism == "gain"
+    gained = record.mechanism in LEVELLED
     return dataclasses.replace(
         trunk,
         mechanism=record.mechanism,

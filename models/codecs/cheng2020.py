@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.bitstream import BitstreamError, read_varints
 from models.codecs.compressai_import import RansDecoder
+from models.codecs.conditioned import Modelled
 from models.codecs.entropy import Tables, bits
 from models.codecs.hyperprior import HYPER, HyperpriorCodec, Parameters
 
@@ -49,6 +50,7 @@ class Cheng2020Anchor(HyperpriorCodec):
     """context_prediction and entropy_parameters beside what HyperpriorCodec has."""
 
     arithmetics = ("float",)
+    mechanisms = ("none", "loss", "concat", "sft", "gain")
     seen = ("g_a.0.conv1.weight", "g_a.0.skip.weight")
 
     def __init__(self, config: CodecConfig):
@@ -126,9 +128,7 @@ class Cheng2020Anchor(HyperpriorCodec):
 
     # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def model(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
         """As `HyperpriorCodec.model` says."""
         z = self.hyper_analyse(y, saliency_map)
         gain = self.gains(level)
@@ -145,7 +145,7 @@ class Cheng2020Anchor(HyperpriorCodec):
         sigma, mu = self.entropy_parameters(both).chunk(2, dim=1)
         with torch.autocast(y.device.type, enabled=False):
             y_likelihoods = self._gaussian(y, sigma.float(), mu.float(), gain)[1]
-        return self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods}
+        return Modelled(self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods})
 
     # ── symbols, one place after the other ────────────────────────────────────────────────────────────────────────
 

@@ -16,7 +16,7 @@ on that. A codec that promises CompressAI's very bytes (`compressai_bytes`) anal
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,14 @@ _REBUILT = re.compile(
 )
 
 
+class Modelled(NamedTuple):
+    """y_hat: what `show` takes. likelihoods and penalty: as in `Output`."""
+
+    y_hat: Tensor
+    likelihoods: dict[str, Tensor]
+    penalty: Tensor | float = 0.0
+
+
 class ConditionedCodec(Codec):
     """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
 
@@ -63,11 +71,18 @@ class ConditionedCodec(Codec):
     #: the files' strings are CompressAI's for the same weights at one level, while no symbol escapes
     compressai_bytes = False
 
+    #: how a map may reach this codec
+    mechanisms: tuple[str, ...] = ("none", "loss", "concat", "sft", "gain")
+
     #: strings of coded symbols in a file, the level map's not counted
     coded_strings: int
 
     def __init__(self, config: CodecConfig, bottleneck: int):
         super().__init__(config)
+        if config.mechanism not in self.mechanisms:
+            raise FoveaError(
+                f"{config.codec} has no mechanism {config.mechanism!r}: it has {', '.join(self.mechanisms)}"
+            )
         n, m = config.n, config.m
         self.cell = int(dict(config.options).get("cell", 1))
         self.maps = config.mechanism in conditioning.NEEDS_MAP
@@ -101,12 +116,10 @@ class ConditionedCodec(Codec):
     # ── what a codec's file says ──────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def model(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training forward between g_a and g_s, in float32: what `show` takes, and the likelihoods.
+    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
+        """The training forward between g_a and g_s, in float32.
 
-        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain`.
+        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain` and `hyper`.
         """
 
     @abstractmethod
@@ -146,12 +159,12 @@ class ConditionedCodec(Codec):
         base = self.base_level(x, level)
         places, steps = self.places(base, y, saliency_map, centre)
         side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
-        y_hat, likelihoods = self.model(y, saliency_map, base, places)
-        x_hat = self.show(y_hat)
+        modelled = self.model(y, saliency_map, base, places)
+        x_hat = self.show(modelled.y_hat)
         lmbda = self.lmbda_at(places)
         if places.shape[2] > 1 or places.shape[3] > 1:
             lmbda = conditioning.spread(lmbda, x.shape[2], x.shape[3], self.stride)
-        return Output(x_hat, likelihoods, side_bits, lmbda)
+        return Output(x_hat, modelled.likelihoods, side_bits, lmbda, modelled.penalty)
 
     def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
         """y, N×M×H/16×W/16."""
@@ -185,14 +198,16 @@ class ConditionedCodec(Codec):
     def places(
         self, base: Tensor, y: Tensor, saliency_map: Tensor | None, centre: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The level at each latent position (N×1×h×w), and the level map behind it (int64, one value for each cell of
-        16·cell pixels). Without `gain` the base level (N×1×1×1), and None."""
-        if self.config.mechanism != "gain":
+        """The level at each latent position (N×1×h×w), and the level map to send (int64, one value for each cell of
+        16·cell pixels). `hyper` sends none; the levels are what its encoder asks for. Otherwise the base level
+        (N×1×1×1), and none."""
+        if self.config.mechanism not in conditioning.LEVELLED:
             return base, None
         steps = conditioning.level_steps(
             self.given(saliency_map), self.config.gamma, self.config.span, self.stride * self.cell, centre
         )
-        return self.levels_at(steps, base, y.shape[2], y.shape[3]), steps
+        level = self.levels_at(steps, base, y.shape[2], y.shape[3])
+        return level, steps if self.config.mechanism == "gain" else None
 
     def levels_at(self, steps: Tensor, base: Tensor, height: int, width: int) -> Tensor:
         """The level at each latent position, N×1×height×width, from the level map and the base level."""
@@ -339,6 +354,10 @@ class ConditionedCodec(Codec):
 
     #: how the names of parameters begin that a trunk lacks and that do nothing at the start
     conditioned: tuple[str, ...] = ("transforms.",)
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """As `Codec.fresh_parameters` says; the plane that `concat` adds to a layer of the trunk is none."""
+        return [p for name, p in self.named_parameters() if name.startswith(self.conditioned)]
 
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
         """As `Codec.load_trunk` says. concat: the map's input plane starts at zero; sft: the transforms do nothing."""

@@ -1,10 +1,11 @@
-"""How a saliency map reaches a codec: `concat`, `sft`, `gain`. (`none` and `loss` leave the codec as it is.)
+"""How a saliency map reaches a codec: `concat`, `sft`, `gain`, `hyper`. (`none` and `loss` leave the codec as it is.)
 
     concat   the map is the encoder's fourth input plane
     sft      spatial feature transforms after the encoder's stages: x·(1 + scale) + shift (Song et al. 2021)
     gain     the map moves the rate level from place to place; the level map is quantised and sent
+    hyper    the same levels, but not sent: the hyperprior learns to say them (hyperprior.py)
 
-Levels of `gain`. With p = (map pooled to one value a cell)^gamma and the centre c = the picture's mean of p, the level
+Levels of `gain` and `hyper`. With p = (map pooled to one value a cell)^gamma and the centre c = the picture's mean of p, the level
 at a cell is base + span·(p − c), moved in steps of STEP levels, then clamped to the levels that exist. The mean level
 is the base level, so the geometric mean of the places' lambdas is the base lambda: with D proportional to 1/lambda
 that is the reallocation at equal rate (science.md, D = GM(w)/w), and curves over lambda compare like with like. A
@@ -25,7 +26,10 @@ from torch import Tensor, nn
 STEP = 0.5
 """Distance of neighbouring values in the level map, in levels."""
 
-NEEDS_MAP = ("concat", "sft", "gain")
+NEEDS_MAP = ("concat", "sft", "gain", "hyper")
+
+LEVELLED = ("gain", "hyper")
+"""Mechanisms whose map moves the rate level: their loss has the lambda of each place's level."""
 
 
 def pool(saliency_map: Tensor, cell: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.codecs.base import CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec
+from models.codecs.conditioned import ConditionedCodec, Modelled
 from models.codecs.entropy import bits
 
 
@@ -20,13 +20,11 @@ class FactorizedCodec(ConditionedCodec):
     def __init__(self, config: CodecConfig):
         super().__init__(config, bottleneck=config.m)
 
-    def model(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
         """As `ConditionedCodec.model` says. likelihoods: "y"."""
         with torch.autocast(y.device.type, enabled=False):
             y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(level))
-        return y_hat, {"y": likelihoods}
+        return Modelled(y_hat, {"y": likelihoods})
 
     def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
         """As `ConditionedCodec.quantise` says."""

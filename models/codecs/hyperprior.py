@@ -26,11 +26,19 @@ y need not have a multiple of 4 rows: h_a sees it with zeros added, what h_s say
 coded for places that the picture has not.
 
 With `sft` the map modulates g_a and h_a; g_s is modulated from z_hat alone, which is in the file.
+
+With `hyper` the decoder reads the level of each place from z_hat, and no level map is sent:
+
+    level − base ─► h_a_level ─► + z        z_hat ─► h_s_level ─► told ─► level = base + told, on LEVEL_STEPS
+
+The encoder knows z_hat, too, so it quantises with the told levels, not with those that it wanted: nothing can disagree.
+What it wanted (the map's levels) sets the lambda at each place, and in training a penalty pulls told towards wanted.
+(Song et al. 2021 let a quality map reach the decoder through z_hat by feature transforms; here it is a level.)
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -38,23 +46,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.codecs import conditioning
-from models.codecs.base import CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec
+from models.codecs.base import LEVEL_STEPS, CodecConfig, Latents
+from models.codecs.conditioned import ConditionedCodec, Modelled
 from models.codecs.entropy import Tables, bits
 from models.codecs.gain import Gain
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
-from models.codecs.layers import deconv
+from models.codecs.layers import conv, deconv
 from models.errors import FoveaError
 
 # isort: split
 # after compressai_import, which keeps the rest of the package from loading
 from compressai.entropy_models import GaussianConditional
+from compressai.ops.bound_ops import LowerBoundFunction
 
 SCALES_MIN, SCALES_MAX, SCALES = 0.11, 256.0, 64
 """CompressAI's scale table: this many scales between these two, logarithmically spaced."""
 
 GAIN_FRACTION = 16
 """Bits behind the point of the gains that coding tables are chosen with."""
+
+TELLING = 0.2
+"""What a level of difference between asked and told costs in training, squared, in bits a pixel. From rate and
+distortion alone the hyperprior learns to tell, too, but slowly, and then mostly levels of its own taste."""
 
 HYPER = 4
 """Places of y along the side of a place of z."""
@@ -67,12 +80,14 @@ def scale_table(between: int = 1) -> list[float]:
 
 
 class Parameters(NamedTuple):
-    """z_hat: N×N×⌈h/4⌉×⌈w/4⌉. sigma, mu: N×M×h×w, mu None where it is zero. grid: sigma in multiples of 2^-12, int64."""
+    """z_hat: N×N×⌈h/4⌉×⌈w/4⌉. sigma, mu: N×M×h×w, mu None where it is zero. grid: sigma in multiples of 2^-12, int64.
+    level: N×1×h×w, what z_hat says with `hyper`, otherwise None."""
 
     z_hat: Tensor
     sigma: Tensor
     mu: Tensor | None
     grid: np.ndarray | None
+    level: Tensor | None = None
 
 
 class SynthesisTransform(nn.Module):
@@ -97,7 +112,15 @@ class HyperpriorCodec(ConditionedCodec):
     """h_a, h_s, gaussian_conditional beside what ConditionedCodec has. A paper's class makes h_a and h_s."""
 
     coded_strings = 4
-    conditioned = ("transforms.", "h_a_transforms.", "g_s_transforms.", "condition.")
+    mechanisms: tuple[str, ...] = ("none", "loss", "concat", "sft", "gain", "hyper")
+    conditioned = (
+        "transforms.",
+        "h_a_transforms.",
+        "g_s_transforms.",
+        "condition.",
+        "h_a_level.",
+        "h_s_level.",
+    )
     #: what the coding tables may be derived by, the default first
     arithmetics: tuple[str, ...] = ("integer", "float")
     h_a: nn.Sequential
@@ -123,10 +146,25 @@ class HyperpriorCodec(ConditionedCodec):
                 deconv(n, hidden), nn.LeakyReLU(0.1), deconv(hidden, hidden), nn.LeakyReLU(0.1)
             )
             self.g_s_transforms = nn.ModuleList(SynthesisTransform(n, hidden) for _ in range(3))
+        if config.mechanism == "hyper":
+            asking, telling = conv(hidden, n), conv(hidden, 1, 3, 1)
+            # a branch starts where its trunk stopped: nothing is asked, and what is told rounds to the base level, but
+            # is not nothing, so that asking has a gradient
+            nn.init.zeros_(asking.weight)
+            nn.init.zeros_(cast(Tensor, asking.bias))
+            nn.init.normal_(telling.weight, std=1e-3)
+            nn.init.zeros_(cast(Tensor, telling.bias))
+            self.h_a_level = nn.Sequential(
+                conv(1, hidden, 3, 1), nn.LeakyReLU(), conv(hidden, hidden), nn.LeakyReLU(), asking
+            )
+            self.h_s_level = nn.Sequential(
+                deconv(n, hidden), nn.LeakyReLU(), deconv(hidden, hidden), nn.LeakyReLU(), telling
+            )
         #: for coding, by level and channel: gains of y in multiples of 2^-16, inverse gains of z in those of 2^-12
         self.coding_gain: Tensor | None = None
         self.coding_inverse_z: Tensor | None = None
         self._integer: IntegerSynthesis | None = None
+        self._integer_level: IntegerSynthesis | None = None
         self._bounds = np.empty(0, dtype=np.int64)
 
     # ── what a paper's class says ─────────────────────────────────────────────────────────────────────────────────
@@ -143,12 +181,16 @@ class HyperpriorCodec(ConditionedCodec):
 
     # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def hyper_analyse(self, y: Tensor, saliency_map: Tensor | None) -> Tensor:
-        """z, N×N×⌈h/4⌉×⌈w/4⌉."""
+    def hyper_analyse(self, y: Tensor, saliency_map: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+        """z, N×N×⌈h/4⌉×⌈w/4⌉. wanted: what is to be told with `hyper`, N×1×h×w."""
         below, beside = -y.shape[2] % HYPER, -y.shape[3] % HYPER
         v = self.hyper_input(y)
         if below or beside:
             v = F.pad(v, (0, beside, 0, below))
+        if wanted is not None:
+            if below or beside:
+                wanted = F.pad(wanted, (0, beside, 0, below), mode="replicate")
+            return self.h_a(v) + self.h_a_level(wanted)
         if self.config.mechanism != "sft":
             return self.h_a(v)
         s = self.given(saliency_map)
@@ -160,23 +202,46 @@ class HyperpriorCodec(ConditionedCodec):
                 v = self.h_a_transforms[i // 2](v, s)
         return v
 
+    @property
+    def tells(self) -> bool:
+        """Whether z_hat says levels."""
+        return self.config.mechanism == "hyper"
+
+    def wanted(self, base: Tensor, level: Tensor) -> Tensor | None:
+        """With `hyper` what `hyper_analyse` is asked to tell: how far each place's level is from the base level."""
+        return level - base if self.tells else None
+
+    def level_told(self, told: Tensor, base: Tensor) -> Tensor:
+        """The level at each place, N×1×h×w, from how far it is from the base level: within the range, and one that a
+        file can name, but for training."""
+        if self.training:
+            # beyond an end of the range there is still a gradient, where it leads back
+            zero, top = told.new_zeros(1), told.new_full((1,), -float(self.top_level))
+            level: Tensor = -LowerBoundFunction.apply(-LowerBoundFunction.apply(base + told, zero), top)
+            return level
+        return (torch.round((base + told) * LEVEL_STEPS) / LEVEL_STEPS).clamp(0, self.top_level)
+
     def gains_z(self, base: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gain and inverse gain of z at base levels N×1×1×1; None for a codec with a single level."""
         return self.gain_z(base) if self.top_level else None
 
-    def model(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
         """As `ConditionedCodec.model` says. likelihoods: "y" and "z"."""
-        z = self.hyper_analyse(y, saliency_map)
+        wanted = self.wanted(base, level)
+        z = self.hyper_analyse(y, saliency_map, wanted)
         with torch.autocast(y.device.type, enabled=False):
             z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base))
         sigma, mu = self.split(self.h_s(z_hat)[:, :, : y.shape[2], : y.shape[3]])
+        penalty: Tensor | float = 0.0
+        if wanted is not None:
+            told = self.h_s_level(z_hat)[:, :, : y.shape[2], : y.shape[3]].float()
+            penalty = TELLING * (told - wanted).square().mean(dim=(1, 2, 3))
+            level = self.level_told(told, base)
         with torch.autocast(y.device.type, enabled=False):
             y_hat, y_likelihoods = self._gaussian(
                 y.float(), sigma.float(), None if mu is None else mu.float(), self.gains(level)
             )
-        return self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods}
+        return Modelled(self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods}, penalty)
 
     def _gaussian(
         self, y: Tensor, sigma: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None
@@ -218,16 +283,21 @@ class HyperpriorCodec(ConditionedCodec):
         if not self.exact:
             z_hat = self.entropy_bottleneck.dequantized(symbols, self.gains_z(base))
             sigma, mu = self.split(self.h_s(z_hat)[:, :, :h, :w])
-            return Parameters(z_hat, sigma, mu, None)
+            level = self.level_told(self.h_s_level(z_hat)[:, :, :h, :w], base) if self.tells else None
+            return Parameters(z_hat, sigma, mu, None, level)
         if self._integer is None or self.coding_inverse_z is None:
             raise FoveaError("the codec has no coding tables: call update() after training")
         inverse = self.coding_inverse_z[torch.from_numpy(self.rows_at(base).ravel())][:, :, None, None]
         medians = torch.round(self.entropy_bottleneck.medians().cpu().double() * ONE).long()
         z = (symbols.cpu().long() * inverse + medians).clamp(-LIMIT, LIMIT).double()
         grid, means = self.split(self._integer(z)[:, :, :h, :w])
+        level = None
+        if self._integer_level is not None:
+            told = self._integer_level(z)[:, :, :h, :w] * 2.0**-FRACTION
+            level = self.level_told(told.to(symbols.device).float(), base)
         z_hat, sigma = ((v * 2.0**-FRACTION).float().to(symbols.device) for v in (z, grid))
         mu = None if means is None else (means * 2.0**-FRACTION).float().to(symbols.device)
-        return Parameters(z_hat, sigma, mu, grid.long().numpy())
+        return Parameters(z_hat, sigma, mu, grid.long().numpy(), level)
 
     def symbols_of(self, y: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None) -> Tensor:
         """int32, what is coded of y."""
@@ -242,8 +312,11 @@ class HyperpriorCodec(ConditionedCodec):
     def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
         """As `ConditionedCodec.quantise` says; z is quantised too, at the nearest level that a file can name. y_hat
         has N more channels with `sft`: see `_with_z`."""
-        z_symbols = self.entropy_bottleneck.symbols(self.hyper_analyse(y, saliency_map), self.gains_z(base))
-        p, gain = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3]), self.gains(level)
+        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level))
+        p = self.parameters_for(
+            self.entropy_bottleneck.symbols(z, self.gains_z(base)), base, y.shape[2], y.shape[3]
+        )
+        gain = self.gains(level if p.level is None else p.level)
         symbols = self.symbols_of(y, p.mu, gain)
         return Latents(symbols, self.dequantized(symbols, p, gain))
 
@@ -285,6 +358,8 @@ class HyperpriorCodec(ConditionedCodec):
         if not self.exact:
             return
         self._integer = IntegerSynthesis(self.h_s)
+        if self.tells:
+            self._integer_level = IntegerSynthesis(self.h_s_level)
         # square roots and products are rounded alike everywhere, other powers are not
         scales = self.gaussian_conditional.scale_table.cpu().double()
         middle = torch.sqrt(scales[:-1] * scales[1:])
@@ -320,10 +395,12 @@ class HyperpriorCodec(ConditionedCodec):
         self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
     ) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
-        tables, gain, gain_z = self.built(), self.gains(level), self.gains_z(base)
-        z = self.hyper_analyse(y, saliency_map)
+        tables, gain_z = self.built(), self.gains_z(base)
+        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level))
         z_symbols = self.entropy_bottleneck.symbols(z, gain_z)
         p = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3])
+        level = level if p.level is None else p.level
+        gain = self.gains(level)
         symbols = self.symbols_of(y, p.mu, gain)
         indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
         coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
@@ -339,10 +416,12 @@ class HyperpriorCodec(ConditionedCodec):
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""
         escapes_z, coded_z, escapes_y, coded_y = strings
-        tables, gain = self.built(), self.gains(level)
+        tables = self.built()
         indexes, used = self.channel_indexes(self.config.n, base, -(-h // HYPER), -(-w // HYPER))
         z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
         p = self.parameters_for(z.reshape(1, self.config.n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
+        level = level if p.level is None else p.level
+        gain = self.gains(level)
         symbols = tables.decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
         return self.dequantized(
             torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain
@@ -372,7 +451,7 @@ class HyperpriorCodec(ConditionedCodec):
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """As `Codec.load_weights` says."""
         super().load_weights(weights)
-        self.coding_gain = self.coding_inverse_z = self._integer = None
+        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
         if self.tables is None:
             return
         kept = []
@@ -395,7 +474,7 @@ class HyperpriorCodec(ConditionedCodec):
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
         """As `Codec.load_trunk` says."""
         super().load_trunk(weights)
-        self.coding_gain = self.coding_inverse_z = self._integer = None
+        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
 
 
 def _on_grid(values: Tensor, fraction: int) -> Tensor:

@@ -4,7 +4,8 @@
     discriminators:  (D(x) − 1)²/2 + D(x_hat)²/2
 
 d is, by the record's `distortion`, the squared error of values in [-1, 1] (Agustsson et al. 2019, section 5), 1 − MS-SSIM,
-or Zhao 2017's mix; it and P carry the weight map where the mechanism has one. For `select` the weight is 1 where codes
+or Zhao 2017's mix; `chroma` counts the squared error of colour differences that many times, since a short training
+otherwise ends in grey. It and P carry the weight map where the mechanism has one. For `select` the weight is 1 where codes
 are kept and OUTSIDE elsewhere, divided by its mean: the generator may invent there. The first `start` of the steps know d
 alone. Rates need no term: they are fixed by C.
 
@@ -74,6 +75,7 @@ class Terms(NamedTuple):
     adversarial: float
     matching: float
     start: float
+    chroma: float
     features: str
     width: int
     scales: int
@@ -91,6 +93,7 @@ class Terms(NamedTuple):
                 adversarial=float(record["adversarial"]),
                 matching=float(record["matching"]),
                 start=float(record["start"]),
+                chroma=float(record["chroma"]),
                 features=str(record["features"]),
                 width=int(record["critic_width"]),
                 scales=int(record["critic_scales"]),
@@ -165,7 +168,7 @@ class Judges:
         squared = (x_hat - x).square().mean(dim=1, keepdim=True)
         w = torch.ones_like(squared) if weight is None else weight
         if distortion == "mse":
-            d = 4 * (w * squared).mean()
+            d = 4 * (w * self._squared(x_hat - x, squared)).mean()
         elif distortion == "ms_ssim":
             d = (w.mean(dim=(1, 2, 3)) * (1 - ms_ssim(x_hat, x, weight=weight))).mean()
         else:
@@ -183,6 +186,13 @@ class Judges:
         loss = terms.fidelity * d + terms.perceptual * p
         loss = loss + terms.adversarial * adversarial + terms.matching * matching
         return Judgement(loss, 255**2 * squared.mean(), p, adversarial, matching)
+
+    def _squared(self, error: Tensor, squared: Tensor) -> Tensor:
+        """N×1×H×W: the mean over colours of the squared error N×3×H×W, its part off the grey axis times `chroma`."""
+        if self.terms.chroma == 1:
+            return squared
+        grey = error.mean(dim=1, keepdim=True).square()
+        return grey + self.terms.chroma * (squared - grey)
 
 
 class State:

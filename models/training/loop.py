@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from models.codecs.base import LEVEL_STEPS, Codec, map_to_tensor
+from models.codecs.conditioning import LEVELLED
 from models.errors import FoveaError
 from models.losses import rate_distortion
 from models.memory import keep_freed_memory
@@ -41,11 +42,11 @@ from models.training.ranks import Ranks, joined, packed, unpacked
 
 #: fields of a record that name it and change nothing
 NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
-#: mechanisms whose loss is weighted; `gain` has a lambda at each place instead
+#: mechanisms whose loss is weighted; LEVELLED ones have a lambda at each place instead
 WEIGHTED = ("loss", "concat", "sft")
 #: steps in a row without a finite loss and gradient that are skipped before giving up
 MAX_SKIPPED = 20
-#: share of the batches of `gain` whose level is the same everywhere, so that the codec stays good at that
+#: share of the batches of LEVELLED ones whose level is the same everywhere, so that the codec stays good at that
 UNIFORM_SHARE = 0.25
 PROGRESS_S = 0.5
 SUMS = ("loss", "bpp", "mse", "grad_norm", "skipped")
@@ -133,6 +134,7 @@ class Plan(NamedTuple):
     lmbda: tuple[float, ...]
     fast: bool
     augment: float
+    fresh_lr_factor: float = 1.0
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Plan":
@@ -165,6 +167,7 @@ class Plan(NamedTuple):
                 lmbda=tuple(float(v) for v in record["lmbda"]),
                 fast=record.get("mode", "deterministic") == "fast",
                 augment=float(record.get("augment", 0.0)),
+                fresh_lr_factor=float(record.get("fresh_lr_factor", 1.0)),
             )
         except KeyError as error:
             raise FoveaError(
@@ -224,7 +227,7 @@ def draw(plan: Plan, codec: Codec, batch: Batch, centres: Tensor | None, step: i
             w = torch.where(items[:, None, None, None], own, w)
         if centre is not None:
             centre = torch.where(items, _centre(codec, s, plan.gamma), centre)
-    if plan.mechanism == "gain":
+    if plan.mechanism in LEVELLED:
         rng = np.random.Generator(np.random.Philox(key=[plan.seed, 0x0411], counter=[0, 0, 0, step]))
         if rng.random() < UNIFORM_SHARE:
             return Draw(level, torch.ones_like(s), None, None)
@@ -238,8 +241,8 @@ def _centre(codec: Codec, s: Tensor, gamma: float) -> Tensor:
 
 
 def whole_centres(codec: Codec, frames: FrameSet, device: torch.device) -> Tensor | None:
-    """For `gain`: what the levels of each whole picture move around, as the encoder will compute it; N floats."""
-    if codec.config.mechanism != "gain" or frames.maps is None:
+    """For `gain` and `hyper`: what the levels of each whole picture move around, as the encoder will compute it; N floats."""
+    if codec.config.mechanism not in LEVELLED or frames.maps is None:
         return None
     gamma = codec.config.gamma
     values = [
@@ -302,7 +305,13 @@ class State:
         self.plan, self.codec, self.device, self.ranks = plan, codec, device, ranks
         self.main: list[Tensor] = [*codec.main_parameters()]
         self.aux: list[Tensor] = [*codec.aux_parameters()]
-        groups: list[dict[str, Any]] = [{"params": self.main, "lr": plan.lr}]
+        fresh = codec.fresh_parameters() if plan.fresh_lr_factor != 1 else []
+        known = {id(p) for p in fresh}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.main if id(p) not in known], "lr": plan.lr, "factor": 1.0}
+        ]
+        if fresh:
+            groups.append({"params": fresh, "lr": plan.lr, "factor": plan.fresh_lr_factor})
         if self.aux:
             groups.append({"params": self.aux, "lr": plan.aux_lr})
         self.optimiser = torch.optim.Adam(groups, fused=True)
@@ -603,7 +612,9 @@ def _take_step(
 
     with torch.no_grad():
         finite = torch.isfinite(total) & torch.isfinite(norm)
-        optimiser.param_groups[0]["lr"] = plan.lr_at(step)
+        for group in optimiser.param_groups:
+            if "factor" in group:
+                group["lr"] = plan.lr_at(step) * group["factor"]
         optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimiser.grad_scale = None  # type: ignore[attr-defined]
         optimiser.step()

@@ -13,6 +13,7 @@ from models.experiments import (
     OPTIONS,
     PRESETS,
     SWEEPS,
+    TOLD,
     Experiment,
     Sweep,
     Trunk,
@@ -57,11 +58,11 @@ ANY_CODEC = [name for name in sorted(ARMS) if name != "saliency_select"]
 def test_every_field_that_differs_shows_in_the_key(
     name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
 ) -> None:
-    trunk = Trunk(dataset="sample", codec="bls2017", seed=seed)
+    trunk = Trunk(dataset="sample", codec="mbt2018_mean", seed=seed)
     fields = {**arm(name), "gamma": gamma, "alpha": alpha, "span": span}
     one = Experiment(
         dataset="sample",
-        codec="bls2017",
+        codec="mbt2018_mean",
         trunk=trunk,
         lmbda=(lmbda,),
         seed=seed,
@@ -70,7 +71,9 @@ def test_every_field_that_differs_shows_in_the_key(
     )
     other = dataclasses.replace(one, lmbda=(lmbda * 1.5,))
     assert one.key != other.key
-    base = Experiment(dataset="sample", codec="bls2017", trunk=trunk, lmbda=(lmbda,), seed=seed, **arm(name))
+    base = Experiment(
+        dataset="sample", codec="mbt2018_mean", trunk=trunk, lmbda=(lmbda,), seed=seed, **arm(name)
+    )
     assert (one == base) == (one.key == base.key)
     assert (one.resolved() == base.resolved()) == (one.key == base.key)
 
@@ -140,11 +143,33 @@ def test_unknown_names_list_the_known_ones() -> None:
 
 
 def test_arm_names_come_back_from_records() -> None:
-    trunk = Trunk(dataset="sample", codec="bls2017")
+    trunk = Trunk(dataset="sample", codec="mbt2018_mean")
     for name in ANY_CODEC:
         for control in ("", *CONTROLS) if name != "uniform" else ("",):
             label = f"{name}@{control}" if control else name
-            assert Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm(label)).label == label
+            assert (
+                Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, **arm(label)).label == label
+            )
+
+
+def test_levels_are_told_by_hyperpriors_alone() -> None:
+    trunk = Trunk(dataset="sample", codec="bls2017")
+    with pytest.raises(FoveaError, match=r"bls2017 has no mechanism 'hyper'.*mbt2018_mean"):
+        Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm("saliency_hyper"))
+    told = Experiment(
+        dataset="sample", codec="mbt2018_mean", lmbda=(0.002, 0.02), span=2.0, **arm("saliency_hyper")
+    )
+    assert "span=2" in told.key and told.resolved()["span"] == 2.0
+    with pytest.raises(FoveaError, match="'hyper' moves between rates"):
+        Experiment(dataset="sample", codec="mbt2018_mean", **arm("saliency_hyper"))
+
+
+def test_a_factor_of_one_for_fresh_layers_is_not_in_the_record() -> None:
+    plain = Experiment(dataset="sample", codec="bls2017")
+    assert "fresh_lr_factor" not in plain.resolved()
+    faster = dataclasses.replace(plain, overrides=override("smoke", fresh_lr_factor=20.0))
+    assert faster.resolved() == {**plain.resolved(), "fresh_lr_factor": 20.0}
+    assert "fresh_lr_factor=20" in faster.key
 
 
 def generative(**fields: object) -> Experiment:
@@ -231,7 +256,8 @@ def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
 
 def test_paper_has_every_codec_and_arm_at_the_full_budget() -> None:
     paper = sweep("paper", "camvid")
-    assert {(e.codec, e.label) for e in paper.experiments} == {
+    told = {(c, f"saliency_hyper{m}") for c in TOLD for m in ("", *(f"@{x}" for x in CONTROLS))}
+    assert {(e.codec, e.label) for e in paper.experiments} == told | {
         (codec, e.label) for codec in CODECS for e in sweep("seed", "camvid").experiments
     }
     assert {e.preset for e in paper.experiments} == {"paper"} and len(paper.trunks) == len(CODECS)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from models.experiments import LEVELLED
+
 LAMBDAS = (0.0016, 0.0064, 0.0256)
 
 
@@ -41,7 +43,11 @@ def trained(
     for _ in range(steps):
         out = codec(x, saliency_map=s, level=torch.rand(4) * codec.top_level)
         rate = sum(-torch.log2(v).sum() for v in out.likelihoods.values()) / (4 * 64 * 64)
-        loss = rate + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
+        loss = (
+            rate
+            + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
+            + torch.as_tensor(out.penalty).mean()
+        )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)
@@ -78,7 +84,7 @@ def trained_codec():
 
     def get(name: str, mechanism: str = "none"):
         if (name, mechanism) not in made:
-            extra = {"gamma": 0.5, "span": 1.5} if mechanism == "gain" else {}
+            extra = {"gamma": 0.5, "span": 1.5} if mechanism in LEVELLED else {}
             made[name, mechanism] = trained(mechanism, steps=50, codec=name, **extra)
         return made[name, mechanism]
 

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.codecs import bitstream, catalogue, levelmap
-from models.codecs.base import CodecConfig, picture_to_tensor
+from models.codecs import bitstream, catalogue, conditioning, levelmap
+from models.codecs.base import LEVEL_STEPS, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
 from models.errors import FoveaError
+from models.experiments import LEVELLED, TOLD
 from models.training.doctor import examine
 
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
+PLAIN_AND_GAIN = [(n, m) for n in NAMES for m in ("none", "gain")]
+TOLD_LEVELS = [(n, "hyper") for n in TOLD]
 SIZES = ((1, 1), (16, 16), (17, 90), (64, 64), (50, 70), (33, 129))
 
 
@@ -36,7 +39,7 @@ def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002,
     return catalogue.build(CodecConfig(codec=name, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **values))
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [(n, m) for n in NAMES for m in ("none", "gain")])
+@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS])
 def test_the_doctor_finds_nothing(trained_codec, name, mechanism):
     pictures = [scene(80, 130, seed) for seed in range(2)]
     maps = [spot(80, 130)] * 2
@@ -44,20 +47,22 @@ def test_the_doctor_finds_nothing(trained_codec, name, mechanism):
     assert [f.detail for f in findings if not f.passed] == [] and len(findings) == 5
 
 
-@pytest.mark.parametrize("mechanism", ["concat", "sft"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "mechanism"), [*((n, m) for n in NAMES for m in ("concat", "sft")), *TOLD_LEVELS]
+)
 def test_every_parameter_learns_from_the_map(name, mechanism):
     from models.training.doctor import gradients
 
-    finding = gradients(fresh(name, mechanism), [scene(70, 64)] * 2, [spot(70, 64)] * 2)
+    # `hyper` learns where a level can move both ways, so there must be one between two others
+    codec = fresh(name, mechanism, lmbda=(0.002, 0.006, 0.02), span=1.0)
+    finding = gradients(codec, [scene(70, 64)] * 2, [spot(70, 64)] * 2)
     assert finding.passed, finding.detail
 
 
-@pytest.mark.parametrize(
-    ("name", "mechanism"), [*((n, m) for n in NAMES for m in ("none", "gain")), ("mbt2018_mean", "sft")]
-)
+@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, ("mbt2018_mean", "sft"), *TOLD_LEVELS])
 def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechanism):
-    codec = trained_codec(name, mechanism) if mechanism != "sft" else disturbed(fresh(name, mechanism))
+    quick = mechanism in ("sft", "hyper")
+    codec = disturbed(fresh(name, mechanism, span=1.0)) if quick else trained_codec(name, mechanism)
     for i, (height, width) in enumerate(SIZES):
         picture = scene(height, width)
         lmbda = float(codec.lmbda_at(torch.tensor(codec.top_level * i / len(SIZES))))
@@ -67,17 +72,15 @@ def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechan
 
 
 def disturbed(codec):
-    """With transforms that do something."""
+    """With layers beside the trunk's that do something."""
     with torch.no_grad():
-        for name, p in codec.named_parameters():
-            if "transforms" in name:
-                p.add_(0.05 * torch.randn_like(p))
+        for p in codec.fresh_parameters():
+            p.add_(0.05 * torch.randn_like(p))
     codec.update()
     return codec.eval()
 
 
-@pytest.mark.parametrize("mechanism", ["none", "gain"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS])
 def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(150, 230), spot(150, 230)
@@ -127,8 +130,10 @@ def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
     assert np.array_equal(flat.reconstruction, plain.reconstruction)
 
 
-@pytest.mark.parametrize("mechanism", ["none", "loss", "concat", "sft", "gain"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "mechanism"),
+    [*((n, m) for n in NAMES for m in ("none", "loss", "concat", "sft", "gain")), *TOLD_LEVELS],
+)
 def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism):
     trunk = trained_codec(name)
     branch = catalogue.build(dataclasses.replace(trunk.config, mechanism=mechanism, span=0.0))
@@ -145,9 +150,9 @@ def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism)
         branch.encode(scene(20, 20), saliency_map=spot(20, 20))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name):
-    codec = trained_codec(name, "gain")
+@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), *TOLD_LEVELS])
+def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name, mechanism):
+    codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(33, 47), spot(33, 47)
     encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=0.004)
     catalogue.save_codec(codec, tmp_path)
@@ -208,8 +213,10 @@ def test_many_mutated_files_in_a_process_of_their_own(tmp_path, trained_codec, n
     fuzz.attack(trained_codec(name, "gain"), tmp_path, 10_000, seed=2)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("mechanism", ["none", "concat", "sft", "gain"])
+@pytest.mark.parametrize(
+    ("name", "mechanism"),
+    [*((n, m) for n in NAMES for m in ("none", "concat", "sft", "gain")), *TOLD_LEVELS],
+)
 def test_parameters_are_partitioned_and_the_map_is_asked_for(name, mechanism):
     codec = fresh(name, mechanism, span=1.0)
     names = [n for n, _ in codec.named_parameters()]
@@ -223,6 +230,75 @@ def test_parameters_are_partitioned_and_the_map_is_asked_for(name, mechanism):
         codec(torch.rand(1, 3, 32, 32))
     with pytest.raises(FoveaError, match=f"{mechanism}.*needs a saliency map"):
         codec.encode(scene(32, 32))
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
+    """The decoder, which sees no map, has the encoder's levels; they move the symbols, and stay within the range."""
+    codec = fresh(name, "hyper", gamma=0.5, span=1.0)
+    torch.nn.init.normal_(codec.h_a_level[-1].weight)
+    torch.nn.init.normal_(codec.h_s_level[-1].weight)
+    codec.update()
+    codec.eval()
+    picture, saliency_map = scene(96, 160), spot(96, 160)
+    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=0.005)
+    assert bitstream.unpack(encoded.data).strings[0] == b""
+    x = picture_to_tensor(picture, 16)
+    with torch.no_grad():
+        y = codec.analyse(x, None)
+        base = codec.base_level(x, torch.tensor([0.5]))
+        wanted = codec.wanted(
+            base, codec.places(base, y, torch.from_numpy(saliency_map)[None, None] / 255)[0]
+        )
+        assert wanted.shape == (1, 1, 6, 10) and wanted.max() > 0 > wanted.min()
+        z = codec.entropy_bottleneck.symbols(codec.hyper_analyse(y, None, wanted), codec.gains_z(base))
+        level = codec.parameters_for(z, base, 6, 10).level
+        told = codec.level_told(
+            codec.h_s_level(codec.parameters_for(z, base, 6, 10).z_hat)[:, :, :6, :10], base
+        )
+    assert level.shape == (1, 1, 6, 10) and level.unique().numel() > 1
+    assert level.min() >= 0 and level.max() <= codec.top_level
+    assert torch.equal(level * LEVEL_STEPS, (level * LEVEL_STEPS).round())
+    # integers say what floats say, up to the rounding of the weights
+    assert (level - told).abs().max() <= 1 / LEVEL_STEPS
+    assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+
+
+def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
+    """From nothing told, with the trunk's weights as they are: the told levels follow a map that was never seen."""
+    trunk = catalogue.open_codec("mbt2018_mean")
+    torch.manual_seed(0)
+    codec = catalogue.build(dataclasses.replace(trunk.config, mechanism="hyper", gamma=1.0, span=4.0))
+    codec.load_trunk(trunk.weights())
+    codec.requires_grad_(False)
+    optimiser = torch.optim.Adam([p.requires_grad_() for p in codec.fresh_parameters()], lr=3e-3)
+    x = torch.from_numpy(np.stack([scene(64, 128, i) for i in range(4)])).permute(0, 3, 1, 2) / 255.0
+    base = torch.full((4, 1, 1, 1), 3.0)
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(150):
+        s = torch.nn.functional.interpolate(torch.rand(4, 1, 2, 3, generator=rng), (64, 128), mode="bilinear")
+        with torch.no_grad():
+            y = codec.analyse(x, s)
+        codec.model(y, s, base, codec.places(base, y, s)[0]).penalty.mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    codec.update()
+    ramp = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (64, 1))
+    s = torch.from_numpy(ramp)[None, None].float() / 255
+    with torch.no_grad():
+        y = codec.eval().analyse(x[:1], None)
+        wanted = codec.wanted(base[:1], codec.places(base[:1], y, s)[0])
+        z = codec.hyper_analyse(y, None, wanted)
+        symbols = codec.entropy_bottleneck.symbols(z, codec.gains_z(base[:1]))
+        told = codec.parameters_for(symbols, base[:1], 4, 8).level - 3.0
+    assert np.corrcoef(told.ravel(), wanted.ravel())[0, 1] > 0.8, (told, wanted)
+
+
+def test_mechanisms_that_a_codec_lacks_are_refused():
+    for name in ("bmshj2018_factorized", "cheng2020_anchor"):
+        with pytest.raises(FoveaError, match=f"{name} has no mechanism 'hyper'"):
+            fresh(name, "hyper")
+    assert conditioning.LEVELLED == LEVELLED and set(LEVELLED) < set(conditioning.NEEDS_MAP)
 
 
 def test_a_checkpoint_of_another_kind_is_refused():
