@@ -219,7 +219,8 @@ class Cheng2020Anchor(HyperpriorCodec):
             "y": self._likelihood(symbols, scales),
             "z": self.entropy_bottleneck(z, self.gains_z(base), training=False)[1],
         }
-        return (escapes_z, coded_z, escapes_y, coded_y), self._with_z(y_hat, p.z_hat), bits(likelihoods)
+        estimate = bits(likelihoods, escapes_z + escapes_y)
+        return (escapes_z, coded_z, escapes_y, coded_y), self._with_z(y_hat, p.z_hat), estimate
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""

@@ -234,13 +234,13 @@ class FactorizedPrior(EntropyBottleneck):
         return Tables.from_cdfs(cdfs, offsets)
 
 
-def bits(likelihoods: Mapping[str, Tensor]) -> float:
-    """Σ −log2 likelihood."""
-    return (
-        float(sum(-torch.log2(v.detach().double()).sum() for v in likelihoods.values()))
-        if likelihoods
-        else 0.0
+def bits(likelihoods: Mapping[str, Tensor], escapes: bytes) -> float:
+    """What a file's symbols should take: Σ −log2 likelihood, at most PRECISION bits a symbol, which is what the coder
+    takes for the least likely one of a table, and the bytes of those beyond the tables."""
+    total = sum(
+        float((-torch.log2(v.detach().double())).clamp(max=PRECISION).sum()) for v in likelihoods.values()
     )
+    return total + 8 * len(escapes)
 
 
 def gain_rows(levels: int, steps: int) -> list[float]:

@@ -58,7 +58,7 @@ class FactorizedCodec(ConditionedCodec):
         likelihoods = self.entropy_bottleneck(y, self.gains(level), training=False)[1]
         indexes, used = self.channel_indexes(self.config.m, level, y.shape[2], y.shape[3])
         coded, escapes = self.built().encode(symbols.cpu().numpy().ravel(), indexes, used)
-        return (escapes, coded), y_hat, bits({"y": likelihoods})
+        return (escapes, coded), y_hat, bits({"y": likelihoods}, escapes)
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""

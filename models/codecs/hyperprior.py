@@ -411,7 +411,8 @@ class HyperpriorCodec(ConditionedCodec):
             "y": self._likelihood(symbols.float(), p.sigma if gain is None else p.sigma * gain[0]),
             "z": self.entropy_bottleneck(z, gain_z, training=False)[1],
         }
-        return (escapes_z, coded_z, escapes_y, coded_y), self.dequantized(symbols, p, gain), bits(likelihoods)
+        estimate = bits(likelihoods, escapes_z + escapes_y)
+        return (escapes_z, coded_z, escapes_y, coded_y), self.dequantized(symbols, p, gain), estimate
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""

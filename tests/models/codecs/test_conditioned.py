@@ -11,6 +11,7 @@ import torch
 from models.codecs import bitstream, catalogue, conditioning, levelmap
 from models.codecs.base import LEVEL_STEPS, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
+from models.codecs.entropy import bits
 from models.errors import FoveaError
 from models.experiments import LEVELLED, TOLD
 from models.training.doctor import examine
@@ -93,6 +94,16 @@ def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mech
     if mechanism == "gain":
         level_map = bitstream.unpack(encoded.data).strings[0]
         assert level_map and levelmap.decode_levels(level_map, 10, 15).any()
+
+
+def test_symbols_far_in_the_tails_are_estimated_as_the_coder_writes_them():
+    """Stripes a pixel wide: many likelihoods are at their lower bound, 30 bits, where an escape takes 24."""
+    codec = catalogue.open_codec("mbt2018_mean")
+    stripes = np.tile((np.arange(128) % 2 * 255).astype(np.uint8)[None, :, None], (96, 1, 3))
+    encoded = codec.encode(stripes, lmbda=0.0512)
+    assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= 0.02 * encoded.bits_estimate + 8 * 64
+    likelihoods = {"y": torch.tensor([0.5, 1e-9]), "z": torch.tensor([[0.25]])}
+    assert bits(likelihoods, b"") == 1 + 16 + 2 and bits(likelihoods, b"ab") == 1 + 16 + 2 + 16
 
 
 @pytest.mark.parametrize("name", NAMES)
