@@ -254,13 +254,14 @@ def crops_of(
     return found
 
 
-def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]]:
-    """The trained codec of an experiment, its unit's key and facts: the current one, else the one made last.
+def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any], bool]:
+    """The trained codec of an experiment, its unit's key and facts, and whether it is the current one; else it is the
+    one made last, by a record, data or code that have changed since.
 
     Raises Waiting where there is none."""
     try:
         made = chain.made("trained_codec", key)
-        return made.folder, made.unit.key, made.facts
+        return made.folder, made.unit.key, made.facts, True
     except Waiting:
         record = chain.latest("trained_codec", key)
         if record is None or not chain.store.has("trained_codec", record["key"]):
@@ -270,6 +271,7 @@ def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]
             chain.store.folder("trained_codec", record["key"]),
             record["key"],
             manifest["meta"].get("facts", {}),
+            False,
         )
 
 
@@ -364,7 +366,7 @@ def generalisation(
     rows: list[dict[str, Any]] = []
     for place, entry in enumerate(sweep.experiments):
         try:
-            folder, trained, facts = trained_folder(chain, entry.key)
+            folder, trained, facts, current = trained_folder(chain, entry.key)
         except Waiting:
             continue
         progress(place, len(sweep.experiments), entry.key)
@@ -387,7 +389,7 @@ def generalisation(
                 "lmbda": lmbda,
                 "factor": math.nan,
                 "doctor": str(facts.get("doctor", "")),
-                "of": ", ".join(p for p in (f"{lmbda:g}", *_named(entry)) if p),
+                "of": ", ".join(p for p in (f"{lmbda:g}", *_named(entry), "" if current else "stale") if p),
             }
             piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
             key, row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
@@ -405,7 +407,8 @@ def generalisation(
 
 def _named(entry: Experiment) -> tuple[str, str]:
     """What tells an experiment from others at its rate; nothing for the plain one."""
-    return "" if entry.label == BASELINE else entry.label, entry.variant
+    variant = ",".join(part for part in entry.variant.split(",") if part != "scratch")
+    return "" if entry.label == BASELINE else entry.label, variant
 
 
 def gaps(row: Mapping[str, Any]) -> dict[str, float]:

@@ -466,7 +466,7 @@ class RdCurves:
         writer.meta["facts"] = {
             "points": len(curves),
             "pieces": unit.inputs["pieces"],
-            "missing": len(missing),
+            "missing": f"{len(missing)}: {', '.join(missing)}" if missing else 0,
             **said,
         }
         writer.meta["missing"] = missing

@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assets.chain import Waiting
 from assets.evaluation.generalisation import (
     Crop,
     Part,
@@ -18,6 +21,7 @@ from assets.evaluation.generalisation import (
     kept_crops,
     shrunk,
     through,
+    trained_folder,
 )
 from assets.evaluation.generalisation_page import markdown, page
 from assets.training.run import spread
@@ -79,6 +83,26 @@ def test_pictures_are_spread_over_the_whole_part(count, wanted):
     assert places[0] == 0 and (len(places) == 1 or places[-1] == count - 1)
     steps = np.diff(places)
     assert len(steps) == 0 or steps.max() - steps.min() <= 1
+
+
+def test_what_was_trained_before_a_change_is_called_stale():
+    def made(stage, key):
+        raise Waiting(stage, key)
+
+    store = SimpleNamespace(
+        has=lambda stage, key: key == "old",
+        manifest=lambda stage, key: {"meta": {"facts": {"doctor": "passed"}}},
+        folder=lambda stage, key: Path(stage, key),
+    )
+    chain = SimpleNamespace(made=made, latest=lambda stage, key: {"key": "old"}, store=store)
+    folder = Path("trained_codec", "old")
+    assert trained_folder(chain, "k") == (folder, "old", {"doctor": "passed"}, False)
+    chain.latest = lambda stage, key: None
+    with pytest.raises(Waiting, match="made first"):
+        trained_folder(chain, "k")
+    unit = SimpleNamespace(key="new")
+    chain.made = lambda stage, key: SimpleNamespace(folder=folder, unit=unit, facts={})
+    assert trained_folder(chain, "k") == (folder, "new", {}, True)
 
 
 def rows():
