@@ -193,14 +193,14 @@ def test_damaged_weights_and_files_are_refused(trained_codec, name):
         codec.decode(bitstream.pack(contents._replace(level=17)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_mutated_files_give_a_picture_or_an_error(trained_codec, name):
+@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), ("mbt2018_mean", "hyper")])
+def test_mutated_files_give_a_picture_or_an_error(trained_codec, name, mechanism):
     import random
 
     spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("fuzz_streams.py"))
     mutations = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mutations)
-    codec = trained_codec(name, "gain")
+    codec = trained_codec(name, mechanism)
     files = [
         codec.encode(scene(*size), saliency_map=spot(*size)).data for size in ((40, 56), (17, 90), (1, 1))
     ]

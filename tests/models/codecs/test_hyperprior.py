@@ -233,10 +233,19 @@ INSTRUCTIONS = ("default", "avx2", "avx512")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean"])
-def test_streams_decode_elsewhere(tmp_path, trained_codec, name):
+@pytest.mark.parametrize(
+    ("name", "mechanism"),
+    [
+        ("bls2017", "gain"),
+        ("bmshj2018_factorized", "gain"),
+        ("bmshj2018_hyperprior", "gain"),
+        ("mbt2018_mean", "gain"),
+        ("mbt2018_mean", "hyper"),
+    ],
+)
+def test_streams_decode_elsewhere(tmp_path, trained_codec, name, mechanism):
     """Vector instructions, threads, oneDNN on and off: equal symbols, pixels within ±1."""
-    codec = trained_codec(name, "gain")
+    codec = trained_codec(name, mechanism)
     rng = np.random.default_rng(0)
     picture = np.cumsum(rng.integers(-9, 10, (90, 130, 3)), axis=1).astype(np.uint8)
     encoded = codec.encode(picture, saliency_map=np.tile(np.arange(130, dtype=np.uint8), (90, 1)), lmbda=0.02)
