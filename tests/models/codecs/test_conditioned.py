@@ -324,19 +324,20 @@ def test_a_checkpoint_of_another_kind_is_refused():
         one.load_compressai(other.state_dict())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name):
+@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), ("mbt2018_mean", "hyper")])
+def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name, mechanism):
     from models.experiments import Trunk
     from models.tracking import NullRun
     from models.training.data import FrameSet
     from models.training.loop import TrainingStopped, train
 
     record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=(0.002, 0.02)).resolved()
-    record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": "gain", "gamma": 0.5}
+    record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": mechanism, "gamma": 0.5}
+    record |= {"fresh_lr_factor": 5.0}
     pictures = [scene(70, 60, seed) for seed in range(3)]
 
     def run(folder: str, stop) -> str:
-        codec = fresh(name, "gain", gamma=0.5, span=1.0)
+        codec = fresh(name, mechanism, gamma=0.5, span=1.0)
         frames = FrameSet(pictures, [spot(70, 60)] * 3)
         made = train(
             record,

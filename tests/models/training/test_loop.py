@@ -273,6 +273,21 @@ def test_each_mechanism_trains_and_its_map_matters(tmp_path, mechanism):
     assert (own / "weights.safetensors").read_bytes() != (moved / "weights.safetensors").read_bytes()
 
 
+def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    start = made_codec("sft").state_dict()
+    record = made_record(mechanism="sft", steps=1, warmup_steps=0, fresh_lr_factor=10.0)
+    folder = trained(tmp_path, codec=made_codec("sft"), record=record)
+    moved = {
+        k: (v - start[k]).abs().max().item()
+        for k, v in load_file(folder / "weights.safetensors").items()
+        if k in start
+    }
+    last = next(k for k in moved if k.startswith("transforms.0.condition.2.weight"))
+    assert moved[last] == pytest.approx(10 * record["lr"], rel=1e-3)
+    assert moved["g_a.0.weight"] == pytest.approx(record["lr"], rel=1e-3)
+
+
 def test_constant_maps_train_as_uniform(tmp_path):
     frames = made_frames()
     constant = FrameSet(frames.pictures, [np.full_like(m, 90) for m in frames.maps])
