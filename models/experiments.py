@@ -956,14 +956,16 @@ def gan(dataset: str) -> Sweep:
 
 
 def gan_long(dataset: str) -> Sweep:
-    """The extreme codec at two rates with an hour's training on a CPU: first the distortion alone, then the rest."""
-    options = (("adversarial", 1.0), ("matching", 5.0))
+    """The extreme codec at two rates with an hour's training on a CPU: first the distortion alone, then the rest, with
+    the preset's and with heavier weights of the discriminators' part."""
+    heavier = (("adversarial", 1.0), ("matching", 5.0))
     found: list[Experiment] = []
     for c in (4.0, 8.0):
         trunk = Trunk(
             dataset=dataset, codec=GENERATIVE[0], preset="gan_medium", lmbda=(c,), options=(("start", 1.0),)
         )
-        found += _generative(dataset, (c,), preset="gan_medium", trunk=trunk, options=options)
+        for options in ((), heavier):
+            found += _generative(dataset, (c,), preset="gan_medium", trunk=trunk, options=options)
     return Sweep(
         "gan-long",
         dataset,
