@@ -490,7 +490,7 @@ def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
     size = archive.stat().st_size
     with CityscapesSite({3: archive}) as site:
         settle(site=site)
-        site.rate_bytes_s = size / 2.0
+        site.rate_bytes_s = size / 8.0
         had = 0
         for share in sorted(chance.uniform(0.05, 0.8) for _ in range(3)):
             process = drive(0, "cityscapes_archive")
