@@ -164,34 +164,6 @@ PRESETS: dict[str, Preset] = {
             options=(("blocks", 1), ("critic_width", 4), ("norm", "none"), ("patch", 2), ("start", 0.5)),
         ),
         Preset(
-            name="gan_medium",
-            n=128,
-            m=0,
-            trunk_steps=16_000,
-            steps=6_000,
-            batch_size=4,
-            crop=128,
-            lr=6e-4,
-            warmup_steps=200,
-            ema=0.998,
-            clip_norm=5.0,
-            checkpoint_every=500,
-            probe_every=2_000,
-            generative=True,
-            options=(
-                ("adversarial", 0.3),
-                ("beta1", 0.9),
-                ("blocks", 6),
-                ("chroma", 4.0),
-                ("critic_width", 16),
-                ("fidelity", 100.0),
-                ("matching", 2.0),
-                ("norm", "none"),
-                ("patch", 2),
-                ("perceptual", 1.5),
-            ),
-        ),
-        Preset(
             name="gan_small",
             n=128,
             m=0,
@@ -236,6 +208,16 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+PRESETS["gan_medium"] = dataclasses.replace(
+    PRESETS["gan_small"],
+    name="gan_medium",
+    trunk_steps=16_000,
+    steps=6_000,
+    checkpoint_every=500,
+    probe_every=2_000,
+    options=tuple(sorted({**dict(PRESETS["gan_small"].options), "chroma": 4.0, "start": 0.0}.items())),
+)
 
 OVERRIDES = tuple(
     f.name
