@@ -329,6 +329,25 @@ def _checked_options(
     return tuple(sorted((k, v) for k, v in options if default[k] != v))
 
 
+def _check_read(
+    codec: str,
+    preset: str,
+    distortion: str,
+    overrides: tuple[tuple[str, float], ...],
+    options: tuple[tuple[str, Any], ...],
+) -> None:
+    """Raises FoveaError for values that a generative codec's training would not read."""
+    if codec not in GENERATIVE:
+        return
+    chroma = {**OPTIONS, **dict(PRESETS[preset].options), **dict(options)}["chroma"]
+    if chroma != 1 and distortion != "mse":
+        raise FoveaError(
+            f"option chroma={number(chroma)} weighs squared errors, the distortion is {distortion!r}: set chroma to 1"
+        )
+    if _budget(preset, overrides).get("fresh_lr_factor", 1) != 1:
+        raise FoveaError(f"{codec} trains all its layers alike: fresh_lr_factor is not for it")
+
+
 def _option_suffix(options: tuple[tuple[str, Any], ...]) -> list[str]:
     return [f"{k}={number(v) if isinstance(v, (int, float)) else v}" for k, v in options]
 
@@ -364,6 +383,7 @@ class Trunk:
         _check_lambdas(self.lmbda, "trunk")
         _check_generative(self.codec, self.preset, self.lmbda, "none")
         object.__setattr__(self, "options", _checked_options(self.codec, self.preset, self.options))
+        _check_read(self.codec, self.preset, self.distortion, self.overrides, self.options)
 
     @property
     def key(self) -> str:
@@ -457,6 +477,7 @@ class Experiment:
                 )
         _check_generative(self.codec, self.preset, self.lmbda, self.mechanism)
         object.__setattr__(self, "options", _checked_options(self.codec, self.preset, self.options))
+        _check_read(self.codec, self.preset, self.distortion, self.overrides, self.options)
         least = GENERATIVE_CROP >> (3 - int(dict(self.options).get("critic_scales", 3)))
         if self.codec in GENERATIVE and _budget(self.preset, self.overrides)["crop"] < least:
             raise FoveaError(

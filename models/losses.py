@@ -12,7 +12,7 @@ whose rate follows a level map, one a place (`Output.lmbda`). penalty is zero fo
   over places. The authors' released code uses 0.025 with an L1 that is summed over its window: their alpha only means
   something together with its scaling.
 
-Padding never counts: neither in the mean nor in the pixels that bits are divided by.
+Padding never counts: neither in the mean nor in the pixels that bits are divided by. (The penalty is the codec's affair.)
 """
 
 from typing import NamedTuple

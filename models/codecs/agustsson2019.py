@@ -44,6 +44,7 @@ from models.codecs.base import (
 )
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.codes import bound_bits, decode_codes, decode_region, encode_codes, encode_region
+from models.codecs.conditioning import LEVELLED
 from models.errors import FoveaError
 
 NOISE_CELL = 4
@@ -121,7 +122,7 @@ class Agustsson2019(Codec):
         self.keep = float(options.get("keep", 0.5))
         fault = str(options.get("fault", ""))
         norm, patch = str(options.get("norm", "instance")), int(options.get("patch", 1))
-        if config.mechanism in ("sft", "gain"):
+        if config.mechanism in ("sft", *LEVELLED):
             raise FoveaError(
                 f"agustsson2019 has no mechanism {config.mechanism!r}: none, loss, concat or select"
             )

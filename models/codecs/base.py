@@ -183,8 +183,8 @@ class Codec(nn.Module, ABC):
         """Training forward with additive uniform noise (train mode) or rounding (eval mode).
 
         x: N×3×H×W in [0, 1], H and W multiples of `stride`. saliency_map: N×1×H×W in [0, 1], required by the
-        mechanisms concat, sft and gain. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
-        `gain` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
+        mechanisms concat, sft, gain and hyper. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
+        `gain` and `hyper` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
         """
 
     @abstractmethod

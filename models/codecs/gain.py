@@ -35,7 +35,8 @@ class Gain(nn.Module):
         """level: N×1×h×w in [0, L−1], fractions allowed. Gain and inverse gain: N×M×h×w each."""
         low = level.floor().clamp(0, self.levels - 2)
         part = (level - low).movedim(1, -1)
-        index = low[:, 0].long()
+        # a level that is no number gives gains that are none, not an index out of range: training skips such a step
+        index = torch.nan_to_num(low[:, 0]).long()
         return self._between(self.log_gain, index, part), self._between(self.log_inverse_gain, index, part)
 
     @staticmethod

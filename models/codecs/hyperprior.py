@@ -66,7 +66,8 @@ GAIN_FRACTION = 16
 """Bits behind the point of the gains that coding tables are chosen with."""
 
 TELLING = 0.2
-"""What a level of difference between asked and told costs in training, squared, in bits a pixel. From rate and
+"""What a level of difference between asked and told costs in training, squared, in bits a pixel: a mean over all places
+of y, those on padding included. From rate and
 distortion alone the hyperprior learns to tell, too, but slowly, and then mostly levels of its own taste."""
 
 HYPER = 4
@@ -213,13 +214,14 @@ class HyperpriorCodec(ConditionedCodec):
 
     def level_told(self, told: Tensor, base: Tensor) -> Tensor:
         """The level at each place, N×1×h×w, from how far it is from the base level: within the range, and one that a
-        file can name, but for training."""
-        if self.training:
-            # beyond an end of the range there is still a gradient, where it leads back
-            zero, top = told.new_zeros(1), told.new_full((1,), -float(self.top_level))
-            level: Tensor = -LowerBoundFunction.apply(-LowerBoundFunction.apply(base + told, zero), top)
-            return level
+        file can name."""
         return (torch.round((base + told) * LEVEL_STEPS) / LEVEL_STEPS).clamp(0, self.top_level)
+
+    def level_learned(self, told: Tensor, base: Tensor) -> Tensor:
+        """`level_told` for training: without steps, and beyond an end of the range with a gradient where it leads back."""
+        zero, top = told.new_zeros(1), told.new_full((1,), -float(self.top_level))
+        level: Tensor = -LowerBoundFunction.apply(-LowerBoundFunction.apply(base + told, zero), top)
+        return level
 
     def gains_z(self, base: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gain and inverse gain of z at base levels N×1×1×1; None for a codec with a single level."""
@@ -236,7 +238,7 @@ class HyperpriorCodec(ConditionedCodec):
         if wanted is not None:
             told = self.h_s_level(z_hat)[:, :, : y.shape[2], : y.shape[3]].float()
             penalty = TELLING * (told - wanted).square().mean(dim=(1, 2, 3))
-            level = self.level_told(told, base)
+            level = self.level_learned(told, base) if self.training else self.level_told(told, base)
         with torch.autocast(y.device.type, enabled=False):
             y_hat, y_likelihoods = self._gaussian(
                 y.float(), sigma.float(), None if mu is None else mu.float(), self.gains(level)

@@ -308,10 +308,13 @@ class State:
         fresh = codec.fresh_parameters() if plan.fresh_lr_factor != 1 else []
         known = {id(p) for p in fresh}
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.main if id(p) not in known], "lr": plan.lr, "factor": 1.0}
+            {"params": [p for p in self.main if id(p) not in known], "lr": plan.lr}
         ]
+        #: of the groups that follow the schedule, the first ones; kept here, since a checkpoint replaces what groups say
+        self.factors = [1.0]
         if fresh:
-            groups.append({"params": fresh, "lr": plan.lr, "factor": plan.fresh_lr_factor})
+            groups.append({"params": fresh, "lr": plan.lr})
+            self.factors.append(plan.fresh_lr_factor)
         if self.aux:
             groups.append({"params": self.aux, "lr": plan.aux_lr})
         self.optimiser = torch.optim.Adam(groups, fused=True)
@@ -612,9 +615,8 @@ def _take_step(
 
     with torch.no_grad():
         finite = torch.isfinite(total) & torch.isfinite(norm)
-        for group in optimiser.param_groups:
-            if "factor" in group:
-                group["lr"] = plan.lr_at(step) * group["factor"]
+        for group, factor in zip(optimiser.param_groups, state.factors, strict=False):
+            group["lr"] = plan.lr_at(step) * factor
         optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimiser.grad_scale = None  # type: ignore[attr-defined]
         optimiser.step()

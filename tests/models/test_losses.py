@@ -34,6 +34,14 @@ def test_the_lagrangian_against_plain_numpy():
     assert loss.loss.item() == pytest.approx(bpp + 0.01 * mse, rel=1e-5)
 
 
+def test_a_penalty_is_added_picture_by_picture():
+    output, x = made(n=2)
+    plain = rate_distortion(output, x)
+    more = rate_distortion(output._replace(penalty=torch.tensor([0.5, 1.0])), x)
+    assert more.loss.item() == pytest.approx(plain.loss.item() + 0.75, rel=1e-6)
+    assert torch.equal(more.bpp, plain.bpp) and torch.equal(more.distortion, plain.distortion)
+
+
 @given(st.integers(0, 255), st.floats(0, 1), st.floats(0.3, 2), st.sampled_from(DISTORTIONS))
 @settings(max_examples=15, deadline=None)
 def test_constant_saliency_is_exactly_the_uniform_loss(value, alpha, gamma, distortion):

@@ -275,6 +275,18 @@ def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
 
 
+def test_files_of_told_levels_do_not_depend_on_the_training_mode():
+    codec = fresh("mbt2018_mean", "hyper", gamma=0.5, span=1.0)
+    torch.nn.init.normal_(codec.h_a_level[-1].weight)
+    torch.nn.init.normal_(codec.h_s_level[-1].weight)
+    codec.update()
+    picture, saliency_map = scene(70, 90), spot(70, 90)
+    one = codec.train().encode(picture, saliency_map=saliency_map, lmbda=0.005)
+    two = codec.eval().encode(picture, saliency_map=saliency_map, lmbda=0.005)
+    assert one.data == two.data
+    assert np.array_equal(one.reconstruction, codec.decode(one.data))
+
+
 def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
     """From nothing told, with the trunk's weights as they are: the told levels follow a map that was never seen."""
     trunk = catalogue.open_codec("mbt2018_mean")
@@ -306,9 +318,12 @@ def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
 
 
 def test_mechanisms_that_a_codec_lacks_are_refused():
-    for name in ("bmshj2018_factorized", "cheng2020_anchor"):
+    for name in ("bls2017", "bmshj2018_factorized", "cheng2020_anchor"):
         with pytest.raises(FoveaError, match=f"{name} has no mechanism 'hyper'"):
             fresh(name, "hyper")
+    for mechanism in ("sft", *LEVELLED):
+        with pytest.raises(FoveaError, match=f"agustsson2019 has no mechanism '{mechanism}'"):
+            catalogue.build(CodecConfig(codec="agustsson2019", n=16, m=4, mechanism=mechanism, lmbda=(4.0,)))
     assert conditioning.LEVELLED == LEVELLED and set(LEVELLED) < set(conditioning.NEEDS_MAP)
 
 

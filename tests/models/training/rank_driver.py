@@ -24,7 +24,7 @@ from models.training.data import FrameSet  # noqa: E402
 from models.training.loop import TrainingStopped, train  # noqa: E402
 from models.training.ranks import join, joined  # noqa: E402
 
-CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"))
+CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"))
 LMBDA = (0.002, 0.02, 0.1)
 
 
@@ -53,7 +53,7 @@ def share(folder: Path, codec: str, mechanism: str, stop: int) -> Path:
     torch.manual_seed(0)
     lmbda = LMBDA if mechanism != "loss" else LMBDA[:1]
     values = record(codec, mechanism) | {"lmbda": list(lmbda)}
-    gained = {"gamma": 0.5, "span": 1.0} if mechanism == "gain" else {}
+    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
     made = build(CodecConfig(codec=codec, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **gained))
     steps = iter(range(1, 100))
     return train(

@@ -29,6 +29,9 @@ def driver():
     return module
 
 
+EXTREME = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "lmbda": (4.0,)}
+
+
 def experiment(name="uniform", steps=4, **options):
     return Experiment(
         dataset="sample",
@@ -199,3 +202,26 @@ def test_user_errors_are_named(tmp_path):
         trained(other, record, should_stop=lambda: True)
     with pytest.raises(FoveaError, match="another training"):
         trained(other, experiment(noise=2))
+
+
+def test_chroma_counts_what_is_off_the_grey_axis():
+    """A grey error counts as it is, one in colour differences alone `chroma` times."""
+    x = torch.full((1, 3, 64, 64), 0.5)
+    grey = x + 0.1
+    colour = x + 0.1 * torch.tensor([1.0, -1.0, 0.0])[None, :, None, None]
+    record = experiment(chroma=4.0).resolved()
+    terms = adversarial.Terms.of(record)._replace(perceptual=0.0)
+
+    def loss(x_hat, chroma):
+        judges = adversarial.Judges(terms._replace(chroma=chroma), 0, torch.device("cpu"))
+        found = judges.judge(x, x_hat, distortion="mse", weight=None, judged=False)
+        return found.loss.item(), found.mse.item()
+
+    for x_hat, times in ((grey, 1.0), (colour, 4.0)):
+        (plain, mse), (heavy, same) = loss(x_hat, 1.0), loss(x_hat, 4.0)
+        assert mse > 0 and mse == same
+        assert heavy == pytest.approx(times * plain, rel=1e-4)
+    with pytest.raises(FoveaError, match="chroma=4 weighs squared errors"):
+        Experiment(**{**EXTREME, "options": (("chroma", 4.0),), "distortion": "ms_ssim"})
+    with pytest.raises(FoveaError, match="fresh_lr_factor is not for it"):
+        Experiment(**EXTREME, overrides=override("gan_tiny", fresh_lr_factor=5.0))

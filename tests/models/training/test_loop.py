@@ -288,6 +288,30 @@ def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
     assert moved["g_a.0.weight"] == pytest.approx(record["lr"], rel=1e-3)
 
 
+def test_a_resumed_training_goes_on_with_both_learning_rates(tmp_path):
+    record = made_record(mechanism="sft", steps=6, warmup_steps=3, fresh_lr_factor=10.0)
+    steps = iter(range(1, 100))
+    with pytest.raises(TrainingStopped):
+        trained(tmp_path / "a", codec=made_codec("sft"), record=record, should_stop=lambda: next(steps) == 2)
+    parts = trained(tmp_path / "a", codec=made_codec("sft"), record=record)
+    whole = trained(tmp_path / "b", codec=made_codec("sft"), record=record)
+    assert (parts / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_level_that_is_no_number_skips_the_step(tmp_path):
+    from models.codecs.catalogue import build
+
+    torch.manual_seed(0)
+    codec = build(
+        CodecConfig(codec="mbt2018_mean", n=4, m=6, mechanism="hyper", lmbda=LMBDA, gamma=0.5, span=1.0)
+    )
+    torch.nn.init.constant_(codec.h_s_level[-1].bias, math.nan)
+    record = made_record(codec="mbt2018_mean", mechanism="hyper", steps=30, crop=64)
+    frames = FrameSet([np.zeros((70, 70, 3), np.uint8)] * 2, [np.zeros((70, 70), np.uint8)] * 2)
+    with pytest.raises(Diverged, match="20 steps in a row"):
+        trained(tmp_path, codec=codec, record=record, frames=frames)
+
+
 def test_constant_maps_train_as_uniform(tmp_path):
     frames = made_frames()
     constant = FrameSet(frames.pictures, [np.full_like(m, 90) for m in frames.maps])
