@@ -38,6 +38,7 @@ OPTIONS: Mapping[str, Any] = {
     "blocks": 9,
     "norm": "instance",
     "patch": 1,
+    "hold": 0,
     "noise": 0,
     "keep": 0.5,
     # the loss (models/training/adversarial.py): weights of its terms, and the share of the steps with `fidelity` alone
@@ -59,7 +60,7 @@ OPTIONS: Mapping[str, Any] = {
 """What generative codecs and their training know beyond the preset, with the paper's values."""
 LAYER_OPTIONS: Mapping[str, Mapping[str, int]] = {"bls2017": {"dilation": 1}}
 """What other codecs' files offer beyond their papers, whole numbers from 1, with the papers' values."""
-CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "noise", "keep", "fault")
+CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "hold", "noise", "keep", "fault")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +213,13 @@ PRESETS: dict[str, Preset] = {
 PRESETS["gan_medium"] = dataclasses.replace(
     PRESETS["gan_small"],
     name="gan_medium",
-    trunk_steps=16_000,
+    trunk_steps=24_000,
     steps=6_000,
     checkpoint_every=500,
     probe_every=2_000,
-    options=tuple(sorted({**dict(PRESETS["gan_small"].options), "chroma": 4.0, "start": 0.0}.items())),
+    options=tuple(
+        sorted({**dict(PRESETS["gan_small"].options), "chroma": 4.0, "hold": 1, "start": 0.0}.items())
+    ),
 )
 
 OVERRIDES = tuple(

@@ -10,8 +10,9 @@ that of the soft assignment with temperature 1 (Mentzer et al. 2018, "Conditiona
 
 Where this differs from the paper, by option: `norm` none leaves out instance norm, which takes the brightness out of a
 crop and makes its numbers depend on the crop (the layers then start with He's variances); `patch` 2 or 4 replaces the
-one or two stages at full resolution by a strided convolution and a pixel shuffle, for training on a CPU. Borders are
-padded with zeros (reflection has no deterministic gradient on a GPU). The output is linear, not tanh.
+one or two stages at full resolution by a strided convolution and a pixel shuffle, for training on a CPU; `hold` takes
+the ripple out of what is enlarged. Borders are padded with zeros (reflection has no deterministic gradient on a GPU). The
+output is linear, not tanh.
 
 Selective compression (section 3.3, mechanism `select`): a region map says which latent places are kept. It is made from
 the saliency map (or a label map given in its place), sent in the file and counted; elsewhere the codes are zero, not
@@ -69,6 +70,19 @@ def _start(convolution: nn.Module, gain: float) -> nn.Module:
     return convolution
 
 
+class Hold(nn.Module):
+    """The mean of each place and those above, left and above left of it, as far as there are any.
+
+    Behind a layer that doubles the sides: its four phases have kernels of their own, so that what is even comes out with a
+    ripple of two places. A hold of order zero has no response there (Sugawara et al. 2018, "Super-resolution using
+    convolutional neural networks without any checkerboard artifacts").
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×h×w to the same."""
+        return F.avg_pool2d(x, 2, stride=1, padding=1, count_include_pad=False)[:, :, :-1, :-1]
+
+
 class Residual(nn.Module):
     """x + two 3×3 convolutions with norms."""
 
@@ -107,8 +121,8 @@ def quantise(z: Tensor, levels: int, *, stopped: bool = False) -> tuple[Tensor, 
 class Agustsson2019(Codec):
     """encoder, generator, and the quantiser between them. `config.n` is the width at stride 16, `config.m` is C.
 
-    Options: centres (L, odd), blocks (residual), norm (instance, none), patch (1, 2, 4), noise (channels of it),
-    keep (share of the latent places that `select` keeps; 0: those where the map is at least half its maximum), fault.
+    Options: centres (L, odd), blocks (residual), norm (instance, none), patch (1, 2, 4), hold (1: a `Hold` behind each
+    layer that doubles the sides), noise (channels of it), keep (share of the latent places that `select` keeps; 0: those where the map is at least half its maximum), fault.
     """
 
     stride = 16
@@ -122,6 +136,7 @@ class Agustsson2019(Codec):
         self.keep = float(options.get("keep", 0.5))
         fault = str(options.get("fault", ""))
         norm, patch = str(options.get("norm", "instance")), int(options.get("patch", 1))
+        hold = int(options.get("hold", 0))
         if config.mechanism in ("sft", *LEVELLED):
             raise FoveaError(
                 f"agustsson2019 has no mechanism {config.mechanism!r}: none, loss, concat or select"
@@ -131,9 +146,12 @@ class Agustsson2019(Codec):
             or self.levels % 2 == 0
             or patch not in (1, 2, 4)
             or norm not in ("instance", "none")
+            or hold not in (0, 1)
+            or (hold and patch == 4)
         ):
             raise FoveaError(
-                "agustsson2019: centres is odd, at least 3; patch 1, 2 or 4; norm instance or none"
+                "agustsson2019: centres is odd, at least 3; patch 1, 2 or 4; norm instance or none; hold 0, or 1 with "
+                "patch 1 or 2"
             )
         self.stopped = fault == "gradient"
         stages = {1: 4, 2: 3, 4: 2}[patch]
@@ -161,11 +179,13 @@ class Agustsson2019(Codec):
         for low, high in itertools.pairwise(widths[::-1]):
             up += [
                 nn.ConvTranspose2d(low, high, 3, stride=2, padding=1, output_padding=1),
+                *([Hold()] if hold else []),
                 _norm(norm, high),
                 nn.ReLU(),
             ]
         last = nn.Conv2d(widths[0], 3 * patch**2, 7 if patch == 1 else 3, padding=3 if patch == 1 else 1)
-        self.generator = nn.Sequential(*up, last, nn.PixelShuffle(patch))
+        up += [last, nn.PixelShuffle(patch)]
+        self.generator = nn.Sequential(*up, *([Hold()] if hold and patch > 1 else []))
         if norm == "none":
             for module in self.modules():
                 _start(module, 1.0)

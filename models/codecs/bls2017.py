@@ -17,7 +17,7 @@ else. With `gain` the file holds a level map; with the others every file decodes
 from torch import nn
 
 from models.codecs.factorized import FactorizedCodec
-from models.codecs.layers import GDN
+from models.codecs.layers import GDN, Deconvolution
 
 
 class Bls2017(FactorizedCodec):
@@ -45,6 +45,6 @@ class Bls2017(FactorizedCodec):
             GDN(n, inverse=True),
             nn.ConvTranspose2d(n, n, 5, stride=2, padding=2 * d, output_padding=1, dilation=d),
             GDN(n, inverse=True),
-            nn.ConvTranspose2d(n, 3, 9, stride=4, padding=4, output_padding=3),
+            Deconvolution(n, 3, 9, stride=4, padding=4, output_padding=3),
         )
         return g_a, g_s

@@ -39,7 +39,7 @@ from models.codecs.base import (
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.entropy import FactorizedPrior, Tables, gain_rows
 from models.codecs.gain import Gain
-from models.codecs.layers import GDN, Subpixel, conv, deconv
+from models.codecs.layers import GDN, Subpixel, conv, deconv, is_channels_last
 from models.errors import FoveaError
 
 #: what CompressAI keeps in a state dict beside parameters: its own coding tables and constants
@@ -160,7 +160,9 @@ class ConditionedCodec(Codec):
         places, steps = self.places(base, y, saliency_map, centre)
         side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
         modelled = self.model(y, saliency_map, base, places)
-        x_hat = self.show(modelled.y_hat)
+        # the entropy model's result has torch's default layout, whatever y had
+        y_hat = _channels_last(modelled.y_hat) if is_channels_last(x) else modelled.y_hat
+        x_hat = self.show(y_hat)
         lmbda = self.lmbda_at(places)
         if places.shape[2] > 1 or places.shape[3] > 1:
             lmbda = conditioning.spread(lmbda, x.shape[2], x.shape[3], self.stride)

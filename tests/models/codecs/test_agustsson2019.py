@@ -12,6 +12,7 @@ from models.codecs.bitstream import BitstreamError, unpack
 from models.errors import FoveaError
 from models.experiments import CODEC_OPTIONS, OPTIONS
 from models.training import doctor
+from models.training.checkerboard import ripple
 
 OPTIONS_HERE = {"blocks": 1, "norm": "none", "patch": 2}
 
@@ -48,6 +49,19 @@ def saliency(height, width):
 @pytest.mark.parametrize(("c", "bpp"), [(2, 0.0181), (4, 0.0363), (8, 0.0726), (16, 0.1451)])
 def test_the_bound_is_the_paper_s(c, bpp):
     assert made(c=c).bound_bpp == pytest.approx(bpp, abs=5e-5)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_held_values_leave_no_ripple_on_even_ground(patch):
+    """Codes that are the same everywhere give one colour, away from the border; without the hold they do not."""
+    found = []
+    for hold in (0, 1):
+        codec = made(patch=patch, hold=hold)
+        with torch.no_grad():
+            for parameter in codec.generator.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        found.append(ripple(codec.synthesise, torch.ones(1, 4)))
+    assert found[1] < 1e-5 < 1e-3 < found[0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (37, 90), (64, 48)])
@@ -176,3 +190,11 @@ def test_the_catalogue_s_options_are_the_codec_s():
         made().config, n=16, options=tuple(sorted((k, OPTIONS[k]) for k in CODEC_OPTIONS))
     )
     assert sum(type(m).__name__ == "Residual" for m in catalogue.build(paper).modules()) == 9
+
+
+@pytest.mark.parametrize(
+    "options", [{"patch": 3}, {"norm": "batch"}, {"centres": 4}, {"hold": 1, "patch": 4}]
+)
+def test_options_that_do_not_exist_are_refused(options):
+    with pytest.raises(FoveaError, match="patch 1, 2 or 4"):
+        made(**options)

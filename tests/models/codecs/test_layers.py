@@ -4,7 +4,7 @@ from compressai.layers import GDN as CompressAIGDN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.codecs.layers import GDN, GDN_BLOCK, Subpixel, deconv
+from models.codecs.layers import GDN, GDN_BLOCK, Deconvolution, Subpixel, deconv
 
 
 def pair_of(channels, inverse):
@@ -37,6 +37,45 @@ def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
     with torch.inference_mode():
         assert torch.equal(ours(x), expected)
     assert torch.equal(x, kept), "the input stays as it is"
+
+
+def with_gradients(layer, x, probe):
+    """The layer's result, and the gradients of probe·result by x and by each parameter."""
+    x = x.detach().requires_grad_()
+    layer.zero_grad()
+    y = layer(x)
+    (y * probe).sum().backward()
+    return [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("size", [(1, 3), (5, 7), (70, 65)])
+def test_gdn_of_channels_last_has_compressais_gradients(inverse, size):
+    """Sizes below and above what it takes at once; a gradient in torch's default layout, too."""
+    theirs, ours = pair_of(6, inverse)
+    x = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last)
+    probe = torch.randn(2, 6, *size)
+    expected = with_gradients(theirs, x, probe)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = with_gradients(ours, x, probe.contiguous(memory_format=layout))
+        assert found[0].is_contiguous(memory_format=torch.channels_last)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (9, 4)])
+def test_a_deconvolution_of_channels_last_has_torchs_gradients(kernel, stride):
+    torch.manual_seed(0)
+    ours = deconv(4, 3, kernel, stride).double()
+    assert isinstance(ours, Deconvolution)
+    theirs = torch.nn.ConvTranspose2d(
+        4, 3, kernel, stride, kernel // 2, output_padding=stride - 1, dtype=torch.float64
+    )
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 5, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    probe = torch.randn(2, 3, 5 * stride, 7 * stride, dtype=torch.float64)
+    for a, b in zip(with_gradients(ours, x, probe), with_gradients(theirs, x, probe), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("inverse", [False, True])

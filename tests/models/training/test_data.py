@@ -23,7 +23,8 @@ def same(a, b):
 def test_a_batch():
     frames = made([(40, 60)] * 5)
     batch = Crops(frames, seed=1, batch=4, crop=32).at(0)
-    assert batch.x.shape == (4, 3, 32, 32) and batch.x.dtype == torch.float32 and batch.x.is_contiguous()
+    assert batch.x.shape == (4, 3, 32, 32) and batch.x.dtype == torch.float32
+    assert batch.x.is_contiguous(memory_format=torch.channels_last)
     assert batch.s.shape == (4, 1, 32, 32) and batch.w is None and batch.valid is None
     assert batch.x.min() >= 0 and 0.9 < batch.x.max() <= 1
     torch.testing.assert_close(batch.s, batch.x[:, :1])
