@@ -5,7 +5,7 @@ values of lmbda (learned codecs, a value of lmbda being an experiment of its own
 quality (classical codecs).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -149,6 +149,33 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
         array.flat[cell] = points[column].to_numpy(np.float64)
         values[column] = array
     return Grid(rates, tuple(int(s) for s in seeds), tuple(str(i) for i in images), values)
+
+
+def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
+    """Parts of `variant` that all curves of Fovea's own training have, in order: what a label need not repeat.
+
+    table: `rd_curves` or `rd_points`. None where only one such curve is there.
+    """
+    own = table.loc[~table["arm"].isin(REFERENCE_ARMS), list(CURVE_KEYS)].drop_duplicates()
+    if len(own) < 2:
+        return ()
+    first, *others = (str(v).split(",") for v in own["variant"])
+    return tuple(part for part in first if part and all(part in other for other in others))
+
+
+def without_parts(table: pd.DataFrame, parts: Collection[str]) -> pd.DataFrame:
+    """The table with these parts taken out of its own curves' `variant` (`test_arm` names the curve where there is no
+    `arm`); a table without these columns comes back as it is."""
+    arm = next((c for c in ("arm", "test_arm") if c in table.columns), "")
+    if not (parts and arm and "variant" in table.columns):
+        return table
+    pairs = zip(table[arm], table["variant"], strict=True)
+    return table.assign(variant=[v if a in REFERENCE_ARMS else without(str(v), parts) for a, v in pairs])
+
+
+def without(variant: str, parts: Collection[str]) -> str:
+    """A variant without these parts."""
+    return ",".join(part for part in variant.split(",") if part not in parts)
 
 
 @lru_cache(maxsize=64)

@@ -30,7 +30,15 @@ from PIL import Image
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, to_decibel
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING, share_of_ideal
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, CURVE_KEYS, REFERENCE_ARMS, label_arm
+from assets.evaluation.rate_distortion import (
+    CLASSICAL_ARM,
+    CURVE_KEYS,
+    REFERENCE_ARMS,
+    label_arm,
+    shared_parts,
+    without,
+    without_parts,
+)
 from assets.evaluation.raw_weights import SHIFT_COLUMNS, raw_sentence
 from assets.evaluation.trade import TRADE_COLUMNS, WORTH_PERCENT, setting_text, trade_sentences
 from assets.evaluation.verdict import METHOD, Verdict, find_verdicts, records
@@ -740,6 +748,24 @@ def render_report(
     ideal = pd.DataFrame(columns=["conditioning", "metric"]) if ideal is None else ideal
     trade = pd.DataFrame(columns=list(TRADE_COLUMNS)) if trade is None else trade
     shifts = pd.DataFrame(columns=list(SHIFT_COLUMNS)) if shifts is None else shifts
+    if shared := shared_parts(curves):
+        # said once, below the tables, instead of in every label
+        provenance["all curves trained with"] = ", ".join(shared)
+        curves, rates, ideal, trade, shifts = (
+            without_parts(table, shared) for table in (curves, rates, ideal, trade, shifts)
+        )
+        gallery = [
+            dataclasses.replace(
+                item,
+                shots=[
+                    shot
+                    if shot.arm in REFERENCE_ARMS
+                    else dataclasses.replace(shot, variant=without(shot.variant, shared))
+                    for shot in item.shots
+                ],
+            )
+            for item in gallery
+        ]
     metrics = _present(curves, CURVE_METRICS)
     bd_metrics = [m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1])
     verdicts = find_verdicts(rates)

@@ -15,7 +15,7 @@ import pytest
 from assets.evaluation import report
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.ideal import ideal_rows
-from assets.evaluation.rate_distortion import concat_points, rd_curves
+from assets.evaluation.rate_distortion import concat_points, rd_curves, shared_parts, without_parts
 from assets.evaluation.raw_weights import raw_shifts
 from assets.evaluation.report import GalleryItem, GalleryShot, render_report
 from assets.evaluation.verdict import find_verdicts
@@ -372,6 +372,26 @@ def test_the_page_opens_where_the_first_metric_is() -> None:
     page = render_report(curves=rd_curves(points, resamples=2), rates=rates)
     chosen = page[page.index('data-choose="place"') :]
     assert chosen.index('value="z') < chosen.index('value="a')
+
+
+def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
+    points = made_points(n=6)
+    own = points["arm"] != "classical"
+    gained = points["arm"] == "saliency_gain"
+    points.loc[own, "variant"] = "steps=600"
+    points.loc[gained, "variant"] = "gamma=0.7,steps=600"
+    curves = rd_curves(points, resamples=50)
+    assert shared_parts(curves) == ("steps=600",)
+    assert set(without_parts(curves, ["steps=600"])["variant"]) == {"", "gamma=0.7"}
+    named = curves.assign(arm="external", variant="steps=600")
+    assert set(without_parts(named, ["steps=600"])["variant"]) == {"steps=600"}
+    assert shared_parts(curves[curves["arm"] == "uniform"]) == (), "one curve shares with nobody"
+
+    shot = GalleryShot("bls2017", "uniform", "none", 0.1, {}, np.zeros((16, 16, 3), np.uint8), lmbda=0.01, variant="steps=600")  # fmt: skip
+    item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
+    page = render_report(curves=curves, rates=bd_rates(points, resamples=50), gallery=[item])
+    assert page.count("steps=600") == 1 and "all curves trained with" in page
+    assert "gamma=0.7" in page
 
 
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
