@@ -122,7 +122,8 @@ class Agustsson2019(Codec):
     """encoder, generator, and the quantiser between them. `config.n` is the width at stride 16, `config.m` is C.
 
     Options: centres (L, odd), blocks (residual), norm (instance, none), patch (1, 2, 4), hold (1: a `Hold` behind each
-    layer that doubles the sides), noise (channels of it), keep (share of the latent places that `select` keeps; 0: those where the map is at least half its maximum), fault.
+    layer that doubles the sides), noise (channels of it), keep (share of the latent places that `select` keeps; 0: those
+    where the map is at least half its maximum), fault.
     """
 
     stride = 16
@@ -134,7 +135,7 @@ class Agustsson2019(Codec):
         self.levels = int(options.get("centres", 5))
         self.noise = int(options.get("noise", 0))
         self.keep = float(options.get("keep", 0.5))
-        fault = str(options.get("fault", ""))
+        faults = str(options.get("fault", "")).split("+")
         norm, patch = str(options.get("norm", "instance")), int(options.get("patch", 1))
         hold = int(options.get("hold", 0))
         if config.mechanism in ("sft", *LEVELLED):
@@ -153,7 +154,7 @@ class Agustsson2019(Codec):
                 "agustsson2019: centres is odd, at least 3; patch 1, 2 or 4; norm instance or none; hold 0, or 1 with "
                 "patch 1 or 2"
             )
-        self.stopped = fault == "gradient"
+        self.stopped = "gradient" in faults
         stages = {1: 4, 2: 3, 4: 2}[patch]
         n, m = config.n, config.m
         if n % (1 << stages):
@@ -169,7 +170,7 @@ class Agustsson2019(Codec):
         for low, high in itertools.pairwise(widths):
             down += [nn.Conv2d(low, high, 3, stride=2, padding=1), _norm(norm, high), nn.ReLU()]
         down.append(nn.Conv2d(n, m, 3, padding=1))
-        if fault == "relu":
+        if "relu" in faults:
             down += [nn.InstanceNorm2d(m, affine=True), nn.ReLU()]
         self.encoder = nn.Sequential(*down)
 

@@ -81,7 +81,7 @@ class Terms(NamedTuple):
     scales: int
     lr_factor: float
     beta1: float
-    fault: str
+    faults: tuple[str, ...]
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Terms":
@@ -99,7 +99,7 @@ class Terms(NamedTuple):
                 scales=int(record["critic_scales"]),
                 lr_factor=float(record["critic_lr"]),
                 beta1=float(record["beta1"]),
-                fault=str(record["fault"]),
+                faults=tuple(str(record["fault"]).split("+")),
             )
         except KeyError as error:
             raise FoveaError(
@@ -117,7 +117,7 @@ class Terms(NamedTuple):
 
     def scales_seen(self) -> int:
         """How many discriminators the generator's adversarial term counts."""
-        return 1 if self.fault == "scale" else self.scales
+        return 1 if "scale" in self.faults else self.scales
 
 
 class FixedCrops(Crops):
@@ -133,7 +133,7 @@ class FixedCrops(Crops):
 
 def crops_of(plan: Plan, terms: Terms, frames: FrameSet, device: torch.device) -> Crops:
     """Where training cuts its crops, by the record."""
-    kind = FixedCrops if terms.fault == "augment" else Crops
+    kind = FixedCrops if "augment" in terms.faults else Crops
     return kind(
         frames, seed=plan.seed, batch=plan.batch, crop=plan.crop, device=device, weighting=plan.weighting
     )

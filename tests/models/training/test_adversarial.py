@@ -151,15 +151,20 @@ def test_noise_in_the_weights_comes_from_the_step_not_from_the_process(tmp_path)
 
 
 def test_the_doctor_names_the_faults_of_training(tmp_path):
-    for fault, failing in (("", set()), ("scale", {"adversary"}), ("augment", {"variety"})):
+    for fault, failing in (
+        ("", set()),
+        ("scale", {"adversary"}),
+        ("augment", {"variety"}),
+        ("augment+scale", {"adversary", "variety"}),
+    ):
         record = experiment(fault=fault, start=0.0, steps=2) if fault else experiment(start=0.0, steps=2)
         folder = trained(tmp_path / f"f{fault}", record)
         found = examine_training(record.resolved(), folder, frames())
         assert {f.name for f in found} == {"adversary", "variety"}
         assert {f.name for f in found if not f.passed} == failing
-        if fault == "scale":
+        if "scale" in fault:
             assert "1/2, 1/4" in found[0].detail
-        if fault == "augment":
+        if "augment" in fault:
             assert "5 of 5 pictures are cut the same way" in found[1].detail
 
 
@@ -187,7 +192,7 @@ def test_pictures_of_the_crop_s_size_still_vary_by_mirroring():
     plan, terms = Plan.of(record), adversarial.Terms.of(record)
     exact = FrameSet([np.zeros((64, 64, 3), np.uint8) for _ in range(8)])
     assert variety(plan, terms, exact).passed
-    assert not variety(plan, terms._replace(fault="augment"), exact).passed
+    assert not variety(plan, terms._replace(faults=("augment",)), exact).passed
     judges = adversarial.Judges(terms._replace(perceptual=0.0), 0, torch.device("cpu"))
     assert adversary(judges, torch.rand(1, 3, 64, 64), "mse").passed
 
