@@ -25,7 +25,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,8 @@ from models.training.loop import (
 DISCRIMINATORS = "discriminators.safetensors"
 OUTSIDE = 0.1
 """Weight of the places whose codes `select` drops, before division by the mean."""
+FALLEN_DB, FALLEN_STEPS = 6.0, 150
+"""A training whose PSNR was that much below its best for so many steps has diverged: it does not come back by itself."""
 SUMS = ("loss", "mse", "perceptual", "adversarial", "matching", "discriminator", "grad_norm", "skipped")
 
 
@@ -330,6 +332,7 @@ def train(
                 rate = (state.step - row_step) * plan.batch / max(now - row_time, 1e-9)
                 state.rows.append((state.step, _row(plan, state) | {"images_per_s": rate}))
                 row_time, row_step = now, state.step
+                _check_kept(state.rows, plan)
             if probe is not None and (state.step % probe_every == 0 or state.step in probe_at or last):
                 seen = dict(probe(state.step, state.averaged()))
                 if seen:
@@ -423,6 +426,19 @@ def _row(plan: Plan, state: State) -> dict[str, float]:
     state.sums.zero_()
     state.summed = 0
     return row
+
+
+def _check_kept(rows: Sequence[tuple[int, Mapping[str, float]]], plan: Plan) -> None:
+    """Raises Diverged for a training that has lost what it had, while loss and gradient are still finite."""
+    seen = [(step, row["psnr_db"]) for step, row in rows if "psnr_db" in row]
+    at, best = max(seen, key=lambda one: one[1])
+    kept = max(step for step, psnr_db in seen if psnr_db >= best - FALLEN_DB)
+    last, now = seen[-1]
+    if last - kept >= FALLEN_STEPS:
+        raise Diverged(
+            f"the training has lost what it had: {best:.1f} dB PSNR at step {at}, {now:.1f} dB at step {last}, and no step "
+            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or clip_norm"
+        )
 
 
 def _seen(state: State) -> dict[str, float]:

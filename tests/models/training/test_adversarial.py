@@ -16,7 +16,7 @@ from models.tracking import NullRun
 from models.training import adversarial
 from models.training.adversarial_doctor import adversary, detective, examine_training, variety
 from models.training.data import FrameSet
-from models.training.loop import Plan, TrainingStopped
+from models.training.loop import Diverged, Plan, TrainingStopped
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -148,6 +148,17 @@ def test_noise_in_the_weights_comes_from_the_step_not_from_the_process(tmp_path)
     assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
     other = trained(tmp_path / "other", experiment())
     assert (one / "weights.safetensors").read_bytes() != (other / "weights.safetensors").read_bytes()
+
+
+def test_a_training_that_loses_what_it_had_says_so(tmp_path, monkeypatch):
+    smooth = np.mgrid[:70, :90].sum(axis=0)[..., None].repeat(3, axis=2).astype(np.uint8)
+    record, data = experiment(steps=60, start=1.0), FrameSet([smooth])
+    monkeypatch.setattr(adversarial, "FALLEN_STEPS", 8)
+    trained(tmp_path / "sound", record, data)
+    monkeypatch.setattr(Plan, "lr_at", lambda plan, step: 3e-3 if step < 45 else 30.0)
+    with pytest.raises(Diverged, match=r"dB PSNR at step 4\d, .* and no step since 4\d was near: lower lr"):
+        trained(tmp_path / "wild", record, data)
+    assert not (tmp_path / "wild" / "final").exists()
 
 
 def test_the_doctor_names_the_faults_of_training(tmp_path):
