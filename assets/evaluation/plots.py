@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from assets.evaluation.bd_rate import BASELINE, to_decibel
 from assets.evaluation.palette import Look, look
-from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS, shared_parts, without_parts
+from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS
 from assets.evaluation.trade import setting_text
 from assets.evaluation.verdict import records
 from models.errors import FoveaError
@@ -80,7 +80,6 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     shown = curves[np.isfinite(curves[metric].astype(float)) & (curves["bpp"] > 0)]
     if shown.empty:
         return _nothing(title, f"no curve has {label}")
-    shown = without_parts(shown, shared_parts(shown))
     figure = _figure(8, 5.4)
     axes = _axes(figure, 1, 1, 1)
     codecs = _codecs(shown)

@@ -154,9 +154,10 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
 def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
     """Parts of `variant` that all curves of Fovea's own training have, in order: what a label need not repeat.
 
-    table: `rd_curves` or `rd_points`. None where only one such curve is there.
+    table: `rd_curves` or `rd_points`. None where only one training is there.
     """
-    own = table.loc[~table["arm"].isin(REFERENCE_ARMS), list(CURVE_KEYS)].drop_duplicates()
+    named = [key for key in CURVE_KEYS if key not in ("dataset", "split")]
+    own = table.loc[~table["arm"].isin(REFERENCE_ARMS), named].drop_duplicates()
     if len(own) < 2:
         return ()
     first, *others = (str(v).split(",") for v in own["variant"])

@@ -749,8 +749,8 @@ def render_report(
     trade = pd.DataFrame(columns=list(TRADE_COLUMNS)) if trade is None else trade
     shifts = pd.DataFrame(columns=list(SHIFT_COLUMNS)) if shifts is None else shifts
     if shared := shared_parts(curves):
-        # said once, below the tables, instead of in every label
-        provenance["all curves trained with"] = ", ".join(shared)
+        # said once, among what the page says of its origin, instead of in every label
+        provenance["common to all arms"] = ", ".join(shared)
         curves, rates, ideal, trade, shifts = (
             without_parts(table, shared) for table in (curves, rates, ideal, trade, shifts)
         )

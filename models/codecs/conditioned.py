@@ -160,7 +160,7 @@ class ConditionedCodec(Codec):
         places, steps = self.places(base, y, saliency_map, centre)
         side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
         modelled = self.model(y, saliency_map, base, places)
-        # the entropy model's result has torch's default layout, whatever y had
+        # the entropy model's result may have torch's default layout, whatever y had
         y_hat = _channels_last(modelled.y_hat) if is_channels_last(x) else modelled.y_hat
         x_hat = self.show(y_hat)
         lmbda = self.lmbda_at(places)
@@ -172,7 +172,8 @@ class ConditionedCodec(Codec):
         """y, N×M×H/16×W/16."""
         mechanism = self.config.mechanism
         if mechanism == "concat":
-            x = torch.cat((x, self.given(saliency_map)), dim=1)
+            joined = torch.cat((x, self.given(saliency_map)), dim=1)
+            x = _channels_last(joined) if is_channels_last(x) else joined
         if mechanism != "sft":
             return self.g_a(x)
         for i, layer in enumerate(self.g_a):

@@ -1,5 +1,6 @@
 """Layers that codecs are built from. Names and forward results are CompressAI's; beside them, forms of the same layers that
-take less time."""
+take less time. In training (a gradient is wanted) with channels-last tensors on the CPU, results may differ in the last
+bit."""
 
 from typing import Any, cast
 
@@ -36,8 +37,8 @@ GDN_BLOCK = 1024
 
 
 class _Normalised(torch.autograd.Function):
-    """GDN of channels-last float32 on the CPU, GDN_BLOCK·4 places at a time, so that the steps around the products find
-    what they need in the cache."""
+    """GDN of channels-last float32 on the CPU, a few thousand places at a time (`_rows`), so that the steps around the
+    products find what they need in a cache."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, inverse: bool) -> Tensor:
@@ -72,7 +73,8 @@ class _Normalised(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> tuple[Tensor, ...]:
-    """Blocks of places × channels of a channels-last tensor."""
+    """Blocks of places × channels of a channels-last tensor: larger than without gradient, since here Python's part of a
+    block is several times as long."""
     return x.permute(0, 2, 3, 1).flatten(0, 2).split(4 * GDN_BLOCK)
 
 
@@ -123,7 +125,8 @@ class Deconvolution(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """x: N×C×h×w to N×C'×(h·stride)×(w·stride)."""
-        if not (torch.is_grad_enabled() and x.is_cpu and is_channels_last(x) and Subpixel.fits(self)):
+        faster = torch.is_grad_enabled() and output_size is None and x.is_cpu and is_channels_last(x)
+        if not (faster and Subpixel.fits(self)):
             return super().forward(x, output_size)
         weight, bias, reach = subpixel_weights(self)
         return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=reach), int(self.stride[0]))

@@ -64,8 +64,9 @@ from models.training.loop import (
 DISCRIMINATORS = "discriminators.safetensors"
 OUTSIDE = 0.1
 """Weight of the places whose codes `select` drops, before division by the mean."""
-FALLEN_DB, FALLEN_STEPS = 6.0, 150
-"""A training whose PSNR was that much below its best for so many steps has diverged: it does not come back by itself."""
+FALLEN_DB, FALLEN_STEPS = 6.0, 500
+"""A training whose PSNR was that much below the best of its phase for so many steps has diverged: it does not come back by
+itself."""
 SUMS = ("loss", "mse", "perceptual", "adversarial", "matching", "discriminator", "grad_norm", "skipped")
 
 
@@ -332,7 +333,7 @@ def train(
                 rate = (state.step - row_step) * plan.batch / max(now - row_time, 1e-9)
                 state.rows.append((state.step, _row(plan, state) | {"images_per_s": rate}))
                 row_time, row_step = now, state.step
-                _check_kept(state.rows, plan)
+                _check_kept(state.rows, plan, terms)
             if probe is not None and (state.step % probe_every == 0 or state.step in probe_at or last):
                 seen = dict(probe(state.step, state.averaged()))
                 if seen:
@@ -428,16 +429,19 @@ def _row(plan: Plan, state: State) -> dict[str, float]:
     return row
 
 
-def _check_kept(rows: Sequence[tuple[int, Mapping[str, float]]], plan: Plan) -> None:
-    """Raises Diverged for a training that has lost what it had, while loss and gradient are still finite."""
+def _check_kept(rows: Sequence[tuple[int, Mapping[str, float]]], plan: Plan, terms: Terms) -> None:
+    """Raises Diverged for a training that has lost what it had, while loss and gradient are still finite. What the phase
+    of the distortion alone had, the next one may give up."""
+    start = terms.first_judged(plan.steps)
     seen = [(step, row["psnr_db"]) for step, row in rows if "psnr_db" in row]
+    seen = [one for one in seen if one[0] > start] or seen
     at, best = max(seen, key=lambda one: one[1])
     kept = max(step for step, psnr_db in seen if psnr_db >= best - FALLEN_DB)
     last, now = seen[-1]
     if last - kept >= FALLEN_STEPS:
         raise Diverged(
             f"the training has lost what it had: {best:.1f} dB PSNR at step {at}, {now:.1f} dB at step {last}, and no step "
-            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or clip_norm"
+            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or set a smaller clip_norm"
         )
 
 

@@ -73,9 +73,9 @@ class FrameSet:
 class Batch(NamedTuple):
     """What one step trains on.
 
-    x: B×3×c×c float32 in [0, 1], channels-last. s: B×1×c×c in [0, 1], or None without maps. w: the crop of the whole picture's weight
-    map, or None without a weighting. valid: B×1×c×c, 0 on padding, or None when no picture is smaller than the crop.
-    picture: which ones, by number.
+    x: B×3×c×c float32 in [0, 1], on the CPU channels-last. s: B×1×c×c in [0, 1], or None without maps. w: the crop of the
+    whole picture's weight map, or None without a weighting. valid: B×1×c×c, 0 on padding, or None when no picture is
+    smaller than the crop. picture: which ones, by number.
     """
 
     x: Tensor
@@ -185,7 +185,9 @@ class Crops:
         x, s = self._gathered(places) if self._flat else self._sliced(places)
         w = self._weights(s, places)
         return Batch(
-            x=x.permute(0, 3, 1, 2).float().mul_(1 / 255),
+            x=(x.permute(0, 3, 1, 2).contiguous() if self._flat else x.permute(0, 3, 1, 2))
+            .float()
+            .mul_(1 / 255),
             s=None if s is None else s[:, None].float().mul_(1 / 255),
             w=w,
             valid=self._valid(places),

@@ -57,7 +57,7 @@ class TrainingStopped(FoveaError):
 
 
 class Diverged(FoveaError):
-    """Loss or gradient was not finite for too many steps in a row."""
+    """Loss or gradient was not finite for too many steps in a row, or an adversarial training lost what it had."""
 
 
 class SeededNoise(TorchFunctionMode):

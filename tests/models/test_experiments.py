@@ -203,6 +203,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
         ({"options": (("fault", "scale+augment"),)}, "alphabetical order"),
         ({"options": (("fault", "scale+scale"),)}, "unknown fault 'scale.scale'"),
         ({"options": (("fault", "augment+"),)}, "unknown fault"),
+        ({"options": (("fault", 1),)}, "unknown fault 1"),
         ({"options": (("colour", 1),)}, "unknown option 'colour'"),
         ({"mechanism": "sft", "maps": "predicted"}, "no mechanism 'sft'"),
         ({"overrides": override("gan_tiny", crop=32)}, "crops of at least 64"),

@@ -390,7 +390,7 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     shot = GalleryShot("bls2017", "uniform", "none", 0.1, {}, np.zeros((16, 16, 3), np.uint8), lmbda=0.01, variant="steps=600")  # fmt: skip
     item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
     page = render_report(curves=curves, rates=bd_rates(points, resamples=50), gallery=[item])
-    assert page.count("steps=600") == 1 and "all curves trained with" in page
+    assert page.count("steps=600") == 1 and "common to all arms" in page
     assert "gamma=0.7" in page
 
 
