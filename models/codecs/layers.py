@@ -1,6 +1,6 @@
 """Layers that codecs are built from. Names and forward results are CompressAI's; beside them, forms of the same layers that
 take less time. In training (a gradient is wanted) with channels-last tensors on the CPU, results may differ in the last
-bit."""
+bit: GDN's on several threads, `Deconvolution`'s always."""
 
 from typing import Any, cast
 
@@ -81,7 +81,7 @@ def _rows(x: Tensor) -> tuple[Tensor, ...]:
 class GDN(CompressAIGDN):
     """Generalised divisive normalisation (Ballé et al. 2016, "Density modeling of images using a generalized normalization
     transformation"): x / sqrt(beta + gamma·x²), or x · sqrt(…) with `inverse`. With less memory traffic than
-    CompressAI's layer, and the same bits but where a gradient of a channels-last tensor is wanted."""
+    CompressAI's layer, and the same bits, but where a gradient of a channels-last tensor is wanted on several threads."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N×C×H×W, and so is the result."""

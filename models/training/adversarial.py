@@ -441,7 +441,7 @@ def _check_kept(rows: Sequence[tuple[int, Mapping[str, float]]], plan: Plan, ter
     if last - kept >= FALLEN_STEPS:
         raise Diverged(
             f"the training has lost what it had: {best:.1f} dB PSNR at step {at}, {now:.1f} dB at step {last}, and no step "
-            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or set a smaller clip_norm"
+            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or clip_norm (0 clips nothing)"
         )
 
 

@@ -30,16 +30,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-warnings.simplefilter("ignore")
-
-from models.codecs.base import Codec, CodecConfig, Output  # noqa: E402
-from models.codecs.catalogue import build  # noqa: E402
-from models.codecs.compressai_import import GDN as CompressAIGDN  # noqa: E402
-from models.codecs.layers import GDN  # noqa: E402
-from models.experiments import TRUNK_LAMBDAS  # noqa: E402
-from models.tracking import NullRun  # noqa: E402
-from models.training.data import Crops, FrameSet  # noqa: E402
-from models.training.loop import train  # noqa: E402
+from models.codecs.base import Codec, CodecConfig, Output
+from models.codecs.catalogue import build
+from models.codecs.compressai_import import GDN as CompressAIGDN
+from models.codecs.layers import GDN
+from models.experiments import TRUNK_LAMBDAS
+from models.tracking import NullRun
+from models.training.data import Crops, FrameSet
+from models.training.loop import train
 
 
 def made_pictures(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -233,6 +231,7 @@ def processor_s() -> float:
 
 def main() -> None:
     """Print the rounds and the ratio of the medians."""
+    warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--codec", default="bmshj2018_factorized", choices=("bmshj2018_factorized", "bls2017")
