@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from assets.evaluation.generalisation import Crop
+from assets.evaluation.rate_distortion import common_parts, without_parts
 
 MOST_GAP_DB, MOST_GAP_PERCENT = 1.0, 15.0
 """A codec generalises when held-out pictures lose at most this against training pictures."""
@@ -119,6 +120,9 @@ def _gallery(table: pd.DataFrame, crops: Mapping[str, Sequence[Crop]]) -> str:
 def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | None = None) -> str:
     """One self-contained HTML file: the gaps as bars against what a codec that generalises may lose, the table, and crops
     of the table's rows by their `unit`."""
+    shared = common_parts(table.loc[table["arm"] != "classical", "variant"])
+    table = without_parts(table, shared)
+    said = f" Common to all trainings: {html.escape(', '.join(shared))}." if shared else ""
     heads, rows = _shown(table)
     learned = table[table["arm"] != "classical"]
     bars = []
@@ -153,10 +157,10 @@ def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | 
 padding:0 1rem}}svg{{width:100%;max-width:54rem;font-size:12px}}table{{border-collapse:collapse;font-size:13px}}
 td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{overflow-x:auto}}
 .crops td,.crops th{{vertical-align:bottom;padding:.2rem .3rem;max-width:224px}}figure{{margin:0}}figcaption{{color:#777;overflow-wrap:anywhere}}
-.crops img{{display:block;width:224px}}
+.crops tr:first-child th{{overflow-wrap:anywhere}}.crops img{{display:block;width:224px}}
 @media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
 <h1>{html.escape(title)}</h1>
 <p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
-last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.</p>
+last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.{said}</p>
 {"".join(bars)}{_gallery(table, crops or {})}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
 """

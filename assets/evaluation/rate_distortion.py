@@ -158,10 +158,13 @@ def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
     """
     named = [key for key in CURVE_KEYS if key not in ("dataset", "split")]
     own = table.loc[~table["arm"].isin(REFERENCE_ARMS), named].drop_duplicates()
-    if len(own) < 2:
-        return ()
-    first, *others = (str(v).split(",") for v in own["variant"])
-    return tuple(part for part in first if part and all(part in other for other in others))
+    return common_parts(own["variant"])
+
+
+def common_parts(variants: Iterable[str]) -> tuple[str, ...]:
+    """Parts that all of these variants have, in order; none where there are fewer than two."""
+    first, *others = [v.split(",") for v in variants] or [[]]
+    return tuple(part for part in first if part and others and all(part in other for other in others))
 
 
 def without_parts(table: pd.DataFrame, parts: Collection[str]) -> pd.DataFrame:

@@ -153,7 +153,13 @@ def test_gaps_and_how_they_are_shown():
     shown = page(table, "a <title>")
     assert "a &lt;title&gt;" in shown and "&lt;scratch&gt;" in shown and "<scratch>" not in shown
     assert shown.count("#D55E00") == 2 and shown.count("#0072B2") == 2
-    assert "http" not in shown
+    assert "http" not in shown and "Common to all trainings" not in shown
+    same = page(table.assign(variant=["steps=9", "fault=gradient,steps=9", ""]), "title")
+    assert (
+        same.count("steps=9") == 1
+        and "Common to all trainings: steps=9." in same
+        and "fault=gradient" in same
+    )
 
 
 @pytest.mark.slow
