@@ -50,6 +50,7 @@ OPTIONS: Mapping[str, Any] = {
     "start": 0.0,
     "chroma": 1.0,
     "features": "efficientnet",
+    "jitter": 1,
     # the discriminators
     "critic_width": 64,
     "critic_scales": 3,
@@ -214,13 +215,22 @@ PRESETS: dict[str, Preset] = {
 PRESETS["gan_medium"] = dataclasses.replace(
     PRESETS["gan_small"],
     name="gan_medium",
-    trunk_steps=28_000,
-    steps=12_000,
+    trunk_steps=20_000,
+    steps=8_000,
     lr=3e-4,
     checkpoint_every=500,
     probe_every=2_000,
     options=tuple(
-        sorted({**dict(PRESETS["gan_small"].options), "chroma": 4.0, "hold": 1, "start": 0.0}.items())
+        sorted(
+            {
+                **dict(PRESETS["gan_small"].options),
+                "chroma": 4.0,
+                "features": "efficientnet-deep",
+                "hold": 1,
+                "jitter": 16,
+                "start": 0.0,
+            }.items()
+        )
     ),
 )
 

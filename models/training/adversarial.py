@@ -5,7 +5,9 @@
 
 d is, by the record's `distortion`, the squared error of values in [-1, 1] (Agustsson et al. 2019, section 5), 1 − MS-SSIM,
 or Zhao 2017's mix; `chroma` counts the squared error of colour differences that many times, since a short training
-otherwise ends in grey. It and P carry the weight map where the mechanism has one. For `select` the weight is 1 where codes
+otherwise ends in grey. With `jitter`, classifier and discriminators see each crop without some rows above and columns on
+the left, other ones in each step: both halve the sides again and again as the generator doubles them, and where the two
+always meet in the same places, a pattern of these places pleases them. It and P carry the weight map where the mechanism has one. For `select` the weight is 1 where codes
 are kept and OUTSIDE elsewhere, divided by its mean: the generator may invent there. The first `start` of the steps know d
 alone. Rates need no term: they are fixed by C.
 
@@ -80,6 +82,7 @@ class Terms(NamedTuple):
     start: float
     chroma: float
     features: str
+    jitter: int
     width: int
     scales: int
     lr_factor: float
@@ -98,6 +101,7 @@ class Terms(NamedTuple):
                 start=float(record["start"]),
                 chroma=float(record["chroma"]),
                 features=str(record["features"]),
+                jitter=int(record["jitter"]),
                 width=int(record["critic_width"]),
                 scales=int(record["critic_scales"]),
                 lr_factor=float(record["critic_lr"]),
@@ -164,9 +168,17 @@ class Judges:
         self.features = feature_network(terms.features).to(device) if terms.perceptual else None
 
     def judge(
-        self, x: Tensor, x_hat: Tensor, *, distortion: str, weight: Tensor | None, judged: bool
+        self,
+        x: Tensor,
+        x_hat: Tensor,
+        *,
+        distortion: str,
+        weight: Tensor | None,
+        judged: bool,
+        cut: tuple[int, int] = (0, 0),
     ) -> Judgement:
-        """The generator's loss; judged: not the distortion alone. weight: N×1×H×W or None."""
+        """The generator's loss; judged: not the distortion alone. weight: N×1×H×W or None. cut: how many rows above and
+        columns on the left classifier and discriminators do not see."""
         terms = self.terms
         squared = (x_hat - x).square().mean(dim=1, keepdim=True)
         w = torch.ones_like(squared) if weight is None else weight
@@ -178,6 +190,9 @@ class Judges:
             d = (w * l1_ms_ssim(x_hat, x)).mean()
         zero = x.new_zeros(())
         p = adversarial = matching = zero
+        if judged:
+            x, x_hat = seen_part(x, cut), seen_part(x_hat, cut)
+            weight = None if weight is None else seen_part(weight, cut)
         if judged and self.features is not None:
             p = perceptual_distance(self.features, x_hat, x, weight).mean()
         if judged and terms.judging:
@@ -196,6 +211,19 @@ class Judges:
             return squared
         grey = error.mean(dim=1, keepdim=True).square()
         return grey + self.terms.chroma * (squared - grey)
+
+
+def cut_of(plan: Plan, terms: Terms, step: int) -> tuple[int, int]:
+    """How many rows above and columns on the left the judges do not see in a step: at random, each less than `jitter`."""
+    if terms.jitter == 1:
+        return 0, 0
+    above, left = np.random.default_rng([plan.seed, step, 0x5417]).integers(terms.jitter, size=2)
+    return int(above), int(left)
+
+
+def seen_part(x: Tensor, cut: tuple[int, int]) -> Tensor:
+    """N×C×H×W without its first rows and columns."""
+    return x if cut == (0, 0) else x[:, :, cut[0] :, cut[1] :]
 
 
 class State:
@@ -368,7 +396,8 @@ def _take_step(plan: Plan, terms: Terms, state: State, crops: Crops, noise: Seed
     x_hat = output.x_hat if batch.valid is None else torch.where(batch.valid > 0, output.x_hat, batch.x)
     judges.discriminators.requires_grad_(False)
     weight = weight_of(plan, codec, batch, drawn)
-    found = judges.judge(batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged)
+    cut = cut_of(plan, terms, step)
+    found = judges.judge(batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged, cut=cut)
     found.loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.main, plan.clip_norm or math.inf, foreach=True)
     finite = bool(torch.isfinite(found.loss) & torch.isfinite(norm))
@@ -381,7 +410,8 @@ def _take_step(plan: Plan, terms: Terms, state: State, crops: Crops, noise: Seed
     if judged and terms.judging and finite:
         judges.discriminators.requires_grad_(True)
         opposed = discriminator_loss(
-            judges.discriminators(batch.x), judges.discriminators(x_hat.detach().clamp(-0.5, 1.5))
+            judges.discriminators(seen_part(batch.x, cut)),
+            judges.discriminators(seen_part(x_hat.detach().clamp(-0.5, 1.5), cut)),
         )
         opposed.backward()
         state.critic_optimiser.param_groups[0]["lr"] = lr * terms.lr_factor

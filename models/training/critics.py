@@ -20,7 +20,7 @@ from models.errors import FoveaError
 from models.saliency.layers import ConvNorm
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights
 
-FEATURES = ("efficientnet", "vgg")
+FEATURES = ("efficientnet", "efficientnet-deep", "vgg")
 VGG_FILE = "vgg16-397923af.pth"
 
 
@@ -98,16 +98,20 @@ def feature_matching(real: Judged, fake: Judged) -> Tensor:
 
 
 class EfficientFeatures(nn.Module):
-    """EfficientNet-Lite0 after blocks 0, 2 and 4: 16, 24 and 40 channels at strides 2, 4 and 8. Without gradients of
-    its own."""
+    """EfficientNet-Lite0 after blocks 0, 2 and 4: 16, 24 and 40 channels at strides 2, 4 and 8; `deep`: after block 10,
+    too, 112 channels at stride 16. Without gradients of its own."""
 
     TAPS = (0, 2, 4)
+    DEEP = 10
 
-    def __init__(self) -> None:
+    def __init__(self, deep: bool = False) -> None:
         super().__init__()
         network = EfficientNetLite0()
         network.load_state_dict(imagenet_weights())
-        self.stem, self.blocks = network.stem, network.blocks[: self.TAPS[-1] + 1]
+        self.taps = (*self.TAPS, self.DEEP) if deep else self.TAPS
+        #: what each map counts; `deep`: the last most, each finer one half as much (pix2pixHD's weights of VGG's layers)
+        self.shares = (0.125, 0.25, 0.5, 1.0) if deep else (1.0, 1.0, 1.0)
+        self.stem, self.blocks = network.stem, network.blocks[: self.taps[-1] + 1]
         self.eval().requires_grad_(False)
         for module in self.modules():
             if isinstance(module, ConvNorm) and module.norm is not None:
@@ -120,7 +124,7 @@ class EfficientFeatures(nn.Module):
         taps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in self.TAPS:
+            if index in self.taps:
                 taps.append(x)
         return taps
 
@@ -129,6 +133,7 @@ class VggFeatures(nn.Module):
     """VGG-16 after relu1_2, relu2_2 and relu3_3. Raises FoveaError where its weights are not in torch's cache."""
 
     TAPS = (3, 8, 15)
+    shares = (1.0, 1.0, 1.0)
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,29 +163,32 @@ class VggFeatures(nn.Module):
         return taps
 
 
-def feature_network(name: str) -> nn.Module:
-    """`efficientnet` or `vgg`. Raises FoveaError for another name, and where the weights are not there."""
-    if name == "efficientnet":
-        return EfficientFeatures()
+Features = EfficientFeatures | VggFeatures
+
+
+def feature_network(name: str) -> Features:
+    """`efficientnet`, `efficientnet-deep` or `vgg`. Raises FoveaError for another name, and where the weights are not there."""
+    if name in ("efficientnet", "efficientnet-deep"):
+        return EfficientFeatures(deep=name != "efficientnet")
     if name == "vgg":
         return VggFeatures()
     raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
 
 
-def perceptual_distance(network: nn.Module, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """N: mean over the taps of the absolute difference of unit-length features, summed over channels, averaged over
-    places (with a weight map N×1×H×W: weighted). 0 for equal pictures, at most 2·√channels."""
+def perceptual_distance(network: Features, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """N: mean over the taps, weighted by the network's shares, of the absolute difference of unit-length features, summed
+    over channels, averaged over places (with a weight map N×1×H×W: weighted). 0 for equal pictures, at most 2·√channels."""
     with torch.no_grad():
         targets = network(x)
     total = x.new_zeros(x.shape[0])
     found = network(x_hat)
-    for a, b in zip(found, targets, strict=True):
+    for a, b, share in zip(found, targets, network.shares, strict=True):
         difference = (_unit(a) - _unit(b)).abs().sum(dim=1, keepdim=True)
         if weight is not None:
             w = F.adaptive_avg_pool2d(weight, (a.shape[2], a.shape[3]))
             difference = difference * w
-        total = total + difference.mean(dim=(1, 2, 3))
-    return total / len(found)
+        total = total + share * difference.mean(dim=(1, 2, 3))
+    return total / sum(network.shares)
 
 
 def _unit(features: Tensor) -> Tensor:
