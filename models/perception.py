@@ -87,19 +87,40 @@ def _lpips() -> nn.Module | None:
 
 
 class Kid(NamedTuple):
-    """Squared maximum mean discrepancy and its 95 % bootstrap interval over pictures (NaN below four pictures)."""
+    """Squared maximum mean discrepancy and its 95 % bootstrap interval over pictures (NaN below four pictures). draws: the
+    bootstrap's values, NaN where one has no pair; empty below four pictures."""
 
     value: float
     low: float
     high: float
+    draws: Floats
 
 
-def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed: int = 0) -> Kid:
+def resampled(n: int, *, block: int = 1, seed: int = 0) -> Floats:
+    """How often each of n pictures is in each resample of a bootstrap: RESAMPLES × n, rows sum to n.
+
+    block: runs of so many neighbours are drawn together, around the end (circular block bootstrap, Politis and Romano
+    1992): neighbours in a video are nearly the same picture, and drawn one by one they would pass for so many more.
+    """
+    rng = np.random.default_rng(seed)
+    if block == 1:
+        return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+    starts = rng.integers(n, size=(RESAMPLES, -(-n // block)))
+    places = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n] % n
+    counts = np.zeros((RESAMPLES, n))
+    np.add.at(counts, (np.arange(RESAMPLES)[:, None], places), 1.0)
+    return counts
+
+
+def kid(
+    originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed: int = 0, block: int = 1
+) -> Kid:
     """Kernel inception distance (Bińkowski et al. 2018) with the kernel (x·y/d + 1)³ on patches.
 
     originals, reconstructions: for each picture its patches' features, patches × d. The unbiased estimate of MMD² is
     Gretton et al. 2012, lemma 6, with a picture's patches as one draw: the mean over pairs of different pictures of
-    k(x, x') + k(y, y') − k(x, y') − k(x', y). Pairs within a picture, which share their content, are left out.
+    k(x, x') + k(y, y') − k(x, y') − k(x', y). Pairs within a picture, which share their content, are left out. seed and
+    block: of the bootstrap (`resampled`); of two calls with as many pictures the draws are paired.
     Raises FoveaError for fewer than two pictures or unequal numbers.
     """
     n = len(originals)
@@ -118,15 +139,14 @@ def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed:
     np.fill_diagonal(total, 0.0)
     value = float(total.sum() / (n * (n - 1)))
     if n < 4:
-        return Kid(value, float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+        return Kid(value, float("nan"), float("nan"), np.empty(0))
+    draws = resampled(n, block=block, seed=seed)
     # a picture that is drawn twice is not compared with itself: its pairs are left out of the count, too
     pairs = np.square(draws.sum(axis=1)) - np.square(draws).sum(axis=1)
-    draws, pairs = draws[pairs > 0], pairs[pairs > 0]
+    pairs[pairs == 0] = np.nan
     values = np.einsum("ri,ij,rj->r", draws, total, draws) / pairs
-    low, high = np.quantile(values, (0.025, 0.975))
-    return Kid(value, float(low), float(high))
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return Kid(value, float(low), float(high), values)
 
 
 def _blocks(a: Sequence[Floats], b: Sequence[Floats]) -> Floats:

@@ -3,8 +3,13 @@ beside classical codecs at about the same bits?
 
 One row an experiment: means over training and over held-out pictures, the gap between them, patch KID of the held-out
 reconstructions. Then rows of classical codecs at the bits of each experiment: the largest file of each picture that is
-not larger than the learned one's times a factor, of the shrunk picture where no other is that small. Files are real ones, container included; the payload (without the
-container) stands apart, and for generative codecs the bound that it keeps. A few crops of each row are kept to look at.
+not larger than the learned one's times a factor, of the picture as it is or shrunk, whichever is nearer to it. Files are
+real ones, container included; the payload (without the container) stands apart, and for generative codecs the bound that it
+keeps. A few crops of each row are kept to look at.
+
+A gap has two causes: what a codec learnt by heart, and that one part is harder to code than the other. A classical codec
+at the same bits has the second one only, so what counts is the gap beyond its own. Intervals are 95 % bootstrap over runs
+of neighbouring pictures, which are often frames of one drive; KIDs of two codecs are compared on the same draws.
 """
 
 import functools
@@ -37,19 +42,30 @@ from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
 from models.metrics import measure
-from models.perception import Perception, kid
+from models.perception import Perception, kid, resampled
 
 Picture = NDArray[np.uint8]
 
 STAGE = "generalisation"
-FACTORS: Mapping[str, tuple[float, ...]] = {"bicubic": (1.0,), "avif": (1.0, 1.5), "webp": (1.0, 1.5)}
+FACTORS: Mapping[str, tuple[float, ...]] = {
+    "bicubic": (1.0,),
+    "avif": (1.0, 1.5),
+    "avif-visual": (1.0, 1.5),
+    "webp": (1.0, 1.5),
+}
 """Classical codecs beside each experiment, and how many times its bits they may take."""
+REFERENCE = ("avif", 1.0)
+"""The classical row whose gap is what the pictures themselves make of it; measured on training pictures, too."""
+BLOCKS = 8
+"""Of how many runs of neighbouring pictures a resample consists, about."""
 DIVISORS = (1, 2, 4)
-"""By what a picture's sides are divided where a classical codec has no file that is small enough."""
+"""By what a picture's sides may be divided before a classical codec gets it."""
 SHOWN: Mapping[str, int] = {"train": 1, "held_out": 2}
 """Of how many pictures of each part a crop is kept."""
 CROP_SIDE = 224
 """Side of these crops, in pixels: the window where the map is strongest."""
+EACH = "each_"
+"""How the columns begin that hold a list, a value a picture or a draw: kept in the store, not in the table."""
 METRICS = ("bpp", "payload_bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "perceptual", "lpips", "vsi", "haarpsi")
 
 
@@ -145,33 +161,46 @@ Files = dict[tuple[int, int], bytes]
 
 
 def at_most(codec: str, picture: Picture, budget: float, files: Files | None = None) -> Fitted:
-    """The classical codec's largest file of at most `budget` bytes over whole qualities.
+    """The classical codec's largest file of at most `budget` bytes over whole qualities: of the picture, or of the picture
+    shrunk by 2 or 4, as one would for few bits; of these three the one that shows the picture with the least squared error.
 
-    Where none is that small, the picture is shrunk by 2 or 4 first, as one would to get there; where that is not enough,
-    the result is the smallest file of all. files: made before; new ones are added.
+    Where none is that small, the result is the smallest file of all. files: made before; new ones are added.
     """
     files = {} if files is None else files
+    found = []
     for divisor in (1,) if codec == "bicubic" else DIVISORS:
-        small = shrunk(picture, divisor)
+        quality = _quality_within(codec, shrunk(picture, divisor), budget, divisor, files)
+        if quality:
+            found.append(Fitted(files[divisor, quality], divisor))
+    if not found:
+        divisor, quality = min(files, key=lambda at: len(files[at]))
+        return Fitted(files[divisor, quality], divisor)
 
-        def fits(quality: int, divisor: int = divisor, small: Picture = small) -> bool:
-            if (divisor, quality) not in files:
-                files[divisor, quality] = classical.encode(codec, float(quality), small)
-            return len(files[divisor, quality]) <= budget
+    def error(file: Fitted) -> float:
+        return float(np.square(decoded(codec, file, picture).astype(np.float32) - picture).mean())
 
-        if not fits(1):
-            continue
-        # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
-        low, high = 1, 1
-        while high <= 100 and fits(high):
-            low, high = high, 2 * high
-        high = min(high, 101)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return Fitted(files[divisor, low], divisor)
-    divisor, quality = min(files, key=lambda at: len(files[at]))
-    return Fitted(files[divisor, quality], divisor)
+    return found[0] if len(found) == 1 else min(found, key=error)
+
+
+def _quality_within(codec: str, picture: Picture, budget: float, divisor: int, files: Files) -> int:
+    """The highest whole quality with a file of at most `budget` bytes, by bisection; 0 without one."""
+
+    def fits(quality: int) -> bool:
+        if (divisor, quality) not in files:
+            files[divisor, quality] = classical.encode(codec, float(quality), picture)
+        return len(files[divisor, quality]) <= budget
+
+    if not fits(1):
+        return 0
+    # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
+    low, high = 1, 1
+    while high <= 100 and fits(high):
+        low, high = high, 2 * high
+    high = min(high, 101)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def shrunk(picture: Picture, divisor: int) -> Picture:
@@ -297,15 +326,17 @@ class _Looks:
     def measured(
         self, entry: Experiment, split: str, shown: Sequence[tuple[bytes, Picture, float]], name: str
     ) -> dict[str, Any]:
-        """Means and KID of a split's reconstructions, as columns that begin with `name`."""
+        """Means and KID of a split's reconstructions, as columns that begin with `name`, and what EACH picture has."""
         part, eye = self.part(entry, split), self.perception
         rows, features = measure_pictures(part, shown, eye)
         place = (entry.dataset, split)
         if place not in self._features:
             self._features[place] = [eye.patch_features(p) for p in part.pictures]
-        value = kid(self._features[place], features)
+        value = kid(self._features[place], features, block=run_of(len(rows)))
         frame = pd.DataFrame(rows)
         return {
+            f"{EACH}{name}": {k: frame[k].tolist() for k in ("psnr_db", "perceptual")}
+            | {"kid_draws": value.draws.tolist()},
             **{f"{name}_{k}": float(frame[k].mean()) for k in METRICS},
             f"{name}_pictures": len(rows),
             f"{name}_kid": value.value,
@@ -314,7 +345,7 @@ class _Looks:
         }
 
     def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> Measured:
-        """A trained codec on both parts. budgets: bytes of each held-out file."""
+        """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
         row: dict[str, Any] = {"bound_bpp": float(getattr(codec, "bound_bpp", math.nan))}
         crops: list[Crop] = []
@@ -322,29 +353,42 @@ class _Looks:
             part = self.part(entry, which)
             shown = through(codec, part, lmbda)
             row |= self.measured(entry, which, shown, name)
-            row["budgets"] = [len(data) for data, _, _ in shown]
+            row[f"{EACH}{name}_bytes"] = [len(data) for data, _, _ in shown]
             crops += crops_of(part, name, entry.codec, shown, originals=True)
         return Measured(row, crops)
 
     def classical(
-        self, entry: Experiment, split: str, name: str, factor: float, budgets: Sequence[int]
+        self,
+        entry: Experiment,
+        splits: Mapping[str, str],
+        name: str,
+        factor: float,
+        budgets: Mapping[str, Any],
     ) -> Measured:
-        """A classical codec on the held-out part at `factor` times these bytes, picture by picture."""
-        part = self.part(entry, split)
-        pairs = list(zip(part.pictures, budgets, strict=True))
-        made = [self._files.setdefault((entry.dataset, name, image), {}) for image in part.images]
-        work = [
-            (picture, factor * budget, known) for (picture, budget), known in zip(pairs, made, strict=True)
-        ]
-        files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
-        shown = [
-            (f.data, decoded(name, f, picture), float(len(f.data)))
-            for f, picture in zip(files, part.pictures, strict=True)
-        ]
-        row = self.measured(entry, split, shown, "held_out")
-        row["over_budget"] = sum(len(f.data) > factor * b for f, (_, b) in zip(files, pairs, strict=True))
-        row["shrunk_pictures"] = sum(f.shrunk > 1 for f in files)
-        return Measured(row, crops_of(part, "held_out", name, shown, originals=False))
+        """A classical codec at `factor` times these bytes, picture by picture. splits: by part; budgets: likewise."""
+        row: dict[str, Any] = {}
+        crops: list[Crop] = []
+        for which, split in splits.items():
+            part = self.part(entry, split)
+            pairs = list(zip(part.pictures, budgets[which], strict=True))
+            made = [self._files.setdefault((entry.dataset, name, image), {}) for image in part.images]
+            work = [
+                (picture, factor * budget, known)
+                for (picture, budget), known in zip(pairs, made, strict=True)
+            ]
+            files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
+            shown = [
+                (f.data, decoded(name, f, picture), float(len(f.data)))
+                for f, picture in zip(files, part.pictures, strict=True)
+            ]
+            row |= self.measured(entry, split, shown, which)
+            if which == "held_out":
+                row["over_budget"] = sum(
+                    len(f.data) > factor * b for f, (_, b) in zip(files, pairs, strict=True)
+                )
+                row["shrunk_pictures"] = sum(f.shrunk > 1 for f in files)
+                crops = crops_of(part, which, name, shown, originals=False)
+        return Measured(row, crops)
 
 
 def generalisation(
@@ -393,16 +437,36 @@ def generalisation(
             }
             piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
             key, row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
-            budgets = row.pop("budgets")
-            rows.append({**head, **row, **gaps(row), "unit": key})
+            group: list[Compared] = [(None, {**head, "unit": key}, row)]
+            budgets = {part: row[f"{EACH}{part}_bytes"] for part in ("train", "held_out")}
             for name, factors in FACTORS.items() if against else ():
                 for factor in factors:
-                    piece = {**data, "budgets": budgets, "codec": name, "factor": factor}
-                    make = functools.partial(looks.classical, entry, split, name, factor, budgets)
+                    splits = {"train": "train"} if (name, factor) == REFERENCE else {}
+                    splits |= {"held_out": split}
+                    asked = {part: budgets[part] for part in splits}
+                    piece = {**data, "splits": splits, "budgets": asked, "codec": name, "factor": factor}
+                    make = functools.partial(looks.classical, entry, splits, name, factor, asked)
                     named = {"codec": name, "arm": "classical", "variant": "", "factor": factor, "doctor": ""}
                     key, row = _piece(chain, piece, make)
-                    rows.append({**head, **named, **row, "unit": key})
+                    group.append(((name, factor), {**head, **named, "unit": key}, row))
+            rows += _compared(group)
     return pd.DataFrame(rows)
+
+
+Compared = tuple[tuple[str, float] | None, dict[str, Any], dict[str, Any]]
+"""Which classical codec at which factor, or None for the learned one; the first columns; what was measured."""
+
+
+def _compared(group: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Rows of the table from a learned codec and the classical ones beside it."""
+    learned = group[0][2]
+    reference = next((row for which, _, row in group if which == REFERENCE), None)
+    rows = []
+    for which, head, row in group:
+        compared = gaps(row, reference) if which is None else kid_difference(learned, row)
+        flat = {k: v for k, v in row.items() if not k.startswith(EACH)}
+        rows.append({**head, **flat, **compared})
+    return rows
 
 
 def _named(entry: Experiment) -> tuple[str, str]:
@@ -411,9 +475,55 @@ def _named(entry: Experiment) -> tuple[str, str]:
     return "" if entry.label == BASELINE else entry.label, variant
 
 
-def gaps(row: Mapping[str, Any]) -> dict[str, float]:
-    """How much held-out pictures lose against training pictures: decibels of PSNR, percent of perceptual distance."""
-    return {
+def run_of(pictures: int) -> int:
+    """How many neighbouring pictures are drawn together in a bootstrap."""
+    return max(1, pictures // BLOCKS)
+
+
+def gaps(row: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """How much held-out pictures lose against training pictures: decibels of PSNR, percent of perceptual distance, with
+    `_low` and `_high`; `beyond`: how much more than with the classical codec `reference`.
+
+    row, reference: what `_Looks.measured` gives for `train` and `held_out`.
+    """
+    found = {
         "psnr_gap_db": row["train_psnr_db"] - row["held_out_psnr_db"],
         "perceptual_gap_percent": 100 * (row["held_out_perceptual"] / row["train_perceptual"] - 1),
+    }
+    if f"{EACH}train" not in row:
+        return found
+    means: dict[tuple[str, ...], Any] = {}
+    for part, seed in (("train", 0), ("held_out", 1)):
+        n = len(row[f"{EACH}{part}"]["psnr_db"])
+        # first the pictures themselves, then the resamples
+        shares = np.vstack([np.ones(n), resampled(n, block=run_of(n), seed=seed)]) / n
+        for name in ("psnr_db", "perceptual"):
+            means[part, name] = shares @ np.asarray(row[f"{EACH}{part}"][name])
+            if reference is not None:
+                means[part, name, "reference"] = shares @ np.asarray(reference[f"{EACH}{part}"][name])
+
+    def gap(*which: str) -> tuple[Any, Any]:
+        psnr = means["train", "psnr_db", *which] - means["held_out", "psnr_db", *which]
+        return psnr, means["held_out", "perceptual", *which] / means["train", "perceptual", *which]
+
+    psnr, ratio = gap()
+    values = {"psnr_gap_db": psnr, "perceptual_gap_percent": 100 * (ratio - 1)}
+    if reference is not None:
+        psnr_there, ratio_there = gap("reference")
+        values["psnr_gap_beyond_db"] = psnr - psnr_there
+        values["perceptual_gap_beyond_percent"] = 100 * (ratio / ratio_there - 1)
+    for name, drawn in values.items():
+        low, high = np.quantile(drawn[1:], (0.025, 0.975))
+        found |= {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found
+
+
+def kid_difference(learned: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
+    """The learned codec's KID less that of another row, with its paired interval; below 0 the learned one's is the lower."""
+    one, other = (np.asarray(r[f"{EACH}held_out"]["kid_draws"], np.float64) for r in (learned, row))
+    low, high = np.nanquantile(one - other, (0.025, 0.975)) if len(one) else (math.nan, math.nan)
+    return {
+        "kid_difference": learned["held_out_kid"] - row["held_out_kid"],
+        "kid_difference_low": float(low),
+        "kid_difference_high": float(high),
     }

@@ -23,17 +23,30 @@ COLUMNS = {
     "train_psnr_db": "PSNR train",
     "held_out_psnr_db": "PSNR held out",
     "psnr_gap_db": "gap, dB",
+    "psnr_gap_beyond_db": "beyond AVIF's, dB",
     "train_perceptual": "perceptual train",
     "held_out_perceptual": "perceptual held out",
     "perceptual_gap_percent": "gap, %",
+    "perceptual_gap_beyond_percent": "beyond AVIF's, %",
     "held_out_kid": "KID held out",
+    "kid_difference": "the learned one's less this",
     "held_out_sw_psnr_db": "sw_psnr",
     "held_out_vsi": "VSI",
     "held_out_haarpsi": "HaarPSI",
     "held_out_lpips": "LPIPS",
     "doctor": "doctor",
 }
-DIGITS = {"bpp": 4, "kid": 4, "vsi": 4, "haarpsi": 3, "perceptual": 3, "lpips": 3, "percent": 1, "db": 2}
+DIGITS = {
+    "bpp": 4,
+    "kid": 4,
+    "vsi": 4,
+    "haarpsi": 3,
+    "difference": 1,
+    "perceptual": 3,
+    "lpips": 3,
+    "percent": 1,
+    "db": 2,
+}
 
 
 def _cell(name: str, row: Mapping[str, Any]) -> str:
@@ -53,10 +66,14 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     digits = next((d for end, d in DIGITS.items() if name.endswith(end)), 3)
     if name == "held_out_kid" and value >= 10:
         digits = 1
-    text = f"{value:.{digits}f}"
-    if name == "held_out_kid" and math.isfinite(row.get("held_out_kid_low", math.nan)):
-        text += f" ({row['held_out_kid_low']:.{digits}f}–{row['held_out_kid_high']:.{digits}f})"
-    return text
+    low, high = (row.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
+    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
+    return f"{value:.{digits}f}{interval}"
+
+
+def _beyond(column: str, row: Mapping[str, Any]) -> str:
+    name = column.replace("_gap_", "_gap_beyond_")
+    return f" (beyond AVIF's {_cell(name, row)})" if _cell(name, row) else ""
 
 
 def _count(value: Any) -> int:
@@ -141,7 +158,7 @@ def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | 
             lines.append(
                 f'<text x="0" y="{y + 15}">{html.escape(_cell("what", row))}</text>'
                 f'<rect x="380" y="{y + 3}" width="{width:.1f}" height="16" fill="{fill}"/>'
-                f'<text x="{386 + width:.1f}" y="{y + 15}">{value:+.2f} {unit}</text>'
+                f'<text x="{386 + width:.1f}" y="{y + 15}">{value:+.2f} {unit}{_beyond(column, row)}</text>'
             )
         x, height = 380 + 360 * most / widest, 26 * len(lines)
         lines.append(
@@ -161,6 +178,8 @@ td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{ov
 @media(prefers-color-scheme:dark){{body{{background:#16181c;color:#ddd}}svg text{{fill:#ddd}}}}</style>
 <h1>{html.escape(title)}</h1>
 <p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
-last features of EfficientNet-Lite0, 95 % bootstrap over pictures. Classical codecs have no training and no gap.{said}</p>
+last features of EfficientNet-Lite0; perceptual distance: its early features, which generative codecs are trained on, so that
+it speaks for them. Brackets: 95 % bootstrap over runs of neighbouring pictures. One part can be harder to code than the
+other: what training made of the gap is what goes beyond AVIF's at the same bits.{said}</p>
 {"".join(bars)}{_gallery(table, crops or {})}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
 """

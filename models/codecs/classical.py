@@ -5,6 +5,7 @@
 | jpeg   | libjpeg-turbo | baseline, optimised Huffman tables, no metadata; the better of 4:2:0 and 4:4:4 at equal bytes |
 | webp   | libwebp       | method 6, its slowest |
 | avif   | aom           | speed 3, 4:4:4, tune=psnr, one tile |
+| avif-visual | aom      | the same with libavif's own tune for stills |
 | jpegxl | libjxl        | effort 9, quality by libjxl's own JPEG-like scale |
 | bicubic | libwebp, OpenCV | the picture area-averaged to `quality` percent of its sides, lossless, enlarged bicubically |
 
@@ -88,7 +89,7 @@ def _decode_webp(data: bytes) -> Picture:
     return np.asarray(imagecodecs.webp_decode(data), np.uint8)[..., :3]
 
 
-def _encode_avif(picture: Picture, quality: float) -> bytes:
+def _encode_avif(picture: Picture, quality: float, tune: str = "psnr") -> bytes:
     # through Pillow: imagecodecs has no way to set aom's tune
     buffer = io.BytesIO()
     Image.fromarray(picture).save(
@@ -100,9 +101,13 @@ def _encode_avif(picture: Picture, quality: float) -> bytes:
         codec="aom",
         max_threads=1,
         autotiling=False,
-        advanced={"tune": "psnr"},
+        **({"advanced": {"tune": tune}} if tune else {}),
     )
     return buffer.getvalue()
+
+
+def _encode_avif_visual(picture: Picture, quality: float) -> bytes:
+    return _encode_avif(picture, quality, tune="")
 
 
 def _decode_avif(data: bytes) -> Picture:
@@ -156,6 +161,9 @@ CLASSICAL: Mapping[str, Classical] = {
         Classical("jpeg", "JPEG", (5, 10, 20, 35, 55, 75, 88, 95), _encode_jpeg, _decode_jpeg),
         Classical("webp", "WebP", (0, 4, 10, 22, 42, 68, 85, 93), _encode_webp, _decode_webp),
         Classical("avif", "AVIF", (1, 6, 15, 29, 46, 66), _encode_avif, _decode_avif),
+        Classical(
+            "avif-visual", "AVIF, visual tune", (1, 6, 15, 29, 46, 66), _encode_avif_visual, _decode_avif
+        ),
         Classical("jpegxl", "JPEG XL", (0, 7, 15, 35, 62, 80, 90), _encode_jpegxl, _decode_jpegxl),
         Classical("bicubic", "bicubic", (2, 4, 7, 11, 16, 24, 36), _encode_bicubic, _decode_bicubic),
     )
@@ -197,6 +205,7 @@ def library_versions() -> dict[str, str]:
         "jpeg": str(imagecodecs.jpeg8_version()),
         "webp": str(imagecodecs.webp_version()),
         "avif": f"libavif {features.version('avif')} (Pillow)",
+        "avif-visual": f"libavif {features.version('avif')} (Pillow)",
         "jpegxl": str(imagecodecs.jpegxl_version()),
         "bicubic": f"{imagecodecs.webp_version()}, OpenCV {cv2.__version__}",
     }

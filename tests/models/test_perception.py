@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models.errors import FoveaError
-from models.perception import Perception, kid
+from models.perception import RESAMPLES, Perception, kid, resampled
 
 
 def brute(x, y):
@@ -41,6 +41,23 @@ def test_kid_needs_pictures():
     with pytest.raises(FoveaError, match="two or more"):
         kid(drawn(1), drawn(1))
     assert np.isnan(kid(drawn(3), drawn(3, seed=1)).low)
+
+
+def test_neighbours_are_drawn_together():
+    for n, block in ((48, 6), (10, 3), (5, 5), (7, 1)):
+        counts = resampled(n, block=block)
+        assert counts.shape == (RESAMPLES, n) and (counts.sum(axis=1) == n).all()
+        # all pictures are drawn as often
+        assert abs(counts.mean(axis=0) - 1).max() < 0.2
+    # a sequence that changes slowly: drawn one by one its frames pass for so many pictures
+    values = np.repeat(np.random.default_rng(0).normal(size=8), 6)
+    spread = [np.std(resampled(48, block=b) @ values / 48) for b in (1, 6)]
+    assert spread[1] > 1.7 * spread[0]
+    x = [np.full((1, 4), v) + np.arange(4) / 9 for v in values]
+    y = [f * 0.5 for f in x]
+    one, together = kid(x, y), kid(x, y, block=6)
+    assert one.value == together.value and together.high - together.low > one.high - one.low
+    assert len(together.draws) == RESAMPLES
 
 
 def test_blur_shows_in_distance_and_features():

@@ -92,7 +92,9 @@ def test_avif_is_tuned_for_the_metric_of_the_curves() -> None:
 
 
 def test_errors_name_the_way_out() -> None:
-    with pytest.raises(FoveaError, match=r"unknown classical codec 'gif'.*jpeg, webp, avif, jpegxl"):
+    with pytest.raises(
+        FoveaError, match=r"unknown classical codec 'gif'.*jpeg, webp, avif, avif-visual, jpegxl"
+    ):
         classical.encode("gif", 50, scene())
     with pytest.raises(FoveaError, match="quality goes from 0 to 100"):
         classical.encode("jpeg", 101, scene())
