@@ -60,6 +60,21 @@ OPTIONS: Mapping[str, Any] = {
     "fault": "",
 }
 """What generative codecs and their training know beyond the preset, with the paper's values."""
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "norm": ("instance", "none"),
+    "patch": (1, 2, 4),
+    "hold": (0, 1),
+    "features": ("efficientnet", "efficientnet-deep", "vgg"),
+}
+LEAST = {"centres": 3, "blocks": 0, "noise": 0, "jitter": 1, "critic_width": 1, "critic_scales": 1}
+"""The least of options that are whole numbers."""
+BELOW = {
+    "keep": 1.0,
+    "start": 1.0,
+    "beta1": 0.999,
+    **dict.fromkeys(("fidelity", "perceptual", "adversarial", "matching", "chroma", "critic_lr"), 1e6),
+}
+"""The most of options that are numbers from 0."""
 LAYER_OPTIONS: Mapping[str, Mapping[str, int]] = {"bls2017": {"dilation": 1}}
 """What other codecs' files offer beyond their papers, whole numbers from 1, with the papers' values."""
 CODEC_OPTIONS = ("centres", "blocks", "norm", "patch", "hold", "noise", "keep", "fault")
@@ -339,12 +354,32 @@ def _checked_options(
             raise FoveaError(f"unknown option {name!r}; known: {', '.join(OPTIONS)}")
     default = {**OPTIONS, **dict(PRESETS[preset].options)}
     fault = dict(options).get("fault", "")
+    for name, value in options:
+        _check_option(name, value)
     known = set(FAULTS[1:]).intersection(str(fault).split("+"))
     if fault != "" and fault != "+".join(sorted(known)):
         raise FoveaError(
             f"unknown fault {fault!r}; known: {', '.join(FAULTS[1:])}, and several in alphabetical order joined by +"
         )
     return tuple(sorted((k, v) for k, v in options if default[k] != v))
+
+
+def _check_option(name: str, value: Any) -> None:
+    """Raises FoveaError for a value that no codec or training could take; `fault` has a check of its own."""
+    if name in CHOICES:
+        fine, said = value in CHOICES[name], "one of " + ", ".join(map(repr, CHOICES[name]))
+    elif name in LEAST:
+        least = LEAST[name]
+        fine, said = type(value) is int and value >= least, f"a whole number from {least}"
+    elif name in BELOW:
+        number_ = isinstance(value, int | float) and not isinstance(value, bool)
+        fine, said = number_ and 0 <= value <= BELOW[name], f"a number from 0 to {BELOW[name]:g}"
+        if name in ("chroma", "critic_lr"):
+            fine, said = fine and value > 0, "a positive number"
+    else:
+        return
+    if not fine:
+        raise FoveaError(f"option {name}={value!r}: it takes {said}")
 
 
 def _check_read(
@@ -497,10 +532,12 @@ class Experiment:
         object.__setattr__(self, "options", _checked_options(self.codec, self.preset, self.options))
         _check_read(self.codec, self.preset, self.distortion, self.overrides, self.options)
         least = GENERATIVE_CROP >> (3 - int(dict(self.options).get("critic_scales", 3)))
-        if self.codec in GENERATIVE and _budget(self.preset, self.overrides)["crop"] < least:
-            raise FoveaError(
-                f"{self.codec}: the coarsest discriminator needs crops of at least {least} pixels"
-            )
+        if self.codec in GENERATIVE:
+            known = {**OPTIONS, **dict(PRESETS[self.preset].options), **dict(self.options)}
+            if _budget(self.preset, self.overrides)["crop"] - int(known["jitter"]) + 1 < least:
+                raise FoveaError(
+                    f"{self.codec}: the coarsest discriminator needs crops of at least {least} pixels, and jitter - 1 more"
+                )
         if self.trunk is not None and self.trunk.codec != self.codec:
             raise FoveaError(f"trunk {self.trunk.key} is a {self.trunk.codec}, the experiment a {self.codec}")
         if self.trunk is not None and self.trunk.options != self.options and self.codec not in GENERATIVE:

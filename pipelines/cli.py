@@ -630,6 +630,13 @@ def _show(name: str, *, new: bool = False) -> int:
     default=None,
     help="Give salient places more bits (models of the arms saliency_gain and saliency_hyper).",
 )
+@click.option(
+    "--map",
+    "maps",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
+)
 def compress(
     images: tuple[Path, ...],
     output: Path,
@@ -637,6 +644,7 @@ def compress(
     lmbda: float | None,
     bpp: float | None,
     use_saliency: bool | None,
+    maps: Path | None,
 ) -> None:
     """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
     import math
@@ -657,7 +665,7 @@ def compress(
     codec = open_codec(model)
     failed: list[str] | None = [] if len(work) > 1 else None
     for path, size, spent in compress_files(
-        work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency, failed=failed
+        work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency, maps=maps, failed=failed
     ):
         click.echo(f"{path}: {size} bytes, {spent:.4f} bpp")
     _tell_failed(failed, len(work))

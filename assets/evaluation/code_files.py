@@ -74,35 +74,43 @@ def compress_files(
     lmbda: float | None = None,
     bpp: float | None = None,
     use_saliency: bool | None = None,
+    maps: Path | None = None,
     threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[tuple[Path, int, float]]:
     """Write a .fov file for each picture; yields its path, bytes and bpp, in order.
 
     bpp: each picture's level is searched for it. use_saliency: None, give a map to a codec that takes one; False, every
-    place counts alike. failed: gets what is wrong with each picture that cannot be read or coded, and the others go on;
+    place counts alike. maps: the map itself, or a folder with one of the same name for each picture (`own_map`), in place
+    of the saliency model's. failed: gets what is wrong with each picture that cannot be read or coded, and the others go on;
     None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
     takes = codec.config.mechanism in NEEDS_MAP
-    if use_saliency and not takes:
+    if (use_saliency or maps is not None) and not takes:
         raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
+    if maps is not None and use_saliency is False:
+        raise FoveaError("give either maps or no saliency, not both")
+    if maps is not None and len(work) > 1 and not maps.is_dir():
+        raise FoveaError(f"{maps}: several pictures need a folder with a map of the same name for each")
     predictor: Any = None
-    if takes and use_saliency is not False:
+    if takes and use_saliency is not False and maps is None:
         from models.saliency.predict import load_model
 
         predictor = load_model(DEFAULT_SALIENCY)
 
     def pictures() -> Iterator[tuple[Path, Path, Picture, Picture | None]]:
         for source, target in work:
+            given = None
             try:
                 picture = read_picture(source)
+                if maps is not None:
+                    given = own_map(maps, source, picture)
             except FoveaError as error:
                 if failed is None:
                     raise
                 failed.append(str(error))
                 continue
-            given = None
-            if takes:
+            if takes and given is None:
                 flat = predictor is None
                 given = np.full(picture.shape[:2], 255, np.uint8) if flat else predictor.predict([picture])[0]
             yield source, target, picture, given
@@ -132,6 +140,29 @@ def compress_files(
         with written_beside(target) as beside:
             beside.write_bytes(data)
         yield target, len(data), 8 * len(data) / pixels
+
+
+def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
+    """A picture's map, H×W uint8, from the file `maps` or from that of the same name in the folder `maps`: a saliency map, or
+    a label map that is 0 where nothing matters.
+
+    Raises FoveaError where there is none, for colours, and for another size than the picture's.
+    """
+    path = maps
+    if maps.is_dir():
+        found = sorted(p for p in maps.iterdir() if p.stem == source.stem and p.is_file())
+        if len(found) != 1:
+            several = f"{len(found)} maps" if found else "no map"
+            raise FoveaError(f"{maps} has {several} for {source.name}: one file with the same name is needed")
+        path = found[0]
+    shown = read_picture(path)
+    if (shown != shown[..., :1]).any():
+        raise FoveaError(f"{path} has colours: a map is grey, 0 where nothing matters")
+    if shown.shape != picture.shape:
+        raise FoveaError(
+            f"{path} has {shown.shape[1]}×{shown.shape[0]} pixels, {source} has {picture.shape[1]}×{picture.shape[0]}"
+        )
+    return np.ascontiguousarray(shown[..., 0])
 
 
 def decompress_files(

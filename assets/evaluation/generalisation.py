@@ -347,7 +347,9 @@ class _Looks:
     def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
-        row: dict[str, Any] = {"bound_bpp": float(getattr(codec, "bound_bpp", math.nan))}
+        pictures, bound = self.part(entry, split).pictures, getattr(codec, "bound_bits", None)
+        bounds = [bound(*p.shape[:2]) / (p.shape[0] * p.shape[1]) for p in pictures] if bound else [math.nan]
+        row: dict[str, Any] = {"bound_bpp": float(np.mean(bounds))}
         crops: list[Crop] = []
         for name, which in (("train", "train"), ("held_out", split)):
             part = self.part(entry, which)

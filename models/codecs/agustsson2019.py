@@ -15,14 +15,16 @@ the ripple out of what is enlarged. Borders are padded with zeros (reflection ha
 output is linear, not tanh.
 
 Selective compression (section 3.3, mechanism `select`): a region map says which latent places are kept. It is made from
-the saliency map (or a label map given in its place), sent in the file and counted; elsewhere the codes are zero, not
+the saliency map (or a label map given in its place: `fovea compress --map`, with `keep` 0), sent in the file and counted; elsewhere the codes are zero, not
 sent, and the generator is told. `concat` gives the map to the encoder only.
 
 `fault` plants what ailed the public TensorFlow port, for the codec doctor to find: `gradient` stops the gradient at the
 quantiser, `relu` puts a norm and a ReLU before it. (`scale` and `augment` are faults of the training.)
 """
 
+import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,7 +46,14 @@ from models.codecs.base import (
     picture_to_tensor,
 )
 from models.codecs.bitstream import BitstreamError, Contents
-from models.codecs.codes import bound_bits, decode_codes, decode_region, encode_codes, encode_region
+from models.codecs.codes import (
+    MAX_PACKED,
+    bound_bits,
+    decode_codes,
+    decode_region,
+    encode_codes,
+    encode_region,
+)
 from models.codecs.conditioning import LEVELLED
 from models.errors import FoveaError
 
@@ -203,6 +212,16 @@ class Agustsson2019(Codec):
         """C·log2(L)/256: what codes take at most for each pixel of a picture without padding."""
         return bound_bits(self.config.m, self.levels) / self.stride**2
 
+    def bound_bits(self, height: int, width: int) -> float:
+        """What the payload of a picture takes at most, in whole bytes: C·log2(L) bits for each latent place, padding
+        included, and at least what any file holds. `select` sends a region besides, and fewer codes: no bound is known, NaN. So for more than
+        codes.MAX_PACKED codes."""
+        places = -(-height // self.stride) * -(-width // self.stride)
+        if self.config.mechanism == "select" or places * self.config.m > MAX_PACKED:
+            return math.nan
+        codes = math.ceil(bound_bits(places * self.config.m, self.levels) / 8)
+        return 8.0 * max(codes, bitstream.least_bytes(places))
+
     # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def forward(
@@ -226,7 +245,7 @@ class Agustsson2019(Codec):
             q = q * region
             likelihoods = likelihoods**region
             side_bits = side_bits + region[0].numel()
-        x_hat = self._generate(q, region, x.new_zeros(()) if not self.training else None)
+        x_hat = self._generate(q, region, None if self.training else self._noise_of(codes))
         return Output(
             x_hat, {"y": likelihoods}, side_bits, x.new_full((x.shape[0], 1, 1, 1), self.config.lmbda[0])
         )
@@ -258,15 +277,26 @@ class Agustsson2019(Codec):
             raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
         return saliency_map
 
-    def _generate(self, q: Tensor, region: Tensor | None, noise: Tensor | None) -> Tensor:
-        """x_hat from codes. noise: None draws some."""
+    def _noise_of(self, codes: Tensor) -> Tensor | None:
+        """The cells of noise that belong to codes N×C×h×w, for pictures that are measured or decoded: drawn from a seed
+        that the codes themselves give, so that a file always shows the same picture. None without noise."""
+        if not self.noise:
+            return None
+        cells = []
+        for one in codes.detach().round().to("cpu", torch.int8).numpy():
+            seed = int.from_bytes(hashlib.sha256(np.ascontiguousarray(one).tobytes()).digest()[:8], "big")
+            shape = (self.noise, -(-one.shape[1] // NOISE_CELL), -(-one.shape[2] // NOISE_CELL))
+            cells.append(np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, np.float32))
+        return torch.from_numpy(np.stack(cells)).to(codes.device)
+
+    def _generate(self, q: Tensor, region: Tensor | None, cells: Tensor | None) -> Tensor:
+        """x_hat from codes. cells: of noise, N×channels×⌈h/NOISE_CELL⌉×⌈w/NOISE_CELL⌉; None draws them."""
         planes = [q]
         if self.noise:
             n, _, h, w = q.shape
-            if noise is None:
+            if cells is None:
                 cells = torch.randn(n, self.noise, -(-h // NOISE_CELL), -(-w // NOISE_CELL), device=q.device)
-                noise = F.interpolate(cells, scale_factor=float(NOISE_CELL), mode="nearest")[:, :, :h, :w]
-            planes.append(noise.expand(n, self.noise, h, w))
+            planes.append(F.interpolate(cells, scale_factor=float(NOISE_CELL), mode="nearest")[:, :, :h, :w])
         if region is not None:
             planes.append(region)
         y = torch.cat(planes, dim=1) if len(planes) > 1 else q
@@ -298,11 +328,11 @@ class Agustsson2019(Codec):
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
-        """As `Codec.synthesise` says, without noise. Places where all codes are 0 count as outside of the region."""
+        """As `Codec.synthesise` says, with the noise that belongs to the codes. Places where all codes are 0 count as outside of the region."""
         region = None
         if self.config.mechanism == "select":
             region = (y_hat != 0).any(dim=1, keepdim=True).float()
-        return self._generate(y_hat, region, y_hat.new_zeros(()))
+        return self._generate(y_hat, region, self._noise_of(y_hat))
 
     def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
         """None: there are no tables that a code could lie beyond."""

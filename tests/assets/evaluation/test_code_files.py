@@ -60,6 +60,46 @@ def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
         assert codec.decode((tmp_path / "a.fov").read_bytes()).shape == (40, 24, 3)
 
 
+def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = (("blocks", 1), ("keep", 0.0), ("norm", "none"), ("patch", 2))
+    codec = build(
+        CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=options)
+    ).eval()
+    codec.update()
+    rng = np.random.default_rng(0)
+    for folder in ("in", "maps"):
+        (tmp_path / folder).mkdir()
+    for name, marked in (("a", 16), ("b", 64)):
+        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        (tmp_path / f"in/{name}.png").write_bytes(encode_png(picture))
+        labels = np.zeros((64, 64, 3), np.uint8)
+        labels[:, :marked] = 1
+        (tmp_path / f"maps/{name}.png").write_bytes(encode_png(labels))
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    sizes = [size for _, size, _ in compress_files(work, codec, maps=tmp_path / "maps")]
+    assert sizes[0] < sizes[1] - 10
+
+    one = [(tmp_path / "in/a.png", tmp_path / "a.fov")]
+    assert next(compress_files(one, codec, maps=tmp_path / "maps/a.png"))[1] == sizes[0]
+    with pytest.raises(FoveaError, match="need a folder"):
+        next(compress_files(work, codec, maps=tmp_path / "maps/a.png"))
+    with pytest.raises(FoveaError, match="not both"):
+        next(compress_files(one, codec, maps=tmp_path / "maps", use_saliency=False))
+    with pytest.raises(FoveaError, match="has colours"):
+        next(compress_files(one, codec, maps=tmp_path / "in"))
+    (tmp_path / "maps/a.png").write_bytes(encode_png(np.zeros((64, 60, 3), np.uint8)))
+    with pytest.raises(FoveaError, match=r"a\.png has 60×64 pixels, .*a\.png has 64×64"):
+        next(compress_files(one, codec, maps=tmp_path / "maps"))
+    (tmp_path / "maps/a.png").unlink()
+    failed: list[str] = []
+    assert len(list(compress_files(work, codec, maps=tmp_path / "maps", failed=failed))) == 1
+    assert len(failed) == 1 and "no map for a.png" in failed[0]
+    plain = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
+    with pytest.raises(FoveaError, match="does not take a saliency map"):
+        next(compress_files(one, plain, maps=tmp_path / "maps"))
+
+
 def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     torch.manual_seed(0)
     codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()

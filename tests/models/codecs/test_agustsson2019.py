@@ -49,6 +49,11 @@ def saliency(height, width):
 @pytest.mark.parametrize(("c", "bpp"), [(2, 0.0181), (4, 0.0363), (8, 0.0726), (16, 0.1451)])
 def test_the_bound_is_the_paper_s(c, bpp):
     assert made(c=c).bound_bpp == pytest.approx(bpp, abs=5e-5)
+    # 480×360 is coded as 480×368
+    bits = made(c=c).bound_bits(360, 480)
+    assert 1.0 < bits / (360 * 480) / bpp < 1.03 and bits % 8 == 0
+    assert math.isnan(made("select", c=c).bound_bits(360, 480))
+    assert math.isnan(made(c=c).bound_bits(4096, 8192))
 
 
 @pytest.mark.parametrize("patch", [1, 2])
@@ -72,6 +77,8 @@ def test_any_size_comes_back_as_the_encoder_promised(size, mechanism):
     assert encoded.reconstruction.shape == picture.shape
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
     assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
+    payload = 8 * sum(map(len, unpack(encoded.data).strings))
+    assert mechanism == "select" or payload <= codec.bound_bits(*size)
 
 
 def test_the_payload_keeps_the_bound_and_the_estimate_holds():
@@ -140,13 +147,31 @@ def test_selective_compression_sends_its_region_and_only_the_codes_inside():
     assert marked.sum() == 4 and marked[0, 0, 1:3, 2:4].sum() == 4
 
 
-def test_noise_is_drawn_in_training_only():
+def test_noise_belongs_to_the_codes_but_in_training():
     codec = made(noise=2)
-    x = torch.rand(1, 3, 64, 64)
+    x = torch.rand(2, 3, 64, 80)
     with torch.no_grad():
-        assert torch.equal(codec(x).x_hat, codec(x).x_hat)
+        shown = codec(x).x_hat
+        assert torch.equal(shown, codec(x).x_hat)
+        # another picture's codes bring other noise, and neighbours in a batch none
+        assert torch.allclose(codec(x[1:]).x_hat, shown[1:], atol=1e-5)
+        codes = torch.zeros(2, 4, 4, 5)
+        codes[1, 0, 0, 0] = 1
+        first, second = codec._noise_of(codes)
+        assert first.shape == (2, 1, 2) and not torch.equal(first, second)
+        assert torch.equal(first, codec._noise_of(codes[:1])[0])
+        many = codec._noise_of(torch.arange(400).view(100, 4, 1, 1) % 251 - 125)
+        assert abs(float(many.mean())) < 0.3 and 0.7 < float(many.std()) < 1.3
         codec.train()
         assert not torch.equal(codec(x).x_hat, codec(x).x_hat)
+    codec.eval()
+    picture = scene(64, 80)
+    encoded = codec.encode(picture)
+    assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        level = 255 * codec(tensor).x_hat[0].permute(1, 2, 0).clamp(0, 1)
+    assert np.abs(level.numpy() - encoded.reconstruction).max() <= 0.52
 
 
 @pytest.mark.parametrize("mechanism", ["loss", "concat", "select"])

@@ -89,6 +89,48 @@ def test_stopped_in_the_middle_of_both_phases_and_resumed(tmp_path):
     assert kill.sha(tmp_path / "a") == kill.sha(tmp_path / "b")
 
 
+def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):
+    record = Experiment(
+        **EXTREME,
+        overrides=override("gan_tiny", steps=4, crop=80),
+        options=(("jitter", 16), ("start", 0.5)),
+    )
+    plan, terms = Plan.of(record.resolved()), adversarial.Terms.of(record.resolved())
+    cuts = [adversarial.cut_of(plan, terms, step) for step in range(200)]
+    assert cuts == [adversarial.cut_of(plan, terms, step) for step in range(200)]
+    assert {a for a, _ in cuts} == {b for _, b in cuts} == set(range(16))
+    assert cuts != [adversarial.cut_of(plan._replace(seed=1), terms, step) for step in range(200)]
+    assert adversarial.cut_of(plan, terms._replace(jitter=1), 3) == (0, 0)
+
+    sides = []
+    forward = adversarial.Discriminators.forward
+
+    def watched(self, x):
+        sides.append(tuple(x.shape[2:]))
+        return forward(self, x)
+
+    monkeypatch.setattr(adversarial.Discriminators, "forward", watched)
+    rng = np.random.default_rng(0)
+    data = FrameSet([rng.integers(0, 256, (90, 90, 3), dtype=np.uint8) for _ in range(5)])
+    trained(tmp_path, record, data)
+    # two judged steps, each: reconstruction and picture for the generator, the two for the discriminators
+    assert sides == [(80 - a, 80 - b) for a, b in cuts[2:4] for _ in range(4)]
+
+
+def test_the_distortion_counts_what_the_judges_do_not_see():
+    record = Experiment(
+        **EXTREME, overrides=override("gan_tiny", crop=80), options=(("jitter", 16), ("matching", 0.0),
+        ("adversarial", 0.0), ("perceptual", 0.0)),
+    ).resolved()  # fmt: skip
+    judges = adversarial.Judges(adversarial.Terms.of(record), 0, torch.device("cpu"))
+    x = torch.rand(1, 3, 80, 80)
+    y = x.clone()
+    y[:, :, :5] += 0.5
+    asked = {"distortion": "mse", "weight": torch.ones(1, 1, 80, 80), "judged": True}
+    losses = [judges.judge(x, y, **asked, cut=cut).loss for cut in ((0, 0), (5, 3))]
+    assert losses[0] == losses[1] > 0
+
+
 def test_the_artifact_and_what_is_probed(tmp_path):
     seen = []
 

@@ -61,9 +61,24 @@ def test_the_perceptual_distance_grows_with_blur_and_passes_gradients():
     assert perceptual_distance(network, light, x, weight).abs().max() == 0
 
 
+def test_deep_features_count_the_coarse_ones_most():
+    plain, deep = feature_network("efficientnet"), feature_network("efficientnet-deep")
+    torch.manual_seed(0)
+    x, y = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    found = deep(x)
+    assert [tuple(f.shape[1:]) for f in found] == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4)]
+    for a, b in zip(found, plain(x), strict=False):
+        assert torch.allclose(a, b, atol=1e-4)
+    unit = [[f / f.square().sum(dim=1, keepdim=True).sqrt() for f in deep(p)] for p in (x, y)]
+    each = [(a - b).abs().sum(dim=1).mean() for a, b in zip(*unit, strict=True)]
+    written_out = sum(s * d for s, d in zip((1, 2, 4, 8), each, strict=True)) / 15
+    assert perceptual_distance(deep, y, x) == pytest.approx(float(written_out), rel=1e-4)
+    assert perceptual_distance(plain, y, x) == pytest.approx(float(sum(each[:3]) / 3), rel=1e-4)
+
+
 def test_features_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FoveaError, match="features=efficientnet"):
         feature_network("vgg")
-    with pytest.raises(FoveaError, match="known: efficientnet, vgg"):
+    with pytest.raises(FoveaError, match="known: efficientnet, efficientnet-deep, vgg"):
         feature_network("resnet")
