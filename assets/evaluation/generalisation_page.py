@@ -23,11 +23,11 @@ COLUMNS = {
     "train_psnr_db": "PSNR train",
     "held_out_psnr_db": "PSNR held out",
     "psnr_gap_db": "gap, dB",
-    "psnr_gap_beyond_db": "beyond AVIF's, dB",
+    "psnr_gap_beyond_db": "beyond WebP's, dB",
     "train_perceptual": "perceptual train",
     "held_out_perceptual": "perceptual held out",
     "perceptual_gap_percent": "gap, %",
-    "perceptual_gap_beyond_percent": "beyond AVIF's, %",
+    "perceptual_gap_beyond_percent": "beyond WebP's, %",
     "held_out_kid": "KID held out",
     "kid_difference": "the learned one's less this",
     "held_out_sw_psnr_db": "sw_psnr",
@@ -73,7 +73,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
 
 def _beyond(column: str, row: Mapping[str, Any]) -> str:
     name = column.replace("_gap_", "_gap_beyond_")
-    return f" (beyond AVIF's {_cell(name, row)})" if _cell(name, row) else ""
+    return f" (beyond WebP's {_cell(name, row)})" if _cell(name, row) else ""
 
 
 def _count(value: Any) -> int:
@@ -180,6 +180,6 @@ td,th{{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:left}}div{{ov
 <p>Dashed: what a codec that generalises may lose ({MOST_GAP_DB:g} dB, {MOST_GAP_PERCENT:g} %). KID: patches of 64×64,
 last features of EfficientNet-Lite0; perceptual distance: its early features, which generative codecs are trained on, so that
 it speaks for them. Brackets: 95 % bootstrap over runs of neighbouring pictures. One part can be harder to code than the
-other: what training made of the gap is what goes beyond AVIF's at the same bits.{said}</p>
+other: what training made of the gap is what goes beyond WebP's at the same bits.{said}</p>
 {"".join(bars)}{_gallery(table, crops or {})}<h2>Everything</h2><div><table><tr>{head}</tr>{body}</table></div></html>
 """
