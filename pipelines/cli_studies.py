@@ -105,6 +105,7 @@ def study() -> None:
     help="Two arms, such as uniform,saliency_gain or saliency_gain@center,webp.",
 )
 @click.option("--codec", default="", help="The learned codec, where the sweep has several.")
+@click.option("--variant", default=None, help="The variant (column of rd_points), where an arm has several.")
 @click.option(
     "--pairs", default=24, show_default=True, type=click.IntRange(1, 500), help="Pairs of pictures."
 )
@@ -133,6 +134,7 @@ def study_make(
     sweep_name: str,
     arms: str,
     codec: str,
+    variant: str | None,
     pairs: int,
     seed: int,
     tolerance: float,
@@ -166,6 +168,7 @@ def study_make(
         seed=seed,
         tolerance=tolerance,
         codec=codec,
+        variant=variant,
     )
     html = render_study(said, reconstructions(chain, dataset, matches), budget_bytes=int(budget_mb * 1e6))
     target = output or chain.home.reports / f"{dataset}.{sweep_name}.study-{said['study']}.html"
@@ -190,13 +193,12 @@ def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
     """Take in files of answers (JSON or CSV), and say what people prefer.
 
     \b
-    All files are checked before one is kept; the same answers are kept once. People who missed more than a fifth of the
-    catch trials are dropped, by their random name. Intervals: Wilson for one participant, for several a bootstrap over
-    participants and pictures.
+    All files are checked before one is kept; the same answers are kept once. People who got no more catch trials right than
+    one in sixteen does who guesses are dropped, by their random name. Intervals: Wilson for one participant, for several a
+    bootstrap over participants and pictures, never narrower than Student's over participants.
     """
     from assets.studies.answers import import_answers
     from assets.studies.results import TABLE, result_lines, study_result, tell, write_preferences
-    from assets.studies.study import CATCH_SHARE
 
     chain = chain_of()
     studies, fresh, known = import_answers(chain.home.config, files)
@@ -207,7 +209,7 @@ def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
         table, dropped = study_result(chain, name)
         click.echo("\n" + result_lines(table, dropped))
     chain.tracker.flush()
-    click.echo(f"\ncounted: who got at least {100 * CATCH_SHARE:g} % of the catch trials right")
+    click.echo("\ncounted: who got more catch trials right than guessing does, but for one time in sixteen")
     click.echo(f"table   {chain.home.tables / f'{TABLE}.parquet'}")
 
 

@@ -16,13 +16,19 @@ from typing import Any
 import pandas as pd
 
 from assets.home import written_beside
-from assets.studies.study import CATCH_SHARE, FORMAT
+from assets.studies.study import FORMAT, catches_needed
 from models.errors import FoveaError
 
 ANSWERS_FORMAT = "fovea-study-answers/1"
 _STUDY, _PARTICIPANT = re.compile(r"[0-9a-f]{10}"), re.compile(r"[a-z0-9-]{4,40}")
 _TEXTS = ("pair", "kind", "image", "left", "right", "choice", "chosen")
 COLUMNS = ("study", "participant", "trial", *_TEXTS, "seconds")
+#: whole numbers: how often the original was looked at, at how many of the screen's pixels the pictures were shown, and how
+#: many they have
+_COUNTS = ("looks", "shown_pixels", "picture_pixels")
+_SCREEN = ("width", "height", "pixel_ratio", "touch")
+#: where the reader puts cells beyond the header's
+_MORE = "\0"
 #: larger than any study's answers: what else a file of that name may hold is not read
 _MAX_BYTES = 5_000_000
 #: catch trials that a participant has to have seen: guessing passes four 1 time in 16
@@ -63,7 +69,39 @@ def read_design(config: Path, study: str) -> dict[str, Any]:
             f"{path} is damaged ({f'no {lacking[0]}' if lacking else 'it is another study'}): bring it again, or make the "
             "study again with the same `fovea study make`; to do without it, move its folder away"
         )
+    wrong = _damage(said)
+    if wrong:
+        raise FoveaError(
+            f"{path} is damaged ({wrong}): bring it again, or make the study again with the same `fovea study make`; to do "
+            "without it, move its folder away"
+        )
     return said
+
+
+def _damage(said: Mapping[str, Any]) -> str:
+    """What is wrong inside of a design, by field; nothing for a good one."""
+    arms = said["arms"]
+    if not isinstance(arms, list) or len(arms) != 2 or not all(isinstance(a, str) for a in arms):
+        return "arms is not a list of two names"
+    for name in ("dataset", "sweep"):
+        if not isinstance(said.get(name), str):
+            return f"{name} is not text"
+    for name in ("pairs", "catch"):
+        if not isinstance(said[name], list):
+            return f"{name} is not a list"
+        for place, item in enumerate(said[name]):
+            texts = isinstance(item, dict) and all(isinstance(item.get(k), str) for k in ("pair", "image"))
+            if not texts:
+                return f"{name}[{place}] has no pair or no image"
+            if name == "pairs":
+                sides = item.get("sides")
+                if (
+                    not isinstance(sides, list)
+                    or len(sides) != 2
+                    or not all(isinstance(s, dict) and isinstance(s.get("arm"), str) for s in sides)
+                ):
+                    return f"pairs[{place}].sides is not a list of two arms"
+    return ""
 
 
 def read_answers(file: Path) -> dict[str, Any]:
@@ -108,12 +146,20 @@ def _from_json(file: Path, text: str) -> dict[str, Any]:
         if not isinstance(item, dict):
             raise FoveaError(f"{where} is not an object")
         found.append(_answer(where, item))
-    return {"study": raw["study"], "participant": raw["participant"], "answers": found}
+    screen = raw.get("screen", {})
+    if not isinstance(screen, dict):
+        raise FoveaError(f"{file}: screen is not an object")
+    return {
+        "study": raw["study"],
+        "participant": raw["participant"],
+        "screen": {k: screen[k] for k in _SCREEN if k in screen},
+        "answers": found,
+    }
 
 
 def _from_csv(file: Path, text: str) -> dict[str, Any]:
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restkey=_MORE, strict=True))
     except csv.Error as error:
         raise FoveaError(f"{file}: not CSV ({error})") from error
     header = next(csv.reader(io.StringIO(text)), [])
@@ -123,7 +169,14 @@ def _from_csv(file: Path, text: str) -> dict[str, Any]:
             f"{file}: column {missing[0]} is missing; give what the study's page saved (JSON or CSV)"
         )
     found, names = [], {"study": "", "participant": ""}
+    screen: dict[str, Any] = {}
     for line, row in enumerate(rows, start=2):
+        cells = len(row.pop(_MORE, ())) + sum(v is not None for v in row.values())
+        if cells != len(header):
+            raise FoveaError(
+                f"{file}: line {line} has {cells} cells, the header {len(header)}; a program that writes 1,5 for 1.5 does "
+                "that: give the file as the study's page saved it"
+            )
         for name, before in names.items():
             if before and row[name] != before:
                 raise FoveaError(f"{file}: line {line}, {name} {row[name]!r} differs from {before!r} above")
@@ -134,8 +187,20 @@ def _from_csv(file: Path, text: str) -> dict[str, Any]:
                 values[name] = kind(row[name])
             except (TypeError, ValueError) as error:
                 raise FoveaError(f"{file}: line {line}, {name} {row[name]!r} is not a number") from error
+        for name in _COUNTS:
+            if row.get(name, "") != "":
+                values[name] = int(row[name]) if str(row[name]).isdecimal() else row[name]
+        screen = {k: json.loads(row[f"screen_{k}"]) for k in _SCREEN if _is_json(row.get(f"screen_{k}"))}
         found.append(_answer(f"{file}: line {line}", values))
-    return {**names, "answers": found}
+    return {**names, "screen": screen, "answers": found}
+
+
+def _is_json(text: Any) -> bool:
+    try:
+        json.loads(text)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _answer(where: str, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +222,11 @@ def _answer(where: str, item: Mapping[str, Any]) -> dict[str, Any]:
         raise FoveaError(
             f"{where}: chosen {item['chosen']!r} is not what was on the {item['choice']}, {item[item['choice']]!r}"
         )
-    return {name: item[name] for name in ("trial", *_TEXTS)} | {"seconds": float(seconds)}
+    counts = {name: item[name] for name in _COUNTS if item.get(name, "") != ""}
+    for name, value in counts.items():
+        if type(value) is not int or not 0 <= value < 1e9:
+            raise FoveaError(f"{where}: {name} {value!r} is not a whole number")
+    return {name: item[name] for name in ("trial", *_TEXTS)} | {"seconds": float(seconds)} | counts
 
 
 def check_against(file: Path, said: Mapping[str, Any], design: Mapping[str, Any]) -> None:
@@ -222,10 +291,11 @@ def _trial(answer: Mapping[str, Any]) -> int:
 
 
 def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The answers that count: participant, image, second (whether the design's second arm was chosen); who was dropped, why.
+    """The answers that count: participant, image, second (whether the design's second arm was chosen), small (whether the
+    pictures were shown at fewer pixels than they have; None where the file does not say); who was dropped, why.
 
-    A participant counts who got at least `CATCH_SHARE` of the catch trials right and saw at least `LEAST_CATCHES`, or
-    all of a study that has fewer: one alone is passed by half of those who guess.
+    A participant counts who saw at least `LEAST_CATCHES` catch trials, or all of a study that has fewer, and got
+    `catches_needed` of them right: one alone is passed by half of those who guess.
     """
     rows, dropped = [], {}
     folder = studies_folder(config) / str(design["study"]) / "answers"
@@ -241,7 +311,7 @@ def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFra
             )
             dropped[said["participant"]] = f"saw {seen}"
             continue
-        if right < CATCH_SHARE * len(catches):
+        if right < catches_needed(len(catches)):
             dropped[said["participant"]] = f"{right} of {len(catches)} catch trials right"
             continue
         rows += [
@@ -249,11 +319,14 @@ def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFra
                 "participant": said["participant"],
                 "image": a["image"],
                 "second": a["chosen"] == design["arms"][1],
+                "small": a["shown_pixels"] < a["picture_pixels"]
+                if "shown_pixels" in a and "picture_pixels" in a
+                else None,
             }
             for a in said["answers"]
             if a["kind"] == "pair"
         ]
-    return pd.DataFrame(rows, columns=["participant", "image", "second"]), dropped
+    return pd.DataFrame(rows, columns=["participant", "image", "second", "small"]), dropped
 
 
 def known_studies(config: Path) -> list[str]:

@@ -4,6 +4,7 @@ let forger = data.forgers[0], state = null;
 
 const levelName = (i) => HOPE[forger.levels.length < 2 ? 0 : Math.round((i * (HOPE.length - 1)) / (forger.levels.length - 1))];
 const stepText = (step) => (step === 0 ? "no practice yet" : `${format(step)} practice step${step === 1 ? "" : "s"}`);
+const fromText = (step) => (step === 0 ? "From the very beginning" : `From ${stepText(step)} on`);
 const bytes = (n) => (n >= 10000 ? `${format(n / 1000)} kB` : `${format(n)} bytes`);
 
 function aboutForger() {
@@ -126,7 +127,7 @@ function next() {
   if (state.level + 1 >= forger.levels.length) return finish();
   const right = state.marks.filter(Boolean).length, all = state.marks.length, after = forger.levels[state.level + 1];
   $("#won").textContent = right === all ? `You caught all ${all}!` : right ? `You caught ${right} of ${all}.` : `The forger fooled you ${all} times!`;
-  $("#won-more").textContent = `The forger goes back to practise: ${format(after.step - forger.levels[state.level].step)} more steps. Can you still tell?`;
+  $("#won-more").textContent = `The forger goes back to practise: ${format(after.step - forger.levels[state.level].step)} more step${after.step - forger.levels[state.level].step === 1 ? "" : "s"}. Can you still tell?`;
   const crop = state.cases.at(-1);
   $("#strip").replaceChildren(...forger.levels.slice(0, state.level + 1).slice(-3).map((l) => stripItem(l.pictures[crop], stepText(l.step))), stripItem(forger.originals[crop], "the real photo"));
   show("level");
@@ -155,7 +156,7 @@ function finish() {
   const share = state.log.reduce((s, l) => s + (l.right ? 10 * (l.level + 1) : 0), 0) / top;
   const rank = RANKS[Math.max(0, Math.min(RANKS.length - 1, Math.floor((2 * share - 1) * RANKS.length)))];
   $("#verdict").textContent = from < 0 ? (played === forger.levels.length ? "Nobody fools you!" : "Case closed.") : `Fooled at level ${from + 1}!`;
-  $("#verdict-more").textContent = (from < 0 ? "You could still tell the forgeries at the last level that you played. " : `From ${stepText(forger.levels[from].step)} on, the forger fooled you at least one time in four. `) + `Your rank: ${rank}.`;
+  $("#verdict-more").textContent = (from < 0 ? "You could still tell the forgeries at the last level that you played. " : `${fromText(forger.levels[from].step)}, the forger fooled you at least one time in four. `) + `Your rank: ${rank}.`;
   $("#points").textContent = format(state.score);
   $("#best").textContent = state.best;
   $("#caught").textContent = `${right}/${seen}`;
@@ -190,10 +191,10 @@ function chart() {
   }
   const keys = [["var(--accent)", "you"], ["var(--soft)", "you, fooled at least one time in four"]];
   if (earlier) keys.push(["var(--ink)", "everyone who played on this device"]);
-  if (robot) keys.push(["var(--good)", "the robot detective that trained the forger"]);
+  if (robot) keys.push(["var(--good)", "the robot detective, as it is after the last step"]);
   $("#legend").replaceChildren(...keys.map(([colour, text]) => { const one = make("span"); one.append(make("i", { style: `background:${colour}` }), text); return one; }), make("span", {}, "- - - just guessing"));
-  const beaten = forger.levels.find((l) => l.caught !== null && l.caught <= 0.75);
-  $("#chart-text").textContent = `In words: ${said.join("; ")}.` + (robot ? (beaten ? ` The robot detective is fooled from ${stepText(beaten.step)} on.` : " The robot detective is never fooled.") : "");
+  const beaten = forger.levels[fooledFrom(forger.levels.map((l) => (l.caught === null ? [0, 0] : [l.caught, 1])))];
+  $("#chart-text").textContent = `In words: ${said.join("; ")}.` + (robot ? (beaten ? ` ${fromText(beaten.step)}, the robot detective is fooled.` : " The robot detective is never fooled.") : "");
   $("#forget").hidden = !earlier;
 }
 function line(points, name) {

@@ -45,8 +45,11 @@ def arms_of(points: pd.DataFrame) -> "pd.Series[str]":
     return pd.Series(labels, index=points.index, dtype="str")
 
 
-def rows_of(points: pd.DataFrame, arm: str, codec: str = "") -> pd.DataFrame:
-    """The measured rows of one arm: of one codec, one variant, its first seed. Raises FoveaError where that is not clear."""
+def rows_of(points: pd.DataFrame, arm: str, codec: str = "", variant: str | None = None) -> pd.DataFrame:
+    """The measured rows of one arm: of one codec, one variant, its first seed. Raises FoveaError where that is not clear.
+
+    variant: as rd_points has it, such as `fault=gradient,scratch`; None where there is one only.
+    """
     labels = arms_of(points)
     rows = points[labels == arm]
     if rows.empty:
@@ -60,7 +63,17 @@ def rows_of(points: pd.DataFrame, arm: str, codec: str = "") -> pd.DataFrame:
     codecs = sorted(rows.codec.unique())
     if len(codecs) > 1:
         raise FoveaError(f"arm {arm!r} was measured with {', '.join(codecs)}: name one with --codec")
-    rows = rows[rows.variant == sorted(rows.variant.unique())[0]]
+    variants = sorted(rows.variant.unique())
+    if variant is not None:
+        rows = rows[rows.variant == variant]
+        if rows.empty:
+            raise FoveaError(
+                f"arm {arm!r} was not measured as variant {variant!r}; measured: {', '.join(map(repr, variants))}"
+            )
+    elif len(variants) > 1:
+        raise FoveaError(
+            f"arm {arm!r} was measured as {', '.join(map(repr, variants))}: name one with --variant"
+        )
     rows = rows[rows.train_dataset == sorted(rows.train_dataset.unique())[0]]
     first: pd.DataFrame = rows[rows.seed == rows.seed.min()]
     return first.assign(point=first.lmbda)
@@ -74,6 +87,7 @@ def match_pairs(
     seed: int,
     tolerance: float,
     codec: str = "",
+    variant: str | None = None,
 ) -> tuple[list[Match], dict[str, str]]:
     """Up to `pairs` matches, spread over pictures and rates, and why each picture that has none was refused.
 
@@ -83,7 +97,7 @@ def match_pairs(
     """
     if arms[0] == arms[1]:
         raise FoveaError(f"--arms names {arms[0]!r} twice; a study compares two")
-    tables = [rows_of(points, arm, codec) for arm in arms]
+    tables = [rows_of(points, arm, codec, variant) for arm in arms]
     found: dict[str, list[Match]] = {}
     refused: dict[str, str] = {}
     nearest = math.inf

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +17,7 @@ RESAMPLES = 2000
 PREFERENCE_COLUMNS = {
     "study": "str", "dataset": "str", "sweep": "str", "first_arm": "str", "second_arm": "str", "scope": "str", "image": "str",
     "n_answers": "int64", "n_participants": "int64", "n_images": "int64", "n_dropped": "int64", "chose_second": "int64",
+    "n_small": "int64",
     "rate": "float64", "ci_low": "float64", "ci_high": "float64", "method": "str",
 }  # fmt: skip
 
@@ -54,10 +56,12 @@ def cluster_bootstrap(
 
 
 def preference(answers: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
-    """Rate, interval and how it was found. answers: rows with participant, image, second (whether it was chosen).
+    """Rate, interval and how it was found. answers: rows with participant, image, second (whether it was chosen), and small
+    (whether it was judged below its own size), where that is known.
 
-    One participant: Wilson's interval, answers taken as independent. Several: the cluster bootstrap, never narrower than
-    Wilson's (with few people or pictures resamples are too alike).
+    One participant: Wilson's interval, answers taken as independent; it speaks of that person alone. Several: the cluster
+    bootstrap, never narrower than Wilson's nor than Student's interval of the participants' own rates. With few people
+    resamples are too alike: two who agree by chance would pass for everybody.
     """
     chosen = answers.second.to_numpy(np.float64)
     people, _ = pd.factorize(answers.participant)
@@ -67,12 +71,19 @@ def preference(answers: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     method = "wilson"
     if n_people > 1:
         drawn = cluster_bootstrap(chosen, people.astype(np.int64), pictures.astype(np.int64), seed=seed)
-        low, high, method = min(low, drawn[0]), max(high, drawn[1]), "cluster bootstrap"
+        by_person = answers.groupby("participant").second.mean().to_numpy(np.float64)
+        half = float(
+            student.ppf(0.5 + CONFIDENCE / 2, n_people - 1) * by_person.std(ddof=1) / math.sqrt(n_people)
+        )
+        middle = float(by_person.mean())
+        low, high = min(low, drawn[0], middle - half), max(high, drawn[1], middle + half)
+        low, high, method = max(0.0, low), min(1.0, high), "cluster bootstrap"
     return {
         "n_answers": len(chosen),
         "n_participants": n_people,
         "n_images": len(names),
         "chose_second": int(chosen.sum()),
+        "n_small": int(answers.small.astype("boolean").sum()) if "small" in answers else 0,
         "rate": float(chosen.mean()) if len(chosen) else math.nan,
         "ci_low": low,
         "ci_high": high,
@@ -100,8 +111,9 @@ def verdict(row: dict[str, Any]) -> str:
     """What the interval says, in words."""
     if not row["n_answers"]:
         return "no answer is counted"
+    who = "people prefer" if row["n_participants"] > 1 else "this one person prefers"
     if row["ci_low"] > 0.5:
-        return f"people prefer {row['second_arm']}"
+        return f"{who} {row['second_arm']}"
     if row["ci_high"] < 0.5:
-        return f"people prefer {row['first_arm']}"
+        return f"{who} {row['first_arm']}"
     return "no preference is shown: the interval holds 50 %"

@@ -93,5 +93,10 @@ def result_lines(table: pd.DataFrame, dropped: dict[str, str]) -> str:
             f"{'person' if row['n_participants'] == 1 else 'people'} on {row['n_images']} pictures: "
             f"{100 * row['rate']:.1f} %, 95 % interval [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}] ({row['method']})"
         )
+    if row.get("n_small"):
+        lines.append(
+            f"{row['n_small']} of {row['n_answers']} answers are on pictures shown smaller than they are: fine differences "
+            "could not be seen there"
+        )
     lines.append(verdict(row))
     return "\n".join(lines)

@@ -27,7 +27,7 @@ function ask() {
 function answered(side, seconds) {
   const t = trials[place], names = t.flipped ? [t.names[1], t.names[0]] : t.names;
   peek(false);
-  answers.push({ trial: place + 1, pair: t.pair, kind: t.kind, image: t.image, left: names[0], right: names[1], choice: side, chosen: names[side === "left" ? 0 : 1], seconds: Math.round(seconds * 1000) / 1000, looks: peeks });
+  answers.push({ trial: place + 1, pair: t.pair, kind: t.kind, image: t.image, left: names[0], right: names[1], choice: side, chosen: names[side === "left" ? 0 : 1], seconds: Math.round(seconds * 1000) / 1000, looks: peeks, shown_pixels: Math.round($("img", pair.buttons.left).clientWidth * devicePixelRatio), picture_pixels: $("img", pair.buttons.left).naturalWidth });
   place += 1;
   if (place < trials.length) ask(); else finish();
 }
@@ -43,8 +43,11 @@ const result = () => ({
   screen: { width: innerWidth, height: innerHeight, pixel_ratio: devicePixelRatio, touch: matchMedia("(hover: none)").matches },
   answers,
 });
-const COLUMNS = ["trial", "pair", "kind", "image", "left", "right", "choice", "chosen", "seconds", "looks"];
-const asCsv = () => csv([["study", "participant", ...COLUMNS], ...answers.map((a) => [data.study, participant, ...COLUMNS.map((c) => a[c])])]);
+const COLUMNS = ["trial", "pair", "kind", "image", "left", "right", "choice", "chosen", "seconds", "looks", "shown_pixels", "picture_pixels"];
+function asCsv() {
+  const screen = result().screen, names = Object.keys(screen);
+  return csv([["study", "participant", ...COLUMNS, ...names.map((n) => `screen_${n}`)], ...answers.map((a) => [data.study, participant, ...COLUMNS.map((c) => a[c]), ...names.map((n) => screen[n])])]);
+}
 function finish() {
   $("#done").textContent = `${answers.length} of ${trials.length} pictures answered. Your random name is ${participant}.`;
   $("#text").value = JSON.stringify(result());

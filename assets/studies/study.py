@@ -5,6 +5,7 @@ same design and the pictures. Order and sides are drawn for each participant fro
 random id, so they can be drawn again.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,13 +26,24 @@ BUDGET_BYTES = 30_000_000
 WINDOW = (768, 512)
 CATCH_QUALITY = 4
 """JPEG quality of the worse side of a catch trial: nobody who looks takes it for the original."""
-CATCH_SHARE = 0.8
-"""The share of catch trials that a participant must get right to be counted."""
+GUESSING_PASSES = 1 / 16
+"""How often somebody who guesses may get enough catch trials right to be counted."""
 
 
 def catch_trials(pairs: int) -> int:
-    """How many catch trials go with so many pairs: one to five, at least four, so that guessing passes 1 time in 16."""
+    """How many catch trials go with so many pairs: one to five, at least four."""
     return max(4, round(pairs / 5))
+
+
+def catches_needed(seen: int) -> int:
+    """How many of so many catch trials must be right: the fewest that guessing reaches at most GUESSING_PASSES of the time;
+    all of them where there are too few for that."""
+    ways = 0
+    for right in range(seen, -1, -1):
+        ways += math.comb(seen, right)
+        if ways > GUESSING_PASSES * 2**seen:
+            return min(seen, right + 1)
+    return seen
 
 
 def design(
@@ -44,6 +56,7 @@ def design(
     seed: int,
     tolerance: float,
     codec: str = "",
+    variant: str | None = None,
 ) -> tuple[dict[str, Any], list[Match]]:
     """study.json and its matches. Raises FoveaError when nothing was measured or nothing matches."""
     from assets.evaluation.stages import sweep_points
@@ -57,7 +70,9 @@ def design(
         raise FoveaError(
             f"nothing of {dataset}.{sweep_name} is measured yet: `fovea run --dataset {dataset} --sweep {sweep_name}`"
         )
-    matches, refused = match_pairs(points, arms, pairs=pairs, seed=seed, tolerance=tolerance, codec=codec)
+    matches, refused = match_pairs(
+        points, arms, pairs=pairs, seed=seed, tolerance=tolerance, codec=codec, variant=variant
+    )
     said = {
         "format": FORMAT,
         "dataset": dataset,

@@ -227,8 +227,15 @@ def test_played_by_keyboard_alone(browser: "Browser", game: Path) -> None:
     assert browser.run("return document.querySelector('#caught').textContent") == "18/24"
     words = browser.run("return document.querySelector('#chart-text').textContent")
     assert "level 4, 30 practice steps: you 2 of 4, the robot 75 %" in words
-    assert "The robot detective is fooled from 30 practice steps on." in words
+    assert "From 30 practice steps on, the robot detective is fooled." in words
     assert browser.run("return document.querySelectorAll('#chart rect').length") == len(STEPS)
+    # a robot that is fooled first and sure later on is fooled nowhere; one that is fooled at once, from the beginning
+    for caught, said in (
+        ([0.6] + [1.0] * (len(STEPS) - 1), "The robot detective is never fooled."),
+        ([0.6] * len(STEPS), "From the very beginning, the robot detective is fooled."),
+    ):
+        browser.run(f"const c = {caught}; forger.levels.forEach((l, i) => {{ l.caught = c[i]; }}); chart();")
+        assert said in browser.run("return document.querySelector('#chart-text').textContent")
     assert browser.errors() == []
 
 

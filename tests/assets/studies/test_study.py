@@ -2,6 +2,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from assets.studies.answers import counted_answers, import_answers, keep_design,
 from assets.studies.pairs import match_pairs, mean_difference
 from assets.studies.preferences import cluster_bootstrap, preference, preferences, verdict, wilson
 from assets.studies.results import result_lines, study_result, tell, write_preferences
-from assets.studies.study import WINDOW, catch_trials, render_study, window_of
+from assets.studies.study import WINDOW, catch_trials, catches_needed, render_study, window_of
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
@@ -101,6 +102,18 @@ def test_arms_that_are_not_clear(arms: Any, codecs: Any, codec: str, said: str) 
         match_pairs(points(codecs=codecs), arms, pairs=4, seed=0, tolerance=0.05, codec=codec)
 
 
+def test_a_variant_is_never_chosen_in_silence() -> None:
+    table = pd.concat([points(), points().assign(variant="fault=gradient,scratch")], ignore_index=True)
+    with pytest.raises(
+        FoveaError, match=r"measured as '', 'fault=gradient,scratch': name one with --variant"
+    ):
+        match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05)
+    with pytest.raises(FoveaError, match="not measured as variant 'x'"):
+        match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05, variant="x")
+    plain = match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05, variant="")[0]
+    assert plain == match_pairs(points(), ARMS, pairs=4, seed=0, tolerance=0.05)[0]
+
+
 # ---- rates and intervals
 
 
@@ -152,6 +165,31 @@ def test_two_hundred_answers_recover_the_preference(people: int, images: int, tr
     assert held >= 33
 
 
+@pytest.mark.parametrize("people", [2, 3, 6])
+def test_few_people_do_not_pass_for_everybody(people: int) -> None:
+    """People differ (rates from Beta(2, 2), 50 % on average): a preference of people at large is found by chance only."""
+    rng = np.random.default_rng(people)
+    false = 0
+    for _ in range(150):
+        share = rng.beta(2, 2, people)
+        second = rng.random((people, 24)) < share[:, None]
+        answers = pd.DataFrame(
+            {
+                "participant": np.repeat(np.arange(people), 24).astype(str),
+                "image": np.tile(np.arange(24), people).astype(str),
+                "second": second.ravel(),
+            }
+        )
+        row = preference(answers)
+        assert 0 <= row["ci_low"] <= row["rate"] <= row["ci_high"] <= 1
+        false += not row["ci_low"] <= 0.5 <= row["ci_high"]
+    # at 5 %, more than 16 of 150 happen less than once in 300 times
+    assert false <= 16
+    alone = preference(answers[answers.participant == "0"].assign(second=True))
+    said = {**alone, "first_arm": "a", "second_arm": "b"}
+    assert alone["method"] == "wilson" and verdict(said) == "this one person prefers b"
+
+
 def test_people_who_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(5)
     held = 0
@@ -191,8 +229,20 @@ def made_design(pairs: int = 20) -> dict[str, Any]:
             {"pair": f"p{i:03}", "image": m.image, "sides": [{"arm": s.arm, "codec": s.codec, "experiment": s.experiment, "point": s.point, "bpp": s.bpp} for s in (m.first, m.second)]}
             for i, m in enumerate(matches)
         ],
-        "catch": [{"pair": f"c{i:03}", "image": matches[i].image} for i in range(catch_trials(pairs))],
+        "catch": [{"pair": f"c{i:03}", "image": matches[i % len(matches)].image} for i in range(catch_trials(pairs))],
     }  # fmt: skip
+
+
+@given(st.integers(0, 60))
+def test_guessing_passes_one_time_in_sixteen_at_most(seen: int) -> None:
+    needed = catches_needed(seen)
+    passing = sum(math.comb(seen, k) for k in range(needed, seen + 1)) / 2**seen
+    if seen >= 4:
+        assert passing <= 1 / 16
+        # one less would let more of them pass
+        assert sum(math.comb(seen, k) for k in range(needed - 1, seen + 1)) / 2**seen > 1 / 16
+    else:
+        assert needed == seen
 
 
 def answers_of(
@@ -224,11 +274,11 @@ def answers_of(
 
 def as_csv(said: dict[str, Any]) -> str:
     text = io.StringIO(newline="")
-    names = ["trial", "pair", "kind", "image", "left", "right", "choice", "chosen", "seconds", "looks"]
-    writer = csv.DictWriter(text, ["study", "participant", *names])
+    screen = {f"screen_{k}": json.dumps(v) for k, v in said["screen"].items()}
+    writer = csv.DictWriter(text, ["study", "participant", *said["answers"][0], *screen])
     writer.writeheader()
     writer.writerows(
-        {"study": said["study"], "participant": said["participant"], **a} for a in said["answers"]
+        {"study": said["study"], "participant": said["participant"], **a, **screen} for a in said["answers"]
     )
     return text.getvalue()
 
@@ -347,6 +397,68 @@ def test_one_catch_trial_is_not_enough(chain: Chain, tmp_path: Path, seen: int, 
     assert dropped == ({} if counts else {"p-early": f"saw {seen} of the 4 catch trials that it takes"})
 
 
+def test_one_slip_in_seven_is_forgiven_and_one_in_five_is_a_guesser_s(chain: Chain, tmp_path: Path) -> None:
+    for seen, kept in ((5, False), (7, True)):
+        design = made_design() | {"study": f"{seen:010}"}
+        pairs = design["pairs"]
+        design["catch"] = [{"pair": f"c{i:03}", "image": pairs[i]["image"]} for i in range(seen)]
+        keep_design(chain.home.config, design)
+        said = answers_of(design, f"p-{seen:04}", 0, 0.5)
+        slip = next(a for a in said["answers"] if a["kind"] == "catch")
+        other = "right" if slip["choice"] == "left" else "left"
+        slip |= {"choice": other, "chosen": slip[other]}
+        file = tmp_path / "a.json"
+        file.write_text(json.dumps(said))
+        import_answers(chain.home.config, [file])
+        rows, dropped = counted_answers(chain.home.config, design)
+        assert bool(len(rows)) == kept and bool(dropped) != kept
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_sizes_and_looks_are_kept(chain: Chain, tmp_path: Path, kind: str) -> None:
+    design = made_design()
+    keep_design(chain.home.config, design)
+    said = answers_of(design, "p-phone", 0, 0.7)
+    said["screen"] = {"width": 320, "height": 568, "pixel_ratio": 2, "touch": True}
+    for i, answer in enumerate(said["answers"]):
+        answer |= {"looks": i % 3, "shown_pixels": 286 if i % 2 else 480, "picture_pixels": 480}
+    file = tmp_path / f"a.{kind}"
+    file.write_text(as_csv(said) if kind == "csv" else json.dumps(said))
+    import_answers(chain.home.config, [file])
+    kept = read_answers(chain.home.config / "studies" / design["study"] / "answers" / "p-phone.json")
+    assert kept["screen"] == said["screen"]
+    assert [a["looks"] for a in kept["answers"]] == [a["looks"] for a in said["answers"]]
+    table, dropped = study_result(chain, design["study"])
+    small = sum(a["kind"] == "pair" and a["shown_pixels"] == 286 for a in said["answers"])
+    assert table.n_small[0] == small > 0
+    assert f"{small} of 20 answers are on pictures shown smaller than they are" in result_lines(
+        table, dropped
+    )
+    said["answers"][0]["looks"] = -1
+    file.write_text(as_csv(said) if kind == "csv" else json.dumps(said))
+    with pytest.raises(FoveaError, match=r"looks .*-1.* is not a whole number"):
+        import_answers(chain.home.config, [file])
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"pairs": 3}, "pairs is not a list"),
+        ({"pairs": [{"pair": "p000", "image": "a"}]}, r"pairs\[0\].sides is not a list of two arms"),
+        ({"catch": "x"}, "catch is not a list"),
+        ({"catch": [3]}, r"catch\[0\] has no pair or no image"),
+        ({"arms": ["uniform"]}, "arms is not a list of two names"),
+        ({"dataset": None}, "dataset is not text"),
+    ],
+)
+def test_damage_inside_of_a_design_is_named(chain: Chain, broken: dict[str, Any], said: str) -> None:
+    design = made_design()
+    path = keep_design(chain.home.config, design)
+    path.write_text(json.dumps({**design, **broken}))
+    with pytest.raises(FoveaError, match=rf"study\.json is damaged \({said}\)"):
+        read_design(chain.home.config, design["study"])
+
+
 @pytest.mark.parametrize("name", ["study", "arms", "pairs", "catch"])
 def test_a_damaged_design_is_named(chain: Chain, name: str) -> None:
     design = made_design()
@@ -366,7 +478,7 @@ def test_a_time_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_verdicts() -> None:
-    row = {"n_answers": 9, "first_arm": "a", "second_arm": "b"}
+    row = {"n_answers": 9, "n_participants": 3, "first_arm": "a", "second_arm": "b"}
     assert verdict({**row, "ci_low": 0.51, "ci_high": 0.9}) == "people prefer b"
     assert verdict({**row, "ci_low": 0.1, "ci_high": 0.49}) == "people prefer a"
     assert "no preference" in verdict({**row, "ci_low": 0.4, "ci_high": 0.6})
@@ -427,6 +539,8 @@ def test_bad_tables_and_other_files(chain: Chain, tmp_path: Path) -> None:
         "line 3, trial 'x' is not a number": "\n".join([*lines[:2], re.sub(r"p-good,\d+", "p-good,x", lines[2])]),
         "line 4, participant 'p-else' differs from 'p-good' above": "\n".join([*lines[:3], lines[3].replace("p-good", "p-else")]),
         "line 2: chosen": "\n".join([lines[0], re.sub(r",(uniform|saliency_gain|original|heavily compressed),1.5", ",x,1.5", lines[1])]),
+        "line 3 has 13 cells, the header 12": "\n".join([*lines[:2], lines[2].replace("1.5", "1,5")]),
+        "line 2 has 11 cells, the header 12": "\n".join([lines[0], lines[1].rsplit(",", 1)[0]]),
         "answers is empty": lines[0],
         "is missing": "hello",
         "not JSON": "{",
