@@ -158,7 +158,9 @@ def page(table: pd.DataFrame, title: str, crops: Mapping[str, Sequence[Crop]] | 
             lines.append(
                 f'<text x="0" y="{y + 15}">{html.escape(_cell("what", row))}</text>'
                 f'<rect x="380" y="{y + 3}" width="{width:.1f}" height="16" fill="{fill}"/>'
-                f'<text x="{386 + width:.1f}" y="{y + 15}">{value:+.2f} {unit}{_beyond(column, row)}</text>'
+                # beyond the dashed line, which would cross the text
+                f'<text x="{386 + max(width, 360 * most / widest):.1f}" y="{y + 15}">'
+                f"{value:+.2f} {unit}{_beyond(column, row)}</text>"
             )
         x, height = 380 + 360 * most / widest, 26 * len(lines)
         lines.append(
