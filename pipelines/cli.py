@@ -633,7 +633,7 @@ def _show(name: str, *, new: bool = False) -> int:
 @click.option(
     "--map",
     "maps",
-    type=click.Path(path_type=Path, exists=True),
+    type=click.Path(path_type=Path),
     default=None,
     help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
 )

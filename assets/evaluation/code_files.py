@@ -90,6 +90,8 @@ def compress_files(
         raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
     if maps is not None and use_saliency is False:
         raise FoveaError("give either maps or no saliency, not both")
+    if maps is not None and not maps.exists():
+        raise FoveaError(f"no such file: {maps}")
     if maps is not None and len(work) > 1 and not maps.is_dir():
         raise FoveaError(f"{maps}: several pictures need a folder with a map of the same name for each")
     predictor: Any = None

@@ -26,6 +26,8 @@ COLUMNS = ("study", "participant", "trial", *_TEXTS, "seconds")
 #: whole numbers: how often the original was looked at, at how many of the screen's pixels the pictures were shown, and how
 #: many they have
 _COUNTS = ("looks", "shown_pixels", "picture_pixels")
+#: below which share of its own size a picture counts as shown small; a frame may take a few pixels
+SMALL = 0.95
 _SCREEN = ("width", "height", "pixel_ratio", "touch")
 #: where the reader puts cells beyond the header's
 _MORE = "\0"
@@ -86,6 +88,9 @@ def _damage(said: Mapping[str, Any]) -> str:
     for name in ("dataset", "sweep"):
         if not isinstance(said.get(name), str):
             return f"{name} is not text"
+    for name in ("seed", "tolerance", "mean_difference"):
+        if not isinstance(said.get(name), int | float):
+            return f"{name} is not a number"
     for name in ("pairs", "catch"):
         if not isinstance(said[name], list):
             return f"{name} is not a list"
@@ -271,7 +276,7 @@ def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int,
         before = fresh.get(path) or (read_answers(path) if path.exists() else None)
         if before is None:
             fresh[path], origin[path] = said, file
-        elif sorted(before["answers"], key=_trial) == sorted(said["answers"], key=_trial):
+        elif _answered(before) == _answered(said):
             known += 1
         else:
             raise FoveaError(
@@ -286,8 +291,9 @@ def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int,
     return list(dict.fromkeys(studies)), len(fresh), known
 
 
-def _trial(answer: Mapping[str, Any]) -> int:
-    return int(answer["trial"])
+def _answered(said: Mapping[str, Any]) -> list[list[Any]]:
+    """What was answered, in the order of the trials, without sizes and looks: not each file has them."""
+    return sorted([answer[name] for name in ("trial", *_TEXTS, "seconds")] for answer in said["answers"])
 
 
 def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -319,7 +325,7 @@ def counted_answers(config: Path, design: Mapping[str, Any]) -> tuple[pd.DataFra
                 "participant": said["participant"],
                 "image": a["image"],
                 "second": a["chosen"] == design["arms"][1],
-                "small": a["shown_pixels"] < a["picture_pixels"]
+                "small": a["shown_pixels"] < SMALL * a["picture_pixels"]
                 if "shown_pixels" in a and "picture_pixels" in a
                 else None,
             }

@@ -48,7 +48,7 @@ def arms_of(points: pd.DataFrame) -> "pd.Series[str]":
 def rows_of(points: pd.DataFrame, arm: str, codec: str = "", variant: str | None = None) -> pd.DataFrame:
     """The measured rows of one arm: of one codec, one variant, its first seed. Raises FoveaError where that is not clear.
 
-    variant: as rd_points has it, such as `fault=gradient,scratch`; None where there is one only.
+    variant: as rd_points has it, such as `fault=gradient,scratch`; of an arm that has one only, that one is taken.
     """
     labels = arms_of(points)
     rows = points[labels == arm]
@@ -64,16 +64,12 @@ def rows_of(points: pd.DataFrame, arm: str, codec: str = "", variant: str | None
     if len(codecs) > 1:
         raise FoveaError(f"arm {arm!r} was measured with {', '.join(codecs)}: name one with --codec")
     variants = sorted(rows.variant.unique())
-    if variant is not None:
-        rows = rows[rows.variant == variant]
-        if rows.empty:
+    if len(variants) > 1:
+        if variant not in variants:
             raise FoveaError(
-                f"arm {arm!r} was not measured as variant {variant!r}; measured: {', '.join(map(repr, variants))}"
+                f"arm {arm!r} was measured as {', '.join(map(repr, variants))}: name one of them with --variant"
             )
-    elif len(variants) > 1:
-        raise FoveaError(
-            f"arm {arm!r} was measured as {', '.join(map(repr, variants))}: name one with --variant"
-        )
+        rows = rows[rows.variant == variant]
     rows = rows[rows.train_dataset == sorted(rows.train_dataset.unique())[0]]
     first: pd.DataFrame = rows[rows.seed == rows.seed.min()]
     return first.assign(point=first.lmbda)
@@ -98,6 +94,8 @@ def match_pairs(
     if arms[0] == arms[1]:
         raise FoveaError(f"--arms names {arms[0]!r} twice; a study compares two")
     tables = [rows_of(points, arm, codec, variant) for arm in arms]
+    if variant is not None and not any((t.variant == variant).any() for t in tables):
+        raise FoveaError(f"neither arm was measured as variant {variant!r}")
     found: dict[str, list[Match]] = {}
     refused: dict[str, str] = {}
     nearest = math.inf

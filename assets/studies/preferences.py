@@ -11,6 +11,8 @@ from scipy.stats import t as student
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+FEW = 5
+"""Fewer participants speak for themselves: where people are of two minds, some few of one mind are often met."""
 _Z = 1.959963984540054
 RESAMPLES = 2000
 
@@ -111,9 +113,11 @@ def verdict(row: dict[str, Any]) -> str:
     """What the interval says, in words."""
     if not row["n_answers"]:
         return "no answer is counted"
-    who = "people prefer" if row["n_participants"] > 1 else "this one person prefers"
-    if row["ci_low"] > 0.5:
-        return f"{who} {row['second_arm']}"
-    if row["ci_high"] < 0.5:
-        return f"{who} {row['first_arm']}"
+    found = row["second_arm"] if row["ci_low"] > 0.5 else row["first_arm"] if row["ci_high"] < 0.5 else ""
+    if found and row["n_participants"] == 1:
+        return f"this one person prefers {found}; that says nothing of others"
+    if found and row["n_participants"] < FEW:
+        return f"these {row['n_participants']} people prefer {found}; that does not carry over to others"
+    if found:
+        return f"people prefer {found}"
     return "no preference is shown: the interval holds 50 %"

@@ -82,6 +82,8 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
 
     one = [(tmp_path / "in/a.png", tmp_path / "a.fov")]
     assert next(compress_files(one, codec, maps=tmp_path / "maps/a.png"))[1] == sizes[0]
+    with pytest.raises(FoveaError, match=r"no such file: .*none\.png"):
+        next(compress_files(one, codec, maps=tmp_path / "none.png"))
     with pytest.raises(FoveaError, match="need a folder"):
         next(compress_files(work, codec, maps=tmp_path / "maps/a.png"))
     with pytest.raises(FoveaError, match="not both"):

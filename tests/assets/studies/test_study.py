@@ -105,11 +105,17 @@ def test_arms_that_are_not_clear(arms: Any, codecs: Any, codec: str, said: str) 
 def test_a_variant_is_never_chosen_in_silence() -> None:
     table = pd.concat([points(), points().assign(variant="fault=gradient,scratch")], ignore_index=True)
     with pytest.raises(
-        FoveaError, match=r"measured as '', 'fault=gradient,scratch': name one with --variant"
+        FoveaError, match=r"measured as '', 'fault=gradient,scratch': name one of them with --variant"
     ):
         match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05)
-    with pytest.raises(FoveaError, match="not measured as variant 'x'"):
+    with pytest.raises(FoveaError, match="name one of them with --variant"):
         match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05, variant="x")
+    with pytest.raises(FoveaError, match="neither arm was measured as variant 'x'"):
+        match_pairs(points(), ARMS, pairs=4, seed=0, tolerance=0.05, variant="x")
+    # an arm that has the plain one only can be held against another's variant
+    changed = table[~((table.arm == "uniform") & (table.variant != ""))]
+    matches, _ = match_pairs(changed, ARMS, pairs=4, seed=0, tolerance=0.05, variant="fault=gradient,scratch")
+    assert len(matches) == 4
     plain = match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05, variant="")[0]
     assert plain == match_pairs(points(), ARMS, pairs=4, seed=0, tolerance=0.05)[0]
 
@@ -187,7 +193,7 @@ def test_few_people_do_not_pass_for_everybody(people: int) -> None:
     assert false <= 16
     alone = preference(answers[answers.participant == "0"].assign(second=True))
     said = {**alone, "first_arm": "a", "second_arm": "b"}
-    assert alone["method"] == "wilson" and verdict(said) == "this one person prefers b"
+    assert alone["method"] == "wilson" and verdict(said).startswith("this one person prefers b;")
 
 
 def test_people_who_differ_widen_the_interval() -> None:
@@ -425,6 +431,13 @@ def test_sizes_and_looks_are_kept(chain: Chain, tmp_path: Path, kind: str) -> No
     file = tmp_path / f"a.{kind}"
     file.write_text(as_csv(said) if kind == "csv" else json.dumps(said))
     import_answers(chain.home.config, [file])
+    # what was kept without sizes is the same answers
+    bare = tmp_path / "bare.json"
+    plain = [
+        {k: v for k, v in a.items() if not k.endswith("pixels") and k != "looks"} for a in said["answers"]
+    ]
+    bare.write_text(json.dumps({**said, "answers": plain}))
+    assert import_answers(chain.home.config, [bare])[1:] == (0, 1)
     kept = read_answers(chain.home.config / "studies" / design["study"] / "answers" / "p-phone.json")
     assert kept["screen"] == said["screen"]
     assert [a["looks"] for a in kept["answers"]] == [a["looks"] for a in said["answers"]]
@@ -449,6 +462,7 @@ def test_sizes_and_looks_are_kept(chain: Chain, tmp_path: Path, kind: str) -> No
         ({"catch": [3]}, r"catch\[0\] has no pair or no image"),
         ({"arms": ["uniform"]}, "arms is not a list of two names"),
         ({"dataset": None}, "dataset is not text"),
+        ({"seed": "x"}, "seed is not a number"),
     ],
 )
 def test_damage_inside_of_a_design_is_named(chain: Chain, broken: dict[str, Any], said: str) -> None:
@@ -478,9 +492,11 @@ def test_a_time_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_verdicts() -> None:
-    row = {"n_answers": 9, "n_participants": 3, "first_arm": "a", "second_arm": "b"}
+    row = {"n_answers": 9, "n_participants": 5, "first_arm": "a", "second_arm": "b"}
     assert verdict({**row, "ci_low": 0.51, "ci_high": 0.9}) == "people prefer b"
     assert verdict({**row, "ci_low": 0.1, "ci_high": 0.49}) == "people prefer a"
+    few = verdict({**row, "n_participants": 3, "ci_low": 0.51, "ci_high": 0.9})
+    assert few == "these 3 people prefer b; that does not carry over to others"
     assert "no preference" in verdict({**row, "ci_low": 0.4, "ci_high": 0.6})
     assert preferences(
         made_design(), pd.DataFrame(columns=["participant", "image", "second"]), 0
