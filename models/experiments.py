@@ -372,8 +372,10 @@ def _check_option(name: str, value: Any) -> None:
         least = LEAST[name]
         fine, said = type(value) is int and value >= least, f"a whole number from {least}"
     elif name in BELOW:
-        number_ = isinstance(value, int | float) and not isinstance(value, bool)
-        fine, said = number_ and 0 <= value <= BELOW[name], f"a number from 0 to {BELOW[name]:g}"
+        fine, said = (
+            type(value) in (int, float) and 0 <= value <= BELOW[name],
+            f"a number from 0 to {BELOW[name]:g}",
+        )
         if name in ("chroma", "critic_lr"):
             fine, said = fine and value > 0, "a positive number"
     else:

@@ -193,9 +193,9 @@ def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
     """Take in files of answers (JSON or CSV), and say what people prefer.
 
     \b
-    All files are checked before one is kept; the same answers are kept once. People who got no more catch trials right than
-    one in sixteen does who guesses are dropped, by their random name. Intervals: Wilson for one participant, for several a
-    bootstrap over participants and pictures, never narrower than Student's over participants.
+    All files are checked before one is kept; the same answers are kept once. People who did no better on
+    the catch trials than one guesser in sixteen does are dropped, by their random name. Intervals: Wilson for one
+    participant, for several a bootstrap over participants and pictures, never narrower than Student's over participants.
     """
     from assets.studies.answers import import_answers
     from assets.studies.results import TABLE, result_lines, study_result, tell, write_preferences
@@ -209,7 +209,7 @@ def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
         table, dropped = study_result(chain, name)
         click.echo("\n" + result_lines(table, dropped))
     chain.tracker.flush()
-    click.echo("\ncounted: who got more catch trials right than guessing does, but for one time in sixteen")
+    click.echo("\ncounted: who got so many catch trials right that one guesser in sixteen would, at most")
     click.echo(f"table   {chain.home.tables / f'{TABLE}.parquet'}")
 
 

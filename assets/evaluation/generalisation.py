@@ -488,12 +488,6 @@ def gaps(row: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> 
 
     row, reference: what `_Looks.measured` gives for `train` and `held_out`.
     """
-    found = {
-        "psnr_gap_db": row["train_psnr_db"] - row["held_out_psnr_db"],
-        "perceptual_gap_percent": 100 * (row["held_out_perceptual"] / row["train_perceptual"] - 1),
-    }
-    if f"{EACH}train" not in row:
-        return found
     means: dict[tuple[str, ...], Any] = {}
     for part, seed in (("train", 0), ("held_out", 1)):
         n = len(row[f"{EACH}{part}"]["psnr_db"])
@@ -514,6 +508,7 @@ def gaps(row: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> 
         psnr_there, ratio_there = gap("reference")
         values["psnr_gap_beyond_db"] = psnr - psnr_there
         values["perceptual_gap_beyond_percent"] = 100 * (ratio / ratio_there - 1)
+    found: dict[str, float] = {}
     for name, drawn in values.items():
         low, high = np.quantile(drawn[1:], (0.025, 0.975))
         found |= {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -7,9 +7,9 @@ d is, by the record's `distortion`, the squared error of values in [-1, 1] (Agus
 or Zhao 2017's mix; `chroma` counts the squared error of colour differences that many times, since a short training
 otherwise ends in grey. With `jitter`, classifier and discriminators see each crop without some rows above and columns on
 the left, other ones in each step: both halve the sides again and again as the generator doubles them, and where the two
-always meet in the same places, a pattern of these places pleases them. It and P carry the weight map where the mechanism has one. For `select` the weight is 1 where codes
-are kept and OUTSIDE elsewhere, divided by its mean: the generator may invent there. The first `start` of the steps know d
-alone. Rates need no term: they are fixed by C.
+always meet in the same places, a pattern of these places pleases them. d and P carry the weight map where the mechanism
+has one. For `select` the weight is 1 where codes are kept and OUTSIDE elsewhere, divided by its mean: the generator may
+invent there. The first `start` of the steps know d alone. Rates need no term: they are fixed by C.
 
 As in loop.py a step is a pure function of (record, data, initial weights, step): crops come from a counter-based
 generator, the generator's noise from one that is seeded for each step. A checkpoint holds both networks, both optimisers

@@ -152,12 +152,16 @@ def rows():
         "held_out_psnr_db": 20.0,
         "doctor": "",
     }
-    return pd.DataFrame([{**fine, **gaps(fine)}, {**poor, **gaps(poor)}, other])
+    for row, db, percent in ((fine, 0.5, 5.0), (poor, 6.0, 50.0)):
+        row |= {"psnr_gap_db": db, "perceptual_gap_percent": percent}
+    return pd.DataFrame([fine, poor, other])
 
 
 def test_gaps_and_how_they_are_shown():
     table = rows()
-    assert table.psnr_gap_db.iloc[0] == 0.5 and table.perceptual_gap_percent.iloc[0] == pytest.approx(5)
+    found = gaps(measured([22.0, 23.0], [21.5, 22.5]))
+    assert found["psnr_gap_db"] == 0.5
+    assert found["perceptual_gap_percent"] == pytest.approx(100 * (18 / 17.5 - 1))
     text = markdown(table)
     lines = text.splitlines()
     assert len(lines) == 5 and "LPIPS" not in lines[0] and lines[0].startswith("| codec | at |")
