@@ -1016,7 +1016,7 @@ def gan(dataset: str) -> Sweep:
 
 
 def gan_long(dataset: str) -> Sweep:
-    """The extreme codec at two rates with an hour and a half on a CPU core: first the distortion alone, then the rest."""
+    """The extreme codec at two rates with an hour on a CPU core: first the distortion alone, then the rest."""
     found: list[Experiment] = []
     for c in (4.0, 8.0):
         trunk = Trunk(
@@ -1031,7 +1031,7 @@ def gan_long(dataset: str) -> Sweep:
         "gan-long",
         dataset,
         tuple(found),
-        about="The extreme codec at C = 4 and 8, an hour and a half each on one core: distortion alone, then with discriminators.",
+        about="The extreme codec at C = 4 and 8, an hour each on one core: distortion alone, then with discriminators.",
     )
 
 

@@ -347,7 +347,7 @@ class _Looks:
     def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
-        pictures, bound = self.part(entry, split).pictures, getattr(codec, "bound_bits", None)
+        pictures, bound = self.part(entry, split).pictures, getattr(codec, "payload_bound", None)
         bounds = [bound(*p.shape[:2]) / (p.shape[0] * p.shape[1]) for p in pictures] if bound else [math.nan]
         row: dict[str, Any] = {"bound_bpp": float(np.mean(bounds))}
         crops: list[Crop] = []

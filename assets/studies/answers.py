@@ -65,13 +65,7 @@ def read_design(config: Path, study: str) -> dict[str, Any]:
         raise FoveaError(f"{path} is damaged: {error}") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise FoveaError(f"{path}: not a design of this version ({FORMAT})")
-    lacking = [name for name in ("study", "arms", "pairs", "catch") if name not in said]
-    if lacking or said["study"] != study:
-        raise FoveaError(
-            f"{path} is damaged ({f'no {lacking[0]}' if lacking else 'it is another study'}): bring it again, or make the "
-            "study again with the same `fovea study make`; to do without it, move its folder away"
-        )
-    wrong = _damage(said)
+    wrong = _damage(said, study)
     if wrong:
         raise FoveaError(
             f"{path} is damaged ({wrong}): bring it again, or make the study again with the same `fovea study make`; to do "
@@ -80,8 +74,13 @@ def read_design(config: Path, study: str) -> dict[str, Any]:
     return said
 
 
-def _damage(said: Mapping[str, Any]) -> str:
+def _damage(said: Mapping[str, Any], study: str) -> str:
     """What is wrong inside of a design, by field; nothing for a good one."""
+    lacking = [name for name in ("study", "arms", "pairs", "catch") if name not in said]
+    if lacking:
+        return f"no {lacking[0]}"
+    if said["study"] != study:
+        return "it is another study"
     arms = said["arms"]
     if not isinstance(arms, list) or len(arms) != 2 or not all(isinstance(a, str) for a in arms):
         return "arms is not a list of two names"

@@ -15,8 +15,8 @@ the ripple out of what is enlarged. Borders are padded with zeros (reflection ha
 output is linear, not tanh.
 
 Selective compression (section 3.3, mechanism `select`): a region map says which latent places are kept. It is made from
-the saliency map (or a label map given in its place: `fovea compress --map`, with `keep` 0), sent in the file and counted; elsewhere the codes are zero, not
-sent, and the generator is told. `concat` gives the map to the encoder only.
+the saliency map (or a label map given in its place: `fovea compress --map`, with `keep` 0), sent in the file and
+counted; elsewhere the codes are zero, not sent, and the generator is told. `concat` gives the map to the encoder only.
 
 `fault` plants what ailed the public TensorFlow port, for the codec doctor to find: `gradient` stops the gradient at the
 quantiser, `relu` puts a norm and a ReLU before it. (`scale` and `augment` are faults of the training.)
@@ -212,10 +212,10 @@ class Agustsson2019(Codec):
         """C·log2(L)/256: what codes take at most for each pixel of a picture without padding."""
         return bound_bits(self.config.m, self.levels) / self.stride**2
 
-    def bound_bits(self, height: int, width: int) -> float:
-        """What the payload of a picture takes at most, in whole bytes: C·log2(L) bits for each latent place, padding
-        included, and at least what any file holds. `select` sends a region besides, and fewer codes: no bound is known, NaN. So for more than
-        codes.MAX_PACKED codes."""
+    def payload_bound(self, height: int, width: int) -> float:
+        """Bits that a picture's payload takes at most, whole bytes: C·log2(L) for each latent place, padding included, and
+        at least what any file holds. NaN where no bound is known: for `select`, which sends a region besides, and for
+        more than codes.MAX_PACKED codes."""
         places = -(-height // self.stride) * -(-width // self.stride)
         if self.config.mechanism == "select" or places * self.config.m > MAX_PACKED:
             return math.nan
@@ -328,7 +328,8 @@ class Agustsson2019(Codec):
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
-        """As `Codec.synthesise` says, with the noise that belongs to the codes. Places where all codes are 0 count as outside of the region."""
+        """As `Codec.synthesise` says, with the noise that belongs to the codes. Places where all codes are 0 count as
+        outside of the region."""
         region = None
         if self.config.mechanism == "select":
             region = (y_hat != 0).any(dim=1, keepdim=True).float()

@@ -238,13 +238,7 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
         chain.make(stage, "sample")
     chain.make("trained_codec", sweep.experiments[0].key)
     table = generalisation(chain, sweep, pictures=4)
-    assert list(table.codec) == [
-        "agustsson2019",
-        "bicubic",
-        *["avif"] * 2,
-        *["avif-visual"] * 2,
-        *["webp"] * 2,
-    ]
+    assert list(table.codec) == ["agustsson2019", "bicubic", *["avif"] * 2, "avif-visual", *["webp"] * 2]
     learned = table.iloc[0]
     assert learned.held_out_payload_bpp <= learned.bound_bpp
     assert learned.held_out_payload_bpp < learned.held_out_bpp

@@ -50,10 +50,10 @@ def saliency(height, width):
 def test_the_bound_is_the_paper_s(c, bpp):
     assert made(c=c).bound_bpp == pytest.approx(bpp, abs=5e-5)
     # 480×360 is coded as 480×368
-    bits = made(c=c).bound_bits(360, 480)
+    bits = made(c=c).payload_bound(360, 480)
     assert 1.0 < bits / (360 * 480) / bpp < 1.03 and bits % 8 == 0
-    assert math.isnan(made("select", c=c).bound_bits(360, 480))
-    assert math.isnan(made(c=c).bound_bits(4096, 8192))
+    assert math.isnan(made("select", c=c).payload_bound(360, 480))
+    assert math.isnan(made(c=c).payload_bound(4096, 8192))
 
 
 @pytest.mark.parametrize("patch", [1, 2])
@@ -78,7 +78,7 @@ def test_any_size_comes_back_as_the_encoder_promised(size, mechanism):
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
     assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
     payload = 8 * sum(map(len, unpack(encoded.data).strings))
-    assert mechanism == "select" or payload <= codec.bound_bits(*size)
+    assert mechanism == "select" or payload <= codec.payload_bound(*size)
 
 
 def test_the_payload_keeps_the_bound_and_the_estimate_holds():
