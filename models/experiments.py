@@ -1131,7 +1131,7 @@ def dilated(dataset: str) -> Sweep:
         "dilated",
         dataset,
         plain + wide,
-        about="The source's trial: bls2017 with dilated inner layers beside the plain one; the doctor measures the ripple.",
+        about="The source's trial: bls2017 with dilated inner layers beside the plain one; results/checkerboard.py measures the ripple.",
     )
 
 

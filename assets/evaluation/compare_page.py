@@ -73,8 +73,6 @@ def render_comparison(
     data = {
         "curves": curves,
         "metrics": metric_axes(metrics),
-        "trade": [],
-        "raw": [],
         "gallery": {"items": [], "pictures": [], "lossless": True},
         "runUrl": "",
         "against": "the first",

@@ -1,4 +1,4 @@
-"""PNG plots for asset pages and runs: rate–distortion curves, BD-rate forest, trade, training.
+"""PNG plots for asset pages and runs: rate–distortion curves, BD-rate forest, training.
 
 Each function returns the bytes of a PNG and draws on a Figure of its own: no pyplot, no global state, safe in threads.
 """
@@ -17,8 +17,6 @@ from matplotlib.figure import Figure
 from assets.evaluation.bd_rate import BASELINE, to_decibel
 from assets.evaluation.palette import Look, look
 from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS
-from assets.evaluation.trade import setting_text
-from assets.evaluation.verdict import records
 from models.errors import FoveaError
 from models.metrics import METRICS
 
@@ -172,127 +170,6 @@ def forest_plot(
         f"BD-rate at equal {label}, %\n(left: fewer bits; filled: the 95 % interval leaves out 0)"
     )
     axes.set_title(title, loc="left", color=_INK)
-    return _png(figure)
-
-
-def trade_plot(trade: pd.DataFrame, *, title: str = "") -> bytes:
-    """Gain where it counts against cost in plain PSNR, one point an arm, control and setting; settings of one arm joined.
-
-    trade: as `assets.evaluation.trade.trade_rows` gives it. Down is a gain where people look, right a cost everywhere
-    else; intervals as thin lines.
-    """
-    if trade.empty:
-        return _nothing(title, "no arm was compared with uniform on a weighted metric and PSNR")
-    figure = _figure(7.6, 5.6)
-    axes = _axes(figure, 1, 1, 1)
-    axes.axhline(0, color=_INK, linewidth=1)
-    axes.axvline(0, color=_INK, linewidth=1)
-    codecs = sorted(trade["codec"].unique())
-    lines = ["dataset", "split", "train_dataset", "codec", "preset", "test_arm", "maps"]
-    for _, settings in trade.groupby(lines, sort=True, dropna=False):
-        settings = settings.sort_values("cost_percent")
-        first = settings.iloc[0]
-        arm = look(first["codec"], first["test_arm"], first["maps"], "", codecs)
-        several = len(settings) > 1
-        if several:
-            axes.plot(settings["cost_percent"], settings["gain_percent"], color=arm.colour, linewidth=1.2, alpha=0.55,
-                      linestyle=_line_style(arm))  # fmt: skip
-        for row in records(settings):
-            x, y = row["cost_percent"], row["gain_percent"]
-            if math.isfinite(row["gain_low"]):
-                axes.plot(
-                    [x, x], [row["gain_low"], row["gain_high"]], color=arm.colour, linewidth=1, alpha=0.7
-                )
-            if math.isfinite(row["cost_low"]):
-                axes.plot(
-                    [row["cost_low"], row["cost_high"]], [y, y], color=arm.colour, linewidth=1, alpha=0.7
-                )
-            # controls and ceilings are hollow
-            fill = arm.colour if row["maps"] == "predicted" else "white"
-            axes.plot(
-                x,
-                y,
-                marker=_MARKERS[arm.marker],
-                color=arm.colour,
-                markerfacecolor=fill,
-                markersize=7,
-                linestyle="",
-            )
-            text = f"{arm.label}\n{setting_text(row)}" if not several else setting_text(row)
-            axes.annotate(text, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=7.5, color=_INK)
-        if several:
-            axes.plot(
-                [],
-                [],
-                color=arm.colour,
-                marker=_MARKERS[arm.marker],
-                linestyle=_line_style(arm),
-                label=arm.label,
-            )
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8, loc="best")
-    axes.margins(0.2)
-    axes.set_xlabel("BD-rate at equal PSNR, %  (right: costs bits everywhere)")
-    metrics = " / ".join(dict.fromkeys(METRICS[m].label for m in trade["metric"]))
-    axes.set_ylabel(f"BD-rate at equal {metrics}, %  (down: saves bits)")
-    axes.set_title(title, loc="left", color=_INK)
-    return _png(figure)
-
-
-def raw_plot(curves: pd.DataFrame, shifts: pd.DataFrame, *, title: str = "") -> bytes:
-    """PSNR over bpp of `uniform`, and where `weighted_raw` lands from the same nominal λ, an arrow each with its mean
-    weight and the λ that it is equivalent to; a panel a curve.
-
-    curves: as `rd_curves` gives them. shifts: as `assets.evaluation.raw_weights.raw_shifts` gives it.
-    """
-    if shifts.empty:
-        return _nothing(title, "no weighted_raw has a uniform curve beside it")
-    groups = list(shifts.groupby(list(CURVE_KEYS), sort=True, dropna=False))
-    figure = _figure(8, 0.4 + 4.6 * len(groups))
-    raw, base = (look("", arm, maps) for arm, maps in (("weighted_raw", "predicted"), ("uniform", "none")))
-    for place, (key, points) in enumerate(groups, 1):
-        axes = _axes(figure, len(groups), 1, place)
-        names = dict(zip(CURVE_KEYS, key, strict=True))
-        same = curves[curves["arm"] == BASELINE]
-        for column in ("dataset", "split", "train_dataset", "codec", "preset"):
-            same = same[same[column] == names[column]]
-        same = same.sort_values("bpp")
-        axes.plot(
-            same["bpp"],
-            same["psnr_db"],
-            color=base.colour,
-            linewidth=1.8,
-            marker="o",
-            markersize=5,
-            label="uniform",
-        )
-        axes.plot(points["bpp"], points["psnr_db"], color=raw.colour, linestyle="", marker="D", markersize=7,
-                  markeredgecolor=_INK, markeredgewidth=0.6, label=f"{names['arm']} {names['variant']}".strip())  # fmt: skip
-        for row in points.to_dict("records"):
-            if math.isfinite(row["uniform_bpp"]):
-                axes.annotate(
-                    "", (row["bpp"], row["psnr_db"]), (row["uniform_bpp"], row["uniform_psnr_db"]),
-                    arrowprops={"arrowstyle": "->", "color": _FAINT, "connectionstyle": "arc3,rad=0.25", "shrinkA": 4, "shrinkB": 5},
-                )  # fmt: skip
-            axes.annotate(
-                f"λ {row['lmbda']:g} × {row['mean_weight']:.2f} = {row['equivalent_lmbda']:.2g}",
-                (row["bpp"], row["psnr_db"]), xytext=(-8, 9), textcoords="offset points", ha="right", fontsize=8, color=_INK,
-            )  # fmt: skip
-        everything = pd.concat([same["bpp"], points["bpp"]])
-        _log_rate(axes, everything)
-        axes.set_xlim(everything.min() * 0.45, everything.max() * 1.15)
-        axes.margins(y=0.15)
-        axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=_INK)
-        axes.set_ylabel(metric_label("psnr_db"), color=_INK)
-        axes.set_title(
-            f"{title}  ·  {names['codec']}: arrows join equal nominal λ; nominal λ × mean weight = equivalent λ".strip(
-                " ·"
-            ),
-            loc="left",
-            color=_INK,
-            fontsize=9,
-        )
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
     return _png(figure)
 
 

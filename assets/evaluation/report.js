@@ -59,26 +59,24 @@ function marker(kind, x, y, r, parent, extra = "") {
   return node;
 }
 
-/* Axes in a fresh svg: returns the group to draw in and the two scales. */
-function frame(holder, { x, y, height, xLabel, yLabel, log = false, label }) {
+/* Axes in a fresh svg, x logarithmic: returns the group to draw in and the two scales. */
+function frame(holder, { x, y, height, xLabel, yLabel, label }) {
   holder.querySelector("svg")?.remove();
   const width = Math.max(280, holder.clientWidth), left = 60, right = 14, top = 14, bottom = 46;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": label, tabindex: 0 });
   holder.prepend(root);
-  const t = log ? Math.log : v => v;
-  const sx = v => left + (t(v) - t(x[0])) / (t(x[1]) - t(x[0]) || 1) * (width - left - right);
+  const sx = v => left + Math.log(v / x[0]) / (Math.log(x[1] / x[0]) || 1) * (width - left - right);
   const sy = v => height - bottom - (v - y[0]) / (y[1] - y[0] || 1) * (height - top - bottom);
   for (const v of niceTicks(y[0], y[1], height / 60)) {
     svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: "grid" }, root);
     svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, y[1] - y[0] < 1.6 ? 2 : y[1] - y[0] < 4 ? 1 : 0);
   }
-  for (const v of log ? logTicks(x[0], x[1]) : niceTicks(x[0], x[1], width / 90)) {
+  for (const v of logTicks(x[0], x[1])) {
     svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: "grid" }, root);
     svg("text", { x: sx(v), y: height - bottom + 18, "text-anchor": "middle" }, root).textContent = String(v).replace("-", "−");
   }
   svg("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }, root);
   if (y[0] < 0 && y[1] > 0) svg("line", { x1: left, x2: width - right, y1: sy(0), y2: sy(0), class: "zero" }, root);
-  if (!log && x[0] < 0 && x[1] > 0) svg("line", { x1: sx(0), x2: sx(0), y1: top, y2: height - bottom, class: "zero" }, root);
   svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, root).textContent = xLabel;
   svg("text", { x: 14, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(top + height - bottom) / 2})` }, root).textContent = yLabel;
   return { root, sx, sy, width, height };
@@ -139,7 +137,7 @@ function drawCurves() {
   let [y0, y1] = extent(inside.map(s => s.y));
   if (relative && learned.length) [y0, y1] = extent(learned.map(s => s.y).concat([0, ...inside.map(s => Math.max(-2.5, Math.min(2.5, s.y)))]));
   const pad = Math.max((y1 - y0) * .08, .05);
-  const f = frame(holder, { x, y: [y0 - pad, y1 + pad], log: true, height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
+  const f = frame(holder, { x, y: [y0 - pad, y1 + pad], height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
     yLabel: relative ? `${meta.axis} above ${data.against} at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
   const clip = svg("clipPath", { id: "rd-clip" }, svg("defs", {}, f.root));
   svg("rect", { x: 56, y: 4, width: f.width - 60, height: f.height - 46 }, clip);
@@ -239,82 +237,6 @@ function drawLegend(all) {
   }));
 }
 
-/* ---- trade ---------------------------------------------------------------------------------------------------- */
-
-/* A label near (x, y) that covers no other one: boxes are what is taken, [left, top, right, bottom]. */
-function nameAt(group, text, x, y, boxes, width) {
-  const long = 6.4 * text.length, end = x + 10 + long > width;
-  const left = end ? x - 10 - long : x + 10;
-  let ty = y - 8;
-  for (let turn = 0; turn < 40; turn++, ty += 5) {
-    if (!boxes.some(b => left < b[2] && left + long > b[0] && ty - 11 < b[3] && ty + 3 > b[1])) break;
-  }
-  boxes.push([left, ty - 11, left + long, ty + 3]);
-  svg("text", { x: end ? x - 10 : x + 10, y: ty, class: "name", "text-anchor": end ? "end" : "start" }, group).textContent = text;
-}
-function drawTrade() {
-  const holder = $("trade-chart");
-  if (!holder) return;
-  const points = data.trade.filter(p => p.place === state.place || !data.curves.some(c => c.place === p.place));
-  const shown = points.length ? points : data.trade;
-  const reach = axis => { const [a, b] = extent(shown.flatMap(p => p[axis].filter(v => v !== null)).concat(0)); return [a - (b - a) * .12 - .5, b + (b - a) * .22 + .5]; };
-  const f = frame(holder, { x: reach("x"), y: reach("y"), height: shown.length > 8 ? 480 : 400, xLabel: "BD-rate at equal plain PSNR, %  (right: costs bits)",
-    yLabel: `BD-rate at equal ${shown[0].metric}, %`, label: "Gain where it counts against cost in plain PSNR" });
-  for (const line of new Set(shown.map(p => p.line).filter(l => l !== null))) {
-    const on = shown.filter(p => p.line === line), first = on[0];
-    if (on.length < 2) continue;
-    const group = svg("g", { class: "s", style: `--c:${first.colour}` }, f.root);
-    svg("path", { class: "line thin", "stroke-dasharray": first.dash.join(" "), d: "M" + on.map(p => `${f.sx(p.x[0])} ${f.sy(p.y[0])}`).join("L") }, group);
-  }
-  const boxes = shown.map(p => [f.sx(p.x[0]) - 6, f.sy(p.y[0]) - 6, f.sx(p.x[0]) + 6, f.sy(p.y[0]) + 6]);
-  for (const p of shown) {
-    const group = svg("g", { class: "s", style: `--c:${p.colour}` }, f.root), [x, y] = [f.sx(p.x[0]), f.sy(p.y[0])];
-    if (p.y[1] !== null) svg("line", { class: "whisk", x1: x, x2: x, y1: f.sy(p.y[1]), y2: f.sy(p.y[2]) }, group);
-    if (p.x[1] !== null) svg("line", { class: "whisk", x1: f.sx(p.x[1]), x2: f.sx(p.x[2]), y1: y, y2: y }, group);
-    const mark = marker(p.marker, x, y, 6, group, p.control ? "open" : "");
-    svg("title", {}, mark).textContent = `${p.label}${p.short === p.label ? "" : `, ${p.short}`}: ${signed(p.y[0])} % at equal ${p.metric}, ${signed(p.x[0])} % at equal PSNR`;
-    nameAt(group, p.short, x, y, boxes, f.width);
-  }
-}
-
-/* ---- un-normalised weights: the same curve at another lambda ---------------------------------------------------- */
-
-function drawRaw() {
-  const holder = $("raw-chart");
-  if (!holder) return;
-  const here = data.raw.filter(c => c.place === state.place), shown = here.length ? here : data.raw;
-  const xs = shown.flatMap(c => c.curve.map(p => p[0]).concat(c.points.map(p => p.to[0]))), ys = shown.flatMap(c => c.curve.map(p => p[1]).concat(c.points.map(p => p.to[1])));
-  const [x0, x1] = extent(xs), [y0, y1] = extent(ys), pad = (y1 - y0) * .12 + .1, narrow = holder.clientWidth < 560;
-  const f = frame(holder, { x: [x0 / (narrow ? 6 : 2.4), x1 * 1.25], y: [y0 - pad, y1 + pad], log: true, height: 420, xLabel: "rate, bits per pixel (logarithmic)", yLabel: "PSNR, dB",
-    label: "uniform's curve and where weighted_raw lands from the same nominal λ" });
-  const head = svg("marker", { id: "raw-head", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, svg("defs", {}, f.root));
-  svg("path", { class: "head", d: "M0 0L8 4L0 8Z" }, head);
-  const boxes = [];
-  for (const c of shown) {
-    const base = svg("g", { class: "s", style: `--c:${c.uniform.colour}` }, f.root), raw = svg("g", { class: "s", style: `--c:${c.raw.colour}` }, f.root);
-    svg("path", { class: "line", d: "M" + c.curve.map(p => `${f.sx(p[0])} ${f.sy(p[1])}`).join("L") }, base);
-    for (const p of c.curve) svg("title", {}, marker(c.uniform.marker, f.sx(p[0]), f.sy(p[1]), 4.6, base)).textContent = `${c.uniform.label}, λ ${p[2]}: ${fixed(p[0], 3)} bpp, ${fixed(p[1])} dB`;
-    const last = c.curve.at(-1);
-    svg("text", { x: f.sx(last[0]) - 8, y: f.sy(last[1]) - 12, class: "name", "text-anchor": "end" }, base).textContent = c.uniform.label;
-    const end = c.points.at(-1).to;
-    svg("text", { x: f.sx(end[0]) + 10, y: f.sy(end[1]) + 18, class: "name" }, raw).textContent = c.raw.label;
-    for (const p of c.points) {
-      const [x, y] = [f.sx(p.to[0]), f.sy(p.to[1])];
-      if (p.from[0] !== null) {
-        const [a, b] = [f.sx(p.from[0]), f.sy(p.from[1])], bend = .22;
-        const [mx, my] = [(a + x) / 2 + (b - y) * bend, (b + y) / 2 + (x - a) * -bend], reach = Math.hypot(x - mx, y - my) || 1;
-        svg("path", { class: "arrow", d: `M${a} ${b}Q${mx} ${my} ${x - (x - mx) / reach * 8} ${y - (y - my) / reach * 8}`, "marker-end": "url(#raw-head)" }, raw);
-      }
-      svg("title", {}, marker("diamond", x, y, 5, raw)).textContent = `${c.raw.label}, ${p.text}: ${fixed(p.to[0], 3)} bpp, ${fixed(p.to[1])} dB`;
-      const long = 6.6 * p.text.length;
-      let ty = y - 10;
-      while (boxes.some(b => x - long < b[2] && x > b[0] && Math.abs(ty - b[1]) < 14)) ty -= 14;
-      boxes.push([x - long, ty, x]);
-      svg("text", { x: x - 8, y: ty, class: "name", "text-anchor": "end" }, raw).textContent = p.text;
-    }
-  }
-}
-
 /* ---- BD table ------------------------------------------------------------------------------------------------- */
 
 function filterRates() {
@@ -375,7 +297,6 @@ function drawGallery() {
 
 function draw(name) {
   if (["place", "metric", "mode", "bands", "controls", "classical"].includes(name)) drawCurves();
-  if (name === "place") { drawTrade(); drawRaw(); }
   if (["bdMetric", "bdMethod"].includes(name)) filterRates();
   if (name === "view") drawGallery();
 }
@@ -398,10 +319,8 @@ $("theme").addEventListener("click", () => {
   root.dataset.theme = dark ? "light" : "dark";
 });
 let width = 0;
-new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawCurves(); drawTrade(); drawRaw(); } }).observe(document.body);
+new ResizeObserver(() => { if (innerWidth !== width) { width = innerWidth; drawCurves(); } }).observe(document.body);
 drawCurves();
-drawTrade();
-drawRaw();
 filterRates();
 drawGallery();
 document.documentElement.dataset.ready = "yes";

@@ -10,7 +10,6 @@ and in the dark; every number of its charts also stands in a table, so that it c
 
 import base64
 import dataclasses
-import hashlib
 import io
 import json
 import math
@@ -39,8 +38,6 @@ from assets.evaluation.rate_distortion import (
     without,
     without_parts,
 )
-from assets.evaluation.raw_weights import SHIFT_COLUMNS, raw_sentence
-from assets.evaluation.trade import TRADE_COLUMNS, WORTH_PERCENT, setting_text, trade_sentences
 from assets.evaluation.verdict import METHOD, Verdict, find_verdicts, records
 from assets.evaluation.windows import salient_window
 from models.metrics import METRICS
@@ -87,14 +84,6 @@ class GalleryItem:
     shots: Sequence[GalleryShot]
     fixation_map: NDArray[np.floating[Any]] | None = None
     dataset: str = ""
-
-
-def template_digest() -> str:
-    """Digest of template, styles and script: what the report depends on besides Python and its input."""
-    mark = hashlib.sha256()
-    for name in (TEMPLATE, STYLE, SCRIPT):
-        mark.update((FOLDER / name).read_bytes())
-    return mark.hexdigest()[:16]
 
 
 def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -> str:
@@ -321,76 +310,6 @@ def _ideal_lines(ideal: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in records(ideal)
     ]
-
-
-def _settings(trade: pd.DataFrame) -> list[pd.DataFrame]:
-    """The trade in groups of one codec, arm and maps each, cheapest setting first."""
-    keys = ["dataset", "split", "train_dataset", "codec", "preset", "test_arm", "maps"]
-    groups = [g.sort_values("cost_percent") for _, g in trade.groupby(keys, sort=True, dropna=False)]
-    return sorted(groups, key=lambda g: g["maps"].iloc[0] != "predicted")
-
-
-def _trade_data(trade: pd.DataFrame) -> list[dict[str, Any]]:
-    """Gain where it counts against cost in plain PSNR, one point an arm, control and setting; `line` joins settings."""
-    codecs = sorted(trade["codec"].unique())
-    points = []
-    for line, group in enumerate(_settings(trade)):
-        for at, row in enumerate(records(group)):
-            style = look(row["codec"], row["test_arm"], row["maps"], row["variant"], codecs)
-            bare = look(row["codec"], row["test_arm"], row["maps"], "", codecs)
-            several, last = len(group) > 1, at == len(group) - 1
-            setting = f"{bare.label}: {setting_text(row)}" if last else setting_text(row)
-            points.append(
-                {
-                    "place": _place(row),
-                    "line": line if several else None,
-                    "label": style.label,
-                    "short": setting if several else style.label,
-                    "dash": list(style.dash),
-                    "colour": style.colour,
-                    "marker": style.marker,
-                    "control": row["maps"] != "predicted",
-                    "metric": METRICS[row["metric"]].label,
-                    "x": [_round(row[f"cost_{c}"], 3) for c in ("percent", "low", "high")],
-                    "y": [_round(row[f"gain_{c}"], 3) for c in ("percent", "low", "high")],
-                }
-            )
-    return points
-
-
-def _trade_tables(trade: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each arm with more than one setting, its settings beside each other, the ideal and the share reached."""
-    codecs = sorted(trade["codec"].unique())
-    tables = []
-    for group in _settings(trade):
-        if len(group) < 2:
-            continue
-        first = records(group)[0]
-        style = look(first["codec"], first["test_arm"], first["maps"], "", codecs)
-        lines = [
-            {
-                "setting": setting_text(row),
-                "gain": percent(row["gain_percent"]),
-                "gain_interval": interval(row["gain_low"], row["gain_high"]),
-                "cost": percent(row["cost_percent"]),
-                "cost_interval": interval(row["cost_low"], row["cost_high"]),
-                "bar": {
-                    k: _round(row[f"gain_{c}"], 3)
-                    for k, c in zip("vlh", ("percent", "low", "high"), strict=True)
-                },
-                "reached": number(row["reached_db"], 2, sign=True, unit="dB"),
-                "ideal": number(row["ideal_db"], 2, sign=True, unit="dB"),
-                "share": number(100 * row["share"], 0, unit="%"),
-                "plain": number(row["plain_db"], 2, sign=True, unit="dB"),
-                "ideal_cost": number(-row["ideal_cost_db"], 2, sign=True, unit="dB"),
-                "affordable": row["cost_percent"] <= WORTH_PERCENT,
-            }
-            for row in records(group)
-        ]
-        tables.append(
-            {"label": style.label, "colour": style.colour, "place": _place(first), "metric": METRICS[first["metric"]].label, "lines": lines}
-        )  # fmt: skip
-    return tables
 
 
 def _point_rows(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -629,56 +548,6 @@ def _answer(verdict: Verdict) -> str:
     return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
 
 
-def _raw_data(curves: pd.DataFrame, shifts: pd.DataFrame) -> list[dict[str, Any]]:
-    """`uniform`'s curve in plain PSNR and where `weighted_raw` lands from the same nominal λ, for each of its curves."""
-    drawn = []
-    codecs = _learned(curves)
-    for key, group in shifts.groupby(list(CURVE_KEYS), sort=True, dropna=False):
-        first = dict(zip(CURVE_KEYS, (str(k) for k in key), strict=True))
-        same = curves[curves["arm"] == BASELINE]
-        for column in ("dataset", "split", "train_dataset", "codec", "preset"):
-            same = same[same[column] == first[column]]
-        raw = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)
-        base = look(first["codec"], BASELINE, "none", "", codecs)
-        drawn.append(
-            {
-                "place": _place(first),
-                "raw": {"label": raw.label, "colour": raw.colour, "marker": raw.marker},
-                "uniform": {"label": base.label, "colour": base.colour, "marker": base.marker},
-                "curve": [
-                    [_round(r["bpp"]), _round(r["psnr_db"], 4), _round(r["lmbda"], 6)] for r in records(same.sort_values("bpp"))
-                ],
-                "points": [
-                    {
-                        "to": [_round(r["bpp"]), _round(r["psnr_db"], 4)],
-                        "from": [_round(r["uniform_bpp"]), _round(r["uniform_psnr_db"], 4)],
-                        "text": f"λ {r['lmbda']:g} × {r['mean_weight']:.2f} = {r['equivalent_lmbda']:.2g}",
-                    }
-                    for r in records(group)
-                ],
-            }
-        )  # fmt: skip
-    return drawn
-
-
-def _raw_lines(shifts: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "curve": f"{r['codec']} {r['variant']}".strip(),
-            "place": _place(r),
-            "lmbda": f"{r['lmbda']:g}",
-            "mean": number(r["mean_weight"], 3),
-            "equivalent": f"{r['equivalent_lmbda']:.3g}",
-            "uniform": number(r["uniform_bpp"], 3),
-            "raw": number(r["bpp"], 3),
-            "moved": percent(r["bits_percent"]),
-            "expected": number(r["equivalent_bpp"], 3),
-            "off": number(r["off_curve_db"], 2, sign=True, unit="dB"),
-        }
-        for r in records(shifts)
-    ]
-
-
 def metric_axes(metrics: Sequence[str]) -> dict[str, dict[str, str]]:
     """What the script calls each metric, and the label of its axis."""
     return {
@@ -731,29 +600,22 @@ def render_report(
     curves: pd.DataFrame,
     rates: pd.DataFrame,
     ideal: pd.DataFrame | None = None,
-    trade: pd.DataFrame | None = None,
-    shifts: pd.DataFrame | None = None,
     gallery: Sequence[GalleryItem] = (),
     provenance: Mapping[str, Any] | None = None,
     budget_bytes: int = BUDGET_BYTES,
 ) -> str:
     """The whole page as one string.
 
-    curves, rates, ideal, trade, shifts: as `rd_curves`, `bd_rates`, `ideal_rows`, `trade_rows` and `raw_shifts` give them
-    (other columns are ignored). gallery: a few pictures. provenance: what to print about where the numbers come from, in order; `sweep` also names the page,
+    curves, rates, ideal: as `rd_curves`, `bd_rates` and `ideal_rows` give them (other columns are ignored). gallery: a few pictures. provenance: what to print about where the numbers come from, in order; `sweep` also names the page,
     and `mlflow_run_url`, a text with `{run_id}` in it, turns run ids into links. budget_bytes: what the gallery's
     pictures may take.
     """
     provenance = dict(provenance or {})
     ideal = pd.DataFrame(columns=["conditioning", "metric"]) if ideal is None else ideal
-    trade = pd.DataFrame(columns=list(TRADE_COLUMNS)) if trade is None else trade
-    shifts = pd.DataFrame(columns=list(SHIFT_COLUMNS)) if shifts is None else shifts
     if shared := shared_parts(curves):
         # said once, among what the page says of its origin, instead of in every label
         provenance["common to all arms"] = ", ".join(shared)
-        curves, rates, ideal, trade, shifts = (
-            without_parts(table, shared) for table in (curves, rates, ideal, trade, shifts)
-        )
+        curves, rates, ideal = (without_parts(table, shared) for table in (curves, rates, ideal))
         gallery = [
             dataclasses.replace(
                 item,
@@ -775,8 +637,6 @@ def render_report(
     data = {
         "curves": curve_data(curves, metrics),
         "metrics": metric_axes(metrics),
-        "trade": _trade_data(trade),
-        "raw": _raw_data(curves, shifts),
         "gallery": _gallery_data(gallery, budget_bytes),
         "against": "uniform",
         "runUrl": str(provenance.get("mlflow_run_url") or ""),
@@ -803,11 +663,6 @@ def render_report(
         controls=_control_tables(rates, ideal),
         ideal=_ideal_lines(ideal) if "gain_db" in ideal.columns else [],
         ideal_setting=records(ideal[["alpha", "gamma"]].drop_duplicates()) if "alpha" in ideal.columns else [],
-        trade=bool(data["trade"]),
-        trade_said=trade_sentences(trade),
-        trade_tables=_trade_tables(trade),
-        raw=_raw_lines(shifts),
-        raw_said=[raw_sentence(g) for _, g in shifts.groupby(list(CURVE_KEYS), sort=True, dropna=False)],
         values=[(METRICS[m].label, METRICS[m].unit) for m in shown_values],
         points=_point_rows(curves, shown_values),
         gallery=len(gallery),

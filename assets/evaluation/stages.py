@@ -25,8 +25,6 @@ from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
 
 POINTS = "points.parquet"
-TRADE = "trade.parquet"
-RAW_SHIFTS = "raw_weights.parquet"
 GALLERY_PICTURES = 3
 #: what draws fixation maps and chooses the map that conditions a codec
 MAPS_CODE = ("assets.saliency.condition", "assets.saliency.fixations")
@@ -411,7 +409,7 @@ def _published_rows(chain: Chain, sweep: Sweep) -> pd.DataFrame:
     )
 
 
-def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str, *also: str) -> Unit:
+def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str) -> Unit:
     if partition not in chain.sweeps:
         raise FoveaError(f"no sweep {partition!r}; write dataset.sweep, for example sample.smoke")
     found, missing = pieces_of(chain, chain.sweeps[partition])
@@ -425,7 +423,7 @@ def _sweep_unit(chain: Chain, stage: str, partition: str, entry: str, *also: str
         "published": digest(
             [[c.name, c.source, c.points] for _, c in published_of(chain, chain.sweeps[partition])]
         ),
-        "code": code_version(entry, "assets.evaluation.plots", *also),
+        "code": code_version(entry, "assets.evaluation.plots"),
     }
     return Unit(stage, partition, inputs)
 
@@ -436,14 +434,11 @@ class RdCurves:
     name = "rd_curves"
 
     def unit(self, chain: Chain, partition: str) -> Unit:
-        return _sweep_unit(
-            chain, self.name, partition, "assets.evaluation.rate_distortion", "assets.evaluation.raw_weights"
-        )
+        return _sweep_unit(chain, self.name, partition, "assets.evaluation.rate_distortion")
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.evaluation.plots import raw_plot, rd_plot
+        from assets.evaluation.plots import rd_plot
         from assets.evaluation.rate_distortion import rd_curves
-        from assets.evaluation.raw_weights import raw_sentence, raw_shifts
 
         sweep = chain.sweeps[unit.partition]
         others = _published_rows(chain, sweep)
@@ -454,40 +449,14 @@ class RdCurves:
         curves.to_parquet(writer.path("rd_curves.parquet"), index=False)
         for metric in ("psnr_db", "sw_psnr_db"):
             writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=unit.partition))
-        shifts = raw_shifts(curves, mean_weights(chain, sweep, progress))
-        said = {}
-        if len(shifts):
-            shifts.to_parquet(writer.path(RAW_SHIFTS), index=False)
-            writer.path("shown/raw_weights.png").write_bytes(raw_plot(curves, shifts, title=unit.partition))
-            groups = [g for _, g in shifts.groupby(["dataset", "codec", "variant"], sort=True)]
-            said = {"weighted_raw": " ".join(raw_sentence(g) for g in groups)}
         found, missing = pieces_of(chain, sweep)
         writer.meta["pieces"] = [[m.unit.stage, m.unit.key] for m in found]
         writer.meta["facts"] = {
             "points": len(curves),
             "pieces": unit.inputs["pieces"],
             "missing": f"{len(missing)}: {', '.join(missing)}" if missing else 0,
-            **said,
         }
         writer.meta["missing"] = missing
-
-
-def mean_weights(chain: Chain, sweep: Sweep, progress: Progress) -> pd.DataFrame:
-    """c·mean(α + s^γ) over the training pictures' maps for each curve of `weighted_raw`, by raw_weights.TRAINING_KEYS."""
-    import numpy as np
-
-    from assets.evaluation.raw_weights import TRAINING_KEYS
-    from assets.training.stages import load_split
-    from models.saliency.weighting import weight_means
-
-    rows: dict[tuple[str, ...], float] = {}
-    for e in sweep.experiments:
-        name = (e.dataset, e.codec, e.preset, e.variant, e.maps)
-        if e.arm != "weighted_raw" or name in rows or not chain.ready("trained_codec", e.key):
-            continue
-        _, _, maps = load_split(chain, e.dataset, "train", maps=e.maps, model=e.saliency, progress=progress)
-        rows[name] = e.scale * float(np.mean(weight_means(maps or [], alpha=e.alpha, gamma=e.gamma)))
-    return pd.DataFrame([(*k, v) for k, v in rows.items()], columns=[*TRAINING_KEYS, "mean_weight"])
 
 
 class BdRates:
@@ -496,16 +465,14 @@ class BdRates:
     name = "bd_rates"
 
     def unit(self, chain: Chain, partition: str) -> Unit:
-        unit = _sweep_unit(
-            chain, self.name, partition, "assets.evaluation.bd_rate", "assets.evaluation.trade"
-        )
+        unit = _sweep_unit(chain, self.name, partition, "assets.evaluation.bd_rate")
         ideal = code_version("assets.evaluation.ideal", "assets.saliency.fixations")
         return Unit(unit.stage, unit.partition, {**unit.inputs, "ideal": ideal})
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.bd_rate import bd_rates, published_rates
         from assets.evaluation.ideal import ideal_rows
-        from assets.evaluation.plots import forest_plot, trade_plot
+        from assets.evaluation.plots import forest_plot
         from assets.evaluation.rate_distortion import label_arm, rd_curves
 
         sweep = chain.sweeps[unit.partition]
@@ -529,9 +496,6 @@ class BdRates:
         ideal.assign(dataset=sweep.dataset).to_parquet(writer.path("ideal.parquet"), index=False)
         asked = "ew_psnr_db" if (table.metric == "ew_psnr_db").any() else "sw_psnr_db"
         writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, asked, title=unit.partition))
-        trade = sweep_trade(chain, sweep, table, subjects)
-        trade.to_parquet(writer.path(TRADE), index=False)
-        writer.path("shown/trade.png").write_bytes(trade_plot(trade, title=unit.partition))
         told = table[table.status != "refused"]
         writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
         run = chain.tracker.run(
@@ -568,42 +532,6 @@ class BdRates:
         address = chain.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)
         story.finish()
         return {"best": best.key, **({"model": address} if address else {})}
-
-
-def sweep_trade(chain: Chain, sweep: Sweep, rates: pd.DataFrame, subjects: Sequence[Any]) -> pd.DataFrame:
-    """The trade of every curve with what its maps and weights allow, from the pictures of the sweep's own dataset."""
-    from assets.evaluation.trade import KEYS, conditions_of, curve_settings, setting_ideal, trade_rows
-    from models.codecs.catalogue import read_config, shipped_folder
-
-    settings = curve_settings(sweep.experiments)
-    bare = trade_rows(rates, settings)
-    ratios = {}
-    for e in sweep.experiments:
-        shipped = e.trunk.shipped if e.trunk is not None else ""
-        lmbdas = read_config(shipped_folder(shipped)).lmbda if shipped else (e.trunk or e).lmbda
-        if len(lmbdas) > 1:
-            ratios[e.codec, e.preset] = (lmbdas[-1] / lmbdas[0]) ** (1 / (len(lmbdas) - 1))
-    saliency, eyes = [s.saliency_map for s in subjects], [s.fixation_map for s in subjects]
-    images = [s.image for s in subjects]
-    ideals = {}
-    for row in bare[bare["dataset"] == sweep.dataset].to_dict("records"):
-        measuring = eyes if row["metric"] == "ew_psnr_db" else saliency
-        other_model = "by=" in str(row["variant"])
-        if (
-            any(m is None for m in measuring)
-            or (row["maps"] == "shuffled" and len(images) < 2)
-            or other_model
-        ):
-            continue
-        ideals[tuple(str(row[k]) for k in KEYS)] = setting_ideal(
-            conditions_of(str(row["maps"]), saliency, eyes, images),
-            [m for m in measuring if m is not None],
-            alpha=row["alpha"],
-            gamma=row["gamma"],
-            span=row["span"],
-            lmbda_ratio=ratios.get((row["codec"], row["preset"]), 1.0),
-        )
-    return trade_rows(rates, settings, ideals)
 
 
 def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:
@@ -654,17 +582,11 @@ class Report:
             curves=pd.read_parquet(curves.folder / "rd_curves.parquet"),
             rates=pd.read_parquet(rates.folder / "bd_rates.parquet"),
             ideal=pd.read_parquet(rates.folder / "ideal.parquet"),
-            trade=pd.read_parquet(rates.folder / TRADE),
-            shifts=_table(curves.folder / RAW_SHIFTS),
             gallery=gallery(chain, sweep),
             provenance=provenance(chain, sweep, unit),
         )
         writer.path("report.html").write_text(html)
         writer.meta["facts"] = {"bytes": len(html.encode())}
-
-
-def _table(path: Path) -> pd.DataFrame | None:
-    return pd.read_parquet(path) if path.exists() else None
 
 
 def provenance(chain: Chain, sweep: Sweep, unit: Unit) -> dict[str, Any]:

@@ -16,7 +16,6 @@ TABLES = {
     ),
     "rd_curves": (("rd_curves", "rd_curves.parquet"),),
     "bd_rates": (("bd_rates", "bd_rates.parquet"),),
-    "trade": (("bd_rates", "trade.parquet"),),
     "ideal": (("bd_rates", "ideal.parquet"),),
     "saliency_benchmark": (("saliency_benchmark", "saliency_benchmark.parquet"),),
 }

@@ -24,7 +24,7 @@ class Bls2017(FactorizedCodec):
     """Options: `cell` (conditioned.py). `dilation` of the four 5×5 layers (default 1): at 2 a latent sees 105 pixels a
     side instead of 57, with as many weights. In g_s a dilation of 2 at stride 2 reaches every second position only; the
     others hold the bias: the checkerboard of Odena 2016, "Deconvolution and checkerboard artifacts", at its strongest
-    (training/checkerboard.py measures it).
+    (results/checkerboard.py measures it).
     """
 
     stages = (1, 3, 4)

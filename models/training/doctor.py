@@ -16,7 +16,6 @@ from torch import Tensor
 
 from models.codecs.base import Codec, Picture, map_to_tensor, picture_to_tensor
 from models.errors import FoveaError
-from models.training.checkerboard import checkerboard
 
 RATE_SHARE, RATE_BYTES = 0.02, 64
 """How far a file may be from the estimate: this share of it and these bytes."""
@@ -77,7 +76,7 @@ def examine(
             gradients(codec, pictures, maps, seed=seed),
             reach(codec, pictures, maps),
             rate(trips),
-            rippled(codec, reconstruction(trips)),
+            reconstruction(trips),
             latents_matter(codec, pictures, maps, seed=seed),
         ]
         if held_out:
@@ -266,13 +265,6 @@ def reconstruction(trips: Sequence[Trip]) -> Finding:
     if not bad:
         detail = f"{len(trips)} files decode to the encoder's reconstruction"
     return Finding("reconstruction", not bad, detail, {"files_off": float(bad)})
-
-
-def rippled(codec: Codec, finding: Finding) -> Finding:
-    """The finding with how strongly flat areas ripple on record; no limit is set."""
-    ripple = checkerboard(codec)
-    detail = f"{finding.detail}; flat areas ripple by {ripple:.2f} of 255"
-    return finding._replace(detail=detail, numbers={**finding.numbers, "checkerboard": ripple})
 
 
 def latents_matter(

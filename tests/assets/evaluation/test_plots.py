@@ -12,7 +12,6 @@ from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
 from assets.evaluation.palette import ARM_COLOURS, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
-from assets.evaluation.trade import trade_rows
 from models.errors import FoveaError
 from models.experiments import ARMS
 
@@ -53,19 +52,6 @@ def made_rates() -> pd.DataFrame:
     )  # fmt: skip
 
 
-def made_trade() -> pd.DataFrame:
-    settings = {
-        "train_dataset": "",
-        "codec": "bls2017",
-        "preset": "",
-        "variant": "",
-        "test_arm": "saliency_gain",
-    }
-    fields = {"alpha": float("nan"), "gamma": 0.5, "span": 3.0}
-    known = pd.DataFrame([{**settings, **fields, "maps": m} for m in ("predicted", "center")])
-    return trade_rows(made_rates().assign(bd_quality_db=1.0, n_images=9), known)
-
-
 def pixels(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG"
@@ -87,9 +73,8 @@ def test_rd_plot_draws_each_arm_in_its_colour() -> None:
         assert not has_colour(picture, ARM_COLOURS["saliency_sft"])
 
 
-def test_forest_and_trade_show_what_can_be_shown() -> None:
-    for png in (plots.forest_plot(made_rates(), title="made"), plots.trade_plot(made_trade(), title="made")):
-        assert has_colour(pixels(png), ARM_COLOURS["saliency_gain"])
+def test_forest_shows_what_can_be_shown() -> None:
+    assert has_colour(pixels(plots.forest_plot(made_rates(), title="made")), ARM_COLOURS["saliency_gain"])
     one = plots.forest_plot(made_rates().iloc[:2], "psnr_db")
     assert pixels(one).shape[0] < pixels(plots.forest_plot(made_rates(), "psnr_db")).shape[0]
 
@@ -103,11 +88,7 @@ def test_training_curves() -> None:
 def test_nothing_to_show_is_a_picture_that_says_so() -> None:
     empty = pixels(plots.rd_plot(made_curves(), "ew_psnr_db", title="made"))
     assert empty.std() > 0
-    for png in (
-        plots.forest_plot(made_rates(), "ms_ssim"),
-        plots.trade_plot(made_trade().iloc[:0]),
-        plots.training_curves([]),
-    ):
+    for png in (plots.forest_plot(made_rates(), "ms_ssim"), plots.training_curves([])):
         assert pixels(png).std() > 0
     with pytest.raises(FoveaError, match="unknown metric 'psnr'"):
         plots.rd_plot(made_curves(), "psnr")

@@ -16,7 +16,6 @@ from assets.evaluation import report
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.rate_distortion import concat_points, rd_curves, shared_parts, without_parts
-from assets.evaluation.raw_weights import raw_shifts
 from assets.evaluation.report import GalleryItem, GalleryShot, render_report
 from assets.evaluation.verdict import find_verdicts
 from assets.evaluation.windows import salient_window
@@ -258,71 +257,6 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
 
 
 @functools.cache
-def evidence_report() -> str:
-    """With several settings of an arm, and the source's recipe: made-up numbers for tests."""
-    curves = made_tables(True)["curves"]
-    raw = curves[curves["arm"] == "uniform"].assign(arm="weighted_raw", maps="predicted")
-    means = pd.DataFrame([{"train_dataset": "made", "codec": "bls2017", "preset": "smoke", "variant": "", "maps": "predicted", "mean_weight": 0.35}])  # fmt: skip
-    # as if each lambda were the one before it
-    raw["bpp"], raw["psnr_db"] = raw["bpp"] / 1.8, raw["psnr_db"] - 1.85
-    curves = pd.concat([curves, raw], ignore_index=True)
-    base = {"dataset": "made", "split": "test", "train_dataset": "made", "codec": "bls2017", "preset": "smoke", "alpha": np.nan,
-            "gamma": 0.5, "metric": "ew_psnr_db", "n_images": 24, "plain_db": -0.3, "ideal_db": 2.0, "ideal_cost_db": 0.5}  # fmt: skip
-    rows = []
-    for maps, factor in (("predicted", 1.0), ("center", 0.3)):
-        for span in (1.0, 2.0, 3.0, 4.0):
-            gain, cost = -5 * factor * span, 1.1 * span**1.5
-            about = {
-                "variant": "" if span == 3 else f"span={span:g}",
-                "test_arm": "saliency_gain",
-                "maps": maps,
-                "span": span,
-            }
-            rows.append({**base, **about, "gain_percent": gain, "gain_low": gain - 2, "gain_high": gain + 2, "cost_percent": cost,
-                         "cost_low": cost - 0.7, "cost_high": cost + 0.7, "reached_db": -gain / 20, "share": -gain / 40})  # fmt: skip
-    return made_report(curves=curves, shifts=raw_shifts(curves, means), trade=pd.DataFrame(rows), gallery=())
-
-
-def test_the_trade_is_said_shown_and_listed() -> None:
-    page = evidence_report()
-    text = re.sub(r"[ \n]+", " ", " ".join(parse(page).text))
-    assert "4 settings: the most is −20.0 %" in text and "(span 4, γ 0.5)" in text
-    for said in (
-        "span 1, γ 0.5",
-        "−5.0\u202f%",
-        "[−7.0,\u00a0−3.0]",
-        "+8.8\u202f%",
-        "+2.00\u202fdB",
-        "38\u202f%",
-    ):
-        assert said in text, said
-    found = re.search(r'id="data">(.*?)</script>', page, re.S)
-    assert found
-    points = json.loads(found[1])["trade"]
-    assert len(points) == 8 and {p["line"] for p in points} == {0, 1}
-    assert [p["short"] for p in points if not p["control"]] == [
-        *(f"span {s}, γ 0.5" for s in (1, 2, 3)),
-        "saliency_gain: span 4, γ 0.5",
-    ]
-    assert all(p["y"][1] < p["y"][0] < p["y"][2] for p in points)
-
-
-def test_raw_weights_are_explained_in_one_chart() -> None:
-    page = evidence_report()
-    text = re.sub(r"[ \n]+", " ", " ".join(parse(page).text))
-    assert "is 0.35 over the training pictures" in text and "the bits moved by −44 %" in text
-    assert "the same curve at another λ" in text
-    assert "Why un-normalised weights moved the rate" not in made_report(gallery=())
-    found = re.search(r'id="data">(.*?)</script>', page, re.S)
-    assert found
-    (raw,) = json.loads(found[1])["raw"]
-    assert next(p["text"] for p in raw["points"]) == "λ 0.0016 × 0.35 = 0.00056"
-    assert len(raw["curve"]) == len(raw["points"]) == 4
-    for point, uniform in zip(raw["points"], raw["curve"], strict=True):
-        assert point["from"] == uniform[:2] and point["to"][0] < point["from"][0]
-
-
-@functools.cache
 def gain_rates() -> pd.DataFrame:
     return bd_rates(made_points(n=6), resamples=50, metrics=("ew_psnr_db",), methods=("pchip",))
 
@@ -470,16 +404,6 @@ def test_numbers_as_written() -> None:
         and report.percent(float("nan")) == "–"
     )
     assert report.interval(-12.04, 1) == "[−12.0,\u00a0+1.0]" and report.interval(float("nan"), 1) == "–"
-
-
-def test_template_digest_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (report.TEMPLATE, report.STYLE, report.SCRIPT):
-        shutil.copy(report.FOLDER / name, tmp_path / name)
-    before = report.template_digest()
-    monkeypatch.setattr(report, "FOLDER", tmp_path)
-    assert report.template_digest() == before
-    (tmp_path / report.STYLE).write_text("body{}")
-    assert report.template_digest() != before
 
 
 @pytest.mark.browser

@@ -22,8 +22,8 @@ def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> No
     chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
     rates = pd.DataFrame({"dataset": ["a"], "bd_rate_percent": [-3.0]})
     keep(chain, "a.one", {"bd_rates.parquet": rates})
-    keep(chain, "b.two", {"bd_rates.parquet": rates, "trade.parquet": rates.assign(dataset="b")})
+    keep(chain, "b.two", {"bd_rates.parquet": rates, "ideal.parquet": rates.assign(dataset="b")})
     write_tables(chain)
     assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 2
-    assert list(pd.read_parquet(chain.home.tables / "trade.parquet").dataset) == ["b"]
-    assert not (chain.home.tables / "ideal.parquet").exists()
+    assert list(pd.read_parquet(chain.home.tables / "ideal.parquet").dataset) == ["b"]
+    assert not (chain.home.tables / "rd_curves.parquet").exists()

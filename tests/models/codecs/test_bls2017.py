@@ -13,6 +13,7 @@ from models.codecs import bitstream, levelmap
 from models.codecs.base import Codec, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
 from models.codecs.bls2017 import Bls2017
+from models.codecs.catalogue import build
 from models.errors import FoveaError
 
 # ── an independent computation of the paper's transforms, float64 numpy ──
@@ -342,3 +343,35 @@ def test_a_short_file_cannot_ask_for_a_huge_picture(uniform):
     contents = bitstream.unpack(uniform.encode(scene_of(20, 20)).data)
     with pytest.raises(BitstreamError, match="cannot hold"):
         uniform.decode(bitstream.pack(contents._replace(width=8192, height=8192)))
+
+
+def test_dilated_layers_leave_holes():
+    """Plain layers give each position some taps; with dilation 2 at stride 2 every second one gets none."""
+    torch.manual_seed(0)
+    plain, wide = (
+        build(CodecConfig(codec="bls2017", n=4, m=6, lmbda=(0.01,), options=options)).eval()
+        for options in ((), (("dilation", 2),))
+    )
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in wide.state_dict().items()
+    }
+    with torch.no_grad():
+        wide.g_s[0].bias.fill_(7.0)
+        inner = wide.g_s[0](torch.randn(1, 6, 5, 5))
+        assert inner.shape == plain.g_s[0](torch.randn(1, 6, 5, 5)).shape == (1, 4, 10, 10)
+        assert (inner[:, :, 1::2] == 7).all() and (inner[:, :, :, 1::2] == 7).all()
+        assert (inner[:, :, ::2, ::2] != 7).any()
+    x = torch.rand(1, 3, 96, 112)
+    assert wide.g_a(x).shape == plain.g_a(x).shape and wide(x).x_hat.shape == x.shape
+
+
+def test_the_receptive_fields_are_as_the_docstring_says():
+    for options, side in (((), 57), ((("dilation", 2),), 105)):
+        torch.manual_seed(0)
+        codec = build(CodecConfig(codec="bls2017", n=3, m=2, lmbda=(0.01,), options=options))
+        x = torch.rand(1, 3, 256, 256, requires_grad=True)
+        y = codec.g_a(x)
+        y[0, 0, 8, 8].backward()
+        seen = (x.grad[0].abs().sum(dim=0) > 0).nonzero()
+        span = (seen.amax(dim=0) - seen.amin(dim=0) + 1).tolist()
+        assert span == [side, side]
