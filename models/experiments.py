@@ -576,6 +576,11 @@ class Experiment:
         return {n: default[n] for n in names}
 
     @property
+    def rate_name(self) -> str:
+        """What the values of its rate are: `lmbda`, or `channels`."""
+        return "channels" if self.codec in GENERATIVE else "lmbda"
+
+    @property
     def arm(self) -> str:
         """The arm's name without its maps, for example `saliency_gain` (science.md's table)."""
         if self.mechanism == "none":

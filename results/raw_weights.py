@@ -32,13 +32,13 @@ def mean_weight(chain: Chain, key: str) -> float:
 def shifts(uniform: pd.DataFrame, raw: pd.DataFrame, mean: float) -> pd.DataFrame:
     """For each λ of `weighted_raw` how far its bits moved, and its distance in dB of PSNR from uniform's curve at equal rate
     (linear over log-rate; NaN outside of uniform's rates)."""
-    both = raw.merge(uniform, on="lmbda", suffixes=("", "_uniform")).sort_values("lmbda")
+    both = raw.merge(uniform, on="rate", suffixes=("", "_uniform")).sort_values("rate")
     by_rate = uniform.sort_values("bpp")
     there = np.interp(
         np.log(both["bpp"]), np.log(by_rate["bpp"]), by_rate["psnr_db"], left=np.nan, right=np.nan
     )
-    return both[["lmbda", "bpp_uniform", "bpp", "psnr_db", "psnr_db_uniform"]].assign(
-        equivalent_lmbda=mean * both["lmbda"],
+    return both[["rate", "bpp_uniform", "bpp", "psnr_db", "psnr_db_uniform"]].assign(
+        equivalent_lmbda=mean * both["rate"],
         bits_percent=100 * (both["bpp"] / both["bpp_uniform"] - 1),
         off_curve_db=both["psnr_db"] - there,
     )
@@ -61,7 +61,7 @@ def main(key: str, target: str) -> None:
     for row in table.to_dict("records"):
         start, end = ((row[f"bpp{side}"], row[f"psnr_db{side}"]) for side in ("_uniform", ""))
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "connectionstyle": "arc3,rad=0.25"})
-        text = f"λ {row['lmbda']:g} × {mean:.2f} = {row['equivalent_lmbda']:.2g}"
+        text = f"λ {row['rate']:g} × {mean:.2f} = {row['equivalent_lmbda']:.2g}"
         axes.annotate(text, end, (-8, 9), textcoords="offset points", ha="right", fontsize=8)
     axes.set_xlabel("rate (bits per pixel, bytes of the real file)")
     axes.set_ylabel("PSNR (dB)")

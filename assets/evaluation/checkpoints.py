@@ -207,10 +207,7 @@ class ExternalRdPoints:
                     codec, subjects, codec.config.lmbda, threads=chain.threads, progress=progress
                 )
                 # the λ that it was trained with is not in the file
-                rows = [
-                    {**{k: v for k, v in r.items() if k != "lmbda"}, "quality": file.quality}
-                    for r in seen.rows
-                ]
+                rows = [{**r, "rate_name": "quality", "rate": file.quality} for r in seen.rows]
                 points = finish_points(
                     rows,
                     dataset=record.dataset,

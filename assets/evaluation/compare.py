@@ -41,7 +41,7 @@ MEASURED = (
 )
 NAMES = ("dataset", "split", "codec", "arm", "maps", "variant")
 COLUMNS = ("pair", *NAMES, "before", "after", "metric", "method", *MEASURED)
-POINT_COLUMNS = ("pair", *NAMES, "lmbda", "quality", "n_images", "bpp_before", "bpp_after", "psnr_before_db",
+POINT_COLUMNS = ("pair", *NAMES, "rate_name", "rate", "n_images", "bpp_before", "bpp_after", "psnr_before_db",
                  "psnr_after_db", "weighted", "weighted_before_db", "weighted_after_db", "same_files")  # fmt: skip
 
 ONLY_BEFORE, ONLY_AFTER = (
@@ -161,19 +161,19 @@ def _point_rows(
     pair: int, names: Mapping[str, str], before: pd.DataFrame, after: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Means over the pictures and seeds that both sides measured at each rate that both have."""
-    on = ["lmbda", "quality", "seed", "image"]
+    on = ["rate_name", "rate", "seed", "image"]
     columns = ["bytes", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db"]
     both = before[[*on, *columns]].merge(after[[*on, *columns]], on=on, suffixes=("_before", "_after"))
     weighted = "ew_psnr_db" if both["ew_psnr_db_before"].notna().any() else "sw_psnr_db"
     rows = []
-    for (lmbda, quality), group in both.groupby(["lmbda", "quality"], sort=True, dropna=False):
-        mean = group.drop(columns=["image", "seed"]).astype(float).mean()
+    for (rate_name, rate), group in both.groupby(["rate_name", "rate"], sort=True):
+        mean = group.drop(columns=["rate_name", "image", "seed"]).astype(float).mean()
         rows.append(
             {
                 "pair": pair,
                 **names,
-                "lmbda": lmbda,
-                "quality": quality,
+                "rate_name": rate_name,
+                "rate": rate,
                 "n_images": int(group["image"].nunique()),
                 "bpp_before": mean["bpp_before"],
                 "bpp_after": mean["bpp_after"],

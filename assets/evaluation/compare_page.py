@@ -21,7 +21,7 @@ from assets.evaluation.report import (
     metric_axes,
     number,
     percent,
-    rate_name,
+    rate_label,
 )
 from assets.evaluation.verdict import records
 from models.metrics import METRICS
@@ -98,7 +98,7 @@ def render_comparison(
         {
             "label": curve_name(p, codecs),
             "place": f"{p['dataset']} · {p['split']}",
-            "rate": rate_name(p["lmbda"], p["quality"]),
+            "rate": rate_label(p["rate_name"], p["rate"]),
             "bpp": [number(p["bpp_before"], 4), number(p["bpp_after"], 4)],
             "moved": percent(100 * (p["bpp_after"] / p["bpp_before"] - 1)),
             "psnr": [number(p["psnr_before_db"]), number(p["psnr_after_db"])],

@@ -26,7 +26,7 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
         points = pd.read_parquet(made.folder / POINTS)
         for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].to_dict("records"):
             classical = made.unit.stage == "classical_rd_points"
-            point = float(row["quality"] if classical else row["lmbda"])
+            point = float(row["rate"])
             path = made.folder / kept_name(str(row["image"]), str(row["codec"]) if classical else "", point)
             # one seed is enough to look at
             if not path.exists() or (not classical and int(row["seed"]) != 0):
@@ -40,8 +40,8 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
                     bpp=float(row["bpp"]),
                     values=values,
                     picture=read_picture(path),
-                    lmbda=math.nan if classical else point,
-                    quality=point if classical else math.nan,
+                    rate_name=str(row["rate_name"]),
+                    rate=point,
                     variant=str(row["variant"]),
                 )
             )

@@ -134,12 +134,12 @@ def measure_pictures(
     return rows, features
 
 
-def through(codec: Codec, part: Part, lmbda: float) -> list[tuple[bytes, Picture, float]]:
+def through(codec: Codec, part: Part, rate: float) -> list[tuple[bytes, Picture, float]]:
     """Each picture to a file and back. Raises FoveaError when a file does not decode to the encoder's reconstruction."""
     found = []
     for place, picture in enumerate(part.pictures):
         condition = None if part.conditions is None else part.conditions[place]
-        encoded = codec.encode(picture, saliency_map=condition, lmbda=lmbda)
+        encoded = codec.encode(picture, saliency_map=condition, lmbda=rate)
         try:
             decoded = codec.decode_checked(encoded)
         except FoveaError as error:
@@ -344,7 +344,7 @@ class _Looks:
             f"{name}_kid_high": value.high,
         }
 
-    def learned(self, entry: Experiment, lmbda: float, folder: Path, split: str) -> Measured:
+    def learned(self, entry: Experiment, rate: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
         pictures, bound = self.part(entry, split).pictures, getattr(codec, "payload_bound", None)
@@ -353,7 +353,7 @@ class _Looks:
         crops: list[Crop] = []
         for name, which in (("train", "train"), ("held_out", split)):
             part = self.part(entry, which)
-            shown = through(codec, part, lmbda)
+            shown = through(codec, part, rate)
             row |= self.measured(entry, which, shown, name)
             row[f"{EACH}{name}_bytes"] = [len(data) for data, _, _ in shown]
             crops += crops_of(part, name, entry.codec, shown, originals=True)
@@ -425,20 +425,21 @@ def generalisation(
             "frames": digest(frames[["split", "image", "map_key"]].to_dict("list")),
             "code": code,
         }
-        for lmbda in entry.lmbda:
+        for rate in entry.lmbda:
             head = {
                 "dataset": entry.dataset,
                 "experiment": entry.key,
                 "codec": entry.codec,
                 "arm": entry.label,
                 "variant": entry.variant,
-                "lmbda": lmbda,
+                "rate_name": entry.rate_name,
+                "rate": rate,
                 "factor": math.nan,
                 "doctor": str(facts.get("doctor", "")),
-                "of": ", ".join(p for p in (f"{lmbda:g}", *_named(entry), "" if current else "stale") if p),
+                "of": ", ".join(p for p in (f"{rate:g}", *_named(entry), "" if current else "stale") if p),
             }
-            piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "lmbda": lmbda}
-            key, row = _piece(chain, piece, functools.partial(looks.learned, entry, lmbda, folder, split))
+            piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "rate": rate}
+            key, row = _piece(chain, piece, functools.partial(looks.learned, entry, rate, folder, split))
             group: list[Compared] = [(None, {**head, "unit": key}, row)]
             budgets = {part: row[f"{EACH}{part}_bytes"] for part in ("train", "held_out")}
             for name, factors in FACTORS.items() if against else ():

@@ -58,7 +58,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
             pictures = _count(row.get("held_out_pictures"))
             found = f"smallest files: {over} of {pictures} above {budget}" if over else f"at most {budget}"
             return found + (f", {small} of {pictures} shrunk" if small else "")
-        return ", ".join(p for p in (f"{row['lmbda']:g}", row["arm"], row["variant"]) if p)
+        return ", ".join(p for p in (f"{row['rate']:g}", row["arm"], row["variant"]) if p)
     if isinstance(value, str):
         return value
     if value is None or not math.isfinite(value):
@@ -99,7 +99,7 @@ PARTS = {"train": "seen in training", "held_out": "held out"}
 def _gallery(table: pd.DataFrame, crops: Mapping[str, Sequence[Crop]]) -> str:
     """For each rate a table of crops: a line a picture, a column a row of the table, the original first."""
     sections = []
-    for lmbda, group in table.groupby("lmbda", sort=False):
+    for rate, group in table.groupby("rate", sort=False):
         lines: dict[tuple[str, str], dict[str, str]] = {}
         heads = ["original"]
         for place, r in enumerate(group.to_dict("records")):
@@ -129,7 +129,7 @@ def _gallery(table: pd.DataFrame, crops: Mapping[str, Sequence[Crop]]) -> str:
         if body:
             head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
             sections.append(
-                f'<h2>Side by side at {lmbda:g}</h2><div class="crops"><table><tr><th></th>{head}</tr>{body}</table></div>'
+                f'<h2>Side by side at {rate:g}</h2><div class="crops"><table><tr><th></th>{head}</tr>{body}</table></div>'
             )
     return "".join(sections)
 

@@ -32,7 +32,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows for rd_points, and the reconstructions of the pictures that were asked for, by (image, lmbda or quality)."""
+    """Rows for rd_points, and the reconstructions of the pictures that were asked for, by (image, rate)."""
 
     rows: list[dict[str, Any]]
     kept: dict[tuple[str, float], Picture]
@@ -41,7 +41,7 @@ class Measured:
 def measure_codec(
     codec: Any,
     subjects: Sequence[Subject],
-    lambdas: Sequence[float],
+    rates: Sequence[float],
     *,
     keep: frozenset[str] = frozenset(),
     threads: int = 1,
@@ -58,16 +58,16 @@ def measure_codec(
     codec.name()  # known before threads ask for it at once
 
     def some(item: tuple[Subject, Sequence[float]]) -> list[tuple[dict[str, Any], Picture | None]]:
-        subject, rates = item
+        subject, some_rates = item
         pixels = subject.picture.shape[0] * subject.picture.shape[1]
         found: list[tuple[dict[str, Any], Picture | None]] = []
         began = time.perf_counter()
         # the same for every rate, and so is its part of encode_s
         analysed = codec.analysed(subject.picture, subject.condition)
         analysis_s = time.perf_counter() - began
-        for lmbda in rates:
+        for rate in some_rates:
             began = time.perf_counter()
-            encoded = codec.encode_analysed(analysed, lmbda)
+            encoded = codec.encode_analysed(analysed, rate)
             middle = time.perf_counter()
             try:
                 decoded = codec.decode_checked(encoded)
@@ -76,7 +76,7 @@ def measure_codec(
             ended = time.perf_counter()
             row = {
                 **place_of(subject),
-                "lmbda": lmbda,
+                "rate": rate,
                 "bytes": len(encoded.data),
                 "bpp": 8 * len(encoded.data) / pixels,
                 "bpp_estimate": encoded.bits_estimate / pixels,
@@ -87,11 +87,11 @@ def measure_codec(
             found.append((row, decoded if subject.image in keep else None))
         return found
 
-    work = [(s, lmbda) for s in subjects for lmbda in lambdas]
+    work = [(s, rate) for s in subjects for rate in rates]
     threads = max(1, threads)
     # fewer pictures than threads: each is analysed more than once, so that all threads have something to do
-    share = max(1, math.ceil(len(subjects) * len(lambdas) / max(threads, len(subjects), 1)))
-    parts = [(s, lambdas[k : k + share]) for s in subjects for k in range(0, len(lambdas), share)]
+    share = max(1, math.ceil(len(subjects) * len(rates) / max(threads, len(subjects), 1)))
+    parts = [(s, rates[k : k + share]) for s in subjects for k in range(0, len(rates), share)]
     measured = in_order(some, parts, threads=threads)
     return collect(work, (row for rows in measured for row in rows), keep, progress)
 

@@ -33,7 +33,8 @@ def measure_classical(
         pixels = subject.picture.shape[0] * subject.picture.shape[1]
         row = {
             **place_of(subject),
-            "quality": quality,
+            "rate_name": "quality",
+            "rate": quality,
             "bytes": len(data),
             "bpp": 8 * len(data) / pixels,
             **values_of(subject, decoded),

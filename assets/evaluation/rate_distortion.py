@@ -1,8 +1,8 @@
 """Rate–distortion points and curves: one row per picture × experiment × dataset, and their means with intervals.
 
 A *curve* is what `CURVE_KEYS` names: one codec, arm, maps and training on one part of one dataset. Its *points* are the
-values of lmbda (learned codecs, a value of lmbda being an experiment of its own or a level of a variable-rate one) or of
-quality (classical codecs).
+values of its rate: of lmbda or of the code channels (learned codecs, a value being an experiment of its own or a level of
+a variable-rate one), or of quality (classical codecs).
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -41,8 +41,8 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
     "maps": "str",
     "preset": "str",
     "variant": "str",  # what else sets one curve apart from another of the same arm, such as `gamma=0.5,span=4`
-    "lmbda": "float64",
-    "quality": "float64",
+    "rate_name": "str",  # what `rate` is: `lmbda`, `channels`, `quality`
+    "rate": "float64",
     "seed": "Int64",
     "experiment": "str",
     "width": "int64",
@@ -58,7 +58,7 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
 """Columns of `rd_points` and their dtypes, in order."""
 
 CURVE_KEYS = ("dataset", "split", "train_dataset", "codec", "arm", "maps", "preset", "variant")
-POINT_KEYS = ("lmbda", "quality")
+POINT_KEYS = ("rate_name", "rate")
 _ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
 _NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
 _BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
@@ -113,13 +113,13 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
         row = table[twice].iloc[0]
         raise FoveaError(
             f"rd_points: {row['image']} of {row['dataset']} stands twice under {row['codec']} {row['experiment']}"
-            f" (lmbda {row['lmbda']}, quality {row['quality']})"
+            f" ({row['rate_name']} {row['rate']})"
         )
     return table
 
 
 class Grid(NamedTuple):
-    """One curve as arrays over rates (rising lmbda or quality) × seeds × images; NaN where a cell was not measured."""
+    """One curve as arrays over rates (rising) × seeds × images; NaN where a cell was not measured."""
 
     rates: Floats
     seeds: tuple[int, ...]
@@ -129,9 +129,9 @@ class Grid(NamedTuple):
 
 def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
     """The points of one curve as arrays. Raises FoveaError where two experiments claim the same cell."""
-    rate = points["lmbda"].where(points["lmbda"].notna(), points["quality"]).to_numpy(np.float64)
+    rate = points["rate"].to_numpy(np.float64)
     if np.isnan(rate).any():
-        raise FoveaError("rd_points: a row has neither lmbda nor quality")
+        raise FoveaError("rd_points: a row has no rate")
     rates, rate_at = np.unique(rate, return_inverse=True)
     seeds, seed_at = np.unique(points["seed"].fillna(0).to_numpy(np.int64), return_inverse=True)
     image_at, images = pd.factorize(points["image"], sort=True)
@@ -231,12 +231,10 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
                 intervals[column] = _percentiles(drawn, (tail, 1 - tail))
             else:
                 intervals[column] = np.full((2, len(grid.rates)), np.nan)
-        by_quality = curve["lmbda"].isna().all()
-        rate_of_row = curve["quality"] if by_quality else curve["lmbda"]
         for i, rate in enumerate(grid.rates):
-            at_rate = curve[rate_of_row == rate]
+            at_rate = curve[curve["rate"] == rate]
             row: dict[str, object] = dict(zip(CURVE_KEYS, key, strict=True))
-            row["lmbda"], row["quality"] = (np.nan, rate) if by_quality else (rate, np.nan)
+            row |= {"rate_name": at_rate["rate_name"].iloc[0], "rate": rate}
             for column in measured:
                 low, high = intervals[column][:, i]
                 row |= {column: means[column][i], f"{column}_low": low, f"{column}_high": high}
@@ -262,7 +260,7 @@ def published_rows(
     """Published curves as rows of `rd_curves`, without intervals, pictures and runs.
 
     curves: dataset, split, name, source and points (bpp, psnr_db, ms_ssim or None) of each. The source stands in
-    `variant`, the number of the point in `quality`.
+    `variant`, the number of the point in `rate`.
     """
     columns = rd_curves(concat_points([])).dtypes
     rows = [
@@ -274,7 +272,8 @@ def published_rows(
             "arm": PUBLISHED_ARM,
             "maps": "none",
             "variant": source,
-            "quality": place,
+            "rate_name": "quality",
+            "rate": place,
             "bpp": bpp,
             "psnr_db": psnr,
             "ms_ssim": np.nan if ms_ssim is None else ms_ssim,

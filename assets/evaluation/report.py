@@ -57,7 +57,7 @@ INDICES = ("vsi", "haarpsi", "gmsd")
 class GalleryShot:
     """One reconstruction of a picture: which curve and rate it belongs to, its bpp and its metrics, and its pixels.
 
-    Exactly one of lmbda and quality is a number (classical codecs have a quality). values: names of models.metrics.
+    rate_name, rate: as in rd_points. values: names of models.metrics.
     """
 
     codec: str
@@ -66,14 +66,14 @@ class GalleryShot:
     bpp: float
     values: Mapping[str, float]
     picture: Picture
-    lmbda: float = math.nan
-    quality: float = math.nan
+    rate_name: str
+    rate: float
     variant: str = ""
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A picture with its map (uint8 H×W) and its reconstructions: every arm at every lmbda, classical at any quality.
+    """A picture with its map (uint8 H×W) and its reconstructions: every arm at every rate, classical at any quality.
 
     fixation_map: H×W, where people looked, if it is known.
     """
@@ -118,9 +118,9 @@ def _learned(table: pd.DataFrame) -> list[str]:
     return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique()) if len(table) else []
 
 
-def rate_name(lmbda: float, quality: float) -> str:
-    """`λ 0.013` or `quality 80`."""
-    return f"λ {lmbda:g}" if math.isfinite(lmbda) else f"quality {quality:g}"
+def rate_label(name: str, rate: float) -> str:
+    """`λ 0.013`, `channels 8` or `quality 80`."""
+    return f"{'λ' if name == 'lmbda' else name} {rate:g}"
 
 
 def _present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -147,7 +147,7 @@ def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, A
                     values[metric] = [_round(v, 4) for v in to_decibel(metric, raw)]
             points.append(
                 {
-                    "rate": rate_name(row["lmbda"], row["quality"]),
+                    "rate": rate_label(row["rate_name"], row["rate"]),
                     "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
                     "raw": {m: _round(row[m]) for m in metrics if METRICS[m].decibel},
                     "values": values,
@@ -321,7 +321,7 @@ def _point_rows(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, 
                 "place": _place(row),
                 "label": look(row["codec"], row["arm"], row["maps"], row["variant"], codecs).label,
                 "codec": row["codec"],
-                "rate": rate_name(row["lmbda"], row["quality"]),
+                "rate": rate_label(row["rate_name"], row["rate"]),
                 "bpp": number(row["bpp"], 4),
                 "bpp_estimate": number(row["bpp_estimate"], 4),
                 "values": [number(row[m], _digits(m)) for m in metrics],
@@ -390,19 +390,16 @@ def _whole(picture: Picture) -> Picture:
 
 
 def _choose_shots(item: GalleryItem) -> list[tuple[str, list[GalleryShot]]]:
-    """For each lmbda its learned shots, baseline first, and each classical codec at the file nearest in bytes."""
+    """For each rate its learned shots, baseline first, and each classical codec at the file nearest in bytes."""
     learned = [s for s in item.shots if s.arm != CLASSICAL_ARM]
     classical = [s for s in item.shots if s.arm == CLASSICAL_ARM]
-    rates = sorted({s.lmbda for s in learned})
-    if not rates:
-        return [
-            (rate_name(math.nan, q), [s for s in classical if s.quality == q])
-            for q in sorted({s.quality for s in classical})
-        ]
+    rates = sorted({(s.rate_name, s.rate) for s in learned or classical})
+    if not learned:
+        return [(rate_label(*at), [s for s in classical if (s.rate_name, s.rate) == at]) for at in rates]
     chosen = []
     order = ("none", "predicted", "oracle", "center", "shuffled")
-    for lmbda in rates:
-        here = [s for s in learned if s.lmbda == lmbda]
+    for at in rates:
+        here = [s for s in learned if (s.rate_name, s.rate) == at]
         here.sort(
             key=lambda s: (
                 s.codec,
@@ -417,7 +414,7 @@ def _choose_shots(item: GalleryItem) -> list[tuple[str, list[GalleryShot]]]:
             here.append(
                 min((s for s in classical if s.codec == codec), key=lambda s: abs(math.log(s.bpp / target)))
             )
-        chosen.append((rate_name(lmbda, math.nan), here))
+        chosen.append((rate_label(*at), here))
     return chosen  # fmt: skip
 
 
@@ -450,7 +447,7 @@ _CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-
 
 
 def _shot_name(shot: GalleryShot) -> tuple[object, ...]:
-    return (shot.codec, shot.arm, shot.maps, shot.variant, str(shot.lmbda), str(shot.quality))
+    return (shot.codec, shot.arm, shot.maps, shot.variant, shot.rate_name, str(shot.rate))
 
 
 def _gallery_item(
@@ -514,7 +511,7 @@ def _gallery_item(
                     colour=style.colour,
                     bpp=number(shot.bpp, 3, unit="bpp"),
                     values=values,
-                    rate=rate_name(shot.lmbda, shot.quality),
+                    rate=rate_label(shot.rate_name, shot.rate),
                 )
             )
         shown.append({"rate": name, "panels": panels})

@@ -150,8 +150,8 @@ class ClassicalRdPoints:
                                 part.path(f"kept/{point!r}.png").write_bytes(encode_png(picture))
                     rows = json.loads(chain.store.path("classical_pictures", piece, "rows.json").read_text())
                     for r in rows if keep else ():
-                        kept = chain.store.path("classical_pictures", piece, f"kept/{r['quality']!r}.png")
-                        shutil.copyfile(kept, writer.path(kept_name(subject.image, codec, r["quality"])))
+                        kept = chain.store.path("classical_pictures", piece, f"kept/{r['rate']!r}.png")
+                        shutil.copyfile(kept, writer.path(kept_name(subject.image, codec, r["rate"])))
                     pieces += [{"codec": codec, **r} for r in rows]
                     done += 1
                     progress(done, len(subjects) * len(codecs), "pictures measured")
@@ -167,7 +167,7 @@ class ClassicalRdPoints:
                 run_id=run.run_id,
             )
             points.to_parquet(writer.path(POINTS), index=False)
-            means = points.groupby(["codec", "quality"])[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
+            means = points.groupby(["codec", "rate"])[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
             run.log_params(
                 {
                     "codecs": ", ".join(codecs),
@@ -214,6 +214,7 @@ def finish_points(
     run_id: str,
     seed: int = 0,
     codec: str = "",
+    rate_name: str = "",
     variant: str = "",
 ) -> pd.DataFrame:
     """Rows with the columns of rd_points, in its order and types."""
@@ -222,6 +223,8 @@ def finish_points(
     table = pd.DataFrame(rows)
     if codec:
         table["codec"] = codec
+    if rate_name:
+        table["rate_name"] = rate_name
     table = table.assign(
         dataset=dataset,
         split=split,
@@ -316,11 +319,9 @@ class RdPoints:
             run.log_inputs({dataset: str(unit.inputs["data"])}, "test")
             codec = load_codec(trained.folder / "codec")
             searched = searched_rates(chain, experiment, codec, progress)
-            lambdas = [r["lmbda"] for r in searched] or experiment.lmbda
+            rates = [r["lmbda"] for r in searched] or experiment.lmbda
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
-            seen = measure_codec(
-                codec, subjects, lambdas, keep=shown, threads=chain.threads, progress=progress
-            )
+            seen = measure_codec(codec, subjects, rates, keep=shown, threads=chain.threads, progress=progress)
             points = finish_points(
                 seen.rows,
                 dataset=dataset,
@@ -332,16 +333,17 @@ class RdPoints:
                 experiment=experiment.key,
                 run_id=run.run_id,
                 seed=experiment.seed,
+                rate_name=experiment.rate_name,
                 codec=experiment.codec,
                 variant=experiment.variant,
             )
             smaller = check_estimate(points, unit.partition)
             points.to_parquet(writer.path(POINTS), index=False)
-            for (image, lmbda), picture in seen.kept.items():
-                writer.path(kept_name(image, "", lmbda)).write_bytes(encode_png(picture))
+            for (image, rate), picture in seen.kept.items():
+                writer.path(kept_name(image, "", rate)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
-            for place, lmbda in enumerate(lambdas):
-                means = numbers[points.lmbda == lmbda].mean()
+            for place, rate in enumerate(rates):
+                means = numbers[points.rate == rate].mean()
                 run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
             run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
             run.log_artifact(writer.path(POINTS))

@@ -4,6 +4,9 @@ import math
 
 import pandas as pd
 
+#: how the printed table writes the names of rates
+SYMBOLS = {"lmbda": "λ", "quality": "q"}
+
 
 def _line(cells: list[str], widths: list[int]) -> str:
     return "  ".join(
@@ -40,7 +43,7 @@ def curve_lines(curves: pd.DataFrame) -> str:
         arm = str(r["arm"]) if r["maps"] in ("none", "predicted", "") else f"{r['arm']}@{r['maps']}"
         if r["arm"] in ("published", "external"):
             arm = f"{arm} {r['variant']}"
-        rate = f"λ {r['lmbda']:g}" if math.isfinite(float(r["lmbda"])) else f"q {r['quality']:g}"
+        rate = f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:g}"
         rows.append(
             [
                 str(r["codec"]),

@@ -55,7 +55,7 @@ def rows_of(points: pd.DataFrame, arm: str, codec: str = "", variant: str | None
     if rows.empty:
         raise FoveaError(f"no measured arm {arm!r}; measured here: {', '.join(sorted(labels.unique()))}")
     if (rows.arm == CLASSICAL_ARM).all():
-        return rows.assign(point=rows.quality)
+        return rows
     if codec:
         rows = rows[rows.codec == codec]
         if rows.empty:
@@ -72,7 +72,7 @@ def rows_of(points: pd.DataFrame, arm: str, codec: str = "", variant: str | None
         rows = rows[rows.variant == variant]
     rows = rows[rows.train_dataset == sorted(rows.train_dataset.unique())[0]]
     first: pd.DataFrame = rows[rows.seed == rows.seed.min()]
-    return first.assign(point=first.lmbda)
+    return first
 
 
 def match_pairs(
@@ -141,7 +141,7 @@ def _sides(rows: pd.DataFrame, arm: str) -> list[Side]:
     return [
         Side(arm, str(codec), str(experiment), float(point), float(bpp))
         for codec, experiment, point, bpp in zip(
-            rows.codec, rows.experiment, rows.point, rows.bpp, strict=True
+            rows.codec, rows.experiment, rows.rate, rows.bpp, strict=True
         )
     ]
 

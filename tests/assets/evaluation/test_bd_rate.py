@@ -188,7 +188,7 @@ def make_points(
                     {
                         "dataset": "made", "split": "test", "image": f"{i:03}", "codec": codec, "arm": arm, "maps": maps,
                         "train_dataset": "" if classical else "made", "preset": "" if classical else "smoke",
-                        "lmbda": np.nan if classical else lmbda, "quality": 10.0 * step if classical else np.nan,
+                        "rate_name": "quality" if classical else "lmbda", "rate": 10.0 * step if classical else lmbda,
                         "seed": None if classical else seed, "experiment": "" if classical else f"{arm}{maps}{lmbda}{seed}",
                         "bytes": 1000, "width": 512, "height": 256, "bpp": bpp, "psnr_db": psnr,
                         "ms_ssim": 1 - 10 ** (-psnr / 25), "sw_psnr_db": psnr + db, "ew_psnr_db": psnr + db,
@@ -289,8 +289,8 @@ def test_classical_anchor_meets_every_seed() -> None:
 
 def test_missing_pictures_and_seeds_are_left_out_and_said() -> None:
     test = make_points("weighted", "predicted", seeds=(0, 1), stream=2)
-    test = test[~((test["image"] == "003") & (test["lmbda"] == LAMBDAS[0]))]
-    test = test[~((test["seed"] == 1) & (test["lmbda"] == LAMBDAS[3]))]
+    test = test[~((test["image"] == "003") & (test["rate"] == LAMBDAS[0]))]
+    test = test[~((test["seed"] == 1) & (test["rate"] == LAMBDAS[3]))]
     only = row(rates(make_points(seeds=(0, 1)), test, metrics=("psnr_db",)), method="pchip")
     assert only["n_images"] == 39 and only["n_seeds"] == 1 and only["status"] == "ok"
     assert "1 of 40 pictures left out" in only["reason"] and "1 of 2 seeds left out" in only["reason"]
@@ -298,7 +298,7 @@ def test_missing_pictures_and_seeds_are_left_out_and_said() -> None:
 
 def test_refused_comparison_keeps_its_row() -> None:
     test = make_points("weighted", "predicted", stream=2)
-    test.loc[test["lmbda"] == LAMBDAS[2], "psnr_db"] = 20.0
+    test.loc[test["rate"] == LAMBDAS[2], "psnr_db"] = 20.0
     only = row(rates(make_points(), test, metrics=("psnr_db",)), method="pchip")
     assert only["status"] == "refused" and np.isnan(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
     assert only["reason"] == "the test's curve is not monotone"
@@ -307,9 +307,9 @@ def test_refused_comparison_keeps_its_row() -> None:
 def test_too_many_refused_resamples_mean_no_interval() -> None:
     """Two rates that differ only in one picture: many resamples miss it, and the curve is not monotone there."""
     test = make_points("weighted", "predicted", stream=2, noise=0.0)
-    pair = test["lmbda"].isin(LAMBDAS[1:3])
+    pair = test["rate"].isin(LAMBDAS[1:3])
     test.loc[pair, "psnr_db"] = test.loc[pair].groupby("image")["psnr_db"].transform("mean")
-    test.loc[(test["lmbda"] == LAMBDAS[2]) & (test["image"] == "000"), "psnr_db"] += 4
+    test.loc[(test["rate"] == LAMBDAS[2]) & (test["image"] == "000"), "psnr_db"] += 4
     only = row(rates(make_points(noise=0.0), test, metrics=("psnr_db",)), method="pchip")
     assert (
         only["status"] == "no_interval" and np.isfinite(only["bd_rate_percent"]) and np.isnan(only["ci_low"])

@@ -29,7 +29,7 @@ def made(rate: float = 1.0, *, arms: tuple[str, ...] = ("uniform",), n: int = 8,
             for step, lmbda in enumerate(LAMBDAS):
                 rows.append(
                     {"dataset": dataset, "split": "test", "image": f"p{image}", "train_dataset": dataset, "codec": "bls2017",
-                     "arm": arm, "maps": "none" if arm == "uniform" else "predicted", "preset": preset, "lmbda": lmbda,
+                     "arm": arm, "maps": "none" if arm == "uniform" else "predicted", "preset": preset, "rate_name": "lmbda", "rate": lmbda,
                      "seed": seed, "experiment": f"{arm}{lmbda}", "width": width, "height": 64, "bytes": int(900 * rate * scale * 1.7**step),
                      "bpp": 0.1 * rate * scale * 1.7**step, "psnr_db": 26 + 1.9 * step + image / 10, "sw_psnr_db": 27 + 1.9 * step}
                 )  # fmt: skip
@@ -69,7 +69,7 @@ def test_refusals_keep_their_row_and_their_reason() -> None:
     rates, _ = compare_points(made(), made(seed=3), resamples=50)
     assert "no seed in common" in only(rates)["reason"]
     few = made()
-    few = few[few["lmbda"] < 0.01]
+    few = few[few["rate"] < 0.01]
     rates, _ = compare_points(made(), few, resamples=50)
     assert "3 points, fewer than 4" in only(rates)["reason"]
     rates, points = compare_points(made(), made(arms=("uniform", "weighted")), resamples=50)

@@ -122,7 +122,8 @@ def rows():
     base = {
         "arm": "uniform",
         "variant": "scratch",
-        "lmbda": 8.0,
+        "rate_name": "channels",
+        "rate": 8.0,
         "factor": math.nan,
         "codec": "agustsson2019",
         "doctor": "passed",
@@ -297,7 +298,7 @@ def test_crops_are_windows_of_the_decoded_pictures():
 
 def test_classical_rows_say_when_no_file_is_small_enough():
     row = {
-        "codec": "webp", "arm": "classical", "of": "4", "variant": "", "lmbda": 4.0, "factor": 1.5, "doctor": "",
+        "codec": "webp", "arm": "classical", "of": "4", "variant": "", "rate_name": "channels", "rate": 4.0, "factor": 1.5, "doctor": "",
         "held_out_bpp": 0.17, "held_out_pictures": 48, "over_budget": 48,
     }  # fmt: skip
     text = markdown(pd.DataFrame([row, {**row, "over_budget": 0}]))

@@ -46,17 +46,17 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
         threads=2,
         progress=lambda d, t, n: said.append(d / t),
     )
-    assert [(r["image"], r["lmbda"]) for r in alone.rows] == [
+    assert [(r["image"], r["rate"]) for r in alone.rows] == [
         (f"{k}", v) for k in range(count) for v in LAMBDAS
     ]
     pd.testing.assert_frame_equal(without_seconds(beside.rows), without_seconds(alone.rows), check_exact=True)
     assert said[-1] == 1.0 and len(said) == 3 * count
     assert set(alone.kept) == {("0", v) for v in LAMBDAS}
     for row in alone.rows[:3]:
-        encoded = codec.encode(subjects(1)[0].picture, lmbda=row["lmbda"])
+        encoded = codec.encode(subjects(1)[0].picture, lmbda=row["rate"])
         assert row["bytes"] == len(encoded.data) and row["bpp"] == 8 * len(encoded.data) / (176 * 192)
-        assert np.array_equal(alone.kept["0", row["lmbda"]], encoded.reconstruction)
-        assert np.array_equal(beside.kept["0", row["lmbda"]], encoded.reconstruction)
+        assert np.array_equal(alone.kept["0", row["rate"]], encoded.reconstruction)
+        assert np.array_equal(beside.kept["0", row["rate"]], encoded.reconstruction)
         assert row["encode_s"] > 0 and row["decode_s"] > 0
 
 

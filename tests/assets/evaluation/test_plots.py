@@ -20,8 +20,8 @@ def made_curves() -> pd.DataFrame:
     rows = [
         {
             "dataset": "made", "split": "test", "image": f"{i}", "codec": codec, "arm": arm, "maps": maps, "bytes": 1,
-            "width": 8, "height": 8, "lmbda": np.nan if arm == "classical" else 0.01 * step, "bpp": 0.1 * 2**step,
-            "quality": step if arm == "classical" else np.nan, "psnr_db": 25 + 2 * step + i + offset, "ms_ssim": 0.8 + step / 20,
+            "width": 8, "height": 8, "rate_name": "quality" if arm == "classical" else "lmbda", "bpp": 0.1 * 2**step,
+            "rate": step if arm == "classical" else 0.01 * step, "psnr_db": 25 + 2 * step + i + offset, "ms_ssim": 0.8 + step / 20,
         }
         for offset, (codec, arm, maps) in enumerate(
             (("bls2017", "uniform", "none"), ("bls2017", "saliency_gain", "center"), ("jpeg", "classical", "none"))

@@ -90,7 +90,7 @@ def test_what_was_given_is_kept_and_forgotten(tmp_path: Path) -> None:
 
 def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     rows = [
-        {"dataset": "kodak", "split": "test", "image": f"{i}", "codec": "bls2017", "arm": "uniform", "maps": "none", "lmbda": 0.01 * b,
+        {"dataset": "kodak", "split": "test", "image": f"{i}", "codec": "bls2017", "arm": "uniform", "maps": "none", "rate_name": "lmbda", "rate": 0.01 * b,
          "bytes": 1, "width": 8, "height": 8, "bpp": 1.25 * b, "psnr_db": p, "ms_ssim": 0.9}
         for i in range(6)
         for b, p in zip(RATES, PSNR, strict=True)

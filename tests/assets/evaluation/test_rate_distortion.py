@@ -24,7 +24,8 @@ def piece(**columns: object) -> pd.DataFrame:
         "codec": "bls2017",
         "arm": "uniform",
         "maps": "none",
-        "lmbda": 0.01,
+        "rate_name": "lmbda",
+        "rate": 0.01,
         "seed": 0,
         "experiment": "e",
         "bytes": [1024, 2048],
@@ -37,9 +38,9 @@ def piece(**columns: object) -> pd.DataFrame:
 
 def test_concat_has_the_schema_whatever_order_pieces_come_in() -> None:
     pieces = [
-        piece(lmbda=0.02),
+        piece(rate=0.02),
         piece(),
-        piece(codec="jpeg", arm="classical", lmbda=np.nan, quality=5, seed=None),
+        piece(codec="jpeg", arm="classical", rate_name="quality", rate=5, seed=None),
     ]
     table = concat_points(pieces)
     assert dict(table.dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
@@ -53,7 +54,9 @@ def test_concat_of_nothing_is_an_empty_table() -> None:
 
 
 def test_table_survives_parquet() -> None:
-    table = concat_points([piece(), piece(codec="jpeg", arm="classical", lmbda=np.nan, quality=5, seed=None)])
+    table = concat_points(
+        [piece(), piece(codec="jpeg", arm="classical", rate_name="quality", rate=5, seed=None)]
+    )
     buffer = io.BytesIO()
     table.to_parquet(buffer)
     pd.testing.assert_frame_equal(pd.read_parquet(buffer), table)

@@ -38,9 +38,9 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
     rows = []
 
     def add(
-        place: int, rate: float, db: float, step: float, rng: np.random.Generator, **about: object
+        place: int, factor: float, db: float, step: float, rng: np.random.Generator, **about: object
     ) -> None:
-        bpp = 0.11 * 1.95**step * scale[place] * rate * np.exp(rng.normal(0, 0.02))
+        bpp = 0.11 * 1.95**step * scale[place] * factor * np.exp(rng.normal(0, 0.02))
         psnr = 25.6 + 2.1 * step - 0.05 * step**2 + level[place] + rng.normal(0, 0.03)
         rows.append(
             {
@@ -71,7 +71,8 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
                     step,
                     rng,
                     **about,
-                    lmbda=lmbda,
+                    rate_name="lmbda",
+                    rate=lmbda,
                     seed=0,
                     experiment=f"{arm}-{maps}-{lmbda}",
                     mlflow_run_id=run,
@@ -80,7 +81,7 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
         rng = np.random.default_rng(99)
         for step in np.linspace(-0.8, 4, 7):
             for place in range(n):
-                add(place, rate, 0.0, float(step), rng, codec=codec, arm="classical", maps="none", quality=round(10 + 18 * step, 1))  # fmt: skip
+                add(place, rate, 0.0, float(step), rng, codec=codec, arm="classical", maps="none", rate_name="quality", rate=round(10 + 18 * step, 1))  # fmt: skip
     return concat_points([pd.DataFrame(rows)])
 
 
@@ -104,7 +105,11 @@ def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool 
                 coarse = 2 ** (5 - step)
                 worse = np.roll(original // coarse * coarse, place, axis=1)
                 values = {"psnr_db": 26.0 + 2 * step, "sw_psnr_db": 27.1 + 2 * step, "ms_ssim": 0.9}
-                shots.append(GalleryShot("bls2017", arm, maps, 0.11 * 2**step, values, worse, lmbda=lmbda))
+                shots.append(
+                    GalleryShot(
+                        "bls2017", arm, maps, 0.11 * 2**step, values, worse, rate_name="lmbda", rate=lmbda
+                    )
+                )
         for quality in (5.0, 50.0):
             shots.append(
                 GalleryShot(
@@ -114,7 +119,8 @@ def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool 
                     quality / 100,
                     {"psnr_db": 25.0},
                     original // 2 * 2,
-                    quality=quality,
+                    rate_name="quality",
+                    rate=quality,
                 )
             )
         items.append(
@@ -321,7 +327,7 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     assert set(without_parts(named, ["steps=600"])["variant"]) == {"steps=600"}
     assert shared_parts(curves[curves["arm"] == "uniform"]) == (), "one curve shares with nobody"
 
-    shot = GalleryShot("bls2017", "uniform", "none", 0.1, {}, np.zeros((16, 16, 3), np.uint8), lmbda=0.01, variant="steps=600")  # fmt: skip
+    shot = GalleryShot("bls2017", "uniform", "none", 0.1, {}, np.zeros((16, 16, 3), np.uint8), rate_name="lmbda", rate=0.01, variant="steps=600")  # fmt: skip
     item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
     page = render_report(curves=curves, rates=bd_rates(points, resamples=50), gallery=[item])
     assert page.count("steps=600") == 1 and "common to all arms" in page
@@ -330,7 +336,7 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
 
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
     points = made_points(n=6)
-    points.loc[(points["arm"] == "weighted") & (points["lmbda"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
+    points.loc[(points["arm"] == "weighted") & (points["rate"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
     page = render_report(curves=rd_curves(points, resamples=50), rates=bd_rates(points, resamples=50))
     text = " ".join(parse(page).text)
     assert "refused" in text and "the test's curve is not monotone" in text and "cannot be said" in text

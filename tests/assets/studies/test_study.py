@@ -42,7 +42,7 @@ def points(images: int = 6, shift: float = 0.02, codecs: tuple[str, ...] = ("bls
                 ):
                     bpp = 0.1 * 2**step * (1 + 0.05 * image) * (1 + shift * (arm != "uniform"))
                     rows.append({"image": f"p{image}", "codec": codec, "arm": arm, "maps": maps, "variant": "", "train_dataset": "drawn",
-                                 "seed": 0, "experiment": f"{codec}-{arm}@{maps}-{lmbda:g}", "lmbda": lmbda, "quality": np.nan, "bpp": bpp})  # fmt: skip
+                                 "seed": 0, "experiment": f"{codec}-{arm}@{maps}-{lmbda:g}", "rate_name": "lmbda", "rate": lmbda, "bpp": bpp})  # fmt: skip
     return pd.DataFrame(rows)
 
 
