@@ -134,9 +134,13 @@ class Stage(Protocol):
 
 @dataclass
 class Chain:
-    """One look at the world: registry and folders are read once, so make a new one to see changes."""
+    """One look at the world: registry and folders are read once, so make a new one to see changes.
+
+    stages: every stage by name, in the order of the graph; assets/stages.py has them.
+    """
 
     home: Home
+    stages: Mapping[str, Stage]
     tracker: Tracker = field(default_factory=NullTracker)
     tags: Mapping[str, str] = field(default_factory=dict)
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -195,7 +199,7 @@ class Chain:
         """The unit of a stage and partition, computed once a chain."""
         name = (stage, partition)
         if name not in self._units:
-            self._units[name] = stages()[stage].unit(self, partition)
+            self._units[name] = self.stages[stage].unit(self, partition)
         return self._units[name]
 
     def ready(self, stage: str, partition: str) -> bool:
@@ -209,7 +213,7 @@ class Chain:
         """Whether the store has the unit, and what lies outside of its folder (arrays in shards, PNGs)."""
         if not self.store.has(unit.stage, unit.key):
             return False
-        complete = getattr(stages()[unit.stage], "complete", None)
+        complete = getattr(self.stages[unit.stage], "complete", None)
         return complete is None or bool(complete(self, unit))
 
     def forget(self, *stage_names: str) -> None:
@@ -229,7 +233,7 @@ class Chain:
         """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
         began = time.monotonic()
         self._units.pop((stage, partition), None)
-        prepare = getattr(stages()[stage], "prepare", None)
+        prepare = getattr(self.stages[stage], "prepare", None)
         if prepare is not None:
             prepare(self, partition, progress)
         unit = self.unit(stage, partition)
@@ -243,7 +247,7 @@ class Chain:
                         shared_work(self.home.shared, work, unit.key),
                         self.store.writing(stage, unit.key) as writer,
                     ):
-                        stages()[stage].make(self, unit, writer, progress)
+                        self.stages[stage].make(self, unit, writer, progress)
                         unit = self._unchanged(unit, writer.key)
                         writer.meta.setdefault("facts", {})
                         writer.meta["inputs"] = dict(unit.inputs)
@@ -364,35 +368,3 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         else:
             said.append(f"{name} {json.dumps(old)} → {json.dumps(new)}")
     return said
-
-
-@functools.cache
-def stages() -> dict[str, Stage]:
-    """Every stage by name, in the order of the graph."""
-    from assets.evaluation.checkpoints import ExternalRdPoints
-    from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
-    from assets.frames.archive_stage import CityscapesArchive
-    from assets.frames.stages import ResizedFrames, SourceFrames
-    from assets.saliency.model_stages import FixationMaps, SaliencyBenchmark, SaliencyModel
-    from assets.saliency.stages import RgbaFrames, SaliencyMaps
-    from assets.training.stages import TrainedCodec, TrunkCodec
-
-    order: Sequence[Stage] = (
-        CityscapesArchive(),
-        SourceFrames(),
-        ResizedFrames(),
-        FixationMaps(),
-        SaliencyModel(),
-        SaliencyBenchmark(),
-        SaliencyMaps(),
-        RgbaFrames(),
-        TrunkCodec(),
-        TrainedCodec(),
-        ClassicalRdPoints(),
-        RdPoints(),
-        ExternalRdPoints(),
-        RdCurves(),
-        BdRates(),
-        Report(),
-    )
-    return {stage.name: stage for stage in order}

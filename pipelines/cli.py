@@ -88,17 +88,19 @@ def main(context: click.Context) -> None:
 
 
 def _chain(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
-    from assets.chain import Chain
     from assets.home import Home
+    from assets.stages import open_chain
     from models.tracking import NullTracker
 
     home = Home.from_environment()
     if tracking:
         from pipelines.mlflow_tracking import MlflowTracker
 
-        chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=device)
+        chain = open_chain(
+            home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=device
+        )
     else:
-        chain = Chain(home, tracker=NullTracker(), device=device)
+        chain = open_chain(home, tracker=NullTracker(), device=device)
     if threads:
         chain.threads = threads
     return chain
@@ -192,7 +194,7 @@ def run(
 def _can_be_measured(chain: "Chain", sweep: Any) -> None:
     """Raises FoveaError before anything is trained when a folder is gone or a dataset has no picture to measure on."""
     from assets.chain import Waiting
-    from assets.evaluation.stages import measured_split
+    from assets.evaluation.pieces import measured_split
 
     for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
         try:

@@ -149,8 +149,8 @@ def evaluate(
     import pandas as pd
 
     from assets.evaluation.checkpoints import keep_external, kept_when_measured
+    from assets.evaluation.pieces import POINTS
     from assets.evaluation.rate_distortion import rd_curves
-    from assets.evaluation.stages import POINTS
     from assets.evaluation.summary import curve_lines
     from assets.evaluation.tables import write_tables
     from models.codecs.external import load_checkpoint

@@ -7,8 +7,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import dagster as dg
-
 from assets.chain import Chain
 from assets.home import Home
 from models.experiments import PRESETS, Experiment, Trunk
@@ -104,13 +102,3 @@ def ray_settings(home: Home) -> RaySettings | None:
         profile.ray_threads,
         profile.device,
     )
-
-
-def chosen_executor(home: Home) -> dg.ExecutorDefinition:
-    """The executor of the code location."""
-    settings = ray_settings(home)
-    if settings is None:
-        return dg.in_process_executor
-    from pipelines.ray_cluster import ray_executor
-
-    return ray_executor

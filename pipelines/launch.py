@@ -4,7 +4,7 @@ CompressAI are imported once a command, or each step on the cluster that the pro
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
@@ -13,10 +13,10 @@ from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings
 from pipelines.instance import owner
-from pipelines.outcomes import failure_of, quiet
+from pipelines.outcomes import quiet
 from pipelines.plan import Outcome, Step, carry_out
-from pipelines.resources import interrupted, set_active_chain
-from pipelines.watchers import QUIET, watchers
+from pipelines.steps import made_in_process
+from pipelines.watchers import watchers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
 Show = Callable[[Step], Progress]
@@ -125,31 +125,6 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
                 ) from error
             logging.getLogger("fovea.database").warning("the database cut a run; its step is started again")
     raise AssertionError
-
-
-def made_in_process(
-    chain: Chain, instance: dg.DagsterInstance, step: Step, tags: Mapping[str, str], progress: Progress
-) -> str:
-    """One step as a Dagster run in this thread; what went wrong, or "". Raises KeyboardInterrupt when it was interrupted."""
-    from pipelines.definitions import defs
-
-    set_active_chain(chain, progress)
-    try:
-        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(step.stage)],
-            partition_key=step.partition,
-            raise_on_error=False,
-            tags=tags,
-            run_config={"loggers": QUIET},
-        )
-    finally:
-        set_active_chain(None)
-    problem = "" if result.success else failure_of(result)
-    # by the step, or while Dagster wrote down what the step did
-    if interrupted() or dg.DagsterExecutionInterruptedError.__name__ in problem:
-        raise KeyboardInterrupt
-    return problem
 
 
 def nothing() -> None:

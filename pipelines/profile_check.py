@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import platform
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assets.home import Home
 from assets.settings import SECRETS, Profile, passed_on
-from assets.versions import commit
 from models.errors import FoveaError
+from pipelines.ray_nodes import ANSWER_S, MARK, own_versions
 
 if TYPE_CHECKING:
     from pipelines.executors import RaySettings
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 10.0
 #: a server that wants to know who asks
 REFUSED = (401, 403)
-LIBRARIES = ("torch", "dagster", "fovea")
 
 
 class Line(NamedTuple):
@@ -51,17 +49,6 @@ def check_profile(home: Home) -> Iterator[Line]:
             yield Line(part, False, str(error))
         except Exception as error:  # a library's own error must not hide the other lines
             yield Line(part, False, f"{type(error).__name__}: {_without_secrets(str(error), home.profile)}")
-
-
-def own_versions() -> dict[str, str]:
-    """Python, libraries and commit of this process; nodes must agree on all."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return {**found, "commit": commit()}
 
 
 def _without_secrets(text: str, profile: Profile) -> str:
@@ -259,7 +246,6 @@ def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
     import sys
 
     from pipelines.ray_cluster import FORWARDED, submission_client
-    from pipelines.ray_nodes import ANSWER_S, MARK
 
     client = submission_client(settings)
     job = client.submit_job(

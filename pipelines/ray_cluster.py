@@ -35,6 +35,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from assets.chain import Chain, ChunkWork, Progress, Row, silent
 from assets.home import Home
 from assets.settings import passed_on
+from assets.stages import open_chain
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, chunk_demand, demand, ray_settings
 
@@ -121,7 +122,7 @@ class _Asking(StepHandlerContext):
     def step_tags(self) -> dict[str, dict[str, str]]:  # type: ignore[override]
         """Tags by step."""
         tags = {key: dict(found) for key, found in super().step_tags.items()}
-        chain = Chain(Home.from_environment())
+        chain = open_chain()
         for key, found in tags.items():
             if USER_DEFINED_RAY_KEY not in found:
                 partition = self.dagster_run.tags.get("dagster/partition", "")
@@ -290,7 +291,7 @@ def _work(name: str, partition: str, rows: Sequence[Row], settings: dict[str, An
     work: ChunkWork = getattr(importlib.import_module(module), function)
     if not _chains:
         given = RaySettings(**settings)
-        _chains[""] = Chain(Home.from_environment(), threads=given.threads, device=given.device)
+        _chains[""] = open_chain(threads=given.threads, device=given.device)
     chain = _chains[""]
     try:
         return work(chain, partition, rows, silent)

@@ -1,20 +1,34 @@
 """Runs as a job on the Ray cluster: what each node has, and which versions it would compute with, as one line of JSON."""
 
+import importlib.metadata
 import json
+import platform
 import time
 from typing import Any
+
+from assets.versions import commit
 
 MARK = "fovea-nodes "
 #: seconds that all nodes together have to answer
 ANSWER_S = 90.0
+LIBRARIES = ("torch", "dagster", "fovea")
+
+
+def own_versions() -> dict[str, str]:
+    """Python, libraries and commit of this process; nodes must agree on all."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return {**found, "commit": commit()}
 
 
 def look() -> list[dict[str, Any]]:
     """Name, CPUs, GPUs and versions of every node alive."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from pipelines.profile_check import own_versions
 
     ray.init(log_to_driver=False)
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from assets.evaluation.checks import check_points
 from assets.frames.checks import check_archive, check_resized, check_source
 from assets.home import Home
 from assets.saliency.checks import check_benchmark, check_fixations, check_maps, check_rgba
+from assets.stages import open_chain
 from assets.training.checks import check_codec
 from models.errors import FoveaError
 from pipelines.executors import ray_settings
@@ -45,7 +46,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         from pipelines.mlflow_tracking import MlflowTracker
 
         home = Home.from_environment()
-        chain = Chain(
+        chain = open_chain(
             home,
             tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()),
             tags=tags or {},
@@ -63,7 +64,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         return chain
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """See assets.partitions.Workshop."""
+        """See pipelines.partitions.Workshop."""
         tags = {"dagster.run_id": context.run.run_id, **sweep_tags(context)}
         stage, partition = context.asset_key.path[-1], context.partition_key
         try:
@@ -189,3 +190,13 @@ def mlflow_link(made: Made, chain: Chain) -> str:
     run_id = made.manifest["meta"].get("mlflow_run_id", "")
     url = getattr(chain.tracker, "run_url", None)
     return str(url(run_id)) if run_id and url else ""
+
+
+def chosen_executor(home: Home) -> dg.ExecutorDefinition:
+    """The executor of the code location."""
+    settings = ray_settings(home)
+    if settings is None:
+        return dg.in_process_executor
+    from pipelines.ray_cluster import ray_executor
+
+    return ray_executor

@@ -18,8 +18,8 @@ class Refresh(dg.Config):
 )
 def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
     """One long-lived process for everything that is stale: imports are paid once, keys are planned again as they become known."""
-    from assets.chain import Chain
     from assets.home import Home
+    from assets.stages import open_chain
     from pipelines.launch import one_run_at_a_time, run_targets
     from pipelines.mlflow_tracking import MlflowTracker
     from pipelines.plan import Step
@@ -28,7 +28,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
     failures: list[str] = []
     with one_run_at_a_time(home):
         for key in config.sweeps:
-            chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
+            chain = open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
             if key not in chain.sweeps:
                 failures.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
                 continue
@@ -59,13 +59,12 @@ def refresh() -> None:
 
 def kept_fresh() -> list[str]:
     """`dataset.sweep` names that the schedule looks after: FOVEA_NIGHTLY, default every sweep that has been run once."""
-    from assets.chain import Chain
-    from assets.home import Home
+    from assets.stages import open_chain
 
     named = os.environ.get("FOVEA_NIGHTLY", "")
     if named:
         return [n.strip() for n in named.split(",") if n.strip()]
-    chain = Chain(Home.from_environment())
+    chain = open_chain()
     return [r["partition"] for r in chain.all_latest("report") if r["partition"] in chain.sweeps]
 
 
@@ -77,10 +76,9 @@ def kept_fresh() -> list[str]:
 )
 def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Asks the planner; a night on which nothing changed launches nothing."""
-    from assets.chain import Chain
-    from assets.home import Home
+    from assets.stages import open_chain
 
-    chain = Chain(Home.from_environment())
+    chain = open_chain()
     found = {
         key: stale(chain, targets(chain.sweeps[key], chain)) for key in kept_fresh() if key in chain.sweeps
     }
@@ -101,9 +99,9 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 )
 def bring_change(context: dg.OpExecutionContext) -> None:
     """Download beside what is there, replace it, and make what that makes stale of the frames."""
-    from assets.chain import Chain
     from assets.frames.archive_stage import fetch
     from assets.home import Home
+    from assets.stages import open_chain
     from pipelines.launch import one_run_at_a_time, run_targets
     from pipelines.mlflow_tracking import MlflowTracker
     from pipelines.resources import logged
@@ -111,7 +109,7 @@ def bring_change(context: dg.OpExecutionContext) -> None:
     home = Home.from_environment()
     with one_run_at_a_time(home):
         fetch(home, logged(context.log.info), look_for_change=True)
-        chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
+        chain = open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
         outcome = run_targets(chain, dataset_targets("cityscapes"), instance=context.instance)
     if outcome.failed:
         raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
@@ -133,16 +131,16 @@ def fetch_change() -> None:
 )
 def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Three small requests; downloads only when the md5 that the site states differs from what is here."""
-    from assets.chain import Chain
     from assets.frames.archive_stage import ask_site, own_path
     from assets.frames.cityscapes import find_finished, read_credentials
     from assets.frames.sources import downloads
     from assets.home import Home
+    from assets.stages import open_chain
     from models.errors import FoveaError
 
     home = Home.from_environment()
     try:
-        own = own_path(Chain(home))
+        own = own_path(open_chain(home))
         if own is not None:
             return dg.SkipReason(f"{own} is yours: the site is not asked")
         if find_finished(downloads(home)) is None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.partitions import PARTITIONS
 from pipelines.jobs import frames_job
+from pipelines.partitions import PARTITIONS
 
 
 def folder_state(folder: Path) -> str:
@@ -27,14 +27,13 @@ def folder_state(folder: Path) -> str:
 )
 def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One run a dataset whose folder changed and whose frames are stale; the cursor keeps each folder's last state."""
-    from assets.chain import Chain
-    from assets.home import Home
+    from assets.stages import open_chain
     from pipelines.plan import dataset_targets, stale
 
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     state: dict[str, str] = {}
     requests = []
-    chain = Chain(Home.from_environment())
+    chain = open_chain()
     known = set(PARTITIONS.datasets.get_partition_keys())
     for name, dataset in chain.registry.items():
         if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():

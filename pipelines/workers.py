@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from assets.chain import Progress
+from assets.stages import open_chain
 from pipelines.plan import Step
 
 #: stages that a worker's share of the threads is for; those before them come one at a time and have all cores
@@ -169,14 +170,15 @@ def serve(pipe: Connection, asked: Asked) -> None:
     """A step in, progress and its end out, until it is sent None."""
     import dagster as dg
 
-    from assets.chain import Chain
     from assets.home import Home
-    from pipelines.launch import made_in_process
     from pipelines.mlflow_tracking import MlflowTracker
     from pipelines.outcomes import quiet
+    from pipelines.steps import made_in_process
 
     home = Home.from_environment()
-    chain = Chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=asked.device)
+    chain = open_chain(
+        home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=asked.device
+    )
     sent = threading.Lock()
 
     def progress(done: float, total: float, note: str = "") -> None:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from assets.chain import Chain, silent
 from assets.evaluation.palette import ARM_COLOURS
-from assets.home import Home
-from assets.training.stages import load_split
+from assets.stages import open_chain
+from assets.training.data import load_split
 from models.saliency.weighting import weight_means
 
 
@@ -46,7 +46,7 @@ def shifts(uniform: pd.DataFrame, raw: pd.DataFrame, mean: float) -> pd.DataFram
 
 def main(key: str, target: str) -> None:
     """Print the table of a sweep and write its plot."""
-    chain = Chain(Home.from_environment())
+    chain = open_chain()
     dataset, _, sweep = key.partition(".")
     curves = pd.read_parquet(chain.home.tables / "rd_curves.parquet")
     curves = curves[(curves["sweep"] == sweep) & (curves["dataset"] == dataset)]

@@ -11,8 +11,7 @@ import sys
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from assets.chain import Chain
-from assets.home import Home
+from assets.stages import open_chain
 from models.experiments import Sweep
 
 
@@ -30,7 +29,7 @@ def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 
 def main(key: str, target: str) -> None:
     """Print the table of a sweep and plot gain against cost."""
-    chain = Chain(Home.from_environment())
+    chain = open_chain()
     table = trade(pd.read_parquet(chain.home.tables / "bd_rates.parquet"), chain.sweeps[key])
     names = ["codec", "test_arm", "maps", "gamma", "span"]
     wide = table.pivot(index=names, columns="metric", values="bd_rate_percent").sort_index()

@@ -46,7 +46,7 @@ def check_points(made: Made) -> list[dg.AssetCheckResult]:
         )
     ]
     if made.unit.stage == "rd_points":
-        from assets.evaluation.stages import check_estimate
+        from assets.evaluation.pieces import check_estimate
 
         try:
             told: dict[str, Any] = {"files_below_estimate": check_estimate(table, made.unit.partition)}

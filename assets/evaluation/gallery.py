@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from assets.chain import Chain
+from assets.evaluation.pieces import POINTS, gallery_images, kept_name, measured_table, pieces_of
 from assets.evaluation.report import GalleryItem, GalleryShot
-from assets.evaluation.stages import POINTS, gallery_images, kept_name, measured_table, pieces_of
 from assets.frames.decode import read_picture
 from assets.saliency.condition import fixation_maps
 from models.experiments import Sweep

@@ -31,8 +31,8 @@ from assets.evaluation.windows import salient_window
 from assets.frames.encode import encode_png
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import digest
+from assets.training.data import load_split
 from assets.training.run import spread
-from assets.training.stages import load_split
 from assets.versions import code_version
 from models.codecs import classical
 from models.codecs.base import Codec

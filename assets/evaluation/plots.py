@@ -3,56 +3,21 @@
 Each function returns the bytes of a PNG and draws on a Figure of its own: no pyplot, no global state, safe in threads.
 """
 
-import io
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from assets.evaluation.bd_rate import BASELINE, to_decibel
 from assets.evaluation.palette import Look, look
 from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS
+from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
 from models.metrics import METRICS
 
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "cross": "x"}
-_INK, _FAINT, _GRID = "#1f2328", "#6e7781", "#e4e7eb"
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Figure, *place: int) -> Axes:
-    axes = figure.add_subplot(*place)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_FAINT, labelcolor=_INK)
-    return axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _nothing(title: str, why: str) -> bytes:
-    figure = _figure(7, 2)
-    axes = figure.add_subplot(111)
-    axes.axis("off")
-    axes.set_title(title, loc="left", color=_INK)
-    axes.text(0.5, 0.4, why, ha="center", va="center", color=_FAINT)
-    return _png(figure)
 
 
 def metric_label(metric: str) -> str:
@@ -77,9 +42,9 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     label = metric_label(metric)
     shown = curves[np.isfinite(curves[metric].astype(float)) & (curves["bpp"] > 0)]
     if shown.empty:
-        return _nothing(title, f"no curve has {label}")
-    figure = _figure(8, 5.4)
-    axes = _axes(figure, 1, 1, 1)
+        return nothing(title, f"no curve has {label}")
+    figure = new_figure(8, 5.4)
+    axes = new_axes(figure, 1, 1, 1)
     codecs = _codecs(shown)
     keys = [k for k in CURVE_KEYS if k in shown.columns]
     groups = list(shown.groupby(keys, sort=True, dropna=False))
@@ -106,11 +71,11 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
             label=style.label,
         )
     _log_rate(axes, shown["bpp"])
-    axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=_INK)
-    axes.set_ylabel(label, color=_INK)
-    axes.set_title(f"{title}  ·  n = {shown['n_images'].max()} pictures".strip(" ·"), loc="left", color=_INK)
+    axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=INK)
+    axes.set_ylabel(label, color=INK)
+    axes.set_title(f"{title}  ·  n = {shown['n_images'].max()} pictures".strip(" ·"), loc="left", color=INK)
     axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
-    return _png(figure)
+    return png(figure)
 
 
 def _log_rate(axes: Axes, bpp: "pd.Series[float]") -> None:
@@ -130,15 +95,15 @@ def forest_plot(
     label = metric_label(metric)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == method)]
     if shown.empty:
-        return _nothing(title, f"nothing was compared on {label}")
+        return nothing(title, f"nothing was compared on {label}")
     group = np.select([shown["anchor_arm"] == BASELINE, shown["test_arm"] != BASELINE], [0, 1], 2)
     shown = shown.assign(group=group).sort_values(
         ["codec", "group", "test_arm", "maps", "anchor_arm"], kind="stable"
     )
-    figure = _figure(8, 1.3 + 0.36 * len(shown))
-    axes = _axes(figure, 1, 1, 1)
+    figure = new_figure(8, 1.3 + 0.36 * len(shown))
+    axes = new_axes(figure, 1, 1, 1)
     axes.grid(axis="y", visible=False)
-    axes.axvline(0, color=_INK, linewidth=1)
+    axes.axvline(0, color=INK, linewidth=1)
     names = []
     codecs = sorted(shown["codec"].unique())
     for place, row in enumerate(shown.to_dict("records")):
@@ -146,7 +111,7 @@ def forest_plot(
         names.append(f"{style.label} vs {row['anchor_arm']}")
         value, low, high = (float(row[c]) for c in ("bd_rate_percent", "ci_low", "ci_high"))
         if not math.isfinite(value):
-            axes.text(0, place, "  refused", va="center", color=_FAINT, fontsize=8, style="italic")
+            axes.text(0, place, "  refused", va="center", color=FAINT, fontsize=8, style="italic")
             continue
         if math.isfinite(low):
             axes.plot([low, high], [place, place], color=style.colour, linewidth=2.2, solid_capstyle="round")
@@ -161,7 +126,7 @@ def forest_plot(
         )
         axes.annotate(
             f"{value:+.1f} %".replace("-", "−"), (max(value, high if math.isfinite(high) else value), place),
-            xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, color=_INK,
+            xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, color=INK,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -169,40 +134,5 @@ def forest_plot(
     axes.set_xlabel(
         f"BD-rate at equal {label}, %\n(left: fewer bits; filled: the 95 % interval leaves out 0)"
     )
-    axes.set_title(title, loc="left", color=_INK)
-    return _png(figure)
-
-
-def training_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> bytes:
-    """Loss, rate and PSNR over steps; a key such as `val_bpp` joins the panel whose name it ends with.
-
-    history: rows with `step` and values; rows may hold different ones.
-    """
-    table = pd.DataFrame([dict(row) for row in history])
-    panels = {
-        "loss": "loss (bits per pixel + λ · squared error)",
-        "bpp": "rate (bpp, estimate)",
-        "psnr_db": "PSNR (dB)",
-    }
-    if table.empty or "step" not in table or not any(c.endswith(tuple(panels)) for c in table.columns):
-        return _nothing(title, "no step was recorded")
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    figure = _figure(11, 3.3)
-    for place, (name, label) in enumerate(panels.items(), 1):
-        axes = _axes(figure, 1, len(panels), place)
-        columns = [c for c in table.columns if c == name or c.endswith(f"_{name}") or c.endswith(f"/{name}")]
-        for column, colour in zip(columns, colours, strict=False):
-            known = table[["step", column]].dropna()
-            axes.plot(
-                known["step"], known[column], color=colour, linewidth=1.3,
-                marker="o" if len(known) < 12 else None, markersize=3,
-                label="training" if column == name else column.removesuffix(name).strip("_/"),
-            )  # fmt: skip
-        if name == "loss" and columns and (table[columns].min().min() > 0):
-            axes.set_yscale("log")
-        axes.set_xlabel("step")
-        axes.set_title(label, fontsize=9, color=_INK)
-        if len(columns) > 1:
-            axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)
-    return _png(figure)
+    axes.set_title(title, loc="left", color=INK)
+    return png(figure)

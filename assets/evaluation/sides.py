@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from assets.chain import Chain
+from assets.evaluation.pieces import POINTS, pieces_of
 from assets.evaluation.rate_distortion import RD_POINT_COLUMNS, concat_points
-from assets.evaluation.stages import POINTS, pieces_of
 from models.errors import FoveaError
 
 

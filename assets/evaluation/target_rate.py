@@ -6,7 +6,7 @@ import numpy as np
 
 from assets.chain import Chain, Progress
 from assets.store import digest
-from assets.training.stages import load_split, needs_model, split_table
+from assets.training.data import load_split, needs_model, split_table
 from assets.versions import code_version
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY, Experiment

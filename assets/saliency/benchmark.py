@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Unit
-from assets.saliency.model_stages import FIXATIONS, FLIP, PICTURES, SUMMARY, recorded
+from assets.saliency.names import FIXATIONS, FLIP, PICTURES, SUMMARY
 from assets.saliency.plots import benchmark_plot
 from assets.saliency.stages import MapSource, open_model
 from assets.store import UnitWriter
@@ -23,7 +23,7 @@ def run_benchmark(
 ) -> None:
     """Fill the unit: `saliency_benchmark.parquet` (a row a model and metric), `scores.parquet` (a row a model and
     picture), `shown/benchmark.md`, `shown/benchmark.png`, facts. Raises FoveaError for fewer than two pictures."""
-    made = recorded(chain, unit.partition)
+    made = chain.made("fixation_maps", unit.partition)
     eyes = pd.read_parquet(made.folder / FIXATIONS)
     pictures = pd.read_parquet(made.folder / PICTURES)
     part = str(unit.inputs["split"])

@@ -7,24 +7,19 @@ import pandas as pd
 
 from assets.chain import Chain, Made, Progress, Unit
 from assets.frames.stages import resized_table, source_table
-from assets.saliency.names import trainings
+from assets.saliency.names import FIXATIONS, FLIP, PICTURES, fixations_digest, trainings
 from assets.saliency.stages import MapSource, map_sources
 from assets.store import UnitWriter, digest
-from assets.training.stages import fixations_digest
 from assets.versions import code_version
 from models.errors import FoveaError
 from models.saliency.records import SaliencyTraining, training_of
 
-FIXATIONS = "fixations.parquet"
-PICTURES = "pictures.parquet"
-SUMMARY = "saliency_benchmark.parquet"
 SHOWN_OVERLAYS = 6
 CODE = {
     "sam_lite": "models.saliency.training",
     "sam_vgg": "models.saliency.sam_training",
     "sam_resnet": "models.saliency.sam_training",
 }
-FLIP = "+flip"
 
 
 class FixationMaps:
@@ -108,11 +103,6 @@ class FixationMaps:
         )
 
 
-def recorded(chain: Chain, dataset: str) -> Made:
-    """The dataset's fixations in the store. Raises Waiting when they are not."""
-    return chain.made("fixation_maps", dataset)
-
-
 class SaliencyModel:
     """A saliency model trained on a dataset's fixations, resumable, told to the tracker."""
 
@@ -121,7 +111,7 @@ class SaliencyModel:
     def unit(self, chain: Chain, partition: str) -> Unit:
         """See assets.chain.Stage."""
         training = training_of(partition)
-        parts = recorded(chain, training.dataset).manifest["meta"]["parts"]
+        parts = chain.made("fixation_maps", training.dataset).manifest["meta"]["parts"]
         inputs: dict[str, Any] = {
             "record": training.resolved(),
             "code": code_version(CODE[training.variant]),
@@ -160,7 +150,7 @@ class SaliencyBenchmark:
         """See assets.chain.Stage."""
         from models.saliency.catalogue import code_modules
 
-        parts = recorded(chain, partition).manifest["meta"]["parts"]
+        parts = chain.made("fixation_maps", partition).manifest["meta"]["parts"]
         split = measured_part(chain, partition)
         models = benchmarked(chain)
         inputs = {
@@ -184,7 +174,7 @@ class SaliencyBenchmark:
 
 def measured_part(chain: Chain, dataset: str) -> str:
     """The split that models are measured on: test where it has fixations, else val."""
-    pictures = pd.read_parquet(recorded(chain, dataset).folder / PICTURES)
+    pictures = pd.read_parquet(chain.made("fixation_maps", dataset).folder / PICTURES)
     present = set(pictures.split)
     wanted = chain.dataset(dataset).evaluation_split(source_table(chain, dataset))
     if wanted not in present:

@@ -1,10 +1,23 @@
 """Which saliency models there are and which one each dataset's maps come from. Loads nothing heavy."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from assets.chain import Chain
 from models.experiments import DEFAULT_SALIENCY
 from models.saliency.records import DEFAULT_FOLDS, SaliencyTraining, trainings_of
+
+FIXATIONS = "fixations.parquet"
+PICTURES = "pictures.parquet"
+SUMMARY = "saliency_benchmark.parquet"
+FLIP = "+flip"
+
+
+def fixations_digest(chain: Chain, dataset: str) -> str:
+    """Digest of a dataset's fixation table, "" when it has none."""
+    path = chain.dataset(dataset).fixations
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if path else ""
 
 
 def chosen_model(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> str:

@@ -1,14 +1,12 @@
-"""PNG plots of saliency models: benchmark and training. Each draws on a Figure of its own: no pyplot, safe in threads."""
+"""PNG plots of saliency models: benchmark and training."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from assets.figures import FAINT, INK, new_figure, png, style
 
 LABELS = {
     "cc": "CC ↑",
@@ -19,27 +17,7 @@ LABELS = {
     "auc_shuffled": "shuffled AUC ↑",
 }
 CEILING = "human"
-_INK, _FAINT, _GRID, _BLUE, _ORANGE = "#1f2328", "#6e7781", "#e4e7eb", "#0072B2", "#D55E00"
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _style(axes: Axes) -> None:
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_FAINT, labelcolor=_INK)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
 def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
@@ -49,10 +27,10 @@ def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
     """
     nss = summary[summary.metric == "nss"].set_index("model")["mean"].drop(CEILING, errors="ignore")
     order = list(nss.sort_values().index)
-    figure = _figure(11, 1.6 + 0.5 * len(order))
+    figure = new_figure(11, 1.6 + 0.5 * len(order))
     panels = figure.subplots(2, 3, sharey=True)
     for axes, (metric, label) in zip(panels.ravel(), LABELS.items(), strict=True):
-        _style(axes)
+        style(axes)
         rows = summary[summary.metric == metric].set_index("model")
         here = rows.loc[order]
         places = np.arange(len(order))
@@ -65,31 +43,31 @@ def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
             axes.axvspan(low, high, color=_ORANGE, alpha=0.15, linewidth=0)
             axes.axvline(mean, color=_ORANGE, linewidth=1.2)
         axes.set_yticks(places, order)
-        axes.set_title(label, fontsize=9, color=_INK, loc="left")
+        axes.set_title(label, fontsize=9, color=INK, loc="left")
     ceiling = (
         "   (orange: half of the people predict the other half)" if CEILING in set(summary.model) else ""
     )
-    figure.suptitle(title + ceiling, x=0.01, ha="left", fontsize=10, color=_INK)
-    return _png(figure)
+    figure.suptitle(title + ceiling, x=0.01, ha="left", fontsize=10, color=INK)
+    return png(figure)
 
 
 def training_plot(history: Sequence[Mapping[str, float]], *, title: str = "") -> bytes:
     """Train and validation values over epochs, a panel a quantity. history: rows with `epoch`, `train_kl`, `val/kl`, …"""
     table = pd.DataFrame([{k.replace("/", "_"): v for k, v in row.items()} for row in history])
     names = [c.removeprefix("val_") for c in table.columns if c.startswith("val_")]
-    figure = _figure(2.9 * max(1, len(names)), 2.8)
+    figure = new_figure(2.9 * max(1, len(names)), 2.8)
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), place)
-        _style(axes)
-        for part, colour in (("train", _FAINT), ("val", _BLUE)):
+        style(axes)
+        for part, colour in (("train", FAINT), ("val", _BLUE)):
             if f"{part}_{name}" in table:
                 axes.plot(
                     table.epoch + 1, table[f"{part}_{name}"], "o-", color=colour, markersize=3, label=part
                 )
-        axes.set_title(name, fontsize=9, color=_INK, loc="left")
+        axes.set_title(name, fontsize=9, color=INK, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if place == 1:
             axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)
-    return _png(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    return png(figure)

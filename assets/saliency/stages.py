@@ -174,11 +174,11 @@ class SaliencyMaps:
         return all(key in index for key in map_keys(chain, unit.partition).map_key)
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.evaluation.ideal import ideal_gain
         from assets.frames.contact import contact_sheet, overlay
+        from models.saliency.ideal import ideal_gain
 
         table, made, seconds = ensure_maps(chain, unit.partition, DEFAULT_SALIENCY, progress)
-        version = code_version("assets.evaluation.ideal")
+        version = code_version("models.saliency.ideal")
         known = earlier(chain, self.name, unit.partition, MAPS, version)
 
         def measure(saliency_map: NDArray[np.uint8]) -> tuple[float, ...]:

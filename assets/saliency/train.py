@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from assets.chain import Chain, Progress, Unit
 from assets.frames.contact import contact_sheet, overlay
 from assets.saliency.fixations import fixation_map
-from assets.saliency.model_stages import FIXATIONS, PICTURES, recorded
+from assets.saliency.names import FIXATIONS, PICTURES
 from assets.saliency.plots import training_plot
 from assets.saliency.stages import MapSource, open_model
 from assets.store import UnitWriter
@@ -54,7 +54,7 @@ def train_saliency(
 ) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit: `weights/VARIANT.safetensors` with its JSON and
     the list of pictures that it has seen, `shown/`, facts."""
-    made = recorded(chain, training.dataset)
+    made = chain.made("fixation_maps", training.dataset)
     eyes = pd.read_parquet(made.folder / FIXATIONS)
     pictures = pd.read_parquet(made.folder / PICTURES)
     split = dict(zip(pictures.image, pictures.split, strict=True))

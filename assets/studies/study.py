@@ -59,7 +59,7 @@ def design(
     variant: str | None = None,
 ) -> tuple[dict[str, Any], list[Match]]:
     """study.json and its matches. Raises FoveaError when nothing was measured or nothing matches."""
-    from assets.evaluation.stages import sweep_points
+    from assets.evaluation.pieces import sweep_points
     from models.experiments import sweep
 
     chain.dataset(dataset)
@@ -114,7 +114,7 @@ def reconstructions(
 
     Raises FoveaError when a file has another length than rd_points says: this would not be the picture that was matched.
     """
-    from assets.evaluation.stages import measured_table
+    from assets.evaluation.pieces import measured_table
 
     table = measured_table(chain, dataset)
     keys = dict(zip(table.image, table.key, strict=True))
@@ -150,7 +150,7 @@ def _encoded(
             data = classical.encode(side.codec, side.point, originals[image])
             yield image, side, data, classical.decode(side.codec, data)
         return
-    from assets.evaluation.stages import subjects_of
+    from assets.evaluation.pieces import subjects_of
     from models.codecs.catalogue import load_codec
 
     record = chain.experiment(experiment)

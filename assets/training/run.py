@@ -14,6 +14,7 @@ from assets.chain import Chain, Progress, Unit
 from assets.saliency.names import chosen_model
 from assets.saliency.stages import map_sources
 from assets.store import UnitWriter
+from assets.training.data import load_split, needs_model
 from assets.training.milestones import (
     FROM_SCRATCH,
     FROM_TRUNK,
@@ -23,7 +24,6 @@ from assets.training.milestones import (
     milestone_steps,
     scored,
 )
-from assets.training.stages import load_split, needs_model
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, trainer_module
 from models.device import chosen_device
@@ -218,7 +218,7 @@ def run_training(
         for name, data in stages.items():
             writer.path(f"stages/{name}").write_bytes(data)
         if history:
-            from assets.evaluation.plots import training_curves
+            from assets.training.plots import training_curves
 
             png = training_curves(history, title=entry.key)
             writer.path("shown/training.png").write_bytes(png)

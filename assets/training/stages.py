@@ -1,17 +1,11 @@
 """`trunk_codec` and `trained_codec`: one training run a partition, resumable, told to the tracker."""
 
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from assets.chain import Chain, Progress, Unit
-from assets.frames.stages import resized_table
-from assets.saliency.stages import ensure_maps, map_keys
-from assets.store import UnitWriter, digest
+from assets.store import UnitWriter
+from assets.training.data import data_inputs
 from assets.versions import code_version
 
 #: fields of a resolved record that name things but change no bit of a training run
@@ -24,59 +18,6 @@ def training_code(codec: str, maps: str) -> str:
 
     chooses = () if maps == "none" else ("assets.saliency.condition",)
     return code_version(trainer_module(codec), *code_modules(codec), *chooses)
-
-
-def split_table(chain: Chain, dataset: str, split: str, model: str | None) -> pd.DataFrame:
-    """The frames of a split; with the keys of their maps when a model is named."""
-    table = map_keys(chain, dataset, model) if model else resized_table(chain, dataset)
-    return table[table.split == split].sort_values("image").reset_index(drop=True)
-
-
-def needs_model(record: Mapping[str, Any]) -> str | None:
-    """The saliency model whose maps condition this run, or None."""
-    return str(record["saliency"]) if record.get("maps") in ("predicted", "shuffled") else None
-
-
-def data_inputs(chain: Chain, record: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of everything that training reads."""
-    model = needs_model(record)
-    table = split_table(chain, str(record["dataset"]), "train", model)
-    columns = ["image", "key", "map_key"] if model else ["key"]
-    found = {"train_frames": digest(table[columns].to_numpy().tolist())}
-    if record.get("maps") == "oracle":
-        found["fixations"] = fixations_digest(chain, str(record["dataset"]))
-    return found
-
-
-def fixations_digest(chain: Chain, dataset: str) -> str:
-    """Digest of a dataset's fixation table, "" when it has none."""
-    import hashlib
-
-    path = chain.dataset(dataset).fixations
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if path else ""
-
-
-def load_split(
-    chain: Chain,
-    dataset: str,
-    split: str,
-    *,
-    maps: str,
-    model: str,
-    progress: Progress,
-    limit: int | None = None,
-) -> tuple[pd.DataFrame, list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]] | None]:
-    """Table, pictures and the maps that condition a codec (uint8, or None), as memory-mapped arrays."""
-    from assets.saliency.condition import condition_maps
-
-    needed = model if maps in ("predicted", "shuffled") else None
-    if needed:
-        ensure_maps(chain, dataset, needed, progress)
-    table = split_table(chain, dataset, split, needed)
-    if limit is not None:
-        table = table.head(limit)
-    pictures = [chain.store.array("resized_frames", k) for k in table.key]
-    return table, pictures, condition_maps(chain, dataset, table, pictures, maps)
 
 
 class TrunkCodec:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from upath import UPath
 
-import assets.chain as chain_module
 from assets.chain import Chain, Progress, Unit, Waiting, explain
 from assets.home import Home
 from assets.settings import Profile
@@ -47,12 +46,14 @@ class Harvest:
         writer.path("value").write_text(chain.store.path("grow", unit.inputs["grown"], "value").read_text())
 
 
+STAGES = {"grow": Grow(), "harvest": Harvest()}
+
+
 @pytest.fixture
-def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
+def chain(tmp_path: Path) -> Chain:
     SETTINGS.clear()
     SETTINGS.update(lr=1e-4, code="a" * 12)
-    monkeypatch.setattr(chain_module, "stages", lambda: {"grow": Grow(), "harvest": Harvest()})
-    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
 
 
 def test_the_second_time_is_a_hit(chain: Chain) -> None:
@@ -113,7 +114,7 @@ def test_a_result_that_was_deleted_is_made_again(chain: Chain) -> None:
 
 def test_a_lock_that_is_held_is_named(chain: Chain) -> None:
     with chain.locked("tables"):
-        other = Chain(chain.home)
+        other = Chain(chain.home, STAGES)
         with pytest.raises(FoveaError, match="tables is held"), other.locked("tables", timeout=0):
             pass
 
@@ -148,7 +149,7 @@ def test_explanations() -> None:
 
 
 def test_unknown_names_are_clear(tmp_path: Path) -> None:
-    chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
     with pytest.raises(FoveaError, match="unknown dataset 'moon'; registered: sample, cityscapes"):
         chain.dataset("moon")
     with pytest.raises(FoveaError, match="nearest: sample-bls2017-smoke-uniform"):
@@ -158,7 +159,7 @@ def test_unknown_names_are_clear(tmp_path: Path) -> None:
 def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, tmp_path: Path) -> None:
     profile = Profile("cluster", storage=f"memory://{tmp_path.name}/fovea")
     data = UPath(f"{profile.storage}/data")
-    first, second = (Chain(Home(tmp_path / name, tmp_path, data, profile)) for name in ("one", "two"))
+    first, second = (Chain(Home(tmp_path / name, tmp_path, data, profile), STAGES) for name in ("one", "two"))
     assert first.home.shared is not None
     first.make("grow", "p")
     made = second.make("grow", "p")

@@ -19,10 +19,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHILD = """
 import time
-from assets.chain import Chain
+from assets.stages import open_chain
 from assets.home import Home
 home = Home.from_environment()
-chain = Chain(home, threads=2, device="cpu")
+chain = open_chain(home, threads=2, device="cpu")
 chain.make("source_frames", "pictures")
 began = time.process_time()
 chain.make("resized_frames", "pictures")

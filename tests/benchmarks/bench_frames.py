@@ -139,9 +139,9 @@ def main(files: list[str]) -> None:
 
 MEMORY = """
 import resource, sys
-from assets.chain import Chain
+from assets.stages import open_chain
 from assets.home import Home
-chain = Chain(Home.from_environment(), threads=2)
+chain = open_chain(threads=2)
 for stage in ("cityscapes_archive", "source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
     chain.forget()
     chain.make(stage, "cityscapes")

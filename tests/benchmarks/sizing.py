@@ -53,12 +53,12 @@ def measured() -> dict[str, float]:
     import torch
     from PIL import Image
 
-    from assets.evaluation.ideal import ideal_gain
     from assets.frames.decode import read_picture
     from assets.frames.resize import resize
     from assets.saliency.rgba import pack
     from models.codecs.catalogue import build, config_for, load_codec, shipped_folder
     from models.experiments import sweep
+    from models.saliency.ideal import ideal_gain
     from models.saliency.predict import load_model
 
     torch.set_num_threads(1)
@@ -132,9 +132,9 @@ def dagster_run() -> dict[str, float]:
                 Image.fromarray(scene(64, 96, 2.0, k)).save(here / "pictures" / split / f"{k}.png")
         os.environ |= {"FOVEA_HOME": f"{place}/home", "FOVEA_CONFIG": place}
         os.environ.pop("DAGSTER_HOME", None)
-        from assets.chain import Chain
         from assets.datasets import add_dataset
         from assets.home import Home
+        from assets.stages import open_chain
         from pipelines.instance import prepare_instance
         from pipelines.launch import run_targets
         from pipelines.plan import dataset_targets
@@ -142,7 +142,7 @@ def dagster_run() -> dict[str, float]:
         home = Home.from_environment()
         add_dataset(home.config, "pictures", here / "pictures")
         prepare_instance(home)
-        outcome = run_targets(Chain(home, threads=1, device="cpu"), dataset_targets("pictures"))
+        outcome = run_targets(open_chain(home, threads=1, device="cpu"), dataset_targets("pictures"))
         assert outcome.failed == 0, outcome.messages
         events = size = runs = 0
         for file in (home.dagster / "history" / "runs").glob("*.db"):

@@ -292,9 +292,9 @@ def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
         assert set(stale) >= FRAMES
         code = """
 import sys
-from assets.chain import Chain
+from assets.stages import open_chain
 from assets.home import Home
-chain = Chain(Home.from_environment())
+chain = open_chain()
 import json
 print(json.dumps({s: chain.make(s, "drawn").facts for s in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")}))
 """

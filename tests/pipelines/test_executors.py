@@ -9,6 +9,7 @@ from upath import UPath
 from assets.chain import Chain
 from assets.home import Home
 from assets.settings import Profile
+from assets.stages import open_chain
 from models.experiments import PRESETS, sweep
 from pipelines.executors import (
     FANNED_OUT,
@@ -27,7 +28,7 @@ CPU, GPU = RaySettings("auto", threads=2), RaySettings("auto", threads=2, device
 
 @pytest.fixture
 def chain(tmp_path: Path) -> Chain:
-    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
 
 
 def test_shares_of_a_gpu_rise_with_the_width_and_never_leave_it() -> None:

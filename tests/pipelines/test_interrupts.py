@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from assets.chain import Chain
-from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 from pipelines import launch, resources
 from pipelines.instance import prepare_instance
@@ -27,7 +27,7 @@ def test_an_interrupt_ends_a_step(where: str, tmp_path: Path, monkeypatch: pytes
         tried.append(1)
         raise dg.DagsterExecutionInterruptedError
 
-    chain = Chain(Home.from_environment(), threads=1)
+    chain = open_chain(threads=1)
     if where == "result_of":
         monkeypatch.setattr(resources, "result_of", interrupt)
     elif where == "make":
@@ -71,7 +71,7 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
 
     monkeypatch.setattr(launch, "end_orphans", end)
     monkeypatch.setattr(launch, "watchers", carries_nothing)
-    chain = Chain(Home.from_environment(), threads=1)
+    chain = open_chain(threads=1)
     prepare_instance(chain.home)
     with pytest.raises(KeyboardInterrupt):
         launch.run_targets(chain, [("source_frames", "sample")])

@@ -8,6 +8,7 @@ from upath import UPath
 
 from assets.chain import Chain
 from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 from models.experiments import sweep
 from pipelines import plan as planner
@@ -34,7 +35,7 @@ class FakeChain:
 
 @pytest.fixture
 def chain(tmp_path: Path) -> Iterator[FakeChain]:
-    real = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    real = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
     yield FakeChain(real, set(targets(sweep("tiny", "sample"))))
 
 
@@ -65,7 +66,7 @@ def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
 
 def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> None:
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sample.sam_lite+2folds"\n')
-    chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+    chain = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
     wanted = list(dict.fromkeys(targets(sweep("tiny", "sample"), chain)))
     order = {name: place for place, name in enumerate(wanted)}
     models = [name for name in wanted if name[0] == "saliency_model"]

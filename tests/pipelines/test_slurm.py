@@ -12,6 +12,7 @@ from upath import UPath
 
 from assets.chain import Chain
 from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 from models.experiments import sweep
 from pipelines import slurm
@@ -37,7 +38,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    yield Chain(Home(tmp_path / "a home", tmp_path, UPath(tmp_path / "a home/data")))
+    yield open_chain(Home(tmp_path / "a home", tmp_path, UPath(tmp_path / "a home/data")))
 
 
 def written(chain: Chain, asked: Resources, name: str = "tiny") -> Path:

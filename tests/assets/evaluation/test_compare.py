@@ -13,6 +13,7 @@ from assets.evaluation.rate_distortion import concat_points
 from assets.evaluation.sides import read_side
 from assets.evaluation.summary import compare_lines
 from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 
 LAMBDAS = (0.002, 0.004, 0.008, 0.016, 0.032)
@@ -115,7 +116,7 @@ def test_the_page_has_both_sets_of_curves_and_the_table() -> None:
 def home(tmp_path: Path) -> Chain:
     from upath import UPath
 
-    return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
+    return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
 
 
 def test_a_table_on_disk_is_a_side(tmp_path: Path) -> None:

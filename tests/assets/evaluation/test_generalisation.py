@@ -26,6 +26,7 @@ from assets.evaluation.generalisation import (
     trained_folder,
 )
 from assets.evaluation.generalisation_page import markdown, page
+from assets.stages import open_chain
 from assets.training.run import spread
 from models.codecs import classical
 from models.codecs.base import CodecConfig
@@ -227,12 +228,10 @@ def test_kids_are_compared_on_the_same_draws():
 
 @pytest.mark.slow
 def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
-    from assets.chain import Chain
-    from assets.home import Home
 
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
-    chain = Chain(Home.from_environment(), threads=1)
+    chain = open_chain(threads=1)
     sweep = chain.sweeps["sample.gan-tiny"]
     assert generalisation(chain, sweep, pictures=4).empty
     for stage in ("source_frames", "resized_frames", "saliency_maps"):
@@ -254,7 +253,7 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     own = learned.psnr_gap_db - (table.train_psnr_db - table.held_out_psnr_db)[5]
     assert learned.psnr_gap_beyond_db == pytest.approx(own)
     assert table.kid_difference[2] == pytest.approx(learned.held_out_kid - table.held_out_kid[2])
-    again = generalisation(Chain(chain.home, threads=1), sweep, pictures=4)
+    again = generalisation(open_chain(chain.home, threads=1), sweep, pictures=4)
     pd.testing.assert_frame_equal(table, again)
     kept = {unit: kept_crops(chain, unit) for unit in table.unit}
     assert [c.codec for c in kept[learned.unit]].count("original") == 3

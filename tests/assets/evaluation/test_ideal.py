@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
-from assets.evaluation.ideal import ideal_gain, ideal_of_weights, ideal_rows, share_of_ideal
+from assets.evaluation.ideal import ideal_rows, share_of_ideal
 from models.errors import FoveaError
+from models.saliency.ideal import ideal_gain, ideal_of_weights
 
 
 def test_two_places_by_hand() -> None:

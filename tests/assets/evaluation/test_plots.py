@@ -79,17 +79,10 @@ def test_forest_shows_what_can_be_shown() -> None:
     assert pixels(one).shape[0] < pixels(plots.forest_plot(made_rates(), "psnr_db")).shape[0]
 
 
-def test_training_curves() -> None:
-    history = [{"step": i, "loss": 10.0 / (i + 1), "bpp": 0.5, "psnr_db": 20.0 + i} for i in range(20)]
-    history += [{"step": 10, "val_psnr_db": 25.0, "val_bpp": 0.4}]
-    assert has_colour(pixels(plots.training_curves(history, title="run")), "#D55E00")
-
-
 def test_nothing_to_show_is_a_picture_that_says_so() -> None:
     empty = pixels(plots.rd_plot(made_curves(), "ew_psnr_db", title="made"))
     assert empty.std() > 0
-    for png in (plots.forest_plot(made_rates(), "ms_ssim"), plots.training_curves([])):
-        assert pixels(png).std() > 0
+    assert pixels(plots.forest_plot(made_rates(), "ms_ssim")).std() > 0
     with pytest.raises(FoveaError, match="unknown metric 'psnr'"):
         plots.rd_plot(made_curves(), "psnr")
 

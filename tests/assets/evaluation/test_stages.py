@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from assets.evaluation.stages import best_experiment, check_estimate, gallery_images, kept_name
+from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
+from assets.evaluation.stages import best_experiment
 from models.errors import FoveaError
 from models.experiments import sweep
 

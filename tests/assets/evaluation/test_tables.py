@@ -8,6 +8,7 @@ from upath import UPath
 from assets.chain import Chain, Unit
 from assets.evaluation.tables import write_tables
 from assets.home import Home
+from assets.stages import open_chain
 
 
 def keep(chain: Chain, partition: str, files: dict[str, pd.DataFrame]) -> None:
@@ -19,7 +20,7 @@ def keep(chain: Chain, partition: str, files: dict[str, pd.DataFrame]) -> None:
 
 
 def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> None:
-    chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
+    chain = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
     rates = pd.DataFrame({"dataset": ["a"], "bd_rate_percent": [-3.0]})
     keep(chain, "a.one", {"bd_rates.parquet": rates})
     keep(chain, "b.two", {"bd_rates.parquet": rates, "ideal.parquet": rates.assign(dataset="b")})

@@ -27,7 +27,7 @@ from assets.chain import Chain, Waiting
 from assets.frames.archive import ARCHIVE_NAME, Source, list_frames
 from assets.frames.sources import archive_table
 from assets.frames.stages import source_table
-from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,7 +75,7 @@ def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 
 def make(*stages: str, progress: Any = None) -> dict[str, Any]:
     """Facts of each stage, made by a chain that looks at the world anew."""
-    chain = Chain(Home.from_environment(), threads=2)
+    chain = open_chain(threads=2)
     found = {}
     for stage in stages:
         chain.forget()
@@ -86,7 +86,7 @@ def make(*stages: str, progress: Any = None) -> dict[str, Any]:
 
 
 def look() -> Chain:
-    return Chain(Home.from_environment(), threads=2)
+    return open_chain(threads=2)
 
 
 def result_digest() -> str:
@@ -430,8 +430,9 @@ def test_a_read_only_target_is_named(
 DRIVER = """
 import json, sys, time
 from assets.chain import Chain
+from assets.stages import open_chain
 from assets.home import Home
-chain = Chain(Home.from_environment(), threads=2)
+chain = open_chain(threads=2)
 facts = {}
 for stage in sys.argv[2].split(","):
     def progress(done, total, note=""):

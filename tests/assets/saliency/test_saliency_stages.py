@@ -18,6 +18,7 @@ from assets.home import Home
 from assets.saliency.checks import check_maps
 from assets.saliency.names import chosen_model, model_targets, trainings
 from assets.saliency.stages import map_keys, map_sources
+from assets.stages import open_chain
 from models.errors import FoveaError
 from models.saliency.records import read_seen
 from models.tracking import NullRun, NullTracker
@@ -97,7 +98,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def look(home: Home) -> Chain:
-    return Chain(home, tracker=Tracker(), threads=1, device="cpu")
+    return open_chain(home, tracker=Tracker(), threads=1, device="cpu")
 
 
 def prepare(chain: Chain, *stages: str, dataset: str = "eyes") -> Any:
@@ -151,7 +152,7 @@ def test_a_model_waits_for_the_fixations_and_a_benchmark_too(tmp_path: Path) -> 
 
     draw(tmp_path)
     add_dataset(tmp_path, "eyes", tmp_path / "pictures", fixations=tmp_path / "fixations.csv")
-    chain = Chain(Home(tmp_path / "state", tmp_path, UPath(tmp_path / "state" / "data")))
+    chain = open_chain(Home(tmp_path / "state", tmp_path, UPath(tmp_path / "state" / "data")))
     for stage, partition in (("saliency_model", KEY), ("saliency_benchmark", "eyes")):
         with pytest.raises(Waiting, match="fixation_maps of eyes"):
             chain.unit(stage, partition)
@@ -329,7 +330,7 @@ def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path
 
 
 def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -> None:
-    from assets.partitions import partitions
+    from pipelines.partitions import partitions
 
     found = partitions(choosing("eyes.sam_lite-tiny+2folds"))
     assert found.eyes.get_partition_keys() == ["eyes"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.chain import Chain
-from assets.home import Home
+from assets.stages import open_chain
 from assets.studies.answers import counted_answers, import_answers, keep_design, read_answers, read_design
 from assets.studies.pairs import match_pairs, mean_difference
 from assets.studies.preferences import cluster_bootstrap, preference, preferences, verdict, wilson
@@ -294,7 +294,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
     (tmp_path / "config").mkdir()
-    return Chain(Home.from_environment())
+    return open_chain()
 
 
 class Rows:

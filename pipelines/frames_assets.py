@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.frames import checks
-from assets.partitions import OWNERS, PARTITIONS, RETRY, Workshop
+from pipelines.partitions import OWNERS, PARTITIONS, RETRY, Workshop
 
 
 @dg.asset(

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
-from assets.saliency.assets import rgba_frames
 from assets.training import checks
+from pipelines.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
+from pipelines.saliency_assets import rgba_frames
 
 
 @dg.asset(

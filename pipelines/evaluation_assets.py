@@ -3,9 +3,9 @@
 import dagster as dg
 
 from assets.evaluation import checks
-from assets.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
-from assets.saliency.assets import rgba_frames
-from assets.training.assets import trained_codec
+from pipelines.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
+from pipelines.saliency_assets import rgba_frames
+from pipelines.training_assets import trained_codec
 
 
 @dg.asset(

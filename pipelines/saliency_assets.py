@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.frames.assets import resized_frames
-from assets.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
 from assets.saliency import checks
+from pipelines.frames_assets import resized_frames
+from pipelines.partitions import GPU_POOL, OWNERS, PARTITIONS, RETRY, Workshop
 
 
 @dg.asset(

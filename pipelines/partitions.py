@@ -62,7 +62,7 @@ class Partitions:
 
 def partitions(chain: Chain | None = None) -> Partitions:
     """All partitions of an installation's registry (default: that of the environment)."""
-    chain = chain or Chain(Home.from_environment())
+    chain = chain or Chain(Home.from_environment(), {})
     experiments = chain.experiments.values()
     sweeps = chain.sweeps.values()
     measured = [(e.key, d, evaluation_key(e.key, d)) for e in experiments for d in e.evaluate_on]
