@@ -13,7 +13,6 @@ from assets.evaluation.checks import check_points
 from assets.frames.checks import check_archive, check_resized, check_source
 from assets.home import Home
 from assets.saliency.checks import check_benchmark, check_fixations, check_maps, check_rgba
-from assets.stages import open_chain
 from assets.training.checks import check_codec
 from models.errors import FoveaError
 from pipelines.executors import ray_settings
@@ -43,6 +42,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
     def chain(self, tags: dict[str, str] | None = None) -> Chain:
         """A fresh look at registry, folders and store, with the tracker that the environment names."""
+        from assets.stages import open_chain
         from pipelines.mlflow_tracking import MlflowTracker
 
         home = Home.from_environment()

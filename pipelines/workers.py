@@ -20,7 +20,6 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from assets.chain import Progress
-from assets.stages import open_chain
 from pipelines.plan import Step
 
 #: stages that a worker's share of the threads is for; those before them come one at a time and have all cores
@@ -171,6 +170,7 @@ def serve(pipe: Connection, asked: Asked) -> None:
     import dagster as dg
 
     from assets.home import Home
+    from assets.stages import open_chain
     from pipelines.mlflow_tracking import MlflowTracker
     from pipelines.outcomes import quiet
     from pipelines.steps import made_in_process

@@ -15,12 +15,12 @@ from pipelines.executors import (
     FANNED_OUT,
     GPU_SHARES,
     RaySettings,
-    chosen_executor,
     chunk_demand,
     demand,
     gpu_share,
     ray_settings,
 )
+from pipelines.resources import chosen_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU, GPU = RaySettings("auto", threads=2), RaySettings("auto", threads=2, device="cuda")
@@ -79,7 +79,7 @@ ASKED = """
 import sys
 from assets.home import Home
 from assets.settings import Profile
-from pipelines.executors import chosen_executor
+from pipelines.resources import chosen_executor
 print(chosen_executor(Home.from_environment()).name, "ray" in sys.modules)
 """
 
