@@ -1,20 +1,21 @@
 """How training and evaluation tell their story, without knowing MLflow.
 
-`pipelines/mlflow_tracking.py` implements the protocol; `NullTracker` serves where nobody listens.
+The base classes keep nothing, so that a run which listens to one thing overrides one method.
+`pipelines/mlflow_tracking.py` has those that tell MLflow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 
-@runtime_checkable
-class Run(Protocol):
+class Run:
     """One tracked run. Everything may be called again after a resume: what is already logged is not logged twice."""
 
     @property
     def run_id(self) -> str:
         """The server's id, or "" while the server has not been reached."""
+        return ""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Once-only facts: the resolved record."""
@@ -41,8 +42,7 @@ class Run(Protocol):
         """FINISHED, FAILED or KILLED."""
 
 
-@runtime_checkable
-class Tracker(Protocol):
+class Tracker:
     """Opens runs. `key` identifies a run across resumes and processes: the same key continues the same run."""
 
     def run(
@@ -55,62 +55,23 @@ class Tracker(Protocol):
         tags: Mapping[str, str] | None = None,
     ) -> Run:
         """Start or continue the run with this key."""
+        return Run()
 
     def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
         """Register the codec in `folder` (weights + configuration) as a model; returns its address or ""."""
+        return ""
+
+    def run_url(self, run_id: str) -> str:
+        """Where a browser shows the run, or ""."""
+        return ""
 
     def flush(self) -> None:
         """Send what waits; says what could not be sent."""
 
 
-class NullRun:
+class NullRun(Run):
     """Takes everything, keeps nothing."""
 
-    run_id = ""
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Does nothing."""
-
-    def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Does nothing."""
-
-    def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
-        """Does nothing."""
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Does nothing."""
-
-    def log_figure(self, png: bytes, name: str) -> None:
-        """Does nothing."""
-
-    def log_table(self, rows: Iterable[Mapping[str, Any]], name: str) -> None:
-        """Does nothing."""
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """Does nothing."""
-
-
-class NullTracker:
+class NullTracker(Tracker):
     """A tracker for tests and for `fovea train --no-tracking`."""
-
-    def run(
-        self,
-        *,
-        experiment: str,
-        name: str,
-        key: str,
-        parent_key: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> Run:
-        """A run that keeps nothing."""
-        return NullRun()
-
-    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
-        """Registers nothing."""
-        return ""
-
-    def flush(self) -> None:
-        """Nothing waits."""

@@ -167,7 +167,7 @@ def check_database(home: Home) -> Line:
 
 def check_mlflow(home: Home) -> Line:
     """Ask the tracking server for its health, its version, and one experiment with the credentials."""
-    from pipelines.mlflow_tracking import redacted
+    from pipelines.mlflow_store import redacted
 
     uri = home.profile.tracking_uri()
     if not uri.startswith(("http://", "https://")):
@@ -301,7 +301,7 @@ def shown_settings(home: Home) -> list[tuple[str, str, str]]:
             "content store" + (" (FOVEA_DATA)" if os.environ.get("FOVEA_DATA") else ""),
         ),
     ]
-    from pipelines.mlflow_tracking import redacted
+    from pipelines.mlflow_store import redacted
 
     for name, meaning in (
         ("MLFLOW_TRACKING_URI", "wins over mlflow"),

@@ -187,9 +187,7 @@ def shown_metadata(path: Path) -> dg.MetadataValue:
 
 def mlflow_link(made: Made, chain: Chain) -> str:
     """Address of the MLflow run that tells of this unit, or ""."""
-    run_id = made.manifest["meta"].get("mlflow_run_id", "")
-    url = getattr(chain.tracker, "run_url", None)
-    return str(url(run_id)) if run_id and url else ""
+    return chain.tracker.run_url(made.manifest["meta"].get("mlflow_run_id", ""))
 
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:

@@ -1,8 +1,10 @@
-"""What the machine does while a run trains: CPU, memory and GPU, under the names that MLflow's own monitor uses.
+"""What the machine does while runs train: CPU, memory and GPU, read by MLflow's own monitors.
 
-MLflow's monitor writes to a server that must be there; ours writes to the run's journal like everything else.
+MLflow's thread would write to a server that must be there; these go to the runs' journals like everything else.
 """
 
+import contextlib
+import logging
 from typing import Any
 
 import psutil
@@ -12,54 +14,25 @@ class SystemSampler:
     """Collects readings; `mean()` gives their average since the last call. Works without a GPU."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._process = psutil.Process()
-        psutil.cpu_percent(None)  # the first reading has nothing to compare with
-        self._gpus = _gpus()
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        # A GPU may lack one reading (MIG has no utilisation): it would be said every few seconds.
+        logging.getLogger(GPUMonitor.__module__).setLevel(logging.ERROR)
+        psutil.cpu_percent()  # the first reading has nothing to compare with
+        self._monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+        with contextlib.suppress(Exception):  # no driver, no library, no permission: nothing to measure
+            self._monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
 
     def read(self) -> None:
         """Take one reading."""
-        memory = psutil.virtual_memory()
-        found = {
-            "cpu_utilization_percentage": psutil.cpu_percent(None),
-            "system_memory_usage_megabytes": memory.used / 1e6,
-            "system_memory_usage_percentage": memory.percent,
-            "process_memory_usage_megabytes": self._process.memory_info().rss / 1e6,
-        }
-        for place, handle in enumerate(self._gpus):
-            found |= _gpu(place, handle)
-        for name, value in found.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        for monitor in self._monitors:
+            monitor.collect_metrics()
 
     def mean(self) -> dict[str, float]:
-        """`system/…` metrics; empty without a reading."""
-        found = {f"system/{name}": round(total / self._counts[name], 3) for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
-        return found
-
-
-def _gpus() -> list[Any]:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # no driver, no library, no permission: there is nothing to measure
-        return []
-
-
-def _gpu(place: int, handle: Any) -> dict[str, float]:
-    import pynvml
-
-    found: dict[str, float] = {}
-    try:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        found[f"gpu_{place}_memory_usage_megabytes"] = memory.used / 1e6
-        found[f"gpu_{place}_memory_usage_percentage"] = 100.0 * memory.used / memory.total
-        found[f"gpu_{place}_utilization_percentage"] = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        found[f"gpu_{place}_power_usage_watts"] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000.0
-    except pynvml.NVMLError:  # each reading may be missing on some devices (MIG has no utilisation)
-        pass
-    return found
+        """`system/…` metrics; without a reading only the process's memory."""
+        found = {"process_memory_usage_megabytes": psutil.Process().memory_info().rss / 1e6}
+        for monitor in self._monitors:
+            found |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return {f"system/{name}": value for name, value in found.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from assets.home import ROOT, Home
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
-from pipelines.mlflow_tracking import MlflowTracker, redacted
+from pipelines.mlflow_store import MlflowStore, redacted
 
 STOP_AFTER_S = 15.0
 
@@ -61,7 +61,7 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         signal.signal(sign, signal.default_int_handler)
     children: dict[str, subprocess.Popen[bytes]] = {}
     if not remote:
-        MlflowTracker(home.mlflow, "").prepare()
+        MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     try:
         for name, command in commands(home, port, mlflow_port).items():
             if name == "mlflow" and remote.startswith("http"):

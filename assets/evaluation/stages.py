@@ -481,10 +481,8 @@ def provenance(chain: Chain, sweep: Sweep, unit: Unit) -> dict[str, Any]:
 
 def mlflow_address(chain: Chain, pieces: list[Made]) -> str:
     """Where a run id leads, with `{run_id}` in it; "" when MLflow knows none of the runs."""
-    url = getattr(chain.tracker, "run_url", None)
     for run_id in (str(m.manifest["meta"].get("mlflow_run_id", "")) for m in pieces):
-        address = str(url(run_id)) if url and run_id else ""
-        if address:
+        if address := chain.tracker.run_url(run_id):
             return address.replace(run_id, "{run_id}")
     return ""
 

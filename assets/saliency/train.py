@@ -30,15 +30,16 @@ from models.tracking import Run
 SHOWN_PICTURES = 6
 
 
-class Told:
+class Told(Run):
     """A tracked run that also moves the progress bar and keeps what it was told."""
 
     def __init__(self, run: Run, progress: Progress, epochs: int):
         self.run, self.progress, self.epochs = run, progress, epochs
         self.history: list[dict[str, float]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.run, name)
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """As they come."""
+        self.run.log_params(params)
 
     def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """One row an epoch."""

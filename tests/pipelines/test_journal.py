@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -13,14 +12,8 @@ from models.errors import FoveaError
 from pipelines.journal import Journal, Progress
 
 
-def read_all(journal, limit):
-    offset, found = 0, []
-    while True:
-        records, end = journal.read(offset, limit)
-        if end == offset:
-            return found
-        found += records
-        offset = end
+def read_all(journal, limit=1 << 16):
+    return [record for records, _ in journal.read(0, limit) for record in records]
 
 
 @given(
@@ -51,7 +44,7 @@ def test_several_processes_append_whole_records(tmp_path):
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), w]) for w in "abc"]
     assert [w.wait() for w in writers] == [0, 0, 0]
-    found = read_all(Journal.of(tmp_path, "k"), 1 << 16)
+    found = read_all(Journal.of(tmp_path, "k"))
     for who in "abc":
         assert [r["i"] for r in found if r["who"] == who] == list(range(500))
 
@@ -69,34 +62,34 @@ def test_a_killed_writer_leaves_whole_records(tmp_path):
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     journal.append({"i": -1})
-    found = [r["i"] for r in read_all(journal, 1 << 16)]
+    found = [r["i"] for r in read_all(journal)]
     assert found[-1] == -1 and found[:-1] == list(range(len(found) - 1))
 
 
 def test_progress_is_kept_for_each_server(tmp_path):
     journal = Journal.of(tmp_path, "k")
     journal.append({"op": "run"})
-    assert not journal.known_to("a") and journal.progress("a") == Progress()
+    assert journal.progress("a") is None and not journal.waits("a")
     journal.save_progress("a", Progress("1", "2", journal.size))
-    journal.save_progress("b", Progress("", "", 0))
+    journal.save_progress("b", Progress())
     again = Journal.of(tmp_path, "k")
     assert again.progress("a") == Progress("1", "2", journal.size) and not again.waits("a")
-    assert again.known_to("b") and again.waits("b")
+    assert again.progress("b") == Progress() and again.waits("b")
 
 
 def test_the_spool_keeps_copies_in_order(tmp_path):
     journal = Journal.of(tmp_path / "j", "k")
     source = tmp_path / "weights.bin"
     source.write_bytes(b"one")
-    journal.keep(source, {"kind": "artifact", "folder": "codec"})
+    journal.keep(source, source.name, {"op": "artifact", "folder": "codec"})
     source.write_bytes(b"two")
-    journal.keep(b"three", {"kind": "artifact", "folder": ""}, name="x.png")
-    first, second = journal.kept()
-    assert (first / "content" / "weights.bin").read_bytes() == b"one"
-    assert json.loads((first / "meta.json").read_text())["folder"] == "codec"
-    assert (second / "content" / "x.png").read_bytes() == b"three"
-    journal.done(first)
-    assert journal.kept() == [second]
+    journal.keep(b"three", "x.png", {"op": "artifact", "folder": ""})
+    first, second = read_all(journal)
+    kept = [journal.spool / record["file"] for record in (first, second)]
+    assert first["folder"] == "codec" and [k.name for k in kept] == ["weights.bin", "x.png"]
+    assert [k.read_bytes() for k in kept] == [b"one", b"three"]
+    journal.let_go(first)
+    assert [k.exists() for k in kept] == [False, True]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

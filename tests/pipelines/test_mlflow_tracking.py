@@ -19,7 +19,9 @@ import pytest
 from models.errors import FoveaError
 from models.tracking import Run, Tracker
 from pipelines import mlflow_tracking
-from pipelines.mlflow_tracking import MlflowTracker, Unreachable, clean_name, redacted, shown
+from pipelines.journal import Journal, Progress
+from pipelines.mlflow_store import MlflowStore, Unreachable, clean_name, redacted
+from pipelines.mlflow_tracking import MlflowTracker, shown
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -31,7 +33,7 @@ def template(tmp_path_factory):
     """MLflow's first look at an empty database takes seconds: once for all tests."""
     folder = tmp_path_factory.mktemp("template")
     tracker = MlflowTracker(folder, "")
-    tracker._server._connect()
+    tracker.store.connect()
     tracker.close()
     return folder / "mlflow.db"
 
@@ -41,9 +43,7 @@ def home(template, tmp_path):
     folder = tmp_path / "mlflow"
     folder.mkdir()
     shutil.copy(template, folder / "mlflow.db")
-    yield folder
-    for place in [p for p in mlflow_tracking._servers if p[1] == folder]:
-        mlflow_tracking._servers.pop(place).close()
+    return folder
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def tracker(home):
 
 
 def client(tracker):
-    return tracker._server._connect()
+    return tracker.store.connect()
 
 
 def rows(home, query):
@@ -66,11 +66,7 @@ def start(tracker, key="k1", **more):
 
 def as_another_process(home):
     """A tracker that shares nothing in memory with those before it."""
-    for place in [p for p in mlflow_tracking._servers if p[1] == home]:
-        server = mlflow_tracking._servers.pop(place)
-        server._wake.set()
-        if server._thread:
-            server._thread.join()
+    mlflow_tracking._adopted.clear()
     return MlflowTracker(home, "")
 
 
@@ -158,7 +154,7 @@ def test_the_same_key_is_the_same_run_in_another_process(tracker, home):
 
 def test_failed_and_resumed_before_the_server_hears_of_either(tracker, home, monkeypatch):
     with monkeypatch.context() as m:
-        m.setattr(tracker._server, "_connect", unreachable)
+        m.setattr(tracker.store, "connect", unreachable)
         run = start(tracker)
         run.log_metrics([(0, {"loss": 1.0})])
         run.finish("FAILED")
@@ -184,9 +180,9 @@ def test_sent_but_not_acknowledged_is_not_doubled(tracker, home):
     run = start(tracker)
     run.log_metrics([(s, {"loss": s}) for s in range(2500)])
     tracker.flush()
-    journal = tracker._server.story("k1").journal
+    journal = Journal.of(home / "journal", "k1")
     progress = journal.progress("local")
-    journal.save_progress("local", mlflow_tracking.Progress(progress.run_id, progress.experiment_id, 0))
+    journal.save_progress("local", Progress(progress.run_id, progress.experiment_id, 0))
     again = start(as_another_process(home))
     again.finish()
     assert rows(home, "select count(*), count(distinct step) from metrics") == [(2500, 2500)]
@@ -196,10 +192,11 @@ def test_a_run_or_store_that_was_deleted_is_told_again(tracker, home, template):
     first = start(tracker)
     first.log_metrics([(0, {"loss": 1.0})])
     first.finish()
-    client(tracker).delete_run(first.run_id)
+    deleted = first.run_id
+    client(tracker).delete_run(deleted)
     tracker = as_another_process(home)
     second = start(tracker)
-    assert second.run_id != first.run_id
+    assert second.run_id != deleted
     assert client(tracker).get_run(second.run_id).data.metrics == {"loss": 1.0}
     client(tracker).delete_run(second.run_id)  # under a run that is open
     second.log_metrics([(1, {"loss": 2.0})])
@@ -265,7 +262,7 @@ def unreachable():
 def test_an_outage_is_said_once_and_made_up_for(tracker, home, monkeypatch, caplog, tmp_path):
     run = start(tracker)
     with monkeypatch.context() as m:
-        m.setattr(tracker._server, "_connect", unreachable)
+        m.setattr(tracker.store, "connect", unreachable)
         for step in range(100):
             run.log_metrics([(step, {"loss": 1.0, "bpp": 2.0})])
         run.log_figure(b"x", "x.png")
@@ -283,12 +280,12 @@ def test_an_outage_is_said_once_and_made_up_for(tracker, home, monkeypatch, capl
     assert rows(home, "select count(*), count(distinct key || step || run_uuid) from metrics") == [(201, 201)]
     assert client(tracker).get_run(fresh.run_id).info.status == "FINISHED"
     assert client(tracker).get_run(fresh.run_id).data.tags["mlflow.parentRunId"] == run.run_id
-    assert not tracker._server.waiting()
+    assert not tracker.waiting()
 
 
 def test_what_an_earlier_process_left_is_sent_by_the_next(tracker, home, monkeypatch):
     with monkeypatch.context() as m:
-        m.setattr(tracker._server, "_connect", unreachable)
+        m.setattr(tracker.store, "connect", unreachable)
         run = start(tracker)
         run.log_metrics([(0, {"loss": 1.0})])
         run.finish()
@@ -339,11 +336,11 @@ def test_addresses_are_shown_without_credentials(monkeypatch, tmp_path):
     assert redacted("https://u:p@h:5000/x?k=v") == "https://h:5000/x"
     assert redacted("postgresql+psycopg2://u:p%40q@db/mlflow") == "postgresql+psycopg2://db/mlflow"
     uri = "https://u5er:p%40ss@h/x"
-    assert "p@ss" not in mlflow_tracking._scrubbed(f"failed for {uri}, p%40ss, p@ss, u5er", uri)
+    assert "p@ss" not in MlflowStore(tmp_path, uri).scrubbed(f"failed for {uri}, p%40ss, p@ss, u5er")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:p@h:1")
-    assert MlflowTracker(tmp_path).address == "http://h:1"
+    assert MlflowTracker(tmp_path).store.name == "http://h:1"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert MlflowTracker(tmp_path).address == f"sqlite:///{tmp_path}/mlflow.db"
+    assert MlflowTracker(tmp_path).store.name == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_links(home, monkeypatch):
@@ -353,7 +350,6 @@ def test_links(home, monkeypatch):
     monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://mlflow.example/")
     assert tracker.run_url(run.run_id).startswith("https://mlflow.example/#/")
     assert tracker.run_url("") == tracker.run_url("unknown") == ""
-    assert tracker.run_id("k1") == run.run_id and tracker.run_id("other") == ""
 
 
 def test_nothing_of_the_environment_is_logged(tracker, home, monkeypatch):
@@ -368,7 +364,7 @@ def test_nothing_of_the_environment_is_logged(tracker, home, monkeypatch):
 
 def test_system_metrics_of_runs_that_train(tracker, home, monkeypatch):
     monkeypatch.setattr(mlflow_tracking, "SEND_EVERY_S", 0.05)
-    tracker._server.system_metrics_s = 0.3
+    monkeypatch.setattr(mlflow_tracking, "SYSTEM_METRICS_S", 0.3)
     training, idle = start(tracker), start(tracker, key="idle")
     training.log_metrics([(0, {"loss": 1.0})])
     query = "select run_uuid, key, step from metrics where key like 'system/%'"

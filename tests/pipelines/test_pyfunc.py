@@ -12,7 +12,8 @@ import torch
 
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, load_codec, save_codec
-from pipelines.mlflow_tracking import MlflowTracker, folder_digest, save_pyfunc
+from pipelines.mlflow_model import folder_digest, save_model
+from pipelines.mlflow_tracking import MlflowTracker
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,13 +55,11 @@ def test_registered_loaded_and_used(codec, picture, tmp_path):
     address = tracker.register_model(run, folder=codec, name="fovea-bls2017", alias="champion")
     assert address == "models:/fovea-bls2017@champion"
     assert tracker.register_model(run, folder=codec, name="fovea-bls2017") == "models:/fovea-bls2017/1"
-    client = tracker._server._connect()
+    client = tracker.store.connect()
     version = client.get_model_version_by_alias("fovea-bls2017", "champion")
     assert version.run_id == run.run_id and len(client.search_model_versions("name = 'fovea-bls2017'")) == 1
-    assert {p.name for p in Path(tracker.model_folder(address)).iterdir()} == {
-        "weights.safetensors",
-        "codec.json",
-    }
+    names = {Path(a.path).name for a in client.list_artifacts(run.run_id, "model/artifacts/codec")}
+    assert names == {"weights.safetensors", "codec.json"}
     tracker.close()
 
     model = mlflow.pyfunc.load_model(f"{tmp_path}/mlflow/artifacts/fovea-sample/{run.run_id}/artifacts/model")
@@ -89,7 +88,7 @@ def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
     plain.update()
     save_codec(plain, tmp_path / "plain")
     target = tmp_path / "model"
-    save_pyfunc(tmp_path / "plain", target)
+    save_model(tmp_path / "plain", target)
     assert not [p for p in target.rglob("*") if p.suffix in (".pkl", ".pickle")]
     assert (target / "pyfunc_codec.py").is_file() and not (target / "code" / "models" / "training").exists()
     (tmp_path / "picture.png").write_bytes(png(picture[..., ::-1]))

@@ -1,0 +1,74 @@
+"""A codec's folder as an MLflow model: pyfunc_codec.py as code, the codec as artifact, Fovea's codec modules beside it,
+so that it loads where Fovea is not installed."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "compressai",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "opencv-python-headless",
+)
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def save_model(folder: Path, target: Path) -> None:
+    """Write the MLflow model of a codec's folder."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    def schema(**columns: str) -> Schema:
+        return Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()])
+
+    codec = json.loads((folder / "codec.json").read_text())["config"]["codec"]
+    with tempfile.TemporaryDirectory(prefix="fovea-code-") as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice about type hints and the like
+        _copy_modules(codec, Path(made))
+        mlflow.pyfunc.save_model(
+            target,
+            python_model=str(Path(__file__).with_name("pyfunc_codec.py")),
+            artifacts={"codec": str(folder)},
+            code_paths=[f"{made}/models"],
+            pip_requirements=[f"{n}=={importlib.metadata.version(n)}" for n in REQUIREMENTS],
+            signature=ModelSignature(
+                inputs=schema(image="binary", saliency_map="binary", fov="binary"),
+                outputs=schema(fov="binary", bpp="double", image="binary"),
+                params=ParamSchema([ParamSpec("lmbda", "double", default=0.0)]),
+            ),
+            metadata={"fovea.digest": folder_digest(folder)},
+        )
+
+
+def _copy_modules(codec: str, to: Path) -> None:
+    """The modules that loading and running this codec imports."""
+    from assets.home import ROOT
+    from assets.versions import closure, module_file
+    from models.codecs.catalogue import module_of
+
+    for module in closure("models.codecs.catalogue", module_of(codec), left_out=frozenset()):
+        source = module_file(module)
+        assert source is not None
+        place = to / source.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, place)
+        for package in place.relative_to(to).parents[:-1]:
+            (to / package / "__init__.py").touch()
