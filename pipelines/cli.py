@@ -816,16 +816,17 @@ def saliency_weights() -> None:
 def weights_fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
     """Download and convert; an interrupted download goes on where it stopped."""
     from assets.home import Home
+    from models.download import Manner, Progress
     from models.saliency.sam_import import fetch_weights
 
     folder = Home.from_environment().state / "weights"
     with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
 
-        def progress(received: int, total: int | None) -> None:
-            bar.length = total or received + 1
-            bar.update(received - bar.pos)
+        def report(state: Progress) -> None:
+            bar.length = state.total_bytes or state.done_bytes + 1
+            bar.update(state.done_bytes - bar.pos)
 
-        path = fetch_weights(name, folder, url, sha256, progress, edition=edition)
+        path = fetch_weights(name, folder, url, sha256, Manner(report=report), edition=edition)
     click.echo(str(path))
 
 

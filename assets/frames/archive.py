@@ -1,25 +1,23 @@
 """Cityscapes frames as they lie on a disk: the site's zip archive, or the tree extracted from it.
 
-Frames are read straight from the archive: a `FrameRef` holds where a member's bytes begin, so a frame is one
-`pread`, one inflate and one CRC, from any process, with no shared handle and nothing extracted first.
+Frames are read straight from the archive, by any thread or process, and nothing is extracted: each thread holds the
+archive open by a `zipfile.ZipFile` of its own (one shares its place in the file with all who use it).
 """
 
 import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
 import struct
+import threading
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
-
-from filelock import FileLock
+from typing import Final, Literal, NamedTuple
 
 from models.errors import FoveaError
 
@@ -54,9 +52,17 @@ OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
 }
 
 FRAME_NAME = re.compile(r"(?P<city>[a-z]+)_\d{6}_\d{6}_leftImg8bit\.png")
-_DRIVE = re.compile(r"^[A-Za-z]:")
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_PART = ".part"
+
+#: What a dataset's archive may declare at most; the ratio holds for entries above a mebibyte.
+MAX_ENTRIES: Final = 100_000
+MAX_FILE_BYTES: Final = 64 << 20
+MAX_RATIO: Final = 200
+
+_LOCAL_HEADER_BYTES = 30
+_END_BYTES = 512
+#: What zipfile raises for an archive or entry that is damaged or of a kind that it does not read.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, RuntimeError)
+_held = threading.local()
 
 
 class BrokenFrame(FoveaError):
@@ -77,8 +83,8 @@ class Source(NamedTuple):
 class FrameRef(NamedTuple):
     """One frame, found without decoding it.
 
-    `image` is the member's path below `leftImg8bit/` without suffix. `crc32`, `offset`, `compressed_bytes` and
-    `method` are those of the archive's directory (None in a tree); `mtime_ns` is the file's (None in an archive).
+    `image` is the member's path below `leftImg8bit/` without suffix. `crc32`, `offset` and `compressed_bytes` are those
+    of the archive's directory (None in a tree).
     """
 
     image: str
@@ -89,8 +95,6 @@ class FrameRef(NamedTuple):
     crc32: int | None = None
     offset: int | None = None
     compressed_bytes: int | None = None
-    method: int | None = None
-    mtime_ns: int | None = None
 
 
 class Listing(NamedTuple):
@@ -100,20 +104,7 @@ class Listing(NamedTuple):
     strangers: list[str]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a dataset archive may declare at most; the ratio holds for entries above a mebibyte."""
-
-    entries: int = 100_000
-    file_bytes: int = 64 << 20
-    total_bytes: int = 64 << 30
-    ratio: int = 200
-
-
-DEFAULT_LIMITS = Limits()
-
-
-# ---------------------------------------------------------------------------------------------- where frames are
+# ---------------------------------------------------------------------------------------------- what is there
 
 
 def locate(downloads: Path | None = None, path: Path | None = None) -> Source | None:
@@ -123,20 +114,18 @@ def locate(downloads: Path | None = None, path: Path | None = None) -> Source | 
     None when neither is given and `downloads` holds no archive. Raises FoveaError when what is named holds neither.
     """
     named = os.environ.get(ROOT_VARIABLE, "").strip()
-    if named or path is not None:
-        root = Path(named or path or "").expanduser()
+    if not named and path is None:
+        return _source_at(downloads) if downloads is not None else None
+    root = Path(named or path or "").expanduser()
+    source = _source_at(root)
+    if source is None:
         said = ROOT_VARIABLE if named else "fovea.toml: datasets.cityscapes.path"
-        source = _source_at(root)
-        if source is None:
-            state = (
-                "holds neither" if root.is_dir() else "is no zip file" if root.exists() else "does not exist"
-            )
-            raise FoveaError(
-                f"{said}={root} {state}: it must name {ARCHIVE_NAME}, the folder with that file, or the "
-                f"folder with {FRAMES_FOLDER}/train/CITY/*.png; unset it to download"
-            )
-        return source
-    return _source_at(downloads) if downloads is not None else None
+        state = "holds neither" if root.is_dir() else "is no zip file" if root.exists() else "does not exist"
+        raise FoveaError(
+            f"{said}={root} {state}: it must name {ARCHIVE_NAME}, the folder with that file, or the "
+            f"folder with {FRAMES_FOLDER}/train/CITY/*.png; unset it to download"
+        )
+    return source
 
 
 def _source_at(path: Path) -> Source | None:
@@ -149,83 +138,40 @@ def _source_at(path: Path) -> Source | None:
     return Source("archive", archive.absolute()) if archive.is_file() else None
 
 
-# ---------------------------------------------------------------------------------------------- what is there
-
-
-def list_frames(source: Source) -> list[FrameRef]:
-    """All frames of `source` in order of their names; raises FoveaError where it cannot be read."""
-    return scan(source).frames
-
-
-def scan(source: Source, limits: Limits = DEFAULT_LIMITS) -> Listing:
+def scan(source: Source) -> Listing:
     """Frames and strangers of `source`.
 
     An archive's whole directory is checked first (UnsafeArchive). Other files than PNG, and what operating systems
     leave behind (`__MACOSX/`, `._*`), are passed over.
     """
-    return _scan_archive(source.path, limits) if source.kind == "archive" else _scan_tree(source.path)
-
-
-def _place(member: str) -> tuple[str, str] | None:
-    parts = PurePosixPath(member).parts
-    if len(parts) == 4 and parts[0] == FRAMES_FOLDER and parts[1] in OFFICIAL_COUNTS:
-        return parts[1], parts[2]
-    return None
-
-
-def _image(member: str) -> str:
-    return member.removeprefix(FRAMES_FOLDER + "/").removesuffix(".png")
-
-
-def _is_picture(member: str) -> bool:
-    path = PurePosixPath(member)
-    return path.suffix.lower() == ".png" and path.parts[0] != "__MACOSX" and not path.name.startswith("._")
-
-
-def _scan_archive(path: Path, limits: Limits) -> Listing:
+    members = _archive_members(source.path) if source.kind == "archive" else _tree_members(source.path)
     frames, strangers = [], []
-    for info in check_entries(path, limits):
-        if info.is_dir() or not _is_picture(info.filename):
+    for member, *about in members:
+        path = PurePosixPath(member)
+        if path.suffix.lower() != ".png" or path.parts[0] == "__MACOSX" or path.name.startswith("._"):
             continue
-        place = _place(info.filename)
-        if place is None:
-            strangers.append(info.filename)
-            continue
-        frames.append(
-            FrameRef(
-                image=_image(info.filename),
-                split=place[0],
-                city=place[1],
-                member=info.filename,
-                size_bytes=info.file_size,
-                crc32=info.CRC,
-                offset=info.header_offset,
-                compressed_bytes=info.compress_size,
-                method=info.compress_type,
-            )
-        )
+        if len(path.parts) == 4 and path.parts[0] == FRAMES_FOLDER and path.parts[1] in OFFICIAL_COUNTS:
+            image = member.removeprefix(FRAMES_FOLDER + "/").removesuffix(".png")
+            frames.append(FrameRef(image, path.parts[1], path.parts[2], member, *about))
+        else:
+            strangers.append(member)
     return Listing(sorted(frames), sorted(strangers))
 
 
-def _scan_tree(root: Path) -> Listing:
-    frames, strangers = [], []
-    top = root / FRAMES_FOLDER
+def _archive_members(path: Path) -> Iterator[tuple[str, int, int, int, int]]:
+    for info in check_entries(path):
+        if not info.is_dir():
+            yield info.filename, info.file_size, info.CRC, info.header_offset, info.compress_size
+
+
+def _tree_members(root: Path) -> Iterator[tuple[str, int]]:
     try:
-        for entry in _walk(top, depth=3):
-            member = PurePosixPath(FRAMES_FOLDER, Path(entry.path).relative_to(top).as_posix()).as_posix()
-            if not _is_picture(member):
-                continue
-            place = _place(member)
-            if place is None:
-                strangers.append(member)
-                continue
-            about = entry.stat()
-            frames.append(FrameRef(_image(member), *place, member, about.st_size, mtime_ns=about.st_mtime_ns))
+        for entry in _walk(root / FRAMES_FOLDER, depth=3):
+            yield Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size
     except OSError as error:
         raise FoveaError(
-            f"{error.filename or top}: {error.strerror}; the dataset folder {root} must stay in place while it is read"
+            f"{error.filename or root}: {error.strerror}; the dataset folder {root} must stay in place while it is read"
         ) from None
-    return Listing(sorted(frames), sorted(strangers))
 
 
 def _walk(folder: str | Path, depth: int) -> Iterator[os.DirEntry[str]]:
@@ -251,11 +197,15 @@ def read_frame(source: Source, ref: FrameRef) -> bytes:
     try:
         if source.kind == "tree":
             return (source.path / ref.member).read_bytes()
-        descriptor = os.open(source.path, os.O_RDONLY)
-        try:
-            return _read_member(descriptor, ref)
-        finally:
-            os.close(descriptor)
+        archive, info = _member(source, ref)
+        with archive.open(info) as file:
+            # never more than declared is unpacked
+            data = file.read(ref.size_bytes + 1)
+        if len(data) != ref.size_bytes:
+            raise zipfile.BadZipFile(f"holds {len(data)} bytes, {ref.size_bytes} are declared")
+        return data
+    except _DAMAGE as error:
+        raise _broken(ref, error) from None
     except OSError as error:
         place = source.path if source.kind == "archive" else (source.path / ref.member).parent
         if not place.exists():
@@ -272,188 +222,115 @@ def peek_frame(source: Source, ref: FrameRef) -> tuple[bytes, str]:
     in it. The end of the packed data holds the pixels' Adler-32 and the last chunk's CRC, so both ends are hashed, too.
     Raises as `read_frame`; the CRC is not checked.
     """
-    assert ref.offset is not None and ref.compressed_bytes is not None and ref.crc32 is not None
+    assert ref.compressed_bytes is not None and ref.crc32 is not None
     try:
-        descriptor = os.open(source.path, os.O_RDONLY)
-        try:
-            block = _pread(descriptor, _LOCAL_HEADER.size + len(ref.member.encode()) + 1024, ref.offset)
-            start = _data_start(ref, block)
-            head = block[start : start + min(512, ref.compressed_bytes)]
-            left = max(len(head), ref.compressed_bytes - 512)
-            tail = _pread(descriptor, ref.compressed_bytes - left, ref.offset + start + left)
-        finally:
-            os.close(descriptor)
+        archive, info = _member(source, ref)
+        with archive.open(info) as file:
+            start = file.read(64)
+        ends = hashlib.sha256(_packed_ends(archive, info)).hexdigest()[:16]
+    except _DAMAGE as error:
+        raise _broken(ref, error) from None
     except OSError as error:
         raise FoveaError(f"{source.path}: {error.strerror}; it must stay in place while it is read") from None
-    ends = hashlib.sha256(head + tail).hexdigest()[:16]
-    known_by = f"crc32:{ref.crc32:08x}-{ref.size_bytes}-{ref.compressed_bytes}-{ends}"
-    if ref.method == zipfile.ZIP_STORED:
-        return head[:64], known_by
-    try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, 64), known_by
-    except zlib.error as error:
-        raise BrokenFrame(f"{ref.member}: cannot be unpacked ({error})") from None
+    return start, f"crc32:{ref.crc32:08x}-{ref.size_bytes}-{ref.compressed_bytes}-{ends}"
 
 
-def _data_start(ref: FrameRef, block: bytes) -> int:
-    if len(block) < _LOCAL_HEADER.size or block[:4] != b"PK\x03\x04":
-        raise BrokenFrame(
-            f"{ref.member}: no entry at its place in the archive; was the archive replaced or cut?"
-        )
-    flags, name_bytes, extra_bytes = (_LOCAL_HEADER.unpack_from(block)[field] for field in (2, -2, -1))
-    name = block[_LOCAL_HEADER.size :][:name_bytes].decode("utf-8" if flags & 0x800 else "cp437", "replace")
-    if name != ref.member:
-        raise BrokenFrame(f"{ref.member}: another entry lies at its place; was the archive replaced?")
-    return int(_LOCAL_HEADER.size + name_bytes + extra_bytes)
+def _packed_ends(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The first and the last bytes of an entry as it is packed."""
+    file = archive.fp
+    assert file is not None
+    file.seek(info.header_offset + _LOCAL_HEADER_BYTES - 4)
+    name_bytes, extra_bytes = struct.unpack("<2H", file.read(4))
+    start = file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    head = file.read(min(_END_BYTES, info.compress_size))
+    left = max(len(head), info.compress_size - _END_BYTES)
+    file.seek(start + left)
+    return head + file.read(info.compress_size - left)
 
 
-def iterate_frames(
-    source: Source, refs: Iterable[FrameRef]
-) -> Iterator[tuple[FrameRef, bytes | BrokenFrame]]:
-    """Frames one after another; a broken one is yielded as its exception, anything worse is raised."""
-    for ref in refs:
-        try:
-            yield ref, read_frame(source, ref)
-        except BrokenFrame as error:
-            yield ref, error
+def _member(source: Source, ref: FrameRef) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+    """This thread's archive and the entry of `ref` in it. Raises KeyError or BadZipFile where it is not there."""
+    about = source.path.stat()
+    stamp = os.getpid(), source.path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+    if getattr(_held, "stamp", None) != stamp:
+        _held.stamp = None
+        _held.archive = zipfile.ZipFile(source.path)
+        _held.stamp = stamp
+    archive: zipfile.ZipFile = _held.archive
+    info = archive.getinfo(ref.member)
+    if (info.CRC, info.header_offset, info.compress_size) != (ref.crc32, ref.offset, ref.compressed_bytes):
+        raise zipfile.BadZipFile("another entry lies at its place; was the archive replaced?")
+    return archive, info
 
 
-def _read_member(descriptor: int, ref: FrameRef) -> bytes:
-    assert ref.offset is not None and ref.compressed_bytes is not None
-    # The local header alone knows how long its extra field is: guess enough to need one read.
-    want = _LOCAL_HEADER.size + len(ref.member.encode()) + 256 + ref.compressed_bytes
-    block = _pread(descriptor, want, ref.offset)
-    start = _data_start(ref, block)
-    if start + ref.compressed_bytes > len(block):
-        block += _pread(descriptor, start + ref.compressed_bytes - len(block), ref.offset + len(block))
-    packed = memoryview(block)[start : start + ref.compressed_bytes]
-    if len(packed) != ref.compressed_bytes:
-        raise BrokenFrame(f"{ref.member}: the archive ends within it")
-    data = _unpack(ref, packed)
-    if len(data) != ref.size_bytes:
-        raise BrokenFrame(f"{ref.member}: unpacks to another size than the {ref.size_bytes} bytes declared")
-    if zlib.crc32(data) != ref.crc32:
-        raise BrokenFrame(f"{ref.member}: CRC does not match, its bytes are damaged")
-    return data
-
-
-def _unpack(ref: FrameRef, packed: memoryview) -> bytes:
-    if ref.method == zipfile.ZIP_STORED:
-        return bytes(packed)
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        # One byte more than declared shows a member that would unpack to more, without unpacking it.
-        return inflate.decompress(packed, ref.size_bytes + 1)
-    except zlib.error as error:
-        raise BrokenFrame(f"{ref.member}: cannot be unpacked ({error})") from None
-
-
-def _pread(descriptor: int, count: int, offset: int) -> bytes:
-    pieces = []
-    while count > 0:
-        piece = os.pread(descriptor, count, offset)
-        if not piece:
-            break
-        pieces.append(piece)
-        count -= len(piece)
-        offset += len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _broken(ref: FrameRef, error: Exception) -> BrokenFrame:
+    return BrokenFrame(f"{ref.member}: damaged ({error})")
 
 
 # ---------------------------------------------------------------------------------------------- safety
 
 
-def check_entries(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[zipfile.ZipInfo]:
+def check_entries(path: Path) -> list[zipfile.ZipInfo]:
     """The archive's directory, once every entry in it is known to be harmless.
 
-    Raises UnsafeArchive for absolute names, `..`, drive letters, backslashes, links and devices, doubled names,
-    encrypted or exotic entries, entries that overlap, and declared sizes beyond `limits`; FoveaError for a file
-    that is no whole zip. Sizes are declared ones: readers count the actual bytes.
+    Raises UnsafeArchive for names that are no plain relative paths, links and devices, doubled names, encrypted or
+    exotic entries, entries that overlap, and declared sizes beyond the limits; FoveaError for a file that is no whole
+    zip. Sizes are declared ones: readers count the actual bytes.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            end = archive.start_dir
-    except (
-        zipfile.BadZipFile,
-        struct.error,
-        ValueError,
-        LookupError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
+            infos, end = archive.infolist(), archive.start_dir
+    except _DAMAGE as error:
         raise FoveaError(
             f"{path}: no whole zip archive ({error}); delete it and download again, or name another one"
         ) from None
     except OSError as error:
         raise FoveaError(f"{path}: {error.strerror or error}") from None
-    if len(infos) > limits.entries:
-        raise UnsafeArchive(f"{path}: {len(infos)} entries, at most {limits.entries} are taken")
-    faults = [f"{info.filename!r}: {fault}" for info in infos if (fault := _entry_fault(info, limits))]
-    faults = faults or _collisions(infos) + _overlaps(infos, end)
-    total = sum(info.file_size for info in infos)
-    if total > limits.total_bytes:
-        faults.append(f"{total} bytes unpacked, at most {limits.total_bytes} are taken")
+    if len(infos) > MAX_ENTRIES:
+        raise UnsafeArchive(f"{path}: {len(infos)} entries, at most {MAX_ENTRIES} are taken")
+    faults = [f"{info.filename!r}: {fault}" for info in infos if (fault := _entry_fault(info))]
+    faults = faults or _collisions(infos, end)
     if faults:
         raise UnsafeArchive(f"{path}: refused, nothing was read from it: {_shorten(faults)}")
     return infos
 
 
-def _entry_fault(info: zipfile.ZipInfo, limits: Limits) -> str | None:
-    name = info.orig_filename
-    parts = name.removesuffix("/").split("/")
+def _entry_fault(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if not name or "\0" in name or any(ord(letter) < 32 for letter in name):
-        return "control characters in its name"
-    if name.startswith("/"):
-        return "an absolute name"
-    if _DRIVE.match(name):
-        return "a drive letter"
-    if "\\" in name:
-        return "a backslash in its name"
-    if ".." in parts:
-        return "'..' in its name"
-    if "" in parts or "." in parts or any(len(part.encode()) > 255 for part in parts):
-        return "an empty, '.' or overlong part in its name"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or ((kind == stat.S_IFDIR) != info.is_dir() and kind):
-        return "a link or device, not a file"
-    if info.flag_bits & 0x1:
-        return "encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"compression method {info.compress_type}, only stored and deflate are taken"
-    if info.file_size > limits.file_bytes:
-        return f"{info.file_size} bytes, at most {limits.file_bytes} are taken"
-    if info.file_size > 1 << 20 and info.file_size > limits.ratio * max(info.compress_size, 1):
-        return f"packed more than {limits.ratio} times: a zip bomb"
-    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-        return "stored with two different sizes"
-    return None
+    faults = {
+        "its name is no plain relative path": not _is_plain(info.orig_filename),
+        "a link or device, not a file": kind
+        not in (0, stat.S_IFDIR if info.filename.endswith("/") else stat.S_IFREG),
+        "encrypted": info.flag_bits & 0x1,
+        f"compression method {info.compress_type}, only stored and deflate are taken": info.compress_type
+        not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+        f"{info.file_size} bytes, at most {MAX_FILE_BYTES} are taken": info.file_size > MAX_FILE_BYTES,
+        f"packed more than {MAX_RATIO} times: a zip bomb": info.file_size
+        > max(1 << 20, MAX_RATIO * info.compress_size),
+    }
+    return next((fault for fault, there in faults.items() if there), "")
 
 
-def _collisions(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
+def _is_plain(name: str) -> bool:
+    """Neither absolute nor with a drive letter, backslash or control character, nor with "", "." or ".." in it."""
+    parts = name.removesuffix("/").split("/")
+    return not {"", ".", ".."} & set(parts) and not re.search(r"[\x00-\x1f\\]|^[A-Za-z]:", name)
+
+
+def _collisions(infos: Sequence[zipfile.ZipInfo], end: int) -> list[str]:
+    """Names that are one file on some file systems (by case or Unicode form), and entries that overlap; `end` is where
+    the directory begins."""
     faults: list[str] = []
     seen: dict[str, str] = {}
-    files: set[str] = set()
     for info in infos:
-        # Case and Unicode form: two names that are one file on some file systems.
         name = unicodedata.normalize("NFC", info.filename.removesuffix("/")).casefold()
         if name in seen:
             faults.append(f"{info.filename!r}: doubles {seen[name]!r}")
         seen[name] = info.filename
-        if not info.is_dir():
-            files.add(name)
-    for name in seen:
-        if any(str(parent) in files for parent in PurePosixPath(name).parents):
-            faults.append(f"{seen[name]!r}: lies inside another file")
-    return faults
-
-
-def _overlaps(infos: Sequence[zipfile.ZipInfo], end: int) -> list[str]:
-    faults = []
     ordered = sorted(infos, key=lambda info: info.header_offset)
     nexts = [info.header_offset for info in ordered[1:]] + [end]
     for info, following in zip(ordered, nexts, strict=True):
-        least = _LOCAL_HEADER.size + len(info.orig_filename) + info.compress_size
+        least = _LOCAL_HEADER_BYTES + len(info.orig_filename) + info.compress_size
         if info.header_offset + least > following:
             faults.append(f"{info.filename!r}: overlaps the entry after it")
     return faults
@@ -462,151 +339,6 @@ def _overlaps(infos: Sequence[zipfile.ZipInfo], end: int) -> list[str]:
 def _shorten(items: Sequence[str], most: int = 10) -> str:
     more = f" … and {len(items) - most} more" if len(items) > most else ""
     return "; ".join(items[:most]) + more
-
-
-# ---------------------------------------------------------------------------------------------- extraction
-
-
-def extract(
-    archive: Path,
-    target: Path,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Source:
-    """Unpack `archive` so that `target` appears at once and whole, or not at all.
-
-    Files gather in `target` + ".part", each written under a temporary name and renamed once its CRC is right; a
-    rerun keeps those whose CRC is right and goes on. `progress(done_bytes, total_bytes)` is called for each file.
-    A `target` that is there already is compared with the archive and left as it is. Raises FoveaError (no space,
-    read-only, `target` differs) or UnsafeArchive; never writes outside `target` + ".part".
-    """
-    infos = check_entries(archive, limits)
-    source = Source("archive", archive)
-    files = [_whole_member(info) for info in infos if not info.is_dir()]
-    if target.exists() or target.is_symlink():
-        wrong = [ref.member for ref in files if not _is_done(target / ref.member, ref)]
-        if wrong:
-            raise FoveaError(
-                f"{target} is there already and differs from {archive} in {len(wrong)} files ({_shorten(wrong)}): "
-                f"move it away or name another folder"
-            )
-        return Source("tree", target)
-    part = target.with_name(target.name + _PART)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
-            if not target.exists():
-                _unpack_into(part, source, files, progress)
-                part.replace(target)
-    except OSError as error:
-        raise FoveaError(explain_os_error(error, target, "run again to go on where it stopped")) from None
-    return Source("tree", target)
-
-
-def _unpack_into(
-    part: Path, source: Source, files: Sequence[FrameRef], progress: Callable[[int, int], None] | None
-) -> None:
-    part.mkdir(exist_ok=True)
-    if part.is_symlink():
-        raise FoveaError(f"{part} is a link: delete it and run again")
-    total = sum(ref.size_bytes for ref in files)
-    missing = [ref for ref in files if not _is_done(part / ref.member, ref)]
-    done = total - sum(ref.size_bytes for ref in missing)
-    require_space(part, total - done, f"unpacking {source.path.name}")
-    for folder in sorted({(part / ref.member).parent for ref in files}):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not folder.resolve().is_relative_to(part.resolve()):
-            raise FoveaError(f"{folder} leads out of {part}: delete {part} and run again")
-    for ref in missing:
-        _write_whole(part / ref.member, read_frame(source, ref))
-        done += ref.size_bytes
-        if progress is not None:
-            progress(done, total)
-    # What an earlier, different archive or a killed run left must not become part of the tree.
-    wanted = {part / ref.member for ref in files}
-    for folder_name, _, names in os.walk(part):
-        for name in names:
-            if (left := Path(folder_name, name)) not in wanted:
-                left.unlink()
-
-
-def _whole_member(info: zipfile.ZipInfo) -> FrameRef:
-    return FrameRef(
-        image=_image(info.filename),
-        split="",
-        city="",
-        member=info.filename,
-        size_bytes=info.file_size,
-        crc32=info.CRC,
-        offset=info.header_offset,
-        compressed_bytes=info.compress_size,
-        method=info.compress_type,
-    )
-
-
-def _is_done(path: Path, ref: FrameRef) -> bool:
-    try:
-        about = path.lstat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size != ref.size_bytes:
-            return False
-        return zlib.crc32(path.read_bytes()) == ref.crc32
-    except FileNotFoundError:
-        return False
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename; the temporary name is fixed, so a killed run leaves nothing that piles up."""
-    beside = path.with_name(f".{path.name}{_PART}")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            write_all(file.fileno(), data)
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """`os.write` until all of `data` is written: near a full disk it takes part of it without an error."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raise FoveaError unless `needed` bytes are free in `folder`; `purpose` opens the message."""
-    free = free_bytes(folder)
-    if needed > free:
-        raise FoveaError(
-            f"{folder}: {purpose} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: make room or choose "
-            f"another folder"
-        )
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write in `folder`."""
-    return shutil.disk_usage(folder).free
-
-
-def explain_os_error(error: OSError, place: Path, kept: str) -> str:
-    """One line for the user: what the file system refused at `place`, and that nothing is lost."""
-    reasons = {
-        errno.ENOSPC: "the disk is full: make room",
-        errno.EDQUOT: "the disk quota is used up: make room",
-        errno.EFBIG: "the file system or a limit of this process refuses a file of this size",
-        errno.EROFS: "the file system is read-only: choose another folder",
-        errno.EACCES: "no permission to write there: choose another folder",
-        errno.EPERM: "no permission to write there: choose another folder",
-        errno.ENOENT: "the folder disappeared: bring it back",
-        errno.ESTALE: "the folder disappeared: bring it back",
-        errno.EEXIST: "a file lies where a folder must be: choose another folder",
-        errno.ENOTDIR: "a file lies where a folder must be: choose another folder",
-    }
-    code = error.errno if error.errno is not None else 0
-    return f"{place}: {reasons.get(code, error.strerror or str(error))}; {kept}"
 
 
 # ---------------------------------------------------------------------------------------------- counts and names

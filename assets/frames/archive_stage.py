@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class CityscapesArchive:
             "kind": source.kind,
             "source": str(source.path),
             "downloaded": downloaded,
-            "md5": done.md5 if done is not None and downloaded else "",
+            "md5": done.checksum if done is not None and downloaded else "",
             "size_bytes": int(unit.inputs["size_bytes"]),
             "frames": len(listing.frames),
             **{f"frames_{split}": count for split, count in report.totals.items()},
@@ -100,16 +101,17 @@ def _only_cityscapes(partition: str) -> None:
 def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> tuple[int, float]:
     """Download the archive or find it; returns the bytes received and the seconds. Raises FoveaError."""
     from assets.frames import cityscapes
+    from models import download
 
     last = (0.0, 1.0)
 
-    def report(state: cityscapes.Progress) -> None:
+    def report(state: download.Progress) -> None:
         nonlocal last
         done = round(state.done_bytes / 1e6, 1)
         total = round(state.total_bytes / 1e6, 1) if state.total_bytes is not None else done + 1.0
         last = (done, total)
         verb = {"download": "downloaded", "verify": "checked"}.get(state.phase, state.phase)
-        left = f", {cityscapes.format_seconds(state.eta_s)} left" if state.eta_s is not None else ""
+        left = f", {timedelta(seconds=round(state.eta_s))} left" if state.eta_s is not None else ""
         progress(done, total, f"MB {verb}, {state.rate_bytes_s / 1e6:.1f} MB/s{left}")
 
     def say(line: str) -> None:
@@ -117,9 +119,10 @@ def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> t
         progress(*last, line)
 
     began = time.monotonic()
-    done = cityscapes.download(downloads(home), report=report, say=say, look_for_change=look_for_change)
+    manner = download.Manner(report=report, say=say)
+    done = cityscapes.download(downloads(home), manner, look_for_change=look_for_change)
     if done.received_bytes:
-        _note_answer(home, done.md5)
+        _note_answer(home, done.checksum)
     return done.received_bytes, time.monotonic() - began
 
 
@@ -129,13 +132,12 @@ def ask_site(home: Home, *, attempts: int = 3) -> str | None:
     Raises FoveaError: no credentials, no answer.
     """
     from assets.frames import cityscapes
+    from models.download import Manner, Policy
 
-    policy = cityscapes.Policy(
-        attempts=attempts, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0
-    )
-    changed = cityscapes.find_change(downloads(home), policy=policy)
+    policy = Policy(attempts=attempts, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0)
+    changed = cityscapes.find_change(downloads(home), Manner(policy))
     kept = cityscapes.find_finished(downloads(home))
-    _note_answer(home, changed or (kept.md5 if kept else ""))
+    _note_answer(home, changed or (kept.checksum if kept else ""))
     return changed
 
 

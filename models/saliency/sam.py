@@ -526,9 +526,8 @@ def missing_weights(name: str, path: Path) -> str:
     """What to tell somebody who asks for a model whose weights aren't there."""
     return (
         f"{name} has no weights at {path}: download them with "
-        f"`python -m models.saliency.sam_import fetch {name} --weights-dir {path.parent}`, or import a file that you "
-        f"have with `python -m models.saliency.sam_import convert FILE --weights-dir {path.parent}`; "
-        "sam_lite needs neither"
+        f"`fovea saliency-weights fetch {name}`, or import a file that you have with `fovea saliency-weights import "
+        "FILE`; sam_lite needs neither"
     )
 
 

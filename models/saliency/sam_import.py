@@ -1,8 +1,5 @@
 """SAM's published weights: download, checks, conversion to safetensors.
 
-    python -m models.saliency.sam_import fetch sam_vgg [--weights-dir DIR] [--url URL] [--sha256 HEX]
-    python -m models.saliency.sam_import convert FILE [--weights-dir DIR]
-
 The published files are called `.pkl` but are HDF5, written by Keras 1.1 on Theano. Nothing of a file is executed: one
 that doesn't begin with HDF5's signature is refused before anything reads it, links out of the file are refused, and
 every layer's arrays are checked for kind and shape before they are read.
@@ -10,16 +7,12 @@ every layer's arrays are checked for kind and shape before they are read.
     file ─ signature ─ root layout ─ weighted layers in order ─ shapes ─ rotate kernels ─ safetensors + JSON
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
 import os
 import re
-import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,14 +20,23 @@ import h5py
 import numpy as np
 import requests
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.download import (
+    PATIENT,
+    ChecksumError,
+    Manner,
+    NotTheFile,
+    Wanted,
+    alone_at,
+    fetch,
+    send,
+    write_json,
+)
 from models.errors import FoveaError
 from models.saliency.catalogue import weights_path
 from models.saliency.sam import (
-    NETWORKS,
     PRIORS,
     AttentiveConvLSTM,
     DilatedResNet,
@@ -55,15 +57,6 @@ PINNED: dict[str, str] = {}
 """Published file name to SHA-256. Files that aren't listed are pinned by their first download."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-CHUNK_BYTES = 1 << 16
-"""What a broken connection loses at most."""
-Progress = Callable[[int, int | None], None]
-"""Called with bytes so far and bytes in all (None where the server doesn't say)."""
-
-
-class ChecksumError(FoveaError):
-    """A file is whole but not the expected one."""
-
 
 # --- What the published files hold ------------------------------------------------------------------------------------
 
@@ -369,120 +362,34 @@ def source_url(file_name: str, url: str | None = None) -> str:
     return f"{base.rstrip('/')}/{file_name}"
 
 
-def download(
-    url: str,
-    path: Path,
-    *,
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    attempts: int = 5,
-    pause_s: float = 1.0,
-    timeout_s: float = 30.0,
-) -> Path:
+def download(url: str, path: Path, sha256: str | None = None, manner: Manner = PATIENT) -> Path:
     """Download an HDF5 file to `path`; an interrupted download goes on where it stopped, in this or another process.
 
-    Bytes go to `PATH.part` (what they belong to, to `PATH.part.json`); the file appears under its name only when it
-    is whole and its checksum is right. What starts with anything but HDF5's signature is refused at its first bytes.
-    Raises FoveaError when the server says no, after `attempts` broken connections, or for a wrong checksum.
+    What starts with anything but HDF5's signature is refused at its first bytes. Raises FoveaError when the server says
+    no, after too many broken connections, or (ChecksumError) for a wrong checksum.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with FileLock(path.with_name(path.name + ".lock")):
-        error: Exception | None = None
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(pause_s * 2 ** (attempt - 1))
-            try:
-                _transfer(url, part, progress, timeout_s)
-                break
-            except (
-                requests.ConnectionError,
-                requests.Timeout,
-                requests.exceptions.ChunkedEncodingError,
-            ) as broken:
-                error = broken
-        else:
-            kept = (
-                f" ({part.stat().st_size:,} bytes are kept; the same command goes on from there)"
-                if part.exists()
-                else ""
-            )
-            raise FoveaError(f"{url}: the connection broke {attempts} times{kept}: {error}") from error
-        digest = sha256_of(part)
-        if sha256 is not None and digest != sha256.lower():
-            _drop(part)
-            raise ChecksumError(
-                f"{url}: SHA-256 is {digest}, not {sha256.lower()}: the download is thrown away; try again, or check "
-                "the address and the expected checksum"
-            )
-        part.replace(path)
-        _drop(part)
-    return path
+    session = requests.Session()
 
+    def ask(headers: dict[str, str]) -> requests.Response:
+        response = send(
+            session, "GET", url, manner.policy, headers={**headers, "Accept-Encoding": "identity"}
+        )
+        if response.status_code in (200, 206, 416):
+            return response
+        response.close()
+        raise FoveaError(
+            f"{url}: the server answered {response.status_code} {response.reason}: check the address"
+        )
 
-def _drop(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    def refuse(answer: NotTheFile, _: int) -> None:
+        raise FoveaError(f"{url}: {_kind(answer.head)}; SAM's published weights are HDF5 files")
 
+    def fault(found: str) -> str:
+        expected = (sha256 or found).lower()
+        return "" if found == expected else f"SHA-256 is {found}, not {expected}"
 
-def _transfer(url: str, part: Path, progress: Progress | None, timeout_s: float) -> None:
-    """One request that brings `part` to its end, or raises what `requests` raises when the connection breaks."""
-    record_path = part.with_name(part.name + ".json")
-    start, validator = 0, ""
-    if part.exists():
-        try:
-            record = json.loads(record_path.read_text())
-            if record["url"] == url:
-                start, validator = part.stat().st_size, record["validator"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-    headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if validator:
-            headers["If-Range"] = validator
-    with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
-        if response.status_code == 416 and start:
-            if response.headers.get("Content-Range", "").endswith(f"/{start}"):
-                return
-            _drop(part)
-            raise requests.ConnectionError("the partial download doesn't fit the file on the server")
-        if response.status_code >= 500 or response.status_code == 429:
-            raise requests.ConnectionError(f"the server answered {response.status_code}")
-        if response.status_code not in (200, 206):
-            raise FoveaError(
-                f"{url}: the server answered {response.status_code} {response.reason}: check the address"
-            )
-        if "text/html" in response.headers.get("Content-Type", "").lower():
-            raise FoveaError(f"{url}: an HTML page, not weights (a login or error page?): check the address")
-        if response.status_code == 206:
-            begins = re.match(rf"bytes {start}-\d+/(\d+|\*)$", response.headers.get("Content-Range", ""))
-            if not begins:
-                _drop(part)
-                raise requests.ConnectionError("the server sent another range than the one asked for")
-        else:
-            start = 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
-        if total is not None and total - start > shutil.disk_usage(part.parent).free:
-            raise FoveaError(f"{part.parent}: not enough space for {total - start:,} bytes")
-        # Weak validators don't promise the same bytes.
-        etag = response.headers.get("ETag", "")
-        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-        record_path.write_text(json.dumps({"url": url, "validator": validator}))
-        received = start
-        with part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_content(CHUNK_BYTES):
-                if received == 0 and not chunk.startswith(HDF5_SIGNATURE[: len(chunk)]):
-                    _drop(part)
-                    raise FoveaError(f"{url}: {_kind(chunk[:512])}; SAM's published weights are HDF5 files")
-                file.write(chunk)
-                received += len(chunk)
-                if progress is not None:
-                    progress(received, total)
-        if total is not None and received != total:
-            raise requests.ConnectionError(f"{received:,} of {total:,} bytes came")
+    with session, alone_at(path, manner.say):
+        return fetch(Wanted(url, url, HDF5_SIGNATURE, ask, refuse, fault), path, manner).path
 
 
 def fetch_weights(
@@ -490,7 +397,7 @@ def fetch_weights(
     weights_dir: Path | None = None,
     url: str | None = None,
     sha256: str | None = None,
-    progress: Progress | None = None,
+    manner: Manner = PATIENT,
     *,
     edition: str = "2015",
 ) -> Path:
@@ -522,7 +429,7 @@ def fetch_weights(
     mine = not file.is_file()
     if mine:
         try:
-            download(address, file, sha256=expected, progress=progress)
+            download(address, file, expected, manner)
         except ChecksumError as error:
             if expected != first_use:
                 raise
@@ -548,7 +455,7 @@ def fetch_weights(
             "licence": "MIT",
         },
     )
-    _write_text(sources_path, json.dumps({**sources, file_name: digest}, indent=2, sort_keys=True) + "\n")
+    write_json(sources_path, {**sources, file_name: digest})
     if mine:
         file.unlink()
     return path
@@ -572,56 +479,3 @@ def _read_sources(path: Path) -> dict[str, str]:
     if not isinstance(sources, dict):
         raise FoveaError(f"{path}: not an object of file names and checksums: mend or delete it")
     return sources
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The module's command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.saliency.sam_import", description="SAM's published weights"
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    fetch = commands.add_parser("fetch", help="download and convert")
-    fetch.add_argument("name", choices=list(NETWORKS))
-    fetch.add_argument(
-        "--url", help="the file or its folder (default FOVEA_SAM_URL, then the authors' release)"
-    )
-    fetch.add_argument("--sha256", help="expected checksum of the published file")
-    fetch.add_argument("--edition", default="2015", help="SALICON edition: 2015, or 2017 (ResNet only)")
-    converted = commands.add_parser("convert", help="convert a file that is already here")
-    converted.add_argument("file", type=Path)
-    for command in (fetch, converted):
-        command.add_argument("--weights-dir", type=Path, default=None, help="default FOVEA_HOME/weights")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "convert":
-            folder = options.weights_dir or weights_path("sam_vgg").parent
-            print(convert(options.file, folder))
-        else:
-            path = fetch_weights(
-                options.name, options.weights_dir, options.url, options.sha256, _show, edition=options.edition
-            )
-            print(path)
-    except FoveaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _show(received: int, total: int | None) -> None:
-    whole = f" of {total / 1e6:.0f}" if total else ""
-    print(
-        f"\r{received / 1e6:.0f}{whole} MB",
-        end="" if received != total else "\n",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from servers.made_cityscapes import write_archive
 
-from assets.frames.archive import OFFICIAL_COUNTS, Source, list_frames, read_frame
+from assets.frames.archive import OFFICIAL_COUNTS, Source, read_frame, scan
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.resize import resize
@@ -118,7 +118,7 @@ def main(files: list[str]) -> None:
             with zipfile.ZipFile(source.path, "w", kind) as archive:
                 for k, one in enumerate(datas):
                     archive.writestr(f"leftImg8bit/test/bonn/bonn_{k:06d}_000019_leftImg8bit.png", one)
-            refs = list_frames(source)
+            refs = scan(source).frames
             readers[f"archive, {method}"] = lambda row, source=source, refs=refs: read_frame(  # type: ignore[misc]
                 source, refs[row["number"]]
             )

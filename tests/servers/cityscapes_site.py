@@ -46,14 +46,22 @@ class Fault:
 
 
 class CityscapesSite:
-    """Packages by id; `faults[path]` are used up one a request, then all is well.
+    """Packages by id; `faults[path]` are used up one a request, then all is well. An `anonymous` site asks for no login,
+    and has the packages at /NAME, too.
 
     `requests` lists (method, path, Range header or None, status).
     """
 
-    def __init__(self, packages: dict[int, Path], username: str = "ada", password: str = "pass word&§9"):
+    def __init__(
+        self,
+        packages: dict[int, Path],
+        username: str = "ada",
+        password: str = "pass word&§9",
+        anonymous: bool = False,
+    ):
         self.packages = packages
         self.username, self.password = username, password
+        self.anonymous = anonymous
         self.etags: dict[int, str] | None = {}
         self.md5s: dict[int, str] = {}
         self.send_dates = True
@@ -172,17 +180,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif url.path == "/md5-sum/" and (number := self._package()) is not None:
             text = f"{site.md5(number)}  {site.packages[number].name}\n"
             self._reply(200, text.encode(), {"Content-Type": "text/plain"})
-        elif url.path == "/file-handling/" and (number := self._package()) is not None:
+        elif (url.path == "/file-handling/" or site.anonymous) and (number := self._package()) is not None:
             self._send_file(number)
         else:
             self._reply(404, PAGE, {"Content-Type": "text/html"})
 
     def _is_known(self) -> bool:
         found = re.search(r"PHPSESSID=(\w+)", self.headers.get("Cookie", ""))
-        return bool(found) and found[1] in self.site.sessions
+        return self.site.anonymous or (bool(found) and found[1] in self.site.sessions)
 
     def _package(self) -> int | None:
-        number = int(self.query.get("packageID", ["0"])[0])
+        named = [n for n, path in self.site.packages.items() if self.route == f"/{path.name}"]
+        number = int(self.query.get("packageID", named or ["0"])[0])
         return number if number in self.site.packages else None
 
     def _note(self, status: int) -> None:

@@ -3,19 +3,13 @@
 import errno
 import multiprocessing
 import os
-import random
 import shutil
-import signal
 import stat
 import struct
-import subprocess
-import sys
-import threading
-import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,14 +26,10 @@ from assets.frames.archive import (
     OFFICIAL_COUNTS,
     BrokenFrame,
     FrameRef,
-    Limits,
     Source,
     UnsafeArchive,
     check_counts,
     check_entries,
-    extract,
-    iterate_frames,
-    list_frames,
     locate,
     read_frame,
     scan,
@@ -60,21 +50,24 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return Source("archive", write_archive(tmp_path_factory.mktemp("few") / ARCHIVE_NAME, counts=FEW_COUNTS))
 
 
-@pytest.fixture(scope="module")
-def val(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    path = tmp_path_factory.mktemp("val") / ARCHIVE_NAME
-    return Source("archive", write_archive(path, counts={"val": OFFICIAL_COUNTS["val"]}))
+def frames_of(source: Source) -> list[FrameRef]:
+    return scan(source).frames
+
+
+def each(source: Source, refs: list[FrameRef]) -> dict[FrameRef, bytes | BrokenFrame]:
+    """Frames, or why one of them is broken; anything worse is raised."""
+    found: dict[FrameRef, bytes | BrokenFrame] = {}
+    for ref in refs:
+        try:
+            found[ref] = read_frame(source, ref)
+        except BrokenFrame as error:
+            found[ref] = error
+    return found
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     return write_archive(tmp_path / "made.zip", counts=FEW_COUNTS)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
 
 
 # ------------------------------------------------------------------------------------------ what is there
@@ -101,7 +94,7 @@ def test_full_archive(full: Source) -> None:
 
 def test_archive_and_tree_hold_the_same(few: Source, tmp_path: Path) -> None:
     tree = Source("tree", write_tree(tmp_path, counts=FEW_COUNTS))
-    here, there = list_frames(few), list_frames(tree)
+    here, there = frames_of(few), frames_of(tree)
     assert [(ref.image, ref.split, ref.city, ref.size_bytes) for ref in here] == [
         (ref.image, ref.split, ref.city, ref.size_bytes) for ref in there
     ]
@@ -113,7 +106,7 @@ def test_archive_and_tree_hold_the_same(few: Source, tmp_path: Path) -> None:
 def test_frames_of_the_true_size(tmp_path: Path) -> None:
     source = Source("archive", write_archive(tmp_path / "a.zip", counts={"val": {"lindau": 2}}, large=1))
     shapes = []
-    for _, data in iterate_frames(source, list_frames(source)):
+    for data in each(source, frames_of(source)).values():
         assert isinstance(data, bytes)
         assert len(data) > 500 or len(shapes) == 1
         shapes.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape)
@@ -124,7 +117,7 @@ def test_frames_of_the_true_size(tmp_path: Path) -> None:
 def test_reading_from_many_processes(tmp_path: Path, compression: int) -> None:
     path = write_archive(tmp_path / "a.zip", counts=FEW_COUNTS, compression=compression)
     source = Source("archive", path)
-    refs = list_frames(source)
+    refs = frames_of(source)
     expected = [dict(make_members(counts=FEW_COUNTS))[ref.member] for ref in refs]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read_frame, [source] * 90, refs * 10)) == expected * 10
@@ -139,7 +132,7 @@ def test_archive_beyond_four_gigabytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(MEMBER, b"picture")
     source = Source("archive", path)
-    (ref,) = list_frames(source)
+    (ref,) = frames_of(source)
     assert ref.offset is not None and ref.offset > 1 << 32
     assert read_frame(source, ref) == b"picture"
 
@@ -165,7 +158,7 @@ def test_stream_written_archive(tmp_path: Path) -> None:
         m.write(b"picture" * 100)
     pipe.file.close()
     source = Source("archive", path)
-    assert [read_frame(source, ref) for ref in list_frames(source)] == [b"picture" * 100]
+    assert [read_frame(source, ref) for ref in frames_of(source)] == [b"picture" * 100]
 
 
 def test_long_local_extra_field(tmp_path: Path) -> None:
@@ -175,7 +168,7 @@ def test_long_local_extra_field(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(info, b"picture")
     source = Source("archive", path)
-    assert [read_frame(source, ref) for ref in list_frames(source)] == [b"picture"]
+    assert [read_frame(source, ref) for ref in frames_of(source)] == [b"picture"]
 
 
 def test_what_systems_leave_behind_is_passed_over(made: Path, tmp_path: Path) -> None:
@@ -185,7 +178,8 @@ def test_what_systems_leave_behind_is_passed_over(made: Path, tmp_path: Path) ->
         archive.writestr("leftImg8bit/val/.DS_Store", b"")
         archive.writestr("leftImg8bit/val/stray.png", b"")
         archive.writestr("leftImg8bit/val/lindau/deeper/x.png", b"")
-    for source in (Source("archive", made), extract(made, tmp_path / "tree")):
+    zipfile.ZipFile(made).extractall(tmp_path)
+    for source in (Source("archive", made), Source("tree", tmp_path)):
         frames, strangers = scan(source)
         assert len(frames) == 9
         assert strangers == ["leftImg8bit/val/lindau/deeper/x.png", "leftImg8bit/val/stray.png"]
@@ -269,7 +263,7 @@ def test_root_names_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path / "data" / named))
     source = locate(tmp_path / "downloads")
     assert source == Source("tree", tmp_path / "data")
-    assert len(list_frames(source)) == 9
+    assert len(frames_of(source)) == 9
 
 
 @pytest.mark.parametrize("named", ["", ARCHIVE_NAME])
@@ -319,10 +313,6 @@ def patch(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(data.replace(old, new))
 
 
-def make_link(path: Path) -> None:
-    add(path, "leftImg8bit/link", b"/etc", stat.S_IFLNK | 0o777)
-
-
 def make_bomb(path: Path) -> None:
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb", bytes(5 << 20))
@@ -351,26 +341,37 @@ def make_overlap(path: Path) -> None:
     path.write_bytes(data)
 
 
+NAMES = [
+    b"/etc/passwd",
+    b"leftImg8bit/../../evil.png",
+    b"leftImg8bit/..",
+    b"C:/evil.png",
+    b"c:evil.png",
+    b"..\\evil",
+    b"a.png\0exe",
+    b"\0exe",
+    b"a\nbc",
+    b"a//b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_no_plain_relative_paths_are_refused(made: Path, name: bytes) -> None:
+    stand_in = b"#" * len(name)  # zipfile would mend some of these names while writing
+    add(made, stand_in.decode())
+    patch(made, stand_in, name)
+    with pytest.raises(UnsafeArchive, match="no plain relative path"):
+        scan(Source("archive", made))
+
+
 UNSAFE: list[tuple[str, Callable[[Path], None], str]] = [
-    ("absolute", lambda path: add(path, "/etc/passwd"), "absolute"),
-    ("parent", lambda path: add(path, "leftImg8bit/../../evil.png"), r"'\.\.'"),
-    ("parent alone", lambda path: add(path, ".."), r"'\.\.'"),
-    ("drive", lambda path: add(path, "C:/evil.png"), "drive"),
-    ("drive without slash", lambda path: add(path, "c:evil.png"), "drive"),
-    ("backslash", lambda path: (add(path, "x/..evil"), patch(path, b"x/..evil", b"..\\\\evil")), "backslash"),  # type: ignore[func-returns-value, list-item]
-    ("nul", lambda path: (add(path, "a.png+exe"), patch(path, b"a.png+exe", b"a.png\0exe")), "control"),  # type: ignore[func-returns-value, list-item]
-    ("nothing but nul", lambda path: (add(path, "+exe"), patch(path, b"+exe", b"\0exe")), "control"),  # type: ignore[func-returns-value, list-item]
-    ("newline", lambda path: add(path, "a\nb"), "control"),
-    ("empty part", lambda path: add(path, "a//b"), "empty"),
-    ("overlong", lambda path: add(path, "a" * 256), "overlong"),
-    ("link", make_link, "link"),
+    ("link", lambda path: add(path, "link", b"/etc", stat.S_IFLNK | 0o777), "link"),
     ("device", lambda path: add(path, "dev", b"", stat.S_IFCHR | 0o666), "link or device"),
     ("pipe", lambda path: add(path, "pipe", b"", stat.S_IFIFO | 0o666), "link or device"),
     ("folder that is a file", lambda path: add(path, "x", b"", stat.S_IFDIR | 0o755), "link or device"),
     ("double", make_double, "doubles"),
     ("double by case", lambda path: add(path, MEMBER.upper()), "doubles"),
     ("double by Unicode form", lambda path: (add(path, "e\u0301"), add(path, "\u00e9")), "doubles"),  # type: ignore[func-returns-value, list-item]
-    ("file within a file", lambda path: add(path, MEMBER + "/x"), "inside another file"),
     ("bomb", make_bomb, "bomb"),
     ("encrypted", make_encrypted, "encrypted"),
     ("overlap", make_overlap, "overlaps"),
@@ -379,29 +380,20 @@ UNSAFE: list[tuple[str, Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "reason"), [row[1:] for row in UNSAFE], ids=[row[0] for row in UNSAFE])
-def test_unsafe_archives_are_refused(
-    made: Path, tmp_path: Path, spoil: Callable[[Path], None], reason: str
-) -> None:
+def test_unsafe_archives_are_refused(made: Path, spoil: Callable[[Path], None], reason: str) -> None:
     spoil(made)
-    before = contents(tmp_path)
-    for act in (lambda: extract(made, tmp_path / "tree"), lambda: scan(Source("archive", made))):
-        with pytest.raises(UnsafeArchive, match=reason):
-            act()
-    assert contents(tmp_path) == before
+    with pytest.raises(UnsafeArchive, match=reason):
+        scan(Source("archive", made))
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"),
-    [
-        (Limits(entries=5), "entries"),
-        (Limits(file_bytes=200), "bytes, at most 200"),
-        (Limits(total_bytes=1000), "bytes unpacked"),
-    ],
+    ("limit", "most", "reason"),
+    [("MAX_ENTRIES", 5, "entries"), ("MAX_FILE_BYTES", 200, "bytes, at most 200")],
 )
-def test_limits(made: Path, tmp_path: Path, limits: Limits, reason: str) -> None:
+def test_limits(made: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, reason: str) -> None:
+    monkeypatch.setattr(archive_module, limit, most)
     with pytest.raises(UnsafeArchive, match=reason):
-        extract(made, tmp_path / "tree", limits=limits)
-    assert not (tmp_path / "tree").exists() and not (tmp_path / "tree.part").exists()
+        scan(Source("archive", made))
 
 
 def test_entry_that_lies_about_its_size(tmp_path: Path) -> None:
@@ -417,16 +409,12 @@ def test_entry_that_lies_about_its_size(tmp_path: Path) -> None:
         struct.pack_into("<I", data, place, zlib.crc32(bytes(100)))
     path.write_bytes(data)
     source = Source("archive", path)
-    (ref,) = list_frames(source)
+    (ref,) = frames_of(source)
     tracemalloc.start()
-    with pytest.raises(BrokenFrame, match="another size than the 100 bytes"):
-        read_frame(source, ref)
+    assert read_frame(source, ref) == bytes(100)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
-    with pytest.raises(BrokenFrame, match="another size"):
-        extract(path, tmp_path / "tree")
-    assert not (tmp_path / "tree").exists()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -448,7 +436,7 @@ def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, da
     right = {(len(png), zlib.crc32(png)) for png in expected.values()}
     source = Source("archive", path)
     try:
-        for ref, found in iterate_frames(source, list_frames(source)):
+        for ref, found in each(source, frames_of(source)).items():
             if isinstance(found, bytes):
                 # A renamed member keeps its bytes; its bytes are always some frame's own.
                 assert found in expected.values()
@@ -462,13 +450,13 @@ def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, da
 
 def test_broken_frame_leaves_the_others(made: Path) -> None:
     source = Source("archive", made)
-    refs = list_frames(source)
+    refs = frames_of(source)
     victim = refs[3]
     assert victim.offset is not None and victim.compressed_bytes is not None
     data = bytearray(made.read_bytes())
     data[victim.offset + 30 + len(victim.member) + victim.compressed_bytes - 20] ^= 0xFF
     made.write_bytes(data)
-    found = dict(iterate_frames(source, refs))
+    found = each(source, refs)
     broken = {ref.image: str(error) for ref, error in found.items() if isinstance(error, BrokenFrame)}
     assert list(broken) == [victim.image]
     assert victim.member in broken[victim.image]
@@ -476,7 +464,7 @@ def test_broken_frame_leaves_the_others(made: Path) -> None:
 
 def test_replaced_archive_is_noticed(made: Path, tmp_path: Path) -> None:
     source = Source("archive", made)
-    refs = list_frames(source)
+    refs = frames_of(source)
     made.unlink()
     write_archive(made, counts={"val": {"lindau": 3}}, seed=1)
     for ref in refs:
@@ -486,21 +474,20 @@ def test_replaced_archive_is_noticed(made: Path, tmp_path: Path) -> None:
 
 def test_other_entry_in_the_same_place_is_noticed(made: Path) -> None:
     source = Source("archive", made)
-    refs = list_frames(source)
+    refs = frames_of(source)
     patch(made, refs[0].member.encode(), refs[0].member.replace("bonn_0", "bonn_1").encode())
-    with pytest.raises(BrokenFrame, match="another entry"):
+    with pytest.raises(BrokenFrame, match=refs[0].member):
         read_frame(source, refs[0])
 
 
 def test_missing_file_breaks_one_frame_missing_folder_the_run(tmp_path: Path) -> None:
     source = Source("tree", write_tree(tmp_path / "data", counts=FEW_COUNTS))
-    refs = list_frames(source)
+    refs = frames_of(source)
     (source.path / refs[0].member).unlink()
-    results = list(iterate_frames(source, refs))
-    assert [isinstance(found, BrokenFrame) for _, found in results] == [True] + [False] * 8
+    assert [isinstance(found, BrokenFrame) for found in each(source, refs).values()] == [True] + [False] * 8
     shutil.rmtree(source.path)
     with pytest.raises(FoveaError, match="disappeared") as caught:
-        list(iterate_frames(source, refs[1:]))
+        each(source, refs[1:])
     assert not isinstance(caught.value, BrokenFrame)
     with pytest.raises(FoveaError, match="must stay in place"):
         scan(source)
@@ -508,7 +495,7 @@ def test_missing_file_breaks_one_frame_missing_folder_the_run(tmp_path: Path) ->
 
 def test_missing_archive(made: Path) -> None:
     source = Source("archive", made)
-    refs = list_frames(source)
+    refs = frames_of(source)
     made.unlink()
     with pytest.raises(FoveaError, match="disappeared") as caught:
         read_frame(source, refs[0])
@@ -519,12 +506,12 @@ def test_missing_archive(made: Path) -> None:
 
 def test_out_of_handles_is_no_broken_frame(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source("archive", made)
-    refs = list_frames(source)
+    refs = frames_of(source)
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
     with pytest.raises(FoveaError, match="Too many open files") as caught:
         read_frame(source, refs[0])
     assert not isinstance(caught.value, BrokenFrame)
@@ -535,168 +522,3 @@ def test_cut_archive(made: Path, cut: int) -> None:
     made.write_bytes(made.read_bytes()[:cut])
     with pytest.raises(FoveaError, match="no whole zip archive"):
         check_entries(made)
-
-
-# ------------------------------------------------------------------------------------------ extraction
-
-
-def test_extraction_is_whole(few: Source, tmp_path: Path) -> None:
-    reports: list[tuple[int, int]] = []
-    source = extract(few.path, tmp_path / "deep" / "tree", progress=lambda *report: reports.append(report))
-    assert source == Source("tree", tmp_path / "deep" / "tree")
-    with zipfile.ZipFile(few.path) as archive:
-        assert contents(source.path) == {
-            info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()
-        }
-    assert reports[-1][0] == reports[-1][1] == sum(len(data) for data in contents(source.path).values())
-    assert not (tmp_path / "deep" / "tree.part").exists()
-
-
-def test_extraction_again_touches_nothing(few: Source, tmp_path: Path) -> None:
-    source = extract(few.path, tmp_path / "tree")
-    before = [path.stat().st_mtime_ns for path in sorted(source.path.rglob("*"))]
-    assert extract(few.path, tmp_path / "tree") == source
-    assert [path.stat().st_mtime_ns for path in sorted(source.path.rglob("*"))] == before
-
-
-def test_extraction_onto_something_else(few: Source, tmp_path: Path) -> None:
-    source = extract(few.path, tmp_path / "tree")
-    (source.path / MEMBER).write_bytes(b"mine")
-    with pytest.raises(FoveaError, match="differs"):
-        extract(few.path, tmp_path / "tree")
-    assert (source.path / MEMBER).read_bytes() == b"mine"
-
-
-def test_extraction_goes_on_and_repairs(few: Source, tmp_path: Path) -> None:
-    whole = contents(extract(few.path, tmp_path / "whole").path)
-    part = tmp_path / "tree.part"
-    shutil.copytree(tmp_path / "whole", part)
-    kept = part / sorted(whole)[0]
-    stamp = kept.stat().st_ino
-    (part / MEMBER).write_bytes(b"half")
-    same_size = bytearray((part / sorted(whole)[2]).read_bytes())
-    same_size[-1] ^= 1
-    (part / sorted(whole)[2]).write_bytes(same_size)
-    (part / sorted(whole)[3]).unlink()
-    (part / "leftImg8bit" / f".{Path(MEMBER).name}.part").write_bytes(b"left by a kill")
-    (part / "leftImg8bit" / "of_another_archive.png").write_bytes(b"x")
-    source = extract(few.path, tmp_path / "tree")
-    assert contents(source.path) == whole
-    assert (source.path / sorted(whole)[0]).stat().st_ino == stamp
-
-
-def test_links_in_the_part_folder_lead_nowhere(few: Source, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    part = tmp_path / "tree.part"
-    (part / "leftImg8bit").mkdir(parents=True)
-    (part / "leftImg8bit" / "val").symlink_to(outside)
-    with pytest.raises(FoveaError, match="leads out"):
-        extract(few.path, tmp_path / "tree")
-    (part / "leftImg8bit" / "val").unlink()
-    (part / "leftImg8bit" / "val" / "lindau").mkdir(parents=True)
-    (outside / "victim").write_bytes(b"mine")
-    (part / MEMBER).symlink_to(outside / "victim")
-    (part / MEMBER).with_name(f".{Path(MEMBER).name}.part").symlink_to(outside / "victim")
-    source = extract(few.path, tmp_path / "tree")
-    assert contents(outside) == {"victim": b"mine"}
-    assert not (source.path / MEMBER).is_symlink()
-    shutil.rmtree(source.path)
-    part.symlink_to(outside)
-    with pytest.raises(FoveaError, match="is a link"):
-        extract(few.path, tmp_path / "tree")
-    assert contents(outside) == {"victim": b"mine"}
-
-
-def test_too_little_space(few: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "free_bytes", lambda folder: 100)
-    with pytest.raises(FoveaError, match="make room"):
-        extract(few.path, tmp_path / "tree")
-    assert not (tmp_path / "tree").exists() and contents(tmp_path / "tree.part") == {}
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    mounted: list[Path] = []
-
-    def mount_tmpfs(options: str) -> Path:
-        place = tmp_path / f"mount{len(mounted)}"
-        place.mkdir()
-        if subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True
-        ).returncode:
-            pytest.skip("needs the right to mount a tmpfs")
-        mounted.append(place)
-        return place
-
-    yield mount_tmpfs
-    for place in mounted:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-def test_full_disk(val: Source, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = mount("size=1m")
-    monkeypatch.setattr(archive_module, "free_bytes", lambda folder: 1 << 40)  # somebody else fills it midway
-    with pytest.raises(FoveaError, match=r"disk is full.*run again"):
-        extract(val.path, disk / "tree")
-    assert not (disk / "tree").exists()
-    kept = contents(disk / "tree.part")
-    assert kept
-    refs = {ref.member: ref for ref in list_frames(val)}
-    assert all(zlib.crc32(data) == refs[name].crc32 for name, data in kept.items() if name in refs)
-    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    source = extract(val.path, disk / "tree")
-    assert check_counts(list_frames(source), allow_subset=True).ok
-
-
-def test_read_only_target(few: Source, mount: Callable[..., Path]) -> None:
-    with pytest.raises(FoveaError, match="read-only"):
-        extract(few.path, mount("size=4m,ro") / "tree")
-
-
-def test_target_that_disappears(val: Source, tmp_path: Path) -> None:
-    def remove(done: int, total: int) -> None:
-        if done > total // 2:
-            shutil.rmtree(tmp_path / "gone", ignore_errors=True)
-
-    with pytest.raises(FoveaError, match="disappeared"):
-        extract(val.path, tmp_path / "gone" / "tree", progress=remove)
-    assert not (tmp_path / "gone" / "tree").exists()
-    extract(val.path, tmp_path / "gone" / "tree")
-
-
-def test_two_extractions_at_once(val: Source, tmp_path: Path) -> None:
-    results: list[Source] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(extract(val.path, tmp_path / "tree")))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [Source("tree", tmp_path / "tree")] * 3
-    assert check_counts(list_frames(results[0]), allow_subset=True).ok
-
-
-def test_killed_at_random_moments(full: Source, tmp_path: Path) -> None:
-    target, part = tmp_path / "tree", tmp_path / "tree.part"
-    script = f"from pathlib import Path; from assets.frames.archive import extract; extract(Path({str(full.path)!r}), Path({str(target)!r}))"
-    chooser = random.Random(7)
-    done = 0
-    for threshold in sorted(chooser.randrange(4500) for _ in range(5)):
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
-        while process.poll() is None and sum(len(files) for _, _, files in os.walk(part)) < threshold:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            break  # it was faster than the watcher
-        assert not target.exists()
-        finished = [path for path in part.rglob("*.png") if not path.name.startswith(".")]
-        assert len(finished) >= done
-        done = len(finished)
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
-    assert not part.exists()
-    expected = {ref.member: ref.crc32 for ref in list_frames(full)}
-    assert {name: zlib.crc32(data) for name, data in contents(target).items() if name in expected} == expected
-    assert len(contents(target)) == len(expected) + 2

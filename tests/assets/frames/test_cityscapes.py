@@ -22,29 +22,25 @@ from pathlib import Path
 
 import pytest
 from servers.cityscapes_site import CityscapesSite, Fault
-from servers.made_cityscapes import FEW_COUNTS, write_archive
 
-from assets.frames import cityscapes
-from assets.frames.archive import ARCHIVE_NAME, Source
+from assets.frames.archive import ARCHIVE_NAME as NAME
 from assets.frames.cityscapes import (
     Credentials,
-    Download,
     LoginRefused,
-    Policy,
-    Progress,
     Secret,
     download,
     find_change,
-    obtain,
-    parse_size,
+    find_finished,
     read_credentials,
 )
+from models import download as download_module
+from models.download import ChecksumError, Download, Manner, Policy, Progress, Transient
 from models.errors import FoveaError
 
 ROOT = Path(__file__).parents[3]
-NAME = "made.zip"
 PASSWORD = "pass word&§9"
 FILE = "/file-handling/"
+PART = NAME + ".part"
 # Impatient, so that a test of patience takes a fraction of a second; waits are recorded, not slept.
 IMPATIENT = Policy(
     attempts=4,
@@ -94,23 +90,25 @@ def out(tmp_path: Path) -> Path:
 
 
 class Run:
-    """One download with its reports, lines and waits."""
+    """Downloads into one folder, with their reports, lines and waits."""
 
-    def __init__(self, out: Path, policy: Policy = IMPATIENT):
-        self.out, self.policy = out, policy
+    def __init__(self, out: Path):
+        self.out = out
         self.lines: list[str] = []
         self.waits: list[float] = []
         self.reports: list[Progress] = []
 
-    def __call__(self, **settings: object) -> Download:
-        given = {
-            "package": NAME,
-            "policy": self.policy,
-            "say": self.lines.append,
-            "sleep": self.waits.append,
-            "report": self.reports.append,
-        }
-        return download(self.out, **(given | settings))  # type: ignore[arg-type]
+    def __call__(
+        self, report: Callable[[Progress], object] | None = None, look_for_change: bool = False
+    ) -> Download:
+        manner = Manner(IMPATIENT, report or self.reports.append, self.lines.append, self.waits.append)  # type: ignore[arg-type]
+        return download(self.out, manner, look_for_change=look_for_change)
+
+    def said(self, words: str) -> bool:
+        return any(words in line for line in self.lines)
+
+    def kept(self) -> int:
+        return (self.out / PART).stat().st_size
 
 
 @pytest.fixture
@@ -135,8 +133,19 @@ def require_nothing_final(out: Path) -> None:
     assert not (out / (NAME + ".json")).exists()
 
 
-def statuses(site: CityscapesSite) -> list[tuple[str | None, int]]:
-    return [(ranged, status) for _, path, ranged, status in site.requests if path == FILE]
+def asked(site: CityscapesSite, since: int = 0) -> list[tuple[str | None, int]]:
+    """Range and status of each request for the file."""
+    return [(ranged, status) for _, path, ranged, status in site.requests[since:] if path == FILE]
+
+
+def break_off(site: CityscapesSite, run: Run, after: int = 1_000_000, **how: object) -> None:
+    """A download that ends with about `after` bytes in the part."""
+    site.fail(FILE, Fault(drop_after=after, **how), *[Fault(status=503)] * IMPATIENT.attempts)  # type: ignore[arg-type]
+    with pytest.raises(FoveaError, match=r"503.*kept, run again to go on"):
+        run()
+    site.faults.clear()
+    require_nothing_final(run.out)
+    assert run.kept() > 0
 
 
 # ------------------------------------------------------------------------------------------ when all is well
@@ -153,46 +162,44 @@ def test_whole_way(site: CityscapesSite, run: Run, out: Path, package: Path) -> 
         ("GET", "/md5-sum/"),
         ("GET", FILE),
     ]
-    assert run.reports[-1].done_bytes == run.reports[-1].total_bytes == done.size_bytes
-    assert [report.done_bytes for report in run.reports] == sorted(
-        report.done_bytes for report in run.reports
-    )
-    assert any(report.rate_bytes_s > 0 and report.eta_s is not None for report in run.reports)
-    assert "MB/s" in str(run.reports[-1])
+    for phase in ("download", "verify"):
+        reports = [report for report in run.reports if report.phase == phase]
+        assert reports[-1].done_bytes == reports[-1].total_bytes == done.size_bytes
+        assert reports == sorted(reports, key=lambda report: report.done_bytes)
+        assert any(report.rate_bytes_s > 0 and report.eta_s is not None for report in reports)
 
 
 def test_finished_archive_needs_no_site(
-    site: CityscapesSite, run: Run, monkeypatch: pytest.MonkeyPatch
+    site: CityscapesSite, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert find_finished(out) is None
     first = run()
     monkeypatch.setenv("CITYSCAPES_URL", "http://127.0.0.1:9")
     monkeypatch.delenv("CITYSCAPES_PASSWORD")
-    assert run() == first._replace(received_bytes=0)
+    assert run() == find_finished(out) == first._replace(received_bytes=0)
+    os.utime(out / NAME, (1, 1))
+    assert find_finished(out) is None
+    assert run() == find_finished(out) == first._replace(received_bytes=0)  # it was read again
+    assert run.reports[-1].phase == "verify"
 
 
 def test_changed_package_is_found_and_replaces_the_old_one(
     site: CityscapesSite, run: Run, out: Path, package: Path, other_package: Path
 ) -> None:
     run()
-    assert find_change(out, package=NAME, policy=IMPATIENT) is None
+    manner = Manner(IMPATIENT)
+    assert find_change(out, manner) is None
     assert run(look_for_change=True).received_bytes == 0
     site.replace(3, other_package)
-    assert find_change(out, package=NAME, policy=IMPATIENT) == site.md5(3)
+    assert find_change(out, manner) == site.md5(3)
     assert same(run().path, package)  # not asked to look
-    assert run(look_for_change=True).md5 == site.md5(3)
-    require_whole(out, other_package)
-
-
-def test_old_archive_stays_while_the_new_one_fails(
-    site: CityscapesSite, run: Run, out: Path, package: Path, other_package: Path
-) -> None:
-    run()
-    site.replace(3, other_package)
     site.always[FILE] = Fault(status=503)
     with pytest.raises(FoveaError, match="503"):
         run(look_for_change=True)
-    assert same(out / NAME, package)
-    assert run().md5 == hashlib.md5(package.read_bytes()).hexdigest()
+    assert same(run().path, package)  # the old one stays while the new one fails
+    site.always.clear()
+    assert run(look_for_change=True).checksum == site.md5(3)
+    require_whole(out, other_package)
 
 
 def test_killed_between_the_name_and_its_notes(
@@ -203,20 +210,9 @@ def test_killed_between_the_name_and_its_notes(
     assert run().received_bytes == 0
     site.replace(3, other_package)
     shutil.copy(other_package, out / NAME)  # of the same size, with the notes of the file before it
-    assert run().md5 == site.md5(3)
+    assert run().checksum == site.md5(3)
     assert site.count(FILE) == 1
     require_whole(out, other_package)
-
-
-def test_touched_archive_is_read_again_without_the_site(
-    site: CityscapesSite, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = run()
-    os.utime(out / NAME, (1, 1))
-    before = len(site.requests)
-    assert run() == first._replace(received_bytes=0)
-    assert run.reports[-1].phase == "verify"
-    assert len(site.requests) == before
 
 
 def test_proxy_is_not_asked_about_loopback(
@@ -247,26 +243,22 @@ def test_dropped_connections_are_resumed(site: CityscapesSite, run: Run, out: Pa
     site.fail(FILE, *[Fault(drop_after=400_000)] * 6)  # more than `attempts`, but each brings something
     done = run()
     require_whole(out, package)
-    ranges = [ranged for ranged, _ in statuses(site)]
-    assert ranges[0] is None and all(ranged is not None for ranged in ranges[1:]) and len(ranges) == 7
-    assert {status for _, status in statuses(site)[1:]} == {206}
+    (first, _), *others = asked(site)
+    assert first is None and len(others) == 6
+    assert all(ranged is not None and status == 206 for ranged, status in others)
     assert done.received_bytes == done.size_bytes
 
 
-def test_early_end_without_a_size_is_noticed(
-    site: CityscapesSite, run: Run, out: Path, package: Path
-) -> None:
-    site.fail(FILE, Fault(chunked=True, drop_after=400_000))
+def test_size_that_is_not_stated(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
+    site.fail(FILE, Fault(chunked=True, drop_after=400_000))  # an early end is noticed
     run()
     require_whole(out, package)
-    assert statuses(site)[1][1] == 206
-
-
-def test_unknown_size_is_checked_by_md5(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
+    assert asked(site)[1][1] == 206
     site.always[FILE] = Fault(chunked=True)
-    run()
-    require_whole(out, package)
-    assert run.reports[-1].total_bytes is None
+    again = Run(out.with_name("again"))
+    again()
+    require_whole(again.out, package)
+    assert {r.total_bytes for r in again.reports if r.phase == "download"} == {None}
 
 
 def test_server_that_ignores_ranges_restarts(
@@ -275,88 +267,74 @@ def test_server_that_ignores_ranges_restarts(
     site.fail(FILE, Fault(drop_after=1_000_000), Fault(ignore_range=True))
     done = run()
     require_whole(out, package)
-    assert [status for _, status in statuses(site)] == [200, 200]
-    assert statuses(site)[1][0] is not None
+    assert [status for _, status in asked(site)] == [200, 200]
+    assert asked(site)[1][0] is not None
     assert done.received_bytes > done.size_bytes
-    assert any("whole file again" in line for line in run.lines)
+    assert run.said("whole file again")
 
 
-def test_server_that_ignores_ranges_and_always_drops_ends(site: CityscapesSite, run: Run, out: Path) -> None:
+def test_server_that_ignores_ranges_and_always_drops_ends(
+    site: CityscapesSite, run: Run, out: Path, other_package: Path
+) -> None:
     site.always[FILE] = Fault(drop_after=1_000_000, ignore_range=True)
     with pytest.raises(FoveaError, match="kept, run again"):
         run()
     require_nothing_final(out)
     assert site.count(FILE) <= 2 * IMPATIENT.attempts
-
-
-@pytest.mark.parametrize("marks", ["etag", "date", "none"])
-def test_changed_file_restarts(
-    site: CityscapesSite, run: Run, out: Path, package: Path, other_package: Path, marks: str
-) -> None:
-    os.utime(other_package, (1_000_000_000, 1_000_000_000))
-    if marks != "etag":
-        site.etags = None
-    site.send_dates = marks == "date"
-
-    def change() -> None:
-        site.replace(3, other_package)
-
-    site.fail(FILE, Fault(drop_after=1_000_000), Fault(call=change))
-    done = run()
-    require_whole(out, other_package)
-    assert done.md5 == hashlib.md5(other_package.read_bytes()).hexdigest()
-    ranged, status = statuses(site)[1]
-    assert ranged is not None and status == (206 if marks == "none" else 200)  # If-Range told the server
-
-
-@pytest.mark.parametrize("ignore_condition", [False, True])
-def test_changed_size_restarts(
-    site: CityscapesSite, run: Run, tmp_path: Path, ignore_condition: bool
-) -> None:
-    longer = make_package(tmp_path, 3, 3_500_000)
-    if ignore_condition:  # a server that answers 206 whatever If-Range says
-        site.etags = None
-        site.send_dates = False
-    site.fail(FILE, Fault(drop_after=1_000_000), Fault(call=lambda: site.replace(3, longer)))
-    run()
-    require_whole(run.out, longer)
-
-
-def test_part_of_an_older_file_is_dropped(
-    site: CityscapesSite, run: Run, out: Path, other_package: Path
-) -> None:
-    site.always[FILE] = Fault(drop_after=1_000_000, ignore_range=True)
-    with pytest.raises(FoveaError):
-        run()
+    # the part of an older file is dropped
     site.always.clear()
     site.replace(3, other_package)
     before = len(site.requests)
     run()
     require_whole(out, other_package)
-    assert [ranged for _, path, ranged, _ in site.requests[before:] if path == FILE] == [None]
+    assert [ranged for ranged, _ in asked(site, before)] == [None]
+
+
+@pytest.mark.parametrize("marks", ["etag", "date", "none"])
+@pytest.mark.parametrize("size", [3_000_000, 3_500_000])
+def test_changed_file_restarts(
+    site: CityscapesSite, run: Run, out: Path, tmp_path: Path, marks: str, size: int
+) -> None:
+    changed = make_package(tmp_path, 3, size)
+    os.utime(changed, (1_000_000_000, 1_000_000_000))
+    if marks != "etag":
+        site.etags = None
+    site.send_dates = marks == "date"
+    site.fail(FILE, Fault(drop_after=1_000_000), Fault(call=lambda: site.replace(3, changed)))
+    done = run()
+    require_whole(out, changed)
+    assert done.checksum == hashlib.md5(changed.read_bytes()).hexdigest()
+    ranged, status = asked(site)[1]
+    assert ranged is not None and status == (206 if marks == "none" else 200)  # If-Range told the server
 
 
 def test_range_from_another_place_restarts(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
     site.fail(FILE, Fault(drop_after=1_000_000), Fault(start_shift=-5))
     run()
     require_whole(out, package)
-    assert any("changed on the server" in line for line in run.lines)
-    assert not any("md5" in line for line in run.lines)  # noticed before a byte of it was taken
+    assert run.said("changed on the server")
+    assert not run.said("md5")  # noticed before a byte of it was taken
 
 
 def test_damaged_part_is_found_by_md5_and_fetched_again(
     site: CityscapesSite, run: Run, out: Path, package: Path
 ) -> None:
-    site.fail(FILE, *[Fault(drop_after=1_000_000)] + [Fault(status=503)] * 4)
-    with pytest.raises(FoveaError):
-        run()
-    part = out / (NAME + ".part")
-    data = bytearray(part.read_bytes())
+    break_off(site, run)
+    data = bytearray((out / PART).read_bytes())
     data[5000] ^= 1
-    part.write_bytes(data)
+    (out / PART).write_bytes(data)
     run()
     require_whole(out, package)
-    assert any("once more" in line for line in run.lines)
+    assert run.said("once more")
+
+
+def test_wrong_md5_twice(site: CityscapesSite, run: Run, out: Path) -> None:
+    site.md5s[3] = "0" * 32
+    with pytest.raises(ChecksumError, match="twice"):
+        run()
+    require_nothing_final(out)
+    assert not (out / PART).exists()
+    assert site.count(FILE) == 2
 
 
 @pytest.mark.parametrize("answer", ["redirect", "page", "forbidden"])
@@ -382,24 +360,19 @@ def test_session_that_expires_before_the_md5(site: CityscapesSite, run: Run, pac
     assert site.count("/login", "POST") == 2
 
 
-def test_page_in_place_of_the_archive(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
-    site.fail(FILE, Fault(drop_after=1_000_000), *[Fault(body=b"<html>maintenance</html>")] * 3)
-    with pytest.raises(FoveaError, match="log in with a browser"):
+@pytest.mark.parametrize("content_type", ["text/html", "application/zip"])
+def test_page_in_place_of_the_archive(
+    site: CityscapesSite, run: Run, out: Path, package: Path, content_type: str
+) -> None:
+    page = Fault(body=b"<html>maintenance</html>", content_type=content_type)
+    site.fail(FILE, Fault(drop_after=1_000_000), *[page] * 3)
+    with pytest.raises(FoveaError, match=r"something else in place of the file.*log in with a browser"):
         run()
     require_nothing_final(out)
-    assert (out / (NAME + ".part")).read_bytes() == package.read_bytes()[
-        : (out / (NAME + ".part")).stat().st_size
-    ]
+    assert (out / PART).read_bytes() == package.read_bytes()[: run.kept()]
     done = run()
     require_whole(out, package)
     assert done.received_bytes < done.size_bytes
-
-
-def test_page_that_calls_itself_a_zip(site: CityscapesSite, run: Run, out: Path) -> None:
-    site.always[FILE] = Fault(body=b"<html>maintenance</html>", content_type="application/zip")
-    with pytest.raises(FoveaError, match="something else in place of the archive"):
-        run()
-    require_nothing_final(out)
 
 
 @pytest.mark.parametrize("path", ["/login", "POST /login", "/downloads/", "/md5-sum/", FILE])
@@ -412,14 +385,17 @@ def test_server_errors_are_retried_with_growing_waits(site: CityscapesSite, run:
         assert 0.5 * 2**failure <= wait <= 2**failure
 
 
-def test_waits_are_bounded_and_differ() -> None:
-    policy = Policy(backoff_s=1, backoff_max_s=30)
-    waits = [policy.delay_s(20, None) for _ in range(50)]
-    assert all(15 <= wait <= 30 for wait in waits)
-    assert len(set(waits)) > 40
+def test_waits_are_bounded_and_differ_and_retry_after_is_heeded(site: CityscapesSite, run: Run) -> None:
+    waits: list[float] = []
+    patient = Manner(Policy(attempts=60, backoff_max_s=30), say=run.lines.append, sleep=waits.append)
 
+    def fail() -> None:
+        raise Transient("down")
 
-def test_retry_after_is_heeded(site: CityscapesSite, run: Run) -> None:
+    with pytest.raises(Transient):
+        patient.retry(fail, "something")
+    assert all(15 <= wait <= 30 for wait in waits[9:])
+    assert len(set(waits[9:])) > 40
     site.fail(FILE, Fault(status=429, headers={"Retry-After": "77"}))
     run()
     assert run.waits == [77.0]
@@ -428,14 +404,8 @@ def test_retry_after_is_heeded(site: CityscapesSite, run: Run) -> None:
 def test_endless_server_errors_end_with_what_arrived_kept(
     site: CityscapesSite, run: Run, out: Path, package: Path
 ) -> None:
-    site.fail(FILE, Fault(drop_after=1_000_000))
-    site.always[FILE] = Fault(status=503)
-    with pytest.raises(FoveaError, match=r"503.*kept, run again to go on"):
-        run()
-    require_nothing_final(out)
-    kept = (out / (NAME + ".part")).stat().st_size
-    assert kept > 0
-    site.always.clear()
+    break_off(site, run)
+    kept = run.kept()
     assert run().received_bytes == package.stat().st_size - kept
     require_whole(out, package)
 
@@ -443,53 +413,40 @@ def test_endless_server_errors_end_with_what_arrived_kept(
 def test_asking_past_the_end(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
     # No size stated and the very last answer lost: the next run asks for what lies past the end.
     size = package.stat().st_size
-    site.fail(FILE, Fault(chunked=True, drop_after=size))
-    site.always[FILE] = Fault(status=503)
-    with pytest.raises(FoveaError):
-        run()
-    site.always.clear()
-    if (out / (NAME + ".part")).stat().st_size < size:  # a reset may cost what was under way
-        (out / (NAME + ".part")).write_bytes(package.read_bytes())
+    break_off(site, run, after=size, chunked=True)
+    (out / PART).write_bytes(package.read_bytes())  # a reset may cost what was under way
     before = len(site.requests)
     run()
     require_whole(out, package)
-    assert [(r, s) for _, p, r, s in site.requests[before:] if p == FILE] == [(f"bytes={size}-", 416)]
+    assert asked(site, before) == [(f"bytes={size}-", 416)]
 
 
-def test_complete_part_is_not_asked_for(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
-    site.fail(FILE, Fault(drop_after=1_000_000), *[Fault(status=503)] * 4)
-    with pytest.raises(FoveaError):
-        run()
-    (out / (NAME + ".part")).write_bytes(package.read_bytes())
+@pytest.mark.parametrize(("more", "requests"), [(b"", 0), (b"more", 1)])
+def test_part_that_is_whole_or_too_long(
+    site: CityscapesSite, run: Run, out: Path, package: Path, more: bytes, requests: int
+) -> None:
+    break_off(site, run)
+    (out / PART).write_bytes(package.read_bytes() + more)
     before = site.count(FILE)
     run()
     require_whole(out, package)
-    assert site.count(FILE) == before
+    assert site.count(FILE) == before + requests
 
 
-def test_part_longer_than_the_file_restarts(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
-    site.fail(FILE, Fault(drop_after=1_000_000), *[Fault(status=503)] * 4)
-    with pytest.raises(FoveaError):
-        run()
-    (out / (NAME + ".part")).write_bytes(package.read_bytes() + b"more")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(stall_after=1_000_000), "no answer in time"),
+        (Fault(piece=64, pause_s=0.02), "bytes in"),
+    ],
+)
+def test_silence_and_a_trickle_are_given_up(
+    site: CityscapesSite, run: Run, out: Path, package: Path, fault: Fault, words: str
+) -> None:
+    site.fail(FILE, fault)
     run()
     require_whole(out, package)
-
-
-def test_stalled_connection_is_given_up(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
-    site.fail(FILE, Fault(stall_after=1_000_000))
-    started = time.monotonic()
-    run()
-    require_whole(out, package)
-    assert time.monotonic() - started < 10
-    assert any("no answer in time" in line for line in run.lines)
-
-
-def test_trickle_is_given_up(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
-    site.fail(FILE, Fault(piece=64, pause_s=0.02))
-    run()
-    require_whole(out, package)
-    assert any("bytes in" in line for line in run.lines)
+    assert run.said(words)
 
 
 def test_slow_line_is_borne(site: CityscapesSite, run: Run, tmp_path: Path) -> None:
@@ -502,17 +459,10 @@ def test_slow_line_is_borne(site: CityscapesSite, run: Run, tmp_path: Path) -> N
 
 
 def test_unreachable_site(run: Run, site: CityscapesSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITYSCAPES_URL", "http://127.0.0.1:9")
     with pytest.raises(FoveaError, match=r"failed 4 times.*refused"):
-        run(base_url="http://127.0.0.1:9")
-    require_nothing_final(run.out)
-
-
-def test_wrong_md5_twice(site: CityscapesSite, run: Run, out: Path) -> None:
-    site.md5s[3] = "0" * 32
-    with pytest.raises(FoveaError, match="twice"):
         run()
-    require_nothing_final(out)
-    assert site.count(FILE) == 2
+    require_nothing_final(run.out)
 
 
 @pytest.mark.parametrize("path", ["/downloads/", "/md5-sum/"])
@@ -522,11 +472,10 @@ def test_nonsense_answers(site: CityscapesSite, run: Run, path: str) -> None:
         run()
 
 
-def test_unknown_package(site: CityscapesSite, run: Run) -> None:
-    with pytest.raises(FoveaError, match=r"no package 'gtFine.zip'; it offers: made.zip"):
-        run(package="gtFine.zip")
-    with pytest.raises(FoveaError, match="no package name"):
-        run(package="../made.zip")
+def test_account_without_the_package(site: CityscapesSite, run: Run, package: Path, tmp_path: Path) -> None:
+    site.packages[3] = Path(shutil.copy(package, tmp_path / "gtFine.zip"))
+    with pytest.raises(FoveaError, match=rf"no package '{NAME}'; it offers: gtFine.zip"):
+        run()
 
 
 def test_redirects_are_not_followed(site: CityscapesSite, run: Run, package: Path) -> None:
@@ -542,117 +491,83 @@ def test_redirects_are_not_followed(site: CityscapesSite, run: Run, package: Pat
 # ------------------------------------------------------------------------------------------ the disk
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts small file systems; skips where that is not allowed."""
-    mounted: list[Path] = []
-
-    def mount_tmpfs(options: str) -> Path:
-        place = tmp_path / f"mount{len(mounted)}"
-        place.mkdir()
-        if subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True
-        ).returncode:
-            pytest.skip("needs the right to mount a tmpfs")
-        mounted.append(place)
-        return place
-
-    yield mount_tmpfs
-    for place in mounted:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
 def test_too_little_space_is_said_before_the_first_byte(
     site: CityscapesSite, run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cityscapes, "free_bytes", lambda folder: 2_999_999)
+    monkeypatch.setattr(download_module, "free_bytes", lambda folder: 2_999_999)
     with pytest.raises(FoveaError, match="make room"):
         run()
     require_nothing_final(out)
-    assert (out / (NAME + ".part")).stat().st_size == 0
+    assert not (out / PART).exists()
 
 
 def test_resuming_needs_only_the_rest(
     site: CityscapesSite, run: Run, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.fail(FILE, Fault(drop_after=1_500_000), *[Fault(status=503)] * 4)
-    with pytest.raises(FoveaError):
-        run()
-    kept = (run.out / (NAME + ".part")).stat().st_size
-    monkeypatch.setattr(cityscapes, "free_bytes", lambda folder: package.stat().st_size - kept)
+    break_off(site, run, after=1_500_000)
+    room = package.stat().st_size - run.kept()
+    monkeypatch.setattr(download_module, "free_bytes", lambda folder: room)
     run()
     require_whole(run.out, package)
 
 
 def test_disk_that_fills_up(site: CityscapesSite, mount: Callable[..., Path], package: Path) -> None:
     disk = mount("size=5m")
-    run = Run(disk / "out", IMPATIENT)
+    run = Run(disk / "out")
 
     def fill(_: Progress) -> None:
-        with (disk / "filler").open("ab", buffering=0) as file:
-            while file.write(b"x" * 4096) == 4096:
-                pass
-
-    def fill_quietly(progress: Progress) -> None:
         try:
-            fill(progress)
+            with (disk / "filler").open("ab", buffering=0) as file:
+                while file.write(b"x" * 4096) == 4096:
+                    pass
         except OSError as error:
             assert error.errno == errno.ENOSPC
 
     site.always[FILE] = Fault(piece=100_000, pause_s=0.002)
     with pytest.raises(FoveaError, match="disk is full"):
-        run(report=fill_quietly)
-    require_nothing_final(disk / "out")
-    kept = (disk / "out" / (NAME + ".part")).stat().st_size
+        run(fill)
+    require_nothing_final(run.out)
+    kept = run.kept()
     assert 0 < kept < package.stat().st_size
     (disk / "filler").unlink()
     done = run()
     assert done.received_bytes == done.size_bytes - kept
-    require_whole(disk / "out", package)
+    require_whole(run.out, package)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_write_errors_lose_nothing(
     site: CityscapesSite, run: Run, package: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    written = 0
+    honest = download_module._Transfer._write
 
-    def write(descriptor: int, data: bytes) -> None:
-        nonlocal written
-        written += len(data)
-        if written > 1_000_000:
+    def write(self: download_module._Transfer, file: object, data: bytes) -> None:
+        if self.offset + len(data) > 1_000_000:
             raise OSError(code, os.strerror(code))
-        os.write(descriptor, data)
+        honest(self, file, data)
 
-    monkeypatch.setattr(cityscapes, "write_all", write)
+    monkeypatch.setattr(download_module._Transfer, "_write", write)
     with pytest.raises(FoveaError, match="run again to go on"):
         run()
-    monkeypatch.undo()
-    kept = (run.out / (NAME + ".part")).stat().st_size
-    done = download(
-        run.out,
-        package=NAME,
-        base_url=site.url,
-        credentials=Credentials(site.username, Secret(PASSWORD)),
-        policy=IMPATIENT,
-    )
+    monkeypatch.setattr(download_module._Transfer, "_write", honest)
+    kept = run.kept()
+    done = run()
     assert kept > 0 and done.received_bytes == done.size_bytes - kept
     require_whole(run.out, package)
 
 
-def test_read_only_folder(site: CityscapesSite, mount: Callable[..., Path]) -> None:
+def test_folders_that_cannot_be_written(
+    site: CityscapesSite, mount: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FoveaError, match="choose another folder"):
+        Run(tmp_path / "file")()
+    assert (tmp_path / "file").read_text() == "mine"
     disk = mount("size=5m,ro")
     for out in (disk, disk / "deeper"):
         with pytest.raises(FoveaError, match="read-only"):
             Run(out)()
     assert site.requests == []
-
-
-def test_file_in_place_of_the_folder(site: CityscapesSite, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(FoveaError, match="choose another folder"):
-        Run(tmp_path / "out")()
-    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_folder_that_disappears(site: CityscapesSite, run: Run, out: Path, package: Path) -> None:
@@ -661,7 +576,7 @@ def test_folder_that_disappears(site: CityscapesSite, run: Run, out: Path, packa
 
     site.always[FILE] = Fault(piece=100_000, pause_s=0.005)
     with pytest.raises(FoveaError, match="disappeared"):
-        run(report=remove)
+        run(remove)
     assert not out.exists()
     assert site.sent_bytes < package.stat().st_size // 2  # said at once, not at the end
     site.always.clear()
@@ -676,7 +591,7 @@ def test_interrupted_callback_keeps_what_arrived(site: CityscapesSite, run: Run,
 
     site.always[FILE] = Fault(piece=100_000, pause_s=0.001)
     with pytest.raises(KeyboardInterrupt):
-        run(report=interrupt)
+        run(interrupt)
     require_nothing_final(run.out)
     assert run().received_bytes < package.stat().st_size
     require_whole(run.out, package)
@@ -687,53 +602,37 @@ def test_one_download_at_a_time(site: CityscapesSite, out: Path, package: Path) 
     first, second = Run(out), Run(out)
     begun = threading.Event()
     results: list[Download] = []
-
-    def start() -> None:
-        results.append(first(report=lambda _: begun.set()))
-
-    thread = threading.Thread(target=start)
+    thread = threading.Thread(target=lambda: results.append(first(lambda _: begun.set())))
     thread.start()
     assert begun.wait(10)
-    with pytest.raises(FoveaError, match="another download"):
-        Run(out)(wait=False)
     results.append(second())
     thread.join()
     require_whole(out, package)
     assert site.count(FILE) == 1
-    assert any("waiting" in line for line in second.lines)
+    assert second.said("waiting")
     assert sorted(result.received_bytes for result in results) == [0, package.stat().st_size]
 
 
-# ------------------------------------------------------------------------------------------ kill -9
-
-
-def start_command(out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "assets.frames.cityscapes", "--out", str(out), *more]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def test_killed_at_random_moments(site: CityscapesSite, out: Path, package: Path) -> None:
+    script = f"from pathlib import Path; from assets.frames.cityscapes import download; download(Path({str(out)!r}))"
+    command = [sys.executable, "-c", script]
     site.rate_bytes_s = 6e6
-    part = out / (NAME + ".part")
+    part = out / PART
     size = package.stat().st_size
     chooser = random.Random(5)
     kept = 0
     for threshold in sorted(chooser.randrange(size) for _ in range(5)):
-        process = start_command(out, "--package", NAME)
+        process = subprocess.Popen(command, cwd=ROOT)
         while process.poll() is None and (not part.exists() or part.stat().st_size < threshold):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
         require_nothing_final(out)
         assert part.stat().st_size >= kept
         kept = part.stat().st_size
         assert part.read_bytes() == package.read_bytes()[:kept]
     site.rate_bytes_s = None
-    process = start_command(out, "--package", NAME)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert output.strip() == str(out / NAME)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
     require_whole(out, package)
     assert hashlib.md5((out / NAME).read_bytes()).hexdigest() == site.md5(3)
     assert site.sent_bytes < 2 * size  # each run went on where the one before it was killed
@@ -789,9 +688,10 @@ def test_password_is_never_shown(
         site.always["/login" if trouble in ("500", "redirect") else "/downloads/"] = faults[trouble]
     if trouble == "drop":
         site.fail("POST /login", *[Fault(call=lambda: (_ for _ in ()).throw(ConnectionAbortedError()))] * 4)
-    settings = {"base_url": "http://127.0.0.1:9"} if trouble == "unreachable" else {}
+    if trouble == "unreachable":
+        monkeypatch.setenv("CITYSCAPES_URL", "http://127.0.0.1:9")
     with pytest.raises(FoveaError) as caught:
-        run(**settings)
+        run()
     texts = [everything_said(caught.value), caplog.text, *run.lines, *capfd.readouterr()]
     texts += [path.read_text("utf-8", "replace") for path in run.out.iterdir()]
     for text in texts:
@@ -801,18 +701,6 @@ def test_password_is_never_shown(
     if trouble == "refused":
         assert isinstance(caught.value, LoginRefused)
         assert site.count("/login", "POST") == 1  # a wrong password is not tried again
-
-
-def test_wrong_password_is_one_clear_line(
-    site: CityscapesSite, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CITYSCAPES_PASSWORD", "Tr0ub4dor")
-    process = start_command(out)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert output == ""
-    assert errors.startswith("error: ") and errors.count("\n") == 1 and "refuses" in errors
-    assert "Tr0ub4dor" not in errors
 
 
 def test_secret() -> None:
@@ -826,6 +714,15 @@ def test_secret() -> None:
             leak(secret)  # type: ignore[operator]
 
 
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a credentials file, and no other account."""
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"CITYSCAPES_{name}", raising=False)
+    monkeypatch.setenv("CITYSCAPES_CREDENTIALS_FILE", str(tmp_path / "account"))
+    return tmp_path / "account"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -835,11 +732,8 @@ def test_secret() -> None:
         "username: ada\npassword: 'p=w:1 '",
     ],
 )
-def test_credentials_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.delenv("CITYSCAPES_USERNAME", raising=False)
-    path = tmp_path / "account"
-    path.write_text(text)
-    monkeypatch.setenv("CITYSCAPES_CREDENTIALS_FILE", str(path))
+def test_credentials_file(account: Path, text: str) -> None:
+    account.write_text(text)
     username, password = read_credentials()
     assert (username, password.reveal()) == ("ada", "p=w:1 ")
 
@@ -847,23 +741,18 @@ def test_credentials_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text:
 @pytest.mark.parametrize(
     "text", ["", "hunter2", '{"password": "hunter2"}', '["hunter2"]', "username=\npassword=hunter2"]
 )
-def test_useless_credentials_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.delenv("CITYSCAPES_USERNAME", raising=False)
-    path = tmp_path / "account"
-    path.write_text(text)
-    monkeypatch.setenv("CITYSCAPES_CREDENTIALS_FILE", str(path))
+def test_useless_credentials_file(account: Path, text: str) -> None:
+    account.write_text(text)
     with pytest.raises(FoveaError, match="CITYSCAPES_CREDENTIALS_FILE") as caught:
         read_credentials()
     assert "hunter2" not in everything_said(caught.value)
 
 
-def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("USERNAME", "PASSWORD", "CREDENTIALS_FILE"):
-        monkeypatch.delenv(f"CITYSCAPES_{name}", raising=False)
-    with pytest.raises(FoveaError, match="CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD"):
+def test_no_credentials(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FoveaError, match="account: No such file"):
         read_credentials()
-    monkeypatch.setenv("CITYSCAPES_CREDENTIALS_FILE", str(tmp_path / "absent"))
-    with pytest.raises(FoveaError, match="absent: No such file"):
+    monkeypatch.delenv("CITYSCAPES_CREDENTIALS_FILE")
+    with pytest.raises(FoveaError, match="CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD"):
         read_credentials()
 
 
@@ -876,60 +765,10 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         ("www.cityscapes-dataset.com", "no web address"),
     ],
 )
-def test_unfit_base_url(site: CityscapesSite, run: Run, url: str, reason: str) -> None:
-    with pytest.raises(FoveaError, match=reason) as caught:
-        run(base_url=url)
-    assert "hunter2" not in str(caught.value)
-
-
-# ------------------------------------------------------------------------------------------ the command
-
-
-def test_command_downloads_checks_and_extracts(site: CityscapesSite, tmp_path: Path) -> None:
-    made = write_archive(tmp_path / ARCHIVE_NAME, counts={"val": {"lindau": 59}})
-    site.packages[3] = made
-    out, tree = tmp_path / "out", tmp_path / "tree"
-    process = start_command(out, "--subset", "--extract", str(tree))
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert output.strip() == str(tree)
-    assert len(list(tree.rglob("*.png"))) == 59
-    assert "download:" in errors and "extract:" in errors and "val 59" in errors
-    process = start_command(out)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "val/munster: all 174" in errors
-
-
-def test_root_is_used_in_place(
-    site: CityscapesSite, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unfit_base_url(
+    site: CityscapesSite, run: Run, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
 ) -> None:
-    made = write_archive(tmp_path / "mine.zip", counts=FEW_COUNTS)
-    monkeypatch.setenv("CITYSCAPES_ROOT", str(made))
-    assert obtain(out) == Source("archive", made)
-    assert not out.exists() and site.requests == []
-
-
-def test_obtain_downloads(site: CityscapesSite, out: Path, tmp_path: Path) -> None:
-    site.packages[3] = write_archive(tmp_path / ARCHIVE_NAME, counts=FEW_COUNTS)
-    assert obtain(out) == Source("archive", out / ARCHIVE_NAME)
-    assert obtain(out) == Source("archive", out / ARCHIVE_NAME)
-    assert site.count(FILE) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("11GB", 11_000_000_000), ("6.6 GB", 6_600_000_000), ("241MB", 241_000_000), ("big", None)],
-)
-def test_sizes(text: str, size: int | None) -> None:
-    assert parse_size(text) == size
-
-
-def test_progress_lines() -> None:
-    lines: list[str] = []
-    report = cityscapes.log_progress(lines.append, every_s=1000)
-    for done in (0, 10_000_000, 5_000_000_000, 11_000_000_000):
-        report(Progress("download", done, 11_000_000_000, 5e7, (11e9 - done) / 5e7))
-    assert lines == [
-        "download: 0.0 of 11000.0 MB (0 %), 50.0 MB/s, 3 min 40 s left",
-        "download: 11000.0 of 11000.0 MB (100 %), 50.0 MB/s, 0 s left",
-    ]
+    monkeypatch.setenv("CITYSCAPES_URL", url)
+    with pytest.raises(FoveaError, match=reason) as caught:
+        run()
+    assert "hunter2" not in str(caught.value)

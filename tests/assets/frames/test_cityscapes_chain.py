@@ -13,7 +13,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import make_png, write_archive, write_tree
 
 from assets.chain import Chain, Waiting
-from assets.frames.archive import ARCHIVE_NAME, Source, list_frames
+from assets.frames.archive import ARCHIVE_NAME, Source, scan
 from assets.frames.sources import archive_table
 from assets.frames.stages import source_table
 from assets.stages import open_chain
@@ -257,7 +257,7 @@ def test_frames_that_a_zip_cannot_tell_apart_are_told_apart(tmp_path: Path) -> N
             for number, png in enumerate(pair):
                 archive.writestr(f"leftImg8bit/test/bonn/bonn_{number:06d}_000019_leftImg8bit.png", png)
         source = Source("archive", tmp_path / "pair.zip")
-        table = archive_table(source, list_frames(source))
+        table = archive_table(source, scan(source).frames)
         assert list(table.status) == ["ok", "ok"]
         assert table.sha256.nunique() == 2
         assert set(table.width) == {64}
@@ -369,25 +369,6 @@ def test_a_changed_frame_in_a_new_archive_is_the_only_one_done_again(
     other.replace(mine)
     facts = make(*STAGES)
     assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == 1
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts small file systems; skips where that is not allowed."""
-    mounted: list[Path] = []
-
-    def mount_tmpfs(options: str) -> Path:
-        place = tmp_path / f"mount{len(mounted)}"
-        place.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("needs the right to mount a tmpfs")
-        mounted.append(place)
-        return place
-
-    yield mount_tmpfs
-    for place in mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_full_disk_is_named_and_what_is_finished_is_kept(

@@ -172,7 +172,7 @@ def test_the_network_refuses_sides_that_do_not_divide_by_8() -> None:
 def test_missing_weights_name_file_and_command(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=re.escape(str(tmp_path / "sam_vgg.safetensors"))) as caught:
         sam.load_predictor("sam_vgg", tmp_path)
-    assert f"sam_import fetch sam_vgg --weights-dir {tmp_path}" in str(caught.value)
+    assert "fovea saliency-weights fetch sam_vgg" in str(caught.value)
     with pytest.raises(FoveaError, match="unknown network"):
         sam.load_predictor("sam_alexnet", tmp_path)
 

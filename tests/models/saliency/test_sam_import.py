@@ -1,11 +1,8 @@
 """Import and download of SAM's published weights: what is taken, what is refused, and that nothing is executed."""
 
-import contextlib
 import hashlib
-import http.server
 import json
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +10,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from servers.cityscapes_site import CityscapesSite, Fault
 
+from models.download import Manner, Policy
 from models.errors import FoveaError
 from models.saliency import sam_import
-from models.saliency.sam_import import CHUNK_BYTES, convert, download, fetch_weights, read_weights
+from models.saliency.sam_import import convert, download, fetch_weights, read_weights
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
@@ -258,155 +258,64 @@ def test_hdf5_by_somebody_else_is_refused(tmp_path: Path) -> None:
 
 # --- Download ---
 
-
-class Site:
-    """What a made server sends, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.content_type = "application/octet-stream"
-        self.etag = '"1"'
-        self.break_after: list[int] = []
-        self.status = 200
-        self.ranges = True
-        self.requests: list[tuple[str, str | None]] = []
-        self.url = ""
+BODY = sam_import.HDF5_SIGNATURE + bytes(range(256)) * 2000
+NAME = "sam-vgg_salicon_weights.pkl"
+HASTY = Manner(Policy(attempts=2, progress_bytes=1 << 30), sleep=lambda _: None)
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    state = Site()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            state.requests.append((self.path, asked))
-            if state.status != 200:
-                self.send_error(state.status)
-                return
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and state.ranges else 0
-            if self.headers.get("If-Range", state.etag) != state.etag:
-                start = 0
-            if start >= len(state.body) > 0:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(state.body)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            body = state.body[start:]
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(state.body) - 1}/{len(state.body)}")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Type", state.content_type)
-            self.send_header("ETag", state.etag)
-            self.end_headers()
-            if state.break_after:
-                self.wfile.write(body[: state.break_after.pop(0)])
-                self.close_connection = True
-                return
-            with contextlib.suppress(OSError):
-                self.wfile.write(body)
-
-        def log_message(self, *_arguments) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}/w.h5"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CityscapesSite]:
+    """Serves BODY at /NAME; the network's other faults are those of tests/assets/frames/test_cityscapes.py."""
+    file = tmp_path_factory.mktemp("site") / NAME
+    file.write_bytes(BODY)
+    with CityscapesSite({1: file}, anonymous=True) as site:
+        yield site
 
 
-BODY = sam_import.HDF5_SIGNATURE + bytes(range(256)) * 2000
+def test_download_goes_on_where_the_connection_broke(site: CityscapesSite, tmp_path: Path) -> None:
+    url, path, digest = f"{site.url}/{NAME}", tmp_path / "w.pkl", hashlib.sha256(BODY).hexdigest()
+    site.fail(f"/{NAME}", Fault(drop_after=100_000), Fault(drop_after=50_000))
+    with pytest.raises(FoveaError, match=r"2 tries .* bytes that are here are kept"):
+        download(url, path, digest, HASTY)
+    assert not path.exists()
+    kept = path.with_name("w.pkl.part").stat().st_size
+    assert download(url, path, digest, HASTY).read_bytes() == BODY
+    assert site.requests[-1][2:] == (f"bytes={kept}-", 206)
+    assert {file.name for file in tmp_path.iterdir()} == {"w.pkl", ".w.pkl.lock"}
 
 
-def leftovers(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"w.pkl.lock"}
+def test_a_part_from_another_address_is_not_continued(site: CityscapesSite, tmp_path: Path) -> None:
+    site.fail(f"/{NAME}", *[Fault(drop_after=100_000)] * 2)
+    with pytest.raises(FoveaError, match="kept"):
+        download(f"{site.url}/{NAME}", tmp_path / "w.pkl", None, HASTY)
+    other = f"{site.url}/file-handling/?packageID=1"
+    assert download(other, tmp_path / "w.pkl", None, HASTY).read_bytes() == BODY
+    assert site.requests[-1][2:] == (None, 200)
 
 
-def test_download_resumes_where_the_connection_broke(site: Site, tmp_path: Path) -> None:
-    site.body, site.break_after = BODY, [100_000, 150_000]
-    seen: list[tuple[int, int | None]] = []
-    path = download(site.url, tmp_path / "w.pkl", progress=lambda *state: seen.append(state), pause_s=0.0)
-    assert path.read_bytes() == BODY and leftovers(tmp_path) == {"w.pkl"}
-    assert [asked for _, asked in site.requests] == [
-        None,
-        f"bytes={CHUNK_BYTES}-",
-        f"bytes={3 * CHUNK_BYTES}-",
-    ]
-    assert seen[-1] == (len(BODY), len(BODY))
-
-
-def test_download_goes_on_in_another_process(site: Site, tmp_path: Path) -> None:
-    site.body, site.break_after = BODY, [100_000]
-    with pytest.raises(FoveaError, match=r"broke 1 times .65,536 bytes are kept"):
-        download(site.url, tmp_path / "w.pkl", attempts=1)
-    assert not (tmp_path / "w.pkl").exists()
-    digest = hashlib.sha256(BODY).hexdigest()
-    assert download(site.url, tmp_path / "w.pkl", sha256=digest, attempts=1).read_bytes() == BODY
-    assert site.requests[1][1] == f"bytes={CHUNK_BYTES}-"
-
-
-@pytest.mark.parametrize("change", ["file", "address", "ranges"])
-def test_a_part_of_something_else_is_not_continued(site: Site, tmp_path: Path, change: str) -> None:
-    site.body, site.break_after = b"\x89HDF\r\n\x1a\n" + b"old" * 100_000, [100_000]
-    with pytest.raises(FoveaError, match="broke"):
-        download(site.url, tmp_path / "w.pkl", attempts=1)
-    site.body = BODY
-    if change == "file":
-        site.etag = '"2"'
-    elif change == "ranges":
-        site.ranges = False
-    url = site.url.replace("w.h5", "v.h5") if change == "address" else site.url
-    assert download(url, tmp_path / "w.pkl", attempts=1).read_bytes() == BODY
-
-
-def test_a_part_that_is_whole_already_is_taken(site: Site, tmp_path: Path) -> None:
-    site.body = BODY
-    (tmp_path / "w.pkl.part").write_bytes(BODY)
-    (tmp_path / "w.pkl.part.json").write_text(json.dumps({"url": site.url, "validator": site.etag}))
-    assert download(site.url, tmp_path / "w.pkl", attempts=1).read_bytes() == BODY
-    (tmp_path / "w.pkl.part").write_bytes(BODY + b"surplus")
-    (tmp_path / "w.pkl.part.json").write_text(json.dumps({"url": site.url, "validator": site.etag}))
-    assert download(site.url, tmp_path / "w.pkl", attempts=2, pause_s=0.0).read_bytes() == BODY
-
-
-def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
-    site.body = BODY
-    with pytest.raises(FoveaError, match=f"SHA-256 is {hashlib.sha256(BODY).hexdigest()}, not {'0' * 64}"):
-        download(site.url, tmp_path / "w.pkl", sha256="0" * 64)
-    assert leftovers(tmp_path) == set()
-
-
-@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_page_instead_of_the_file_is_refused(site: Site, tmp_path: Path, content_type: str) -> None:
-    site.body, site.content_type = b"\n<!DOCTYPE html><title>Log in</title>", content_type
-    with pytest.raises(FoveaError, match="HTML page"):
-        download(site.url, tmp_path / "w.pkl")
-    assert leftovers(tmp_path) == set() and len(site.requests) == 1
-
-
-def test_a_pickle_on_the_server_is_refused_at_its_first_bytes(site: Site, tmp_path: Path) -> None:
-    site.body = pickle.dumps(Planted(tmp_path / "executed"))
-    with pytest.raises(FoveaError, match="a pickle, which is never loaded"):
-        download(site.url, tmp_path / "w.pkl")
-    assert leftovers(tmp_path) == set()
-
-
-@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 2)])
-def test_answers_that_are_no_file(site: Site, tmp_path: Path, status: int, requests: int) -> None:
-    site.status = status
-    with pytest.raises(FoveaError, match=str(status)):
-        download(site.url, tmp_path / "w.pkl", attempts=2, pause_s=0.0)
+@pytest.mark.parametrize(
+    ("fault", "words", "requests"),
+    [
+        (Fault(body=b"\n<!DOCTYPE html><title>Log in</title>"), "HTML page", 1),
+        (Fault(body=pickle.dumps([1])), "a pickle, which is never loaded", 1),
+        (Fault(status=404), "404", 1),
+        (Fault(status=403), "403", 1),
+        (Fault(status=503), "503", 2),
+        (Fault(), f"SHA-256 is {hashlib.sha256(BODY).hexdigest()}, not {'0' * 64}", 2),
+    ],
+)
+def test_what_is_not_the_file_leaves_nothing(
+    site: CityscapesSite, tmp_path: Path, fault: Fault, words: str, requests: int
+) -> None:
+    site.always[f"/{NAME}"] = fault
+    with pytest.raises(FoveaError, match=words):
+        download(f"{site.url}/{NAME}", tmp_path / "w.pkl", "0" * 64, HASTY)
+    assert [file.name for file in tmp_path.iterdir()] == [".w.pkl.lock"]
     assert len(site.requests) == requests
 
 
 def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "sam-vgg_salicon_weights.pkl"
+    name = NAME
     monkeypatch.delenv("FOVEA_SAM_URL", raising=False)
     release = "https://github.com/marcellacornia/sam/releases/download/1.0/"
     assert sam_import.source_url(name) == release + name
@@ -432,32 +341,29 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     return BODY
 
 
-def test_fetch_pins_at_first_use(site: Site, tmp_path: Path, tiny: bytes) -> None:
-    site.body, folder = tiny, tmp_path / "weights"
-    base = site.url.removesuffix("/w.h5")
-    path = fetch_weights("sam_vgg", folder, base)
+def test_fetch_pins_at_first_use(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
+    folder, file = tmp_path / "weights", site.packages[1]
+    path = fetch_weights("sam_vgg", folder, site.url, manner=HASTY)
     assert path == folder / "sam_vgg.safetensors" and path.is_file()
     digest = hashlib.sha256(tiny).hexdigest()
     described = json.loads(path.with_suffix(".json").read_text())
-    assert described["source_sha256"] == digest and described["source_url"].endswith(
-        "/sam-vgg_salicon_weights.pkl"
-    )
+    assert described["source_sha256"] == digest and described["source_url"].endswith(f"/{NAME}")
     assert described["sha256"] == sam_import.sha256_of(path) and described["licence"] == "MIT"
-    assert json.loads((folder / "sources.json").read_text()) == {"sam-vgg_salicon_weights.pkl": digest}
+    assert json.loads((folder / "sources.json").read_text()) == {NAME: digest}
     assert {p.name for p in folder.iterdir() if p.suffix in (".pkl", ".part")} == set()
 
-    assert fetch_weights("sam_vgg", folder, base) == path
+    assert fetch_weights("sam_vgg", folder, site.url) == path
     assert len(site.requests) == 1  # there already
 
     path.unlink()
-    site.body, site.etag = tiny + b"changed", '"2"'
+    file.write_bytes(tiny + b"changed")
     with pytest.raises(FoveaError, match=r"SHA-256 is .*first download's, in .*sources.json"):
-        fetch_weights("sam_vgg", folder, base)
+        fetch_weights("sam_vgg", folder, site.url, manner=HASTY)
     assert not path.exists()
 
 
-def test_fetch_takes_a_file_that_lies_there(site: Site, tmp_path: Path, tiny: bytes) -> None:
-    mine = tmp_path / "sam-vgg_salicon_weights.pkl"
+def test_fetch_takes_a_file_that_lies_there(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
+    mine = tmp_path / NAME
     mine.write_bytes(tiny)
     assert fetch_weights("sam_vgg", tmp_path, site.url).is_file()
     assert mine.exists() and not site.requests
@@ -466,8 +372,8 @@ def test_fetch_takes_a_file_that_lies_there(site: Site, tmp_path: Path, tiny: by
         fetch_weights("sam_vgg", tmp_path, site.url, "0" * 64)
 
 
-def test_fetch_refuses_another_networks_file(site: Site, tmp_path: Path, tiny: bytes) -> None:
-    site.body = tiny
+def test_fetch_refuses_another_networks_file(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
+    site.packages[1] = site.packages[1].rename(site.packages[1].with_name("sam-resnet_salicon_weights.pkl"))
     with pytest.raises(FoveaError, match="holds sam_vgg, not sam_resnet"):
         fetch_weights("sam_resnet", tmp_path, site.url)
     assert not (tmp_path / "sam_resnet.safetensors").exists()
@@ -477,7 +383,16 @@ def test_fetch_refuses_another_networks_file(site: Site, tmp_path: Path, tiny: b
         fetch_weights("sam_lite", tmp_path, site.url)
 
 
-def test_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_downloads_and_says_what_is_wrong(
+    site: CityscapesSite, tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.cli import main
+
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
+    fetched = CliRunner().invoke(main, ["saliency-weights", "fetch", "sam_vgg", "--url", site.url])
+    assert fetched.exit_code == 0, fetched.output
+    assert str(tmp_path / "weights/sam_vgg.safetensors") in fetched.output
     (tmp_path / "w.pkl").write_bytes(pickle.dumps([1]))
-    assert sam_import.main(["convert", str(tmp_path / "w.pkl"), "--weights-dir", str(tmp_path)]) == 1
-    assert "a pickle, which is never loaded" in capsys.readouterr().err
+    refused = CliRunner().invoke(main, ["saliency-weights", "import", str(tmp_path / "w.pkl")])
+    assert refused.exit_code == 1
+    assert "a pickle, which is never loaded" in refused.output
