@@ -9,15 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-REQUIREMENTS = (
-    "mlflow",
-    "torch",
-    "compressai",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "opencv-python-headless",
-)
+REQUIREMENTS = ["mlflow", "torch", "compressai", "safetensors", "numpy", "pandas", "opencv-python-headless"]
 
 
 def folder_digest(folder: Path) -> str:

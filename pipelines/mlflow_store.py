@@ -252,14 +252,7 @@ class MlflowStore:
         tags: dict[str, str] = {}
         for record in records:
             tags |= record.get("tags", {})
-            for name, value in record.get("params", {}).items():
-                if name not in known.params:
-                    params[name] = known.params[name] = value
-                elif (kept := known.params[name]) != value:
-                    self._warn_once(
-                        "MLflow's params cannot change: run %s keeps %s=%s, the value %s was not logged",
-                        run_id, name, kept[:80], value[:80],
-                    )  # fmt: skip
+            params |= self._lacking_params(known, record.get("params", {}))
             if "digests" in record:
                 self._log_inputs(run_id, record)
             elif "file" in record:
@@ -281,6 +274,17 @@ class MlflowStore:
         elif status != known.status:
             self._client.set_terminated(run_id, status, end_time=ended)
         known.status = status
+
+    def _lacking_params(self, known: _Known, told: dict[str, str]) -> dict[str, str]:
+        found = {name: value for name, value in told.items() if name not in known.params}
+        known.params |= found
+        for name, value in told.items():
+            if (kept := known.params[name]) != value:
+                self._warn_once(
+                    "MLflow's params cannot change: run %s keeps %s=%s, the value %s was not logged",
+                    known.progress.run_id, name, kept[:80], value[:80],
+                )  # fmt: skip
+        return found
 
     def _lacking(self, known: _Known, records: list[Record]) -> Iterator[tuple[str, float, int, int]]:
         """(name, value, time in ms, step) that the run does not have yet."""
@@ -313,7 +317,7 @@ class MlflowStore:
                 if len(batch) == 1:
                     log.warning("MLflow refused %s: %s", batch[0].key, self.scrubbed(error))
                 else:  # one bad entity must not hold back the others
-                    batches = [[one] for one in batch] + batches
+                    batches = [*([one] for one in batch), *batches]
 
     def _log_inputs(self, run_id: str, record: Record) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -60,7 +60,8 @@ class MlflowTracker(Tracker):
         self.store = MlflowStore(folder, uri.strip())
         self.journals = folder / "journal"
         self._waiting: dict[str, Journal] = {}
-        self._training: dict[str, tuple[Journal, float]] = {}  # with the monotonic time of the first metric
+        #: Runs for which the machine is measured, with the monotonic time of their first metric.
+        self.training: dict[str, tuple[Journal, float]] = {}
         self._told, self._rests_until, self._pid = False, 0.0, os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -145,13 +146,6 @@ class MlflowTracker(Tracker):
                 self._thread.start()
                 atexit.register(self.close)
 
-    def trains(self, journal: Journal, yes: bool) -> None:
-        """Whether the machine is to be measured for this run."""
-        if yes:
-            self._training.setdefault(journal.name, (journal, time.monotonic()))
-        else:
-            self._training.pop(journal.name, None)
-
     def _work(self) -> None:
         from pipelines.system_metrics import SystemSampler
 
@@ -159,7 +153,7 @@ class MlflowTracker(Tracker):
         while not self._closed.wait(SEND_EVERY_S):
             try:
                 now = time.monotonic()
-                sampler = (sampler or SystemSampler()) if self._training else None
+                sampler = (sampler or SystemSampler()) if self.training else None
                 if sampler:
                     sampler.read()
                 if sampler and now - measured >= SYSTEM_METRICS_S:
@@ -167,14 +161,14 @@ class MlflowTracker(Tracker):
                     self._measured(sampler.mean(), now)
                 self._send_waiting(patience_s=0)
                 with self._lock:
-                    if not self._waiting and not self._training:
+                    if not self._waiting and not self.training:
                         self._thread = None
                         return atexit.unregister(self.close)
             except Exception as error:  # the thread must outlive anything: what is unsent stays on disk
                 log.warning("MLflow's sender: %s", self.store.scrubbed(repr(error)))
 
     def _measured(self, values: dict[str, float], now: float) -> None:
-        for journal, since in list(self._training.values()):
+        for journal, since in list(self.training.values()):
             if now - since >= SYSTEM_METRICS_S:
                 # Steps count from the run's first start, so that they go on rising after a resume.
                 step = int((_now() - int(journal.header()["t"])) / 1000 / SYSTEM_METRICS_S)
@@ -275,7 +269,7 @@ class TrackedRun(Run):
     def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """See models.tracking.Run. NaN and infinity are kept; what is no number is left out with a warning."""
         self._tell("metrics", rows=[(int(step), dict(values)) for step, values in rows])
-        self._tracker.trains(self.journal, True)
+        self._tracker.training.setdefault(self.journal.name, (self.journal, time.monotonic()))
 
     def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
         """See models.tracking.Run. MLflow shows 36 characters of a digest; the whole stands in the source."""
@@ -308,7 +302,7 @@ class TrackedRun(Run):
         """See models.tracking.Run. Sends what waits, unless the server failed a moment ago."""
         if status not in STATUSES:
             raise FoveaError(f"status {status!r} is not one of {', '.join(STATUSES)}")
-        self._tracker.trains(self.journal, False)
+        self._tracker.training.pop(self.journal.name, None)
         self._tell("finish", status=status)
         self._tracker.send(self.journal)
 

@@ -48,42 +48,34 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """See the module. Raises ValueError for rows that hold neither column."""
         if "image" in model_input and model_input["image"].notna().all():
-            lmbda = float((params or {}).get("lmbda") or 0.0)
-            return self.compress(model_input, lmbda or None)
-        if "fov" in model_input and model_input["fov"].notna().all():
-            return self.decompress(model_input)
-        raise ValueError("a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)")
+            lmbda = float((params or {}).get("lmbda") or 0.0) or None
+            out = [self.compressed(label, row, lmbda) for label, row in model_input.iterrows()]
+        elif "fov" in model_input and model_input["fov"].notna().all():
+            out = [self.decompressed(data) for data in model_input["fov"]]
+        else:
+            raise ValueError(
+                "a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)"
+            )
+        return pd.DataFrame(out, index=model_input.index)
 
-    def compress(self, rows: pd.DataFrame, lmbda: float | None) -> pd.DataFrame:
-        """`fov` and `bpp` for each `image`; bpp counts the whole file over the picture's pixels. Without `saliency_map`
-        every place counts alike."""
+    def compressed(self, label: object, row: pd.Series, lmbda: float | None) -> dict[str, Any]:
+        """`fov` and `bpp` of a row's `image`; bpp counts the whole file over the picture's pixels."""
         import cv2
         import numpy as np
 
-        out = []
-        for label, row in rows.iterrows():
-            picture = cv2.cvtColor(
-                _picture(row["image"], cv2.IMREAD_COLOR, "image", label), cv2.COLOR_BGR2RGB
-            )
-            given = row.get("saliency_map")
-            saliency_map = (
-                _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
-                if isinstance(given, bytes)
-                else np.full(picture.shape[:2], 255, np.uint8)  # every place alike
-            )
-            data = self.codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda).data
-            out.append({"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])})
-        return pd.DataFrame(out, index=rows.index)
+        picture = cv2.cvtColor(_picture(row["image"], cv2.IMREAD_COLOR, "image", label), cv2.COLOR_BGR2RGB)
+        saliency_map = np.full(picture.shape[:2], 255, np.uint8)  # every place alike
+        if isinstance(given := row.get("saliency_map"), bytes):
+            saliency_map = _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
+        data = self.codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda).data
+        return {"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])}
 
-    def decompress(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """`image`, as PNG, for each `fov`."""
+    def decompressed(self, data: bytes) -> dict[str, Any]:
+        """`image`, as PNG."""
         import cv2
 
-        out = []
-        for data in rows["fov"]:
-            picture = self.codec.decode(bytes(data))
-            out.append({"image": cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()})
-        return pd.DataFrame(out, index=rows.index)
+        picture = cv2.cvtColor(self.codec.decode(bytes(data)), cv2.COLOR_RGB2BGR)
+        return {"image": cv2.imencode(".png", picture)[1].tobytes()}
 
 
 set_model(FoveaCodec())

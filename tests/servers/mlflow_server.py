@@ -22,6 +22,7 @@ class MlflowServer:
         store: str = "",
         artifacts: str = "",
         environment: Mapping[str, str] | None = None,
+        started: bool = True,
     ):
         self.folder, self.port = folder, free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,8 @@ class MlflowServer:
         self.artifacts = artifacts or str(folder / "artifacts")
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        if started:
+            self.start()
 
     @property
     def uri(self) -> str:
