@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights, normalise
 from models.training.critics import feature_network, perceptual_distance
 
 Picture = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 PATCH = 64
 """Side of the patches whose features KID compares, in pixels."""
@@ -96,22 +96,6 @@ class Kid(NamedTuple):
     draws: Floats
 
 
-def resampled(n: int, *, block: int = 1, seed: int = 0) -> Floats:
-    """How often each of n pictures is in each resample of a bootstrap: RESAMPLES × n, rows sum to n.
-
-    block: runs of so many neighbours are drawn together, around the end (circular block bootstrap, Politis and Romano
-    1992): neighbours in a video are nearly the same picture, and drawn one by one they would pass for so many more.
-    """
-    rng = np.random.default_rng(seed)
-    if block == 1:
-        return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
-    starts = rng.integers(n, size=(RESAMPLES, -(-n // block)))
-    places = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :n] % n
-    counts = np.zeros((RESAMPLES, n))
-    np.add.at(counts, (np.arange(RESAMPLES)[:, None], places), 1.0)
-    return counts
-
-
 def kid(
     originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed: int = 0, block: int = 1
 ) -> Kid:
@@ -120,7 +104,7 @@ def kid(
     originals, reconstructions: for each picture its patches' features, patches × d. The unbiased estimate of MMD² is
     Gretton et al. 2012, lemma 6, with a picture's patches as one draw: the mean over pairs of different pictures of
     k(x, x') + k(y, y') − k(x, y') − k(x', y). Pairs within a picture, which share their content, are left out. seed and
-    block: of the bootstrap (`resampled`); of two calls with as many pictures the draws are paired.
+    block: of the bootstrap (`resample_counts`); of two calls with as many pictures the draws are paired.
     Raises FoveaError for fewer than two pictures or unequal numbers.
     """
     n = len(originals)
@@ -140,13 +124,12 @@ def kid(
     value = float(total.sum() / (n * (n - 1)))
     if n < 4:
         return Kid(value, float("nan"), float("nan"), np.empty(0))
-    draws = resampled(n, block=block, seed=seed)
+    draws = resample_counts(n, RESAMPLES, seed, block=block)
     # a picture that is drawn twice is not compared with itself: its pairs are left out of the count, too
     pairs = np.square(draws.sum(axis=1)) - np.square(draws).sum(axis=1)
     pairs[pairs == 0] = np.nan
     values = np.einsum("ri,ij,rj->r", draws, total, draws) / pairs
-    low, high = np.nanquantile(values, (0.025, 0.975))
-    return Kid(value, float(low), float(high), values)
+    return Kid(value, *interval(values), values)
 
 
 def _blocks(a: Sequence[Floats], b: Sequence[Floats]) -> Floats:

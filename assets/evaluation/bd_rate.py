@@ -14,30 +14,30 @@ refused resamples, or fewer than 5 images, mean no interval. A draw depends on n
 seeds, so that a row does not change with what else is in the table.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from assets.evaluation.piecewise import METHODS, integrate
 from assets.evaluation.rate_distortion import (
     CLASSICAL_ARM,
-    CONFIDENCE,
-    CURVE_KEYS,
     EXTERNAL_ARM,
     MIN_IMAGES,
     RESAMPLES,
-    Floats,
+    CurveKey,
     Grid,
     curve_grid,
+    curves_of,
     label_arm,
-    resample_counts,
     resampled_means,
 )
+from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
 from models.metrics import METRICS
 
-METHODS = ("pchip", "akima")
 BD_METRICS = ("psnr_db", "ms_ssim", "sw_psnr_db", "ew_psnr_db", "ew_ms_ssim")
 MIN_POINTS = 4
 MIN_OVERLAP = 1 / 3
@@ -74,12 +74,15 @@ BD_RATE_COLUMNS: Mapping[str, str] = {
 }
 """Columns of `bd_rates` and their dtypes, in order."""
 
+MEASURED = tuple(BD_RATE_COLUMNS)[tuple(BD_RATE_COLUMNS).index("bd_rate_percent") :]
+"""The columns that a comparison fills."""
+
 
 class Comparison(NamedTuple):
-    """Two curves by their values of `CURVE_KEYS`, and what the anchor is called in the table."""
+    """Two curves, and what the anchor is called in the table."""
 
-    anchor: tuple[str, ...]
-    test: tuple[str, ...]
+    anchor: CurveKey
+    test: CurveKey
     anchor_arm: str
 
 
@@ -97,72 +100,6 @@ def to_decibel(metric: str, values: Floats) -> Floats:
     if not METRICS[metric].decibel:
         return values
     return -10 * np.log10(np.maximum(1 - values, 1e-10))
-
-
-def _pchip_slopes(x: Floats, y: Floats) -> Floats:
-    h, m = np.diff(x), np.diff(y) / np.diff(x)
-    before, after, h_before, h_after = m[:, :-1], m[:, 1:], h[:, :-1], h[:, 1:]
-    w1, w2 = 2 * h_after + h_before, h_after + 2 * h_before
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inner = (w1 + w2) / (w1 / before + w2 / after)
-    slopes = np.zeros_like(y)
-    slopes[:, 1:-1] = np.where(before * after > 0, inner, 0.0)
-    for end, h0, h1, m0, m1 in (
-        (0, h[:, 0], h[:, 1], m[:, 0], m[:, 1]),
-        (-1, h[:, -1], h[:, -2], m[:, -1], m[:, -2]),
-    ):
-        # one-sided three-point estimate that keeps the shape (Moler, Numerical Computing with MATLAB, 3.6)
-        slope = ((2 * h0 + h1) * m0 - h0 * m1) / (h0 + h1)
-        slope = np.where(np.sign(slope) != np.sign(m0), 0.0, slope)
-        steep = (np.sign(m0) != np.sign(m1)) & (np.abs(slope) > 3 * np.abs(m0))
-        slopes[:, end] = np.where(steep, 3 * m0, slope)
-    return slopes
-
-
-def _akima_slopes(x: Floats, y: Floats) -> Floats:
-    inner = np.diff(y) / np.diff(x)
-    m = np.empty((len(x), x.shape[1] + 3))
-    m[:, 2:-2] = inner
-    m[:, 1] = 2 * m[:, 2] - m[:, 3]
-    m[:, 0] = 2 * m[:, 1] - m[:, 2]
-    m[:, -2] = 2 * m[:, -3] - m[:, -4]
-    m[:, -1] = 2 * m[:, -2] - m[:, -3]
-    change = np.abs(np.diff(m))
-    after, before = change[:, 2:], change[:, :-2]
-    total = after + before
-    # where all neighbouring slopes agree in pairs, the weights are 0/0: the mean of the outer slopes stands in
-    undefined = total <= 1e-9 * total.max(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = m[:, 1:-2] + before / total * (m[:, 2:-1] - m[:, 1:-2])
-    return np.where(undefined, 0.5 * (m[:, 3:] + m[:, :-3]), slopes)
-
-
-def integrate(x: Floats, y: Floats, low: Floats, high: Floats, method: str) -> Floats:
-    """Integrals of many piecewise cubic interpolants, each from its low to its high.
-
-    x, y: curves × points, x rising along each row, at least 3 points. low, high: one a curve, inside x's range.
-    Raises FoveaError for an unknown method.
-    """
-    if method not in METHODS:
-        raise FoveaError(f"unknown interpolation {method!r}; known: {', '.join(METHODS)}")
-    slopes = _pchip_slopes(x, y) if method == "pchip" else _akima_slopes(x, y)
-    h = np.diff(x)
-    y0, y1, d0, d1 = y[:, :-1], y[:, 1:], h * slopes[:, :-1], h * slopes[:, 1:]
-
-    def antiderivative(t: Floats) -> Floats:
-        # of the cubic Hermite basis on [0, 1]
-        t2, t3, t4 = t * t, t**3, t**4
-        return (
-            y0 * (t4 / 2 - t3 + t)
-            + d0 * (t4 / 4 - 2 * t3 / 3 + t2 / 2)
-            + y1 * (t3 - t4 / 2)
-            + d1 * (t4 / 4 - t3 / 3)
-        )
-
-    start = np.clip((low[:, None] - x[:, :-1]) / h, 0.0, 1.0)
-    end = np.clip((high[:, None] - x[:, :-1]) / h, 0.0, 1.0)
-    integrals: Floats = (h * (antiderivative(end) - antiderivative(start))).sum(axis=1)
-    return integrals
 
 
 class _Deltas(NamedTuple):
@@ -199,15 +136,23 @@ def _mean_difference(
         return difference / width, np.maximum(width, 0) / shorter
 
 
-def _deltas(
-    anchor_bpp: Floats, anchor_quality: Floats, test_bpp: Floats, test_quality: Floats, method: str
-) -> _Deltas:
-    """BD values of many pairs of curves, pairs × points (in any order of points); at least 3 points each."""
-    n = len(anchor_bpp)
+class _Sides(NamedTuple):
+    """bpp and quality of two curves over the same pictures and seeds: rates × seeds × images as measured, or their means on
+    the scale of comparison, draws × points."""
+
+    anchor_bpp: Floats
+    anchor_quality: Floats
+    test_bpp: Floats
+    test_quality: Floats
+
+
+def _deltas(means: _Sides, method: str) -> _Deltas:
+    """BD values of many pairs of curves, points in any order, at least 3 each."""
+    n = len(means.anchor_bpp)
     result = _Deltas(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.zeros(n))
     finite = np.ones(n, bool)
     curves = []
-    for bpp, quality in ((anchor_bpp, anchor_quality), (test_bpp, test_quality)):
+    for bpp, quality in (means[:2], means[2:]):
         finite &= (np.isfinite(bpp) & (bpp > 0) & np.isfinite(quality)).all(axis=1)
         order = np.argsort(bpp, axis=1)
         curves.append((np.take_along_axis(bpp, order, 1), np.take_along_axis(quality, order, 1)))
@@ -237,14 +182,13 @@ def bd_delta(
 
     Raises FoveaError for an unknown method; a pair that can't be compared comes back with its reason.
     """
-    arrays = [np.asarray(a, np.float64)[None] for a in (anchor_bpp, anchor_quality, test_bpp, test_quality)]
-    refusal = _too_few(arrays[0].shape[1], arrays[2].shape[1])
+    arrays = (anchor_bpp, anchor_quality, test_bpp, test_quality)
+    sides = _Sides(*(np.asarray(a, np.float64)[None] for a in arrays))
+    refusal = _too_few(sides.anchor_bpp.shape[1], sides.test_bpp.shape[1])
     if refusal:
         return Delta(float("nan"), float("nan"), float("nan"), refusal)
-    deltas = _deltas(arrays[0], arrays[1], arrays[2], arrays[3], method)
-    return Delta(
-        float(deltas.rate[0]), float(deltas.quality[0]), float(deltas.overlap[0]), _reason(deltas, 0)
-    )
+    found = _deltas(sides, method)
+    return Delta(float(found.rate[0]), float(found.quality[0]), float(found.overlap[0]), _reason(found, 0))
 
 
 def _reason(deltas: _Deltas, index: int) -> str:
@@ -258,101 +202,76 @@ def _too_few(anchor_points: int, test_points: int) -> str:
     return ""
 
 
-class _Pair(NamedTuple):
-    """Two curves over the same images and seeds, rates × seeds × images, and what had to be left out."""
-
-    anchor_bpp: Floats
-    anchor_quality: Floats
-    test_bpp: Floats
-    test_quality: Floats
-    note: str
+def _trained(grid: Grid, metric: str) -> dict[int, int]:
+    """Seeds that have a value at every rate, with their places."""
+    values = grid.values[metric]
+    return {s: i for i, s in enumerate(grid.seeds) if not np.isnan(values[:, i]).all(axis=1).any()}
 
 
-def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> _Pair:
-    """Images and seeds that both curves have at every rate. A classical anchor has no seeds: it meets each of test's."""
-    chosen = []
-    if seeds_pair:
-        complete = [
-            {s for i, s in enumerate(g.seeds) if not np.isnan(g.values[metric][:, i]).all(axis=1).any()}
-            for g in (anchor, test)
-        ]
-        shared = sorted(complete[0] & complete[1])
-        chosen = [[g.seeds.index(s) for s in shared] for g in (anchor, test)]
-    else:
-        seeds = [
-            i for i in range(len(test.seeds)) if not np.isnan(test.values[metric][:, i]).all(axis=1).any()
-        ]
-        chosen = [[0] * len(seeds), seeds]
+def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[_Sides, str]:
+    """Images and seeds that both curves have at every rate, and what was left out. A classical anchor has no seeds: it meets
+    each of test's."""
+    ours, theirs = _trained(test, metric), _trained(anchor, metric)
+    seeds = sorted(ours.keys() & theirs.keys()) if seeds_pair else sorted(ours)
     images = sorted(set(anchor.images) & set(test.images))
     cut = []
-    for grid, seeds in zip((anchor, test), chosen, strict=True):
-        at = {image: i for i, image in enumerate(grid.images)}
-        index = np.ix_(range(len(grid.rates)), seeds, [at[i] for i in images])
+    for grid, places in (
+        (anchor, [theirs[s] if seeds_pair else 0 for s in seeds]),
+        (test, [ours[s] for s in seeds]),
+    ):
+        of_images = pd.Index(grid.images).get_indexer(pd.Index(images))
+        index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), of_images)
         cut += [grid.values["bpp"][index], grid.values[metric][index]]
-    known = np.ones(len(images), bool)
-    for array in cut:
-        known &= ~np.isnan(array).any(axis=(0, 1))
+    known = ~np.any([np.isnan(array).any(axis=(0, 1)) for array in cut], axis=0)
     notes = []
-    everything = len(set(anchor.images) | set(test.images))
-    if known.sum() < everything:
-        notes.append(
-            f"{everything - int(known.sum())} of {everything} pictures left out: not measured everywhere"
-        )
-    seeds_seen = len(set(anchor.seeds) | set(test.seeds)) if seeds_pair else len(test.seeds)
-    if len(chosen[1]) < seeds_seen:
-        notes.append(f"{seeds_seen - len(chosen[1])} of {seeds_seen} seeds left out: not trained everywhere")
-    a_bpp, a_quality, t_bpp, t_quality = (array[:, :, known] for array in cut)
-    return _Pair(a_bpp, a_quality, t_bpp, t_quality, "; ".join(notes))
+    pictures = len(set(anchor.images) | set(test.images))
+    if left := pictures - int(known.sum()):
+        notes.append(f"{left} of {pictures} pictures left out: not measured everywhere")
+    seen = len(set(anchor.seeds) | set(test.seeds)) if seeds_pair else len(test.seeds)
+    if left := seen - len(seeds):
+        notes.append(f"{left} of {seen} seeds left out: not trained everywhere")
+    return _Sides(*(array[:, :, known] for array in cut)), "; ".join(notes)
 
 
-class _Means(NamedTuple):
-    """Both curves in one or many draws, draws × points: bpp and quality on the scale of comparison."""
-
-    anchor_bpp: Floats
-    anchor_quality: Floats
-    test_bpp: Floats
-    test_quality: Floats
-
-
-def _draw(pair: _Pair, metric: str, image_counts: Floats, seed_counts: Floats) -> _Means:
-    a_bpp, a_quality, t_bpp, t_quality = (
-        resampled_means(values, image_counts, seed_counts)
-        for values in (pair.anchor_bpp, pair.anchor_quality, pair.test_bpp, pair.test_quality)
+def _draw(sides: _Sides, metric: str, image_counts: Floats, seed_counts: Floats) -> _Sides:
+    """Means of each draw, draws × points."""
+    means = _Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides))
+    return means._replace(
+        anchor_quality=to_decibel(metric, means.anchor_quality),
+        test_quality=to_decibel(metric, means.test_quality),
     )
-    return _Means(a_bpp, to_decibel(metric, a_quality), t_bpp, to_decibel(metric, t_quality))
 
 
 def _compare(
-    pair: _Pair, metric: str, methods: Iterable[str], resamples: int
+    sides: _Sides, note: str, metric: str, methods: Iterable[str], resamples: int
 ) -> dict[str, dict[str, object]]:
     """The measured columns of a row for each method; the draws are made once."""
-    n_seeds, n_images = pair.test_bpp.shape[1:]
+    n_seeds, n_images = sides.test_bpp.shape[1:]
     blank: dict[str, object] = {
-        **dict.fromkeys(("bd_rate_percent", "ci_low", "ci_high", "bd_quality_db"), np.nan),
-        **dict.fromkeys(("bd_quality_ci_low", "bd_quality_ci_high", "overlap", "refused_resamples"), np.nan),
+        **dict.fromkeys(MEASURED, np.nan),
         "n_images": n_images,
         "n_seeds": n_seeds,
         "status": "refused",
     }
-    refusal = _too_few(len(pair.anchor_bpp), len(pair.test_bpp))
+    refusal = _too_few(len(sides.anchor_bpp), len(sides.test_bpp))
     if n_images == 0 or n_seeds == 0:
         refusal = "no picture was measured by both at every rate"
     if refusal:
-        return {method: blank | {"reason": _join(refusal, pair.note)} for method in methods}
-    mean = _draw(pair, metric, np.ones((1, n_images)), np.ones((1, n_seeds)))
+        return {method: blank | {"reason": _join(refusal, note)} for method in methods}
+    mean = _draw(sides, metric, np.ones((1, n_images)), np.ones((1, n_seeds)))
     drawn = None
     if n_images >= MIN_IMAGES:
         counts = resample_counts(n_images, resamples, 0), resample_counts(n_seeds, resamples, 1)
-        drawn = _draw(pair, metric, *counts)
-    return {method: blank | _measure(mean, drawn, n_images, method, pair.note) for method in methods}
+        drawn = _draw(sides, metric, *counts)
+    return {method: blank | _measure(mean, drawn, n_images, method, note) for method in methods}
 
 
 def _join(*reasons: str) -> str:
     return "; ".join(filter(None, reasons))
 
 
-def _measure(mean: _Means, drawn: _Means | None, n_images: int, method: str, note: str) -> dict[str, object]:
-    point = _deltas(*mean, method)
+def _measure(mean: _Sides, drawn: _Sides | None, n_images: int, method: str, note: str) -> dict[str, object]:
+    point = _deltas(mean, method)
     row: dict[str, object] = {"overlap": point.overlap[0]}
     refusal = _reason(point, 0)
     if refusal:
@@ -361,7 +280,7 @@ def _measure(mean: _Means, drawn: _Means | None, n_images: int, method: str, not
     if drawn is None:
         few = f"no interval: {n_images} pictures, fewer than {MIN_IMAGES}"
         return row | {"status": "no_interval", "reason": _join(few, note)}
-    deltas = _deltas(*drawn, method)
+    deltas = _deltas(drawn, method)
     kept = deltas.why == 0
     refused = 1 - float(kept.mean())
     row["refused_resamples"] = refused
@@ -370,68 +289,66 @@ def _measure(mean: _Means, drawn: _Means | None, n_images: int, method: str, not
         cause = "the curves share too little" if most == len(_REASONS) - 1 else _REASONS[most]
         many = f"no interval: {refused:.0%} of the resamples were refused, mostly because {cause}"
         return row | {"status": "no_interval", "reason": _join(many, note)}
-    tail = (1 - CONFIDENCE) / 2
-    row["ci_low"], row["ci_high"] = np.quantile(deltas.rate[kept], (tail, 1 - tail))
+    row["ci_low"], row["ci_high"] = interval(deltas.rate[kept])
     quality = deltas.quality[kept & ~np.isnan(deltas.quality)]
     if not np.isnan(point.quality[0]) and len(quality) >= (1 - MAX_REFUSED) * len(kept):
-        row["bd_quality_ci_low"], row["bd_quality_ci_high"] = np.quantile(quality, (tail, 1 - tail))
+        row["bd_quality_ci_low"], row["bd_quality_ci_high"] = interval(quality)
     return row | {"status": "ok", "reason": note}
 
 
 def compare_curves(
     anchor: Grid,
     test: Grid,
-    metric: str,
     methods: Iterable[str] = METHODS,
     *,
     resamples: int = RESAMPLES,
     seeds_pair: bool = True,
-) -> dict[str, dict[str, object]]:
-    """The measured columns of `BD_RATE_COLUMNS` (bd_rate_percent to reason) for each method, over what both curves have.
+) -> list[dict[str, object]]:
+    """A row for each metric that both curves have and each method: metric, method, and the measured columns of
+    `MEASURED`, over what both curves have.
 
     seeds_pair: the same seed is the same training on both sides. Otherwise the anchor's only seed meets each of the test's.
     """
-    return _compare(_align(anchor, test, metric, seeds_pair=seeds_pair), metric, methods, resamples)
+    rows = []
+    for metric in anchor.values:
+        if metric == "bpp" or any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
+            continue
+        sides, note = _align(anchor, test, metric, seeds_pair=seeds_pair)
+        compared = _compare(sides, note, metric, methods, resamples)
+        rows += [{"metric": metric, "method": method, **row} for method, row in compared.items()]
+    return rows
 
 
-def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
-    """Which curve is held against which, from their `CURVE_KEYS`.
+def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
+    """Which curve is held against which.
 
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
     the plain one); every arm with predicted maps against the same arm with each control, since a gain that the centre
-    bias gives too says nothing about saliency; and `uniform` against every classical codec and every checkpoint from elsewhere on the same pictures.
+    bias gives too says nothing about saliency; and `uniform` against every classical codec and every checkpoint from
+    elsewhere on the same pictures.
     """
-    named = [(curve, dict(zip(CURVE_KEYS, curve, strict=True))) for curve in curves]
-
-    def same(a: Mapping[str, str], b: Mapping[str, str], *keys: str) -> bool:
-        return all(a[k] == b[k] for k in keys)
-
-    place = ("dataset", "split")
-    training = (*place, "train_dataset", "codec", "preset")
+    known = list(curves)
     chosen = []
-    for test, t in named:
-        if t["arm"] in UNSEEDED:
+    for test in known:
+        if test.arm in UNSEEDED:
             continue
-        if t["arm"] == BASELINE:
-            chosen += [
-                Comparison(
-                    anchor, test, a["codec"] if a["arm"] == CLASSICAL_ARM else f"{a['variant']} (external)"
-                )
-                for anchor, a in named
-                if a["arm"] in UNSEEDED and same(a, t, *place)
-            ]
+        if test.arm == BASELINE:
+            others = [a for a in known if a.arm in UNSEEDED and a.place == test.place]
+            names = (a.codec if a.arm == CLASSICAL_ARM else f"{a.variant} (external)" for a in others)
+            chosen += [Comparison(a, test, name) for a, name in zip(others, names, strict=True)]
             continue
-        baselines = {
-            a["variant"]: anchor for anchor, a in named if a["arm"] == BASELINE and same(a, t, *training)
-        }
-        baseline = baselines.get(t["variant"], baselines.get(""))
+        training = test._replace(arm="", maps="", variant="")
+        alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]
+        baselines = {a.variant: a for a in alike if a.arm == BASELINE}
+        baseline = baselines.get(test.variant, baselines.get(""))
         if baseline is not None:
             chosen.append(Comparison(baseline, test, BASELINE))
-        if t["maps"] == "predicted":
+        if test.maps == "predicted":
+            controls = [a for a in alike if (a.arm, a.variant) == (test.arm, test.variant)]
             chosen += [
-                Comparison(anchor, test, label_arm(a["arm"], a["maps"]))
-                for anchor, a in named
-                if same(a, t, *training, "arm", "variant") and a["maps"] not in ("predicted", "none")
+                Comparison(a, test, label_arm(a.arm, a.maps))
+                for a in controls
+                if a.maps not in ("predicted", "none")
             ]
     return chosen
 
@@ -439,58 +356,47 @@ def choose_comparisons(curves: Iterable[tuple[str, ...]]) -> list[Comparison]:
 NO_PICTURES = "no interval: a published curve has no pictures, its points alone are compared"
 
 
-def published_rates(
-    curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str = "", methods: Iterable[str] = METHODS
-) -> pd.DataFrame:
+def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str = "") -> pd.DataFrame:
     """`uniform` of each codec against each published curve of the same pictures, by mean points; columns
     `BD_RATE_COLUMNS`, without intervals.
 
     curves, published: as `rd_curves` and `published_rows` give them.
     """
-    rows: list[dict[str, object]] = []
-    for key, anchor in published.groupby(list(CURVE_KEYS), sort=True, dropna=False):
-        a = dict(zip(CURVE_KEYS, (str(k) for k in key), strict=True))
-        tests = curves[
-            (curves["arm"] == BASELINE)
-            & (curves["dataset"] == a["dataset"])
-            & (curves["split"] == a["split"])
-        ]
-        for test_key, test in tests.groupby(list(CURVE_KEYS), sort=True, dropna=False):
-            t = dict(zip(CURVE_KEYS, (str(k) for k in test_key), strict=True))
-            for metric in ("psnr_db", "ms_ssim"):
-                if anchor[metric].isna().all() or test[metric].isna().all():
+    tests = curves_of(curves[curves["arm"] == BASELINE])
+    rows = []
+    for a, anchor in curves_of(published):
+        for t, test in tests:
+            if t.place != a.place:
+                continue
+            for metric, method in itertools.product(("psnr_db", "ms_ssim"), METHODS):
+                sides = [c[k].to_numpy(np.float64) for c in (anchor, test) for k in ("bpp", metric)]
+                if any(np.isnan(side).all() for side in sides):
                     continue
-                for method in methods:
-                    delta = bd_delta(
-                        anchor["bpp"].to_numpy(np.float64),
-                        to_decibel(metric, anchor[metric].to_numpy(np.float64)),
-                        test["bpp"].to_numpy(np.float64),
-                        to_decibel(metric, test[metric].to_numpy(np.float64)),
-                        method,
-                    )
-                    refused = np.isnan(delta.bd_rate_percent)
-                    rows.append(
-                        {
-                            **{
-                                k: t[k]
-                                for k in ("dataset", "split", "train_dataset", "codec", "preset", "variant")
-                            },
-                            "sweep": sweep,
-                            "anchor_arm": f"{a['codec']} (published)",
-                            "test_arm": t["arm"],
-                            "maps": t["maps"],
-                            "metric": metric,
-                            "method": method,
-                            "bd_rate_percent": delta.bd_rate_percent,
-                            "bd_quality_db": np.nan if refused else delta.bd_quality_db,
-                            "overlap": delta.overlap,
-                            "n_images": int(test["n_images"].max()),
-                            "n_seeds": int(test["n_seeds"].max()),
-                            "status": "refused" if refused else "no_interval",
-                            "reason": delta.reason if refused else NO_PICTURES,
-                        }
-                    )
+                bpp_a, values_a, bpp_t, values_t = sides
+                delta = bd_delta(
+                    bpp_a, to_decibel(metric, values_a), bpp_t, to_decibel(metric, values_t), method
+                )
+                refused = bool(np.isnan(delta.bd_rate_percent))
+                rows.append(
+                    {
+                        **_names(t, f"{a.codec} (published)", sweep),
+                        "metric": metric,
+                        "method": method,
+                        "bd_rate_percent": delta.bd_rate_percent,
+                        "bd_quality_db": np.nan if refused else delta.bd_quality_db,
+                        "overlap": delta.overlap,
+                        "n_images": int(test["n_images"].max()),
+                        "n_seeds": int(test["n_seeds"].max()),
+                        "status": "refused" if refused else "no_interval",
+                        "reason": delta.reason if refused else NO_PICTURES,
+                    }
+                )
     return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))
+
+
+def _names(test: CurveKey, anchor_arm: str, sweep: str) -> dict[str, str]:
+    names = test._asdict()
+    return {"test_arm": names.pop("arm"), "anchor_arm": anchor_arm, "sweep": sweep, **names}
 
 
 def bd_rates(
@@ -508,36 +414,14 @@ def bd_rates(
     does not have (no fixations were recorded) gives no row; a refused comparison keeps its row, with null and the reason.
     """
     metrics, methods = tuple(metrics), tuple(methods)
-    grids: dict[tuple[str, ...], Grid] = {}
-    for key, curve in points.groupby(list(CURVE_KEYS), sort=True, dropna=False):
-        grids[tuple(str(k) for k in key)] = curve_grid(curve, ("bpp", *metrics))
+    grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves_of(points)}
     rows = []
     for comparison in choose_comparisons(grids) if comparisons is None else comparisons:
         for side in (comparison.anchor, comparison.test):
             if side not in grids:
                 raise FoveaError(f"bd_rates: no curve {' '.join(filter(None, side))} among the points")
-        anchor, test = grids[comparison.anchor], grids[comparison.test]
-        a, t = (dict(zip(CURVE_KEYS, side, strict=True)) for side in (comparison.anchor, comparison.test))
-        for metric in metrics:
-            if any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
-                continue
-            compared = compare_curves(
-                anchor, test, metric, methods, resamples=resamples, seeds_pair=a["arm"] not in UNSEEDED
-            )
-            for method, measured in compared.items():
-                rows.append(
-                    {
-                        **{
-                            k: t[k]
-                            for k in ("dataset", "split", "train_dataset", "codec", "preset", "variant")
-                        },
-                        "sweep": sweep,
-                        "anchor_arm": comparison.anchor_arm,
-                        "test_arm": t["arm"],
-                        "maps": t["maps"],
-                        "metric": metric,
-                        "method": method,
-                        **measured,
-                    }
-                )
+        anchor, test = comparison.anchor, comparison.test
+        pair = anchor.arm not in UNSEEDED
+        compared = compare_curves(grids[anchor], grids[test], methods, resamples=resamples, seeds_pair=pair)
+        rows += [{**_names(test, comparison.anchor_arm, sweep), **row} for row in compared]
     return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))

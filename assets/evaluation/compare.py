@@ -9,64 +9,52 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from assets.evaluation.bd_rate import BD_METRICS, METHODS, compare_curves
+from assets.evaluation.bd_rate import BD_METRICS, MEASURED, UNSEEDED, compare_curves
+from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import (
-    CLASSICAL_ARM,
-    CURVE_KEYS,
-    EXTERNAL_ARM,
-    RESAMPLES,
-    curve_grid,
-    label_arm,
-)
-from assets.evaluation.verdict import records
+from assets.evaluation.piecewise import METHODS
+from assets.evaluation.rate_distortion import RESAMPLES, CurveKey, curve_grid, curves_of, label_arm, records
 from models.metrics import METRICS
 
-MEASURED = (
-    "bd_rate_percent",
-    "ci_low",
-    "ci_high",
-    "bd_quality_db",
-    "bd_quality_ci_low",
-    "bd_quality_ci_high",
-    "overlap",
-    "n_images",
-    "n_seeds",
-    "refused_resamples",
-    "status",
-    "reason",
-)
 NAMES = ("dataset", "split", "codec", "arm", "maps", "variant")
 COLUMNS = ("pair", *NAMES, "before", "after", "metric", "method", *MEASURED)
 POINT_COLUMNS = ("pair", *NAMES, "rate_name", "rate", "n_images", "bpp_before", "bpp_after", "psnr_before_db",
                  "psnr_after_db", "weighted", "weighted_before_db", "weighted_after_db", "same_files")  # fmt: skip
 
-ONLY_BEFORE, ONLY_AFTER = (
-    "only in the first: nothing to compare with",
-    "only in the second: nothing to compare with",
-)
+ONLY_BEFORE = "only in the first: nothing to compare with"
+ONLY_AFTER = "only in the second: nothing to compare with"
 
 
 class Pair(NamedTuple):
-    """A curve of each side by its `CURVE_KEYS`; one of them is None where the other has no partner."""
+    """A curve of each side; one of them is None where the other has no partner."""
 
-    before: tuple[str, ...] | None
-    after: tuple[str, ...] | None
+    before: CurveKey | None
+    after: CurveKey | None
+
+    def names(self) -> dict[str, str]:
+        """What both curves are called: the columns `NAMES`."""
+        key = self.after or self.before
+        assert key is not None
+        return {k: v for k, v in key._asdict().items() if k in NAMES}
+
+    def trainings(self) -> dict[str, str]:
+        """The columns before and after: how each side was trained."""
+        parts = [k and (k.train_dataset, k.preset, k.variant) for k in self]
+        return {side: " ".join(filter(None, p or ())) for side, p in zip(self._fields, parts, strict=True)}
 
 
-def pair_curves(before: Iterable[tuple[str, ...]], after: Iterable[tuple[str, ...]]) -> list[Pair]:
+def pair_curves(before: Iterable[CurveKey], after: Iterable[CurveKey]) -> list[Pair]:
     """Which curve is held against which: equal keys, then the only one left with the same names, then without the variant."""
     left, right = sorted(set(before)), sorted(set(after))
-    pairs = [Pair(k, k) for k in left if k in right]
-    left, right = ([k for k in side if Pair(k, k) not in pairs] for side in (left, right))
-    places = [CURVE_KEYS.index(k) for k in NAMES]
-    for names in (places, places[:-1]):
+    equal = set(left) & set(right)
+    left, right = ([k for k in side if k not in equal] for side in (left, right))
+    pairs = [Pair(k, k) for k in equal]
+    for ignored in ({"train_dataset": "", "preset": ""}, {"train_dataset": "", "preset": "", "variant": ""}):
         for key in list(left):
-            name = [key[i] for i in names]
-            mine, theirs = ([k for k in side if [k[i] for i in names] == name] for side in (left, right))
+            name = key._replace(**ignored)
+            mine, theirs = ([k for k in side if k._replace(**ignored) == name] for side in (left, right))
             if len(mine) == 1 == len(theirs):
                 pairs.append(Pair(key, theirs[0]))
                 left.remove(key)
@@ -76,29 +64,18 @@ def pair_curves(before: Iterable[tuple[str, ...]], after: Iterable[tuple[str, ..
 
 def _same_pictures(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """`after` with another name for pictures whose size differs: they are not the same pictures."""
-    sizes = before.drop_duplicates(["dataset", "split", "image"]).set_index(["dataset", "split", "image"])
-    theirs = sizes[["width", "height"]].add_suffix("_before")
-    known = after.join(theirs, on=["dataset", "split", "image"])
-    other = (
-        known["width_before"].notna()
-        & ((known["width"] != known["width_before"]) | (known["height"] != known["height_before"]))
-    ).to_numpy()
-    return after.assign(image=after["image"].where(~other, after["image"] + " (other size)"))
-
-
-def _training(key: Mapping[str, str]) -> str:
-    return " ".join(filter(None, (key["train_dataset"], key["preset"], key["variant"])))
-
-
-def _named(key: tuple[str, ...]) -> dict[str, str]:
-    return dict(zip(CURVE_KEYS, key, strict=True))
+    place = ["dataset", "split", "image"]
+    sizes = before.drop_duplicates(place).set_index(place)[["width", "height"]].add_suffix("_before")
+    known = after.join(sizes, on=place)
+    other = (known["width"] != known["width_before"]) | (known["height"] != known["height_before"])
+    other &= known["width_before"].notna()
+    return after.assign(image=after["image"].where(~other.to_numpy(), after["image"] + " (other size)"))
 
 
 def compare_points(
     before: pd.DataFrame,
     after: pd.DataFrame,
     *,
-    methods: Sequence[str] = METHODS,
     resamples: int = RESAMPLES,
     list_only_before: bool = True,
     list_only_after: bool = True,
@@ -108,84 +85,65 @@ def compare_points(
 
     before, after: as `concat_points` gives them. A metric that a side does not have gives no row.
     """
-    after = _same_pictures(before, after)
-    sides = [
-        {tuple(str(v) for v in k): c for k, c in side.groupby(list(CURVE_KEYS), sort=True, dropna=False)}
-        for side in (before, after)
-    ]
+    sides = dict(curves_of(before)), dict(curves_of(_same_pictures(before, after)))
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
     listed = 0
     for pair in pair_curves(*sides):
-        key = pair.after or pair.before
-        assert key is not None
-        names = {k: v for k, v in _named(key).items() if k in NAMES}
-        told = {
-            "before": _training(_named(pair.before)) if pair.before else "",
-            "after": _training(_named(pair.after)) if pair.after else "",
-        }
         if pair.before is None or pair.after is None:
-            if list_only_before if pair.after is None else list_only_after:
-                reason = ONLY_BEFORE if pair.after is None else ONLY_AFTER
-                blank = {**dict.fromkeys(MEASURED, math.nan), "n_images": 0, "n_seeds": 0}
-                metric = "psnr_db"
-                rows += [
-                    {"pair": listed, **names, **told, "metric": metric, "method": m, **blank, "status": "refused", "reason": reason}
-                    for m in methods
-                ]  # fmt: skip
-                listed += 1
-            continue
-        curves = sides[0][pair.before], sides[1][pair.after]
-        anchor, test = (curve_grid(c, ("bpp", *BD_METRICS)) for c in curves)
-        alike = _point_rows(listed, names, *curves)
-        if names["arm"] in (CLASSICAL_ARM, EXTERNAL_ARM) and all(p["same_files"] for p in alike):
-            continue
-        for metric in BD_METRICS:
-            if any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
+            if not (list_only_before if pair.after is None else list_only_after):
                 continue
-            compared = compare_curves(anchor, test, metric, methods, resamples=resamples)
-            for method, measured in compared.items():
-                if not set(anchor.seeds) & set(test.seeds):
-                    measured["reason"] = "no seed in common: compare runs of the same seeds"
-                elif not set(anchor.images) & set(test.images):
-                    measured["reason"] = (
-                        "no picture in common (same name and size): measured on other pictures"
-                    )
-                rows.append({"pair": listed, **names, **told, "metric": metric, "method": method, **measured})
-        points += alike
+            compared, alike = _alone(ONLY_BEFORE if pair.after is None else ONLY_AFTER), []
+        else:
+            curves = sides[0][pair.before], sides[1][pair.after]
+            alike = _point_rows(*curves)
+            if pair.after.arm in UNSEEDED and all(p["same_files"] for p in alike):
+                continue
+            compared = _compared(*curves, resamples)
+        head = {"pair": listed, **pair.names()}
+        rows += [{**head, **pair.trainings(), **row} for row in compared]
+        points += [{**head, **row} for row in alike]
         listed += 1
     return pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(points, columns=list(POINT_COLUMNS))
 
 
-def _point_rows(
-    pair: int, names: Mapping[str, str], before: pd.DataFrame, after: pd.DataFrame
-) -> list[dict[str, Any]]:
+def _alone(reason: str) -> list[dict[str, Any]]:
+    blank = {**dict.fromkeys(MEASURED, math.nan), "n_images": 0, "n_seeds": 0}
+    refused = {"metric": "psnr_db", **blank, "status": "refused", "reason": reason}
+    return [{**refused, "method": method} for method in METHODS]
+
+
+def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
+    anchor, test = (curve_grid(c, ("bpp", *BD_METRICS)) for c in (before, after))
+    rows = compare_curves(anchor, test, resamples=resamples)
+    if not set(anchor.seeds) & set(test.seeds):
+        return [{**row, "reason": "no seed in common: compare runs of the same seeds"} for row in rows]
+    if not set(anchor.images) & set(test.images):
+        why = "no picture in common (same name and size): measured on other pictures"
+        return [{**row, "reason": why} for row in rows]
+    return rows
+
+
+def _point_rows(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over the pictures and seeds that both sides measured at each rate that both have."""
     on = ["rate_name", "rate", "seed", "image"]
     columns = ["bytes", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db"]
     both = before[[*on, *columns]].merge(after[[*on, *columns]], on=on, suffixes=("_before", "_after"))
     weighted = "ew_psnr_db" if both["ew_psnr_db_before"].notna().any() else "sw_psnr_db"
     rows = []
-    for (rate_name, rate), group in both.groupby(["rate_name", "rate"], sort=True):
+    for (name, rate), group in both.groupby(["rate_name", "rate"], sort=True):
         mean = group.drop(columns=["rate_name", "image", "seed"]).astype(float).mean()
+        same = (group[f"{c}_before"] == group[f"{c}_after"] for c in ("bytes", "psnr_db"))
         rows.append(
             {
-                "pair": pair,
-                **names,
-                "rate_name": rate_name,
+                "rate_name": name,
                 "rate": rate,
                 "n_images": int(group["image"].nunique()),
-                "bpp_before": mean["bpp_before"],
-                "bpp_after": mean["bpp_after"],
-                "psnr_before_db": mean["psnr_db_before"],
-                "psnr_after_db": mean["psnr_db_after"],
+                **{f"bpp_{side}": mean[f"bpp_{side}"] for side in Pair._fields},
+                **{f"psnr_{side}_db": mean[f"psnr_db_{side}"] for side in Pair._fields},
                 "weighted": weighted,
-                "weighted_before_db": mean[f"{weighted}_before"],
-                "weighted_after_db": mean[f"{weighted}_after"],
-                "same_files": bool(
-                    (group["bytes_before"] == group["bytes_after"]).all()
-                    and (group["psnr_db_before"] == group["psnr_db_after"]).all()
-                ),
+                **{f"weighted_{side}_db": mean[f"{weighted}_{side}"] for side in Pair._fields},
+                "same_files": all(bool(equal.all()) for equal in same),
             }
         )
     return rows
@@ -193,7 +151,7 @@ def _point_rows(
 
 def curve_name(row: Mapping[str, Any], codecs: Sequence[str] = ()) -> str:
     """`saliency_gain@center span=4`, with the codec before it where there are several."""
-    if row["arm"] in (CLASSICAL_ARM, EXTERNAL_ARM):
+    if row["arm"] in UNSEEDED:
         return look(row["codec"], row["arm"], row["maps"], row["variant"]).label
     parts = [row["codec"] if len(codecs) > 1 else "", label_arm(row["arm"], row["maps"]), row["variant"]]
     return " ".join(filter(None, parts))
@@ -231,14 +189,13 @@ def sentences(rates: pd.DataFrame, points: pd.DataFrame) -> list[str]:
             said.append(f"{name}: not compared ({row['reason']}).")
             continue
         text = f"{name}: {_rate(row)} rate at equal {METRICS[row['metric']].label}"
-        if "psnr_db" in by and row["metric"] != "psnr_db" and math.isfinite(by["psnr_db"]["bd_rate_percent"]):
-            text += f", {_rate(by['psnr_db'])} at equal plain PSNR"
+        plain = by.get("psnr_db", row)
+        if plain is not row and math.isfinite(plain["bd_rate_percent"]):
+            text += f", {_rate(plain)} at equal plain PSNR"
         said.append(f"{text}: {outcome(row)}.")
     return said
 
 
 def _rate(row: Mapping[str, Any]) -> str:
-    text = f"{row['bd_rate_percent']:+.1f} %"
-    if math.isfinite(row["ci_low"]):
-        text += f" [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
-    return text.replace("-", "−")
+    """With plain spaces: a terminal shows it."""
+    return with_interval(row).replace("\u202f", " ").replace("\u00a0", " ")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.pieces import POINTS, gallery_images, kept_name, measured_table, pieces_of
-from assets.evaluation.report import GalleryItem, GalleryShot
+from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
 from assets.saliency.condition import fixation_maps
 from models.experiments import Sweep
@@ -56,7 +56,6 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
                 saliency_map=np.asarray(chain.store.array("saliency_maps", str(row["map_key"]))),
                 shots=shots[str(row["image"])],
                 fixation_map=fixation_maps(chain, sweep.dataset, one, [picture])[0],
-                dataset=sweep.dataset,
             )
         )
     return items

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Waiting, silent
 from assets.evaluation.bd_rate import BASELINE
+from assets.evaluation.classical_fit import Files, Picture, at_most, decoded
 from assets.evaluation.windows import salient_window
 from assets.frames.encode import encode_png
 from assets.saliency.stages import ensure_maps, map_keys
@@ -34,7 +33,7 @@ from assets.store import digest
 from assets.training.data import load_split
 from assets.training.run import spread
 from assets.versions import code_version
-from models.codecs import classical
+from models.bootstrap import Floats, interval, resample_counts
 from models.codecs.base import Codec
 from models.codecs.batch import in_order
 from models.codecs.bitstream import unpack
@@ -42,9 +41,7 @@ from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
 from models.metrics import measure
-from models.perception import Perception, kid, resampled
-
-Picture = NDArray[np.uint8]
+from models.perception import RESAMPLES, Perception, kid
 
 STAGE = "generalisation"
 FACTORS: Mapping[str, tuple[float, ...]] = {
@@ -58,8 +55,6 @@ REFERENCE = ("webp", 1.0)
 """The classical row whose gap is what the pictures themselves make of it; measured on training pictures, too."""
 BLOCKS = 8
 """Of how many runs of neighbouring pictures a resample consists, about."""
-DIVISORS = (1, 2, 4)
-"""By what a picture's sides may be divided before a classical codec gets it."""
 SHOWN: Mapping[str, int] = {"train": 1, "held_out": 2}
 """Of how many pictures of each part a crop is kept."""
 CROP_SIDE = 224
@@ -107,34 +102,34 @@ def held_out_split(chain: Chain, dataset: str) -> str:
     return "test" if "test" in splits else "val"
 
 
-def measure_pictures(
-    part: Part,
-    shown: Sequence[tuple[bytes, Picture, float]],
-    perception: Perception,
-) -> tuple[list[dict[str, Any]], list[Any]]:
-    """A row a picture, and the patch features of the reconstructions. shown: file, reconstruction, payload bytes."""
-    rows, features = [], []
-    for image, picture, weighing, (data, reconstruction, payload) in zip(
-        part.images, part.pictures, part.weighing, shown, strict=True
+class Shown(NamedTuple):
+    """A file, what it decodes to, and how many of its bytes are no container."""
+
+    data: bytes
+    picture: Picture
+    payload: float
+
+
+def measure_pictures(part: Part, shown: Sequence[Shown], eye: Perception) -> dict[str, list[float]]:
+    """`METRICS` of each picture, in the order of the part."""
+    found: dict[str, list[float]] = {name: [] for name in METRICS}
+    for picture, weighing, (data, reconstruction, payload) in zip(
+        part.pictures, part.weighing, shown, strict=True
     ):
         pixels = picture.shape[0] * picture.shape[1]
-        values = measure(picture, reconstruction, saliency_map=weighing)
-        rows.append(
-            {
-                "image": image,
-                "bytes": len(data),
-                "bpp": 8 * len(data) / pixels,
-                "payload_bpp": 8 * payload / pixels,
-                **{k: values[k] for k in ("psnr_db", "ms_ssim", "sw_psnr_db", "vsi", "haarpsi")},
-                "perceptual": perception.distance(picture, reconstruction),
-                "lpips": perception.lpips_distance(picture, reconstruction),
-            }
-        )
-        features.append(perception.patch_features(reconstruction))
-    return rows, features
+        values = {
+            **measure(picture, reconstruction, saliency_map=weighing),
+            "bpp": 8 * len(data) / pixels,
+            "payload_bpp": 8 * payload / pixels,
+            "perceptual": eye.distance(picture, reconstruction),
+            "lpips": eye.lpips_distance(picture, reconstruction),
+        }
+        for name in METRICS:
+            found[name].append(values[name])
+    return found
 
 
-def through(codec: Codec, part: Part, rate: float) -> list[tuple[bytes, Picture, float]]:
+def through(codec: Codec, part: Part, rate: float) -> list[Shown]:
     """Each picture to a file and back. Raises FoveaError when a file does not decode to the encoder's reconstruction."""
     found = []
     for place, picture in enumerate(part.pictures):
@@ -145,80 +140,8 @@ def through(codec: Codec, part: Part, rate: float) -> list[tuple[bytes, Picture,
         except FoveaError as error:
             raise FoveaError(f"{part.images[place]}: {error}") from error
         payload = float(sum(map(len, unpack(encoded.data).strings)))
-        found.append((encoded.data, decoded, payload))
+        found.append(Shown(encoded.data, decoded, payload))
     return found
-
-
-class Fitted(NamedTuple):
-    """A classical file within a budget. shrunk: what the picture's sides were divided by before."""
-
-    data: bytes
-    shrunk: int
-
-
-Files = dict[tuple[int, int], bytes]
-"""Files of one picture by divisor and quality."""
-
-
-def at_most(codec: str, picture: Picture, budget: float, files: Files | None = None) -> Fitted:
-    """The classical codec's largest file of at most `budget` bytes over whole qualities: of the picture, or of the picture
-    shrunk by 2 or 4, as one would for few bits; of these three the one that shows the picture with the least squared error.
-
-    Where none is that small, the result is the smallest file of all. files: made before; new ones are added.
-    """
-    files = {} if files is None else files
-    found = []
-    for divisor in (1,) if codec == "bicubic" else DIVISORS:
-        quality = _quality_within(codec, shrunk(picture, divisor), budget, divisor, files)
-        if quality:
-            found.append(Fitted(files[divisor, quality], divisor))
-    if not found:
-        divisor, quality = min(files, key=lambda at: len(files[at]))
-        return Fitted(files[divisor, quality], divisor)
-
-    def error(file: Fitted) -> float:
-        return float(np.square(decoded(codec, file, picture).astype(np.float32) - picture).mean())
-
-    return found[0] if len(found) == 1 else min(found, key=error)
-
-
-def _quality_within(codec: str, picture: Picture, budget: float, divisor: int, files: Files) -> int:
-    """The highest whole quality with a file of at most `budget` bytes, by bisection; 0 without one."""
-
-    def fits(quality: int) -> bool:
-        if (divisor, quality) not in files:
-            files[divisor, quality] = classical.encode(codec, float(quality), picture)
-        return len(files[divisor, quality]) <= budget
-
-    if not fits(1):
-        return 0
-    # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
-    low, high = 1, 1
-    while high <= 100 and fits(high):
-        low, high = high, 2 * high
-    high = min(high, 101)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-def shrunk(picture: Picture, divisor: int) -> Picture:
-    """Area averages of divisor × divisor pixels; sides that are no multiple are rounded up."""
-    if divisor == 1:
-        return picture
-    size = (-(-picture.shape[1] // divisor), -(-picture.shape[0] // divisor))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def decoded(codec: str, file: Fitted, like: Picture) -> Picture:
-    """What a file of `at_most` shows, enlarged bicubically to the size of `like` where it was shrunk. (The size to
-    enlarge to, a few bytes, is not counted.)"""
-    found = classical.decode(codec, file.data)
-    if file.shrunk == 1:
-        return found
-    size = (like.shape[1], like.shape[0])
-    return np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 class Crop(NamedTuple):
@@ -265,9 +188,7 @@ def kept_crops(chain: Chain, key: str) -> list[Crop]:
     ]
 
 
-def crops_of(
-    part: Part, name: str, codec: str, shown: Sequence[tuple[bytes, Picture, float]], originals: bool
-) -> list[Crop]:
+def crops_of(part: Part, name: str, codec: str, shown: Sequence[Shown], originals: bool) -> list[Crop]:
     """Crops of a part's first pictures in an even spread; originals: with what they show."""
     found = []
     count = min(SHOWN[name], len(part.pictures))
@@ -323,22 +244,20 @@ class _Looks:
             self._parts[name] = part_of(self.chain, entry.dataset, split, entry, self.pictures, self.progress)
         return self._parts[name]
 
-    def measured(
-        self, entry: Experiment, split: str, shown: Sequence[tuple[bytes, Picture, float]], name: str
-    ) -> dict[str, Any]:
+    def measured(self, entry: Experiment, split: str, shown: Sequence[Shown], name: str) -> dict[str, Any]:
         """Means and KID of a split's reconstructions, as columns that begin with `name`, and what EACH picture has."""
         part, eye = self.part(entry, split), self.perception
-        rows, features = measure_pictures(part, shown, eye)
+        values = measure_pictures(part, shown, eye)
         place = (entry.dataset, split)
         if place not in self._features:
             self._features[place] = [eye.patch_features(p) for p in part.pictures]
-        value = kid(self._features[place], features, block=run_of(len(rows)))
-        frame = pd.DataFrame(rows)
+        features = [eye.patch_features(s.picture) for s in shown]
+        value = kid(self._features[place], features, block=run_of(len(shown)))
+        each = {k: values[k] for k in ("psnr_db", "perceptual")}
         return {
-            f"{EACH}{name}": {k: frame[k].tolist() for k in ("psnr_db", "perceptual")}
-            | {"kid_draws": value.draws.tolist()},
-            **{f"{name}_{k}": float(frame[k].mean()) for k in METRICS},
-            f"{name}_pictures": len(rows),
+            f"{EACH}{name}": {**each, "kid_draws": value.draws.tolist()},
+            **{f"{name}_{k}": float(pd.Series(values[k]).mean()) for k in METRICS},
+            f"{name}_pictures": len(shown),
             f"{name}_kid": value.value,
             f"{name}_kid_low": value.low,
             f"{name}_kid_high": value.high,
@@ -372,22 +291,17 @@ class _Looks:
         crops: list[Crop] = []
         for which, split in splits.items():
             part = self.part(entry, split)
-            pairs = list(zip(part.pictures, budgets[which], strict=True))
+            allowed = [factor * budget for budget in budgets[which]]
             made = [self._files.setdefault((entry.dataset, name, image), {}) for image in part.images]
-            work = [
-                (picture, factor * budget, known)
-                for (picture, budget), known in zip(pairs, made, strict=True)
-            ]
+            work = zip(part.pictures, allowed, made, strict=True)
             files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
             shown = [
-                (f.data, decoded(name, f, picture), float(len(f.data)))
+                Shown(f.data, decoded(name, f, picture), float(len(f.data)))
                 for f, picture in zip(files, part.pictures, strict=True)
             ]
             row |= self.measured(entry, split, shown, which)
             if which == "held_out":
-                row["over_budget"] = sum(
-                    len(f.data) > factor * b for f, (_, b) in zip(files, pairs, strict=True)
-                )
+                row["over_budget"] = sum(len(f.data) > b for f, b in zip(files, allowed, strict=True))
                 row["shrunk_pictures"] = sum(f.shrunk > 1 for f in files)
                 crops = crops_of(part, which, name, shown, originals=False)
         return Measured(row, crops)
@@ -489,39 +403,35 @@ def gaps(row: Mapping[str, Any], reference: Mapping[str, Any] | None = None) -> 
 
     row, reference: what `_Looks.measured` gives for `train` and `held_out`.
     """
-    means: dict[tuple[str, ...], Any] = {}
+    shares = {}
     for part, seed in (("train", 0), ("held_out", 1)):
         n = len(row[f"{EACH}{part}"]["psnr_db"])
         # first the pictures themselves, then the resamples
-        shares = np.vstack([np.ones(n), resampled(n, block=run_of(n), seed=seed)]) / n
-        for name in ("psnr_db", "perceptual"):
-            means[part, name] = shares @ np.asarray(row[f"{EACH}{part}"][name])
-            if reference is not None:
-                means[part, name, "reference"] = shares @ np.asarray(reference[f"{EACH}{part}"][name])
+        shares[part] = np.vstack([np.ones(n), resample_counts(n, RESAMPLES, seed, block=run_of(n))]) / n
 
-    def gap(*which: str) -> tuple[Any, Any]:
-        psnr = means["train", "psnr_db", *which] - means["held_out", "psnr_db", *which]
-        return psnr, means["held_out", "perceptual", *which] / means["train", "perceptual", *which]
+    def gap(one: Mapping[str, Any]) -> tuple[Floats, Floats]:
+        psnr, distance = (
+            [shares[part] @ np.asarray(one[f"{EACH}{part}"][name]) for part in ("train", "held_out")]
+            for name in ("psnr_db", "perceptual")
+        )
+        return psnr[0] - psnr[1], distance[1] / distance[0]
 
-    psnr, ratio = gap()
+    psnr, ratio = gap(row)
     values = {"psnr_gap_db": psnr, "perceptual_gap_percent": 100 * (ratio - 1)}
     if reference is not None:
-        psnr_there, ratio_there = gap("reference")
+        psnr_there, ratio_there = gap(reference)
         values["psnr_gap_beyond_db"] = psnr - psnr_there
         values["perceptual_gap_beyond_percent"] = 100 * (ratio / ratio_there - 1)
     found: dict[str, float] = {}
     for name, drawn in values.items():
-        low, high = np.quantile(drawn[1:], (0.025, 0.975))
-        found |= {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+        low, high = interval(drawn[1:])
+        found |= {name: float(drawn[0]), f"{name}_low": low, f"{name}_high": high}
     return found
 
 
 def kid_difference(learned: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
     """The learned codec's KID less that of another row, with its paired interval; below 0 the learned one's is the lower."""
     one, other = (np.asarray(r[f"{EACH}held_out"]["kid_draws"], np.float64) for r in (learned, row))
-    low, high = np.nanquantile(one - other, (0.025, 0.975)) if len(one) else (math.nan, math.nan)
-    return {
-        "kid_difference": learned["held_out_kid"] - row["held_out_kid"],
-        "kid_difference_low": float(low),
-        "kid_difference_high": float(high),
-    }
+    low, high = interval(one - other)
+    value = learned["held_out_kid"] - row["held_out_kid"]
+    return {"kid_difference": value, "kid_difference_low": low, "kid_difference_high": high}

@@ -6,17 +6,14 @@ a variable-rate one), or of quality (classical codecs).
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
 from models.metrics import METRICS
-
-Floats = NDArray[np.float64]
 
 CLASSICAL_ARM = "classical"
 """`arm` of the classical codecs' rows; their `maps` is "none", train_dataset, preset, variant and experiment are empty."""
@@ -57,16 +54,45 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
 }
 """Columns of `rd_points` and their dtypes, in order."""
 
-CURVE_KEYS = ("dataset", "split", "train_dataset", "codec", "arm", "maps", "preset", "variant")
+
+class CurveKey(NamedTuple):
+    """What sets one curve apart from another; the columns have the same names."""
+
+    dataset: str
+    split: str
+    train_dataset: str
+    codec: str
+    arm: str
+    maps: str
+    preset: str
+    variant: str
+
+    @property
+    def place(self) -> str:
+        """The pictures that it was measured on, as pages name them."""
+        return f"{self.dataset} · {self.split}"
+
+
+CURVE_KEYS = CurveKey._fields
 POINT_KEYS = ("rate_name", "rate")
 _ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
 _NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
 _BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 MIN_IMAGES = 5
 """Pictures that an interval takes: resampled, fewer give little more than their smallest and largest."""
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column name."""
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def curves_of(table: pd.DataFrame) -> list[tuple[CurveKey, pd.DataFrame]]:
+    """The curves of `rd_points` or `rd_curves` with their rows, by key."""
+    groups = table.groupby(list(CURVE_KEYS), sort=True, dropna=False)
+    return [(CurveKey(*map(str, key)), rows) for key, rows in groups]
 
 
 def label_arm(arm: str, maps: str) -> str:
@@ -182,15 +208,6 @@ def without(variant: str, parts: Collection[str]) -> str:
     return ",".join(part for part in variant.split(",") if part not in parts)
 
 
-@lru_cache(maxsize=64)
-def resample_counts(n: int, resamples: int, seed: int) -> Floats:
-    """How often each of n things is drawn in each bootstrap resample, resamples × n; each row sums to n. Read-only."""
-    rng = np.random.default_rng(seed)
-    counts = np.asarray(rng.multinomial(n, np.full(n, 1 / n), size=resamples), np.float64)
-    counts.setflags(write=False)
-    return counts
-
-
 def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -> Floats:
     """Weighted means of rates × seeds × images, resamples × rates. Cells that are NaN are left out of both sums."""
     known = ~np.isnan(values)
@@ -217,8 +234,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
     """
     measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s"]
     rows = []
-    tail = (1 - CONFIDENCE) / 2
-    for key, curve in points.groupby(list(CURVE_KEYS), sort=True, dropna=False):
+    for key, curve in curves_of(points):
         grid = curve_grid(curve, measured)
         n_seeds, n_images = len(grid.seeds), len(grid.images)
         once = np.ones((1, n_images)), np.ones((1, n_seeds))
@@ -228,13 +244,16 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         for column in measured:
             if n_images >= MIN_IMAGES and not np.isnan(grid.values[column]).all():
                 drawn = resampled_means(grid.values[column], *many)
-                intervals[column] = _percentiles(drawn, (tail, 1 - tail))
+                intervals[column] = np.array([interval(draws) for draws in drawn.T]).T
             else:
                 intervals[column] = np.full((2, len(grid.rates)), np.nan)
         for i, rate in enumerate(grid.rates):
             at_rate = curve[curve["rate"] == rate]
-            row: dict[str, object] = dict(zip(CURVE_KEYS, key, strict=True))
-            row |= {"rate_name": at_rate["rate_name"].iloc[0], "rate": rate}
+            row: dict[str, object] = {
+                **key._asdict(),
+                "rate_name": at_rate["rate_name"].iloc[0],
+                "rate": rate,
+            }
             for column in measured:
                 low, high = intervals[column][:, i]
                 row |= {column: means[column][i], f"{column}_low": low, f"{column}_high": high}
@@ -286,13 +305,3 @@ def published_rows(
         for place, (bpp, psnr, ms_ssim) in enumerate(points, 1)
     ]
     return pd.DataFrame(rows, columns=list(columns.index)).astype(dict(columns))
-
-
-def _percentiles(drawn: Floats, shares: tuple[float, float]) -> Floats:
-    """2 × rates; NaN for a rate whose mean is unknown in every resample, others without their unknown draws."""
-    result = np.full((2, drawn.shape[1]), np.nan)
-    for i, column in enumerate(drawn.T):
-        known = column[~np.isnan(column)]
-        if len(known):
-            result[:, i] = np.quantile(known, shares)
-    return result

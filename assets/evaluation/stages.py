@@ -180,7 +180,7 @@ class RdPoints:
 
     def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
         from assets.evaluation.measure import measure_codec
-        from assets.evaluation.verdict import records
+        from assets.evaluation.rate_distortion import records
         from assets.frames.encode import encode_png
         from models.codecs.catalogue import load_codec
 
@@ -396,7 +396,7 @@ class BdRates:
 def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> Experiment | None:
     """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
     sw_psnr_db), its interval below 0; `uniform` when there is none. None without experiments."""
-    from assets.evaluation.verdict import records
+    from assets.evaluation.rate_distortion import records
 
     asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
     against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
@@ -426,7 +426,16 @@ class Report:
                 "bd_rates": rates.key,
                 "code": code_version("assets.evaluation.report"),
                 "template": digest(
-                    [(FOLDER / f"report.{kind}").read_text() for kind in ("html.j2", "css", "js")]
+                    [
+                        (FOLDER / name).read_text()
+                        for name in (
+                            "page.html.j2",
+                            "parts.html.j2",
+                            "report.html.j2",
+                            "report.css",
+                            "report.js",
+                        )
+                    ]
                 ),
             },
         )

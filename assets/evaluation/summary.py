@@ -85,7 +85,7 @@ def bd_lines(rates: pd.DataFrame) -> str:
 def compare_lines(rates: pd.DataFrame) -> str:
     """BD-rates of the second side's curves against the first's, by PCHIP; as `assets.evaluation.compare` gives them."""
     from assets.evaluation.compare import curve_name, outcome
-    from assets.evaluation.verdict import records
+    from assets.evaluation.rate_distortion import records
 
     rows = []
     codecs = sorted(set(rates["codec"]))

@@ -6,16 +6,19 @@ that map is what the codec was trained on.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE
-from assets.evaluation.rate_distortion import label_arm
+from assets.evaluation.rate_distortion import label_arm, records
+from models.metrics import METRICS
 
-CONTROLS = ("center", "shuffled")
+WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
+CONTROLS = tuple(WORDS)
+MAIN_METRICS = ("ew_psnr_db", "sw_psnr_db")
 METHOD = "pchip"
 #: the other way to join the points, which has to give the same sign
 CHECK = "akima"
@@ -32,7 +35,7 @@ HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. key: the columns that name it. rows: its BD rows by metric. controls: BD rows of its controls.
+    """One arm's answer. main, plain: its BD rows on `metric` and on psnr_db. controls: BD rows of its controls by map.
 
     outcome: one of the module's six. reasons: what was decisive, and what a careful reader should know.
     """
@@ -47,145 +50,107 @@ class Verdict:
     main: Mapping[str, Any]
     plain: Mapping[str, Any] | None
     controls: Mapping[str, Mapping[str, Any]]
-    reasons: tuple[str, ...] = field(default=())
+    reasons: Sequence[str]
 
     @property
     def tone(self) -> str:
         """good, bad or open: how the report colours it."""
         return {HELPS: "good", HURTS: "bad"}.get(self.outcome, "open")
 
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dictionaries by column name."""
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _finite(row: Mapping[str, Any] | None, column: str) -> bool:
-    return row is not None and math.isfinite(float(row[column]))
+    @property
+    def metric_label(self) -> str:
+        """The metric's name on a page."""
+        return METRICS[self.metric].label
 
 
-def _below_zero(row: Mapping[str, Any] | None) -> bool:
-    return row is not None and _finite(row, "ci_high") and float(row["ci_high"]) < 0
-
-
-def _same_sign(main: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
-    """Whether both intervals lie on the same side of 0; a check that was refused says nothing."""
-    if not _finite(check, "ci_low"):
-        return True
-    return bool(check["ci_high"] < 0) if main["ci_high"] < 0 else bool(check["ci_low"] > 0)
+def _finite(row: Mapping[str, Any], column: str) -> bool:
+    return math.isfinite(float(row[column]))
 
 
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     """A verdict for each arm with predicted maps, best first; rates: as `bd_rates` gives them."""
-    rows = rates[rates["method"] == METHOD]
-    checks = rates[
-        (rates["method"] == CHECK) & (rates["anchor_arm"] == BASELINE) & (rates["maps"] == "predicted")
-    ]
-    named = ["dataset", "split", "train_dataset", "codec", "preset", "variant"]
+    named = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
     verdicts = []
-    for key, group in rows.groupby([*named, "test_arm"], sort=True, dropna=False):
-        names = dict(zip([*named, "test_arm"], (str(k) for k in key), strict=True))
+    for key, group in rates[rates["test_arm"] != BASELINE].groupby(named, sort=True, dropna=False):
+        names = dict(zip(named, map(str, key), strict=True))
+        rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
+        metric = next((m for m in MAIN_METRICS if (m, METHOD, BASELINE, "predicted") in rows), None)
+        if metric is None:
+            continue
+        main, plain = (rows.get((m, METHOD, BASELINE, "predicted")) for m in (metric, "psnr_db"))
+        assert main is not None
         arm = names["test_arm"]
-        if arm == BASELINE:
-            continue
-        against = group[group["anchor_arm"] == BASELINE]
-        mine = {r["metric"]: r for r in records(against[against["maps"] == "predicted"])}
-        metric = "ew_psnr_db" if "ew_psnr_db" in mine else "sw_psnr_db"
-        if metric not in mine:
-            continue
-        on_metric = group[group["metric"] == metric]
-        controls = {
-            str(r["maps"]): r
-            for r in records(on_metric[on_metric["anchor_arm"] == BASELINE])
-            if r["maps"] != "predicted"
-        }
-        versus = {
-            maps: next(iter(found), None)
-            for maps in CONTROLS
-            for found in [records(on_metric[on_metric["anchor_arm"] == label_arm(arm, maps)])]
-        }
-        same = checks[checks["metric"] == metric]
-        for column in (*named, "test_arm"):
-            same = same[same[column].astype(str) == names[column]]
-        check = next(iter(records(same)), None)
-        outcome, reasons = _judge(mine[metric], mine.get("psnr_db"), versus, metric, check)
-        place = f"{names['dataset']} · {names['split']}"
+        versus = {m: rows.get((metric, METHOD, label_arm(arm, m), "predicted")) for m in CONTROLS}
+        outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         verdicts.append(
             Verdict(
-                place,
-                names["codec"],
-                arm,
-                names["variant"],
-                names["train_dataset"],
-                metric,
-                outcome,
-                mine[metric],
-                mine.get("psnr_db"),
-                controls,
-                tuple(reasons),
+                place=f"{names['dataset']} · {names['split']}",
+                codec=names["codec"],
+                arm=arm,
+                variant=names["variant"],
+                train_dataset=names["train_dataset"],
+                metric=metric,
+                outcome=outcome,
+                main=main,
+                plain=plain,
+                controls={
+                    maps: row
+                    for (m, method, anchor, maps), row in rows.items()
+                    if (m, method, anchor) == (metric, METHOD, BASELINE) and maps != "predicted"
+                },
+                reasons=[why, *_caveats(main, plain, metric)],
             )
         )
     rank = (HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN)
-    return sorted(
-        verdicts,
-        key=lambda v: (
-            v.place,
-            rank.index(v.outcome),
-            v.main["bd_rate_percent"] if _finite(v.main, "bd_rate_percent") else math.inf,
-        ),
-    )
+
+    def order(v: Verdict) -> tuple[str, int, float]:
+        known = _finite(v.main, "bd_rate_percent")
+        return v.place, rank.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
+
+    return sorted(verdicts, key=order)
 
 
-def _judge(
-    main: Mapping[str, Any],
-    plain: Mapping[str, Any] | None,
-    versus: Mapping[str, Mapping[str, Any] | None],
-    metric: str,
-    check: Mapping[str, Any] | None,
-) -> tuple[str, list[str]]:
-    reasons = []
+def _outcome(
+    main: Mapping[str, Any], check: Mapping[str, Any] | None, versus: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[str, str]:
+    """The outcome and what decided it. check: the same comparison by Akima; versus: against each control, where it is there."""
     if not _finite(main, "ci_low"):
-        outcome = UNKNOWN
-        reasons.append(str(main["reason"]) or "no interval")
-    elif main["ci_low"] <= 0 <= main["ci_high"]:
-        outcome = INCONCLUSIVE
-        reasons.append("The 95 % interval contains 0: with other pictures the sign could turn.")
-    elif check is not None and not _same_sign(main, check):
-        outcome = INCONCLUSIVE
-        reasons.append(
+        return UNKNOWN, str(main["reason"]) or "no interval"
+    if main["ci_low"] <= 0 <= main["ci_high"]:
+        return INCONCLUSIVE, "The 95 % interval contains 0: with other pictures the sign could turn."
+    below = main["ci_high"] < 0
+    # a check that was refused says nothing
+    if (
+        check is not None
+        and _finite(check, "ci_low")
+        and not (check["ci_high"] < 0 if below else check["ci_low"] > 0)
+    ):
+        return INCONCLUSIVE, (
             f"It depends on how the points are joined: PCHIP gives {main['bd_rate_percent']:+.1f} %, Akima "
             f"{check['bd_rate_percent']:+.1f} % [{check['ci_low']:+.1f}, {check['ci_high']:+.1f}]. The curves are too flat, "
             "or their points too few, for a BD-rate."
         )
-    elif main["ci_low"] > 0:
-        outcome = HURTS
-        reasons.append("The whole 95 % interval lies above 0.")
-    else:
-        there = {maps: row for maps, row in versus.items() if row is not None}
-        beaten = [maps for maps, row in there.items() if _below_zero(row)]
-        words = {"center": "the centre bias", "shuffled": "another picture's map"}
-        if not there:
-            outcome = HELPS_ALONE
-            reasons.append("Without controls it is open whether it needs these maps, or any map would do.")
-        elif len(beaten) == len(there):
-            outcome = HELPS
-            reasons.append(
-                f"Also better than {' and '.join(words[m] for m in beaten)} with the same mechanism."
-            )
-        else:
-            outcome = NOT_MAPS
-            rest = [words[m] for m in there if m not in beaten]
-            reasons.append(
-                f"Not shown to be better than {' or '.join(rest)}: this is no evidence for saliency."
-            )
+    if not below:
+        return HURTS, "The whole 95 % interval lies above 0."
+    there = {WORDS[maps]: row["ci_high"] < 0 for maps, row in versus.items() if row is not None}
+    if not there:
+        return HELPS_ALONE, "Without controls it is open whether it needs these maps, or any map would do."
+    if all(there.values()):
+        return HELPS, f"Also better than {' and '.join(there)} with the same mechanism."
+    rest = " or ".join(name for name, beaten in there.items() if not beaten)
+    return NOT_MAPS, f"Not shown to be better than {rest}: this is no evidence for saliency."
+
+
+def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: str) -> list[str]:
+    found = []
     if metric == "sw_psnr_db":
-        reasons.append(
+        found.append(
             "No eye movements were recorded here: looked-at quality is by the saliency model that also steers the codec."
         )
     if int(main["n_seeds"]) < 2:
-        reasons.append("One training run an arm: the interval covers pictures, not the luck of training.")
+        found.append("One training run an arm: the interval covers pictures, not the luck of training.")
     if plain is not None and not _finite(plain, "ci_low"):
-        reasons.append(f"What it costs at equal plain PSNR is not known: {plain['reason'] or 'no interval'}.")
-    if plain is not None and _finite(plain, "ci_low") and plain["ci_low"] > 10:
-        reasons.append("It costs more than a tenth of the rate at equal plain PSNR.")
-    return outcome, reasons
+        found.append(f"What it costs at equal plain PSNR is not known: {plain['reason'] or 'no interval'}.")
+    elif plain is not None and plain["ci_low"] > 10:
+        found.append("It costs more than a tenth of the rate at equal plain PSNR.")
+    return found

@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from models.bootstrap import resample_counts
 from models.errors import FoveaError
-from models.perception import RESAMPLES, Perception, kid, resampled
+from models.perception import RESAMPLES, Perception, kid
 
 
 def brute(x, y):
@@ -45,13 +46,13 @@ def test_kid_needs_pictures():
 
 def test_neighbours_are_drawn_together():
     for n, block in ((48, 6), (10, 3), (5, 5), (7, 1)):
-        counts = resampled(n, block=block)
+        counts = resample_counts(n, RESAMPLES, block=block)
         assert counts.shape == (RESAMPLES, n) and (counts.sum(axis=1) == n).all()
         # all pictures are drawn as often
         assert abs(counts.mean(axis=0) - 1).max() < 0.2
     # a sequence that changes slowly: drawn one by one its frames pass for so many pictures
     values = np.repeat(np.random.default_rng(0).normal(size=8), 6)
-    spread = [np.std(resampled(48, block=b) @ values / 48) for b in (1, 6)]
+    spread = [np.std(resample_counts(48, RESAMPLES, block=b) @ values / 48) for b in (1, 6)]
     assert spread[1] > 1.7 * spread[0]
     x = [np.full((1, 4), v) + np.arange(4) / 9 for v in values]
     y = [f * 0.5 for f in x]

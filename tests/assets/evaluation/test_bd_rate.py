@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 
 from assets.evaluation import bd_rate as bd
-from assets.evaluation.rate_distortion import concat_points
+from assets.evaluation.rate_distortion import concat_points, curves_of
 from models.errors import FoveaError
 
 # ../shared/reference/codecs.md: published curves on Kodak, (bpp, PSNR in dB, MS-SSIM)
@@ -331,14 +331,14 @@ def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
         for v in ("alpha=0.2", "distortion=ms_ssim")
     ]
     table = concat_points([plain, other, *arms])
-    curves = [tuple(k) for k, _ in table.groupby(list(bd.CURVE_KEYS))]
-    chosen = {c.test[-1]: c.anchor[-1] for c in bd.choose_comparisons(curves)}
+    curves = [key for key, _ in curves_of(table)]
+    chosen = {c.test.variant: c.anchor.variant for c in bd.choose_comparisons(curves)}
     assert chosen == {"alpha=0.2": "", "distortion=ms_ssim": "distortion=ms_ssim"}
 
 
 def test_unknown_curve_is_named() -> None:
     with pytest.raises(FoveaError, match="no curve made test"):
-        missing = ("made", "test", "", "jpeg", "classical", "none", "", "")
+        missing = bd.CurveKey("made", "test", "", "jpeg", "classical", "none", "", "")
         rates(make_points(), comparisons=[bd.Comparison(missing, missing, "jpeg")])
 
 

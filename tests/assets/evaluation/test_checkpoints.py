@@ -11,6 +11,7 @@ from assets.evaluation.checkpoints import (
     quality_of,
     read_external,
 )
+from assets.evaluation.rate_distortion import CurveKey
 from models.errors import FoveaError
 
 
@@ -44,9 +45,9 @@ def test_points_of_a_curve_are_kept_by_quality(tmp_path: Path) -> None:
 
 
 def test_uniform_is_held_against_an_external_curve_and_never_the_other_way_round() -> None:
-    uniform = ("kodak", "test", "camvid", "bls2017", "uniform", "none", "base", "")
-    external = ("kodak", "test", "", "mbt2018_mean", "external", "none", "", "theirs")
-    jpeg = ("kodak", "test", "", "jpeg", "classical", "none", "", "")
+    uniform = CurveKey("kodak", "test", "camvid", "bls2017", "uniform", "none", "base", "")
+    external = CurveKey("kodak", "test", "", "mbt2018_mean", "external", "none", "", "theirs")
+    jpeg = CurveKey("kodak", "test", "", "jpeg", "classical", "none", "", "")
     found = choose_comparisons([uniform, external, jpeg])
     assert {(c.anchor_arm, c.test) for c in found} == {("theirs (external)", uniform), ("jpeg", uniform)}
 

@@ -9,7 +9,7 @@ import pytest
 from assets.chain import Chain
 from assets.evaluation.compare import ONLY_AFTER, Pair, compare_points, outcome, pair_curves, sentences
 from assets.evaluation.compare_page import render_comparison
-from assets.evaluation.rate_distortion import concat_points
+from assets.evaluation.rate_distortion import CurveKey, concat_points
 from assets.evaluation.sides import read_side
 from assets.evaluation.summary import compare_lines
 from assets.home import Home
@@ -88,8 +88,8 @@ def test_only_pictures_that_both_measured_count() -> None:
 
 
 def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
-    def key(preset: str, variant: str = "", arm: str = "uniform") -> tuple[str, ...]:
-        return ("d", "test", "t", "bls2017", arm, "none", preset, variant)
+    def key(preset: str, variant: str = "", arm: str = "uniform") -> CurveKey:
+        return CurveKey("d", "test", "t", "bls2017", arm, "none", preset, variant)
 
     assert pair_curves([key("a")], [key("a"), key("b")]) == [Pair(key("a"), key("a")), Pair(None, key("b"))]
     assert pair_curves([key("a")], [key("b")]) == [Pair(key("a"), key("b"))]

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.evaluation.bd_rate import BD_RATE_COLUMNS
-from assets.evaluation.ideal import ideal_rows, share_of_ideal
+from assets.evaluation.ideal import ideal_rows
 from models.errors import FoveaError
 from models.saliency.ideal import ideal_gain, ideal_of_weights
 
@@ -72,26 +71,6 @@ def test_rows_rank_the_maps_and_need_no_fixations() -> None:
 def test_shuffled_map_of_another_size_is_resized() -> None:
     table = ideal_rows([blob(0.3, 0.3), blob(0.6, 0.6, (60, 50))], [None, None])
     assert "shuffled" in set(table["conditioning"])
-
-
-def test_share_of_ideal() -> None:
-    ideal = ideal_rows([blob(0.3, 0.3), blob(0.7, 0.5)], [blob(0.31, 0.3), blob(0.7, 0.52)])
-    best = ideal[(ideal["conditioning"] == "predicted") & (ideal["metric"] == "ew_psnr_db")]["gain_db"].iloc[
-        0
-    ]
-    blank = dict.fromkeys(BD_RATE_COLUMNS, "")
-    base = blank | {"codec": "c", "anchor_arm": "uniform", "test_arm": "saliency_gain", "method": "pchip"}
-    rates = pd.DataFrame(
-        [
-            base | {"maps": "predicted", "metric": "ew_psnr_db", "bd_quality_db": best / 4},
-            base | {"maps": "predicted", "metric": "psnr_db", "bd_quality_db": -0.2},
-            base | {"maps": "center", "metric": "ew_psnr_db", "bd_quality_db": np.nan},
-            base | {"maps": "predicted", "metric": "ew_psnr_db", "bd_quality_db": 1.0, "anchor_arm": "jpeg"},
-        ]
-    )
-    share = share_of_ideal(rates, ideal)
-    assert len(share) == 1 and share["share"].iloc[0] == pytest.approx(0.25)
-    assert share["plain_db"].iloc[0] == -0.2
 
 
 @pytest.mark.data

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.evaluation import report
+from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.rate_distortion import concat_points, rd_curves, shared_parts, without_parts
-from assets.evaluation.report import GalleryItem, GalleryShot, render_report
+from assets.evaluation.report import render_report
+from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.evaluation.verdict import find_verdicts
 from assets.evaluation.windows import salient_window
 
@@ -226,7 +227,7 @@ def test_every_number_of_the_tables_is_on_the_page(page: str) -> None:
         assert all(f"{v:.2f}" in text for v in curves[metric])
     for row in rates.to_dict("records"):
         assert f"{row['bd_rate_percent']:+.1f}\u202f%".replace("-", "−") in text
-        assert report.interval(row["ci_low"], row["ci_high"]) in text
+        assert numerals.interval(row["ci_low"], row["ci_high"]) in text
 
 
 def test_data_for_the_charts_is_strict_json_with_the_same_numbers(page: str) -> None:
@@ -256,9 +257,9 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
     )
     assert second.arm == "weighted" and second.outcome in text
     headline = text[: text.index("Rate–distortion curves")]
-    assert report.percent(first.main["bd_rate_percent"]) in headline
-    assert report.interval(first.main["ci_low"], first.main["ci_high"]) in headline
-    assert report.percent(first.plain["bd_rate_percent"]) in headline
+    assert numerals.percent(first.main["bd_rate_percent"]) in headline
+    assert numerals.interval(first.main["ci_low"], first.main["ci_high"]) in headline
+    assert numerals.percent(first.plain["bd_rate_percent"]) in headline
     assert "One training run an arm" in headline
 
 
@@ -385,7 +386,7 @@ def test_gallery_keeps_to_its_budget_and_its_crops_exact() -> None:
     panel = lossy["items"][0]["rates"][0]["panels"][0]  # type: ignore[index]
     data = base64.b64decode(lossy["pictures"][panel["crop"]].split(",")[1])  # type: ignore[index]
     assert items[0].fixation_map is not None
-    top, left, height, width = salient_window(items[0].fixation_map, report._CROP_SIDE)
+    top, left, height, width = salient_window(items[0].fixation_map, report_gallery.CROP_SIDE)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), items[0].shots[0].picture[top : top + height, left : left + width])  # fmt: skip
 
 
@@ -405,11 +406,11 @@ def test_salient_window() -> None:
 
 def test_numbers_as_written() -> None:
     assert (
-        report.percent(-9.04) == "−9.0\u202f%"
-        and report.percent(3) == "+3.0\u202f%"
-        and report.percent(float("nan")) == "–"
+        numerals.percent(-9.04) == "−9.0\u202f%"
+        and numerals.percent(3) == "+3.0\u202f%"
+        and numerals.percent(float("nan")) == "–"
     )
-    assert report.interval(-12.04, 1) == "[−12.0,\u00a0+1.0]" and report.interval(float("nan"), 1) == "–"
+    assert numerals.interval(-12.04, 1) == "[−12.0,\u00a0+1.0]" and numerals.interval(float("nan"), 1) == "–"
 
 
 @pytest.mark.browser

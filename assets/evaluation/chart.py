@@ -1,0 +1,86 @@
+"""Curves as the pages' chart draws them: looks and points, values on the scale that curves are compared on."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.evaluation.bd_rate import BASELINE, to_decibel
+from assets.evaluation.numerals import rate_label
+from assets.evaluation.palette import look
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
+from models.metrics import METRICS
+
+CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db")
+OWN_MAPS = ("none", "predicted")
+"""Maps of arms that are no control."""
+
+
+def present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of these columns that hold a number."""
+    return [n for n in names if n in table.columns and table[n].notna().any()]
+
+
+def learned(table: pd.DataFrame) -> list[str]:
+    """The learned codecs of a table of curves: with more than one, labels name them."""
+    return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique())
+
+
+def _round(value: Any, places: int = 5) -> float | None:
+    return round(float(value), places) if math.isfinite(float(value)) else None
+
+
+def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The curves of `rd_curves` for report.js: baseline first, then arms, controls and classical codecs."""
+    codecs = learned(curves)
+    drawn: list[dict[str, Any]] = []
+    for key, curve in curves_of(curves):
+        style = look(key.codec, key.arm, key.maps, key.variant, codecs)
+        control = key.maps not in OWN_MAPS
+        drawn.append(
+            {
+                "place": key.place,
+                "label": style.label,
+                "codec": key.codec,
+                "arm": key.arm,
+                "maps": key.maps,
+                "open": control,
+                "train": f"{key.train_dataset}/{key.preset}/{key.codec}",
+                "baseline": key.arm == BASELINE,
+                "classical": style.classical,
+                "control": control,
+                "colour": style.colour,
+                "dash": list(style.dash),
+                "marker": style.marker,
+                "points": [_point(row, metrics) for row in records(curve.sort_values("bpp"))],
+            }
+        )
+    drawn.sort(key=lambda c: (c["classical"], not c["baseline"], c["control"], c["label"]))
+    return drawn
+
+
+def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for metric in metrics:
+        raw = np.array([row[metric], row[f"{metric}_low"], row[f"{metric}_high"]], np.float64)
+        if math.isfinite(raw[0]):
+            values[metric] = [_round(v, 4) for v in to_decibel(metric, raw)]
+    return {
+        "rate": rate_label(row["rate_name"], row["rate"]),
+        "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
+        "raw": {m: _round(row[m]) for m in metrics if METRICS[m].decibel},
+        "values": values,
+        "n": int(row["n_images"]),
+        "seeds": int(row["n_seeds"]),
+        "runs": str(row.get("mlflow_run_ids") or "").split(),
+    }
+
+
+def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str], against: str) -> dict[str, Any]:
+    """What report.js needs for the chart. against: what the first curve of each training is called in the relative view."""
+    axes = {m: "dB" if METRICS[m].unit == "dB" else "−10·log₁₀(1 − x) dB" for m in metrics}
+    labels = {m: {"label": METRICS[m].label, "axis": f"{METRICS[m].label}, {axes[m]}"} for m in metrics}
+    nothing = {"items": [], "pictures": [], "lossless": True}
+    return {"curves": curves, "metrics": labels, "against": against, "runUrl": "", "gallery": nothing}

@@ -1,0 +1,49 @@
+"""How numbers are written on pages: a true minus, a fixed count of digits, a dash for what is not known."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from models.metrics import METRICS
+
+
+def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -> str:
+    """`−1.23 dB`, the unit after a narrow space that does not break."""
+    if value is None or not math.isfinite(float(value)):
+        return "–"
+    text = f"{float(value):{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return f"{text}\u202f{unit}" if unit else text
+
+
+def digits(metric: str) -> int:
+    """How many digits a metric is written with."""
+    return 2 if METRICS[metric].unit == "dB" else 4
+
+
+def percent(value: Any) -> str:
+    """A BD-rate, signed, one digit."""
+    return number(value, 1, sign=True, unit="%")
+
+
+def decibel(value: Any) -> str:
+    """A difference in quality, signed, two digits."""
+    return number(value, 2, sign=True, unit="dB")
+
+
+def interval(low: Any, high: Any, digits: int = 1, *, sign: bool = True) -> str:
+    """An interval in brackets, or a dash."""
+    if not (math.isfinite(float(low)) and math.isfinite(float(high))):
+        return "–"
+    return f"[{number(low, digits, sign=sign)},\u00a0{number(high, digits, sign=sign)}]"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """A BD-rate and, where it is known, its interval."""
+    known = math.isfinite(row["ci_low"])
+    text = percent(row["bd_rate_percent"])
+    return f"{text} {interval(row['ci_low'], row['ci_high'])}" if known else text
+
+
+def rate_label(name: str, rate: float) -> str:
+    """`λ 0.013`, `channels 8` or `quality 80`."""
+    return f"{'λ' if name == 'lmbda' else name} {rate:g}"

@@ -1,0 +1,147 @@
+"""The report's tables and sentences, from `rd_curves`, `bd_rates` and the ideal; the template writes their numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from assets.evaluation.bd_rate import BASELINE
+from assets.evaluation.chart import OWN_MAPS
+from assets.evaluation.ideal import MAPS_OF_CONDITIONING
+from assets.evaluation.numerals import with_interval
+from assets.evaluation.palette import look
+from assets.evaluation.rate_distortion import records
+from assets.evaluation.verdict import MAIN_METRICS, METHOD, Verdict
+from models.metrics import METRICS
+
+GROUPS = {
+    "arms": (
+        "Arms against uniform",
+        "Same codec, trunk, data and training; below 0 the arm needs fewer bits.",
+    ),
+    "controls": (
+        "Predicted maps against the same mechanism with other maps",
+        "Below 0 the prediction earns something that a control does not; against oracle, above 0 is what better maps could add.",
+    ),
+    "classical": (
+        "Learned baseline against classical codecs and others’ curves",
+        "Below 0 the learned codec needs fewer bits. Published curves are compared by their points alone, without an interval.",
+    ),
+}
+MAPS = ("predicted", "oracle", "center", "shuffled")
+MAP_WORDS = {
+    "predicted": "predicted maps",
+    "oracle": "people’s own fixations (ceiling)",
+    "center": "centre bias (control)",
+    "shuffled": "another picture’s map (control)",
+    "people": "people’s own fixations (ceiling)",
+    "half_people": "half of the people, the other half measures",
+}
+OTHERS = {
+    "published": "{codec} is published, its source: {variant}; means only, so without intervals.",
+    "external": "{variant} is a {codec} checkpoint trained elsewhere, measured here like our own codecs.",
+}
+
+
+def with_looks(table: pd.DataFrame, codecs: Sequence[str], arm: str = "arm") -> list[dict[str, Any]]:
+    """The rows with place, look and whether they are a control's. arm: the column that names the arm."""
+    return [
+        {
+            **r,
+            "place": f"{r['dataset']} · {r['split']}",
+            "look": look(r["codec"], r[arm], r["maps"], r["variant"], codecs),
+            "control": r["maps"] not in OWN_MAPS,
+        }
+        for r in records(table)
+    ]
+
+
+def point_rows(curves: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
+    """All points, in the order of the table."""
+    order = ["dataset", "split", "codec", "arm", "maps", "bpp"]
+    rows = with_looks(curves.sort_values(order), codecs)
+    return [{**r, "runs": str(r.get("mlflow_run_ids") or "").split()} for r in rows]
+
+
+def bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
+    """The BD table in three parts: arms, controls, and the baseline against what others made."""
+    ordered = rates.assign(_maps=rates["maps"].map({m: i for i, m in enumerate(MAPS)}).fillna(9))
+    order = ["dataset", "split", "codec", "test_arm", "variant", "_maps", "anchor_arm"]
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
+    codecs = sorted(rates["codec"].unique())
+    for row in with_looks(ordered.sort_values(order, kind="stable"), codecs, "test_arm"):
+        of_controls = "classical" if row["test_arm"] == BASELINE else "controls"
+        parts["arms" if row["anchor_arm"] == BASELINE else of_controls].append(row)
+    return [
+        {"id": name, "title": title, "about": about, "rows": parts[name], "notes": any(r["reason"] for r in parts[name])}
+        for name, (title, about) in GROUPS.items()
+        if parts[name]
+    ]  # fmt: skip
+
+
+def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each arm: its maps beside each other, with their BD rows, the ideal of those maps and the share of it reached."""
+    codecs = sorted(rates["codec"].unique())
+    best = {(r["conditioning"], r["metric"]): r for r in records(ideal)}
+    rows = rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)]
+    keys = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
+    tables = []
+    for _, group in rows.groupby(keys, sort=True, dropna=False):
+        by = {(r["maps"], r["metric"]): r for r in with_looks(group, codecs, "test_arm")}
+        metric = next((m for m in MAIN_METRICS if (group["metric"] == m).any()), "")
+        lines: list[dict[str, Any]] = []
+        for maps in MAPS:
+            main = by.get((maps, metric))
+            if main is None:
+                continue
+            allowed = best.get((MAPS_OF_CONDITIONING[maps], metric), {})
+            gain = allowed.get("gain_db", math.nan)
+            share = main["bd_quality_db"] / gain if gain > 0 else math.nan
+            plain = by.get((maps, "psnr_db"))
+            lines.append(
+                {"maps": MAP_WORDS[maps], "main": main, "plain": plain, "ideal": allowed, "share": share}
+            )
+        if lines:
+            first: dict[str, Any] = lines[0]["main"]
+            label = look(first["codec"], first["test_arm"], "predicted", first["variant"], codecs).label
+            metric_label = METRICS[metric].label
+            tables.append({"label": label, "place": first["place"], "metric": metric_label, "lines": lines})
+    return tables
+
+
+def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
+    """The ideal, its conditioning and what measures it in words."""
+    measured = {"fixations": "people’s fixations", "saliency": "predicted saliency"}
+    return [
+        {**r, "conditioning": MAP_WORDS[r["conditioning"]], "measured_on": measured[r["measured_on"]]}
+        for r in records(ideal)
+    ]
+
+
+def answer(verdict: Verdict) -> str:
+    """One sentence: on what, which arm, how many bits at equal looked-at quality and at equal PSNR, how sure."""
+    main, plain = verdict.main, verdict.plain
+    head = f"On {verdict.place}: {verdict.arm}"
+    if not math.isfinite(float(main["bd_rate_percent"])):
+        why = str(main["reason"]) or "no common points"
+        return f"{head} and uniform cannot be compared at equal {verdict.metric_label}: {why}."
+    text = f"{head} against uniform: {with_interval(main)} rate at equal {verdict.metric_label}"
+    if plain is not None and math.isfinite(float(plain["bd_rate_percent"])):
+        text += f", {with_interval(plain)} at equal plain PSNR"
+    return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+
+
+def others_said(curves: pd.DataFrame) -> list[str]:
+    """A line on each curve from elsewhere: where it comes from."""
+    named = curves[["arm", "codec", "variant"]].drop_duplicates()
+    return [text.format(**r) for arm, text in OTHERS.items() for r in records(named[named["arm"] == arm])]
+
+
+def provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of where the numbers come from, as printed."""
+    return [
+        (key, "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        for key, value in provenance.items()
+        if key != "mlflow_run_url" and value not in ("", None, [], ())
+    ]
