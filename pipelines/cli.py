@@ -816,7 +816,7 @@ def saliency_weights() -> None:
 def weights_fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
     """Download and convert; an interrupted download goes on where it stopped."""
     from assets.home import Home
-    from models.download import Manner, Progress
+    from models.network import Manner, Progress
     from models.saliency.sam_import import fetch_weights
 
     folder = Home.from_environment().state / "weights"

@@ -101,11 +101,11 @@ def _only_cityscapes(partition: str) -> None:
 def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> tuple[int, float]:
     """Download the archive or find it; returns the bytes received and the seconds. Raises FoveaError."""
     from assets.frames import cityscapes
-    from models import download
+    from models import network
 
     last = (0.0, 1.0)
 
-    def report(state: download.Progress) -> None:
+    def report(state: network.Progress) -> None:
         nonlocal last
         done = round(state.done_bytes / 1e6, 1)
         total = round(state.total_bytes / 1e6, 1) if state.total_bytes is not None else done + 1.0
@@ -119,7 +119,7 @@ def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> t
         progress(*last, line)
 
     began = time.monotonic()
-    manner = download.Manner(report=report, say=say)
+    manner = network.Manner(report=report, say=say)
     done = cityscapes.download(downloads(home), manner, look_for_change=look_for_change)
     if done.received_bytes:
         _note_answer(home, done.checksum)
@@ -132,7 +132,7 @@ def ask_site(home: Home, *, attempts: int = 3) -> str | None:
     Raises FoveaError: no credentials, no answer.
     """
     from assets.frames import cityscapes
-    from models.download import Manner, Policy
+    from models.network import Manner, Policy
 
     policy = Policy(attempts=attempts, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0)
     changed = cityscapes.find_change(downloads(home), Manner(policy))

@@ -21,22 +21,9 @@ import requests
 from requests.auth import AuthBase
 
 from assets.frames.archive import ARCHIVE_NAME
-from models.download import (
-    PATIENT,
-    Download,
-    Manner,
-    Meter,
-    NotTheFile,
-    Transient,
-    Wanted,
-    alone_at,
-    fetch,
-    hash_file,
-    read_pieces,
-    send,
-    write_json,
-)
+from models.download import Download, Meter, NotTheFile, Wanted, alone_at, fetch, hash_file, write_json
 from models.errors import FoveaError
+from models.network import PATIENT, Manner, Transient, read_pieces, send
 
 logger = logging.getLogger(__name__)
 

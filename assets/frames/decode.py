@@ -14,7 +14,8 @@
 | damage | PNG: every chunk's CRC and the zlib checksum. JPEG: the end marker (JPEG has no checksum: damage inside that keeps the markers goes unnoticed). WebP, TIFF: declared length, decoder's own errors |
 
 Ordinary 8-bit PNGs (the bulk of Cityscapes) take a fast way: libdeflate inflates two to three times as fast as the zlib
-that PNG libraries call, so the rows are inflated first, wrapped as stored blocks, and libspng only undoes the filters.
+that PNG libraries call, so the rows are inflated first, stored as a PNG without compression, and libspng only undoes the
+filters. All else is libpng's, libjpeg-turbo's and Pillow's work.
 """
 
 import contextlib
@@ -26,13 +27,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from assets.frames.encode import png_chunk
 from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
@@ -43,9 +45,9 @@ MIN_SIDE: Final = 16
 MAX_PIXELS: Final = 89_478_485
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_STORED = 65535  # the most bytes in one stored block of a deflate stream
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_JPEG_SOF = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+_CHANNELS = {0: 1, 2: 3, 6: 4}  # by PNG's colour type
+_STARTS = {"JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]"}
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "I;16", "I;16L", "I;16B"}
 _scratch = threading.local()
 _PILLOW = threading.Lock()
 
@@ -86,8 +88,7 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     """
     data, label = _load(source, name)
     try:
-        header, _ = _header(data)
-        return header
+        return _header(data)[0]
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
 
@@ -100,9 +101,8 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     """
     data, label = _load(source, name)
     try:
-        header, details = _header(data)
-        samples = _DECODERS[header.format](data, details)
-        picture = _to_rgb8(samples)
+        header, decode = _header(data)
+        picture = _to_rgb8(decode())
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
     except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, Warning) as error:
@@ -123,7 +123,7 @@ def read_png_samples(data: bytes, name: str | None = None) -> NDArray[Any]:
     if not data.startswith(_PNG):
         raise BrokenPicture(label, "not a PNG")
     try:
-        return _decode_png(data, _png_header(data)[3])
+        return _png(data).decode()
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
     except (OSError, SyntaxError, ValueError, RuntimeError) as error:
@@ -155,33 +155,36 @@ def _load(source: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
         raise BrokenPicture(label, f"can't be read: {error.strerror or error}") from error
 
 
-def _header(data: bytes) -> tuple[Header, dict[str, Any]]:
+class _Stored(NamedTuple):
+    """A picture as it is stored: its size and EXIF orientation, and what gives its samples, H×W or H×W×C."""
+
+    width: int
+    height: int
+    orientation: int
+    decode: Callable[[], NDArray[Any]]
+
+
+def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
     if not data:
         raise _Broken("the file is empty (0 bytes)")
     if data.startswith(_PNG):
-        kind, (width, height, orientation, details) = "png", _png_header(data)
-    elif data.startswith(b"\xff\xd8\xff"):
-        kind, (width, height, orientation, details) = "jpeg", _jpeg_header(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        kind, (width, height, orientation, details) = "webp", _pillow_header(data, "WEBP")
-    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        kind, (width, height, orientation, details) = "tiff", _pillow_header(data, "TIFF")
+        kind, stored = "png", _png(data)
     else:
-        looks = "text" if _is_text(data[:512]) else "something else"
-        raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
+        kinds = [kind for kind, start in _STARTS.items() if re.match(start, data, re.DOTALL)]
+        if not kinds:
+            looks = "something else" if re.search(rb"[^\t\n\r\f\x20-\xff]", data[:512]) else "text"
+            raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
+        kind, stored = kinds[0].lower(), _by_pillow(data, kinds[0])
+    width, height, orientation, decode = stored
     if width < MIN_SIDE or height < MIN_SIDE:
         raise _Broken(f"{width}×{height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels")
     if width * height > MAX_PIXELS:
         raise _Broken(f"{width}×{height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
-    if not 1 <= orientation <= 8:
+    if orientation not in range(1, 9):
         orientation = 1  # outside the standard: viewers show the picture as stored
     if orientation >= 5:
         width, height = height, width
-    return Header(kind, width, height, orientation), details
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return Header(kind, width, height, orientation), decode
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -189,7 +192,7 @@ def _exif_orientation(exif: bytes) -> int:
     try:
         parsed.load(exif)
         value = parsed.get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, OSError, struct.error, KeyError, EOFError):
+    except (SyntaxError, ValueError, OSError, struct.error, LookupError, EOFError):
         return 1  # damaged metadata is not damage of the picture
     return value if isinstance(value, int) else 1
 
@@ -197,101 +200,61 @@ def _exif_orientation(exif: bytes) -> int:
 # ---- PNG
 
 
-def _png_header(data: bytes) -> tuple[int, int, int, dict[str, Any]]:
-    view, position, orientation = memoryview(data), 8, 1
-    idat: list[memoryview] = []
-    seen: set[bytes] = set()
-    ihdr = b""
-    while True:
+def _png(data: bytes) -> _Stored:
+    """Every chunk's checksum is looked at: PNG libraries pass over some."""
+    view, position = memoryview(data), len(_PNG)
+    chunks: dict[bytes, list[memoryview]] = {}
+    while b"IEND" not in chunks:
+        cut = f"cut short: the PNG ends after {len(data)} bytes without its IEND chunk"
         if position + 12 > len(data):
-            raise _Broken(f"cut short: the PNG ends after {len(data)} bytes without its IEND chunk")
-        (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
+            raise _Broken(cut)
+        length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
         if end + 4 > len(data):
-            raise _Broken(f"cut short: the PNG ends after {len(data)} bytes inside its {_ascii(kind)} chunk")
-        (crc,) = struct.unpack_from(">I", data, end)
-        if codecs.deflate_crc32(view[position + 4 : end]) != crc:
-            raise _Broken(f"damaged: the PNG's {_ascii(kind)} chunk at byte {position} fails its checksum")
-        if kind == b"IDAT":
-            idat.append(view[position + 8 : end])
-        elif kind == b"IHDR":
-            ihdr = data[position + 8 : end]
-        elif kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : end])
-        seen.add(kind)
+            raise _Broken(cut)
+        if struct.pack(">I", codecs.deflate_crc32(view[position + 4 : end])) != data[end : end + 4]:
+            name = kind.decode("ascii", "replace")
+            raise _Broken(f"damaged: the PNG's {name} chunk at byte {position} fails its checksum")
+        chunks.setdefault(kind, []).append(view[position + 8 : end])
         position = end + 4
-        if kind == b"IEND":
-            break
-    if len(ihdr) != 13 or not idat:
+    ihdr = bytes(chunks.get(b"IHDR", [b""])[0])
+    if len(ihdr) != 13 or b"IDAT" not in chunks:
         raise _Broken("damaged: the PNG has no IHDR or no IDAT chunk")
-    if b"acTL" in seen:
+    if b"acTL" in chunks:
         raise _Broken("an animated PNG: one file must be one picture")
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", ihdr)
-    details = {
-        "ihdr": ihdr, "idat": idat, "depth": depth, "colour": colour,
-        "fast": depth == 8 and colour in (0, 2, 6) and not interlace and b"tRNS" not in seen,
-        "transparent": b"tRNS" in seen,
-    }  # fmt: skip
-    return width, height, orientation, details
+    plain = depth == 8 and colour in _CHANNELS and not interlace and b"tRNS" not in chunks
+    orientation = _exif_orientation(bytes(chunks.get(b"eXIf", [b""])[0]))
+    return _Stored(
+        width,
+        height,
+        orientation,
+        lambda: _plain_png(ihdr, chunks[b"IDAT"]) if plain else codecs.png_decode(data),
+    )
 
 
-def _ascii(kind: bytes) -> str:
-    return kind.decode("ascii", "replace")
-
-
-def _decode_png(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
-    if details["fast"]:
-        return _decode_plain_png(details["ihdr"], details["idat"])
-    if details["depth"] == 16 and not details["transparent"]:
-        decoded: NDArray[Any] = codecs.png_decode(data)
-        return decoded
-    return _decode_with_pillow(data, details)
-
-
-def _decode_plain_png(ihdr: bytes, idat: list[memoryview]) -> NDArray[Any]:
+def _plain_png(ihdr: bytes, idat: list[memoryview]) -> NDArray[Any]:
     width, height, _, colour = struct.unpack_from(">IIBB", ihdr)
-    rows = _buffer("rows", height * (1 + width * {0: 1, 2: 3, 6: 4}[colour]))
-    compressed = idat[0] if len(idat) == 1 else b"".join(idat)
+    rows = _buffer("rows", height * (1 + width * _CHANNELS[colour]))
     try:
-        inflated = codecs.deflate_decode(compressed, out=rows)
+        inflated = codecs.deflate_decode(idat[0] if len(idat) == 1 else b"".join(idat), out=rows)
     except codecs.DeflateError as error:
         raise _Broken(f"damaged: the PNG's pixels don't inflate ({error})") from error
     if len(inflated) != len(rows):
         raise _Broken(f"damaged: the PNG holds {len(inflated)} bytes of rows, its size asks for {len(rows)}")
-    decoded: NDArray[Any] = codecs.spng_decode(_stored_png(ihdr, rows))
+    png = _buffer("png", len(rows) + len(rows) // 1000 + 1024)  # a stored block of 64 KiB takes 5 bytes more
+    length = len(codecs.deflate_encode(rows, level=0, out=png[41:-16]))
+    start = _PNG + png_chunk(b"IHDR", ihdr) + struct.pack(">I4s", length, b"IDAT")
+    png[:41] = np.frombuffer(start, np.uint8)
+    crc = codecs.deflate_crc32(png[37 : 41 + length])
+    end = struct.pack(">I", crc) + png_chunk(b"IEND", b"")
+    png[41 + length : 57 + length] = np.frombuffer(end, np.uint8)
+    decoded: NDArray[Any] = codecs.spng_decode(png[: 57 + length])
     return decoded
 
 
-def _stored_png(ihdr: bytes, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Wrap filtered rows as a PNG whose deflate stream is stored, not compressed."""
-    blocks, rest = divmod(len(rows), _STORED)
-    length = 2 + blocks * (_STORED + 5) + 5 + rest + 4
-    png = _buffer("png", 33 + 12 + length + 12)
-    _put(png, 0, _PNG + struct.pack(">I", 13) + b"IHDR" + ihdr + _crc(b"IHDR" + ihdr))
-    _put(png, 33, struct.pack(">I", length) + b"IDAT\x78\x01")
-    body = png[43 : 43 + length - 2]
-    full = body[: blocks * (_STORED + 5)].reshape(blocks, _STORED + 5)
-    full[:, :5] = np.frombuffer(struct.pack("<BHH", 0, _STORED, 0), np.uint8)
-    full[:, 5:] = rows[: blocks * _STORED].reshape(blocks, _STORED)
-    last = body[blocks * (_STORED + 5) :]
-    _put(last, 0, struct.pack("<BHH", 1, rest, rest ^ 0xFFFF))
-    last[5 : 5 + rest] = rows[blocks * _STORED :]
-    _put(last, 5 + rest, struct.pack(">I", codecs.deflate_adler32(rows)))
-    _put(png, 41 + length, _crc(png[37 : 41 + length]) + b"\0\0\0\0IEND" + _crc(b"IEND"))
-    return png
-
-
-def _crc(data: bytes | NDArray[np.uint8]) -> bytes:
-    return struct.pack(">I", codecs.deflate_crc32(data))
-
-
-def _put(target: NDArray[np.uint8], at: int, data: bytes) -> None:
-    target[at : at + len(data)] = np.frombuffer(data, np.uint8)
-
-
 def _buffer(name: str, size: int) -> NDArray[np.uint8]:
-    """Return `size` bytes of this thread's own memory: fresh pages for each picture would cost a third more."""
+    """Return `size` bytes of this thread's own memory: fresh pages for each picture would cost half as much again."""
     held: NDArray[np.uint8] | None = getattr(_scratch, name, None)
     if held is None or not size <= len(held) <= 4 * size:
         held = np.empty(size, np.uint8)
@@ -299,45 +262,55 @@ def _buffer(name: str, size: int) -> NDArray[np.uint8]:
     return held[:size]
 
 
-# ---- JPEG
+# ---- JPEG, WebP, TIFF
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, int, dict[str, Any]]:
-    position, orientation = 2, 1
-    frame: tuple[int, int, int, int] | None = None
-    cut = f"cut short: the JPEG ends after {len(data)} bytes without its end marker"
-    while True:
-        found = _JPEG_MARKER.search(data, position)
-        if not found:
-            raise _Broken(cut)
-        marker, position = found[1][0], found.end()
-        if marker == 0xD9:
-            break
-        if marker == 0x01 or marker == 0xD8:
-            continue
-        if position + 2 > len(data):
-            raise _Broken(cut)
-        (length,) = struct.unpack_from(">H", data, position)
-        if position + length > len(data):
-            raise _Broken(cut)
-        if marker in _JPEG_SOF and frame is None and length >= 8:
-            frame = struct.unpack_from(">BHHB", data, position + 2)
-        elif marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0" and orientation == 1:
-            orientation = _exif_orientation(data[position + 2 : position + length])
-        position += length
-    if frame is None:
-        raise _Broken("damaged: the JPEG has no frame header")
-    precision, height, width, components = frame
-    if precision != 8:
-        raise _Broken(f"a JPEG of {precision} bits a sample: convert it to 8 bits")
-    if components == 4:
-        raise _Broken("a CMYK JPEG: convert it to RGB with the profile it was made for")
-    if components not in (1, 3):
-        raise _Broken(f"a JPEG with {components} components: convert it to RGB")
-    return width, height, orientation, {}
+@contextlib.contextmanager
+def _pillow(stream: io.BytesIO, kind: str, warning: Literal["error", "ignore"]) -> Iterator[Image.Image]:
+    """One thread at a time: the filters of warnings belong to the whole process."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter(warning)
+        with Image.open(stream, formats=(kind,)) as image:
+            yield image
 
 
-def _decode_jpeg(data: bytes, _: dict[str, Any]) -> NDArray[Any]:
+def _by_pillow(data: bytes, kind: str) -> _Stored:
+    if kind == "WEBP" and (declared := struct.unpack_from("<I", data, 4)[0] + 8) > len(data):
+        raise _Broken(f"cut short: the WebP has {len(data)} of the {declared} bytes that it declares")
+    stream = io.BytesIO(data)
+    try:
+        with _pillow(stream, kind, "ignore") as image:
+            if image.mode not in _MODES:
+                mode = {"LAB": "Lab", "F": "float"}.get(image.mode, image.mode)
+                raise _Broken(
+                    f"pixels of kind {mode}: convert them to RGB with the profile they were made for"
+                )
+            if kind == "JPEG":
+                # opening it has read as far as the first scan: past a thumbnail, which has an end marker of its own
+                if data.find(b"\xff\xd9", stream.tell()) < 0:
+                    raise _Broken(f"cut short: the JPEG ends after {len(data)} bytes without its end marker")
+                return _Stored(
+                    *image.size, _exif_orientation(image.info.get("exif", b"")), lambda: _jpeg_samples(data)
+                )
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise _Broken(f"{pages} pictures in one file: one file must be one picture")
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                tags = dict(image.tag_v2)
+                # Pillow's size is the one after orientation
+                return _Stored(tags[256], tags[257], tags.get(274, 1), lambda: _tiff_samples(data, tags))
+            orientation = _exif_orientation(image.info.get("exif", b""))
+            return _Stored(*image.size, orientation, lambda: _samples(data, kind))
+    except UnidentifiedImageError as error:
+        raise _Broken(
+            f"damaged, cut short, or a rare kind of {kind} that is not read: save it as an RGB PNG"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _Broken(f"is more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
+    except (OSError, SyntaxError, ValueError, struct.error, LookupError, EOFError, TypeError) as error:
+        raise _Broken(f"damaged or cut short: {str(error) or type(error).__name__}") from error
+
+
+def _jpeg_samples(data: bytes) -> NDArray[Any]:
     decoded: NDArray[Any] = codecs.jpeg8_decode(data)
     corner = decoded[-4:, -8:].reshape(-1, 3 if decoded.ndim == 3 else 1)
     if (corner == corner[0]).all():
@@ -350,83 +323,19 @@ def _decode_jpeg(data: bytes, _: dict[str, Any]) -> NDArray[Any]:
     return decoded
 
 
-# ---- WebP, TIFF and the rarer kinds of PNG, through Pillow
-
-
-@contextlib.contextmanager
-def _pillow_warnings(action: Literal["error", "ignore"]) -> Iterator[None]:
-    """What Pillow's warnings do here. One thread at a time: the filters belong to the whole process."""
-    with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter(action)
-        yield
-
-
-def _pillow_header(data: bytes, kind: str) -> tuple[int, int, int, dict[str, Any]]:
-    if kind == "WEBP":
-        declared = struct.unpack_from("<I", data, 4)[0] + 8
-        if declared > len(data):
-            raise _Broken(f"cut short: the WebP has {len(data)} of the {declared} bytes that it declares")
-    try:
-        with _pillow_warnings("ignore"), Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise _Broken(f"{frames} pictures in one file: one file must be one picture")
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            width, height = image.size
-            tags: dict[int, Any] = {}
-            if isinstance(image, TiffImagePlugin.TiffImageFile):
-                tags = dict(image.tag_v2)
-                width, height = tags[256], tags[257]  # Pillow's size is the one after orientation
-                _check_tiff(tags)
-    except UnidentifiedImageError as error:
-        raise _Broken(f"damaged, or a rare kind of {kind} that is not read: save it as an RGB PNG") from error
-    except (OSError, SyntaxError, ValueError, struct.error, KeyError, EOFError, TypeError) as error:
-        raise _Broken(f"damaged: {str(error) or type(error).__name__}") from error
-    return width, height, orientation if isinstance(orientation, int) else 1, {"tags": tags}
-
-
-def _check_tiff(tags: dict[int, Any]) -> None:
-    photometric, bits = tags.get(262), tuple(np.atleast_1d(tags.get(258, 1)).tolist())
-    names = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab", 32803: "raw sensor"}
-    if photometric in names:
-        raise _Broken(f"a {names[photometric]} TIFF: convert it to RGB")
-    if (
-        set(np.atleast_1d(tags.get(339, 1)).tolist()) != {1}
-        or len(set(bits)) != 1
-        or bits[0] not in (1, 2, 4, 8, 16)
-    ):
-        raise _Broken(
-            f"a TIFF with samples of {'/'.join(map(str, bits))} bits, float or signed: convert it to 8 bits"
-        )
-
-
-def _decode_tiff(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
-    tags = details["tags"]
-    if np.max(tags.get(258, 1)) != 16:
-        return _decode_with_pillow(data, details)
-    # Pillow cuts 16-bit colour to 8 bits in its own way.
-    samples: NDArray[Any] = codecs.tiff_decode(data)
-    if tags.get(262) == 0:
-        samples = 65535 - samples
-    return samples
-
-
-def _decode_with_pillow(data: bytes, details: dict[str, Any]) -> NDArray[Any]:
-    if details.get("depth") == 16:
-        raise _Broken("a 16-bit PNG with a transparent colour: save it without")
+def _samples(data: bytes, kind: str) -> NDArray[Any]:
     # a decoder that warns about the file has not read it for certain
-    with _pillow_warnings("error"), Image.open(io.BytesIO(data)) as image:
-        if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"):
-            raise _Broken(f"pixels of kind {image.mode}: convert them to RGB")
-        transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA")
-        decoded = np.asarray(image.convert("RGBA" if transparent else "RGB"))
-        orientation = details.get("tags", {}).get(ExifTags.Base.Orientation.value, 1)
+    with _pillow(io.BytesIO(data), kind, "error") as image:
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _tiff_samples(data: bytes, tags: dict[int, Any]) -> NDArray[Any]:
+    if np.max(tags.get(258, 1)) == 16:  # Pillow cuts 16-bit colour to 8 bits in its own way
+        samples: NDArray[Any] = codecs.tiff_decode(data)
+        return 65535 - samples if tags.get(262) == 0 else samples
     # Pillow turns TIFFs while loading them: back to how they are stored, the caller turns all formats alike.
-    return _unorient(decoded, orientation) if isinstance(orientation, int) else decoded
-
-
-def _unorient(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    return orient(picture, {6: 8, 8: 6}.get(orientation, orientation))
+    orientation = tags.get(274, 1)
+    return orient(_samples(data, "TIFF"), {6: 8, 8: 6}.get(orientation, orientation))
 
 
 # ---- samples → uint8 RGB
@@ -452,11 +361,3 @@ def _to_rgb8(samples: NDArray[Any]) -> Picture:
     if samples.shape[2] == 1:
         samples = np.repeat(samples, 3, axis=2)
     return np.ascontiguousarray(samples)
-
-
-_DECODERS: Final[dict[str, Callable[[bytes, dict[str, Any]], NDArray[Any]]]] = {
-    "png": _decode_png,
-    "jpeg": _decode_jpeg,
-    "webp": _decode_with_pillow,
-    "tiff": _decode_tiff,
-}

@@ -29,14 +29,15 @@ def encode_png(pixels: NDArray[np.uint8], level: int = 1) -> bytes:
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
-            _chunk(b"IHDR", header),
-            _chunk(b"IDAT", codecs.deflate_encode(rows, level=level)),
-            _chunk(b"IEND", b""),
+            png_chunk(b"IHDR", header),
+            png_chunk(b"IDAT", codecs.deflate_encode(rows, level=level)),
+            png_chunk(b"IEND", b""),
         )
     )
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its length and checksum."""
     body = kind + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", codecs.deflate_crc32(body))
 

@@ -41,7 +41,7 @@ COLUMNS: Final = (
     "image", "path", "split", "group", "width", "height", "sha256", "bytes", "status", "reason"
 )  # fmt: skip
 #: Raise this when what `read_header` accepts changes: cached verdicts of another version are not used.
-_CACHE_VERSION: Final = 1
+_CACHE_VERSION: Final = 2
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,15 @@ that is smaller than the frame in a side stays at its own size, so that such fra
 same aspect. "native" is the picture itself.
 """
 
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from assets.frames.decode import BrokenPicture as BrokenPicture
 from assets.frames.decode import read_picture
 
-K = TypeVar("K")
 Size = tuple[int, int] | Literal["native"]
 
 
@@ -48,11 +41,6 @@ class Geometry:
         return (np.asarray(x, np.float64) - self.crop[0]) * sx, (
             np.asarray(y, np.float64) - self.crop[1]
         ) * sy
-
-    def to_picture(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Move continuous frame coordinates back to the picture."""
-        sx, sy = self.scale
-        return np.asarray(x, np.float64) / sx + self.crop[0], np.asarray(y, np.float64) / sy + self.crop[1]
 
 
 def fit(src_size: tuple[int, int], size: Size) -> Geometry:
@@ -81,55 +69,6 @@ def resize(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(cut, geometry.size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def decode_and_resize(path: Path | str, size: Size) -> NDArray[np.uint8]:
-    """Read one picture file and bring it to `size`.
-
-    Raises:
-        BrokenPicture: see `read_picture`.
-    """
-    return resize(read_picture(path), size)
-
-
-def resize_many(
-    items: Iterable[tuple[K, Path | str]],
-    size: Size,
-    *,
-    workers: int | None = None,
-    chunk: int = 4,
-    ordered: bool = True,
-) -> Iterator[tuple[K, NDArray[np.uint8] | BrokenPicture]]:
-    """Read and resize many files on all cores; yields (key, frame), or (key, the error) for a broken file.
-
-    `items` are (key, path), read lazily. At most `workers × chunk` pictures are under way or wait to be taken, so
-    memory is bounded. Threads, not processes: the decoders release the interpreter's lock, and frames need no copying
-    between processes. `ordered` yields in the order of `items`, otherwise as they get ready.
-    """
-    count = workers or os.cpu_count() or 1
-    pending: deque[tuple[K, Future[NDArray[np.uint8] | BrokenPicture]]] = deque()
-
-    def take() -> tuple[K, NDArray[np.uint8] | BrokenPicture]:
-        position = 0
-        if not ordered:
-            position = next((i for i, (_, future) in enumerate(pending) if future.done()), 0)
-        key, future = pending[position]
-        del pending[position]
-        return key, future.result()
-
-    with ThreadPoolExecutor(count, thread_name_prefix="resize") as pool:
-        try:
-            for key, path in items:
-                pending.append((key, pool.submit(_or_broken, path, size)))
-                if len(pending) >= count * chunk:
-                    yield take()
-            while pending:
-                yield take()
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-def _or_broken(path: Path | str, size: Size) -> NDArray[np.uint8] | BrokenPicture:
-    try:
-        return decode_and_resize(path, size)
-    except BrokenPicture as error:
-        return error
+def decode_and_resize(data: bytes, name: str, size: Size) -> NDArray[np.uint8]:
+    """Bring the picture in a file's bytes to `size`. Raises BrokenPicture, which names it: see `read_picture`."""
+    return resize(read_picture(data, name), size)

@@ -180,15 +180,15 @@ def resize_rows(
     Raises:
         FoveaError: the source as a whole is gone.
     """
-    from assets.frames.decode import BrokenPicture, read_picture
-    from assets.frames.resize import resize
+    from assets.frames.decode import BrokenPicture
+    from assets.frames.resize import decode_and_resize
 
     count = workers or os.cpu_count() or 1
     pending: deque[tuple[str, Future[Frame | FoveaError]]] = deque()
 
     def one(row: Mapping[str, Any]) -> Frame | FoveaError:
         try:
-            return resize(read_picture(read(row), str(row["path"])), size)
+            return decode_and_resize(read(row), str(row["path"]), size)
         except (BrokenFrame, BrokenPicture) as error:
             return error
 

@@ -23,18 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.download import (
-    PATIENT,
-    ChecksumError,
-    Manner,
-    NotTheFile,
-    Wanted,
-    alone_at,
-    fetch,
-    send,
-    write_json,
-)
+from models.download import ChecksumError, NotTheFile, Wanted, alone_at, fetch, write_json
 from models.errors import FoveaError
+from models.network import PATIENT, Manner, send
 from models.saliency.catalogue import weights_path
 from models.saliency.sam import (
     PRIORS,

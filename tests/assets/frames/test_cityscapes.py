@@ -34,8 +34,9 @@ from assets.frames.cityscapes import (
     read_credentials,
 )
 from models import download as download_module
-from models.download import ChecksumError, Download, Manner, Policy, Progress, Transient
+from models.download import ChecksumError, Download
 from models.errors import FoveaError
+from models.network import Manner, Policy, Progress, Transient
 
 ROOT = Path(__file__).parents[3]
 PASSWORD = "pass word&§9"

@@ -1,5 +1,6 @@
 """Geometry and resizing: what is cut, what is averaged, where a point goes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from assets.frames.decode import BrokenPicture
 from assets.frames.encode import encode_png
-from assets.frames.resize import Geometry, decode_and_resize, fit, resize, resize_many
+from assets.frames.resize import Geometry, fit, resize
+from assets.frames.sources import Frame, resize_rows
+from models.errors import FoveaError
 
 sizes = st.tuples(st.integers(16, 3000), st.integers(16, 3000))
 
@@ -56,14 +59,9 @@ def test_geometry_keeps_its_promises(src: tuple[int, int], size: tuple[int, int]
     assert abs(width * size[1] - height * size[0]) <= max(size)
 
 
-@given(sizes, st.tuples(st.integers(16, 512), st.integers(16, 512)), st.floats(0, 1), st.floats(0, 1))
-def test_points_go_to_the_frame_and_back(
-    src: tuple[int, int], size: tuple[int, int], u: float, v: float
-) -> None:
+@given(sizes, st.tuples(st.integers(16, 512), st.integers(16, 512)))
+def test_the_corners_of_the_cut_are_those_of_the_frame(src: tuple[int, int], size: tuple[int, int]) -> None:
     geometry = fit(src, size)
-    x, y = src[0] * u, src[1] * v
-    back = geometry.to_picture(*geometry.to_frame(x, y))
-    assert np.allclose(back, (x, y), atol=1e-6)
     left, top, width, height = geometry.crop
     assert np.allclose(
         geometry.to_frame([left, left + width], [top, top + height]),
@@ -82,58 +80,53 @@ def test_every_pixel_comes_from_where_the_geometry_says(
     frame = resize(np.dstack((columns, rows, rows)), size).astype(float)
     assert frame.shape[:2] == geometry.size[::-1]
     y, x = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]] + 0.5
-    u, v = geometry.to_picture(x, y)
-    assert np.abs(frame[..., 0] - (u - 0.5)).max() <= 0.51
-    assert np.abs(frame[..., 1] - (v - 0.5)).max() <= 0.51
+    # the picture's coordinates (its pixel values, plus half a pixel) lead to the centres of the frame's pixels
+    u, v = geometry.to_frame(frame[..., 0] + 0.5, frame[..., 1] + 0.5)
+    sx, sy = geometry.scale
+    assert np.abs(u - x).max() <= 0.51 * sx
+    assert np.abs(v - y).max() <= 0.51 * sy
 
 
-def written(folder: Path, count: int) -> list[tuple[int, Path]]:
-    items = []
-    for k in range(count):
-        picture = np.full((40, 80, 3), k, np.uint8)
-        file = folder / f"{k}.png"
-        file.write_bytes(encode_png(picture))
-        items.append((k, file))
-    return items
+class Pictures:
+    """Small pictures whose every pixel is their number, as rows and a reader of a manifest."""
+
+    def __init__(self, folder: Path, count: int):
+        self.taken = 0
+        self.count = count
+        self.paths = [folder / f"{k}.png" for k in range(count)]
+        for k, path in enumerate(self.paths):
+            path.write_bytes(encode_png(np.full((40, 80, 3), k, np.uint8)))
+
+    def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
+        for k, path in enumerate(self.paths):
+            self.taken += 1
+            yield str(k), {"path": str(path)}
+
+    def resized(self, workers: int, chunk: int) -> Iterator[tuple[str, Frame | FoveaError]]:
+        return resize_rows(
+            self.rows(), lambda row: Path(row["path"]).read_bytes(), (40, 20), workers=workers, chunk=chunk
+        )
 
 
-@pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_many_are_resized_and_broken_ones_returned(tmp_path: Path, workers: int, ordered: bool) -> None:
-    items = written(tmp_path, 20)
-    items[7][1].write_bytes(items[7][1].read_bytes()[:-20])
-    items[11][1].unlink()
-    results = list(resize_many(items, (40, 20), workers=workers, chunk=2, ordered=ordered))
-    keys = [key for key, _ in results]
-    assert keys == list(range(20)) if ordered else sorted(keys) == list(range(20))
-    for key, result in results:
-        if key in (7, 11):
+def test_many_are_resized_in_order_and_broken_ones_returned(tmp_path: Path, workers: int) -> None:
+    pictures = Pictures(tmp_path, 20)
+    pictures.paths[7].write_bytes(pictures.paths[7].read_bytes()[:-20])
+    results = list(pictures.resized(workers, chunk=2))
+    assert [key for key, _ in results] == [str(k) for k in range(20)]
+    for k, (_, result) in enumerate(results):
+        if k == 7:
             assert isinstance(result, BrokenPicture)
-            assert f"{key}.png" in str(result)
+            assert "7.png" in str(result)
         else:
-            assert not isinstance(result, BrokenPicture)
-            assert result.shape == (20, 40, 3) and (result == key).all()
+            assert not isinstance(result, FoveaError)
+            assert result.shape == (20, 40, 3) and (result == k).all()
 
 
 def test_many_reads_no_further_ahead_than_it_says(tmp_path: Path) -> None:
-    items = written(tmp_path, 30)
-    taken = 0
-
-    def lazily() -> object:
-        nonlocal taken
-        for item in items:
-            taken += 1
-            yield item
-
-    results = resize_many(lazily(), (40, 20), workers=2, chunk=3)  # type: ignore[arg-type]
+    pictures = Pictures(tmp_path, 30)
+    results = pictures.resized(workers=2, chunk=3)
     for done in range(1, 10):
         next(results)
-        assert taken <= done - 1 + 6
+        assert pictures.taken <= done - 1 + 6
     results.close()  # type: ignore[attr-defined]
-
-
-def test_workers_and_one_alone_agree(tmp_path: Path) -> None:
-    items = written(tmp_path, 9)
-    frames = dict(resize_many(items, (24, 12), workers=3))
-    for key, path in items:
-        assert np.array_equal(frames[key], decode_and_resize(path, (24, 12)))

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 from servers.cityscapes_site import CityscapesSite, Fault
 
-from models.download import Manner, Policy
 from models.errors import FoveaError
+from models.network import Manner, Policy
 from models.saliency import sam_import
 from models.saliency.sam_import import convert, download, fetch_weights, read_weights
 
