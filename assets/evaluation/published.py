@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,14 @@ def _points(
     rows: Iterable[tuple[str, Any, Any, Any]], where: str
 ) -> tuple[tuple[float, float, float | None], ...]:
     """rows: (place in the file, bpp, psnr_db, ms_ssim or None)."""
-    points = []
-    for place, bpp, psnr, ms_ssim in rows:
-        points.append(
-            (
-                _number(bpp, f"{where}: {place}, bpp", 0, 100),
-                _number(psnr, f"{where}: {place}, PSNR", 0, 100),
-                None if ms_ssim is None else _number(ms_ssim, f"{where}: {place}, MS-SSIM", 0, 1),
-            )
+    points = [
+        (
+            _number(bpp, f"{where}: {place}, bpp", 0, 100),
+            _number(psnr, f"{where}: {place}, PSNR", 0, 100),
+            None if ms_ssim is None else _number(ms_ssim, f"{where}: {place}, MS-SSIM", 0, 1),
         )
+        for place, bpp, psnr, ms_ssim in rows
+    ]
     if not points:
         raise FoveaError(f"{where}: no point")
     points.sort()
@@ -95,63 +94,42 @@ def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCur
     except UnicodeDecodeError:
         raise FoveaError(f"{path}: not a text file; give CompressAI's JSON or a CSV") from None
     source = source or path.name
-    if path.suffix.lower() == ".csv":
-        return _read_csv(text, path, dataset, source)
-    return [_read_json(text, path, dataset, source)]
+    read = _read_csv if path.suffix.lower() == ".csv" else _read_json
+    return read(text, path, dataset, source)
 
 
-def _read_json(text: str, path: Path, dataset: str, source: str) -> PublishedCurve:
+def _read_json(text: str, path: Path, dataset: str, source: str) -> list[PublishedCurve]:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FoveaError(f"{path}: not JSON ({error}); a CSV's name ends in .csv") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("results"), dict):
         raise FoveaError(f'{path}: no field "results"; expected {{"name": …, "results": {{"bpp": […], …}}}}')
-    results = raw["results"]
     if not isinstance(raw.get("name"), str):
         raise FoveaError(f'{path}: field "name" is missing or not a text')
-    columns: list[list[Any] | None] = []
-    for names, needed in ((("bpp",), True), (PSNR_NAMES, True), (MS_SSIM_NAMES, False)):
-        found = next((n for n in names if n in results), None)
-        if found is None and needed:
+    columns: dict[str, list[Any]] = {}
+    for names in (("bpp",), PSNR_NAMES, MS_SSIM_NAMES):
+        found = next((n for n in names if n in raw["results"]), None)
+        values = raw["results"][found] if found else None
+        if found is None and names is not MS_SSIM_NAMES:
             raise FoveaError(f'{path}: field "results.{names[0]}" is missing')
-        values = results[found] if found is not None else None
         if values is not None and not isinstance(values, list):
             raise FoveaError(f'{path}: field "results.{found}" is not a list')
-        columns.append(values)
-    bpp, psnr, ms_ssim = columns
-    assert bpp is not None
-    assert psnr is not None
-    for name, values in (("psnr", psnr), ("ms-ssim", ms_ssim)):
-        if values is not None and len(values) != len(bpp):
-            raise FoveaError(f"{path}: {len(values)} values of {name} for {len(bpp)} of bpp")
-    rows = [
-        (f"point {i + 1}", b, p, ms_ssim[i] if ms_ssim else None)
-        for i, (b, p) in enumerate(zip(bpp, psnr, strict=True))
-    ]
-    return PublishedCurve(name_of(raw["name"]), dataset, source, _points(rows, str(path)))
+        bpp = columns.get("bpp", values) or []
+        columns[names[-1]] = [None] * len(bpp) if values is None else values
+        if len(columns[names[-1]]) != len(bpp):
+            raise FoveaError(f"{path}: {len(values or ())} values of {names[-1]} for {len(bpp)} of bpp")
+    rows = ((f"point {i}", *point) for i, point in enumerate(zip(*columns.values(), strict=True), 1))
+    return [PublishedCurve(name_of(raw["name"]), dataset, source, _points(rows, str(path)))]
 
 
 def _read_csv(text: str, path: Path, dataset: str, source: str) -> list[PublishedCurve]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = [c.strip() for c in reader.fieldnames or ()]
-    missing = [c for c in CSV_COLUMNS[:3] if c not in columns]
-    unknown = [c for c in columns if c not in CSV_COLUMNS]
-    if missing or unknown:
-        what = f"column {missing[0]!r} is missing" if missing else f"column {unknown[0]!r} is unknown"
-        raise FoveaError(f"{path}: {what}; the columns are codec, bpp, psnr_db and, if known, ms_ssim")
-    reader.fieldnames = columns
     rows: dict[str, list[tuple[str, Any, Any, Any]]] = {}
-    for row in reader:
-        line = f"line {reader.line_num}"
-        if None in row or any(v is None for v in row.values()):
-            raise FoveaError(f"{path}: {line} does not have {len(columns)} columns")
-        values = {k: v.strip() for k, v in row.items()}
+    for line, values in _csv_lines(text, path):
         if not values["codec"]:
             raise FoveaError(f"{path}: {line} has no codec")
-        rows.setdefault(values["codec"], []).append(
-            (line, values["bpp"], values["psnr_db"], values.get("ms_ssim") or None)
-        )
+        point = (line, values["bpp"], values["psnr_db"], values.get("ms_ssim") or None)
+        rows.setdefault(values["codec"], []).append(point)
     if not rows:
         raise FoveaError(f"{path}: no point")
     curves = [
@@ -160,6 +138,21 @@ def _read_csv(text: str, path: Path, dataset: str, source: str) -> list[Publishe
     if len({c.name for c in curves}) != len(curves):
         raise FoveaError(f"{path}: two codecs have the same name once odd characters are replaced")
     return curves
+
+
+def _csv_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = [c.strip() for c in reader.fieldnames or ()]
+    missing = [c for c in CSV_COLUMNS[:3] if c not in columns]
+    unknown = [c for c in columns if c not in CSV_COLUMNS]
+    if missing or unknown:
+        what = f"column {missing[0]!r} is missing" if missing else f"column {unknown[0]!r} is unknown"
+        raise FoveaError(f"{path}: {what}; the columns are codec, bpp, psnr_db and, if known, ms_ssim")
+    reader.fieldnames = columns
+    for row in reader:
+        if None in row or None in row.values():
+            raise FoveaError(f"{path}: line {reader.line_num} does not have {len(columns)} columns")
+        yield f"line {reader.line_num}", {k: v.strip() for k, v in row.items()}
 
 
 def curve_folder(config: Path, dataset: str) -> Path:
@@ -188,9 +181,11 @@ def published_curves(config: Path, dataset: str) -> list[PublishedCurve]:
     curves = []
     for path in sorted(curve_folder(config, dataset).glob("*.json")):
         try:
-            raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            rows = [(f"point {i + 1}", *p) for i, p in enumerate(raw["points"])]
-            points = _points(((r[0], r[1], r[2], r[3]) for r in rows), str(path))
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            rows = (
+                (f"point {i}", bpp, psnr, ms_ssim) for i, (bpp, psnr, ms_ssim) in enumerate(raw["points"], 1)
+            )
+            points = _points(rows, str(path))
             curves.append(PublishedCurve(path.stem, dataset, str(raw["source"]), points))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise FoveaError(
