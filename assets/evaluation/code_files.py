@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from models.experiments import DEFAULT_SALIENCY
 
 #: mechanisms that encode with a map: those of codecs with g_a and g_s, and selective compression
 NEEDS_MAP = (*conditioning.NEEDS_MAP, "select")
+
+Loaded = TypeVar("Loaded")
+About = TypeVar("About")
 
 
 def targets_of(
@@ -67,6 +70,60 @@ def _targets(
     return work
 
 
+def _each(
+    work: Sequence[tuple[Path, Path]],
+    read: Callable[[Path], Loaded],
+    code: Callable[[Loaded], tuple[bytes, About]],
+    threads: int,
+    failed: list[str] | None,
+) -> Iterator[tuple[Path, bytes, About]]:
+    """Read the sources here, code several at once, and write each target beside and rename it; yields target, bytes and what
+    `code` says of them, in order. What is wrong with a source goes to `failed`, or is raised where that is None."""
+
+    def missed(error: FoveaError) -> None:
+        if failed is None:
+            raise error
+        failed.append(str(error))
+
+    def opened() -> Iterator[tuple[Path, Path, Loaded]]:
+        for source, target in work:
+            try:
+                loaded = read(source)
+            except FoveaError as error:
+                missed(error)
+                continue
+            yield source, target, loaded
+
+    def coded(item: tuple[Path, Path, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
+        source, target, loaded = item
+        try:
+            return target, *code(loaded)
+        except FoveaError as error:
+            return FoveaError(f"{source}: {error}")
+
+    for done in in_order(coded, opened(), threads=threads):
+        if isinstance(done, FoveaError):
+            missed(done)
+            continue
+        target, data, about = done
+        with written_beside(target) as beside:
+            beside.write_bytes(data)
+        yield target, data, about
+
+
+def _check_maps(codec: Codec, several: bool, use_saliency: bool | None, maps: Path | None) -> None:
+    if (use_saliency or maps is not None) and codec.config.mechanism not in NEEDS_MAP:
+        raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
+    if maps is None:
+        return
+    if use_saliency is False:
+        raise FoveaError("give either maps or no saliency, not both")
+    if not maps.exists():
+        raise FoveaError(f"no such file: {maps}")
+    if several and not maps.is_dir():
+        raise FoveaError(f"{maps}: several pictures need a folder with a map of the same name for each")
+
+
 def compress_files(
     work: Sequence[tuple[Path, Path]],
     codec: Codec,
@@ -85,62 +142,34 @@ def compress_files(
     of the saliency model's. failed: gets what is wrong with each picture that cannot be read or coded, and the others go on;
     None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
+    _check_maps(codec, len(work) > 1, use_saliency, maps)
     takes = codec.config.mechanism in NEEDS_MAP
-    if (use_saliency or maps is not None) and not takes:
-        raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
-    if maps is not None and use_saliency is False:
-        raise FoveaError("give either maps or no saliency, not both")
-    if maps is not None and not maps.exists():
-        raise FoveaError(f"no such file: {maps}")
-    if maps is not None and len(work) > 1 and not maps.is_dir():
-        raise FoveaError(f"{maps}: several pictures need a folder with a map of the same name for each")
     predictor: Any = None
     if takes and use_saliency is not False and maps is None:
         from models.saliency.predict import load_model
 
         predictor = load_model(DEFAULT_SALIENCY)
 
-    def pictures() -> Iterator[tuple[Path, Path, Picture, Picture | None]]:
-        for source, target in work:
-            given = None
-            try:
-                picture = read_picture(source)
-                if maps is not None:
-                    given = own_map(maps, source, picture)
-            except FoveaError as error:
-                if failed is None:
-                    raise
-                failed.append(str(error))
-                continue
-            if takes and given is None:
-                flat = predictor is None
-                given = np.full(picture.shape[:2], 255, np.uint8) if flat else predictor.predict([picture])[0]
-            yield source, target, picture, given
+    def read(source: Path) -> tuple[Picture, Picture | None]:
+        picture = read_picture(source)
+        if maps is not None:
+            return picture, own_map(maps, source, picture)
+        if predictor is not None:
+            return picture, predictor.predict([picture])[0]
+        return picture, np.full(picture.shape[:2], 255, np.uint8) if takes else None
 
-    def coded(item: tuple[Path, Path, Picture, Picture | None]) -> tuple[Path, bytes, int] | FoveaError:
-        source, target, picture, given = item
-        try:
-            at = lmbda
-            if bpp is not None:
-                from models.codecs.target_rate import search_rate
+    def code(loaded: tuple[Picture, Picture | None]) -> tuple[bytes, int]:
+        picture, given = loaded
+        at = lmbda
+        if bpp is not None:
+            from models.codecs.target_rate import search_rate
 
-                at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
-            encoded = codec.encode(picture, saliency_map=given, lmbda=at)
-        except FoveaError as error:
-            if failed is None:
-                raise
-            return FoveaError(f"{source}: {error}")
-        return target, encoded.data, picture.shape[0] * picture.shape[1]
+            at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
+        encoded = codec.encode(picture, saliency_map=given, lmbda=at)
+        return encoded.data, picture.shape[0] * picture.shape[1]
 
     codec.name()
-    for done in in_order(coded, pictures(), threads=threads):
-        if isinstance(done, FoveaError):
-            assert failed is not None
-            failed.append(str(done))
-            continue
-        target, data, pixels = done
-        with written_beside(target) as beside:
-            beside.write_bytes(data)
+    for target, data, pixels in _each(work, read, code, threads, failed):
         yield target, len(data), 8 * len(data) / pixels
 
 
@@ -180,43 +209,23 @@ def decompress_files(
     Raises FoveaError then, which names the file.
     """
 
-    def opened() -> Iterator[tuple[Path, Path, bytes, Codec]]:
-        for source, target in work:
-            try:
-                data = source.read_bytes()
-                codec = codec_for(data)
-                codec.name()
-            except (FoveaError, OSError) as error:
-                said = (
-                    f"cannot read {source}: {error.strerror}"
-                    if isinstance(error, OSError)
-                    else f"{source}: {error}"
-                )
-                if failed is None:
-                    raise FoveaError(said) from error
-                failed.append(said)
-                continue
-            yield source, target, data, codec
-
-    def decode(item: tuple[Path, Path, bytes, Codec]) -> tuple[Path, bytes, int, int] | FoveaError:
-        source, target, data, codec = item
+    def read(source: Path) -> tuple[bytes, Codec]:
         try:
-            picture = codec.decode(data)
+            data = source.read_bytes()
+            codec = codec_for(data)
+            codec.name()
+        except OSError as error:
+            raise FoveaError(f"cannot read {source}: {error.strerror}") from error
         except FoveaError as error:
-            said = FoveaError(f"{source}: {error}")
-            if failed is None:
-                raise said from error
-            return said
-        return target, encode_png(picture), picture.shape[1], picture.shape[0]
+            raise FoveaError(f"{source}: {error}") from error
+        return data, codec
 
-    for done in in_order(decode, opened(), threads=threads):
-        if isinstance(done, FoveaError):
-            assert failed is not None
-            failed.append(str(done))
-            continue
-        target, png, width, height = done
-        with written_beside(target) as beside:
-            beside.write_bytes(png)
+    def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, tuple[int, int]]:
+        data, codec = loaded
+        picture = codec.decode(data)
+        return encode_png(picture), (picture.shape[1], picture.shape[0])
+
+    for target, _, (width, height) in _each(work, read, code, threads, failed):
         yield target, width, height
 
 

@@ -44,12 +44,9 @@ from models.metrics import measure
 from models.perception import RESAMPLES, Perception, kid
 
 STAGE = "generalisation"
-FACTORS: Mapping[str, tuple[float, ...]] = {
-    "bicubic": (1.0,),
-    "avif": (1.0, 1.5),
-    "avif-visual": (1.5,),
-    "webp": (1.0, 1.5),
-}
+CLASSICAL = (
+    ("bicubic", 1.0), ("avif", 1.0), ("avif", 1.5), ("avif-visual", 1.5), ("webp", 1.0), ("webp", 1.5),
+)  # fmt: skip
 """Classical codecs beside each experiment, and how many times its bits they may take."""
 REFERENCE = ("webp", 1.0)
 """The classical row whose gap is what the pictures themselves make of it; measured on training pictures, too."""
@@ -217,12 +214,8 @@ def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]
         if record is None or not chain.store.has("trained_codec", record["key"]):
             raise
         manifest = chain.store.manifest("trained_codec", record["key"])
-        return (
-            chain.store.folder("trained_codec", record["key"]),
-            record["key"],
-            manifest["meta"].get("facts", {}),
-            False,
-        )
+        folder = chain.store.folder("trained_codec", record["key"])
+        return folder, record["key"], manifest["meta"].get("facts", {}), False
 
 
 class _Looks:
@@ -355,17 +348,14 @@ def generalisation(
             piece = {**data, "trained": trained, "maps": [entry.maps, entry.saliency], "rate": rate}
             key, row = _piece(chain, piece, functools.partial(looks.learned, entry, rate, folder, split))
             group: list[Compared] = [(None, {**head, "unit": key}, row)]
-            budgets = {part: row[f"{EACH}{part}_bytes"] for part in ("train", "held_out")}
-            for name, factors in FACTORS.items() if against else ():
-                for factor in factors:
-                    splits = {"train": "train"} if (name, factor) == REFERENCE else {}
-                    splits |= {"held_out": split}
-                    asked = {part: budgets[part] for part in splits}
-                    piece = {**data, "splits": splits, "budgets": asked, "codec": name, "factor": factor}
-                    make = functools.partial(looks.classical, entry, splits, name, factor, asked)
-                    named = {"codec": name, "arm": "classical", "variant": "", "factor": factor, "doctor": ""}
-                    key, row = _piece(chain, piece, make)
-                    group.append(((name, factor), {**head, **named, "unit": key}, row))
+            for which in CLASSICAL if against else ():
+                splits = {"train": "train", "held_out": split} if which == REFERENCE else {"held_out": split}
+                asked = {part: row[f"{EACH}{part}_bytes"] for part in splits}
+                named = {"codec": which[0], "factor": which[1]}
+                make = functools.partial(looks.classical, entry, splits, *which, asked)
+                key, beside = _piece(chain, {**data, "splits": splits, "budgets": asked, **named}, make)
+                blank = {"arm": "classical", "variant": "", "doctor": ""}
+                group.append((which, {**head, **blank, **named, "unit": key}, beside))
             rows += _compared(group)
     return pd.DataFrame(rows)
 

@@ -9,13 +9,6 @@ from typing import NamedTuple
 
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM, label_arm
 
-CLASSICAL_LABELS = {
-    "jpeg": "JPEG",
-    "webp": "WebP",
-    "avif": "AVIF",
-    "jpegxl": "JPEG XL",
-    "bicubic": "thumbnail",
-}
 ARM_COLOURS = {
     "uniform": "#0072B2",
     "saliency_gain": "#D55E00",
@@ -26,25 +19,19 @@ ARM_COLOURS = {
     "saliency_hyper": "#882255",
     "saliency_select": "#B8A800",
 }
-CLASSICAL_COLOURS = {
-    "jpeg": "#5c6370",
-    "webp": "#7d8590",
-    "avif": "#8a7a66",
-    "jpegxl": "#6f7f6f",
-    "bicubic": "#a0a0a0",
-}
 DASHES: dict[str, tuple[float, ...]] = {
     "center": (6, 3),
     "shuffled": (1.5, 2.5),
     "oracle": (8, 2.5, 1.5, 2.5),
 }
-CLASSICAL_DASHES: dict[str, tuple[float, ...]] = {
-    "jpeg": (2, 2),
-    "webp": (7, 2),
-    "avif": (4, 2, 1, 2),
-    "jpegxl": (1, 2),
-    "bicubic": (1, 4),
+CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "jpeg": ("JPEG", "#5c6370", (2, 2)),
+    "webp": ("WebP", "#7d8590", (7, 2)),
+    "avif": ("AVIF", "#8a7a66", (4, 2, 1, 2)),
+    "jpegxl": ("JPEG XL", "#6f7f6f", (1, 2)),
+    "bicubic": ("thumbnail", "#a0a0a0", (1, 4)),
 }
+"""Label, colour and dash of the classical codecs."""
 MARKERS = ("circle", "square", "diamond", "triangle", "cross")
 _OTHER = "#444444"
 OTHERS = ("#7a5195", "#4a7c59", "#9c5a3c", "#3d6b8e", "#8c6d1f")
@@ -68,23 +55,13 @@ def _named(name: str) -> str:
 def look(codec: str, arm: str, maps: str, variant: str = "", codecs: Sequence[str] = ()) -> Look:
     """The look of one curve. codecs: all learned codecs of the picture; more than one, and labels name the codec."""
     if arm == CLASSICAL_ARM:
-        return Look(
-            CLASSICAL_COLOURS.get(codec, _OTHER),
-            CLASSICAL_DASHES.get(codec, (2, 2)),
-            "cross",
-            CLASSICAL_LABELS.get(codec, codec),
-            True,
-        )
+        label, colour, dash = CLASSICAL.get(codec, (codec, _OTHER, (2, 2)))
+        return Look(colour, dash, "cross", label, True)
     if arm == PUBLISHED_ARM:
         return Look(_named(codec), (9, 3), "cross", f"{codec}, published ({variant})", True)
     if arm == EXTERNAL_ARM:
         return Look(_named(variant), (), "triangle", f"{variant} (external)", True)
     place = codecs.index(codec) if codec in codecs else 0
-    parts = [*([codec] if len(codecs) > 1 else []), label_arm(arm, maps), *([variant] if variant else [])]
-    return Look(
-        ARM_COLOURS.get(arm, _OTHER),
-        DASHES.get(maps, ()),
-        MARKERS[place % (len(MARKERS) - 1)],
-        " ".join(parts),
-        False,
-    )
+    marker = MARKERS[place % (len(MARKERS) - 1)]
+    label = " ".join(filter(None, (codec if len(codecs) > 1 else "", label_arm(arm, maps), variant)))
+    return Look(ARM_COLOURS.get(arm, _OTHER), DASHES.get(maps, ()), marker, label, False)

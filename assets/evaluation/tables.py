@@ -37,26 +37,22 @@ def write_tables(chain: Chain) -> None:
                 continue
             mark = hashlib.sha256(repr(sorted(pieces)).encode()).hexdigest()[:32]
             note = chain.home.tables / f".{name}.made-from"
-            if (
-                note.exists()
-                and note.read_text() == mark
-                and (chain.home.tables / f"{name}.parquet").exists()
-            ):
-                share_table(chain, name, mark)
-                continue
-            frames = [
-                pd.read_parquet(chain.store.path(stage, key, file)) for stage, _, key, file in sorted(pieces)
-            ]
-            frames = [f for f in frames if len(f)]
-            if not frames:
-                continue
-            whole = pd.concat(frames, ignore_index=True)
-            with written_beside(chain.home.tables / f"{name}.parquet") as beside:
-                whole.to_parquet(beside, index=False)
-            with written_beside(chain.home.tables / f"{name}.csv") as beside:
-                whole.to_csv(beside, index=False)
-            with written_beside(note) as beside:
-                beside.write_text(mark)
+            target = chain.home.tables / f"{name}.parquet"
+            if not (note.exists() and note.read_text() == mark and target.exists()):
+                frames = [
+                    pd.read_parquet(chain.store.path(stage, key, file))
+                    for stage, _, key, file in sorted(pieces)
+                ]
+                frames = [f for f in frames if len(f)]
+                if not frames:
+                    continue
+                whole = pd.concat(frames, ignore_index=True)
+                with written_beside(target) as beside:
+                    whole.to_parquet(beside, index=False)
+                with written_beside(target.with_suffix(".csv")) as beside:
+                    whole.to_csv(beside, index=False)
+                with written_beside(note) as beside:
+                    beside.write_text(mark)
             share_table(chain, name, mark)
 
 

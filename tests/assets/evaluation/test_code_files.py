@@ -13,15 +13,29 @@ from assets.evaluation.code_files import (
 )
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from models.codecs.base import CodecConfig
+from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
 
 
-def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Path) -> None:
+def plain() -> Codec:
     torch.manual_seed(0)
     codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
     codec.update()
+    return codec
+
+
+def selective(**options: float) -> Codec:
+    torch.manual_seed(0)
+    named = tuple(sorted({"blocks": 1, "norm": "none", "patch": 2, **options}.items()))
+    config = CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=named)
+    codec = build(config).eval()
+    codec.update()
+    return codec
+
+
+def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Path) -> None:
+    codec = plain()
     rng = np.random.default_rng(0)
     shown = {}
     for name in ("a.png", "deep/b.png", "deep/c.png"):
@@ -47,12 +61,7 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
 
 
 def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    options = (("blocks", 1), ("norm", "none"), ("patch", 2))
-    codec = build(
-        CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=options)
-    ).eval()
-    codec.update()
+    codec = selective()
     (tmp_path / "a.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
     work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in)
     for asked in (False, True):
@@ -61,12 +70,7 @@ def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
 
 
 def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    options = (("blocks", 1), ("keep", 0.0), ("norm", "none"), ("patch", 2))
-    codec = build(
-        CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=options)
-    ).eval()
-    codec.update()
+    codec = selective(keep=0.0)
     rng = np.random.default_rng(0)
     for folder in ("in", "maps"):
         (tmp_path / folder).mkdir()
@@ -82,14 +86,14 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
 
     one = [(tmp_path / "in/a.png", tmp_path / "a.fov")]
     assert next(compress_files(one, codec, maps=tmp_path / "maps/a.png"))[1] == sizes[0]
-    with pytest.raises(FoveaError, match=r"no such file: .*none\.png"):
-        next(compress_files(one, codec, maps=tmp_path / "none.png"))
-    with pytest.raises(FoveaError, match="need a folder"):
-        next(compress_files(work, codec, maps=tmp_path / "maps/a.png"))
-    with pytest.raises(FoveaError, match="not both"):
-        next(compress_files(one, codec, maps=tmp_path / "maps", use_saliency=False))
-    with pytest.raises(FoveaError, match="has colours"):
-        next(compress_files(one, codec, maps=tmp_path / "in"))
+    for pairs, maps, use, said in (
+        (one, "none.png", None, r"no such file: .*none\.png"),
+        (work, "maps/a.png", None, "need a folder"),
+        (one, "maps", False, "not both"),
+        (one, "in", None, "has colours"),
+    ):
+        with pytest.raises(FoveaError, match=said):
+            next(compress_files(pairs, codec, maps=tmp_path / maps, use_saliency=use))
     (tmp_path / "maps/a.png").write_bytes(encode_png(np.zeros((64, 60, 3), np.uint8)))
     with pytest.raises(FoveaError, match=r"a\.png has 60×64 pixels, .*a\.png has 64×64"):
         next(compress_files(one, codec, maps=tmp_path / "maps"))
@@ -97,15 +101,12 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
     failed: list[str] = []
     assert len(list(compress_files(work, codec, maps=tmp_path / "maps", failed=failed))) == 1
     assert len(failed) == 1 and "no map for a.png" in failed[0]
-    plain = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
     with pytest.raises(FoveaError, match="does not take a saliency map"):
-        next(compress_files(one, plain, maps=tmp_path / "maps"))
+        next(compress_files(one, plain(), maps=tmp_path / "maps"))
 
 
 def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
-    codec.update()
+    codec = plain()
     (tmp_path / "in").mkdir()
     for name in "acd":
         (tmp_path / f"in/{name}.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))

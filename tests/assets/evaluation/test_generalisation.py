@@ -118,43 +118,38 @@ def test_what_was_trained_before_a_change_is_called_stale():
 
 
 def rows():
+    kid = {"held_out_kid": 0.2, "held_out_kid_low": 0.1, "held_out_kid_high": 0.3, "held_out_lpips": math.nan}
     base = {
         "arm": "uniform",
-        "variant": "scratch",
         "rate_name": "channels",
         "rate": 8.0,
         "factor": math.nan,
         "codec": "agustsson2019",
-        "doctor": "passed",
-        "held_out_kid": 0.2,
-        "held_out_kid_low": 0.1,
-        "held_out_kid_high": 0.3,
-        "held_out_lpips": math.nan,
+        **kid,
     }
-    fine = base | {
-        "train_psnr_db": 22.0,
-        "held_out_psnr_db": 21.5,
-        "train_perceptual": 2.0,
-        "held_out_perceptual": 2.1,
-    }
-    poor = base | {
-        "train_psnr_db": 24.0,
-        "held_out_psnr_db": 18.0,
-        "train_perceptual": 2.0,
-        "held_out_perceptual": 3.0,
-    }
-    poor |= {"variant": "fault=gradient,<scratch>", "doctor": "failed: gradients"}
+    gap = (
+        "psnr_gap_db",
+        "perceptual_gap_percent",
+        "train_psnr_db",
+        "held_out_psnr_db",
+        "train_perceptual",
+        "held_out_perceptual",
+    )
+    fine, poor = (
+        base | {"variant": variant, "doctor": doctor} | dict(zip(gap, values, strict=True))
+        for variant, doctor, values in (
+            ("scratch", "passed", (0.5, 5.0, 22.0, 21.5, 2.0, 2.1)),
+            ("fault=gradient,<scratch>", "failed: gradients", (6.0, 50.0, 24.0, 18.0, 2.0, 3.0)),
+        )
+    )
     other = base | {
         "codec": "webp",
         "of": "8, weighted",
         "arm": "classical",
         "factor": 1.5,
         "held_out_psnr_db": 20.0,
-        "doctor": "",
     }
-    for row, db, percent in ((fine, 0.5, 5.0), (poor, 6.0, 50.0)):
-        row |= {"psnr_gap_db": db, "perceptual_gap_percent": percent}
-    return pd.DataFrame([fine, poor, other])
+    return pd.DataFrame([fine, poor, other | {"variant": "scratch", "doctor": ""}])
 
 
 def test_gaps_and_how_they_are_shown():
@@ -172,11 +167,8 @@ def test_gaps_and_how_they_are_shown():
     assert shown.count("#D55E00") == 2 and shown.count("#0072B2") == 2
     assert "Common to all trainings" not in shown
     same = page(table.assign(variant=["steps=9", "fault=gradient,steps=9", ""]), "title")
-    assert (
-        same.count("steps=9") == 1
-        and "Common to all trainings: steps=9." in same
-        and "fault=gradient" in same
-    )
+    assert same.count("steps=9") == 1 and "fault=gradient" in same
+    assert "Common to all trainings: steps=9." in same
 
 
 def each(psnr, perceptual):

@@ -55,34 +55,30 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
 
     for stream, ((arm, maps), (rate, db)) in enumerate(MADE_ARMS.items(), 10):
         rng = np.random.default_rng(stream + seed)
+        curve = {
+            "codec": "bls2017",
+            "arm": arm,
+            "maps": maps,
+            "preset": "smoke",
+            "train_dataset": dataset,
+            "seed": 0,
+        }
         for step, lmbda in enumerate(LAMBDAS):
+            run = f"{stream:02x}{step}f3c9d8a7b6e5f4"
+            point = {
+                "rate_name": "lmbda",
+                "rate": lmbda,
+                "experiment": f"{arm}-{maps}-{lmbda}",
+                "mlflow_run_id": run,
+            }
             for place in range(n):
-                run = f"{stream:02x}{step}f3c9d8a7b6e5f4"
-                about = {
-                    "codec": "bls2017",
-                    "arm": arm,
-                    "maps": maps,
-                    "preset": "smoke",
-                    "train_dataset": dataset,
-                }
-                add(
-                    place,
-                    rate,
-                    db,
-                    step,
-                    rng,
-                    **about,
-                    rate_name="lmbda",
-                    rate=lmbda,
-                    seed=0,
-                    experiment=f"{arm}-{maps}-{lmbda}",
-                    mlflow_run_id=run,
-                )
+                add(place, rate, db, step, rng, **curve, **point)
     for codec, rate in {"jpeg": 1.7, "webp": 1.25, "avif": 0.72, "jpegxl": 1.05}.items():
         rng = np.random.default_rng(99)
+        curve = {"codec": codec, "arm": "classical", "maps": "none", "rate_name": "quality"}
         for step in np.linspace(-0.8, 4, 7):
             for place in range(n):
-                add(place, rate, 0.0, float(step), rng, codec=codec, arm="classical", maps="none", rate_name="quality", rate=round(10 + 18 * step, 1))  # fmt: skip
+                add(place, rate, 0.0, float(step), rng, **curve, rate=round(10 + 18 * step, 1))
     return concat_points([pd.DataFrame(rows)])
 
 
@@ -106,33 +102,15 @@ def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool 
                 coarse = 2 ** (5 - step)
                 worse = np.roll(original // coarse * coarse, place, axis=1)
                 values = {"psnr_db": 26.0 + 2 * step, "sw_psnr_db": 27.1 + 2 * step, "ms_ssim": 0.9}
-                shots.append(
-                    GalleryShot(
-                        "bls2017", arm, maps, 0.11 * 2**step, values, worse, rate_name="lmbda", rate=lmbda
-                    )
-                )
+                shots.append(GalleryShot("bls2017", arm, maps, 0.11 * 2**step, values, worse, "lmbda", lmbda))
         for quality in (5.0, 50.0):
+            half = original // 2 * 2
+            values = {"psnr_db": 25.0}
             shots.append(
-                GalleryShot(
-                    "jpeg",
-                    "classical",
-                    "none",
-                    quality / 100,
-                    {"psnr_db": 25.0},
-                    original // 2 * 2,
-                    rate_name="quality",
-                    rate=quality,
-                )
+                GalleryShot("jpeg", "classical", "none", quality / 100, values, half, "quality", quality)
             )
-        items.append(
-            GalleryItem(
-                f"street/{number:03}",
-                original,
-                saliency,
-                shots,
-                saliency.astype(float) ** 2 if eyes else None,
-            )
-        )
+        looked = saliency.astype(float) ** 2 if eyes else None
+        items.append(GalleryItem(f"street/{number:03}", original, saliency, shots, looked))
     return items
 
 
@@ -251,10 +229,8 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
     rates = made_tables(True)["rates"]
     first, second = find_verdicts(rates)
     assert (first.arm, first.outcome) == ("saliency_gain", "conclusive: saves bits")
-    assert (
-        first.metric == "ew_psnr_db"
-        and "Also better than the centre bias and another picture's map" in first.reasons[0]
-    )
+    assert first.metric == "ew_psnr_db"
+    assert "Also better than the centre bias and another picture's map" in first.reasons[0]
     assert second.arm == "weighted" and second.outcome in text
     headline = text[: text.index("Rate–distortion curves")]
     assert numerals.percent(first.main["bd_rate_percent"]) in headline
@@ -284,21 +260,28 @@ def verdict_of(akima: tuple[float, float, float] | None = None, **changes: tuple
     return verdict.outcome
 
 
-def test_verdicts() -> None:
-    good, open_, bad = (-9.0, -12.0, -6.0), (-1.0, -4.0, 2.0), (5.0, 3.0, 8.0)
-    nan = float("nan")
-    assert verdict_of(uniform=good, center=good, shuffled=good) == "conclusive: saves bits"
-    assert verdict_of(uniform=good) == "saves bits; no control in this sweep"
-    assert verdict_of(uniform=good, center=open_, shuffled=good) == "saves bits, but so does a control"
-    assert verdict_of(uniform=open_, center=good) == "inconclusive"
-    assert verdict_of(uniform=bad) == "conclusive: costs bits"
-    assert verdict_of(uniform=(-9.0, nan, nan)) == "cannot be said"
-    # both ways to join the points have to say it
-    assert verdict_of(uniform=good, akima=(-8.0, -11.0, -5.0)) == "saves bits; no control in this sweep"
-    assert verdict_of(uniform=good, akima=(nan, nan, nan)) == "saves bits; no control in this sweep"
-    assert verdict_of(uniform=good, akima=(24.0, 5.0, 800.0)) == "inconclusive"
-    assert verdict_of(uniform=good, akima=(-8.0, -11.0, 0.5)) == "inconclusive"
-    assert verdict_of(uniform=bad, akima=(-1.0, -2.0, 3.0)) == "inconclusive"
+GOOD, OPEN, BAD, NONE = (-9.0, -12.0, -6.0), (-1.0, -4.0, 2.0), (5.0, 3.0, 8.0), (-9.0, np.nan, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome"),
+    [
+        ({"uniform": GOOD, "center": GOOD, "shuffled": GOOD}, "conclusive: saves bits"),
+        ({"uniform": GOOD}, "saves bits; no control in this sweep"),
+        ({"uniform": GOOD, "center": OPEN, "shuffled": GOOD}, "saves bits, but so does a control"),
+        ({"uniform": OPEN, "center": GOOD}, "inconclusive"),
+        ({"uniform": BAD}, "conclusive: costs bits"),
+        ({"uniform": NONE}, "cannot be said"),
+        # both ways to join the points have to say it
+        ({"uniform": GOOD, "akima": (-8.0, -11.0, -5.0)}, "saves bits; no control in this sweep"),
+        ({"uniform": GOOD, "akima": (np.nan, np.nan, np.nan)}, "saves bits; no control in this sweep"),
+        ({"uniform": GOOD, "akima": (24.0, 5.0, 800.0)}, "inconclusive"),
+        ({"uniform": GOOD, "akima": (-8.0, -11.0, 0.5)}, "inconclusive"),
+        ({"uniform": BAD, "akima": (-1.0, -2.0, 3.0)}, "inconclusive"),
+    ],
+)
+def test_verdicts(found: dict[str, tuple[float, float, float]], outcome: str) -> None:
+    assert verdict_of(**found) == outcome
 
 
 def test_without_eyes_it_says_so() -> None:
@@ -405,24 +388,13 @@ def test_salient_window() -> None:
 
 
 def test_numbers_as_written() -> None:
-    assert (
-        numerals.percent(-9.04) == "−9.0\u202f%"
-        and numerals.percent(3) == "+3.0\u202f%"
-        and numerals.percent(float("nan")) == "–"
-    )
-    assert numerals.interval(-12.04, 1) == "[−12.0,\u00a0+1.0]" and numerals.interval(float("nan"), 1) == "–"
+    assert [numerals.percent(v) for v in (-9.04, 3, np.nan)] == ["−9.0\u202f%", "+3.0\u202f%", "–"]
+    assert [numerals.interval(v, 1) for v in (-12.04, np.nan)] == ["[−12.0,\u00a0+1.0]", "–"]
 
 
 @pytest.mark.browser
 def test_chromium_runs_it_offline(page: str, tmp_path: Path) -> None:
-    browser = next(
-        (
-            found
-            for name in ("chromium", "chromium-browser", "google-chrome")
-            if (found := shutil.which(name))
-        ),
-        None,
-    )
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     file = tmp_path / "report.html"

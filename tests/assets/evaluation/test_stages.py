@@ -41,15 +41,9 @@ def rates(bd: float, high: float) -> pd.DataFrame:
 
 def test_the_best_needs_an_interval_below_zero() -> None:
     experiments = sweep("smoke", "sample").experiments
-    sure = best_experiment(experiments, rates(-10.0, -5.0))
-    noise = best_experiment(experiments, rates(-10.0, 2.0))
-    none = best_experiment(experiments, rates(-10.0, float("nan")))
-    assert sure is not None
-    assert sure.arm == "saliency_gain"
-    assert noise is not None
-    assert noise.arm == "uniform"
-    assert none is not None
-    assert none.arm == "uniform"
+    for high, arm in ((-5.0, "saliency_gain"), (2.0, "uniform"), (float("nan"), "uniform")):
+        best = best_experiment(experiments, rates(-10.0, high))
+        assert best is not None and best.arm == arm
     assert best_experiment([], rates(-10.0, -5.0)) is None
 
 
