@@ -172,6 +172,11 @@ def test_planning_asks_nobody_and_the_run_downloads_once(
         asked = len(site.requests)
         assert all(f["hit"] for f in make(*STAGES).values())
         assert len(site.requests) == asked
+        shutil.rmtree(tmp_path / "home/downloads")
+        assert look().why("cityscapes_archive", NAME) == "not here yet"
+        again = make(*STAGES[:3])
+        assert site.count("/file-handling/") == 2
+        assert again["source_frames"]["hit"] and again["resized_frames"]["hit"], "its frames are found"
     got = facts["cityscapes_archive"]
     assert got["downloaded"]
     assert got["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
@@ -180,20 +185,6 @@ def test_planning_asks_nobody_and_the_run_downloads_once(
     assert any("MB downloaded" in note for *_, note in lines)
     units = tmp_path / "home/data/cityscapes_archive"
     assert sum(p.stat().st_size for p in units.rglob("*") if p.is_file()) < 100_000
-
-
-def test_a_deleted_archive_is_fetched_again_and_its_frames_are_found(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
-) -> None:
-    with CityscapesSite({3: archive}) as site:
-        settle(site=site)
-        make(*STAGES[:3])
-        shutil.rmtree(tmp_path / "home/downloads")
-        assert look().why("cityscapes_archive", NAME) == "not here yet"
-        facts = make(*STAGES[:3])
-        assert site.count("/file-handling/") == 2
-    assert facts["source_frames"]["hit"]
-    assert facts["resized_frames"]["hit"]
 
 
 def test_the_sizes_of_a_map_are_a_table(settle: Callable[..., None], archive: Path) -> None:
@@ -336,42 +327,38 @@ def test_a_source_that_disappears_midway_loses_nothing(
     assert make("resized_frames")["resized_frames"]["resized"] == COUNT - finished
 
 
+@pytest.mark.parametrize("kind", ["archive", "tree"])
 def test_a_changed_frame_is_the_only_one_done_again(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
+    settle: Callable[..., None], archive: Path, tmp_path: Path, kind: str
 ) -> None:
-    tree = write_tree(tmp_path / "tree", counts=CITIES)
-    settle(tree)
+    image = "leftImg8bit/train/darmstadt/darmstadt_000011_000019_leftImg8bit.png"
+
+    def put(png: bytes) -> None:
+        if kind == "tree":
+            (tmp_path / "tree" / image).write_bytes(png)
+            return
+        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
+            for info in old.infolist():
+                new.writestr(info, png if info.filename == image else old.read(info))
+        (tmp_path / "new.zip").replace(tmp_path / ARCHIVE_NAME)
+
+    with zipfile.ZipFile(archive) as members:
+        before = members.read(image)
+        members.extractall(tmp_path / "tree")
+    put(before)
+    settle(tmp_path / ("tree" if kind == "tree" else ARCHIVE_NAME))
     make(*STAGES)
-    changed = tree / "leftImg8bit/train/darmstadt/darmstadt_000011_000019_leftImg8bit.png"
-    before = changed.read_bytes()
-    changed.write_bytes(make_png(999_999, (64, 32)))
+    put(make_png(999_999, (64, 32)))
     facts = make(*STAGES)
     assert facts["resized_frames"]["resized"] == 1
     assert facts["saliency_maps"]["predicted"] == 1
     assert facts["rgba_frames"]["packed"] == 1
-    changed.write_bytes(before)
+    put(before)
     facts = make(*STAGES)
     assert all(facts[s]["hit"] for s in STAGES[1:]), "the earlier result is found"
 
 
-def test_a_changed_frame_in_a_new_archive_is_the_only_one_done_again(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
-) -> None:
-    mine = tmp_path / ARCHIVE_NAME
-    shutil.copy(archive, mine)
-    settle(mine)
-    make(*STAGES)
-    other = tmp_path / "other.zip"
-    target = "leftImg8bit/val/lindau/lindau_000003_000019_leftImg8bit.png"
-    with zipfile.ZipFile(mine) as old, zipfile.ZipFile(other, "w", zipfile.ZIP_DEFLATED) as new:
-        for info in old.infolist():
-            new.writestr(info, make_png(77_777, (64, 32)) if info.filename == target else old.read(info))
-    other.replace(mine)
-    facts = make(*STAGES)
-    assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == 1
-
-
-def test_a_full_disk_is_named_and_what_is_finished_is_kept(
+def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
     settle: Callable[..., None],
     archive: Path,
     mount: Callable[[str], Path],
@@ -386,24 +373,12 @@ def test_a_full_disk_is_named_and_what_is_finished_is_kept(
     index = look().store.index("resized_frames")
     assert 0 < len(index) < COUNT
     assert not list((disk / "home").rglob("*.bin.*")), "nothing half-written stays"
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-    assert make("resized_frames")["resized_frames"]["resized"] == COUNT - len(index)
-
-
-def test_a_read_only_target_is_named(
-    settle: Callable[..., None],
-    archive: Path,
-    mount: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    disk = mount("size=8m")
-    settle(archive)
-    monkeypatch.setenv("FOVEA_HOME", str(disk / "home"))
-    make(*STAGES[:2])
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=64m,ro", str(disk)], check=True)
     with pytest.raises(FoveaError, match=r"cannot write .*FOVEA_HOME"):
         make("resized_frames")
     assert look().why("source_frames", NAME) == ""
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert make("resized_frames")["resized_frames"]["resized"] == COUNT - len(index)
 
 
 # ---------------------------------------------------------------------------------------------- kill -9

@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assets.frames.decode import BrokenPicture, orient, read_header, read_picture
-from assets.frames.encode import encode_png
+from assets.frames.encode import encode_png, png_chunk
 from models.errors import FoveaError
 
 
@@ -38,38 +39,28 @@ def saved(picture: NDArray[np.uint8] | Image.Image, kind: str, **options: object
     return stream.getvalue()
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def png(width: int, height: int, *idat: bytes, interlace: int = 0) -> bytes:
+    """An RGB PNG with these IDAT chunks."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, interlace)
+    data = b"".join(png_chunk(b"IDAT", piece) for piece in idat)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + data + png_chunk(b"IEND", b"")
 
 
 # ---- what becomes RGB
 
 
-@pytest.mark.parametrize("compress_level", [0, 1, 6, 9])
-def test_ordinary_png_is_exact(compress_level: int) -> None:
-    picture = noise(300, 200)  # several stored blocks
-    assert np.array_equal(read_picture(saved(picture, "PNG", compress_level=compress_level)), picture)
+def unfiltered(picture: NDArray[np.uint8]) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in np.ascontiguousarray(picture))
 
 
-def test_png_with_many_small_idat_chunks_is_exact() -> None:
-    picture = smooth()
-    data = saved(picture, "PNG")
-    at = data.index(b"IDAT") - 4
-    (length,) = struct.unpack(">I", data[at : at + 4])
-    body, rest = data[at + 8 : at + 8 + length], data[at + 12 + length :]
-    pieces = b"".join(chunk(b"IDAT", body[k : k + 100]) for k in range(0, len(body), 100))
-    assert np.array_equal(read_picture(data[:at] + pieces + rest), picture)
+def small_chunks(picture: NDArray[np.uint8]) -> bytes:
+    body = zlib.compress(unfiltered(picture))
+    height, width, _ = picture.shape
+    return png(width, height, *(body[k : k + 100] for k in range(0, len(body), 100)))
 
 
-def test_large_png_of_more_than_one_stored_block_size_is_exact() -> None:
-    for width in (21844, 21845, 21846):  # rows of 65533, 65536 and 65539 bytes: around the block's 65535
-        picture = noise(16, width)
-        assert np.array_equal(read_picture(encode_png(picture)), picture)
-
-
-def test_interlaced_png_is_exact() -> None:
-    picture = noise()
-    # Adam7 by hand: seven passes, each unfiltered.
+def interlaced(picture: NDArray[np.uint8]) -> bytes:
+    """Adam7: seven passes."""
     passes = [
         (0, 0, 8, 8),
         (4, 0, 8, 8),
@@ -79,19 +70,25 @@ def test_interlaced_png_is_exact() -> None:
         (1, 0, 2, 2),
         (0, 1, 1, 2),
     ]
-    rows = b"".join(
-        b"\0" + row.tobytes()
-        for x, y, dx, dy in passes
-        for row in np.ascontiguousarray(picture[y::dy, x::dx])
-    )
-    header = struct.pack(">IIBBBBB", 60, 40, 8, 2, 0, 0, 1)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
-    assert np.array_equal(read_picture(data), picture)
+    rows = b"".join(unfiltered(picture[y::dy, x::dx]) for x, y, dx, dy in passes)
+    return png(picture.shape[1], picture.shape[0], zlib.compress(rows), interlace=1)
+
+
+@pytest.mark.parametrize("write", [encode_png, small_chunks, interlaced])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    # several stored blocks; rows of 65533, 65536 and 65539 bytes: around a stored block's 65535
+    [(40, 60), (300, 200), (16, 21844), (16, 21845), (16, 21846)],
+)
+def test_a_png_is_exact(write: Callable[[NDArray[np.uint8]], bytes], height: int, width: int) -> None:
+    picture = noise(height, width)
+    assert np.array_equal(read_picture(write(picture)), picture)
+
+
+@pytest.mark.parametrize("compress_level", [0, 1, 6, 9])
+def test_another_programs_png_is_exact(compress_level: int) -> None:
+    picture = smooth()
+    assert np.array_equal(read_picture(saved(picture, "PNG", compress_level=compress_level)), picture)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -137,10 +134,16 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(kind: str) -> None:
         read_picture(saved(pixels, kind, **options), "holiday.png")
 
 
-def test_transparent_palette_colour_is_refused() -> None:
+def test_transparent_colours_and_grey_with_alpha_follow_the_rule_of_alpha() -> None:
     image = Image.fromarray(smooth()).quantize(8)
     with pytest.raises(BrokenPicture, match="transparent"):
         read_picture(saved(image, "PNG", transparency=0))
+    samples = np.dstack((noise(20, 20, 1), np.full((20, 20), 255, np.uint8)))
+    grey = saved(Image.fromarray(samples, "LA"), "PNG")
+    assert (read_picture(grey) == samples[..., :1]).all()
+    samples[3, 3, 1] = 7
+    with pytest.raises(BrokenPicture, match="transparent pixels"):
+        read_picture(saved(Image.fromarray(samples, "LA"), "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -205,16 +208,11 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
         read_picture(tmp_path / "gone.png")
 
 
-def test_a_huge_picture_is_refused_before_it_is_decoded() -> None:
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+def test_a_huge_picture_is_refused_before_it_is_decoded_and_one_that_its_rows_do_not_fill() -> None:
     with pytest.raises(BrokenPicture, match="megapixels"):
-        read_picture(data)
+        read_picture(png(60_000, 60_000, zlib.compress(b"")))
+    with pytest.raises(BrokenPicture, match="damaged"):
+        read_picture(png(40, 40, zlib.compress(bytes(39 * 121))))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -253,12 +251,9 @@ def test_a_jpeg_with_a_hole_does_not_end_in_grey() -> None:
     assert imagecodecs.jpeg8_decode(holed).shape == picture.shape  # libjpeg itself is content
     with pytest.raises(BrokenPicture, match="end before"):
         read_picture(holed)
-
-
-def test_a_jpeg_with_a_flat_corner_is_no_hole() -> None:
-    picture = smooth()
-    picture[60:] = 200
-    assert read_picture(saved(picture, "JPEG")).shape == picture.shape
+    flat = smooth()
+    flat[60:] = 200
+    assert read_picture(saved(flat, "JPEG")).shape == flat.shape  # a flat corner is no hole
 
 
 def test_a_thumbnails_end_marker_is_not_the_pictures() -> None:
@@ -269,14 +264,6 @@ def test_a_thumbnails_end_marker_is_not_the_pictures() -> None:
     assert read_picture(whole).shape == (96, 128, 3)
     with pytest.raises(BrokenPicture, match="cut short"):
         read_picture(whole[: len(app1) + 200])
-
-
-def test_a_png_whose_rows_do_not_fill_it_is_refused() -> None:
-    header = struct.pack(">IIBBBBB", 40, 40, 8, 2, 0, 0, 0)
-    body = zlib.compress(bytes(39 * 121))
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    with pytest.raises(BrokenPicture, match="damaged"):
-        read_picture(data, "short.png")
 
 
 def test_the_error_survives_a_process_boundary() -> None:
@@ -302,18 +289,3 @@ def test_orient_knows_all_eight() -> None:
 def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: int) -> None:
     image = Image.open(io.BytesIO(encode_png(pixels, level)))
     assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
-
-
-def test_grey_with_alpha_follows_the_rule_of_alpha():
-    grey = np.arange(400, dtype=np.uint8).reshape(20, 20)
-    samples = np.dstack([grey, np.full_like(grey, 255)])
-
-    def png(pixels):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels, "LA").save(buffer, "PNG")
-        return buffer.getvalue()
-
-    assert (read_picture(png(samples)) == grey[..., None]).all()
-    samples[3, 3, 1] = 7
-    with pytest.raises(BrokenPicture, match="transparent pixels"):
-        read_picture(png(samples), "la.png")
