@@ -37,15 +37,10 @@ def without_seconds(rows) -> pd.DataFrame:
 @pytest.mark.parametrize("count", [1, 3])
 def test_rows_stand_in_order_whatever_the_threads(codec, count):
     said: list[float] = []
-    alone = measure_codec(codec, subjects(count), LAMBDAS, keep=frozenset({"0"}))
-    beside = measure_codec(
-        codec,
-        subjects(count),
-        LAMBDAS,
-        keep=frozenset({"0"}),
-        threads=2,
-        progress=lambda d, t, n: said.append(d / t),
-    )
+    kept = frozenset({"0"})
+    alone = measure_codec(codec, subjects(count), LAMBDAS, keep=kept)
+    tell = lambda d, t, n: said.append(d / t)  # noqa: E731
+    beside = measure_codec(codec, subjects(count), LAMBDAS, keep=kept, threads=2, progress=tell)
     assert [(r["image"], r["rate"]) for r in alone.rows] == [
         (f"{k}", v) for k in range(count) for v in LAMBDAS
     ]

@@ -17,31 +17,18 @@ from models.errors import FoveaError
 
 def piece(**columns: object) -> pd.DataFrame:
     """A piece with the needed columns, two pictures, and whatever a test adds."""
-    base = {
-        "dataset": "sample",
-        "split": "test",
-        "image": ["a", "b"],
-        "codec": "bls2017",
-        "arm": "uniform",
-        "maps": "none",
-        "rate_name": "lmbda",
-        "rate": 0.01,
-        "seed": 0,
-        "experiment": "e",
-        "bytes": [1024, 2048],
-        "width": 128,
-        "height": 64,
-        "psnr_db": [30.0, 34.0],
-    }
+    base = {"dataset": "sample", "split": "test", "image": ["a", "b"], "codec": "bls2017", "arm": "uniform", "maps": "none",
+            "rate_name": "lmbda", "rate": 0.01, "seed": 0, "experiment": "e", "bytes": [1024, 2048], "width": 128, "height": 64,
+            "psnr_db": [30.0, 34.0]}  # fmt: skip
     return pd.DataFrame(base | columns)
 
 
+def classical_piece() -> pd.DataFrame:
+    return piece(codec="jpeg", arm="classical", rate_name="quality", rate=5, seed=None)
+
+
 def test_concat_has_the_schema_whatever_order_pieces_come_in() -> None:
-    pieces = [
-        piece(rate=0.02),
-        piece(),
-        piece(codec="jpeg", arm="classical", rate_name="quality", rate=5, seed=None),
-    ]
+    pieces = [piece(rate=0.02), piece(), classical_piece()]
     table = concat_points(pieces)
     assert dict(table.dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
     pd.testing.assert_frame_equal(table, concat_points(pieces[::-1]))
@@ -54,9 +41,7 @@ def test_concat_of_nothing_is_an_empty_table() -> None:
 
 
 def test_table_survives_parquet() -> None:
-    table = concat_points(
-        [piece(), piece(codec="jpeg", arm="classical", rate_name="quality", rate=5, seed=None)]
-    )
+    table = concat_points([piece(), classical_piece()])
     buffer = io.BytesIO()
     table.to_parquet(buffer)
     pd.testing.assert_frame_equal(pd.read_parquet(buffer), table)
