@@ -1,79 +1,118 @@
 """Detective or forger: a page on which people tell photos from a codec's reconstructions while it learns.
 
 The codec is a forger: it sees a picture once, writes a short note (the compressed file) and paints the picture again from
-the note. Each kept step of its training is a level of the game.
+the note. Each kept step of a finished training is a level of the game.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from assets.studies.forgers import Forger, begins_good
-from assets.studies.page import embed, render
+from assets.chain import Chain, Waiting
+from assets.frames.decode import read_picture
+from assets.studies.page import Album, Picture, render
+from assets.training.milestones import FORMAT, FROM_TRUNK
 from models.errors import FoveaError
-from models.experiments import GENERATIVE
 
-BUDGET_BYTES = 6_000_000
 LEVELS = 8
-CASES = 4
-"""Pairs of pictures a level."""
 
 
-def chosen_levels(forger: Forger, count: int = LEVELS) -> list[int]:
-    """Places of at most `count` stages, evenly over all of them, the first and the last among them."""
-    places = np.linspace(0, len(forger.stages) - 1, min(count, len(forger.stages)))
-    return [int(v) for v in np.rint(places)]
+class Forger(NamedTuple):
+    """One training: stages.json, in which a stage's `caught` is the share of crops that the codec's discriminator tells from
+    their originals (None: nobody judged), and its crops by sheet ("original" and each step), each N×side×side×3 uint8."""
+
+    key: str
+    said: dict[str, Any]
+    crops: dict[str, Picture]
+
+    @property
+    def begins_good(self) -> bool:
+        """Whether the training started from finished weights, so that its first level is as hard as its last."""
+        return len(self.said["stages"]) <= FROM_TRUNK + 1
 
 
-def render_game(
-    forgers: Sequence[Forger], *, dataset: str, budget_bytes: int = BUDGET_BYTES, seed: int | None = None
-) -> str:
-    """The game as one HTML file. seed: which pictures are shown on which side; None: another order each time.
+def read_forger(folder: Path, key: str) -> Forger:
+    """The forger that a training's unit holds. Raises FoveaError when the unit has no stages or they are damaged."""
+    kept, again = folder / "stages", f"delete {folder}, then `fovea train {key}`"
+    if not (kept / "stages.json").exists():
+        raise FoveaError(f"{key} was trained without keeping its stages; {again} keeps them")
+    try:
+        said = json.loads((kept / "stages.json").read_text())
+        if said["format"] != FORMAT:
+            raise ValueError(f"format {said['format']!r}, this version reads {FORMAT}")
+        shape = (len(said["crops"]), said["crops"][0]["side"], said["crops"][0]["side"], 3)
+        names = ("original", *(str(stage["step"]) for stage in said["stages"]))
+        crops = {name: read_picture(kept / f"{name}.png").reshape(shape) for name in names}
+        scores = kept / "scores.json"
+        judged = json.loads(scores.read_text())["stages"] if scores.exists() else []
+        caught = {stage["step"]: float(stage["caught"]) for stage in judged}
+        said["stages"] = [{**stage, "caught": caught.get(stage["step"])} for stage in said["stages"]]
+        return Forger(key, said, crops)
+    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+        raise FoveaError(f"{kept} is damaged ({error}); {again}") from error
 
-    Raises FoveaError without a forger.
+
+def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
+    """The training or trunk asked for by key, else the finished one on the dataset that shows most stages and steps.
+
+    A training from random weights begins with grey and ends with pictures; one that starts from a trunk is good from its
+    first step. Raises FoveaError that says what to train.
     """
-    if not forgers:
-        raise FoveaError("a game needs a forger: a finished training with its stages kept")
-    pictures: list[Any] = []
-    told = []
-    for forger in forgers:
-        first = len(pictures)
-        pictures += forger.originals
-        side = forger.originals[0].shape[0]
-        levels = []
-        for place in chosen_levels(forger):
-            stage = forger.stages[place]
-            levels.append(
-                {
-                    "step": stage.step,
-                    "pictures": list(range(len(pictures), len(pictures) + len(stage.pictures))),
-                    "note": [max(1, round(v * side * side / 8)) for v in stage.bpp],
-                    "psnr": [round(v, 2) for v in stage.psnr_db],
-                    "caught": stage.caught,
-                }
-            )
-            pictures += stage.pictures
-        told.append(
-            {
-                "key": forger.key,
-                "codec": forger.codec,
-                "rate": f"{'C =' if forger.codec in GENERATIVE else 'λ'} {forger.lmbda:g}",
-                "steps": forger.steps,
-                "heldOut": forger.held_out,
-                "fromTrunk": begins_good(forger),
-                "side": side,
-                "originals": list(range(first, first + len(forger.originals))),
-                "levels": levels,
-            }
-        )
-    addresses, quality = embed(pictures, budget_bytes)
-    data = {
-        "dataset": dataset,
-        "cases": CASES,
-        "seed": seed,
-        "quality": quality,
-        "forgers": told,
-        "pictures": addresses,
+    chain.dataset(dataset)
+    stage_of = {
+        **dict.fromkeys(chain.trunks, "trunk_codec"),
+        **dict.fromkeys(chain.experiments, "trained_codec"),
     }
-    return render("game", title="Detective or forger?", data=data, dataset=dataset, forgers=told)
+    if key:
+        try:
+            return read_forger(chain.made(stage_of.get(key) or chain.experiment(key).key, key).folder, key)
+        except Waiting as error:
+            raise FoveaError(f"{key} is not trained yet: `fovea train {key}` trains it") from error
+    forgers = []
+    for key, entry in {**chain.trunks, **chain.experiments}.items():
+        made = None
+        if entry.dataset == dataset and not entry.seed:
+            with contextlib.suppress(FoveaError):
+                made = chain.made(stage_of[key], key)
+        if made is not None and "stages/stages.json" in made.manifest["objects"]:
+            forgers.append(read_forger(made.folder, key))
+    if not forgers:
+        trains = f"`fovea run --dataset {dataset} --sweep game` trains one from nothing"
+        raise FoveaError(f"dataset {dataset!r} has no finished training with its stages kept: {trains}")
+    return max(forgers, key=lambda forger: (len(forger.said["stages"]), forger.said["steps"]))
+
+
+def render_game(forger: Forger) -> str:
+    """The game as one HTML file: at most `LEVELS` stages, evenly over all of them, the first and the last among them."""
+    stages, originals = forger.said["stages"], forger.crops["original"]
+    pixels = originals[0].shape[0] * originals[0].shape[1]
+    places = np.linspace(0, len(stages) - 1, min(LEVELS, len(stages))).round().astype(int)
+    album = Album()
+    rounds = [
+        {
+            "step": stage["step"],
+            "caught": stage["caught"],
+            "trials": [
+                {
+                    "pair": f"{stage['step']}-{crop}",
+                    "image": f"crop {crop}",
+                    "kind": f"step {stage['step']}",
+                    "names": ["real photo", "forged"],
+                    "pictures": [album.put(originals[crop]), album.put(forged)],
+                    "note": max(1, round(stage["bpp_estimate"][crop] * pixels / 8)),
+                }
+                for crop, forged in enumerate(forger.crops[str(stage["step"])])
+            ],
+        }
+        for stage in (stages[place] for place in places)
+    ]
+    trained = "never trained" if forger.said["held_out"] else "trained, too,"
+    hard = " It started from finished weights: its first level is already hard." if forger.begins_good else ""
+    about = (
+        f"The forger is a learned image codec ({forger.key}), its levels are {forger.said['steps']} steps of one training; "
+        f"it {trained} on these pictures.{hard} A photo is {3 * pixels} bytes before compression."
+    )
+    return render("game", album, originals[0].shape, rounds, study=forger.key, seed=0, about=about)

@@ -1,14 +1,12 @@
-"""Pages of one HTML file each: the game and the study share styles, an engine and how pictures are embedded.
+"""One HTML file that fetches nothing, for the game and the study: settings, trials and pictures in one page engine.
 
-    data (JSON) + pictures (data URIs) + page.html.j2, page.css, engine.js, NAME.js → one string
-
-Nothing is fetched: no font, no script, no picture.
+NAME.json (texts and switches) + trials (JSON) + pictures (data URIs) + page.html.j2, page.css, page.js → one string
 """
 
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +16,42 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-FOLDER = Path(__file__).parent
+Picture = NDArray[np.uint8]
 
 
-def data_uri(picture: NDArray[np.uint8], quality: int | None = None) -> str:
-    """A picture (uint8 RGB) as WebP: lossless, or lossy at a quality of 1 to 100."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if quality is None:
-        image.save(buffer, "WEBP", lossless=True, method=4, quality=60)
-    else:
-        image.save(buffer, "WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+class Album(dict[bytes, int]):
+    """The places of a page's pictures (uint8 RGB), equal ones once, and their addresses: WebP without loss, since what is
+    embedded otherwise could be told by it."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+
+    def put(self, picture: Picture) -> int:
+        """The picture's place in the page."""
+        place = self.setdefault(picture.tobytes(), len(self))
+        if place == len(self.addresses):
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(picture)).save(
+                buffer, "WEBP", lossless=True, quality=60, method=4
+            )
+            self.addresses.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+        return place
 
 
-def embed(pictures: Sequence[NDArray[np.uint8]], budget_bytes: int) -> tuple[list[str], int | None]:
-    """All pictures in one manner: lossless where they fit the budget, else at the highest WebP quality that does.
-
-    One manner for all, since an original in another one could be told by it. Returns the addresses and the quality (None:
-    lossless); the lowest tried is 80, which may exceed the budget.
-    """
-    found: list[str] = []
-    for quality in (None, 95, 90, 80):
-        found, total = [], 0
-        for picture in pictures:
-            found.append(data_uri(picture, quality))
-            total += len(found[-1])
-            if total > budget_bytes and quality != 80:
-                break
-        else:
-            return found, quality
-    return found, 80
-
-
-def render(name: str, *, title: str, data: Mapping[str, Any], **values: Any) -> str:
-    """The page `name` ("game" or "study") with its data inside."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def render(name: str, album: Album, shape: tuple[int, ...], rounds: Sequence[Any], **data: Any) -> str:
+    """The page "game" or "study". rounds: each with its `trials`; shape: height and width of what is shown."""
+    folder = Path(__file__).parent
+    settings = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    data = {"page": name, **settings, "rounds": rounds, "pictures": album.addresses, **data}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return environment.get_template(f"{name}.html.j2").render(
-        title=title,
-        style=Markup((FOLDER / "page.css").read_text()),
-        script=Markup((FOLDER / "engine.js").read_text() + (FOLDER / f"{name}.js").read_text()),
+    loader = jinja2.FileSystemLoader(folder)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html.j2").render(
+        **data,
+        trials=sum(min(len(r["trials"]), data["take"] or len(r["trials"])) for r in rounds),
+        shape=round(shape[0] / shape[1], 4),
+        width=shape[1],
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
         data=Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028")),
-        **values,
     )
