@@ -84,7 +84,7 @@ def study() -> None:
 @_output
 @click.pass_obj
 def study_make(
-    chain_of: ChainOf, dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any
+    chain_of: ChainOf, /, dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any
 ) -> None:
     """Write the page: pairs of pictures at matched bpp, the original beside them, and catch trials.
 
@@ -96,8 +96,8 @@ def study_make(
     from assets.studies.study import make_design, reconstructions, render_study
     from models.errors import FoveaError
 
-    first, comma, second = (part.strip() for part in arms.partition(","))
-    if not first or not second or "," in second:
+    first, second = (part.strip() for part in arms.split(",")) if arms.count(",") == 1 else ("", "")
+    if not first or not second:
         raise FoveaError(
             f"--arms {arms!r}: name two arms with a comma between them, such as uniform,saliency_gain"
         )

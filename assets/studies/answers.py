@@ -120,13 +120,13 @@ def check_against(file: Path, said: Answers, design: Design) -> None:
     asked = {
         question.pair: (kind, question.image, sorted(names)) for kind, question, names in design.trials()
     }
-    seen: set[int | str] = set()
     for place, answer in enumerate(said.answers, start=1):
         where = f"{file}: answer {place}"
-        for name, value in (("pair", answer.pair), ("trial", answer.trial)):
-            if value in seen:
-                raise FoveaError(f"{where}: {name} {value!r} is answered twice")
-            seen.add(value)
+        for before in said.answers[: place - 1]:
+            if answer.pair == before.pair:
+                raise FoveaError(f"{where}: pair {answer.pair!r} is answered twice")
+            if answer.trial == before.trial:
+                raise FoveaError(f"{where}: trial {answer.trial} is answered twice")
         if answer.pair not in asked:
             raise FoveaError(f"{where}: pair {answer.pair!r} is not in study {design.study}")
         found = (answer.kind, answer.image, sorted((answer.left, answer.right)))

@@ -4,6 +4,7 @@ Kept where no state is deleted: FOVEA_CONFIG/studies/STUDY/study.json, and answe
 """
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -116,32 +117,44 @@ def match_pairs(
     found, refused, nearest = {}, {}, []
     for image in sorted({*tables[0].image, *tables[1].image}):
         first, second = (_sides(table[table.image == image]) for table in tables)
-        if not first or not second:
+        candidates = [Pair(pair="", image=image, sides=both) for both in itertools.product(first, second)]
+        if not candidates:
             refused[image] = f"not measured with {arms[1] if first else arms[0]}"
             continue
-        candidates = [Pair(pair="", image=image, sides=both) for both in itertools.product(first, second)]
-        candidates.sort(key=lambda pair: abs(pair.difference))
-        good: list[Pair] = []
-        used: set[Side] = set()
-        for pair in (p for p in candidates if abs(p.difference) <= tolerance):
-            if used.isdisjoint(pair.sides):
-                good.append(pair)
-                used.update(pair.sides)
-        nearest.append(100 * abs(candidates[0].difference))
-        if good:
-            found[image] = good
+        best = min(candidates, key=lambda pair: abs(pair.difference))
+        nearest.append(100 * abs(best.difference))
+        if abs(best.difference) <= tolerance:
+            found[image] = _each_file_once(p for p in candidates if abs(p.difference) <= tolerance)
         else:
-            rates = " and ".join(f"{side.bpp:.4f}" for side in candidates[0].sides)
+            rates = " and ".join(f"{side.bpp:.4f}" for side in best.sides)
             apart = f"{nearest[-1]:.1f} % apart (tolerance {100 * tolerance:g} %)"
             refused[image] = f"its nearest rates are {rates} bpp, {apart}"
     if not found:
         hint = f"; the nearest are {min(nearest):.1f} % apart (--tolerance)" if nearest else ""
         raise FoveaError(f"no picture was measured with {arms[0]} and {arms[1]} at matched bpp{hint}")
+    return _spread(found, pairs, seed), refused
+
+
+def _each_file_once(candidates: Iterable[Pair]) -> list[Pair]:
+    """The pairs nearest in bpp first, without those of a file that is in one already."""
+    used: set[Side] = set()
+    good = []
+    for pair in sorted(candidates, key=lambda pair: abs(pair.difference)):
+        if used.isdisjoint(pair.sides):
+            used.update(pair.sides)
+            good.append(pair)
+    return good
+
+
+def _spread(found: Mapping[str, Sequence[Pair]], pairs: int, seed: int) -> list[Pair]:
+    """Up to `pairs` of them, named p001 and so on, in a seeded order."""
     rng = np.random.default_rng(seed)
     order = [sorted(found)[i] for i in rng.permutation(len(found))]
     drawn = [[found[image][i] for i in rng.permutation(len(found[image]))][::-1] for image in order]
-    dealt = [pair for turn in itertools.zip_longest(*drawn) for pair in turn if pair is not None][:pairs]
-    return [p.model_copy(update={"pair": f"p{i:03}"}) for i, p in enumerate(dealt, start=1)], refused
+    dealt = (pair for turn in itertools.zip_longest(*drawn) for pair in turn if pair is not None)
+    return [
+        p.model_copy(update={"pair": f"p{i:03}"}) for i, p in enumerate(itertools.islice(dealt, pairs), 1)
+    ]
 
 
 def _sides(rows: pd.DataFrame) -> list[Side]:
@@ -150,10 +163,11 @@ def _sides(rows: pd.DataFrame) -> list[Side]:
 
 
 def fault(error: ValidationError) -> str:
-    """The first field that is wrong and why, such as `answers[2].seconds: Input should be a valid number`."""
+    """The first field that is wrong, its value and why: `answers[2].seconds -1: Input should be greater …`."""
     first = error.errors(include_url=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
-    return ": ".join(filter(None, (place, first["msg"].removeprefix("Value error, "))))
+    value = f" {first['input']!r}" if isinstance(first["input"], str | int | float | None) and place else ""
+    return f"{place}{value[:60]}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 def known_studies(config: Path) -> list[str]:

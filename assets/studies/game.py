@@ -16,6 +16,7 @@ from assets.frames.decode import read_picture
 from assets.studies.page import Album, Picture, render
 from assets.training.milestones import FORMAT, FROM_TRUNK
 from models.errors import FoveaError
+from models.experiments import Experiment, Trunk
 
 LEVELS = 8
 
@@ -62,23 +63,26 @@ def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
     first step. Raises FoveaError that says what to train.
     """
     chain.dataset(dataset)
-    stage_of = {
-        **dict.fromkeys(chain.trunks, "trunk_codec"),
-        **dict.fromkeys(chain.experiments, "trained_codec"),
-    }
     if key:
+        stage = "trunk_codec" if key in chain.trunks else "trained_codec"
         try:
-            return read_forger(chain.made(stage_of.get(key) or chain.experiment(key).key, key).folder, key)
+            return read_forger(
+                chain.made(stage, key if key in chain.trunks else chain.experiment(key).key).folder, key
+            )
         except Waiting as error:
             raise FoveaError(f"{key} is not trained yet: `fovea train {key}` trains it") from error
     forgers = []
-    for key, entry in {**chain.trunks, **chain.experiments}.items():
+    trainings: list[tuple[str, Trunk | Experiment]] = [
+        ("trunk_codec", trunk) for trunk in chain.trunks.values()
+    ]
+    trainings += [("trained_codec", experiment) for experiment in chain.experiments.values()]
+    for stage, entry in trainings:
         made = None
         if entry.dataset == dataset and not entry.seed:
             with contextlib.suppress(FoveaError):
-                made = chain.made(stage_of[key], key)
+                made = chain.made(stage, entry.key)
         if made is not None and "stages/stages.json" in made.manifest["objects"]:
-            forgers.append(read_forger(made.folder, key))
+            forgers.append(read_forger(made.folder, entry.key))
     if not forgers:
         trains = f"`fovea run --dataset {dataset} --sweep game` trains one from nothing"
         raise FoveaError(f"dataset {dataset!r} has no finished training with its stages kept: {trains}")

@@ -34,7 +34,7 @@ const random = seeded(`${data.study} ${data.seed} ${participant}`);
 // another while there are pairs enough
 function order() {
   const pairs = (round) => round.trials.filter((t) => t.kind !== "catch");
-  const deck = dealt(pairs(data.rounds[0]).keys());
+  const deck = dealt([...pairs(data.rounds[0]).keys()]);
   return data.rounds.flatMap((round, level) => {
     const own = pairs(round), take = Math.min(data.take ?? own.length, own.length), chosen = new Set();
     while (chosen.size < take) chosen.add(deck.next().value);

@@ -1,7 +1,7 @@
 """What the answers to a study say: preference rates with intervals, as a table, in words and as a tracked run."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -108,11 +108,15 @@ def write_preferences(chain: Chain) -> None:
             whole.to_csv(beside, index=False)
 
 
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], table.to_dict("records"))
+
+
 def tell(chain: Chain, study: str) -> None:
     """One tracked run a study, continued by each import: rates at the step that is the number of participants."""
     design = read_design(chain.home.config, study)
     table, dropped = study_result(chain, study)
-    rows: list[dict[str, Any]] = table.to_dict("records")
+    rows = _records(table)
     step = rows[0]["n_participants"] + len(dropped)
     run = chain.tracker.run(
         experiment=f"fovea-{design.dataset}",
@@ -132,7 +136,7 @@ def tell(chain: Chain, study: str) -> None:
 
 def result_lines(table: pd.DataFrame, dropped: dict[str, str]) -> str:
     """A study's result for a terminal."""
-    row: dict[str, Any] = table.to_dict("records")[0]
+    row = _records(table)[0]
     lines = ["study {study}: {first_arm} against {second_arm} on {dataset}.{sweep}".format_map(row)]
     lines += [f"dropped {name}: {why}" for name, why in dropped.items()]
     if row["n_answers"]:

@@ -1,7 +1,10 @@
 """A real browser for the pages: Chromium through its driver, offline, at any size, with mouse or touch."""
 
+import json
+import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +65,8 @@ class Browser:
         return bool(
             self.run(
                 "const w = innerWidth; return document.documentElement.scrollWidth > w || "
-                "[...document.querySelectorAll('main *')].some(e => e.getClientRects().length && e.offsetParent && "
-                "!e.closest('.seen-only') && !e.closest('svg') && e.getBoundingClientRect().right > w + 1)"
+                "[...document.querySelectorAll('section *')].some(e => e.getClientRects().length && e.offsetParent && "
+                "!e.closest('.seen-only') && e.getBoundingClientRect().right > w + 1)"
             )
         )
 
@@ -74,10 +77,35 @@ class Browser:
     def errors(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
+    def downloaded(self, pattern: str) -> Path:
+        """The file, once it is whole."""
+        for _ in range(100):
+            if found := [f for f in self.downloads.glob(pattern) if f.stat().st_size]:
+                return found[0]
+            time.sleep(0.1)
+        raise AssertionError(f"no download {pattern}: {list(self.downloads.iterdir())}")
+
     def picture(self, file: Path) -> np.ndarray:
         """A screenshot, also as an array."""
         self.driver.save_screenshot(str(file))
         return np.asarray(Image.open(file).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def data_of() -> Callable[[str], Any]:
+    """Reads a page's data, once it is seen that the page fetches nothing."""
+
+    def read(page: str) -> Any:
+        assert not re.search(r"(src|href)=\"(?!data:)[^\"#]", page)
+        style, script = page[page.index("<style>") : page.index("</style>")], page[page.rindex("<script>") :]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert not re.search(r"\b(fetch|XMLHttpRequest|import|WebSocket|sendBeacon)\s*\(|https?://", script)
+        found = re.search(r'id="data">(.*?)</script>', page, re.S)
+        assert found
+        return json.loads(found[1], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+    return read
 
 
 @pytest.fixture(scope="session")
