@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.chain import Chain
-from assets.home import Home
 from assets.stages import open_chain
 from assets.studies import study
 from assets.studies.answers import catches_needed, counted_answers, import_answers, read_answers
@@ -303,7 +302,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
     (tmp_path / "config").mkdir()
-    return open_chain(Home.from_environment())
+    return open_chain()
 
 
 @pytest.fixture
