@@ -1,34 +1,25 @@
 """How well saliency models predict recorded fixations, beside a centre prior and other people.
 
-    python -m models.saliency.benchmark --pictures DIR --fixations TABLE.parquet
-
 Protocol: every picture at its own size; ground truth is the binary map of all fixated pixels, blurred with 3 % of the
 width; the negatives of the shuffled AUC are all fixations on the other test pictures. The human ceiling lets half of
 the people predict the other half (mean over random halves): a lower bound of what is possible, and its KL suffers
 from the few samples that make the prediction.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from models.errors import FoveaError
 from models.saliency.center_prior import fit_center_prior, gaussian_map
-from models.saliency.fixations import PictureSource, read_fixations, read_picture, split_by_order
+from models.saliency.fixations import PictureSource, read_picture
 from models.saliency.maps import SaliencyModel
 from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, kl, nss, sim
-from models.saliency.predict import load_model
 
 METRICS = ("cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled")
-MODELS = ("center_prior", "spectral_residual", "sam_lite", "sam_lite+flip")
-"""Benchmarked by default; a name with +flip averages with the mirrored picture's map."""
 
 
 def _points(table: pd.DataFrame) -> np.ndarray:
@@ -167,41 +158,6 @@ def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
     return pd.DataFrame(rows)
 
 
-def benchmark(
-    models: Sequence[str],
-    pictures: PictureSource,
-    fixations: pd.DataFrame,
-    split: Mapping[str, str],
-    *,
-    part: str = "test",
-    weights_dir: Path | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    halves: int = 3,
-    seed: int = 0,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score models on the pictures of `part`: (summary with intervals, one row per model and picture).
-
-    models: names of catalogue.MODELS, each with an optional "+flip"; a human ceiling is added. The centre prior is
-    fit on the training part where the split has one.
-    """
-    names = sorted(n for n, s in split.items() if s == part)
-    if not names:
-        raise FoveaError(f"the split has no {part} pictures")
-    train = sorted(n for n, s in split.items() if s == "train")
-    loaded: dict[str, SaliencyModel] = {}
-    for label in models:
-        name = label.removesuffix("+flip")
-        same = [model for model in loaded.values() if model.name == name]
-        loaded[label] = (
-            same[0] if same else load_model(name, weights_dir=weights_dir, device=device, threads=1)
-        )
-    scores = score_pictures(
-        loaded, pictures, fixations, names, train=train, halves=halves, seed=seed, threads=threads
-    )
-    return summarise(scores, seed=seed), scores
-
-
 def format_table(summary: pd.DataFrame) -> str:
     """A Markdown table: one row per model, mean and interval of every metric."""
     lines = ["| model | " + " | ".join(METRICS) + " |", "|---" * (1 + len(METRICS)) + "|"]
@@ -210,48 +166,3 @@ def format_table(summary: pd.DataFrame) -> str:
         texts = [f"{r['mean']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for _, r in cells.iterrows()]
         lines.append(f"| {label} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m models.saliency.benchmark", description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True)
-    parser.add_argument(
-        "--fixations", type=Path, required=True, help="Parquet or CSV: image, subject, x, y (1-based)"
-    )
-    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; default %(default)s")
-    parser.add_argument(
-        "--train", type=int, default=500, help="the first N sorted names are the training part"
-    )
-    parser.add_argument("--val", type=int, default=60, help="the next N are validation; the rest is test")
-    parser.add_argument("--part", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--weights-dir", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--halves", type=int, default=3, help="random splits of the people for the human ceiling"
-    )
-    parser.add_argument("--out", type=Path, help="write the summary as CSV")
-    given = parser.parse_args(arguments)
-    cv2.setNumThreads(1)
-    table = read_fixations(given.fixations)
-    split = split_by_order([str(n) for n in table["image"].unique()], given.train, given.val)
-    summary, _ = benchmark(
-        given.models.split(","),
-        given.pictures,
-        table,
-        split,
-        part=given.part,
-        weights_dir=given.weights_dir,
-        device=given.device,
-        threads=given.threads,
-        halves=given.halves,
-    )
-    print(format_table(summary))
-    if given.out:
-        summary.to_csv(given.out, index=False)
-        print(given.out, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

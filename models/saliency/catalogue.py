@@ -14,8 +14,8 @@ DEFAULT_MODEL = "sam_lite"
 SHIPPED = Path(__file__).parent / "weights"
 _CODE = {
     "sam_lite": ("models.saliency.sam_lite_predictor",),
-    "sam_vgg": ("models.saliency.sam",),
-    "sam_resnet": ("models.saliency.sam",),
+    "sam_vgg": ("models.saliency.sam_predictor",),
+    "sam_resnet": ("models.saliency.sam_predictor",),
     "spectral_residual": ("models.saliency.classical",),
     "center_prior": ("models.saliency.classical",),
 }

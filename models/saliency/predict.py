@@ -26,6 +26,6 @@ def load_model(
         version, path = model_version(name, weights_dir), weights_path(name, weights_dir)
         settings = describe_weights(path).get("inference", {})
         return SamLitePredictor(path, settings, version=version, device=device, threads=threads)
-    from models.saliency.sam import load_predictor
+    from models.saliency.sam_predictor import load_predictor
 
     return load_predictor(name, weights_dir, device)

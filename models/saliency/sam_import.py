@@ -27,16 +27,8 @@ from models.download import ChecksumError, NotTheFile, Wanted, alone_at, fetch, 
 from models.errors import FoveaError
 from models.network import PATIENT, Manner, send
 from models.saliency.catalogue import weights_path
-from models.saliency.sam import (
-    PRIORS,
-    AttentiveConvLSTM,
-    DilatedResNet,
-    DilatedVGG,
-    build,
-    check_state,
-    sha256_of,
-    write_weights,
-)
+from models.saliency.sam import PRIORS, AttentiveConvLSTM, DilatedResNet, DilatedVGG, build
+from models.saliency.sam_weights import check_state, sha256_of, write_weights
 
 RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
 PUBLISHED = {

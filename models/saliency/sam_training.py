@@ -12,7 +12,7 @@ at most 10 epochs, the epoch with the least validation loss, an end after more t
 published, pictures come in a new order each epoch (`shuffle`). The authors started from ImageNet's VGG-16 or
 ResNet-50; without `--start` everything starts from random numbers, which needs far more data.
 
-The best epoch's weights are DIR/NAME.safetensors, ready for `models.saliency.sam.load_predictor(NAME, DIR)`. The state
+The best epoch's weights are DIR/NAME.safetensors, ready for `models.saliency.sam_predictor.load_predictor(NAME, DIR)`. The state
 lies in DIR/checkpoint; the same command goes on where it was stopped and ends with the same weights.
 """
 
@@ -48,16 +48,10 @@ from models.saliency.sam import (
     AttentiveConvLSTM,
     LearnedPrior,
     build,
-    check_state,
-    fill_network,
-    load_network,
-    pad_fixations,
-    pad_picture,
-    preprocess,
-    sha256_of,
-    write_weights,
 )
 from models.saliency.sam_losses import cc_loss, kl_loss, nss_loss
+from models.saliency.sam_predictor import pad_fixations, pad_picture, preprocess
+from models.saliency.sam_weights import check_state, fill_network, load_network, sha256_of, write_weights
 from models.tracking import NullRun, Run
 
 FREEZE = {

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from models.saliency.sam import SAMPredictor
+from models.saliency.sam_predictor import SAMPredictor
 from models.saliency.sam_training import initialise
 
 

@@ -9,6 +9,7 @@ import pytest
 from models.errors import FoveaError
 from models.saliency import benchmark
 from models.saliency.fixations import read_fixations, split_by_order
+from models.saliency.predict import load_model
 
 OSIE = Path(os.environ.get("FOVEA_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "osie"
 
@@ -26,13 +27,19 @@ def data(tmp_path_factory):
     return folder, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
 
 
+TRAIN, TEST = ["0.png", "1.png"], [f"{i}.png" for i in range(2, 6)]
+
+
+def scored(data, labels, names=TEST, pictures=None, **words):
+    models = {label: load_model(label.removesuffix("+flip"), threads=1) for label in labels}
+    return benchmark.score_pictures(models, pictures or data[0], data[1], names, **words)
+
+
 def test_table(data):
-    folder, table = data
-    split = {f"{i}.png": "train" if i < 2 else "test" for i in range(6)}
-    summary, scores = benchmark.benchmark(
-        ["center_prior", "spectral_residual", "sam_lite+flip"], folder, table, split, threads=2
-    )
-    assert set(scores["image"]) == {f"{i}.png" for i in range(2, 6)}
+    labels = ["center_prior", "spectral_residual", "sam_lite+flip"]
+    scores = scored(data, labels, train=TRAIN, threads=2)
+    summary = benchmark.summarise(scores)
+    assert set(scores["image"]) == set(TEST)
     assert len(scores) == 4 * 4
     assert len(summary) == 4 * len(benchmark.METRICS)
     assert (summary["ci_low"] <= summary["mean"]).all() and (summary["mean"] <= summary["ci_high"]).all()
@@ -40,7 +47,7 @@ def test_table(data):
     cc = summary[summary["metric"] == "cc"].set_index("model")["mean"]
     assert cc["human"] > cc["center_prior"]
     assert cc["human"] > cc["spectral_residual"]
-    again, _ = benchmark.benchmark(["center_prior"], folder, table, split, threads=1)
+    again = benchmark.summarise(scored(data, ["center_prior"], train=TRAIN))
     pd.testing.assert_frame_equal(
         again[again["model"] == "human"].reset_index(drop=True),
         summary[summary["model"] == "human"].reset_index(drop=True),
@@ -57,31 +64,23 @@ def test_other_fixations_are_moved_to_the_pictures_size():
 
 
 def test_the_center_prior_is_fit_on_the_training_part(data):
-    folder, table = data
-    split = {f"{i}.png": "train" if i < 2 else "test" for i in range(6)}
-    _, fitted = benchmark.benchmark(["center_prior"], folder, table, split, halves=0)
-    _, default = benchmark.benchmark(
-        ["center_prior"], folder, table, {k: v for k, v in split.items() if v == "test"}, halves=0
-    )
+    fitted, default = (scored(data, ["center_prior"], halves=0, train=part) for part in (TRAIN, []))
     assert not np.allclose(fitted["kl"], default["kl"])
 
 
 def test_pictures_from_a_function(data):
     """Frames that are arrays, not files: the same scores."""
-    folder, table = data
-    split = {"0.png": "test", "1.png": "test"}
-    _, files = benchmark.benchmark(["spectral_residual"], folder, table, split, halves=0)
-    arrays = {name: cv2.imread(str(folder / name))[..., ::-1].copy() for name in split}
-    _, frames = benchmark.benchmark(["spectral_residual"], arrays.__getitem__, table, split, halves=0)
+    files = scored(data, ["spectral_residual"], TRAIN, halves=0)
+    arrays = {name: cv2.imread(str(data[0] / name))[..., ::-1].copy() for name in TRAIN}
+    frames = scored(data, ["spectral_residual"], TRAIN, arrays.__getitem__, halves=0)
     pd.testing.assert_frame_equal(files, frames)
 
 
-def test_parts_that_are_not_there(data):
-    folder, table = data
-    with pytest.raises(FoveaError, match="no test pictures"):
-        benchmark.benchmark(["center_prior"], folder, table, {"0.png": "train"})
+def test_fixations_that_are_not_there(data):
     with pytest.raises(FoveaError, match="at least two"):
-        benchmark.benchmark(["center_prior"], folder, table, {"0.png": "test"})
+        scored(data, ["center_prior"], ["0.png"])
+    with pytest.raises(FoveaError, match=r"9\.png .* no fixations"):
+        scored(data, ["center_prior"], ["0.png", "9.png"])
 
 
 @pytest.mark.data
@@ -92,9 +91,7 @@ def test_the_protocol_on_osie():
     split = split_by_order(table["image"].unique(), 500, 60)
     assert [sum(s == part for s in split.values()) for part in ("train", "val", "test")] == [500, 60, 140]
     few = [n for n, s in sorted(split.items()) if s == "test"][::14]
-    models = {
-        n: benchmark.load_model(n, threads=1) for n in ("center_prior", "spectral_residual", "sam_lite")
-    }
+    models = {n: load_model(n, threads=1) for n in ("center_prior", "spectral_residual", "sam_lite")}
     scores = benchmark.score_pictures(models, OSIE / "stimuli", table, few, halves=1)
     means = scores.groupby("model")[list(benchmark.METRICS)].mean()
     order = ["center_prior", "spectral_residual", "sam_lite", "human"]

@@ -14,23 +14,28 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from models.errors import FoveaError
-from models.saliency import sam
+from models.saliency import sam, sam_predictor
 
 # --- Geometry ---
 
 
 def test_fit_floors_and_centres_as_published() -> None:
-    assert sam.fit(256, 512, 240, 320) == (160, 320, 40, 0)  # 2:1 in 4:3: 40 black rows above and below
-    assert sam.fit(600, 800, 240, 320) == (240, 320, 0, 0)
-    assert sam.fit(800, 600, 240, 320) == (240, 180, 0, 70)
-    assert sam.fit(427, 640, 240, 320) == (213, 320, 13, 0)
-    assert sam.fit(1, 1000, 240, 320) == (1, 320, 119, 0)
-    assert sam.fit(1000, 1, 240, 320) == (240, 1, 0, 159)
+    assert sam_predictor.fit(256, 512, 240, 320) == (
+        160,
+        320,
+        40,
+        0,
+    )  # 2:1 in 4:3: 40 black rows above and below
+    assert sam_predictor.fit(600, 800, 240, 320) == (240, 320, 0, 0)
+    assert sam_predictor.fit(800, 600, 240, 320) == (240, 180, 0, 70)
+    assert sam_predictor.fit(427, 640, 240, 320) == (213, 320, 13, 0)
+    assert sam_predictor.fit(1, 1000, 240, 320) == (1, 320, 119, 0)
+    assert sam_predictor.fit(1000, 1, 240, 320) == (240, 1, 0, 159)
 
 
 def test_preprocess_pads_before_the_mean_is_subtracted() -> None:
     frame = np.full((100, 200, 3), (30, 20, 10), np.uint8)  # RGB
-    x = sam.preprocess([frame])
+    x = sam_predictor.preprocess([frame])
     assert x.shape == (1, 3, 240, 320) and x.dtype == torch.float32
     bars, inside = x[0, :, 0, 0], x[0, :, 120, 160]
     assert torch.allclose(bars, -torch.tensor([103.939, 116.779, 123.68]))
@@ -42,28 +47,28 @@ def test_preprocess_pads_before_the_mean_is_subtracted() -> None:
 def test_preprocess_takes_any_mixture_of_sizes() -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((20, 30), (31, 17), (480, 640))]
-    together = sam.preprocess(frames, (48, 64))
+    together = sam_predictor.preprocess(frames, (48, 64))
     for k, frame in enumerate(frames):
-        assert torch.equal(together[k], sam.preprocess([frame], (48, 64))[0])
+        assert torch.equal(together[k], sam_predictor.preprocess([frame], (48, 64))[0])
 
 
 def test_fixations_are_scaled_rounded_and_kept_inside() -> None:
     fixations = np.zeros((256, 512), np.uint8)
     fixations[0, 0] = fixations[255, 511] = fixations[100, 3] = 1
-    padded = sam.pad_fixations(fixations, 480, 640)
+    padded = sam_predictor.pad_fixations(fixations, 480, 640)
     # 256 rows become 320, 80 below the top; 100·1.25 = 125, 3·1.25 = 3.75, 255·1.25 = 318.75, 511·1.25 = 638.75.
     assert sorted(zip(*np.nonzero(padded), strict=True)) == [(80, 0), (205, 4), (399, 639)]
     assert padded.max() == 1
     small = np.zeros((2, 2), np.uint8)
     small[1, 1] = 7
-    assert np.argwhere(sam.pad_fixations(small, 3, 3)).tolist() == [[2, 2]]  # 1.5 rounds to even
+    assert np.argwhere(sam_predictor.pad_fixations(small, 3, 3)).tolist() == [[2, 2]]  # 1.5 rounds to even
 
 
 def test_postprocess_blurs_in_pixels_of_the_picture() -> None:
     prediction = np.zeros((480, 640), np.float32)
     prediction[240, 320] = 5.0
     for height, width in ((600, 800), (480, 640), (300, 400)):
-        saliency = sam.postprocess(prediction, height, width)
+        saliency = sam_predictor.postprocess(prediction, height, width)
         assert saliency.shape == (height, width) and saliency.max() == 1
         x = np.arange(width)
         mass = saliency / saliency.sum()
@@ -73,19 +78,19 @@ def test_postprocess_blurs_in_pixels_of_the_picture() -> None:
 
 @pytest.mark.parametrize("size", [(256, 512), (512, 256), (1, 40), (40, 1), (77, 133)])
 def test_maps_that_say_nothing_become_even(size: tuple[int, int]) -> None:
-    dead = sam.postprocess(np.zeros((480, 640), np.float32), *size)
+    dead = sam_predictor.postprocess(np.zeros((480, 640), np.float32), *size)
     assert dead.shape == size and (dead == 1).all()
 
 
 def test_mass_in_the_bars_only_says_nothing() -> None:
     prediction = np.zeros((480, 640), np.float32)
     prediction[:8] = 1.0
-    assert (sam.postprocess(prediction, 256, 512) == 1).all()
+    assert (sam_predictor.postprocess(prediction, 256, 512) == 1).all()
 
 
 def test_damaged_predictions_are_refused() -> None:
     with pytest.raises(FoveaError, match="NaN"):
-        sam.postprocess(np.full((480, 640), np.nan, np.float32), 10, 10)
+        sam_predictor.postprocess(np.full((480, 640), np.nan, np.float32), 10, 10)
 
 
 @settings(max_examples=40, deadline=None)
@@ -98,9 +103,9 @@ def test_a_blob_comes_back_to_where_it_was(height: int, width: int, y: float, x:
     rows, columns = np.mgrid[:height, :width]
     blob = 200 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sigma**2))
     frame = np.repeat(np.rint(blob).astype(np.uint8)[:, :, None], 3, axis=2)
-    padded = sam.preprocess([frame])[0, 0].numpy() + sam.MEAN_BGR[0]
+    padded = sam_predictor.preprocess([frame])[0, 0].numpy() + sam_predictor.MEAN_BGR[0]
     prediction = cv2.resize(padded, (640, 480), interpolation=cv2.INTER_LINEAR)
-    saliency = sam.postprocess(prediction, height, width, sigma=1e-3)
+    saliency = sam_predictor.postprocess(prediction, height, width, sigma=1e-3)
     # The part above a tenth of the maximum: the edges cut the blob in the picture and in the map alike.
     seen = [np.where(m > 0.1 * m.max(), m, 0).astype(np.float64) for m in (blob, saliency)]
     centres = [((m * rows).sum() / m.sum(), (m * columns).sum() / m.sum()) for m in seen]
@@ -171,29 +176,29 @@ def test_the_network_refuses_sides_that_do_not_divide_by_8() -> None:
 
 def test_missing_weights_name_file_and_command(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=re.escape(str(tmp_path / "sam_vgg.safetensors"))) as caught:
-        sam.load_predictor("sam_vgg", tmp_path)
+        sam_predictor.load_predictor("sam_vgg", tmp_path)
     assert "fovea saliency-weights fetch sam_vgg" in str(caught.value)
     with pytest.raises(FoveaError, match="unknown network"):
-        sam.load_predictor("sam_alexnet", tmp_path)
+        sam_predictor.load_predictor("sam_alexnet", tmp_path)
 
 
 def test_other_peoples_safetensors_name_the_tensor(tmp_path: Path) -> None:
     path = tmp_path / "sam_vgg.safetensors"
     save_file({"backbone.block1_conv1.weight": torch.zeros(64, 3, 3, 3)}, path)
     with pytest.raises(FoveaError, match=r"backbone.block1_conv1.bias is missing"):
-        sam.load_predictor("sam_vgg", tmp_path)
+        sam_predictor.load_predictor("sam_vgg", tmp_path)
     save_file({"backbone.block1_conv1.weight": torch.zeros(64, 3, 5, 5)}, path)
     with pytest.raises(
         FoveaError, match=r"block1_conv1.weight is torch.float32 64×3×5×5, not float32 64×3×3×3"
     ):
-        sam.load_predictor("sam_vgg", tmp_path)
+        sam_predictor.load_predictor("sam_vgg", tmp_path)
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(FoveaError, match="not a safetensors file"):
-        sam.load_predictor("sam_vgg", tmp_path)
+        sam_predictor.load_predictor("sam_vgg", tmp_path)
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "sam_vgg.safetensors")
     (tmp_path / "sam_vgg.json").write_text(json.dumps({"inference": {"size": "small"}}))
     with pytest.raises(FoveaError, match=r"inference.size must be"):
-        sam.load_predictor("sam_vgg", tmp_path)
+        sam_predictor.load_predictor("sam_vgg", tmp_path)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from models.errors import FoveaError
-from models.saliency import catalogue, sam, sam_import
+from models.saliency import catalogue, sam, sam_import, sam_predictor, sam_weights
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
@@ -154,7 +154,7 @@ def reference(variant: str) -> dict[str, np.ndarray]:
 
 def test_vgg(vgg_weights: Path) -> None:
     expected = reference("vgg")
-    network = sam.load_network("sam_vgg", vgg_weights)
+    network = sam_weights.load_network("sam_vgg", vgg_weights)
     outputs = HEAD | VGG | {"readout+relu": "convolution2d_12"}
     inputs = {"mix1": "merge_1", "mix2": "merge_2"}
     check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
@@ -163,7 +163,7 @@ def test_vgg(vgg_weights: Path) -> None:
 
 def test_resnet(resnet_weights: Path) -> None:
     expected = reference("resnet")
-    network = sam.load_network("sam_resnet", resnet_weights)
+    network = sam_weights.load_network("sam_resnet", resnet_weights)
     outputs = HEAD | RESNET | {"readout+relu": "convolution2d_13"}
     inputs = {"mix1": "merge_17", "mix2": "merge_18"}
     check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
@@ -183,7 +183,7 @@ def test_predictor(vgg_weights: Path, tmp_path: Path) -> None:
     described = json.loads(vgg_weights.with_suffix(".json").read_text())
     described["inference"]["size"] = [48, 64]
     (folder / "sam_vgg.json").write_text(json.dumps(described))
-    predictor = sam.load_predictor("sam_vgg", folder)
+    predictor = sam_predictor.load_predictor("sam_vgg", folder)
     assert predictor.name == "sam_vgg"
     assert predictor.version == catalogue.model_version("sam_vgg", folder)
     assert predictor.version != catalogue.model_version("sam_vgg", vgg_weights.parent)
@@ -201,10 +201,10 @@ def test_predictor(vgg_weights: Path, tmp_path: Path) -> None:
     cut_off = densities[0] / densities[0].max() * 255 - maps[1]  # the same picture, in other company
     assert cut_off.min() > -1e-3 and cut_off.max() < 1 + 1e-3 and cut_off.max() > 0.5
 
-    x = torch.from_numpy(exact[:, :, ::-1].astype(np.float32) - np.array(sam.MEAN_BGR, np.float32))
+    x = torch.from_numpy(exact[:, :, ::-1].astype(np.float32) - np.array(sam_predictor.MEAN_BGR, np.float32))
     with torch.inference_mode():
         raw = predictor.network(x.permute(2, 0, 1)[None])[0, 0].numpy()
-    assert np.allclose(sam.postprocess(raw, 48, 64), densities[0] / densities[0].max(), atol=1e-6)
+    assert np.allclose(sam_predictor.postprocess(raw, 48, 64), densities[0] / densities[0].max(), atol=1e-6)
 
     both = predictor.predict_float([wide], flip=True)[0]
     plain = 2 * both - densities[1][:, ::-1]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from scipy.io import savemat
 
 from models.errors import FoveaError
-from models.saliency import sam, sam_training
+from models.saliency import sam, sam_predictor, sam_training
 from models.saliency.sam_training import Item, SAMConfig, make_sample, salicon_items, table_items, train
 
 SMALL = SAMConfig(size=(48, 64), epochs=2)
@@ -168,7 +168,7 @@ def test_stopped_training_ends_like_uninterrupted(
     described = [json.loads(path.with_suffix(".json").read_text()) for path in (whole, resumed)]
     assert described[0] == described[1] and described[0]["config"]["lr"] == 1e-4
     # The weights are ready to predict with.
-    predictor = sam.load_predictor(name, tmp_path / "whole")
+    predictor = sam_predictor.load_predictor(name, tmp_path / "whole")
     assert predictor.size == (48, 64)
     assert predictor.predict([np.zeros((20, 30, 3), np.uint8)])[0].shape == (20, 30)
 
