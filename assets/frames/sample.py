@@ -1,9 +1,7 @@
 """The `sample` dataset: street scenes drawn by code, in Cityscapes' layout, for a machine without network.
 
-Each picture is 2048×1024 and drawn from its own seed (dataset seed, split, number): it never depends on how many others
-there are or how many workers draw. What the experiment needs is in them: large smooth places (sky, road), texture (plaster,
-bricks, leaves), and small things that people look at (number plates, signs, faces). What is written where stands in a
-JSON beside the pictures: `objects/SPLIT/CITY/…_objects.json`.
+Each picture is 2048×1024 and drawn from its own seed (dataset seed, split, number), whatever others are drawn. It has
+large smooth places (sky, road), texture (plaster, bricks, leaves), and what people look at (plates, signs, faces).
 """
 
 import json
@@ -14,31 +12,73 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from assets.frames import scenery
 from assets.frames.encode import encode_png
-from assets.frames.scenery import Camera, Float, Light, Rng, Street
+from assets.frames.scenery import Bytes, Colours, Point, Scene, Sprite, shapes
+from assets.home import written_beside
 from models.errors import FoveaError
 
+Thing = Callable[[Scene, float, float, float], None]
 DEFAULT_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
-DEFAULT_SIZE: Final = (2048, 1024)
-#: Made-up cities, disjoint between splits as in Cityscapes, each with its share of brick houses.
-CITIES: Final[dict[str, tuple[tuple[str, float], ...]]] = {
-    "train": (
-        ("arnheide", 0.2),
-        ("bellmont", 0.7),
-        ("corvenau", 0.4),
-        ("dornfurt", 0.1),
-        ("eschwald", 0.5),
-        ("falkberg", 0.3),
-    ),
-    "val": (("grauhof", 0.3), ("hallinge", 0.6)),
-    "test": (("istenau", 0.2), ("jorvingen", 0.6), ("kaltenau", 0.4)),
+#: Made-up cities, disjoint between splits as in Cityscapes.
+CITIES: Final = {
+    "train": ("dornfurt", "arnheide", "falkberg", "corvenau", "eschwald", "bellmont"),
+    "val": ("grauhof", "hallinge"),
+    "test": ("istenau", "kaltenau", "jorvingen"),
 }
-_SPLIT_SEED: Final = {"train": 1, "val": 2, "test": 3}
+SHOPS: Final = (
+    "BAKERY", "CAFE ROMA", "FLOWERS", "BOOKS", "PHARMACY", "HOTEL ADLER", "BICYCLES", "OPTICIAN", "TEA HOUSE",
+    "KIOSK 24", "PIZZA NAPOLI", "TAILOR", "RAMEN BAR", "SHOES", "COPY SHOP", "ANTIQUES", "BURGER 77", "JEWELLER",
+)  # fmt: skip
+STREETS: Final = ("Market St", "Mill Lane", "Station Rd", "Linden Way", "Castle St", "Harbour St")
+PLASTERS: Final = ((214, 202, 176), (196, 170, 122), (203, 158, 138), (222, 218, 208), (170, 178, 168))
+BRICKS: Final = ((148, 84, 66), (126, 72, 58), (164, 104, 78), (138, 110, 92), (112, 84, 76))
+PAINTS: Final = (
+    (196, 198, 202), (22, 22, 24), (120, 124, 128), (236, 236, 234), (60, 66, 72), (150, 24, 26), (28, 52, 96),
+    (38, 78, 62), (168, 150, 118), (70, 100, 140), (196, 96, 32),
+)  # fmt: skip
+CLOTHES: Final = ((36, 40, 52), (170, 30, 36), (60, 84, 128), (196, 190, 178), (52, 74, 56), (206, 160, 50))
+SKINS: Final = ((226, 184, 156), (198, 150, 120), (150, 104, 78), (98, 66, 50))
+GREENS: Final = ((82, 104, 56), (96, 112, 60), (72, 96, 60), (130, 118, 56))
+INKS: Final[Colours] = {
+    "white": (240, 240, 236), "black": (22, 22, 24), "red": (178, 20, 28), "chrome": (196, 198, 202),
+    "dim": (32, 33, 36), "maroon": (112, 12, 14), "blue": (26, 64, 150), "peach": (214, 150, 122),
+}  # fmt: skip
+#: Cars: width, height, length. Of the drawings, a window is 1 m wide and high (its glass lies over the first shape), a
+#: car 1.8×1.46×4.3 m with its shoulder at 0.92 m, a person 1.75 m tall with the bag that some carry last.
+CARS: Final = ((1.78, 1.46, 4.3), (1.78, 1.46, 4.3), (1.84, 1.66, 4.5), (1.94, 1.98, 4.9))
+SHAPES: Final = shapes("""
+window: box wall -.57 -.06 .57 1.1, BOX frame .45 0 .5 1, box frame -.5 0 .5 .06, box frame -.5 .64 .5 .68,
+    box frame -.03 0 .03 1, box dim -.5 .95 .5 1.01, box wall -.6 -.1 .6 -.03
+body: BOX black .63 0 .85 .45 .05, box paint -.9 .17 .9 1.02 .13
+back: box dim -.84 .17 .84 .27 .05, box dark -.36 .5 .36 .74 .04, BOX maroon .59 .6 .87 .86 .05,
+    BOX red .62 .74 .84 .83 .03, BOX peach .65 .63 .81 .69 .02, oval chrome 0 .82 .055 .042, BOX red .58 .31 .76 .35
+front: box dim -.84 .17 .84 .27 .05, BOX dim .45 .6 .84 .78 .06, OVAL white .72 .69 .075 .07, box dim -.42 .6 .42 .78,
+    OVAL chrome .57 .68 .06 .055, box chrome -.4 .65 .4 .66, box chrome -.4 .72 .4 .73, oval chrome 0 .69 .07 .06
+plate: box black -.282 -.012 .282 .147, box white -.27 0 .27 .135, box blue -.27 0 -.228 .135
+cabin: poly paint -.9 0 .9 0 .74 .47 .66 .54 -.66 .54 -.74 .47, poly dim -.8 .04 .8 .04 .67 .46 -.67 .46,
+    BOX black .2 .04 .5 .2 .08, OVAL black .35 .26 .11 .1, poly sky -.67 .46 .67 .46 .7 .38 -.72 .3
+side: poly paint -2.15 .2 -2.15 1.4 -2.05 1.46 .52 1.46 1.05 .98 2 .8 2.15 .6 2.11 .24, box dim -1.1 .97 -.35 1.34,
+    poly dim -1.95 .97 -1.2 .97 -1.2 1.34 -1.8 1.34, poly dim -.25 .97 .85 .97 .42 1.34 -.25 1.34,
+    box dim -2.1 .2 2.1 .31, BOX dark .98 .34 1 .94, box dark -.31 .34 -.29 .94, box red -2.15 .62 -2 .86,
+    box white 1.9 .6 2.12 .76 .03, OVAL black 1.33 .36 .4 .37, OVAL chrome 1.33 .33 .22 .22, OVAL dim 1.33 .33 .16 .16
+person: LIMB legs .07 .9 .19 .11 .48 .15, LIMB legs .11 .48 .15 .14 .08 .1, OVAL black .16 .04 .1 .045,
+    LIMB sleeve .17 1.42 .12 .24 1.14 .11, LIMB sleeve .24 1.14 .11 .28 .9 .08, OVAL skin .28 .86 .045 .055,
+    limb skin 0 1.42 .11 0 1.56 .1, poly coat -.2 1.44 -.07 1.5 .07 1.5 .2 1.44 .17 1.1 .22 .72 -.22 .72 -.17 1.1,
+    poly scarf -.04 1.5 .04 1.5 .02 1.25 -.02 1.25, oval hair 0 1.67 .1 .1, oval skin 0 1.62 .08 .1,
+    OVAL black .032 1.64 .011 .009, oval red 0 1.57 .026 .008, box scarf .17 .52 .41 .8 .03
+round: box dim -.03 0 .03 2.9, oval red 0 2.58 .32 .32, oval white 0 2.58 .25 .25
+octagon: box dim -.03 0 .03 2.9, poly red .14 2.92 .34 2.72 .34 2.44 .14 2.24 -.14 2.24 -.34 2.44 -.34 2.72 -.14 2.92
+street: box dim -.03 0 .03 2.9, box blue -.58 2.52 .58 2.8 .02
+""")  # fmt: skip
+#: boards on a post: shape, ink, what may be written and where (x0, y0, x1, y1)
+SIGNS: Final = (
+    ("round", "black", ("20", "30", "40", "50"), (-0.22, 2.4, 0.22, 2.76)),
+    ("octagon", "white", ("STOP",), (-0.31, 2.44, 0.31, 2.72)),
+    ("street", "white", STREETS, (-0.56, 2.53, 0.56, 2.79)),
+)
 
 
 def make_sample(
@@ -46,505 +86,215 @@ def make_sample(
     *,
     seed: int = 0,
     counts: Mapping[str, int] = DEFAULT_COUNTS,
-    size: tuple[int, int] = DEFAULT_SIZE,
+    size: tuple[int, int] = (2048, 1024),
     workers: int | None = None,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> list[Path]:
     """Draw the dataset below `out` and return the pictures' paths.
 
-    `leftImg8bit/SPLIT/CITY/CITY_SSSSSS_000019_leftImg8bit.png` and, for each, `objects/SPLIT/CITY/…_objects.json`: a
-    list of {"kind": "plate" | "sign", "text", "box": [x, y, width, height] in pixels}, unhidden and inside the picture.
-    `progress` is called with (done, total, note).
-
-    Raises:
-        FoveaError: an unknown split, or a size under 256×128.
+    `leftImg8bit/SPLIT/CITY/CITY_SSSSSS_000019_leftImg8bit.png` and `objects/SPLIT/CITY/…_objects.json` for each: a list
+    of {"kind": "plate" | "sign", "text", "box": [x, y, width, height] in pixels}, unhidden and inside the picture.
+    `progress` is called with (done, total, note). Raises FoveaError for an unknown split or a size under 256×128.
     """
     if unknown := sorted(set(counts) - set(CITIES)):
         raise FoveaError(f"sample: {', '.join(unknown)} is no split; the splits are train, val and test")
     if size[0] < 256 or size[1] < 128:
         raise FoveaError(f"sample: {size[0]}×{size[1]} is too small to draw a street in; at least 256×128")
+
+    def make(split: str, number: int) -> Path:
+        picture, objects = draw_scene(seed, split, number, size)
+        city, listing = CITIES[split][number % len(CITIES[split])], {"size": list(size), "objects": objects}
+        name = f"{split}/{city}/{city}_{number:06d}_000019"
+        with written_beside(out / f"objects/{name}_objects.json") as beside:
+            beside.write_text(json.dumps(listing, indent=1))
+        with written_beside(out / f"leftImg8bit/{name}_leftImg8bit.png") as beside:
+            beside.write_bytes(encode_png(picture, level=1))
+        return out / f"leftImg8bit/{name}_leftImg8bit.png"
+
     jobs = [(split, number) for split in CITIES for number in range(counts.get(split, 0))]
     paths: list[Path] = []
     with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="sample") as pool:
-        made = pool.map(lambda job: _make_one(out, seed, job[0], job[1], size), jobs)
-        for done, path in enumerate(made, start=1):
+        for path in pool.map(lambda job: make(*job), jobs):
             paths.append(path)
             if progress:
-                progress(done, len(jobs), "pictures drawn")
+                progress(len(paths), len(jobs), "pictures drawn")
     return paths
 
 
 def draw_scene(
-    seed: int, split: str, number: int, size: tuple[int, int] = DEFAULT_SIZE
-) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """Draw picture `number` of a split: uint8 RGB H×W×3, and its plates and signs."""
-    rng = np.random.default_rng((seed, _SPLIT_SEED[split], number))
-    brick_share = CITIES[split][number % len(CITIES[split])][1]
-    width, height = size
-    unit = width / 2048
-    camera = Camera(
-        width, height,
-        focal=float(rng.uniform(1500, 2100)) * unit,
-        cx=width * float(rng.uniform(0.44, 0.56)),
-        horizon=height * float(rng.uniform(0.41, 0.48)),
-        height=float(rng.uniform(1.35, 1.75)),
-    )  # fmt: skip
-    light = scenery.make_light(rng)
-    street = _street(rng)
-    canvas: Float = np.empty((height, width, 3), np.float32)
-    scenery.draw_sky(canvas, camera, light, rng)
-    scenery.draw_ground(canvas, camera, street, light, rng)
-    _shadows(canvas, camera, street, light, rng)
-    _far_end(canvas, camera, light, rng)
-    objects: list[dict[str, Any]] = []
-    _houses(canvas, camera, street, light, rng, brick_share, objects)
-    _things(canvas, camera, street, light, rng, objects)
-    return _photograph(canvas, light, rng, unit), [o for o in objects if _visible(o, objects, size)]
+    seed: int, split: str, number: int, size: tuple[int, int] = (2048, 1024)
+) -> tuple[Bytes, list[dict[str, Any]]]:
+    """Draw picture `number` of a split: uint8 RGB H×W×3, and its legible texts as `make_sample` lists them."""
+    scene = Scene((seed, list(CITIES).index(split) + 1, number), *size)
+    scenery.draw_sky(scene)
+    scenery.draw_ground(scene)
+    _things(scene)
+    texts = []
+    for text in scene.texts:  # inside the picture, in front of everything else, not too small to read
+        (x, y, w, h), number = text["box"], text.pop("on")
+        if min(x, y, size[0] - x - w, size[1] - y - h, h - 9 * scene.unit, w - 20 * scene.unit) >= 0:
+            front = scene.front[round(y) : round(y + h), round(x) : round(x + w)] == number
+            texts += [text] if front.mean() > 0.97 else []
+    return scenery.photograph(scene), texts
 
 
-def _make_one(out: Path, seed: int, split: str, number: int, size: tuple[int, int]) -> Path:
-    picture, objects = draw_scene(seed, split, number, size)
-    city = CITIES[split][number % len(CITIES[split])][0]
-    stem = f"{city}_{number:06d}_000019"
-    path = out / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
-    _write(path, encode_png(picture, level=1))
-    listed = [{key: o[key] for key in ("kind", "text", "box")} for o in objects]
-    text = json.dumps({"size": list(size), "objects": listed}, indent=1)
-    _write(out / "objects" / split / city / f"{stem}_objects.json", text.encode())
-    return path
+def _things(scene: Scene) -> None:
+    """Draw houses, cars, trees, people and signs, from far to near."""
+    u, things = scene.rng.uniform, list[tuple[float, float, Thing]]()
 
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
-def _street(rng: Rng) -> Street:
-    lane = float(rng.uniform(3.0, 3.6))
-    parking = bool(rng.random() < 0.8)
-    margin = 2.3 if parking else 0.4
-    centre = -lane / 2 + float(rng.uniform(-0.3, 0.3))
-    left, right = centre - lane - margin, centre + lane + margin
-    walks = rng.uniform(2.4, 4.2, 2)
-    crossing = float(rng.uniform(9, 22)) if rng.random() < 0.35 else None
-    return Street(left, right, left - float(walks[0]), right + float(walks[1]), centre, crossing, parking)
-
-
-def _shadows(canvas: Float, camera: Camera, street: Street, light: Light, rng: Rng) -> None:
-    """Houses on the sunny side throw a broken shadow over the street."""
-    strength = 1 - light.shadow
-    if strength < 0.3:
-        return
-    from_left = light.sun_side > 0
-    edge = street.left_front if from_left else street.right_front
-    sign = 1 if from_left else -1
-    z = 3.0
-    while z < 90:
-        length, reach = float(rng.uniform(5, 14)), float(rng.uniform(1.5, 8))
-        if rng.random() < 0.75:
-            points = [
-                (edge, z),
-                (edge + sign * reach, z + 1),
-                (edge + sign * reach, z + length),
-                (edge, z + length),
-            ]
-            scenery.shade_ground(canvas, camera, points, strength * 0.8, max(0.8, 0.05 * camera.scale(z)))
-        z += length
-
-
-def _far_end(canvas: Float, camera: Camera, light: Light, rng: Rng) -> None:
-    """Close the street at the horizon: hazy houses, towers and trees."""
-    base = int(camera.horizon) + 2
-    width = canvas.shape[1]
-    unit = width / 2048
-    for layer, z in enumerate((320.0, 190.0)):
-        x = -50.0
-        while x < width:
-            w = float(rng.uniform(40, 150)) * unit
-            h = float(rng.uniform(30, 110) + (70 if rng.random() < 0.08 else 0)) * unit * (1.1 - 0.4 * layer)
-            x0, x1, y0 = max(0, int(x)), min(width, int(x + w)), max(0, int(base - h))
-            if x1 > x0:
-                if rng.random() < 0.45:  # trees
-                    tone = np.asarray((86, 104, 70), np.float32) * float(rng.uniform(0.8, 1.1))
-                    bumps = scenery.fbm(rng, 2, x1 - x0, 5, 1, 0.8)[0]
-                    ys = (base - h * (0.55 + 0.10 * bumps)).astype(int)
-                    region = canvas[y0:base, x0:x1]
-                    inside = np.arange(y0, base)[:, None] >= ys[None]
-                    leaf = tone * (1 + 0.16 * scenery.fbm(rng, base - y0, x1 - x0, 4, 0, 0.4))[..., None]
-                    region[inside] = scenery.haze(leaf, z, light)[inside]
-                else:
-                    tone = (
-                        np.asarray(scenery.PLASTERS[rng.integers(len(scenery.PLASTERS))], np.float32) * 0.85
-                    )
-                    house = np.ones((base - y0, x1 - x0), np.float32)
-                    step = max(3, round(9 * unit))
-                    house[step // 2 :: step] = 0.8
-                    house[:, ::step] *= 1.12
-                    house += 0.04 * scenery.fbm(rng, base - y0, x1 - x0, 4, 0, 0.8)
-                    canvas[y0:base, x0:x1] = scenery.haze(tone * house[..., None], z, light)
-            x += w * float(rng.uniform(0.7, 1.05))
-
-
-def _houses(
-    canvas: Float,
-    camera: Camera,
-    street: Street,
-    light: Light,
-    rng: Rng,
-    brick_share: float,
-    objects: list[dict[str, Any]],
-) -> None:
-    jobs: list[tuple[float, float, int, bool]] = []
-    for side in (-1, 1):
-        front = abs(street.left_front if side < 0 else street.right_front)
-        edge = camera.cx if side < 0 else camera.width - camera.cx
-        z = max(3.0, 0.8 * front * camera.focal / max(1.0, edge)) - float(rng.uniform(0, 8))
-        while z < 130:
-            length = float(rng.uniform(8, 17))
-            gap = rng.random() < 0.12
-            if not gap:
-                jobs.append((max(z, 2.0), z + length, side, False))
-            z += length
-    jobs.sort(key=lambda job: -job[1])
-    for z0, z1, side, _ in jobs:
-        _house(canvas, camera, street, light, rng, brick_share, objects, z0, z1, side)
-
-
-def _house(
-    canvas: Float, camera: Camera, street: Street, light: Light, rng: Rng, brick_share: float,
-    objects: list[dict[str, Any]], z0: float, z1: float, side: int,
-) -> None:  # fmt: skip
-    x = street.left_front if side < 0 else street.right_front
-    tall = float(rng.uniform(8, 17))
-    # The nearest part of the front that is in the picture decides how fine it has to be drawn.
-    edge = camera.cx if side < 0 else camera.width - camera.cx
-    nearest = max(z0, abs(x) * camera.focal / max(1.0, edge))
-    ppm = float(np.clip(0.8 * camera.scale(nearest), 3, 66 * camera.width / 2048))
-    rgb, signs = scenery.facade(rng, z1 - z0, tall, ppm, brick_share, light)
-    near, far = z0, z1
-    bright = light.left if side < 0 else light.right
-    tint = np.asarray(light.sun) * bright
-    # The gable that faces the camera, seen where the neighbour is lower or missing.
-    depth = 9.0
-    gable = np.asarray(scenery.PLASTERS[rng.integers(len(scenery.PLASTERS))], np.float32) * 0.62
-    xs = sorted((x, x + side * depth))
-    a, b = camera.project(xs[0], tall, near), camera.project(xs[1], 0, near)
-    _wall(canvas, (a[0], a[1], b[0], b[1]), gable, near, light, rng)
-    roof = float(rng.uniform(1.2, 3.2)) if rng.random() < 0.6 else 0.0
-    if roof:
-        tiles = np.asarray(
-            ((128, 70, 54), (92, 84, 82), (110, 62, 50), (74, 76, 82))[rng.integers(4)], np.float32
-        )
-        back = x + side * 2.6
-        corners = np.asarray(
-            [
-                camera.project(back, tall + roof, near),
-                camera.project(back, tall + roof, far),
-                camera.project(x, tall, far),
-                camera.project(x, tall, near),
-            ]
-        )
-        _roof(
-            canvas, corners if side < 0 else corners[[1, 0, 3, 2]], tiles * bright, near, light, rng, z1 - z0
-        )
-    # Haze grows along the front: in strips as deep as their nearness asks for.
-    cuts = [near]
-    while cuts[-1] < far:
-        cuts.append(min(far, cuts[-1] * 1.35 + 1.0))
-    total = rgb.shape[1]
-    for a_z, b_z in pairwise(cuts):
-        u0, u1 = (a_z - near) / (far - near), (b_z - near) / (far - near)
-        if side > 0:
-            u0, u1 = 1 - u1, 1 - u0
-        part = scenery.Sprite.__new__(scenery.Sprite)
-        part.rgb = rgb[:, int(u0 * total) : max(int(u0 * total) + 2, int(np.ceil(u1 * total)))]
-        part.alpha = np.full(part.rgb.shape[:2], 255, np.uint8)
-        l_z, r_z = (a_z, b_z) if side < 0 else (b_z, a_z)
-        corners = np.asarray(
-            [
-                camera.project(x, tall, l_z),
-                camera.project(x, tall, r_z),
-                camera.project(x, 0, r_z),
-                camera.project(x, 0, l_z),
-            ]
-        )
-        visible = corners[:, 0].min() < canvas.shape[1] and corners[:, 0].max() > 0
-        if visible:
-            scenery.paste(canvas, part, corners, tint, (a_z + b_z) / 2, light)
-    foot = np.asarray(
-        [
-            camera.project(x - side * 0.5, 0, near),
-            camera.project(x - side * 0.5, 0, far),
-            camera.project(x, 0, far),
-            camera.project(x, 0, near),
-        ],
-        np.float32,
-    )
-    scenery.shade_polygon(canvas, foot, 0.35, max(0.6, 0.06 * camera.scale(nearest)))
-    for name, (sx, sy, sw, sh) in signs:
-        za, zb = (z0 + sx, z0 + sx + sw) if side < 0 else (z1 - sx - sw, z1 - sx)
-        p, q = camera.project(x, tall - sy, za), camera.project(x, tall - sy - sh, zb)
-        r, t = camera.project(x, tall - sy - sh, za), camera.project(x, tall - sy, zb)
-        xs_, ys_ = (p[0], q[0], r[0], t[0]), (p[1], q[1], r[1], t[1])
-        box = [min(xs_), min(ys_), max(xs_) - min(xs_), max(ys_) - min(ys_)]
-        objects.append({"kind": "sign", "text": name, "box": [round(v, 1) for v in box], "z": za})
-
-
-def _wall(
-    canvas: Float, box: tuple[float, float, float, float], colour: Float, z: float, light: Light, rng: Rng
-) -> None:
-    x0, y0 = max(0, int(box[0])), max(0, int(box[1]))
-    x1, y1 = min(canvas.shape[1], int(np.ceil(box[2]))), min(canvas.shape[0], int(np.ceil(box[3])))
-    if x1 <= x0 or y1 <= y0:
-        return
-    noise = scenery.fbm(rng, y1 - y0, x1 - x0, 6, 0, 0.8)
-    canvas[y0:y1, x0:x1] = scenery.haze(colour * (1 + 0.05 * noise)[..., None], z, light)
-
-
-def _roof(
-    canvas: Float,
-    corners: NDArray[np.float64],
-    colour: Float,
-    z: float,
-    light: Light,
-    rng: Rng,
-    length: float,
-) -> None:
-    part = scenery.Sprite.__new__(scenery.Sprite)
-    h, w = 48, max(16, int(length * 16))
-    rows = 1 + 0.18 * (np.arange(h, dtype=np.float32)[:, None] % 6 < 2) * -1
-    noise = 1 + 0.09 * scenery.fbm(rng, h, w, 4, 0, 0.5)
-    part.rgb = np.clip(colour * (rows * noise)[..., None], 0, 255).astype(np.uint8)
-    part.alpha = np.full((h, w), 255, np.uint8)
-    scenery.paste(canvas, part, corners, light.sun, z, light)
-
-
-def _things(
-    canvas: Float, camera: Camera, street: Street, light: Light, rng: Rng, objects: list[dict[str, Any]]
-) -> None:
-    """Draw cars, trees, people, signs and lamps, from far to near."""
-    things: list[tuple[float, str, float]] = []
-    half_view = camera.width / 2 / camera.focal
-    own = (street.centre + street.right_kerb - (2.3 if street.parking else 0.4)) / 2 + 0.1
-    other = 2 * street.centre - own
-    z = float(rng.uniform(5.2, 9.5))
-    while z < 90:  # traffic ahead
-        things.append((z, "ahead", own + float(rng.uniform(-0.25, 0.25))))
-        z += float(rng.uniform(9, 30))
-    z = float(rng.uniform(7, 24))
-    while z < 90:
-        things.append((z, "oncoming", other + float(rng.uniform(-0.25, 0.25))))
-        z += float(rng.uniform(12, 40))
-    if street.parking:
-        for kerb, sign in ((street.left_kerb, 1), (street.right_kerb, -1)):
-            x = kerb + sign * 1.15
-            z = max(4.5, abs(x) / half_view * 0.55) + float(rng.uniform(0, 6))
-            while z < 80:
-                if rng.random() < 0.72 and not (
-                    street.crossing and street.crossing - 7 < z < street.crossing + 5
-                ):
-                    things.append((z, "parked", x))
-                z += float(rng.uniform(5.6, 8.0))
-    for kerb, front in ((street.left_kerb, street.left_front), (street.right_kerb, street.right_front)):
-        sign = -1 if kerb < 0 else 1
-        planted = rng.random() < 0.6
-        z = float(rng.uniform(10, 22))
+    def row(draw: Thing, x: float, first: float, steps: Point, share: float = 1, spread: float = 0) -> None:
+        z = u(first, 1.7 * first)
         while z < 110:
-            if planted:
-                things.append((z, "tree", kerb + sign * 0.8))
-            z += float(rng.uniform(9, 20))
-        for _ in range(int(rng.integers(3, 9))):
-            z = float(rng.uniform(7, 45)) if rng.random() < 0.8 else float(rng.uniform(45, 80))
-            low, high = sorted((kerb + sign * 0.5, front - sign * 0.5))
-            things.append((z, "person", float(rng.uniform(low, high))))
-        for z in rng.uniform(9, 45, int(rng.integers(1, 4))):
-            things.append((float(z), "sign", kerb + sign * 0.45))
-        if rng.random() < 0.8:
-            for z in np.arange(float(rng.uniform(12, 24)), 110, 26):
-                things.append((float(z), "lamp", kerb + sign * 0.35))
-    if street.crossing:
-        for _ in range(int(rng.integers(0, 4))):
-            things.append(
-                (
-                    street.crossing + float(rng.uniform(0.4, 2.8)),
-                    "person",
-                    float(rng.uniform(street.left_kerb, street.right_kerb)),
-                )
-            )
-    cars = [(z, x) for z, kind, x in things if kind in ("ahead", "oncoming", "parked")]
-    for z, kind, x in sorted(things, key=lambda thing: -thing[0]):
-        if kind == "person" and any(cz - 0.6 < z < cz + 5 and abs(cx - x) < 1.3 for cz, cx in cars):
-            continue
-        _thing(canvas, camera, street, light, rng, objects, z, kind, x)
+            free = draw in (_house, _tree) or not scene.crossing - 6 < z < scene.crossing + 4
+            if free and u() < share:
+                things.append((z, x + u(-spread, spread), draw))
+            z += u(*steps)
+
+    own = (scene.centre + scene.kerbs[1] - scene.inset) / 2 + 0.1
+    row(_car, own, 5.4, (9, 30), 1, 0.25)
+    row(_car, 2 * scene.centre - own, 9, (12, 40), 1, 0.25)
+    for out, kerb, front in zip((-1, 1), scene.kerbs, scene.fronts, strict=True):
+        row(_house, front, 9, (12, 13), 0.92)
+        row(_car, kerb - out * 1.15, 5, (5.6, 8), 0.72 * (scene.inset > 1))
+        row(_tree, kerb + out * 0.8, 11, (9, 20), u() < 0.6)
+        row(_sign, kerb + out * 0.45, 9, (8, 24), 0.7)
+        row(_person, (kerb + front) / 2, 6.5, (1.5, 14), 0.9, abs(front - kerb) / 2 - 0.5)
+    things += [(scene.crossing + z, u(*scene.kerbs), _person) for z in u(0.4, 2.8, 3) if scene.crossing > 0]
+    for z, x, draw in sorted(things, key=lambda thing: -thing[0]):
+        # Twice as fine as in the picture and shrunk, where that is not too large.
+        draw(scene, x, z, scene.focal / z * (2 if scene.focal / z < 250 * scene.unit else 1))
 
 
-def _thing(
-    canvas: Float,
-    camera: Camera,
-    street: Street,
-    light: Light,
-    rng: Rng,
-    objects: list[dict[str, Any]],
-    z: float,
-    kind: str,
-    x: float,
-) -> None:
-    scale = camera.scale(z)
-    mix = float(np.clip((x - street.left_front) / (street.right_front - street.left_front), 0, 1))
-    tint = np.asarray(light.sun) * ((1 - mix) * light.left + mix * light.right)
-    ppm = min(2.0, max(1.25, 400 / scale)) * scale
-    unit = camera.width / 2048
-    if kind in ("ahead", "oncoming", "parked"):
-        _car(canvas, camera, light, rng, objects, z, kind, x, tint, street, unit)
-        return
-    soft = max(0.6, 0.05 * scale)
+def _house(scene: Scene, x: float, z: float, ppm: float) -> None:
+    """Draw a house that ends at z: its shadow, the gable that faces the camera, its front."""
+    u, out, near = scene.rng.uniform, 1 if x > 0 else -1, max(z - 12, 2.5)
+    tall, ppm = u(8, 17), min(max(0.8 * scene.focal / max(near, 9), 3), 54 * scene.unit)
+    if scene.sunny == out:
+        reach = x - out * u(1.5, 8)
+        scene.shade(min(x, reach), max(x, reach), near, z, 0.8 * scene.shadow)
+    gable = scene.pick(PLASTERS) * (0.6 + 0.05 * scene.noise(round(8 * tall), 72)[..., None])
+    scene.upright(Sprite(9, tall, 8, gable), x + out * 4.5, near)
+    front, (a, b) = _facade(scene, z - near, tall, ppm, u() < scene.bricks), (near, z)[::-out]
+    scene.paste(front, [(x, tall, a), (x, tall, b), (x, 0, b), (x, 0, a)], scene.tint(x))
 
-    def hide(left: float, top: float, wide: float, high: float) -> None:
-        objects.append({"kind": "thing", "text": "", "box": [left, top, wide, high], "z": z})
 
-    if kind == "person":
-        figure = scenery.person(rng, ppm)
-        shadow = [
-            (x - 0.3, z - 0.15),
-            (x + 0.3, z - 0.15),
-            (x + 0.3 + 0.9 * light.sun_side, z + 0.5),
-            (x - 0.3 + 0.9 * light.sun_side, z + 0.5),
+def _facade(scene: Scene, width: float, height: float, ppm: float, bricks: bool) -> Sprite:
+    rng, u, h, w = scene.rng, scene.rng.uniform, round(height * ppm), round(width * ppm)
+    base = scene.pick(BRICKS if bricks else PLASTERS) * u(0.88, 1.08)
+    tone, joint = 1 + 0.06 * scene.noise(h, w), np.zeros((1, 1), np.float32)
+    if bricks and ppm > 12:
+        v, t = (np.arange(n, dtype=np.float32) / (ppm * size) for n, size in ((h, 0.0833), (w, 0.25)))
+        y, x = np.broadcast_arrays(v[:, None], t + (np.floor(v)[:, None] % 2) / 2)
+        tone += 0.09 * rng.standard_normal((256, 256), np.float32)[y.astype(int) & 255, x.astype(int) & 255]
+        edge = np.minimum(x % 1 * 0.25, (v % 1 * 0.0833)[:, None])  # metres from a brick's
+        joint = np.clip((0.014 - edge) * ppm + 0.5, 0, 0.7)
+    wall = base * (tone * (1 - joint))[..., None] + 164 * joint[..., None]
+    s, half, ground, storey = Sprite(width, height, ppm, wall), width / 2, u(3.4, 4.4), u(2.9, 3.6)
+    columns, frame = max(1, int(width // u(1.9, 2.9))), scene.pick(PAINTS[:4])
+    size = (width / columns * u(0.42, 0.6), storey * u(0.48, 0.66))
+    colours = INKS | {"frame": frame, "wall": base * u(0.7, 1.2)}
+    for low in np.arange(ground + 0.7, height - size[1] - 0.5, storey):
+        for middle in (np.arange(columns) + 0.5) * (width / columns) - half:
+            s.draw(SHAPES["window"][:1], colours, size, (middle, low))
+            _glass(scene, s.region(middle - size[0] / 2, low, middle + size[0] / 2, low + size[1]))
+            s.draw(SHAPES["window"][1:], colours, size, (middle, low))
+    bands = ((height - 0.38, 1.02), (height - 0.46, 0.5), (ground, 1.1), (ground - 0.08, 0.55))
+    s.draw([("box", base * k, -half, low, half, low + 0.1) for low, k in bands], {})
+    for x0, x1 in pairwise(np.linspace(-half, half, max(1, round(width / u(5.5, 8))) + 1)):
+        if u() < 0.85:
+            _shop(scene, s, x0 + 0.2, x1 - 0.2, ground - 0.1)
+    return s
+
+
+def _glass(scene: Scene, part: Bytes) -> None:
+    """Fill with glass that mirrors the sky."""
+    (h, w), u = part.shape[:2], scene.rng.uniform
+    t = np.linspace(u(0.3, 1), u(0, 0.5), h, dtype=np.float32)[:, None] + 0.12 * scene.noise(h, w, 3, 1.0)
+    dark, sky = np.asarray((34, 38, 44), np.float32) * u(0.7, 1.5), scene.haze * u(0.25, 0.62)
+    part[:] = np.clip(dark + (sky - dark) * np.clip(t, 0, 1)[..., None], 0, 255)
+
+
+def _shop(scene: Scene, s: Sprite, x0: float, x1: float, top: float) -> None:
+    u, (trim, board) = scene.rng.uniform, map(scene.pick, (PAINTS, PAINTS))
+    s.draw([("box", trim * 0.8, x0, 0, x1, top), ("box", "dim", x0 + 0.1, 0.5, x1 - 0.1, top - 1)], INKS)
+    for a, b in pairwise(np.linspace(x0 + 0.1, x1, max(3, int((x1 - x0) / 1.5)))):
+        _glass(scene, s.region(a, 0.55, b - 0.1, top - 1.05))
+        steps = np.arange(a + 0.1, b - 0.4, u(0.12, 0.4) if s.ppm > 16 else 9)  # of things on two shelves
+        goods = [
+            (u(30, 210, 3), x, y, x + u(0.07, 0.25), y + u(0.1, 0.42)) for x in steps for y in (0.58, 1.3)
         ]
-        scenery.shade_ground(canvas, camera, shadow, 0.5 * (1.1 - light.shadow) + 0.15, soft)
-        box = scenery.paste_upright(canvas, figure, camera, x, z, light, tint)
-        objects.append({"kind": "person", "text": "", "box": [round(v, 1) for v in box], "z": z})
-    elif kind == "tree":
-        high = float(rng.uniform(5, 10))
-        leafy = scenery.tree(rng, min(1.25 * scale, 90 * unit), high, light)
-        reach = 2.2 * light.sun_side
-        shadow = [(x - 1.8, z - 1), (x + 1.8, z - 1), (x + 1.8 + reach, z + 2.5), (x - 1.8 + reach, z + 2.5)]
-        scenery.shade_ground(canvas, camera, shadow, 0.7 * (1 - light.shadow) + 0.1, 8 * soft)
-        left, top, w, h = scenery.paste_upright(canvas, leafy, camera, x, z, light, tint)
-        hide(left, top, w, 0.75 * h)
-        hide(left + w / 2 - 0.25 * scale, top, 0.5 * scale, h)
-    elif kind == "sign":
-        board, text, (bx, by, bw, bh) = scenery.road_sign(rng, ppm)
-        left, top, w, h = scenery.paste_upright(canvas, board, camera, x, z, light, tint)
-        hide(left, top, w, 0.3 * h)
-        hide(left + 0.6 * scale, top, 0.1 * scale, h)
-        if text:
-            box4 = [left + bx * scale, top + h - (by + bh) * scale, bw * scale, bh * scale]
-            objects.append({"kind": "sign", "text": text, "box": [round(v, 1) for v in box4], "z": z})
-    else:
-        post = scenery.lamp(ppm if scale < 120 else scale)
-        flipped = x > 0
-        if flipped:
-            post.rgb, post.alpha = post.rgb[:, ::-1].copy(), post.alpha[:, ::-1].copy()
-        offset = 0.8 if not flipped else -0.8
-        _, top, _, h = scenery.paste_upright(canvas, post, camera, x + offset, z, light, tint)
-        hide(camera.project(x, 0, z)[0] - 0.1 * scale, top, 0.2 * scale, h)
+        s.draw([("box", *thing) for thing in goods], {})
+    awning = np.linspace(x0, x1, 2 * int((x1 - x0) / 0.6) + 2) if u() < 0.35 else ()
+    for j, (a, b) in enumerate(pairwise(awning)):
+        s.draw([("box", ("red", "white")[j % 2], a, top - 1.65, b, top - 0.95)], INKS)
+    for colour, low in ((board * 0.5, top - 0.98), (board, top - 0.92)):
+        s.draw([("box", colour, x0, low, x1, top - 0.08)], {})
+    ink, name = INKS["white" if board.mean() < 130 else "black"], str(scene.rng.choice(SHOPS))
+    s.write("sign", name, (x0 + 0.1, top - 0.9, x1 - 0.1, top - 0.1), ink, 0.12)
 
 
-def _car(
-    canvas: Float, camera: Camera, light: Light, rng: Rng, objects: list[dict[str, Any]], z: float, kind: str, x: float,
-    tint: NDArray[np.float64], street: Street, unit: float,
-) -> None:  # fmt: skip
-    front = kind == "oncoming" or (kind == "parked" and x < street.centre)
-    look = scenery.make_car(rng, front)
-    scale = camera.scale(z)
-    face, cabin, (px, py, pw, ph) = scenery.car_face(look, min(2 * scale, max(scale, 500 * unit)), rng, light)
-    half = look.width / 2
-    body = [(x - half, z), (x + half, z), (x + half, z + look.length), (x - half, z + look.length)]
-    grow = [(-0.12, -0.25), (0.12, -0.25), (0.12, 0), (-0.12, 0)]
-    around = [(a + c, b + d) for (a, b), (c, d) in zip(body, grow, strict=True)]
-    scenery.shade_ground(canvas, camera, around, 0.62, max(0.8, 0.09 * scale))
-    scenery.shade_ground(canvas, camera, body, 0.75, max(0.6, 0.03 * scale))
-    set_back = 1.05 if front and look.roof < 0.87 else 0.45 if front else 0.0
-    if abs(x) > half:  # the side that looks towards the camera's own line
-        side = scenery.car_side(look, min(220 * unit, max(scale * 0.5, 4)), rng, light)
-        if front != (x > 0):
-            side.rgb, side.alpha = side.rgb[:, ::-1].copy(), side.alpha[:, ::-1].copy()
-        edge = x + half if x < 0 else x - half
-        lean = (1 - look.roof) * half * (-1 if x < 0 else 1)
-        cut = round((1 - look.shoulder / look.height) * side.alpha.shape[0])
-        ends = (z, z + look.length) if x < 0 else (z + look.length, z)
-        levels = (
-            (look.shoulder, 0.0, 0.0, slice(cut, None)),
-            (look.height, look.shoulder, lean, slice(0, cut)),
-        )
-        for upper, lower, shift, rows in levels:
-            part = scenery.Sprite.__new__(scenery.Sprite)
-            part.rgb, part.alpha = side.rgb[rows], side.alpha[rows]
-            corners = np.asarray(
-                [camera.project(edge + shift, upper, ends[0]), camera.project(edge + shift, upper, ends[1]),
-                 camera.project(edge, lower, ends[1]), camera.project(edge, lower, ends[0])]
-            )  # fmt: skip
-            scenery.paste(canvas, part, corners, tint * 0.88, z + look.length / 2, light)
-            low, high = corners.min(axis=0), corners.max(axis=0)
-            objects.append({"kind": "thing", "text": "", "box": [*low, *(high - low)], "z": z})
-    left, top, w, h = scenery.paste_upright(
-        canvas, cabin, camera, x, z + set_back, light, tint, look.shoulder
-    )
-    box = [left, top, w, h]
-    if set_back:
-        bonnet = [(x - half * 0.96, look.shoulder, z), (x + half * 0.96, look.shoulder, z)]
-        bonnet += [
-            (x + half * 0.95, look.shoulder + 0.03, z + set_back),
-            (x - half * 0.95, look.shoulder + 0.03, z + set_back),
-        ]
-        points = np.asarray([camera.project(*p) for p in bonnet])
-        colour = np.asarray(look.paint) * 0.8 + np.asarray(light.haze) * 0.18
-        lid = scenery.haze((colour * tint).astype(np.float32), z, light)
-        cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], [float(c) for c in lid], cv2.LINE_8, 4)
-    left, body_top, w, h = scenery.paste_upright(canvas, face, camera, x, z, light, tint)
-    objects.append({"kind": "car", "text": "", "box": [left, box[1], w, body_top + h - box[1]], "z": z})
-    plate = [left + px * scale, body_top + h - (py + ph) * scale, pw * scale, ph * scale]
-    objects.append({"kind": "plate", "text": look.plate, "box": [round(v, 1) for v in plate], "z": z - 0.01})
+def _car(scene: Scene, x: float, z: float, ppm: float) -> None:
+    rng, out, front = scene.rng, 1 if x > 0 else -1, x < scene.centre
+    (width, height, length), paint = CARS[rng.integers(len(CARS))], scene.pick(PAINTS)
+    colours = INKS | {"paint": paint, "dark": paint * 0.45, "sky": scene.haze * 0.5}
+    half, shoulder, scale, deep = width / 2, 0.63 * height, (width / 1.8, height / 1.46), 0.9 * front
+    scene.shade(x - half - 0.2, x + half + 0.2, z - 0.3, z + length, 0.85)
+    if abs(x) > half:  # the side towards the camera's own line, which leans inwards
+        s, edge, (a, b) = Sprite(length, height, min(ppm / 2, 220)), x - out * half, (z, z + length)[::-out]
+        s.draw(SHAPES["side"], colours, (length / 4.3, scale[1]))
+        s.rgba, top = s.rgba[:, ::-1] if front != (x > 0) else s.rgba, edge + 0.2 * half * out
+        scene.paste(s, [(top, height, a), (top, height, b), (edge, 0, b), (edge, 0, a)], scene.tint(x) * 0.9)
+    cabin, body = Sprite(width, height - shoulder, ppm), Sprite(width, shoulder + 0.1, ppm)
+    cabin.draw(SHAPES["cabin"], colours, scale)
+    scene.upright(cabin, x, z + deep, shoulder)
+    if front:
+        scene.upright(Sprite(2 * half, 0.05, 60, paint * 0.8 + scene.haze * 0.18), x, z, shoulder, deep)
+    body.draw(SHAPES["body"], colours, scale)
+    rows = np.linspace(1, 0, len(body.rgba), dtype=np.float32)[:, None]
+    body.shade(np.clip(0.8 + rows / 2, 0, 1) - np.clip(np.abs(rows - 0.72) - 0.1, 0, 0.2))
+    body.draw(SHAPES["front" if front else "back"], colours, scale)
+    letters, y = "".join(rng.choice(list("ABCDEFGHJKLMNPQRSTUVWXYZ"), 4)), (0.4 if front else 0.57) * scale[1]
+    body.draw(SHAPES["plate"], INKS, at=(0, y))
+    text = f"{letters[:2]} {letters[2:]} {rng.integers(100, 9999)}"
+    body.write("plate", text, (-0.22, y, 0.265, y + 0.135), INKS["black"])
+    scene.upright(body, x, z)
 
 
-def _visible(item: dict[str, Any], objects: list[dict[str, Any]], size: tuple[int, int]) -> bool:
-    """Keep plates and signs that are inside the picture, in front of everything else, and not too small to read."""
-    if item["kind"] not in ("plate", "sign"):
-        return False
-    x, y, w, h = item["box"]
-    unit = size[0] / 2048
-    if x < 0 or y < 0 or x + w > size[0] or y + h > size[1] or h < 9 * unit or w < 20 * unit:
-        return False
-    for other in objects:
-        if other["kind"] in ("car", "person", "thing") and other["z"] < item["z"] - 0.005:
-            ox, oy, ow, oh = other["box"]
-            if ox < x + w and x < ox + ow and oy < y + h and y < oy + oh:
-                return False
-    return True
+def _tree(scene: Scene, x: float, z: float, ppm: float) -> None:
+    u, height, green = scene.rng.uniform, scene.rng.uniform(5, 10), scene.pick(GREENS)
+    width, bark = height * u(0.62, 0.85), np.asarray((84, 68, 54)) * u(0.7, 1.2)
+    s = Sprite(width, height, min(0.6 * ppm, 90 * scene.unit))
+    s.draw([("limb", bark, 0, 0, 0.42, 0, 0.7 * height, 0.14)], {})
+    for r in np.sqrt(np.linspace(1, 0, 40)):  # lumps of leaves, the inner ones in front
+        a, size = u(0, 2 * np.pi), width * u(0.08, 0.16)
+        cx, cy = 0.36 * width * r * np.cos(a), height * (0.66 + 0.24 * r * np.sin(a))
+        s.draw([("oval", green * (0.23 + 0.9 * cy / height), cx, cy, size, size)], {})
+    leaves = scene.noise(*s.rgba.shape[:2], max(0, int(np.log2(max(1.0, s.ppm * 0.03)))), 0.35)
+    s.rgba[leaves < -0.8] = 0
+    s.shade(1.04 + 0.3 * leaves)
+    scene.shade(x - 1.8, x + 1.8, z - 1, z + 2.5, 0.1 + 0.7 * scene.shadow, -2.0 * scene.sunny)
+    scene.upright(s, x, z)
 
 
-def _photograph(canvas: Float, light: Light, rng: Rng, unit: float) -> NDArray[np.uint8]:
-    """Take the picture: exposure, soft tone curve, vignetting, lens blur, sensor noise, 8 bits."""
-    h, w = canvas.shape[:2]
-    canvas = np.asarray(
-        cv2.GaussianBlur(canvas, (0, 0), max(0.3, float(rng.uniform(0.7, 1.05)) * unit)), np.float32
-    )
-    exposure = np.float32(rng.uniform(0.96, 1.16))
-    xx = np.linspace(-1, 1, w, dtype=np.float32)[None]
-    corner, strength = np.float32(rng.uniform(0.05, 0.16)), np.float32(rng.uniform(0.7, 1.7))
-    picture = np.empty((h, w, 3), np.uint8)
-    for y0 in range(0, h, 32):  # strips that fit the processor's cache
-        strip = canvas[y0 : y0 + 32]
-        yy = (np.arange(y0, y0 + len(strip), dtype=np.float32)[:, None] * 2 / h - 1).astype(np.float32)
-        strip *= (exposure * (1 - corner * (xx**2 + np.float32(0.6) * yy**2) / np.float32(1.6)))[..., None]
-        # Highlights roll off above 200 instead of clipping.
-        if strip.max() > 200:
-            over = np.maximum(strip - 200, 0)
-            strip -= over - 55 * (1 - np.exp(over / np.float32(-55)))
-        noise = _sensor_noise(rng, len(strip), w)
-        noise *= (strength * (np.float32(0.5) + np.float32(0.044) * np.sqrt(np.maximum(strip[..., 1], 0))))[
-            ..., None
-        ]
-        strip += noise
-        picture[y0 : y0 + 32] = np.clip(strip + np.float32(0.5), 0, 255)
-    return picture
+def _person(scene: Scene, x: float, z: float, ppm: float) -> None:
+    u, pick, k = scene.rng.uniform, scene.pick, scene.rng.uniform(0.87, 1.08)
+    colours = INKS | {
+        "skin": pick(SKINS),
+        "hair": pick(BRICKS) * 0.5,
+        "coat": pick(CLOTHES),
+        "legs": pick(CLOTHES),
+    }
+    colours |= {"sleeve": colours["coat"] * 0.8, "scarf": pick(CLOTHES)}
+    s = Sprite(k, 1.8 * k, ppm)
+    s.draw(SHAPES["person"][: -1 if u() < 0.6 else None], colours, (k * u(0.85, 1.15), k))
+    s.shade(1 + 0.12 * scene.noise(*s.rgba.shape[:2], 3, 1.0))
+    scene.shade(x - 0.3, x + 0.3, z - 0.15, z + 0.5, 0.2 + 0.5 * scene.shadow, -0.7 * scene.sunny)
+    scene.upright(s, x, z)
 
 
-def _sensor_noise(rng: Rng, h: int, w: int) -> Float:
-    """Return noise of standard deviation about 1, mostly brightness, some colour: float32 H×W×3."""
-    brightness = rng.standard_normal((h, w), dtype=np.float32)
-    colour = rng.standard_normal((h // 2 + 1, w // 2 + 1, 3), dtype=np.float32)
-    grown = cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(0.85 * brightness[..., None] + 0.6 * grown, np.float32)
+def _sign(scene: Scene, x: float, z: float, ppm: float) -> None:
+    board, ink, texts, box = SIGNS[scene.rng.integers(len(SIGNS))]
+    s = Sprite(1.3, 3.0, ppm)
+    s.draw(SHAPES[board], INKS)
+    s.write("sign", str(scene.rng.choice(texts)), box, INKS[ink])
+    scene.upright(s, x, z)
