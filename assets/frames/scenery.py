@@ -61,7 +61,7 @@ class Sprite:
 
     def __init__(self, width: float, height: float, ppm: float, fill: Float | None = None):
         self.width, self.height, self.ppm, self.texts = width, height, ppm, list[tuple[str, str, Box]]()
-        self.rgba: Bytes = np.zeros((max(2, round(height * ppm)), max(2, round(width * ppm)), 4), np.uint8)
+        self.rgba = np.zeros((max(2, round(height * ppm)), max(2, round(width * ppm)), 4), np.uint8)
         if fill is not None:
             self.rgba[..., :3], self.rgba[..., 3] = np.clip(fill, 0, 255), 255
 
@@ -223,7 +223,8 @@ class Scene:
         """Darken a place on the ground, with soft edges, to 1 − strength; its far side is moved by `slant`."""
         soft, near, far = Sprite(1, 1, 48), max(1.5, 1.25 * z0 - z1 / 4), 1.25 * z1 - z0 / 4
         soft.rgba[8:-8, 8:-8, 3] = round(255 * strength)
-        soft.rgba, a, b = cv2.GaussianBlur(soft.rgba, (0, 0), 4), 1.25 * x0 - x1 / 4, 1.25 * x1 - x0 / 4
+        soft.rgba[:] = cv2.GaussianBlur(soft.rgba, (0, 0), 4)
+        a, b = 1.25 * x0 - x1 / 4, 1.25 * x1 - x0 / 4
         self.paste(soft, [(a + slant, 0, far), (b + slant, 0, far), (b, 0, near), (a, 0, near)], 0, False)
 
 
