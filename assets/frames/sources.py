@@ -6,11 +6,8 @@ pixels), and the resizing threads take each frame's bytes straight out of it.
 
 import contextlib
 import errno
-import os
 import struct
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -174,17 +171,14 @@ def resize_rows(
 ) -> Iterator[tuple[str, Frame | FoveaError]]:
     """Read, decode and resize rows on all cores; yields (key, uint8 H×W×3), or (key, why it is broken), in order.
 
-    At most `workers × chunk` pictures are under way or wait to be taken, so memory is bounded. Threads, not processes:
-    reading, inflating and decoding release the interpreter's lock.
+    At most `workers × chunk` pictures are under way or wait to be taken.
 
     Raises:
         FoveaError: the source as a whole is gone.
     """
     from assets.frames.decode import BrokenPicture
     from assets.frames.resize import decode_and_resize
-
-    count = workers or os.cpu_count() or 1
-    pending: deque[tuple[str, Future[Frame | FoveaError]]] = deque()
+    from assets.frames.threads import in_order
 
     def one(row: Mapping[str, Any]) -> Frame | FoveaError:
         try:
@@ -192,16 +186,4 @@ def resize_rows(
         except (BrokenFrame, BrokenPicture) as error:
             return error
 
-    with ThreadPoolExecutor(count, thread_name_prefix="resize") as pool:
-        try:
-            for key, row in items:
-                pending.append((key, pool.submit(one, row)))
-                if len(pending) >= count * chunk:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+    return in_order(one, items, workers=workers, chunk=chunk)

@@ -4,10 +4,7 @@ Lossless in both: colours under alpha 0 are kept (nothing here premultiplies), s
 programs that drop what is fully transparent.
 """
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 
 from assets.frames.decode import read_png_samples
 from assets.frames.encode import encode_png
+from assets.frames.threads import in_order
 from models.errors import FoveaError
 
 K = TypeVar("K")
@@ -52,18 +50,5 @@ def pack_many(
     items: Iterable[tuple[K, Pixels, Pixels]], *, workers: int | None = None, chunk: int = 4
 ) -> Iterator[tuple[K, bytes]]:
     """Pack (key, frame, map) on all cores; yields (key, PNG bytes) in order, `workers × chunk` in memory at most."""
-    count = workers or os.cpu_count() or 1
-    pending: deque[tuple[K, Future[bytes]]] = deque()
-    with ThreadPoolExecutor(count, thread_name_prefix="pack") as pool:
-        try:
-            for key, rgb, saliency_map in items:
-                pending.append((key, pool.submit(pack, rgb, saliency_map)))
-                if len(pending) >= count * chunk:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            while pending:
-                done, future = pending.popleft()
-                yield done, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+    pairs = ((key, (rgb, saliency_map)) for key, rgb, saliency_map in items)
+    return in_order(lambda pair: pack(*pair), pairs, workers=workers, chunk=chunk)
