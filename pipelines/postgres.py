@@ -3,9 +3,7 @@
 Imported only by a Dagster instance whose `dagster.yaml` names the class; `pipelines/instance.py` writes that file.
 """
 
-import functools
 import inspect
-import time
 from typing import Any
 
 import dagster as dg
@@ -16,6 +14,15 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential,
+    wait_fixed,
+)
 
 from assets.log import lasting_logger
 from models.errors import FoveaError
@@ -52,28 +59,26 @@ def connect_patiently(engine: Any, wait_s: float) -> None:
     """Let every new connection of an engine wait for the server."""
 
     def connect(dialect: Any, _record: Any, words: Any, settings: Any) -> Any:
-        began, pause, told = time.monotonic(), PAUSE_S[0], False
+        told: list[float] = []
+
+        def tell(state: RetryCallState) -> None:
+            if not told and (state.seconds_since_start or 0.0) > 1.0:
+                told.append(wait_s)
+                _log.warning(
+                    "the database at %s does not answer; trying again for up to %.0f s", engine.url.host, wait_s
+                )  # fmt: skip
+
         settings.setdefault("connect_timeout", 10)
-        while True:
-            try:
-                connection = dialect.connect(*words, **settings)
-            except Exception as error:
-                waited = time.monotonic() - began
-                if not may_pass(error) or waited > wait_s:
-                    raise
-                if not told and waited > 1.0:
-                    told = True
-                    _log.warning(
-                        "the database at %s does not answer; trying again for up to %.0f s",
-                        engine.url.host,
-                        wait_s,
-                    )
-                time.sleep(pause)
-                pause = min(2 * pause, PAUSE_S[1])
-            else:
-                if told:
-                    _log.warning("the database at %s answers again", engine.url.host)
-                return connection
+        connection = Retrying(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_delay(wait_s),
+            wait=wait_exponential(PAUSE_S[0], max=PAUSE_S[1]),
+            before_sleep=tell,
+            reraise=True,
+        )(dialect.connect, *words, **settings)
+        if told:
+            _log.warning("the database at %s answers again", engine.url.host)
+        return connection
 
     sqlalchemy.event.listen(engine, "do_connect", connect)
 
@@ -89,20 +94,12 @@ def call_patiently(storage: Any, wait_s: float) -> None:
     a line of a log, never a result: those lie in the content store.
     """
 
-    def again(method: Any) -> Any:
-        @functools.wraps(method)
-        def call(*words: Any, **named: Any) -> Any:
-            began = time.monotonic()
-            while True:
-                try:
-                    return method(*words, **named)
-                except sqlalchemy.exc.DBAPIError as error:
-                    if not may_pass(error) or time.monotonic() - began > wait_s:
-                        raise
-                time.sleep(PAUSE_S[0])
-
-        return call
-
+    again = retry(
+        retry=retry_if_exception(lambda e: isinstance(e, sqlalchemy.exc.DBAPIError) and may_pass(e)),
+        stop=stop_after_delay(wait_s),
+        wait=wait_fixed(PAUSE_S[0]),
+        reraise=True,
+    )
     for name in dir(type(storage)):
         found = inspect.getattr_static(type(storage), name)
         if name[0] != "_" and name not in CONNECTIONS and inspect.isfunction(found):

@@ -1,14 +1,17 @@
 """`fovea profile check`: does a profile work from here? Each part is tried for real, and what fails says what to do."""
 
+import dataclasses
 import importlib.metadata
+import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from assets.home import Home
+from assets.home import Home, written_beside
 from assets.settings import SECRETS, Profile, passed_on
 from models.errors import FoveaError
 from pipelines.ray_nodes import ANSWER_S, MARK, own_versions
@@ -31,92 +34,95 @@ class Line(NamedTuple):
 
 
 def check_profile(home: Home) -> Iterator[Line]:
-    """Try storage, database, MLflow and the executor, one line each (several for Ray)."""
-    parts: list[tuple[str, Callable[[Home], Iterator[Line] | Line]]] = [
-        ("storage", check_storage),
-        ("database", check_database),
-        ("mlflow", check_mlflow),
-        ("executor", check_executor),
-    ]
-    for part, check in parts:
-        try:
-            found = check(home)
-            if isinstance(found, Line):
-                yield found
-            else:
-                yield from found
-        except FoveaError as error:
-            yield Line(part, False, str(error))
-        except Exception as error:  # a library's own error must not hide the other lines
-            yield Line(part, False, f"{type(error).__name__}: {_without_secrets(str(error), home.profile)}")
+    """Try storage, database, MLflow and the executor, one line each (several for the executor)."""
+    for part in CHECKS:
+        yield from check_part(part, home)
 
 
-def _without_secrets(text: str, profile: Profile) -> str:
-    for name in profile.secret_names():
-        value = os.environ.get(name)
-        if value:
-            text = text.replace(value, "…")
+def check_part(part: str, home: Home) -> Iterator[Line]:
+    """The lines of one part. A library's own error does not hide the other parts."""
+    try:
+        found = CHECKS[part](home)
+        yield from [Line(part, True, found)] if isinstance(found, str) else found
+    except FoveaError as error:
+        yield Line(part, False, str(error))
+    except Exception as error:
+        yield Line(part, False, f"{type(error).__name__}: {_without_secrets(error, home.profile)}")
+
+
+def _without_secrets(error: Exception, profile: Profile) -> str:
+    text = str(error)
+    for value in filter(None, map(os.environ.get, profile.secret_names())):
+        text = text.replace(value, "…")
     return " ".join(text.split())[:300]
 
 
-def check_storage(home: Home) -> Line:
+def check_storage(home: Home) -> str:
     """Write, read and delete a small object."""
     text, name = secrets.token_bytes(64), f"check/{secrets.token_hex(8)}"
     began = time.monotonic()
     if home.shared is None:
-        from assets.home import written_beside
-
         path = home.tables.parent / name
         with written_beside(path) as beside:
             beside.write_bytes(text)
-        same = path.read_bytes() == text
+        read, place = path.read_bytes(), str(path.parent.parent)
         path.unlink()
         path.parent.rmdir()
-        place = str(path.parent.parent)
     else:
-        shared = home.shared.below("")
+        shared, place = home.shared.below(""), str(home.shared)
         shared.wait_s = PATIENCE_S
         shared.write(name, text)
-        same = shared.read(name) == text
+        read = shared.read(name)
         shared.delete(name)
         if shared.listing(name):
-            return Line(
-                "storage", False, f"{home.shared}: an object could not be deleted; allow s3:DeleteObject"
-            )
-        place = str(home.shared)
-    if not same:
-        return Line(
-            "storage", False, f"{place} gave back other bytes than were written: not a storage to trust"
-        )
-    return Line(
-        "storage", True, f"{place}: written, read, deleted in {1000 * (time.monotonic() - began):.0f} ms"
-    )
+            raise FoveaError(f"{place}: an object could not be deleted; allow s3:DeleteObject")
+    if read != text:
+        raise FoveaError(f"{place} gave back other bytes than were written: not a storage to trust")
+    return f"{place}: written, read, deleted in {1000 * (time.monotonic() - began):.0f} ms"
 
 
-def check_database(home: Home) -> Line:
+def check_database(home: Home) -> str:
     """Reach Dagster's database and compare its schema with this version of Dagster."""
-    from pipelines.instance import instance_folder, prepare_instance
+    from pipelines.instance import database_parts, instance_folder, prepare_instance
 
-    profile = home.profile
-    if not profile.dagster_database:
-        return Line("database", True, f"SQLite in {home.dagster}")
+    if not home.profile.dagster_database:
+        return f"SQLite in {home.dagster}"
     given = os.environ.get("DAGSTER_HOME", "")
     if given and Path(given) != instance_folder(home):
-        return Line(
-            "database",
-            False,
+        raise FoveaError(
             f"DAGSTER_HOME={given} wins over dagster_database: unset it, or make its dagster.yaml name this database "
-            "(deploy/dagster.yaml shows how)",
+            "(deploy/dagster.yaml shows how)"
         )
     prepare_instance(home)
+    parts = database_parts(home.profile)
+    where = f"{parts['hostname']}:{parts['port']}/{parts['db_name']}"
+    if not _has_tables(where, parts, home.profile):
+        return f"{where}: reachable, still empty; the first run makes its tables"
+    import dagster as dg
     import sqlalchemy.exc
 
-    from pipelines.instance import database_parts
-    from pipelines.postgres import PASSING
+    try:
+        with dg.DagsterInstance.get() as instance:
+            stores = {
+                "runs": instance.run_storage,
+                "events": instance.event_log_storage,
+                "schedules": instance.schedule_storage,
+            }
+            found = {name: store.alembic_version() for name, store in stores.items() if store is not None}
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise FoveaError(f"{where}: {_without_secrets(error, home.profile)}") from error
+    if old := [name for name, version in found.items() if version and version[0] != version[1]]:
+        raise FoveaError(
+            f"{where}: the schema of {', '.join(old)} is not this Dagster's; stop all runs, then: DAGSTER_HOME="
+            f"{os.environ['DAGSTER_HOME']} dagster instance migrate"
+        )
+    return f"{where}: reachable, schema {next(iter(found.values()))[0]} is current"  # type: ignore[index]
 
-    parts = database_parts(profile)
-    where = f"{parts['hostname']}:{parts['port']}/{parts['db_name']}"
+
+def _has_tables(where: str, parts: dict[str, Any], profile: Profile) -> bool:
     import psycopg2
+
+    from pipelines.postgres import may_pass
 
     try:
         connection = psycopg2.connect(
@@ -128,59 +134,37 @@ def check_database(home: Home) -> Line:
             connect_timeout=int(PATIENCE_S),
         )
     except psycopg2.OperationalError as error:
-        text = _without_secrets(str(error), profile)
-        if any(words in text.lower() for words in PASSING):
+        text = _without_secrets(error, profile)
+        todo = f"set {profile.database_password_env} to the password of {parts['username']}"
+        if may_pass(error):
             todo = "start the server, or correct dagster_database"
         elif "does not exist" in text and "database" in text:
             todo = f"make it: createdb -h {parts['hostname']} -p {parts['port']} -U {parts['username']} {parts['db_name']}"
-        else:
-            todo = f"set {profile.database_password_env} to the password of {parts['username']}"
-        return Line("database", False, f"{where}: {text}; {todo}")
+        raise FoveaError(f"{where}: {text}; {todo}") from error
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.runs') IS NOT NULL")
-        (has_tables,) = cursor.fetchone() or (False,)
+        (found,) = cursor.fetchone() or (False,)
     connection.close()
-    if not has_tables:
-        return Line("database", True, f"{where}: reachable, still empty; the first run makes its tables")
-    import dagster as dg
-
-    try:
-        with dg.DagsterInstance.get() as instance:
-            stores = {
-                "runs": instance.run_storage,
-                "events": instance.event_log_storage,
-                "schedules": instance.schedule_storage,
-            }
-            found = {name: store.alembic_version() for name, store in stores.items() if store is not None}
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        return Line("database", False, f"{where}: {_without_secrets(str(error), profile)}")
-    old = [name for name, version in found.items() if version and version[0] != version[1]]
-    if old:
-        return Line(
-            "database",
-            False,
-            f"{where}: the schema of {', '.join(old)} is not this Dagster's; stop all runs, then: DAGSTER_HOME="
-            f"{os.environ['DAGSTER_HOME']} dagster instance migrate",
-        )
-    return Line("database", True, f"{where}: reachable, schema {next(iter(found.values()))[0]} is current")  # type: ignore[index]
+    return bool(found)
 
 
-def check_mlflow(home: Home) -> Line:
+def check_mlflow(home: Home) -> str:
     """Ask the tracking server for its health, its version, and one experiment with the credentials."""
     from pipelines.mlflow_store import redacted
 
     uri = home.profile.tracking_uri()
     if not uri.startswith(("http://", "https://")):
-        return Line("mlflow", True, redacted(uri) if uri else f"SQLite in {home.mlflow}")
+        return redacted(uri) if uri else f"SQLite in {home.mlflow}"
     import requests
 
     where, base = redacted(uri), uri.rstrip("/")
-    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
+    )
     session = requests.Session()
     if token:
         session.headers["Authorization"] = f"Bearer {token}"
-    session.auth = (user, password or "") if user else None
+    session.auth = (user, password) if user else None
     try:
         health = session.get(f"{base}/health", timeout=PATIENCE_S)
         if health.status_code not in REFUSED:
@@ -190,28 +174,25 @@ def check_mlflow(home: Home) -> Line:
             f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=PATIENCE_S
         )
     except requests.RequestException as error:
-        reason = _without_secrets(str(error), home.profile)
-        return Line(
-            "mlflow", False, f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
-        )
+        reason = _without_secrets(error, home.profile)
+        raise FoveaError(
+            f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
+        ) from error
     if asked.status_code in REFUSED:
-        return Line(
-            "mlflow",
-            False,
+        raise FoveaError(
             f"{where} refuses ({asked.status_code}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-            "MLFLOW_TRACKING_TOKEN",
+            "MLFLOW_TRACKING_TOKEN"
         )
     if not asked.ok:
-        return Line(
-            "mlflow",
-            False,
-            f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?",
+        raise FoveaError(
+            f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?"
         )
     own = importlib.metadata.version("mlflow")
-    note = "" if server == own else f"; this machine has {own}: install the same"
-    return Line(
-        "mlflow", server.split(".")[:2] == own.split(".")[:2], f"{where} answers, version {server}{note}"
-    )
+    said = f"{where} answers, version {server}"
+    said += "" if server == own else f"; this machine has {own}: install the same"
+    if server.split(".")[:2] != own.split(".")[:2]:
+        raise FoveaError(said)
+    return said
 
 
 def check_executor(home: Home) -> Iterator[Line]:
@@ -225,26 +206,18 @@ def check_executor(home: Home) -> Iterator[Line]:
         gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
         cpus = len(os.sched_getaffinity(0))
         yield Line("executor", True, f"this process: {cpus} CPUs, GPUs: {', '.join(gpus) or 'none'}")
-        own = own_versions()
-        yield Line("versions", True, ", ".join(f"{k} {v}" for k, v in own.items() if v))
+        yield Line("versions", True, ", ".join(f"{k} {v}" for k, v in own_versions().items() if v))
         return
     nodes = nodes_of(settings)
-    cpus, gpus_seen = sum(n["cpus"] for n in nodes), sum(n["gpus"] for n in nodes)
-    yield Line(
-        "ray",
-        bool(nodes),
-        f"{settings.address}: {len(nodes)} nodes, {cpus:g} CPUs, {gpus_seen:g} GPUs"
-        if nodes
-        else f"{settings.address} has no node alive; start one: ray start --address HEAD:6379",
-    )
+    cpu, gpu = (sum(node[kind] for node in nodes) for kind in ("cpus", "gpus"))
+    said = f"{settings.address}: {len(nodes)} nodes, {cpu:g} CPUs, {gpu:g} GPUs"
+    none = f"{settings.address} has no node alive; start one: ray start --address HEAD:6379"
+    yield Line("ray", bool(nodes), said if nodes else none)
     yield from compare_versions(own_versions(), {str(n["name"]): n["versions"] for n in nodes})
 
 
 def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
     """What a job on the cluster finds on each node. Raises FoveaError when the cluster does not answer or run it."""
-    import json
-    import sys
-
     from pipelines.ray_cluster import FORWARDED, submission_client
 
     client = submission_client(settings)
@@ -273,46 +246,35 @@ def compare_versions(own: dict[str, str], nodes: dict[str, dict[str, str]]) -> I
     """One line for each node: equal to this machine, or what differs."""
     for name, theirs in nodes.items():
         other = [f"{k} {theirs.get(k, 'absent')} (here {v})" for k, v in own.items() if theirs.get(k) != v]
-        said = (
-            f"{name}: {', '.join(other)}; install the same lock file and commit there"
-            if other
-            else f"{name}: equal to this machine"
-        )
-        yield Line("versions", not other, said)
+        differs = f"{', '.join(other)}; install the same lock file and commit there"
+        yield Line("versions", not other, f"{name}: {differs if other else 'equal to this machine'}")
 
 
-def shown_settings(home: Home) -> list[tuple[str, str, str]]:
+CHECKS: dict[str, Callable[[Home], str | Iterator[Line]]] = {
+    "storage": check_storage,
+    "database": check_database,
+    "mlflow": check_mlflow,
+    "executor": check_executor,
+}
+
+
+def shown_settings(home: Home) -> Iterator[tuple[str, str, str]]:
     """Key, effective value and meaning of every setting; secrets as `set` or `not set`."""
-    import dataclasses
-
-    profile = home.profile
-    rows = [("profile", profile.name, "FOVEA_PROFILE or --profile")]
-    for field in dataclasses.fields(Profile):
-        if field.name == "name":
-            continue
-        value = getattr(profile, field.name)
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-        rows.append((field.name, text, str(field.metadata["about"])))
-    rows += [
-        ("FOVEA_HOME", str(home.state), "this machine's state"),
-        (
-            "units",
-            str(home.data),
-            "content store" + (" (FOVEA_DATA)" if os.environ.get("FOVEA_DATA") else ""),
-        ),
-    ]
     from pipelines.mlflow_store import redacted
 
-    for name, meaning in (
-        ("MLFLOW_TRACKING_URI", "wins over mlflow"),
-        ("DAGSTER_HOME", "wins over dagster_database"),
-    ):
+    profile = home.profile
+    yield "profile", profile.name, "FOVEA_PROFILE or --profile"
+    for field in dataclasses.fields(Profile):
+        if field.name != "name":
+            value = getattr(profile, field.name)
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            yield field.name, text, str(field.metadata["about"])
+    yield "FOVEA_HOME", str(home.state), "this machine's state"
+    yield "units", str(home.data), "content store" + (" (FOVEA_DATA)" if os.environ.get("FOVEA_DATA") else "")
+    for name, wins in (("MLFLOW_TRACKING_URI", "mlflow"), ("DAGSTER_HOME", "dagster_database")):
         if os.environ.get(name):
-            rows.append((name, redacted(os.environ[name]), meaning))
+            yield name, redacted(os.environ[name]), f"wins over {wins}"
+    needed = {"AWS": profile.storage.startswith("s3://"), "MLF": profile.tracking_uri().startswith("http")}
     wanted = [profile.database_password_env] if profile.dagster_database else []
-    wanted += [n for n in SECRETS if n.startswith("AWS")] if profile.storage.startswith("s3://") else []
-    wanted += (
-        [n for n in SECRETS if n.startswith("MLFLOW")] if profile.tracking_uri().startswith("http") else []
-    )
-    rows += [(name, "set" if os.environ.get(name) else "not set", "secret") for name in wanted]
-    return rows
+    for name in (*wanted, *(secret for secret in SECRETS if needed.get(secret[:3]))):
+        yield name, "set" if os.environ.get(name) else "not set", "secret"

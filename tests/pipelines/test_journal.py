@@ -36,13 +36,16 @@ def test_reads_back_whole_records_in_blocks_of_any_size(tmp_path_factory, texts,
         assert found[:-1] == texts[: len(found) - 1]
 
 
+def writer(folder, loop):
+    """A process that appends records in `loop`, as j.append({...})."""
+    code = "import sys; from pathlib import Path; from pipelines.journal import Journal\n"
+    code += f"j = Journal.of(Path(sys.argv[1]), 'k')\n{loop}\n"
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)])
+
+
 def test_several_processes_append_whole_records(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from pipelines.journal import Journal\n"
-        "j = Journal.of(Path(sys.argv[1]), 'k')\n"
-        "for i in range(500): j.append({'who': sys.argv[2], 'i': i, 'text': 'x' * 300})\n"
-    )
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), w]) for w in "abc"]
+    loop = "for i in range(500): j.append({{'who': '{}', 'i': i, 'text': 'x' * 300}})"
+    writers = [writer(tmp_path, loop.format(who)) for who in "abc"]
     assert [w.wait() for w in writers] == [0, 0, 0]
     found = read_all(Journal.of(tmp_path, "k"))
     for who in "abc":
@@ -50,17 +53,14 @@ def test_several_processes_append_whole_records(tmp_path):
 
 
 def test_a_killed_writer_leaves_whole_records(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from pipelines.journal import Journal\n"
-        "j = Journal.of(Path(sys.argv[1]), 'k'); i = 0\n"
-        "while True: j.append({'i': i, 'text': 'x' * 9000}); i += 1\n"
+    killed = writer(
+        tmp_path, "import itertools\nfor i in itertools.count(): j.append({'i': i, 'text': 'x' * 9000})"
     )
-    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     journal = Journal.of(tmp_path, "k")
     while journal.size < 200_000:
         time.sleep(0.01)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
     journal.append({"i": -1})
     found = [r["i"] for r in read_all(journal)]
     assert found[-1] == -1 and found[:-1] == list(range(len(found) - 1))

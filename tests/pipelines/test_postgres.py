@@ -15,9 +15,9 @@ from servers.postgres_server import PASSWORD, PASSWORD_ENV, PostgresServer, why_
 from assets.home import Home
 from assets.settings import Profile
 from models.errors import FoveaError
-from pipelines.instance import INSTANCE, database_settings
+from pipelines.instance import INSTANCE, database_settings, prepare_instance
 from pipelines.launch import patiently
-from pipelines.profile_check import check_database
+from pipelines.profile_check import check_part
 
 pytest.importorskip("dagster_postgres")
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(why_not()), reason=why_not())]
@@ -76,21 +76,24 @@ def test_the_check_sees_the_schema(
     from upath import UPath
 
     home = Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data"), profile)
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_instance(home)
     with dg.DagsterInstance.get():
         pass
-    assert check_database(home).good
+    (line,) = check_part("database", home)
+    assert line.good, line
     ((head,),) = postgres.rows("select version_num from alembic_version")
     import psycopg2
 
     with psycopg2.connect(postgres.dsn("dagster")) as connection, connection.cursor() as cursor:
         cursor.execute("update alembic_version set version_num = '7f2b1a4ca7a5'")
-    old = check_database(home)
+    (old,) = check_part("database", home)
     assert not old.good and "dagster instance migrate" in old.said
     with psycopg2.connect(postgres.dsn("dagster")) as connection, connection.cursor() as cursor:
         cursor.execute("update alembic_version set version_num = %s", (head,))
-    assert check_database(home).good
+    assert next(check_part("database", home)).good
     monkeypatch.setenv(PASSWORD_ENV, "wrong")
-    refused = check_database(home)
+    (refused,) = check_part("database", home)
     assert not refused.good and f"set {PASSWORD_ENV}" in refused.said
 
 

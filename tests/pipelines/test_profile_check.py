@@ -9,14 +9,7 @@ from assets import remote
 from assets.home import Home
 from pipelines import profile_check
 from pipelines.cli import main
-from pipelines.profile_check import (
-    Line,
-    check_database,
-    check_mlflow,
-    check_profile,
-    check_storage,
-    compare_versions,
-)
+from pipelines.profile_check import Line, check_part, check_profile, compare_versions
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -62,7 +55,7 @@ def test_a_local_profile_is_well_and_leaves_nothing(config: Path, monkeypatch: p
 def test_storage_is_written_read_and_deleted(
     config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = check_storage(look("cluster", monkeypatch))
+    (line,) = check_part("storage", look("cluster", monkeypatch))
     assert line.good and line.said.startswith("s3://fovea/check: written, read, deleted")
     assert s3.objects(prefix="check") == {}
 
@@ -99,7 +92,7 @@ def test_an_answer_that_refuses_asks_for_credentials(
         return response
 
     monkeypatch.setattr(requests.Session, "request", answer)
-    line = check_mlflow(look("cluster", monkeypatch))
+    (line,) = check_part("mlflow", look("cluster", monkeypatch))
     assert not line.good and "MLFLOW_TRACKING_USERNAME" in line.said
 
 
@@ -123,5 +116,5 @@ def test_show_masks_secrets_and_the_exit_code_tells(
 
 def test_another_dagster_home_is_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(config / "mine"))
-    line = check_database(look("cluster", monkeypatch))
+    (line,) = check_part("database", look("cluster", monkeypatch))
     assert not line.good and "wins over dagster_database" in line.said

@@ -1,31 +1,20 @@
-"""`fovea compare`, `fovea curves`, `fovea evaluate`: what is held against what. Heavy imports wait until they are needed."""
+"""`fovea compare`, `curves`, `evaluate`, `gaps`: what is held against what."""
 
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from assets.chain import Chain
-
-
-def _chain(threads: int = 0, tracking: bool = True) -> "Chain":
-    """The chain of this installation, as the group gives it."""
-    chain: Chain = click.get_current_context().find_root().obj(threads, tracking=tracking)
-    return chain
+from models.errors import FoveaError
+from pipelines.commands import options
+from pipelines.commands.options import PATH, chain_here, write_page
 
 
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="The page to write; default: FOVEA_HOME/reports/compare/.",
-)
+@options.output("The page to write; default: FOVEA_HOME/reports/compare/.")
 def compare(first: str, second: str, output: Path | None) -> None:
     """Hold two sweeps against each other, curve by curve: did a change help?
 
@@ -36,16 +25,12 @@ def compare(first: str, second: str, output: Path | None) -> None:
       fovea compare osie.smoke osie.seed             two sweeps on the same pictures
     Below 0, SECOND needs fewer bits for the same quality. Exit code 1 when no two curves can be compared.
     """
-    import re
-
     from assets.evaluation.compare import compare_points, sentences
     from assets.evaluation.compare_page import render_comparison
     from assets.evaluation.sides import read_side
     from assets.evaluation.summary import compare_lines
-    from assets.home import written_beside
-    from models.errors import FoveaError
 
-    chain = _chain(tracking=False)
+    chain = chain_here(tracking=False)
     before, after = read_side(chain, first), read_side(chain, second)
     rates, points = compare_points(
         before.points, after.points, list_only_before=before.whole, list_only_after=after.whole
@@ -62,8 +47,7 @@ def compare(first: str, second: str, output: Path | None) -> None:
     )
     names = [re.sub(r"[^\w.~-]+", "_", Path(n).name) for n in (first, second)]
     target = output or chain.home.reports / "compare" / f"{names[0]}-{names[1]}.html"
-    with written_beside(target) as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_page(target, page)
     click.echo(compare_lines(rates) + "\n")
     for text in sentences(rates, points):
         click.echo(text)
@@ -78,12 +62,12 @@ def curves() -> None:
 
 
 @curves.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--dataset", required=True, help="The registered dataset that the curve was measured on.")
 @click.option(
     "--source", default="", help="Where it is from, as the report names it; default: the file's name."
 )
-def curves_import(file: Path, dataset: str, source: str) -> None:
+def import_(file: Path, dataset: str, source: str) -> None:
     """Keep curves of FILE: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db[, ms_ssim].
 
     \b
@@ -92,37 +76,37 @@ def curves_import(file: Path, dataset: str, source: str) -> None:
     """
     from assets.evaluation.published import keep_curve, read_curves
 
-    chain = _chain(tracking=False)
+    chain = chain_here(tracking=False)
     chain.dataset(dataset)
     for curve in read_curves(file, dataset, source):
         click.echo(f"{curve.name}: {len(curve.points)} points, {keep_curve(chain.home.config, curve)}")
 
 
 @curves.command("list")
-def curves_list() -> None:
+def list_() -> None:
     """All published curves."""
     from assets.evaluation.published import published_curves
 
-    chain = _chain(tracking=False)
+    chain = chain_here(tracking=False)
     for dataset in chain.registry:
         for curve in published_curves(chain.home.config, dataset):
             rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
             click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)} points, {rates}  {curve.source}")
 
 
-@curves.command("remove")
+@curves.command()
 @click.argument("name")
 @click.option("--dataset", required=True)
-def curves_remove(name: str, dataset: str) -> None:
+def remove(name: str, dataset: str) -> None:
     """Forget a published curve."""
     from assets.evaluation.published import forget_curve
 
-    forget_curve(_chain(tracking=False).home.config, dataset, name)
+    forget_curve(chain_here(tracking=False).home.config, dataset, name)
     click.echo(f"forgot {name} of {dataset}")
 
 
 @click.command()
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("checkpoints", nargs=-1, required=True, type=PATH)
 @click.option(
     "--codec",
     required=True,
@@ -131,12 +115,9 @@ def curves_remove(name: str, dataset: str) -> None:
 @click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
 @click.option("--name", default="", help="What its curve is called; default: the codec's name.")
 @click.option(
-    "--quality",
-    type=float,
-    default=None,
-    help="Orders the points of a curve; default: from the file's name, else 1.",
+    "--quality", type=float, help="Orders the points of a curve; default: from the file's name, else 1."
 )
-@click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; default: all cores.")
+@options.threads
 def evaluate(
     checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, quality: float | None, threads: int
 ) -> None:
@@ -154,11 +135,10 @@ def evaluate(
     from assets.evaluation.summary import curve_lines
     from assets.evaluation.tables import write_tables
     from models.codecs.external import load_checkpoint
-    from models.errors import FoveaError
     from pipelines.plan import Step, dataset_targets
     from pipelines.terminal import Board
 
-    chain = _chain(threads)
+    chain = chain_here(threads)
     chain.dataset(dataset)
     if quality is not None and len(checkpoints) > 1:
         raise FoveaError("--quality is for one checkpoint; several take theirs from their names")
@@ -173,13 +153,72 @@ def evaluate(
                 made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
     chain.tracker.flush()
     write_tables(chain)
-    click.echo(
-        ("found" if made.hit else "measured") + f" {external.partition}, {made.facts['pictures']} pictures"
-    )
+    verb = "found" if made.hit else "measured"
+    click.echo(f"{verb} {external.partition}, {made.facts['pictures']} pictures")
     click.echo(curve_lines(rd_curves(pd.read_parquet(made.folder / POINTS), resamples=2)))
     for file in external.files:
         click.echo(f"quality {file.quality:g}: sha256 {file.sha256}")
     click.echo(f"fovea run --dataset {dataset} brings it into plots and report")
 
 
-COMMANDS: tuple[click.Command, ...] = (compare, curves, evaluate)
+@click.command()
+@options.dataset
+@options.sweep("gan")
+@click.option(
+    "--pictures", default=48, show_default=True, type=click.IntRange(2), help="Of each part, at most."
+)
+@click.option(
+    "--classical/--no-classical", default=True, help="With AVIF, WebP and a thumbnail at about the same bits."
+)
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of torch, and classical files at once.",
+)
+@options.output("Also write the table as Markdown.")
+def gaps(
+    dataset: str, sweep_name: str, pictures: int, classical: bool, threads: int, output: Path | None
+) -> None:
+    """Training against held-out pictures for each trained experiment of a sweep: PSNR, perceptual distance, patch KID.
+
+    \b
+      fovea gaps --sweep gan --dataset street           beside AVIF, WebP and a thumbnail at about the same bits
+      fovea gaps --sweep gan-faults --dataset street    what each fault of the public GAN port does
+    Writes FOVEA_HOME/tables/generalisation.DATASET.SWEEP.{csv,parquet} and reports/DATASET.SWEEP.generalisation.html.
+    """
+    import torch
+
+    from assets.evaluation.generalisation import generalisation, kept_crops
+    from assets.evaluation.generalisation_page import markdown, page
+    from assets.home import written_beside
+
+    def show(done: float, total: float, note: str = "") -> None:
+        click.echo(f"{done:g}/{total:g} {note}", err=True)
+
+    chain = chain_here(tracking=False)
+    chain.dataset(dataset)
+    key = f"{dataset}.{sweep_name}"
+    if key not in chain.sweeps:
+        raise FoveaError(f"no sweep {sweep_name!r} on {dataset}")
+    torch.set_num_threads(threads)
+    table = generalisation(
+        chain, chain.sweeps[key], pictures=pictures, against=classical, threads=threads, progress=show
+    )
+    if table.empty:
+        raise FoveaError(
+            f"no experiment of {key} is trained yet: fovea train KEY, or fovea run --sweep {sweep_name}"
+        )
+    kept = chain.home.tables / f"generalisation.{key}"
+    with written_beside(kept.with_name(f"{kept.name}.parquet")) as beside:
+        table.to_parquet(beside, index=False)
+    write_page(kept.with_name(f"{kept.name}.csv"), table.to_csv(index=False))
+    target = chain.home.reports / f"{key}.generalisation.html"
+    crops = {unit: kept_crops(chain, unit) for unit in table["unit"]}
+    write_page(target, page(table, f"{key}: held-out pictures against training pictures", crops))
+    text = markdown(table)
+    if output is not None:
+        write_page(output, text)
+    click.echo(text)
+    click.echo(f"page    {target}")

@@ -1,0 +1,119 @@
+"""`fovea datasets`: folders of pictures."""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from models.errors import FoveaError
+from pipelines.commands.options import PATH, chain_here
+from pipelines.commands.runs import say_quarantined
+
+
+@click.group()
+def datasets() -> None:
+    """Register folders of pictures, and see what is in them."""
+
+
+@datasets.command("list")
+def list_() -> None:
+    """All datasets."""
+    from assets.datasets import format_size
+
+    for name, dataset in chain_here(tracking=False).registry.items():
+        where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
+        eyes = ", fixations" if dataset.fixations else ""
+        click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{eyes}")
+
+
+@datasets.command()
+@click.argument("name")
+@click.argument("path", type=PATH)
+@click.option(
+    "--splits", help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140."
+)
+@click.option("--train", multiple=True, help="Glob of training pictures, below PATH; may be repeated.")
+@click.option("--val", multiple=True, help="Glob of validation pictures.")
+@click.option("--test", multiple=True, help="Glob of test pictures.")
+@click.option("--fixations", type=PATH, help="Parquet or CSV: image, subject, x, y (1-based pixels).")
+@click.option("--size", help="WxH (area-resized, never enlarged) or native. Default: native.")
+def add(
+    name: str, path: Path, splits: str | None, fixations: Path | None, size: str | None, **globs: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Register the pictures below PATH under NAME.
+
+    \b
+    Splits: --splits CSV, or globs, else sub-folders train/val/test, else 80/10/10 by a hash of each name.
+      fovea datasets add kodak ~/kodak --test '*.png'
+      fovea datasets add osie ~/osie/stimuli --fixations ~/osie/fixations.parquet
+    """
+    from assets.datasets import add_dataset, remove_dataset
+    from assets.home import Home
+
+    chosen = {split: list(globs[split]) for split in ("train", "val", "test") if globs[split]}
+    if splits and chosen:
+        raise FoveaError("give either --splits or globs, not both")
+    home = Home.from_environment()
+    dataset = add_dataset(
+        home.config, name, path, splits=splits or chosen or None, fixations=fixations, size=size
+    )
+    try:
+        if _show(name, new=True) == 0:
+            raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
+    except FoveaError:
+        remove_dataset(home.config, name)
+        raise
+    click.echo(f"registered {dataset.name}: {dataset.path}")
+
+
+@datasets.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a dataset; its pictures and results stay where they are."""
+    from assets.datasets import remove_dataset
+    from assets.home import Home
+
+    remove_dataset(Home.from_environment().config, name)
+    click.echo(f"forgot {name}")
+
+
+@datasets.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Counts by split, sizes, and what was quarantined with the reason."""
+    _show(name)
+
+
+def _show(name: str, *, new: bool = False) -> int:
+    """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown pictures are an error
+    where the splits leave none out."""
+    from assets.frames.stages import source_table
+
+    chain = chain_here(tracking=False)
+    table = source_table(chain, name)
+    good = table[table.status == "ok"]
+    counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
+    click.echo(f"{name}: {len(good)} pictures ({counts})")
+    sizes = Counter(zip(good.width, good.height, strict=True)).most_common()
+    said = ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes[:5])
+    click.echo(f"sizes: {said}{' …' if len(sizes) > 5 else ''}")
+    for row in table[table.status != "ok"].to_dict("records"):
+        click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
+    say_quarantined(chain, name)
+    if not set(good.split) & {"val", "test"}:
+        click.secho(
+            f"{name} has nothing to measure on: name pictures with --test GLOB or --splits CSV", fg="yellow"
+        )
+    path = chain.dataset(name).fixations
+    if path:
+        from assets.frames.manifest import left_out
+        from assets.saliency.fixations import read_fixations
+
+        # the table may well know the pictures that the splits leave out
+        found = read_fixations(path, table, ignore_unknown=not new or bool(left_out(table)))
+        eyes = found.table
+        more = f"; {found.ignored} on pictures that are not in the dataset" if found.ignored else ""
+        click.echo(
+            f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures{more}"
+        )
+    return len(good)

@@ -1,0 +1,82 @@
+"""What commands share: options, the chain that they work on, and how they say and write things."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    from assets.chain import Chain
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=0)
+
+dataset = click.option(
+    "--dataset", default="sample", show_default=True, help="A registered dataset (fovea datasets list)."
+)
+strict = click.option("--strict", is_flag=True, help="Count a changed library version as stale, too.")
+threads = click.option(
+    "--threads",
+    default=0,
+    type=COUNT,
+    help="CPU threads; default: all cores. Part of what makes bits reproducible.",
+)
+device = click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+
+
+def sweep(default: str = "smoke") -> Decorator:
+    """`--sweep`, as `sweep_name`."""
+    about = "A sweep of models/experiments.py."
+    return click.option("--sweep", "sweep_name", default=default, show_default=True, help=about)
+
+
+def output(about: str, *, required: bool = False) -> Decorator:
+    """`-o`, `--output`: a path."""
+    return click.option("-o", "--output", type=PATH, required=required, help=about)
+
+
+def chain_here(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
+    """The chain of this installation. threads: 0 leaves all cores."""
+    from assets.home import Home
+    from assets.stages import open_chain
+    from models.tracking import NullTracker, Tracker
+
+    home = Home.from_environment()
+    tracker: Tracker = NullTracker()
+    if tracking:
+        from pipelines.mlflow_tracking import MlflowTracker
+
+        tracker = MlflowTracker(home.mlflow, home.profile.tracking_uri())
+    chain = open_chain(home, tracker=tracker, device=device)
+    if threads:
+        chain.threads = threads
+    return chain
+
+
+def sweep_of(chain: "Chain", name: str, on: str) -> Any:
+    """The sweep of this name on a dataset. Raises FoveaError for one that is not there, of either."""
+    from models.experiments import sweep as find
+
+    chain.dataset(on)
+    find(name, on)
+    return chain.sweeps[f"{on}.{name}"]
+
+
+def warn(text: str) -> None:
+    """In yellow, beside the output."""
+    click.secho(text, fg="yellow", err=True)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text, whole or not at all. Raises FoveaError for a folder."""
+    from assets.home import written_beside
+
+    if path.is_dir():
+        raise FoveaError(f"{path} is a folder: name the file to write, for example {path / 'page.html'}")
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")

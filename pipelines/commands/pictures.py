@@ -1,0 +1,186 @@
+"""`fovea compress`, `decompress`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
+
+import functools
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from models.errors import FoveaError
+from pipelines.commands import options
+from pipelines.commands.options import PATH, chain_here
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@options.output("The .fov file to write; a folder for several pictures.", required=True)
+@click.option(
+    "--model",
+    default="bls2017",
+    show_default=True,
+    help="A shipped codec's name, or a folder with codec.json and weights.",
+)
+@click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
+@click.option("--bpp", type=float, help="Rate: bits per pixel of the file, as near as levels allow.")
+@click.option(
+    "--saliency/--no-saliency",
+    "use_saliency",
+    help="Give salient places more bits (models of the arms saliency_gain and saliency_hyper).",
+)
+@click.option(
+    "--map",
+    "maps",
+    type=PATH,
+    help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
+)
+def compress(
+    images: tuple[Path, ...],
+    output: Path,
+    model: str,
+    lmbda: float | None,
+    bpp: float | None,
+    use_saliency: bool | None,
+    maps: Path | None,
+) -> None:
+    """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
+    from assets.evaluation.code_files import compress_files, pictures_in, targets_of
+    from models.codecs.catalogue import open_codec
+
+    for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise FoveaError(f"{name} {rate:g}: a positive number is needed")
+    if bpp is not None and lmbda is not None:
+        raise FoveaError("give either --lmbda or --bpp, not both")
+    _check_ending(images, output, ".fov", "compressed pictures are .fov files")
+    work = targets_of(images, output, ".fov", pictures_in)
+    codec = open_codec(model)
+    failed: list[str] | None = [] if len(work) > 1 else None
+    for path, size, spent in compress_files(
+        work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency, maps=maps, failed=failed
+    ):
+        click.echo(f"{path}: {size} bytes, {spent:.4f} bpp")
+    _tell_failed(failed, len(work))
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@options.output("The PNG to write; a folder for several files.", required=True)
+@click.option(
+    "--model", help="A shipped codec's name or a folder; default: the shipped codec that made the file."
+)
+def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
+    """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
+    from assets.evaluation.code_files import decompress_files, files_in, targets_of
+    from models.codecs.bitstream import unpack
+    from models.codecs.catalogue import codec_for, open_codec
+
+    _check_ending(files, output, ".png", "decoded pictures are written as PNG")
+    named = open_codec(model) if model else None
+    found: dict[bytes, Any] = {}
+
+    def opened(data: bytes) -> Any:
+        if named is not None:
+            return named
+        wanted = unpack(data).model
+        if wanted not in found:
+            found[wanted] = codec_for(data)
+        return found[wanted]
+
+    work = targets_of(files, output, ".png", files_in)
+    failed: list[str] | None = [] if len(work) > 1 else None
+    for path, width, height in decompress_files(work, opened, failed=failed):
+        click.echo(f"{path}: {width}×{height}")
+    _tell_failed(failed, len(work))
+
+
+def _check_ending(given: tuple[Path, ...], output: Path, ending: str, why: str) -> None:
+    """Raises FoveaError for one file whose output has another ending."""
+    one = len(given) == 1 and given[0].is_file() and not output.is_dir()
+    if one and output.suffix.lower() != ending:
+        raise FoveaError(f"{output}: {why}; name a file that ends in {ending}")
+
+
+def _tell_failed(failed: list[str] | None, count: int) -> None:
+    """Say what could not be done of several files. Raises FoveaError when there is any."""
+    for line in failed or ():
+        click.echo(line, err=True)
+    if failed:
+        raise FoveaError(f"{len(failed)} of {count} files could not be done (above); the others are written")
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@options.output("A PNG for one picture, a folder for several.", required=True)
+@click.option(
+    "--model",
+    help="sam_lite, sam_vgg, sam_resnet, spectral_residual, center_prior, or one that you trained, such as osie.sam_lite.",
+)
+@click.option(
+    "--overlay", is_flag=True, help="The map as heat over the picture, instead of the raw grey map."
+)
+@click.option(
+    "--flip", is_flag=True, help="Average with the mirrored picture: a little better, twice the time."
+)
+@options.device
+def saliency(
+    images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool, device: str
+) -> None:
+    """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
+    from assets.saliency.predict_files import predict_files
+    from assets.saliency.stages import map_sources, open_model
+    from models.device import chosen_device
+    from models.experiments import DEFAULT_SALIENCY
+
+    chain = chain_here(tracking=False)
+    source = map_sources(chain, model or DEFAULT_SALIENCY)[0]
+    opened = open_model(source, device=chosen_device(device), threads=chain.threads)
+    with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
+        progress = functools.partial(_move, bar)
+        written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
+    for path in written:
+        click.echo(str(path))
+
+
+def _move(bar: Any, done: float, total: float, note: str = "") -> None:
+    bar.length = int(total)
+    bar.update(int(done) - bar.pos)
+
+
+@click.group("saliency-weights")
+def saliency_weights() -> None:
+    """Published weights of SAM-VGG and SAM-ResNet: download, or import a file that you have. sam_lite needs none."""
+
+
+@saliency_weights.command()
+@click.argument("name", type=click.Choice(["sam_vgg", "sam_resnet"]))
+@click.option("--url", help="The file or its folder. Default: FOVEA_SAM_URL, else the authors' release.")
+@click.option("--sha256", help="Expected checksum. Default: the first download's, remembered.")
+@click.option(
+    "--edition", default="2015", show_default=True, help="SALICON edition: 2015, or 2017 (ResNet only)."
+)
+def fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
+    """Download and convert; an interrupted download goes on where it stopped."""
+    from assets.home import Home
+    from models.network import Manner, Progress
+    from models.saliency.sam_import import fetch_weights
+
+    folder = Home.from_environment().state / "weights"
+    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+
+        def report(state: Progress) -> None:
+            _move(bar, state.done_bytes, state.total_bytes or state.done_bytes + 1)
+
+        path = fetch_weights(name, folder, url, sha256, Manner(report=report), edition=edition)
+    click.echo(str(path))
+
+
+@saliency_weights.command("import")
+@click.argument("file", type=PATH)
+def import_(file: Path) -> None:
+    """Convert a published weight file (HDF5, called .pkl or .h5). Nothing in it is executed."""
+    from assets.home import Home
+    from models.saliency.sam_import import convert
+
+    click.echo(str(convert(file, Home.from_environment().state / "weights")))

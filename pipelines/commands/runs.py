@@ -1,0 +1,223 @@
+"""`fovea run`, `status`, `saliency-benchmark`: what makes units, or says which are stale."""
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands import options
+from pipelines.commands.options import COUNT, chain_here, sweep_of
+
+if TYPE_CHECKING:
+    from assets.chain import Chain, Made
+
+
+def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
+    from assets.chain import Waiting
+
+    try:
+        return chain.made(stage, partition)
+    except Waiting:
+        return None
+
+
+@click.command()
+@options.dataset
+@options.sweep()
+@options.strict
+@options.threads
+@options.device
+@click.option(
+    "--parallel",
+    default=0,
+    envvar="FOVEA_PARALLEL",
+    type=COUNT,
+    help="Steps at once. Default: `parallel` of the profile, else one for each GPU, one without. More than GPUs: several "
+    "share one. Without --threads each has its part of the cores, and its bits are those of so many threads.",
+)
+@click.option(
+    "--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table."
+)
+def run(
+    dataset: str, sweep_name: str, strict: bool, threads: int, device: str, parallel: int, frames_only: bool
+) -> None:
+    """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
+
+    \b
+    Prints the rate-distortion table and BD-rates, and where report and UIs are.
+    Exit code 1 when something failed; what does not depend on it is made all the same.
+    """
+    from pipelines.plan import dataset_targets, targets
+
+    chain = chain_here(threads, device)
+    if frames_only:
+        chain.dataset(dataset)
+        failed = _make_stale(
+            chain, dataset, dataset_targets(dataset, chain), strict=strict, threads=threads, parallel=parallel
+        )
+        if made := _made(chain, "rgba_frames", dataset):
+            click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
+    else:
+        sweep = sweep_of(chain, sweep_name, dataset)
+        _can_be_measured(chain, sweep)
+        failed = _make_stale(
+            chain, sweep.key, targets(sweep, chain), sweep.key, strict=strict, threads=threads, parallel=parallel
+        )  # fmt: skip
+        _summary(chain, sweep.key)
+    say_quarantined(chain, dataset)
+    if failed:
+        sys.exit(1)
+
+
+def _can_be_measured(chain: "Chain", sweep: Any) -> None:
+    """Raises FoveaError before anything is trained when a folder is gone or a dataset has no picture to measure on."""
+    from assets.chain import Waiting
+    from assets.evaluation.pieces import measured_split
+
+    for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
+        with contextlib.suppress(Waiting):
+            measured_split(chain, dataset)
+
+
+def say_quarantined(chain: "Chain", dataset: str) -> None:
+    """Pictures that could not be decoded, by name."""
+    made = _made(chain, "resized_frames", dataset)
+    for broken in made.manifest["meta"].get("quarantined", []) if made else ():
+        options.warn(f"quarantined {broken['image']}: {broken['reason']}")
+
+
+def _make_stale(
+    chain: "Chain",
+    name: str,
+    wanted: list[tuple[str, str]],
+    sweep_key: str = "",
+    *,
+    strict: bool = False,
+    threads: int = 0,
+    parallel: int = 1,
+) -> int:
+    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed.
+
+    parallel: steps at once; 0: what the profile says, else one for each GPU.
+    """
+    from pipelines.plan import stale
+
+    work = stale(chain, wanted, strict=strict)
+    if not work:
+        click.echo(f"{name}: everything is up to date, nothing to run")
+        return 0
+    from pipelines.instance import prepare_instance
+    from pipelines.launch import one_run_at_a_time, run_targets
+    from pipelines.terminal import Board
+
+    with one_run_at_a_time(chain.home):
+        prepare_instance(chain.home)
+        at_once = min(parallel or _parallel(chain), len(work))
+        with Board(len(work), parallel=at_once) as board:
+            outcome = run_targets(
+                chain,
+                wanted,
+                sweep=sweep_key,
+                show=board.show,
+                strict=strict,
+                threads=threads,
+                parallel=at_once,
+            )
+        chain.tracker.flush()
+    click.echo(
+        f"{outcome.made} made, {outcome.found} already there, {outcome.failed} failed, {outcome.skipped} skipped"
+    )
+    for message in outcome.messages:
+        click.secho(f"failed: {message}", fg="red", err=True)
+    return outcome.failed
+
+
+def _parallel(chain: "Chain") -> int:
+    """Steps at once where nobody says: the profile's number, else one for each GPU."""
+    if chain.home.profile.parallel:
+        return chain.home.profile.parallel
+    if chain.device not in ("auto", "cuda"):
+        return 1
+    from pipelines.workers import gpus
+
+    return max(1, len(gpus()))
+
+
+def _summary(chain: "Chain", key: str) -> None:
+    """Report and tables where people look for them, also when somebody deleted them there; and what they say."""
+    if report := _made(chain, "report", key):
+        from assets.evaluation.stages import publish
+
+        publish(chain, report)
+    rates, curves = _made(chain, "bd_rates", key), _made(chain, "rd_curves", key)
+    if not rates or not curves:
+        return
+    import pandas as pd
+
+    from assets.evaluation.summary import bd_lines, curve_lines
+
+    click.echo("\n" + curve_lines(pd.read_parquet(curves.folder / "rd_curves.parquet")))
+    click.echo("\n" + bd_lines(pd.read_parquet(rates.folder / "bd_rates.parquet")))
+    click.echo(f"\nreport  {chain.home.reports / f'{key}.html'}")
+    click.echo(f"tables  {chain.home.tables}")
+    click.echo("UIs     make ui   (Dagster http://127.0.0.1:3000, MLflow http://127.0.0.1:5000)")
+
+
+@click.command()
+@options.dataset
+@options.sweep()
+@options.strict
+@click.option("--all", "everything", is_flag=True, help="List what is up to date, too.")
+@click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
+def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: bool) -> None:
+    """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
+    from pipelines.plan import plan, stale, targets
+
+    chain = chain_here(tracking=False)
+    sweep = sweep_of(chain, sweep_name, dataset)
+    if keys:
+        for experiment in sweep.experiments:
+            click.echo(experiment.key)
+        return
+    _can_be_measured(chain, sweep)
+    wanted = targets(sweep, chain)
+    work = stale(chain, wanted, strict=strict)
+    for step in plan(chain, wanted, strict=strict) if everything else work:
+        word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")
+        click.echo(f"{word}  {step.stage} {step.partition}{why}")
+    if not work:
+        click.echo(f"{sweep.key}: up to date")
+        return
+    click.echo(f"{sweep.key}: {len(work)} of {len(dict.fromkeys(wanted))} units are stale")
+    sys.exit(2)
+
+
+@click.command("saliency-benchmark")
+@click.argument("dataset")
+@options.threads
+@options.device
+def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
+    """How well each saliency model predicts where people looked on DATASET: a table with 95 % intervals.
+
+    \b
+    On its test pictures (else val). DATASET needs recorded eye movements (fovea datasets add … --fixations TABLE).
+    Every model that is here is in: SAM-VGG and SAM-ResNet once their weights are (fovea saliency-weights), and what
+    you trained (fovea train DATASET.sam_lite). `human`: half of the people predict the other half.
+    """
+    from assets.saliency.fixations import fixation_table
+
+    chain = chain_here(threads, device)
+    fixation_table(chain.dataset(dataset))
+    stages = ("source_frames", "resized_frames", "fixation_maps", "saliency_benchmark")
+    failed = _make_stale(chain, f"saliency benchmark of {dataset}", [(stage, dataset) for stage in stages])
+    made = _made(chain, "saliency_benchmark", dataset)
+    if made:
+        facts = made.facts
+        click.echo(
+            f"\n{dataset}, {facts['split']}: {facts['pictures']} pictures, means with 95 % intervals\n"
+        )
+        click.echo((made.folder / "shown" / "benchmark.md").read_text())
+        click.echo(f"table   {chain.home.tables / 'saliency_benchmark.parquet'}")
+    if failed or not made:
+        sys.exit(1)

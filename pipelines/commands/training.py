@@ -1,0 +1,134 @@
+"""`fovea train`, `slurm`: trainings on their own, on this machine or a queue's."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import FoveaError
+from pipelines.commands import options
+from pipelines.commands.options import COUNT, chain_here, sweep_of
+
+if TYPE_CHECKING:
+    from assets.chain import Chain, Made
+
+
+@click.command()
+@click.argument("key")
+@options.threads
+@options.device
+@click.option(
+    "--processes",
+    default=1,
+    type=click.IntRange(min=1),
+    help="Share the training of one codec: one process a GPU, or so many on the CPU.",
+)
+@click.option("--tracking/--no-tracking", default=True, help="Tell MLflow about it.")
+def train(key: str, threads: int, device: str, processes: int, tracking: bool) -> None:
+    """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
+
+    \b
+    KEY is an experiment's (fovea status --keys), a trunk's, or a saliency model's: DATASET.VARIANT, for example
+      fovea train osie.sam_lite                 also sam_vgg, sam_resnet; -scratch, -fold0of3, -s1 after it
+    Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint, with
+    any number of processes. Several machines: start it with torchrun, FOVEA_HOME on a disk that all of them see.
+    """
+    from models.saliency.records import is_training
+
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    chain = chain_here(threads, device, tracking)
+    if is_training(key) and (processes > 1 or launched):
+        raise FoveaError(f"{key}: a saliency model is trained by one process")
+    wanted = _training_targets(chain, key)
+    if processes > 1 and not launched:
+        from pipelines.ranks import launch_ranks
+
+        sys.exit(launch_ranks(sys.argv[1:], processes))
+    made = _make_with_ranks(chain, wanted, launched, device, threads)
+    if made is None:
+        return  # another process has the results
+    chain.tracker.flush()
+    folder = made.folder / ("weights" if is_training(key) else "codec")
+    click.echo(f"{'found' if made.hit else 'trained'} {key}\n{folder}")
+    for name, value in made.facts.items():
+        click.echo(f"  {name}: {value}")
+
+
+def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:
+    """What a training needs, and the training itself last."""
+    from assets.saliency.names import model_targets
+    from models.saliency.records import is_training, training_of
+    from pipelines.plan import dataset_targets
+
+    if is_training(key):
+        return model_targets(chain, [], [training_of(key).key])
+    if key in chain.trunks:
+        dataset = chain.trunks[key].dataset
+        return [*(dataset_targets(dataset, chain)[:-1] if dataset else []), ("trunk_codec", key)]
+    experiment = chain.experiment(key)
+    trunk = [("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
+    frames = dataset_targets(experiment.dataset, chain)[:-1]
+    return [*model_targets(chain, [], [experiment.saliency]), *frames, *trunk, ("trained_codec", key)]
+
+
+def _make_with_ranks(
+    chain: "Chain", wanted: list[tuple[str, str]], launched: bool, device: str, threads: int
+) -> "Made | None":
+    """Make targets in order, the last one shared by the processes that were launched for it; None for all but the first
+    of them."""
+    from assets.training.ranks import make_with
+    from models.tracking import NullTracker
+    from models.training.ranks import join, joined
+    from pipelines.plan import Step
+    from pipelines.terminal import Board
+
+    with contextlib.ExitStack() as stack:
+        if launched:
+            ranks, chain.device = stack.enter_context(join(device))
+            if not threads:
+                chain.threads = max(1, chain.threads // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)))
+        else:
+            ranks = joined()
+        if not ranks.first:
+            chain.tracker = NullTracker()
+        board = stack.enter_context(Board(len(wanted))) if ranks.first else None
+        for stage, partition in wanted:
+            chain.forget()
+            progress = [board.show(Step(stage, partition, "needed"))] if board else []
+            made = make_with(chain, ranks, stage, partition, *progress)
+    return made
+
+
+@click.command()
+@options.sweep()
+@options.dataset
+@options.output("Default: DATASET.SWEEP.sbatch here.")
+@click.option("--time", default="24:00:00", show_default=True, help="Limit of each task.")
+@click.option("--partition", default="", help="The cluster's partition.")
+@click.option("--account", default="", help="The account that pays.")
+@click.option("--gpus", default=0, type=COUNT, help="GPUs of a training.")
+@click.option("--cpus", default=4, show_default=True, type=click.IntRange(min=1), help="CPUs of a task.")
+@click.option("--memory", default="16G", show_default=True, help="Memory of a task.")
+@click.option("--at-once", default=0, type=COUNT, help="Trainings at once; default: all.")
+def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> None:
+    """Write a script that trains a sweep on a SLURM cluster: frames, then trunks, then an array of experiments.
+
+    \b
+      fovea slurm --sweep seed --dataset cityscapes --partition gpu --gpus 1 --time 24:00:00
+      bash cityscapes.seed.sbatch          submits; nodes need this folder, .venv and FOVEA_HOME at the same place
+      fovea run --sweep seed --dataset cityscapes      afterwards: measures, tables, report
+    """
+    from assets.home import written_beside
+    from pipelines.slurm import Resources, missing, script
+
+    chain = chain_here(tracking=False)
+    sweep = sweep_of(chain, sweep_name, dataset)
+    path = (output or Path(f"{sweep.key}.sbatch")).absolute()
+    text = script(chain, sweep, Resources(**asked, device="cuda" if asked["gpus"] else "cpu"))
+    with written_beside(path) as beside:
+        beside.write_text(text)
+    trunks, experiments = missing(chain, sweep)
+    click.echo(f"{path}: {len(trunks)} trunks, {len(experiments)} experiments\nsubmit: bash {path}")
