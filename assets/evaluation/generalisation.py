@@ -31,7 +31,7 @@ from assets.frames.encode import encode_png
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import digest
 from assets.training.data import load_split
-from assets.training.run import spread
+from assets.training.watch import spread
 from assets.versions import code_version
 from models.bootstrap import Floats, interval, resample_counts
 from models.codecs.base import Codec

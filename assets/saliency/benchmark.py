@@ -11,6 +11,7 @@ from assets.saliency.names import FIXATIONS, FLIP, PICTURES, SUMMARY
 from assets.saliency.plots import benchmark_plot
 from assets.saliency.stages import MapSource, open_model
 from assets.store import UnitWriter
+from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.benchmark import format_table, score_pictures, summarise
@@ -42,19 +43,7 @@ def run_benchmark(
     for label, source in sources.items():
         plain = models.get(label.removesuffix(FLIP))
         models[label] = plain or open_model(source, device=device)
-    run = chain.tracker.run(
-        experiment=f"fovea-{unit.partition}",
-        name=f"saliency@{unit.partition}",
-        key=unit.key,
-        parent_key=chain.tags.get("fovea.parent", ""),
-        tags={
-            **chain.tags,
-            "fovea.stage": unit.stage,
-            "fovea.unit": unit.key,
-            "fovea.partition": unit.partition,
-        },
-    )
-    try:
+    with told(chain, unit, writer, dataset=unit.partition, name=f"saliency@{unit.partition}") as run:
         run.log_params(
             {"dataset": unit.partition, "split": part, "pictures": len(measured), **_versions(sources)}
         )
@@ -98,12 +87,6 @@ def run_benchmark(
         )
         run.log_figure(png, "curves/saliency_benchmark.png")
         run.log_artifact(writer.path(SUMMARY))
-        run.finish()
-    except BaseException:
-        run.finish("FAILED")
-        raise
-    writer.meta["mlflow_run_id"] = run.run_id
-    writer.meta["mlflow_key"] = unit.key
     means = summary.set_index(["model", "metric"])["mean"]
     best = max(sources, key=lambda m: float(means[m, "nss"]))
     writer.meta["facts"] = {

@@ -16,9 +16,9 @@ from models.saliency.records import SaliencyTraining, training_of
 
 SHOWN_OVERLAYS = 6
 CODE = {
-    "sam_lite": "models.saliency.training",
-    "sam_vgg": "models.saliency.sam_training",
-    "sam_resnet": "models.saliency.sam_training",
+    "sam_lite": "models.training.sam_lite",
+    "sam_vgg": "models.training.sam",
+    "sam_resnet": "models.training.sam",
 }
 
 

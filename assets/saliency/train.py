@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from assets.chain import Chain, Progress, Unit
@@ -20,34 +19,17 @@ from assets.saliency.names import FIXATIONS, PICTURES
 from assets.saliency.plots import training_plot
 from assets.saliency.stages import MapSource, open_model
 from assets.store import UnitWriter
+from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version
 from models.saliency.fixations import fold_of
 from models.saliency.records import PRESETS, SaliencyTraining, write_seen
-from models.tracking import Run
+from models.training.loop import Objective, train
 
 SHOWN_PICTURES = 6
-
-
-class Told(Run):
-    """A tracked run that also moves the progress bar and keeps what it was told."""
-
-    def __init__(self, run: Run, progress: Progress, epochs: int):
-        self.run, self.progress, self.epochs = run, progress, epochs
-        self.history: list[dict[str, float]] = []
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """As they come."""
-        self.run.log_params(params)
-
-    def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """One row an epoch."""
-        self.run.log_metrics(rows)
-        for epoch, values in rows:
-            self.history.append({"epoch": epoch, **values})
-            said = {k: v for k, v in values.items() if k.startswith("val")}
-            self.progress(epoch + 1, self.epochs, " ".join(f"{k} {v:.3f}" for k, v in said.items()))
+MOST_STEPS = 500
+"""Between checkpoints, where an epoch has more and may be resumed within."""
 
 
 def train_saliency(
@@ -58,52 +40,51 @@ def train_saliency(
     made = chain.made("fixation_maps", training.dataset)
     eyes = pd.read_parquet(made.folder / FIXATIONS)
     pictures = pd.read_parquet(made.folder / PICTURES)
-    split = dict(zip(pictures.image, pictures.split, strict=True))
     for part in ("train", "val"):
-        if part not in split.values():
+        if part not in set(pictures.split):
             raise FoveaError(
                 f"dataset {training.dataset!r} has no {part} picture with fixations: a saliency model needs both train and "
                 f"val (`fovea datasets show {training.dataset}` lists the splits)"
             )
-    run = chain.tracker.run(
-        experiment=f"fovea-{training.dataset}",
-        name=training.key,
-        key=unit.key,
-        parent_key=chain.tags.get("fovea.parent", ""),
-        tags={
-            **chain.tags,
-            "fovea.stage": unit.stage,
-            "fovea.unit": unit.key,
-            "fovea.partition": unit.partition,
-        },
-    )
-    workdir = chain.home.work / unit.key
-    try:
+    objective = _objective(chain, training, pictures, eyes)
+    with told(chain, unit, writer, dataset=training.dataset, name=training.key) as run:
         run.log_params(
-            {**unit.inputs["record"], "code_version": unit.inputs["code"], "threads": chain.threads}
+            {
+                **{f"saliency.{k}": v for k, v in objective.record.items()},
+                **unit.inputs["record"],
+                "code_version": unit.inputs["code"],
+                "threads": chain.threads,
+            }
         )
         run.log_inputs({training.dataset: str(unit.inputs["train_fixations"])}, "train")
-        with _threads(chain.threads):
-            weights, history = _train(chain, training, pictures, eyes, split, run, progress, workdir)
-        target = writer.path(f"weights/{weights.name}")
-        shutil.copyfile(weights, target)
-        shutil.copyfile(weights.with_suffix(".json"), target.with_suffix(".json"))
+        with _cv2_threads(chain.threads):
+            folder = train(
+                objective,
+                workdir=chain.home.work / unit.key,
+                tracker_run=run,
+                device=chosen_device(chain.device),
+                threads=chain.threads,
+                checkpoint_every=min(MOST_STEPS, objective.row_every),
+                progress=lambda step, total, seen: progress(
+                    step, total, " ".join(f"{k} {v:.3f}" for k, v in seen.items())
+                ),
+            )
+        weights = writer.path(f"weights/{training.variant}.safetensors")
+        for name in (weights.name, weights.with_suffix(".json").name):
+            shutil.copyfile(folder / name, weights.with_name(name))
+        history = [
+            {"epoch": row.pop("step")} | row for row in json.loads((folder / "history.json").read_text())
+        ]
         used = _train_rows(pictures, training)
-        write_seen(target, used.sha256, pictures.sha256[pictures.split == "val"])
-        writer.meta["facts"] = _facts(training, target, history, len(used))
-        writer.meta["mlflow_run_id"] = run.run_id
-        writer.meta["mlflow_key"] = unit.key
+        write_seen(weights, used.sha256, pictures.sha256[pictures.split == "val"])
+        writer.meta["facts"] = _facts(training, weights, history, len(used))
         png = training_plot(history, title=training.key)
         writer.path("shown/training.png").write_bytes(png)
         run.log_figure(png, "curves/training.png")
-        _show(chain, training, pictures, eyes, target, writer)
-        for path in (target, target.with_suffix(".json")):
+        _show(chain, training, pictures, eyes, weights, writer)
+        for path in (weights, weights.with_suffix(".json")):
             run.log_artifact(path, "saliency_model")
         run.log_artifact(writer.path("shown/validation.png"), "samples")
-        run.finish()
-    except BaseException:
-        run.finish("FAILED")
-        raise
 
 
 def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFrame:
@@ -113,68 +94,54 @@ def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFr
     return rows
 
 
-def _train(
-    chain: Chain,
-    training: SaliencyTraining,
-    pictures: pd.DataFrame,
-    eyes: pd.DataFrame,
-    split: Mapping[str, str],
-    run: Run,
-    progress: Progress,
-    workdir: Path,
-) -> tuple[Path, list[dict[str, float]]]:
+def _objective(
+    chain: Chain, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame
+) -> Objective:
     keys = dict(zip(pictures.image, pictures.key, strict=True))
+    split = dict(zip(pictures.image, pictures.split, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
         return np.array(chain.store.array("resized_frames", keys[image]))  # torch wants writable memory
 
     recipe: dict[str, Any] = dict(PRESETS[training.preset][training.variant])
-    device = chosen_device(chain.device)
     if training.variant == "sam_lite":
-        from models.saliency.training import SamLiteConfig, train_sam_lite
+        from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
         config = SamLiteConfig(**recipe, folds=training.folds, fold=training.fold, seed=training.seed)
-        told = Told(run, progress, config.head_epochs + config.epochs)
-        about = {"training": training.key, "threads": chain.threads, "device": device}
-        path = train_sam_lite(picture, eyes, split, config, workdir, told, about=about, device=device)
-        return path, list(describe_weights(path)["history"])
-    from models.saliency.sam_training import Item, SAMConfig, train
+        about = {
+            "training": training.key,
+            "threads": chain.threads,
+            "device": chosen_device(chain.device),
+        }
+        return SamLiteTraining(picture, eyes, split, config, about=about)
+    from models.training.sam import Item, SAMConfig, SamTraining
 
     points = {
         str(image): tuple(map(tuple, rows[["x", "y"]].to_numpy(float).tolist()))
         for image, rows in eyes.groupby("image")
     }
-    parts = {
-        part: [Item(i, picture(i), points=points[i]) for i in sorted(split) if split[i] == part]
+    train_items, val_items = (
+        [Item(i, picture(i), points[i]) for i in sorted(split) if split[i] == part]
         for part in ("train", "val")
-    }
-    start = chain.home.state / "weights" / f"{training.variant}.safetensors"
-    settings = SAMConfig(**recipe, seed=training.seed)
-    found = train(
-        training.variant,
-        parts["train"],
-        parts["val"],
-        workdir,
-        settings,
-        start=start if training.published_start else None,
-        device=device,
-        run=Told(run, progress, settings.epochs),
     )
-    assert found is not None
-    told_before = json.loads((workdir / "checkpoint" / "progress.json").read_text())["progress"]["history"]
-    return found, [{"epoch": float(epoch), **row} for epoch, row in enumerate(told_before)]
+    start = chain.home.state / "weights" / f"{training.variant}.safetensors"
+    return SamTraining(
+        training.variant,
+        train_items,
+        val_items,
+        SAMConfig(**recipe, seed=training.seed),
+        start=start if training.published_start else None,
+    )
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(count)
+def _cv2_threads(count: int) -> Iterator[None]:
+    before = cv2.getNumThreads()
     cv2.setNumThreads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
+        cv2.setNumThreads(before)
 
 
 def _facts(

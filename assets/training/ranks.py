@@ -47,9 +47,7 @@ def _accompany(chain: Chain, stage: str, partition: str) -> None:
     entry = chain.trunks[partition] if stage == "trunk_codec" else chain.experiment(partition)
     given = prepared(chain, entry, start_of(chain, entry, silent), silent)
     train(
-        entry.resolved(),
-        given.codec,
-        given.frames,
+        given.objective,
         workdir=chain.home.work / "other-ranks",
         tracker_run=NullRun(),
         device=chosen_device(chain.device),

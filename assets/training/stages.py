@@ -14,10 +14,11 @@ NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
 
 def training_code(codec: str, maps: str) -> str:
     """The code version of training this codec on these maps."""
-    from models.codecs.catalogue import code_modules, trainer_module
+    from models.codecs.catalogue import code_modules, objective_of
 
     chooses = () if maps == "none" else ("assets.saliency.condition",)
-    return code_version(trainer_module(codec), *code_modules(codec), *chooses)
+    module = objective_of(codec).partition(":")[0]
+    return code_version(module, *code_modules(codec), *chooses)
 
 
 class TrunkCodec:

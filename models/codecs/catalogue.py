@@ -88,9 +88,12 @@ def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
     )
 
 
-def trainer_module(codec: str) -> str:
-    """The module whose `train` trains a codec: what the code version of its training starts from."""
-    return "models.training.adversarial" if codec in GENERATIVE else "models.training.loop"
+def objective_of(codec: str) -> str:
+    """`module:class` of the objective (models/training/loop.py) that trains a codec; the module is what the code version
+    of its training starts from."""
+    if codec in GENERATIVE:
+        return "models.training.adversarial:Adversarial"
+    return "models.training.rate_distortion:RateDistortion"
 
 
 def save_codec(codec: "Codec", folder: Path | str) -> None:

@@ -40,10 +40,10 @@ def normalised_scanpath_saliency(prediction: Tensor, fixations: Tensor) -> Tenso
     return ((z * f).sum(1) / f.sum(1).clamp_min(1.0)).mean()
 
 
-def sam_loss(prediction: Tensor, density: Tensor, fixations: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The training loss and its three parts (not multiplied by their weights)."""
+def sam_loss(prediction: Tensor, density: Tensor, fixations: Tensor) -> tuple[Tensor, Tensor]:
+    """The training loss, and its three parts KL, CC, NSS (not multiplied by their weights), detached."""
     kl = kl_divergence(prediction, density)
     cc = correlation(prediction, density)
     nss = normalised_scanpath_saliency(prediction, fixations)
     loss = KL_WEIGHT * kl + CC_WEIGHT * cc + NSS_WEIGHT * nss
-    return loss, {"kl": kl.item(), "cc": cc.item(), "nss": nss.item()}
+    return loss, torch.stack((kl, cc, nss)).detach()

@@ -27,7 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "sam_resnet": {"epochs": 1, "size": (24, 32)},
     },
 }
-"""What each preset changes of the variant's own recipe (training.SamLiteConfig, sam_training.SAMConfig)."""
+"""What each preset changes of the variant's own recipe (models.training.sam_lite.SamLiteConfig, models.training.sam.SAMConfig)."""
 DEFAULT_FOLDS = 3
 _NAME = re.compile(
     r"(?P<dataset>[a-z0-9][a-z0-9_-]*)\.(?P<variant>sam_lite|sam_vgg|sam_resnet)(?P<preset>-tiny)?(?P<scratch>-scratch)?"
@@ -199,7 +199,7 @@ def write_seen(weights: Path, train: Iterable[str], validation: Iterable[str]) -
 
 
 def list_shipped(pictures: Path, weights: Path) -> Path:
-    """Write the list for weights that `models.saliency.training` made from the sorted files of a folder.
+    """Write the list for weights that a training made from the sorted files of a folder.
 
     Raises FoveaError when the folder's names are not those in the weights' JSON.
     """

@@ -11,23 +11,11 @@ always meet in the same places, a pattern of these places pleases them. d and P 
 has one. For `select` the weight is 1 where codes are kept and OUTSIDE elsewhere, divided by its mean: the generator may
 invent there. The first `start` of the steps know d alone. Rates need no term: they are fixed by C.
 
-As in loop.py a step is a pure function of (record, data, initial weights, step): crops come from a counter-based
-generator, the generator's noise from one that is seeded for each step. A checkpoint holds both networks, both optimisers
-and the average, so a run that was killed and started again ends at the weights of an undisturbed one, bit for bit.
-
 The record's `fault` plants what ailed the public port (codecs.md): `gradient` and `relu` live in the codec, `scale` lets
 the generator see one discriminator of three, `augment` cuts the same crop of each picture, never mirrored.
 """
 
-import copy
-import hashlib
-import json
-import math
-import os
-import platform
-import shutil
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +27,6 @@ from torch import Tensor
 from models.codecs.base import Codec
 from models.errors import FoveaError
 from models.losses import l1_ms_ssim, ms_ssim
-from models.tracking import Run
-from models.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
 from models.training.critics import (
     Discriminators,
     discriminator_loss,
@@ -50,18 +36,8 @@ from models.training.critics import (
     perceptual_distance,
 )
 from models.training.data import Batch, Crops, FrameSet, Places
-from models.training.loop import (
-    MAX_SKIPPED,
-    PROGRESS_S,
-    Diverged,
-    Draw,
-    Plan,
-    SeededNoise,
-    TrainingStopped,
-    draw,
-    identity_of,
-    torch_settings,
-)
+from models.training.loop import Diverged, Move, Rows
+from models.training.rate_distortion import Draw, Plan, RateDistortion
 
 DISCRIMINATORS = "discriminators.safetensors"
 OUTSIDE = 0.1
@@ -69,7 +45,6 @@ OUTSIDE = 0.1
 FALLEN_DB, FALLEN_STEPS = 6.0, 500
 """A training whose PSNR was that much below the best of its phase for so many steps has diverged: it does not come back by
 itself."""
-SUMS = ("loss", "mse", "perceptual", "adversarial", "matching", "discriminator", "grad_norm", "skipped")
 
 
 class Terms(NamedTuple):
@@ -138,12 +113,9 @@ class FixedCrops(Crops):
         return Places(places.picture, top, left, np.zeros(len(top), dtype=np.bool_))
 
 
-def crops_of(plan: Plan, terms: Terms, frames: FrameSet, device: torch.device) -> Crops:
-    """Where training cuts its crops, by the record."""
-    kind = FixedCrops if "augment" in terms.faults else Crops
-    return kind(
-        frames, seed=plan.seed, batch=plan.batch, crop=plan.crop, device=device, weighting=plan.weighting
-    )
+def cutter_of(terms: Terms) -> type[Crops]:
+    """What cuts the crops, by the record."""
+    return FixedCrops if "augment" in terms.faults else Crops
 
 
 class Judgement(NamedTuple):
@@ -226,65 +198,6 @@ def seen_part(x: Tensor, cut: tuple[int, int]) -> Tensor:
     return x if cut == (0, 0) else x[:, :, cut[0] :, cut[1] :]
 
 
-class State:
-    """Everything that a step changes, and its way into a checkpoint and back."""
-
-    def __init__(self, plan: Plan, codec: Codec, judges: Judges, device: torch.device):
-        self.plan, self.codec, self.judges = plan, codec, judges
-        self.main: list[Tensor] = [*codec.main_parameters()]
-        self.critics: list[Tensor] = [*judges.discriminators.parameters()]
-        betas = (judges.terms.beta1, 0.999)
-        self.optimiser = torch.optim.Adam(self.main, lr=plan.lr, betas=betas, fused=True)
-        self.critic_optimiser = torch.optim.Adam(self.critics, lr=plan.lr, betas=(0.5, 0.999), fused=True)
-        self.average = [p.detach().clone() for p in self.main] if plan.ema else []
-        self.step, self.wall_s, self.summed = 0, 0.0, 0
-        #: sums over the steps since the last row
-        self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
-        self.bad = 0
-        self.rows: list[tuple[int, dict[str, float]]] = []
-
-    def snapshot(self, identity: str) -> dict[str, Any]:
-        """What `restore` needs."""
-        return {
-            "identity": identity,
-            "step": self.step,
-            "wall_s": self.wall_s,
-            "parameters": {n: p.detach() for n, p in self.codec.named_parameters()},
-            "critics": {n: p.detach() for n, p in self.judges.discriminators.named_parameters()},
-            "optimiser": self.optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-            "average": self.average,
-            "sums": self.sums,
-            "summed": self.summed,
-            "bad": self.bad,
-            "rows": json.dumps(self.rows),
-        }
-
-    @torch.no_grad()
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a snapshot of the same training."""
-        for name, parameter in self.codec.named_parameters():
-            parameter.copy_(saved["parameters"][name])
-        for name, parameter in self.judges.discriminators.named_parameters():
-            parameter.copy_(saved["critics"][name])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
-        for own, kept in zip(self.average, saved["average"], strict=True):
-            own.copy_(kept)
-        self.sums.copy_(saved["sums"])
-        self.step, self.summed, self.bad = int(saved["step"]), int(saved["summed"]), int(saved["bad"])
-        self.wall_s = float(saved["wall_s"])
-        self.rows = [(int(step), dict(values)) for step, values in json.loads(saved["rows"])]
-
-    @torch.no_grad()
-    def averaged(self) -> Codec:
-        """A copy of the codec with the weights that will be kept: the running average where there is one."""
-        chosen = copy.deepcopy(self.codec)
-        for parameter, average in zip(chosen.main_parameters(), self.average, strict=False):
-            parameter.copy_(average)
-        return chosen.eval()
-
-
 def weight_of(plan: Plan, codec: Codec, batch: Batch, drawn: Draw) -> Tensor | None:
     """The weight map of a step's distortion, N×1×H×W: that of the arm, times 0 on padding; for `select` that of the
     region."""
@@ -299,223 +212,88 @@ def weight_of(plan: Plan, codec: Codec, batch: Batch, drawn: Draw) -> Tensor | N
     return weight
 
 
-def train(
-    record: Mapping[str, Any],
-    codec: Codec,
-    frames: FrameSet,
-    *,
-    workdir: Path,
-    tracker_run: Run,
-    probe: Callable[[int, Codec], Mapping[str, float]] | None = None,
-    device: str | torch.device = "cpu",
-    threads: int | None = None,
-    checkpoint_every: int = 500,
-    probe_every: int = 1000,
-    probe_at: Collection[int] = (),
-    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Path:
-    """Train `codec` in place against discriminators, or go on with what an interrupted call left in `workdir`.
+class Adversarial(RateDistortion):
+    """A codec against discriminators; the artifact also holds these."""
 
-    Arguments, result and errors are those of models.training.loop.train; the folder also holds the discriminators.
-    """
-    plan, terms = Plan.of(record), Terms.of(record)
-    device = torch.device(device)
-    final = workdir / "final"
-    if (final / "training.json").exists():
-        return final
-    if plan.mechanism != codec.config.mechanism:
-        raise FoveaError(
-            f"the record says mechanism {plan.mechanism!r}, the codec was built for {codec.config.mechanism!r}"
+    names = ("loss", "mse", "perceptual", "adversarial", "matching", "discriminator")
+    shown = ("loss", "psnr_db", "perceptual", "discriminator")
+    shareable = False
+
+    def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
+        super().__init__(record, codec, frames)
+        self.terms = Terms.of(record)
+        self.cutter = cutter_of(self.terms)
+
+    def equip(self) -> None:
+        """Discriminators, classifier, an optimiser for each side."""
+        lr = self.plan.lr
+        self.judges = Judges(self.terms, self.plan.seed, self.device)
+        self.critics: list[Tensor] = [*self.judges.discriminators.parameters()]
+        self.networks["discriminators"] = self.judges.discriminators
+        self.optimisers = {
+            "main": torch.optim.Adam(self.averaged, lr=lr, betas=(self.terms.beta1, 0.999), fused=True),
+            "critics": torch.optim.Adam(self.critics, lr=lr, betas=(0.5, 0.999), fused=True),
+        }
+
+    def moves(self, step: int) -> Iterator[Move]:
+        """The generator's, then the discriminators' on the same reconstructions."""
+        plan, terms, judges = self.plan, self.terms, self.judges
+        generator, critics = self.optimisers["main"], self.optimisers["critics"]
+        judged = step >= terms.first_judged(plan.steps)
+        batch, drawn = self.drawn(step, None)
+        self.noise.seed(plan.seed, step)
+        with self.noise:
+            output = self.codec(batch.x, saliency_map=drawn.saliency_map, level=drawn.level)
+        x_hat = output.x_hat if batch.valid is None else torch.where(batch.valid > 0, output.x_hat, batch.x)
+        judges.discriminators.requires_grad_(False)
+        weight = weight_of(plan, self.codec, batch, drawn)
+        cut = cut_of(plan, terms, step)
+        found = judges.judge(
+            batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged, cut=cut
         )
-    if plan.mechanism != "none" and frames.maps is None:
-        raise FoveaError(f"mechanism {plan.mechanism!r} needs a saliency map for each picture")
-    if plan.crop % codec.stride:
-        raise FoveaError(f"crop {plan.crop} is not a multiple of {codec.stride}, this codec's stride")
-    if plan.mechanism == "none":
-        frames = FrameSet(frames.pictures, None, frames.names)
-    with torch_settings(plan, device, threads):
-        identity = identity_of(record, codec, frames)
-        codec.to(device).train()
-        state = State(plan, codec, Judges(terms, plan.seed, device), device)
-        saved = load_checkpoint(workdir, device)
-        if saved is not None:
-            if saved["identity"] != identity:
-                raise FoveaError(
-                    f"{workdir} holds the checkpoint of another training (other record, data or initial weights): "
-                    "delete the folder or take another one"
-                )
-            state.restore(saved)
-            tracker_run.log_metrics(state.rows)
-        crops = crops_of(plan, terms, frames, device)
-        noise = SeededNoise(device)
-        row_every = max(1, min(50, plan.steps // 20))
-        logged = len(state.rows)
-        started, shown = time.monotonic() - state.wall_s, 0.0
-        row_time, row_step = time.monotonic(), state.step
-        while state.step < plan.steps:
-            _take_step(plan, terms, state, crops, noise)
-            last = state.step == plan.steps
-            if state.step % row_every == 0 or last:
-                now = time.monotonic()
-                rate = (state.step - row_step) * plan.batch / max(now - row_time, 1e-9)
-                state.rows.append((state.step, _row(plan, state) | {"images_per_s": rate}))
-                row_time, row_step = now, state.step
-                _check_kept(state.rows, plan, terms)
-            if probe is not None and (state.step % probe_every == 0 or state.step in probe_at or last):
-                seen = dict(probe(state.step, state.averaged()))
-                if seen:
-                    state.rows.append((state.step, seen))
-                codec.train()
-                row_time = time.monotonic()
-            stopping = should_stop is not None and should_stop()
-            if state.step % checkpoint_every == 0 or last or stopping:
-                state.wall_s = time.monotonic() - started
-                save_checkpoint(workdir, state.step, state.snapshot(identity))
-                tracker_run.log_metrics(state.rows[logged:])
-                logged = len(state.rows)
-            if progress is not None and (last or time.monotonic() - shown > PROGRESS_S):
-                shown = time.monotonic()
-                progress(state.step, plan.steps, _seen(state))
-            if stopping and not last:
-                raise TrainingStopped(f"stopped at step {state.step} of {plan.steps}; run again to go on")
-        _finish(record, plan, state, workdir, final, device)
-    return final
-
-
-def _take_step(plan: Plan, terms: Terms, state: State, crops: Crops, noise: SeededNoise) -> None:
-    """The generator's step, then the discriminators' on the same reconstructions. A step without a finite loss and
-    gradient changes no weight."""
-    codec, judges, step = state.codec, state.judges, state.step
-    judged = step >= terms.first_judged(plan.steps)
-    batch = crops.at(step)
-    drawn = draw(plan, codec, batch, None, step)
-    noise.seed(plan.seed, step)
-    with noise:
-        output = codec(batch.x, saliency_map=drawn.saliency_map, level=drawn.level)
-    x_hat = output.x_hat if batch.valid is None else torch.where(batch.valid > 0, output.x_hat, batch.x)
-    judges.discriminators.requires_grad_(False)
-    weight = weight_of(plan, codec, batch, drawn)
-    cut = cut_of(plan, terms, step)
-    found = judges.judge(batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged, cut=cut)
-    found.loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.main, plan.clip_norm or math.inf, foreach=True)
-    finite = bool(torch.isfinite(found.loss) & torch.isfinite(norm))
-    lr = plan.lr_at(step)
-    if finite:
-        state.optimiser.param_groups[0]["lr"] = lr
-        state.optimiser.step()
-    state.optimiser.zero_grad(set_to_none=True)
-    opposed = torch.zeros_like(norm)
-    if judged and terms.judging and finite:
+        lr = plan.lr_at(step)
+        generator.param_groups[0]["lr"] = lr
+        critics.param_groups[0]["lr"] = lr * terms.lr_factor
+        numbers = torch.stack(
+            (found.loss, found.mse, found.perceptual, found.adversarial, found.matching)
+        ).detach()
+        yield Move(self.part * found.loss, generator, self.averaged, plan.clip_norm, numbers)
+        if not (judged and terms.judging):
+            return
         judges.discriminators.requires_grad_(True)
         opposed = discriminator_loss(
             judges.discriminators(seen_part(batch.x, cut)),
             judges.discriminators(seen_part(x_hat.detach().clamp(-0.5, 1.5), cut)),
         )
-        opposed.backward()
-        state.critic_optimiser.param_groups[0]["lr"] = lr * terms.lr_factor
-        state.critic_optimiser.step()
-        state.critic_optimiser.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        if state.average and finite:
-            torch._foreach_lerp_(state.average, state.main, 1 - min(plan.ema, (1 + step) / (10 + step)))
-        if finite:
-            parts = (
-                found.loss,
-                found.mse,
-                found.perceptual,
-                found.adversarial,
-                found.matching,
-                opposed,
-                norm,
+        yield Move(self.part * opposed, critics, self.critics, 0.0, opposed.detach()[None])
+
+    def decay(self, step: int) -> float:
+        """Less in the first steps, so that the average forgets the random weights."""
+        return min(self.plan.ema, (1 + step) / (10 + step))
+
+    def about(self, step: int) -> str:
+        """See Objective."""
+        return self.seen_at(step)
+
+    def check(self, rows: Rows) -> None:
+        """Raises Diverged for a training that has lost what it had, while loss and gradient are still finite. What the
+        phase of the distortion alone had, the next one may give up."""
+        start = self.terms.first_judged(self.plan.steps)
+        seen = [(step, row["psnr_db"]) for step, row in rows if "psnr_db" in row]
+        seen = [one for one in seen if one[0] > start] or seen
+        at, best = max(seen, key=lambda one: one[1])
+        kept = max(step for step, psnr_db in seen if psnr_db >= best - FALLEN_DB)
+        last, now = seen[-1]
+        if last - kept >= FALLEN_STEPS:
+            raise Diverged(
+                f"the training has lost what it had: {best:.1f} dB PSNR at step {at}, {now:.1f} dB at step {last}, and no "
+                f"step since {kept} was near: lower lr (it was {self.plan.lr_at(kept):g} there) or clip_norm (0 clips nothing)"
             )
-            state.sums[:-1] += torch.stack([p.detach() for p in parts]).double()
-        state.sums[-1] += float(not finite)
-    state.summed += 1
-    state.bad = 0 if finite else state.bad + 1
-    state.step = step + 1
-    if state.bad >= MAX_SKIPPED:
-        names = ", ".join(crops.frames.name(int(i)) for i in batch.picture)
-        raise Diverged(
-            f"loss or gradient was not finite for {state.bad} steps in a row, until step {step} (learning rate {lr:g}; "
-            f"its batch: {names}): lower lr or clip_norm, or look at these pictures"
-        )
 
+    def write(self, folder: Path) -> Path:
+        """The codec's files and the discriminators."""
+        from safetensors.torch import save_file
 
-def _means(state: State) -> dict[str, float]:
-    sums = dict(zip(SUMS, state.sums.tolist(), strict=True))
-    good = max(state.summed - sums["skipped"], 1)
-    row = {name: sums[name] / good for name in SUMS[:-1]}
-    row["psnr_db"] = 10 * math.log10(255**2 / max(row["mse"], 1e-9))
-    return row
-
-
-def _row(plan: Plan, state: State) -> dict[str, float]:
-    """Means since the last row."""
-    row = _means(state) | {"lr": plan.lr_at(state.step - 1), "skipped": float(state.sums[-1])}
-    state.sums.zero_()
-    state.summed = 0
-    return row
-
-
-def _check_kept(rows: Sequence[tuple[int, Mapping[str, float]]], plan: Plan, terms: Terms) -> None:
-    """Raises Diverged for a training that has lost what it had, while loss and gradient are still finite. What the phase
-    of the distortion alone had, the next one may give up."""
-    start = terms.first_judged(plan.steps)
-    seen = [(step, row["psnr_db"]) for step, row in rows if "psnr_db" in row]
-    seen = [one for one in seen if one[0] > start] or seen
-    at, best = max(seen, key=lambda one: one[1])
-    kept = max(step for step, psnr_db in seen if psnr_db >= best - FALLEN_DB)
-    last, now = seen[-1]
-    if last - kept >= FALLEN_STEPS:
-        raise Diverged(
-            f"the training has lost what it had: {best:.1f} dB PSNR at step {at}, {now:.1f} dB at step {last}, and no step "
-            f"since {kept} was near: lower lr (it was {plan.lr_at(kept):g} there) or clip_norm (0 clips nothing)"
-        )
-
-
-def _seen(state: State) -> dict[str, float]:
-    """What a progress line shows."""
-    row = _means(state) if state.summed else next((r for _, r in reversed(state.rows) if "loss" in r), {})
-    return {k: row[k] for k in ("loss", "psnr_db", "perceptual", "discriminator") if k in row}
-
-
-def _finish(
-    record: Mapping[str, Any], plan: Plan, state: State, workdir: Path, final: Path, device: torch.device
-) -> None:
-    """Write the artifact; the checkpoints are dropped last."""
-    from safetensors.torch import save_file
-
-    from models.codecs.catalogue import save_codec
-
-    trained = state.averaged().to("cpu")
-    trained.update()
-    beside = workdir / f".final.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_codec(trained, beside)
-    critics = state.judges.discriminators.state_dict()
-    save_file({k: v.detach().cpu().contiguous() for k, v in critics.items()}, beside / DISCRIMINATORS)
-    (beside / "history.json").write_text(
-        json.dumps([{"step": step} | values for step, values in state.rows], indent=0)
-    )
-    facts = {
-        "record": dict(record),
-        "steps": plan.steps,
-        "wall_s": round(state.wall_s, 3),
-        "steps_per_s": round(plan.steps / max(state.wall_s, 1e-9), 3),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "mode": "fast" if plan.fast else "deterministic",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "weights_sha256": hashlib.sha256((beside / "weights.safetensors").read_bytes()).hexdigest(),
-    }
-    (beside / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
-    shutil.rmtree(final, ignore_errors=True)
-    beside.replace(final)
-    drop_checkpoints(workdir)
+        critics = self.judges.discriminators.state_dict()
+        save_file({k: v.detach().cpu().contiguous() for k, v in critics.items()}, folder / DISCRIMINATORS)
+        return super().write(folder)

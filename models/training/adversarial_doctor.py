@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.training.adversarial import DISCRIMINATORS, Judges, Terms, crops_of
-from models.training.data import FrameSet
+from models.training.adversarial import DISCRIMINATORS, Judges, Terms, cutter_of
+from models.training.data import Crops, FrameSet
 from models.training.doctor import Finding
-from models.training.loop import Plan
+from models.training.rate_distortion import Plan, crops_of
 
 ROUNDS = 4
 """How often every picture is cut for the look at its crops."""
@@ -27,13 +27,14 @@ def examine_training(record: Mapping[str, Any], folder: Path, frames: FrameSet) 
     if terms.judging:
         judges = Judges(terms, plan.seed, torch.device("cpu"))
         judges.discriminators.load_state_dict(load_file(folder / DISCRIMINATORS))
-        x = (
-            crops_of(plan._replace(weighting=None), terms, FrameSet(frames.pictures), torch.device("cpu"))
-            .at(0)
-            .x
-        )
-        found.insert(0, adversary(judges, x, plan.distortion))
+        batch = _crops(plan, terms, frames).at(0)
+        found.insert(0, adversary(judges, batch.x, plan.distortion))
     return found
+
+
+def _crops(plan: Plan, terms: Terms, frames: FrameSet) -> Crops:
+    bare = FrameSet(frames.pictures, None, frames.names)
+    return crops_of(plan._replace(weighting=None), bare, torch.device("cpu"), cutter_of(terms))
 
 
 def detective(
@@ -84,7 +85,7 @@ def adversary(judges: Judges, x: Tensor, distortion: str) -> Finding:
 
 def variety(plan: Plan, terms: Terms, frames: FrameSet) -> Finding:
     """Is a picture cut in more than one way over a few rounds? Otherwise nothing keeps it from being learnt by heart."""
-    crops = crops_of(plan._replace(weighting=None), terms, frames, torch.device("cpu"))
+    crops = _crops(plan, terms, frames)
     views: dict[int, set[tuple[int, int, bool]]] = {}
     for step in range(-(-ROUNDS * len(frames) // plan.batch)):
         for picture, top, left, flip in zip(*crops.places(step), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.saliency.sam_predictor import SAMPredictor
-from models.saliency.sam_training import initialise
+from models.training.sam import initialise
 
 
 def main(name: str, threads: str, pictures: str = "3", device: str = "cpu") -> None:

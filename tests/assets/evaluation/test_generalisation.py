@@ -25,7 +25,7 @@ from assets.evaluation.generalisation import (
 )
 from assets.evaluation.generalisation_page import markdown, page
 from assets.stages import open_chain
-from assets.training.run import spread
+from assets.training.watch import spread
 from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build

@@ -1,22 +1,15 @@
 """Training of SAM-Lite on recorded eye movements.
 
-The shipped weights were made by this module's command with its defaults:
-
-    python -m models.saliency.training --pictures DIR --fixations TABLE.parquet --out FOLDER
-
 First the head alone on ImageNet features, then every layer, with the batch norms' statistics held, an exponential
-moving average of the weights, and the epoch chosen on the validation pictures. State is written after every epoch;
-the same command continues where it was stopped and ends with the same weights.
+moving average of the weights, and the epoch chosen on the validation pictures. The shipped weights were made with the
+defaults, on OSIE: its first 500 pictures by name train, the next 60 validate.
 """
 
-import argparse
+import copy
 import dataclasses
 import hashlib
 import json
 import math
-import os
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.saliency.fixations import PictureSource, fold_of, read_fixations, read_picture, split_by_order
+from models.saliency.fixations import PictureSource, fold_of, read_picture
 from models.saliency.losses import (
     correlation,
     kl_divergence,
@@ -45,7 +38,9 @@ from models.saliency.sam_lite import (
     resize_picture,
     working_size,
 )
-from models.tracking import NullRun, Run
+from models.training.epochs import Epochs
+from models.training.loop import Move
+from models.training.ranks import Ranks
 
 STRIDE = 4
 """Pixels of the working picture per cell of the predicted map."""
@@ -217,47 +212,6 @@ def _batches(
     yield from waiting.values()
 
 
-def train_epoch(
-    model: SamLite,
-    average: SamLite | None,
-    optimiser: torch.optim.Optimizer,
-    data: FixationPictures,
-    config: SamLiteConfig,
-    first_step: int,
-    total_steps: int,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """One pass over the training pictures; returns the means of the loss parts."""
-    sums: dict[str, float] = {}
-    device = next(model.parameters()).device
-    step = first_step
-    for names in _batches(data, config.batch_size, config.rows, rng):
-        shape = data.size(names[0])
-        rows = config.rows * math.exp(rng.uniform(-1.0, 1.0) * math.log1p(config.scale_jitter))
-        size = working_size(*shape, round(rows))
-        pictures, counts, densities = (
-            t.to(device) for t in _batch([make_sample(data, n, size, config, rng) for n in names])
-        )
-        warm = min(1.0, (step + 1) / config.warmup_steps)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total_steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = group["base_lr"] * warm * (config.final_lr + (1.0 - config.final_lr) * cosine)
-        loss, parts = sam_loss(model(pictures).exp(), densities, counts)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimiser.step()
-        if average is not None:
-            decay = min(config.average, (1.0 + step) / (10.0 + step))
-            with torch.no_grad():
-                for a, p in zip(average.parameters(), model.parameters(), strict=True):
-                    a.lerp_(p, 1.0 - decay)
-        for key, value in parts.items():
-            sums[key] = sums.get(key, 0.0) + value * len(names)
-        step += 1
-    return {key: value / len(data.names) for key, value in sums.items()}
-
-
 @torch.inference_mode()
 def validate(model: SamLite, data: FixationPictures, config: SamLiteConfig) -> dict[str, float]:
     """KL, CC, NSS on the map grid, single pass, and the score that chooses the epoch: CC + NSS/4 − KL/2."""
@@ -357,220 +311,165 @@ def _set_mode(model: SamLite, *, whole: bool) -> None:
             module.eval()
 
 
-def _out_of_patience(history: Sequence[Mapping[str, Any]], config: SamLiteConfig) -> bool:
-    scores = [row["val_score"] for row in history[config.head_epochs :]]
-    return bool(config.patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= config.patience
+class SamLiteTraining(Epochs):
+    """SAM-Lite on the fixations (image, x, y) of pictures.
 
-
-def _save(path: Path, value: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(value, partial)
-    partial.replace(path)
-
-
-def train_sam_lite(
-    pictures: PictureSource,
-    fixations: pd.DataFrame,
-    split: Mapping[str, str],
-    config: SamLiteConfig,
-    out: Path,
-    run: Run | None = None,
-    *,
-    about: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-) -> Path:
-    """Train and write `out/sam_lite.safetensors` (fp16) with its JSON beside it; returns the path of the weights.
-
-    `split` maps the table's image to train, val or test; test pictures are never opened. `out` keeps the
-    state of an unfinished run: calling again continues it. `about` is added to the JSON. Raises FoveaError where the
-    record in `out` is another.
+    split maps the table's image to train, val or test; test pictures are never opened. about: what the JSON beside the
+    weights says besides. Raises FoveaError where training or validation pictures, or fixations of one, are missing.
     """
-    run = run or NullRun()
-    train_names = sorted(n for n, s in split.items() if s == "train")
-    if config.folds:
-        train_names = [n for n in train_names if fold_of(n, config.folds) != config.fold]
-    val_names = sorted(n for n, s in split.items() if s == "val")
-    if not train_names or not val_names:
-        raise FoveaError("the split needs training and validation pictures")
-    train, val = (FixationPictures(pictures, fixations, names) for names in (train_names, val_names))
 
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"config": dataclasses.asdict(config), "train": train_names, "val": val_names}
-    state_path = out / "state.pt"
-    torch.manual_seed(config.seed)
-    model = SamLite(dropout=config.dropout)
-    model.backbone.load_state_dict(imagenet_weights())
-    model = model.on(device)
-    average = SamLite(dropout=config.dropout).on(device)
-    best: dict[str, Tensor] = {}
-    history: list[dict[str, Any]] = []
-    saved: dict[str, Any] | None = None
-    if state_path.exists():
-        saved = torch.load(state_path, map_location=device, weights_only=True)
-        if saved["record"] != json.dumps(record):
-            raise FoveaError(
-                f"{state_path} belongs to another training run: choose another --out or remove it"
-            )
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        best, history = saved["best"], json.loads(saved["history"])
-    run.log_params({f"saliency.{k}": v for k, v in dataclasses.asdict(config).items()})
+    names = ("kl", "cc", "nss")
+    shown = ("kl", "cc", "nss", "val_score")
+    mark = "_"
 
-    steps = sum(1 for _ in _batches(train, config.batch_size, config.rows, None))
-    total = config.head_epochs + config.epochs
-    optimiser = _optimiser(model, config, whole=len(history) > config.head_epochs)
-    if saved is not None and len(history) != config.head_epochs:
-        optimiser.load_state_dict(saved["optimiser"])
-    for epoch in range(len(history), total):
-        if _out_of_patience(history, config):
-            break
-        whole = epoch >= config.head_epochs
-        start = time.monotonic()
+    def __init__(
+        self,
+        pictures: PictureSource,
+        fixations: pd.DataFrame,
+        split: Mapping[str, str],
+        config: SamLiteConfig,
+        *,
+        about: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.config, self.about_weights = config, about or {}
+        train = sorted(n for n, s in split.items() if s == "train")
+        if config.folds:
+            train = [n for n in train if fold_of(n, config.folds) != config.fold]
+        val = sorted(n for n, s in split.items() if s == "val")
+        if not train or not val:
+            raise FoveaError("the split needs training and validation pictures")
+        self.train, self.val = (FixationPictures(pictures, fixations, names) for names in (train, val))
+        self.record = {"variant": "sam_lite", **dataclasses.asdict(config)}
+        self.batch = config.batch_size
+        # where an epoch's random numbers stand is in no checkpoint: only its start is
+        self.unit = self.row_every = sum(
+            1 for _ in _batches(self.train, config.batch_size, config.rows, None)
+        )
+        self.steps = (config.head_epochs + config.epochs) * self.row_every
+
+    def prepare(self, device: torch.device, ranks: Ranks) -> None:
+        """See Objective."""
+        torch.manual_seed(self.config.seed)
+        model = SamLite(dropout=self.config.dropout)
+        model.backbone.load_state_dict(imagenet_weights())
+        self.device, self.model = device, model.on(device)
+        self.networks = {"model": self.model}
+        self.averaged = [*self.model.parameters()]
+        self.average = [p.detach().clone() for p in self.averaged]
+        self.optimisers = {"main": _optimiser(self.model, self.config, whole=False)}
+
+    def identity(self) -> str:
+        """Recipe and pictures' names."""
+        facts = [dataclasses.asdict(self.config), self.train.names, self.val.names]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See Objective."""
+        super().restore(state)
+        if len(self.history) > self.config.head_epochs:
+            self.optimisers["main"] = _optimiser(self.model, self.config, whole=True)
+
+    @torch.no_grad()
+    def _begin(self, epoch: int) -> None:
+        config = self.config
         if epoch == config.head_epochs:
-            if best:
-                model.load_state_dict(best)
-            average.load_state_dict(model.state_dict())
-            optimiser = _optimiser(model, config, whole=True)
-        rng = np.random.default_rng([config.seed, epoch])
+            if self.best:
+                self.model.load_state_dict(self.best)
+            for own, parameter in zip(self.average, self.averaged, strict=True):
+                own.copy_(parameter)
+            self.optimisers["main"] = _optimiser(self.model, config, whole=True)
+        self.rng = np.random.default_rng([config.seed, epoch])
         torch.manual_seed(config.seed * 10_007 + epoch)
-        _set_mode(model, whole=whole)
-        stage_epoch, stage_epochs = (
-            (epoch - config.head_epochs, config.epochs) if whole else (epoch, config.head_epochs)
+        _set_mode(self.model, whole=epoch >= config.head_epochs)
+        self.batches = list(_batches(self.train, config.batch_size, config.rows, self.rng))
+
+    def _stage(self, step: int) -> tuple[bool, int, int]:
+        """Whether every layer trains, how many steps of that stage are done, and how many it has."""
+        head = self.config.head_epochs * self.row_every
+        return (True, step - head, self.steps - head) if step >= head else (False, step, head)
+
+    def moves(self, step: int) -> Iterator[Move]:
+        """See Objective."""
+        config = self.config
+        epoch, place = divmod(step, self.row_every)
+        if place == 0:
+            self._begin(epoch)
+        names = self.batches[place]
+        rows = config.rows * math.exp(self.rng.uniform(-1.0, 1.0) * math.log1p(config.scale_jitter))
+        size = working_size(*self.train.size(names[0]), round(rows))
+        pictures, counts, densities = (
+            t.to(self.device)
+            for t in _batch([make_sample(self.train, n, size, config, self.rng) for n in names])
         )
-        train_means = train_epoch(
-            model,
-            average if whole else None,
-            optimiser,
-            train,
-            config,
-            stage_epoch * steps,
-            stage_epochs * steps,
-            rng,
-        )
-        judged = average if whole else model
-        val_means = validate(judged, val, config)
-        row = {f"train_{k}": v for k, v in train_means.items()} | {
-            f"val_{k}": v for k, v in val_means.items()
+        optimiser = self.optimisers["main"]
+        _, done, total = self._stage(step)
+        warm = min(1.0, (done + 1) / config.warmup_steps)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / total)))
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * warm * (config.final_lr + (1.0 - config.final_lr) * cosine)
+        loss, parts = sam_loss(self.model(pictures).exp(), densities, counts)
+        # batches are not all of one size: an epoch's means are over its pictures
+        share = len(names) * self.row_every / len(self.train.names)
+        yield Move(loss, optimiser, self.averaged, config.clip_norm, share * parts)
+
+    def decay(self, step: int) -> float:
+        """None while the head is trained alone."""
+        whole, done, _ = self._stage(step)
+        return min(self.config.average, (1.0 + done) / (10.0 + done)) if whole else 0.0
+
+    @torch.no_grad()
+    def chosen(self) -> SamLite:
+        """See Objective."""
+        kept = copy.deepcopy(self.model)
+        for parameter, average in zip(kept.parameters(), self.average, strict=True):
+            parameter.copy_(average)
+        return kept.eval()
+
+    def validated(self) -> tuple[dict[str, float], Mapping[str, Tensor]]:
+        """See Epochs."""
+        judged = self.chosen()
+        return validate(judged, self.val, self.config), judged.state_dict()
+
+    def score(self, row: Mapping[str, float]) -> float:
+        """See Epochs."""
+        return row["val_score"]
+
+    def out_of_patience(self) -> bool:
+        """Whether `patience` epochs of all layers in a row have not beaten the best of them."""
+        scores = [self.score(row) for row in self.history[self.config.head_epochs :]]
+        since_best = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return bool(self.config.patience and scores) and since_best >= self.config.patience
+
+    def write(self, folder: Path) -> Path:
+        """`sam_lite.safetensors` in fp16, with the inference settings that suit the rounded weights in the JSON beside it."""
+        config = self.config
+        kept = {k: v for k, v in self.best.items() if not k.endswith("num_batches_tracked")}
+        half = {k: v.cpu().half().contiguous() if v.is_floating_point() else v for k, v in kept.items()}
+        model = SamLite()
+        model.load_state_dict(half, strict=False)
+        path = folder / "sam_lite.safetensors"
+        save_file(half, path)
+        described = {
+            "model": "sam_lite",
+            **self.about_weights,
+            "config": dataclasses.asdict(config),
+            "train": describe_names(self.train.names),
+            "validation": describe_names(self.val.names),
+            **choose_inference(model.on(self.device), self.val, config),
+            "history": [
+                {"epoch": float(epoch)} | {k: round(v, 5) for k, v in row.items()}
+                for epoch, row in enumerate(self.history)
+            ],
+            "chosen_epoch": self.best_epoch(),
+            "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        if not best or val_means["score"] > max(h["val_score"] for h in history):
-            best = {k: v.detach().clone() for k, v in judged.state_dict().items()}
-        history.append({"epoch": epoch, "seconds": round(time.monotonic() - start, 1), **row})
-        run.log_metrics([(epoch, row)])
-        print(
-            f"epoch {epoch + 1}/{total} {'all layers' if whole else 'head'}: "
-            + " ".join(f"{k} {v:.4f}" for k, v in row.items())
-            + f" ({history[-1]['seconds']} s)",
-            file=sys.stderr,
-            flush=True,
-        )
-        _save(
-            state_path,
-            {
-                "record": json.dumps(record),
-                "history": json.dumps(history),
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "best": best,
-                "optimiser": optimiser.state_dict(),
-            },
-        )
-    path = out / "sam_lite.safetensors"
-    return finish(path, best, val, train_names, config, history, device, about=about or {})
-
-
-def finish(
-    path: Path,
-    state: Mapping[str, Tensor],
-    val: FixationPictures,
-    train_names: Sequence[str],
-    config: SamLiteConfig,
-    history: Sequence[Mapping[str, Any]],
-    device: str,
-    *,
-    about: Mapping[str, Any],
-) -> Path:
-    """Round the weights to fp16, choose the inference settings with them, and write both."""
-    model = SamLite()
-    model.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in state.items()})
-    model = model.on(device)
-    described = {
-        "model": "sam_lite",
-        **about,
-        "config": dataclasses.asdict(config),
-        "train": describe_names(train_names),
-        "validation": describe_names(val.names),
-        **choose_inference(model, val, config),
-        "history": [{k: round(float(v), 5) for k, v in row.items()} for row in history],
-        "chosen_epoch": max(history, key=lambda row: row["val_score"])["epoch"],
-        "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
-    }
-    return write_weights(path, state, described)
+        path.with_suffix(".json").write_text(json.dumps(described, indent=1) + "\n")
+        return path
 
 
 def describe_names(names: Sequence[str]) -> dict[str, Any]:
     """How many, from which to which, and a digest of all of them."""
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     return {"count": len(names), "first": min(names), "last": max(names), "sha256": digest}
-
-
-def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
-    """fp16 safetensors and, beside it, a JSON with `about` and the file's SHA-256; both atomically."""
-    tensors = {
-        k: v.detach().cpu().to(torch.float16 if v.is_floating_point() else v.dtype).contiguous()
-        for k, v in state.items()
-        if not k.endswith("num_batches_tracked")
-    }
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, partial)
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    partial.chmod(0o644)
-    partial.replace(path)
-    described = path.with_suffix(".json")
-    partial = described.with_name(f".{described.name}.{os.getpid()}")
-    partial.write_text(json.dumps({**about, "sha256": digest}, indent=1) + "\n")
-    partial.replace(described)
-    return path
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m models.saliency.training", description=__doc__)
-    parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures")
-    parser.add_argument(
-        "--fixations", type=Path, required=True, help="Parquet or CSV: image, subject, x, y (1-based)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for state and weights")
-    parser.add_argument("--train", type=int, default=500, help="the first N sorted names train (default 500)")
-    parser.add_argument("--val", type=int, default=60, help="the next N names choose the epoch (default 60)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--device", default="cpu")
-    for field in dataclasses.fields(SamLiteConfig):
-        flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=type(field.default), default=field.default)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    cv2.setNumThreads(given.threads)
-    table = read_fixations(given.fixations)
-    names = sorted(str(n) for n in table["image"].unique())
-    config = SamLiteConfig(**{f.name: getattr(given, f.name) for f in dataclasses.fields(SamLiteConfig)})
-    split = split_by_order(names, given.train, given.val)
-    about = {
-        "command": " ".join(["python -m models.saliency.training", *(arguments or sys.argv[1:])]),
-        "fixations_sha256": hashlib.sha256(given.fixations.read_bytes()).hexdigest(),
-        "split": f"sorted names: the first {given.train} train, the next {given.val} choose epoch, rows and blur",
-        "threads": given.threads,
-    }
-    path = train_sam_lite(
-        given.pictures,
-        table,
-        split,
-        config,
-        given.out,
-        about=about,
-        device=given.device,
-    )
-    print(path)
-
-
-if __name__ == "__main__":
-    main()
