@@ -15,6 +15,7 @@ from assets.saliency.names import chosen_model
 from assets.saliency.stages import map_sources
 from assets.store import UnitWriter
 from assets.story import told
+from assets.training.data import load_split, needs_model
 from assets.training.milestones import (
     FROM_SCRATCH,
     FROM_TRUNK,
@@ -23,7 +24,6 @@ from assets.training.milestones import (
     milestone_steps,
     scored,
 )
-from assets.training.data import load_split, needs_model
 from assets.training.watch import GENERATIVE_PROBE_PICTURES, PROBE_PICTURES, Looked, Watch, spread
 from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of

@@ -6,7 +6,7 @@
 
 As published: the whole network trains, batch norm with the statistics of the batch, batches of one, no augmentation,
 at most 10 epochs, the epoch with the least validation loss, an end after more than 3 epochs without a better one (Keras 1's
-patience). Other than published, pictures come in a new order each epoch (`shuffle`). The authors started from ImageNet's
+patience). Other than published, pictures come in a new order each epoch. The authors started from ImageNet's
 VGG-16 or ResNet-50; without `start` everything starts from random numbers, which needs far more data.
 """
 
@@ -34,30 +34,18 @@ from models.saliency.sam import (
     AttentiveConvLSTM,
     LearnedPrior,
     build,
-    load_network,
-    pad_fixations,
-    pad_picture,
-    preprocess,
-    sha256_of,
-    write_weights,
 )
 from models.saliency.sam_losses import cc_loss, kl_loss, nss_loss
+from models.saliency.sam_predictor import pad_fixations, pad_picture, preprocess
+from models.saliency.sam_weights import load_network, sha256_of, write_weights
 from models.training.epochs import Epochs
 from models.training.loop import Move
 from models.training.ranks import Ranks
 
-FREEZE = {
-    "none": (),
-    "batch_norm": (),
-    "backbone": ("backbone.",),
-    "features": ("backbone.", "reduce.", "recurrent."),
-}
-"""What stays as it is: nothing; batch norms (statistics and scales); the backbone with them; all before the priors."""
-
 
 @dataclasses.dataclass(frozen=True)
 class SAMConfig:
-    """The recipe; defaults as published, but for `shuffle`.
+    """The recipe; defaults as published.
 
     size: the input's rows and columns. sigma: of the density made from the fixations, as a part of the picture's width.
     """
@@ -66,15 +54,11 @@ class SAMConfig:
     batch_size: int = 1
     lr: float = 1e-4
     patience: int = 3
-    freeze: str = "none"
-    shuffle: bool = True
     size: tuple[int, int] = INPUT_SIZE
     sigma: float = 0.03
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.freeze not in FREEZE:
-            raise FoveaError(f"freeze must be one of {', '.join(FREEZE)}, not {self.freeze!r}")
         if min(self.epochs, self.batch_size, self.patience) < 1 or self.lr <= 0:
             raise FoveaError("epochs, batch_size and patience must be at least 1, lr above 0")
         if min(self.size) < 8 or any(side % 8 for side in self.size):
@@ -148,18 +132,6 @@ def initialise(name: str, seed: int) -> SAM:
     return network
 
 
-def set_frozen(network: SAM, freeze: str) -> None:
-    """Training mode, with the frozen parts' parameters out of it (see FREEZE) and their batch norms' statistics held."""
-    network.train()
-    for key, parameter in network.named_parameters():
-        parameter.requires_grad_(not key.startswith(FREEZE[freeze]))
-    if freeze != "none":
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-                module.requires_grad_(False)
-
-
 def weights_of(network: SAM) -> dict[str, Tensor]:
     """The tensors that weight files hold, on the CPU."""
     state = network.state_dict()
@@ -200,18 +172,18 @@ def validate(
 
 
 def _batches(items: Sequence[Item], config: SAMConfig, epoch: int | None) -> Iterator[list[Item]]:
-    """Every item once; in a new order for each epoch where `shuffle` is set and this is training."""
+    """Every item once; in a new order for each epoch of training."""
     order = list(range(len(items)))
-    if epoch is not None and config.shuffle:
+    if epoch is not None:
         order = np.random.default_rng((config.seed, epoch)).permutation(len(items)).tolist()
     for start in range(0, len(order), config.batch_size):
         yield [items[k] for k in order[start : start + config.batch_size]]
 
 
 class SamTraining(Epochs):
-    """ "sam_vgg" or "sam_resnet" on pictures with fixations.
+    """SAM on pictures with fixations.
 
-    start: a safetensors file of the same network. Raises FoveaError for an unknown name and where there are no pictures.
+    name: sam_vgg or sam_resnet. start: a safetensors file of the same network. Raises FoveaError for an unknown name and where there are no pictures.
     """
 
     names = NUMBERS
@@ -248,9 +220,8 @@ class SamTraining(Epochs):
         network = load_network(name, self.start) if self.start else initialise(name, config.seed)
         self.device, self.network = device, network.to(device)
         self.networks, self.averaged, self.average = {"network": network}, [], []
-        set_frozen(network, config.freeze)
-        self.trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimisers = {"main": torch.optim.RMSprop(self.trainable, lr=config.lr, alpha=0.9, eps=1e-8)}
+        self.parameters = [*network.requires_grad_(True).parameters()]
+        self.optimisers = {"main": torch.optim.RMSprop(self.parameters, lr=config.lr, alpha=0.9, eps=1e-8)}
 
     def identity(self) -> str:
         """Network, recipe, pictures' names, fixations and start. More epochs continue the same training."""
@@ -264,12 +235,12 @@ class SamTraining(Epochs):
         """See Objective."""
         epoch, place = divmod(step, self.row_every)
         if place == 0 or not self.batches:
-            set_frozen(self.network, self.config.freeze)
+            self.network.train()
             self.batches = list(_batches(self.train, self.config, epoch))
         batch = self.batches[place]
         loss, numbers = _losses(self.network, make_batch(batch, self.config, self.device))
         share = len(batch) * self.row_every / len(self.train)
-        yield Move(loss, self.optimisers["main"], self.trainable, 0.0, share * numbers)
+        yield Move(loss, self.optimisers["main"], self.parameters, 0.0, share * numbers)
 
     def about(self, step: int) -> str:
         """The pictures."""
@@ -283,9 +254,7 @@ class SamTraining(Epochs):
         """See Epochs. Raises FoveaError where the loss isn't finite."""
         means = validate(self.network, self.val, self.config, self.device)
         if not math.isfinite(means["loss"]):
-            raise FoveaError(
-                f"{self.name}: the validation loss is {means['loss']}: try a smaller lr or freeze"
-            )
+            raise FoveaError(f"{self.name}: the validation loss is {means['loss']}: try a smaller lr")
         return means, weights_of(self.network)
 
     def score(self, row: Mapping[str, float]) -> float:
@@ -297,7 +266,7 @@ class SamTraining(Epochs):
         return len(self.history) - 1 - self.best_epoch() > self.config.patience
 
     def write(self, folder: Path) -> Path:
-        """NAME.safetensors and its JSON, ready for `models.saliency.sam.load_predictor`."""
+        """NAME.safetensors and its JSON, ready for `models.saliency.sam_predictor.load_predictor`."""
         about = {
             "epoch": self.best_epoch(),
             "val": self.history[self.best_epoch()],

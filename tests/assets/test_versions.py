@@ -79,7 +79,7 @@ def test_third_party_modules_have_no_file() -> None:
 
 
 def test_training_does_not_depend_on_metrics_nor_on_other_rooms() -> None:
-    modules = set(closure("models.training.loop", "models.codecs.bls2017"))
+    modules = set(closure("models.training.rate_distortion", "models.codecs.bls2017"))
     assert "models.metrics" not in modules
     assert "models.losses" in modules
     assert not {m for m in modules if m.startswith("assets.evaluation") or m.startswith("assets.frames")}

@@ -38,6 +38,7 @@ from models.experiments import TRUNK_LAMBDAS
 from models.tracking import NullRun
 from models.training.data import Crops, FrameSet
 from models.training.loop import train
+from models.training.rate_distortion import RateDistortion
 
 
 def made_pictures(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -188,9 +189,7 @@ def fovea_loop(frames: FrameSet, options: argparse.Namespace) -> tuple[float, fl
     }
     with tempfile.TemporaryDirectory() as folder:
         train(
-            record,
-            made_codec(options),
-            frames,
+            RateDistortion(record, made_codec(options), frames),
             workdir=Path(folder),
             tracker_run=NullRun(),
             threads=options.threads,

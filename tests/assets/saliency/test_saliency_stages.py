@@ -176,30 +176,29 @@ def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: 
 
 def test_training_goes_on_where_it_was_stopped(home: Home, trained: Tracker, monkeypatch: Any) -> None:
     """Another seed, so another unit: stopped after its first epoch, it does not train that one again."""
-    from models.saliency import training
+    from models.training import sam_lite
+    from models.training.loop import Training
 
     chain, key = look(home), "eyes.sam_lite-tiny-s3"
-    save = training._save
-    epochs = []
+    save, begin, begun = Training._save, sam_lite.SamLiteTraining._begin, []
 
-    def counted(*arguments: Any) -> Any:
-        epochs.append(1)
-        return whole(*arguments)
+    def begin_counted(self: Any, epoch: int) -> None:
+        begun.append(epoch)
+        begin(self, epoch)
 
-    def save_and_stop(path: Path, value: Any) -> None:
-        save(path, value)
+    def save_and_stop(self: Any) -> None:
+        save(self)
         raise KeyboardInterrupt
 
-    whole = training.train_epoch
-    monkeypatch.setattr(training, "train_epoch", counted)
-    monkeypatch.setattr(training, "_save", save_and_stop)
+    monkeypatch.setattr(sam_lite.SamLiteTraining, "_begin", begin_counted)
+    monkeypatch.setattr(Training, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         chain.make("saliency_model", key)
     assert chain.tracker.runs[key].ended == "FAILED"  # type: ignore[attr-defined]
     assert not chain.ready("saliency_model", key)
-    monkeypatch.setattr(training, "_save", save)
+    monkeypatch.setattr(Training, "_save", save)
     chain.make("saliency_model", key)
-    assert len(epochs) == 2
+    assert begun == [0, 1]
 
 
 def test_another_test_picture_leaves_the_model_fresh_another_fixation_in_training_does_not(

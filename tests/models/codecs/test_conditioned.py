@@ -345,6 +345,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name, mechanism
     from models.tracking import NullRun
     from models.training.data import FrameSet
     from models.training.loop import TrainingStopped, train
+    from models.training.rate_distortion import RateDistortion
 
     record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=(0.002, 0.02)).resolved()
     record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": mechanism, "gamma": 0.5}
@@ -355,9 +356,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name, mechanism
         codec = fresh(name, mechanism, gamma=0.5, span=1.0)
         frames = FrameSet(pictures, [spot(70, 60)] * 3)
         made = train(
-            record,
-            codec,
-            frames,
+            RateDistortion(record, codec, frames),
             workdir=tmp_path / folder,
             tracker_run=NullRun(),
             threads=1,

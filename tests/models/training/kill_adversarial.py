@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import models.training.adversarial as adversarial
 from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, override
 from models.tracking import NullRun
+from models.training.adversarial import DISCRIMINATORS, Adversarial
 from models.training.critics import feature_network
 from models.training.data import FrameSet
+from models.training.loop import train
 
 STEPS = 24
 
@@ -43,10 +44,8 @@ def frames():
 def run(folder, **kwargs):
     record = experiment()
     torch.manual_seed(0)
-    return adversarial.train(
-        record.resolved(),
-        build(config_for(record)),
-        frames(),
+    return train(
+        Adversarial(record.resolved(), build(config_for(record)), frames()),
         workdir=folder,
         tracker_run=NullRun(),
         threads=1,
@@ -68,7 +67,7 @@ def forked(work):
 
 
 def sha(folder):
-    names = ("weights.safetensors", adversarial.DISCRIMINATORS)
+    names = ("weights.safetensors", DISCRIMINATORS)
     return [hashlib.sha256((folder / "final" / n).read_bytes()).hexdigest() for n in names]
 
 

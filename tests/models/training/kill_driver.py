@@ -22,6 +22,7 @@ from models.codecs.catalogue import build
 from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.loop import train
+from models.training.rate_distortion import RateDistortion
 
 LMBDA = (0.002, 0.02, 0.1)
 
@@ -75,9 +76,7 @@ def run(folder, codec=None, **changed):
     codec = codec or initial()
     folder.mkdir(parents=True, exist_ok=True)
     return train(
-        values,
-        codec,
-        frames(),
+        RateDistortion(values, codec, frames()),
         workdir=folder,
         tracker_run=JournalRun(folder / "journal"),
         probe=lambda step, seen: {"probe/first": float(next(seen.parameters()).sum())},

@@ -23,6 +23,7 @@ from models.tracking import NullRun  # noqa: E402
 from models.training.data import FrameSet  # noqa: E402
 from models.training.loop import TrainingStopped, train  # noqa: E402
 from models.training.ranks import join, joined  # noqa: E402
+from models.training.rate_distortion import RateDistortion  # noqa: E402
 
 CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"))
 LMBDA = (0.002, 0.02, 0.1)
@@ -57,9 +58,7 @@ def share(folder: Path, codec: str, mechanism: str, stop: int) -> Path:
     made = build(CodecConfig(codec=codec, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **gained))
     steps = iter(range(1, 100))
     return train(
-        values,
-        made,
-        frames,
+        RateDistortion(values, made, frames),
         workdir=folder,
         tracker_run=NullRun(),
         threads=1,

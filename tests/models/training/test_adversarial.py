@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,17 +15,11 @@ from models.tracking import NullRun
 from models.training import adversarial
 from models.training.adversarial_doctor import adversary, detective, examine_training, variety
 from models.training.data import FrameSet
-from models.training.loop import Diverged, Plan, TrainingStopped
+from models.training.loop import Diverged, TrainingStopped, train
+from models.training.rate_distortion import Plan, draw
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-
-
-def driver():
-    spec = importlib.util.spec_from_file_location("kill_adversarial", HERE / "kill_adversarial.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 EXTREME = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "lmbda": (4.0,)}
@@ -52,10 +45,8 @@ def frames(maps=False, side=70):
 
 def trained(folder, record, data=None, codec=None, **kwargs):
     torch.manual_seed(0)
-    return adversarial.train(
-        record.resolved(),
-        codec or build(config_for(record)),
-        data or frames(),
+    return train(
+        adversarial.Adversarial(record.resolved(), codec or build(config_for(record)), data or frames()),
         workdir=folder,
         tracker_run=NullRun(),
         threads=1,
@@ -75,18 +66,6 @@ def test_killed_and_resumed_ends_at_the_same_weights(tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["hits"] >= 2
     assert result["killed"] == result["a"]
-
-
-def test_stopped_in_the_middle_of_both_phases_and_resumed(tmp_path):
-    kill = driver()
-    kill.STEPS = 8
-    kill.run(tmp_path / "a")
-    for stop in (1, 5):
-        asked = iter(range(1, 100))
-        with pytest.raises(TrainingStopped):
-            kill.run(tmp_path / "b", should_stop=lambda asked=asked, stop=stop: next(asked) == stop)
-    kill.run(tmp_path / "b")
-    assert kill.sha(tmp_path / "a") == kill.sha(tmp_path / "b")
 
 
 def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):
@@ -174,7 +153,7 @@ def test_select_weighs_what_it_keeps():
     plan = Plan.of(record.resolved())
     codec = build(config_for(record))
     batch = adversarial.Crops(frames(maps=True), seed=0, batch=2, crop=64).at(0)
-    drawn = adversarial.draw(plan, codec, batch, None, 0)
+    drawn = draw(plan, codec, batch, None, 0)
     weight = adversarial.weight_of(plan, codec, batch, drawn)
     kept = codec.region(drawn.saliency_map)
     assert weight.mean() == pytest.approx(1.0)

@@ -19,7 +19,9 @@ from models.errors import FoveaError
 from models.experiments import PRESETS, Experiment, Trunk
 from models.tracking import NullRun
 from models.training.data import FrameSet
-from models.training.loop import Diverged, Plan, SeededNoise, TrainingStopped, draw, levels_at, train
+from models.training.exact import SeededNoise
+from models.training.loop import Diverged, TrainingStopped, train
+from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
 
 ROOT = Path(__file__).parents[3]
 LMBDA = (0.002, 0.02, 0.1)
@@ -66,9 +68,7 @@ class Rows(NullRun):
 
 def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **options):
     return train(
-        record or made_record(),
-        codec or made_codec(),
-        frames or made_frames(),
+        RateDistortion(record or made_record(), codec or made_codec(), frames or made_frames()),
         workdir=tmp_path,
         tracker_run=run or NullRun(),
         threads=1,
@@ -166,15 +166,6 @@ def test_it_learns(tmp_path):
     assert history[-1]["loss"] < 0.35 * history[0]["loss"]
     assert history[-1]["psnr_db"] > history[0]["psnr_db"] + 4
     assert history[-1]["lr"] == pytest.approx(3e-3 * 0.05)
-
-
-def test_stopping_and_going_on(tmp_path):
-    whole = trained(tmp_path / "whole")
-    steps = iter(range(100))
-    with pytest.raises(TrainingStopped, match="step 4 of 8"):
-        trained(tmp_path / "parts", should_stop=lambda: next(steps) == 3)
-    parts = trained(tmp_path / "parts")
-    assert (parts / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
 def test_another_training_in_the_folder_is_refused(tmp_path):
@@ -288,16 +279,6 @@ def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
     assert moved["g_a.0.weight"] == pytest.approx(record["lr"], rel=1e-3)
 
 
-def test_a_resumed_training_goes_on_with_both_learning_rates(tmp_path):
-    record = made_record(mechanism="sft", steps=6, warmup_steps=3, fresh_lr_factor=10.0)
-    steps = iter(range(1, 100))
-    with pytest.raises(TrainingStopped):
-        trained(tmp_path / "a", codec=made_codec("sft"), record=record, should_stop=lambda: next(steps) == 2)
-    parts = trained(tmp_path / "a", codec=made_codec("sft"), record=record)
-    whole = trained(tmp_path / "b", codec=made_codec("sft"), record=record)
-    assert (parts / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-
-
 def test_a_level_that_is_no_number_skips_the_step(tmp_path):
     from models.codecs.catalogue import build
 
@@ -389,7 +370,6 @@ def test_levels_cover_the_range_in_each_batch():
 def test_gain_sees_whole_pictures_centres_and_some_even_batches():
     from models.codecs.conditioning import centre
     from models.training.data import Crops
-    from models.training.loop import whole_centres
 
     plan, codec, frames = Plan.of(made_record(mechanism="gain")), made_codec("gain"), made_frames()
     crops = Crops(frames, seed=0, batch=2, crop=32)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.errors import FoveaError
-from models.training.loop import SeededNoise
+from models.training.exact import SeededNoise
 from models.training.ranks import Ranks, join
 
 ROOT = Path(__file__).parents[3]

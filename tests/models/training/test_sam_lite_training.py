@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from models.errors import FoveaError
-from models.saliency import training
 from models.saliency.fixations import fold_of, read_fixations, split_by_order
 from models.saliency.sam_lite import load_sam_lite
+from models.tracking import NullRun
+from models.training import sam_lite
+from models.training.loop import TrainingStopped, train
+from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
-TINY = training.SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2)
+TINY = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -36,80 +39,47 @@ def data(tmp_path_factory):
     return folder, table, split_by_order(table["image"].unique(), 6, 2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def trained(folder, data, config, **options):
+    objective = SamLiteTraining(*data, config)
+    return (
+        train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **options) / "sam_lite.safetensors"
+    )
 
 
-class Interrupted(Exception):
-    pass
-
-
-class Listener:
-    def __init__(self):
-        self.params, self.rows = {}, []
-
-    def log_params(self, params):
-        self.params.update(params)
-
-    def log_metrics(self, rows):
-        self.rows += rows
-
-
-def test_resumed_training_ends_with_the_same_weights(data, tmp_path, monkeypatch):
-    listener = Listener()
-    whole = training.train_sam_lite(*data, TINY, tmp_path / "whole", listener)
-    save = training._save
-
-    def save_and_stop(path, value):
-        save(path, value)
-        raise Interrupted
-
-    monkeypatch.setattr(training, "_save", save_and_stop)
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            training.train_sam_lite(*data, TINY, tmp_path / "parts")
-    monkeypatch.undo()
-    parts = training.train_sam_lite(*data, TINY, tmp_path / "parts")
-    assert whole.read_bytes() == parts.read_bytes()
-
-    described = json.loads(whole.with_suffix(".json").read_text())
+def test_what_is_written_and_a_stop_waits_for_the_end_of_an_epoch(data, tmp_path):
+    with pytest.raises(TrainingStopped, match="step 2 of 6"):
+        trained(tmp_path, data, TINY, should_stop=lambda: True)
+    with pytest.raises(FoveaError, match="another training"):
+        trained(tmp_path, data, dataclasses.replace(TINY, seed=1))
+    path = trained(tmp_path, data, TINY)
+    described = json.loads(path.with_suffix(".json").read_text())
     assert described["config"] == dataclasses.asdict(TINY)
     assert described["train"]["count"] == 6 and described["validation"]["first"] == "6.png"
     assert described["inference"]["rows"] in (48, 64, 80)
-    assert len(described["history"]) == 3
-    assert listener.params["saliency.head_epochs"] == 2
-    assert [step for step, _ in listener.rows] == [0, 1, 2]
-    assert "val_score" in listener.rows[0][1]
-    load_sam_lite(whole)
-
-    with pytest.raises(FoveaError, match="another training run"):
-        training.train_sam_lite(*data, dataclasses.replace(TINY, seed=1), tmp_path / "parts")
+    assert [row["epoch"] for row in described["history"]] == [0, 1, 2]
+    assert "val_score" in described["history"][0]
+    history = json.loads((path.parent / "history.json").read_text())
+    assert [row["step"] for row in history] == [0, 1, 2]
+    load_sam_lite(path)
 
 
 def test_head_stage_leaves_the_backbone_alone(data, tmp_path):
     head_only = dataclasses.replace(TINY, head_epochs=1, epochs=0)
-    network = load_sam_lite(training.train_sam_lite(*data, head_only, tmp_path))
-    for name, tensor in training.imagenet_weights().items():
+    network = load_sam_lite(trained(tmp_path, data, head_only))
+    for name, tensor in sam_lite.imagenet_weights().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(network.backbone.state_dict()[name], tensor.half().float()), name
-    full = load_sam_lite(
-        training.train_sam_lite(*data, dataclasses.replace(TINY, average=0.1), tmp_path / "full")
-    )
+    full = load_sam_lite(trained(tmp_path / "full", data, dataclasses.replace(TINY, average=0.1)))
     assert not torch.equal(full.backbone.stem.weight, network.backbone.stem.weight)
 
 
-def test_folds_partition_the_training_pictures(data, tmp_path):
+def test_folds_partition_the_training_pictures(data):
     names = [f"{i}.png" for i in range(200)]
     assert {fold_of(n, 3) for n in names} == {0, 1, 2}
     assert fold_of("1001.jpg", 5) == 1
-    config = dataclasses.replace(TINY, head_epochs=1, epochs=0, folds=2, fold=1)
-    path = training.train_sam_lite(*data, config, tmp_path)
+    config = dataclasses.replace(TINY, folds=2, fold=1)
     kept = [n for n in sorted(data[2]) if data[2][n] == "train" and fold_of(n, 2) != 1]
-    assert json.loads(path.with_suffix(".json").read_text())["train"] == training.describe_names(kept)
+    assert SamLiteTraining(*data, config).train.names == kept
     assert 0 < len(kept) < 6
     with pytest.raises(FoveaError, match="fold must be"):
         dataclasses.replace(TINY, folds=2, fold=2)
@@ -117,22 +87,22 @@ def test_folds_partition_the_training_pictures(data, tmp_path):
 
 def test_targets_lie_where_the_fixations_are():
     points = np.array([[49.5, 29.5], [49.5, 29.5], [0.0, 0.0], [99.0, 59.0]])
-    counts, density = training.targets(points, (0, 0, 100, 60), (30, 50), 1.5)
+    counts, density = sam_lite.targets(points, (0, 0, 100, 60), (30, 50), 1.5)
     assert counts.sum() == 4 and counts[15, 25] == 2 and counts[0, 0] == 1 and counts[29, 49] == 1
     assert density.sum() == pytest.approx(1.0, abs=1e-5)
     assert np.unravel_index(density.argmax(), density.shape) in [(15, 25), (0, 0), (29, 49)]
-    counts, _ = training.targets(points, (40, 20, 20, 20), (10, 10), 1.0)
+    counts, _ = sam_lite.targets(points, (40, 20, 20, 20), (10, 10), 1.0)
     assert counts.sum() == 2 and counts[5, 5] == 2
 
 
 def test_augmented_targets_follow_the_picture(data):
     folder, table, _ = data
-    pictures = training.FixationPictures(folder, table, ["0.png", "1.png"])
+    pictures = sam_lite.FixationPictures(folder, table, ["0.png", "1.png"])
     config = dataclasses.replace(TINY, photometric=0.0)
     seen = set()
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        picture, counts, density = training.make_sample(pictures, "0.png", (64, 80), config, rng)
+        picture, counts, density = sam_lite.make_sample(pictures, "0.png", (64, 80), config, rng)
         assert picture.shape == (64, 80, 3) and counts.shape == density.shape == (16, 20)
         yellow = picture[..., 0].astype(float) - picture[..., 2]
         y, x = (np.average(i, weights=np.maximum(yellow - 100, 0)) for i in np.indices((64, 80)))
@@ -145,8 +115,8 @@ def test_augmented_targets_follow_the_picture(data):
 def test_colour_jitter_keeps_type_and_can_be_off():
     picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3)).astype(np.uint8)
     rng = np.random.default_rng(1)
-    assert training.jitter_colours(picture, 0.0, rng) is picture
-    jittered = training.jitter_colours(picture, 1.0, rng)
+    assert sam_lite.jitter_colours(picture, 0.0, rng) is picture
+    jittered = sam_lite.jitter_colours(picture, 1.0, rng)
     assert jittered.dtype == np.uint8 and jittered.shape == picture.shape
     assert not np.array_equal(jittered, picture)
 
@@ -165,11 +135,11 @@ def test_tables_and_splits_that_cannot_work(data, tmp_path):
     table.to_csv(path, index=False)
     assert len(read_fixations(path)) == len(table)
     with pytest.raises(FoveaError, match="training and validation"):
-        training.train_sam_lite(folder, table, {"0.png": "train"}, TINY, tmp_path)
+        SamLiteTraining(folder, table, {"0.png": "train"}, TINY)
     with pytest.raises(FoveaError, match=r"9\.png and 0 more pictures have no fixations"):
-        training.train_sam_lite(folder, table, split | {"9.png": "train"}, TINY, tmp_path)
+        SamLiteTraining(folder, table, split | {"9.png": "train"}, TINY)
     with pytest.raises(FoveaError, match=r"8\.png: cannot be read"):
-        training.train_sam_lite(folder, table, split | {"8.png": "train"}, TINY, tmp_path)
+        SamLiteTraining(folder, table, split | {"8.png": "train"}, TINY)
 
 
 @pytest.mark.parametrize(
@@ -183,17 +153,18 @@ def test_tables_and_splits_that_cannot_work(data, tmp_path):
         ([9.0, 9.0, 2.0, 1.0, 0.0, 0.0], 0, False),
     ],
 )
-def test_patience(scores, patience, stop):
-    history = [{"val_score": score} for score in scores]
-    assert training._out_of_patience(history, dataclasses.replace(TINY, patience=patience)) is stop
+def test_patience(data, scores, patience, stop):
+    objective = SamLiteTraining(*data, dataclasses.replace(TINY, patience=patience))
+    objective.history = [{"val_score": score} for score in scores]
+    assert objective.out_of_patience() is stop
 
 
 def test_training_ends_when_validation_does_not_improve(data, tmp_path, monkeypatch):
     scores = iter([0.0, 1.0, 3.0, 2.0])
     monkeypatch.setattr(
-        training, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)}
+        sam_lite, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)}
     )
-    config = dataclasses.replace(TINY, epochs=5)
-    described = json.loads(training.train_sam_lite(*data, config, tmp_path).with_suffix(".json").read_text())
+    path = trained(tmp_path, data, dataclasses.replace(TINY, epochs=5))
+    described = json.loads(path.with_suffix(".json").read_text())
     assert len(described["history"]) == 4
     assert described["chosen_epoch"] == 2

@@ -1,0 +1,168 @@
+"""Tiny trainings of every kind, whole and in parts; their weights on record where arithmetic is the same."""
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.codecs.base import CodecConfig
+from models.codecs.catalogue import build, config_for
+from models.experiments import Experiment, Trunk, arm, override
+from models.saliency import sam as sam_network
+from models.tracking import NullRun
+from models.training.adversarial import DISCRIMINATORS, Adversarial
+from models.training.data import FrameSet
+from models.training.loop import TrainingStopped, train
+from models.training.rate_distortion import RateDistortion
+from models.training.sam import Item, SAMConfig, SamTraining
+from models.training.sam_lite import SamLiteConfig, SamLiteTraining
+
+LMBDA = (0.002, 0.02, 0.1)
+SAME_ARITHMETIC = "c23220a1d6f9d5b6c39487e6645cfb9f5de801fab8568ae67bfb9dd4deb773a1"
+ON_RECORD = {
+    "trunk": "6afffadb63e77b9911f2831492de2100a307cdfc2c739c90c15674d8046e8821",
+    "loss": "7ae812bb2769e092cce276d5ed6521f2957239d879fff3d6072a66a6d64dbc42",
+    "sft": "2aa80885d40cd2c92b273798baf73361a750fe68bedaa13d81989432fd79013c",
+    "hyper": "9d65a711842fc9885a8cc3f4e3571653930efece079bb490fc105eed3c0cea96",
+    "gain-fast": "457623181b60a64b77501112a7daedbb49acd1a09d870de68c4ead4907cc8e69",
+    "gan": "e4758c1436449afac39bb2e4ad42956e8ca83e9f41e797b31341c05c6b64e0fe",
+    "gan-select": "bdfc47c1d0d62e37ba5f8554b86ecae6d2a1acce75add62c375886ad6bef3b51",
+    "sam_lite": "f221b786c38db4caa6fff39bc2332d35adbdebaa3de9656d27e1976f444011d1",
+    "sam_vgg": "904367c2f768398f28d954245bec23843995b1a0f6e181a2ca2c72a26698a339",
+    "sam_resnet": "551cb19e893503e14dad30574b437ac2939c4f82109ceb880e0fec0d484c2771",
+}
+
+
+def frames():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (85, 85 + i, 3), dtype=np.uint8) for i in range(5)]
+    return FrameSet(pictures, [p[..., 1].copy() for p in pictures])
+
+
+def codec(name, mechanism, lmbda=LMBDA, **changed):
+    record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=LMBDA).resolved()
+    record |= {"mechanism": mechanism, "alpha": 0.1, "gamma": 0.5, "normalised": True, "scale": 1.0}
+    record |= {"steps": 12, "batch_size": 3, "ema": 0.9, "augment": 0.5, "warmup_steps": 3}
+    record |= {"lmbda": list(lmbda), **changed}
+    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
+    torch.manual_seed(0)
+    config = CodecConfig(codec=name, n=8, m=12, mechanism=mechanism, lmbda=lmbda, **gained)
+    return RateDistortion(record, build(config), frames())
+
+
+def generative(name="uniform", **options):
+    record = Experiment(
+        dataset="sample",
+        codec="agustsson2019",
+        preset="gan_tiny",
+        lmbda=(4.0,),
+        overrides=override("gan_tiny", steps=10, ema=0.9, crop=80),
+        options=tuple(sorted(options.items())),
+        **arm(name),
+    )
+    torch.manual_seed(0)
+    return Adversarial(record.resolved(), build(config_for(record)), frames())
+
+
+def looked_at():
+    """Eight pictures with a bright spot that everybody looks at."""
+    rng = np.random.default_rng(0)
+    pictures, rows = {}, []
+    for i in range(8):
+        picture = rng.integers(60, 120, (66, 88, 3)).astype(np.uint8)
+        x, y = rng.integers(20, 68), rng.integers(16, 50)
+        cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
+        pictures[f"{i}.png"] = np.ascontiguousarray(picture[:, :, ::-1])
+        rows += [
+            (f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)
+        ]
+    return pictures, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
+
+
+def sam_lite():
+    pictures, table = looked_at()
+    config = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=2, warmup_steps=2, patience=0)
+    split = {name: "train" if i < 6 else "val" for i, name in enumerate(pictures)}
+    return SamLiteTraining(pictures.__getitem__, table, split, config)
+
+
+def sam(name):
+    pictures, table = looked_at()
+    points = {i: tuple(map(tuple, rows[["x", "y"]].to_numpy())) for i, rows in table.groupby("image")}
+    items = [Item(i, picture, points[i]) for i, picture in pictures.items()]
+    return SamTraining(name, items[:5], items[5:], SAMConfig(size=(48, 64), epochs=2, batch_size=2))
+
+
+CASES = {
+    "trunk": lambda: codec("bls2017", "none"),
+    "loss": lambda: codec("bmshj2018_factorized", "loss", (0.01,)),
+    "sft": lambda: codec("bls2017", "sft", fresh_lr_factor=10.0),
+    "hyper": lambda: codec("mbt2018_mean", "hyper"),
+    "gain-fast": lambda: codec("bls2017", "gain", mode="fast"),
+    "gan": lambda: generative(noise=2, start=0.25),
+    "gan-select": lambda: generative("saliency_select", jitter=4, chroma=4.0),
+    "sam_lite": sam_lite,
+    "sam_vgg": lambda: sam("sam_vgg"),
+    "sam_resnet": lambda: sam("sam_resnet"),
+}
+
+
+def digest(case, folder: Path, *stops):
+    """SHA-256 of the weights of a training that is stopped after so many steps, and so many, and goes on."""
+    for stop in (*stops, None):
+        steps = itertools.count(1)
+        try:
+            final = train(
+                CASES[case](),
+                workdir=folder,
+                tracker_run=NullRun(),
+                threads=1,
+                checkpoint_every=5,
+                should_stop=None if stop is None else (lambda steps=steps, stop=stop: next(steps) == stop),
+            )
+        except TrainingStopped:
+            continue
+    files = [*final.glob("*.safetensors")]
+    files.sort(key=lambda path: path.name == DISCRIMINATORS)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def arithmetic() -> str:
+    """How this processor rounds: a digest of a product, a convolution with its gradient, and a few functions."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.randn(4, 8, 24, 24, generator=generator), torch.randn(12, 8, 5, 5, generator=generator)
+    w.requires_grad_()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    y = torch.nn.functional.conv2d(x, w, stride=2)
+    flat = y.flatten(1)
+    z = torch.log_softmax(flat @ flat.T, 1) + torch.sigmoid(flat[:, :4]) + torch.erf(flat[:, 4:8])
+    (z.square().mean() + y.to(torch.bfloat16).float().norm()).backward()
+    torch.set_num_threads(threads)
+    seen = b"".join(t.detach().numpy().tobytes() for t in (y, z, w.grad))
+    return hashlib.sha256(seen + torch.__version__.encode()).hexdigest()
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """SAM with 16 features instead of 512."""
+    monkeypatch.setattr(sam_network, "FEATURES", 16)
+    monkeypatch.setattr(sam_network.DilatedVGG, "stages", ((4, 2), (4, 2), (8, 3), (16, 3), (16, 3)))
+    stages = ((2, "ab", 4, 8, 1, 1), (3, "ab", 4, 2048, 2, 2))
+    monkeypatch.setattr(sam_network.DilatedResNet, "stages", stages)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(narrow, tmp_path, case):
+    whole = digest(case, tmp_path / "whole")
+    assert digest(case, tmp_path / "parts", 1, 4, 3) == whole
+    if arithmetic() != SAME_ARITHMETIC:
+        pytest.skip(
+            "equal, but this processor or torch rounds otherwise than where the weights were recorded"
+        )
+    assert whole == ON_RECORD[case]
