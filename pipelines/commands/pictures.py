@@ -45,7 +45,8 @@ def compress(
     maps: Path | None,
 ) -> None:
     """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
-    from assets.evaluation.code_files import compress_files, pictures_in, targets_of
+    from assets.evaluation.code_files import compress_files, pictures_in
+    from assets.frames.targets import targets_of
     from models.codecs.catalogue import open_codec
 
     for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
@@ -72,7 +73,8 @@ def compress(
 )
 def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
-    from assets.evaluation.code_files import decompress_files, files_in, targets_of
+    from assets.evaluation.code_files import decompress_files, files_in
+    from assets.frames.targets import targets_of
     from models.codecs.bitstream import unpack
     from models.codecs.catalogue import codec_for, open_codec
 

@@ -9,10 +9,10 @@ from assets.evaluation.code_files import (
     decompress_files,
     files_in,
     pictures_in,
-    targets_of,
 )
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
+from assets.frames.targets import targets_of
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError

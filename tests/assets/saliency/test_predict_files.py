@@ -66,9 +66,9 @@ def test_a_broken_file_is_named_and_the_others_are_written(pictures: Path, tmp_p
     ("inputs", "output", "said"),
     [
         (["missing.png"], "map.png", "no such file"),
-        (["a.png"], ".", "is a folder: name the PNG"),
-        (["a.png", "deep/a.png"], "out", "two pictures would both be written"),
-        (["empty"], "out", "no picture in"),
+        (["a.png"], ".", "is a folder: name the file"),
+        (["a.png", "deep/a.png"], "out", "would both be written to"),
+        (["empty"], "out", "nothing to do in"),
     ],
 )
 def test_what_cannot_be_is_refused(

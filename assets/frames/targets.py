@@ -1,0 +1,53 @@
+"""Which files a command reads, and where it writes what it makes of each."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from models.errors import FoveaError
+
+
+def targets_of(
+    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]]
+) -> list[tuple[Path, Path]]:
+    """What is read and where it is written: the named file for one source, else a folder in which given folders are mirrored.
+
+    inside: the names below a folder that count. Raises FoveaError for a missing source, two that would meet in one file,
+    an output that does not fit, and one that would take the place of its source.
+    """
+    work = _targets(sources, output, suffix, inside)
+    for source, target in work:
+        if target.exists() and target.samefile(source):
+            raise FoveaError(f"{target} would be written over what it is made from: name another output")
+    return work
+
+
+def _targets(
+    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]]
+) -> list[tuple[Path, Path]]:
+    for source in sources:
+        if not source.exists():
+            raise FoveaError(f"no such file: {source}")
+    if len(sources) == 1 and not sources[0].is_dir():
+        if output.is_dir():
+            raise FoveaError(
+                f"{output} is a folder: name the file to write, for example {output / sources[0].stem}{suffix}"
+            )
+        return [(sources[0], output)]
+    work: list[tuple[Path, Path]] = []
+    for source in sources:
+        if source.is_dir():
+            work += [(source / p, output / Path(p).with_suffix(suffix)) for p in inside(source)]
+        else:
+            work.append((source, output / f"{source.stem}{suffix}"))
+    if not work:
+        raise FoveaError(f"nothing to do in {', '.join(map(str, sources))}")
+    if output.exists() and not output.is_dir():
+        raise FoveaError(f"{output} is a file: several results need a folder")
+    targets = [t for _, t in work]
+    if len(set(targets)) < len(targets):
+        twice = sorted(t for t in set(targets) if targets.count(t) > 1)[0]
+        ways = "rename one of them" if all(s.is_dir() for s in sources) else "give their folder instead"
+        raise FoveaError(
+            f"{' and '.join(str(s) for s, t in work if t == twice)} would both be written to {twice}: {ways}"
+        )
+    return work
