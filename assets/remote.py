@@ -8,9 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import random
 import secrets
-import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -146,48 +144,58 @@ class Remote:
         Raises FileNotFoundError for what is not there (on writing: FoveaError, the bucket is missing), FoveaError for
         what the server refuses, StorageAway after `wait_s` seconds without an answer.
         """
-        # counted from the first failure: the call itself, a large upload say, may take longer than that
-        began, pause, told = 0.0, PAUSE_S[0], False
-        while True:
-            try:
-                answer = call()
-            except FileNotFoundError as error:
-                if not writes or error.filename:
-                    raise
-                if (
-                    "upload" not in str(error).lower()
-                ):  # else: one in parts that a restarted server does not know
-                    raise FoveaError(
-                        f"{self.root}: no such bucket; make it, or correct storage in fovea.toml"
-                    ) from error
-                reason = str(error)
-            except FoveaError:
-                raise
-            except Exception as error:
-                if not may_pass(error):
-                    raise self._refused(error) from error
-                reason = f"{type(error).__name__}: {error}"
-            else:
-                if told:
-                    _log.warning("%s answers again", self.root)
-                return answer
-            began = began or time.monotonic()
-            waited = time.monotonic() - began
-            if waited > self.wait_s:
-                raise StorageAway(
-                    f"{self.root} has not answered for {waited:.0f} s ({reason[:200]}); what is finished is kept: bring the "
-                    "server back and run the same command again, it goes on from here"
-                )
-            if not told and waited > 1.0:
+        from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
+
+        failed_s, told = 0.0, False
+
+        def passing(error: BaseException) -> bool:
+            # on writing, an upload in parts that a restarted server does not know
+            if isinstance(error, FileNotFoundError):
+                return writes and not error.filename and "upload" in str(error).lower()
+            return may_pass(error)
+
+        def waited_s(state: RetryCallState) -> float:
+            # counted from the first failure: the call itself, a large upload say, may take longer than that
+            nonlocal failed_s
+            failed_s = failed_s or state.outcome_timestamp or 0.0
+            return (state.outcome_timestamp or 0.0) - failed_s
+
+        def tell(state: RetryCallState) -> None:
+            nonlocal told
+            if not told and waited_s(state) > 1.0 and state.outcome:
                 told = True
+                why = _reason(state.outcome.exception())
                 _log.warning(
-                    "%s does not answer (%s); trying again for up to %.0f s",
-                    self.root,
-                    reason[:200],
-                    self.wait_s,
+                    "%s does not answer (%s); trying again for up to %.0f s", self.root, why, self.wait_s
                 )
-            time.sleep(pause * random.uniform(0.7, 1.3))
-            pause = min(2 * pause, PAUSE_S[1])
+
+        patient = Retrying(
+            retry=retry_if_exception(passing),
+            stop=lambda state: waited_s(state) > self.wait_s,
+            wait=wait_exponential(PAUSE_S[0], PAUSE_S[1]) + wait_random(0, PAUSE_S[0]),
+            before_sleep=tell,
+            reraise=True,
+        )
+        try:
+            answer = patient(call)
+        except FoveaError:
+            raise
+        except Exception as error:
+            if passing(error):
+                raise StorageAway(
+                    f"{self.root} has not answered for {time.monotonic() - failed_s:.0f} s ({_reason(error)}); what is "
+                    "finished is kept: bring the server back and run the same command again, it goes on from here"
+                ) from None
+            if not isinstance(error, FileNotFoundError):
+                raise self._refused(error) from error
+            if not writes or error.filename:
+                raise
+            raise FoveaError(
+                f"{self.root}: no such bucket; make it, or correct storage in fovea.toml"
+            ) from error
+        if told:
+            _log.warning("%s answers again", self.root)
+        return answer
 
     def _refused(self, error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRNOS:
@@ -204,6 +212,10 @@ class Remote:
             else ""
         )
         return FoveaError(f"{self.root}: {name}: {error}{hint}")
+
+
+def _reason(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def may_pass(error: BaseException) -> bool:
@@ -320,10 +332,6 @@ class Cache:
             with self._pins.open("a") as file:
                 file.write(f"{prefix}\n")
 
-    def total(self) -> int:
-        """Bytes of all entries."""
-        return sum(size for _, size, _ in self._entries())
-
     def _entries(self) -> list[tuple[float, int, Path]]:
         found = []
         for base, folders, files in os.walk(self.folder):
@@ -382,10 +390,6 @@ class Cache:
             with contextlib.suppress(OSError):
                 held |= set(path.read_text().splitlines())
         return held
-
-    def clear(self) -> None:
-        """Forget every entry."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _alive(pid: str) -> bool:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
-from assets.home import explained
+from assets.home import explained, written_beside
 from assets.remote import Cache, Remote, sha256_of
 from models.errors import FoveaError
 
@@ -92,6 +92,11 @@ def sweep_dead(parent: Path, key: str) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def _place(stage: str, key: str) -> str:
+    """Where a unit lies below the root, and its copies below the cache."""
+    return f"{stage}/{key[:2]}/{key}"
+
+
 class Store:
     """Units and shards under one root. `cache` is a local folder for what comes from, and waits for, a remote root."""
 
@@ -118,7 +123,7 @@ class Store:
             self._writing, self._unsent = place / "writing", place / "unsent"
 
     def _unit(self, stage: str, key: str) -> UPath:
-        return self.root / stage / key[:2] / key
+        return self.root / _place(stage, key)
 
     def has(self, stage: str, key: str) -> bool:
         """Whether the unit is there; on a disk, where anybody may delete, also whether each of its objects is.
@@ -156,7 +161,7 @@ class Store:
     def _remote_manifest(self, stage: str, key: str) -> dict[str, Any]:
         known = self._manifests.get((stage, key))
         if known is None:
-            known = dict(json.loads(self.remote.read(f"{stage}/{key[:2]}/{key}/{MANIFEST}")))
+            known = dict(json.loads(self.remote.read(f"{_place(stage, key)}/{MANIFEST}")))
             self._manifests[stage, key] = known
         return known
 
@@ -219,12 +224,13 @@ class Store:
         except ValueError:
             shutil.rmtree(waiting, ignore_errors=True)
             return False
-        base = f"{stage}/{key[:2]}/{key}"
-        self.remote.put_all((waiting / n, f"{base}/{manifest['at']}/{n}") for n in manifest["objects"])
+        base = _place(stage, key)
+        names = {waiting / n: f"{base}/{manifest['at']}/{n}" for n in manifest["objects"]}
+        self.remote.put_all(names.items())
         self.remote.write(f"{base}/{MANIFEST}", (waiting / MANIFEST).read_bytes())
-        for name in manifest["objects"]:
+        for path, name in names.items():
             with contextlib.suppress(FileNotFoundError):  # another process sent it, too
-                self.copies.add(waiting / name, f"{stage}/{key}/{manifest['at']}/{name}")
+                self.copies.add(path, name)
         shutil.rmtree(waiting, ignore_errors=True)
         return True
 
@@ -235,11 +241,9 @@ class Store:
         manifest = self.manifest(stage, key)
         if name not in manifest["objects"]:
             raise FoveaError(f"{stage} {key} has no object {name}")
-        at = f"{stage}/{key[:2]}/{key}/{manifest['at']}/{name}"
-        self.copies.hold(f"{stage}/{key}")
-        return self._copy(
-            at, f"{stage}/{key}/{manifest['at']}/{name}", manifest["objects"][name], manifest["sha256"][name]
-        )
+        self.copies.hold(_place(stage, key))
+        at = f"{_place(stage, key)}/{manifest['at']}/{name}"
+        return self._copy(at, manifest["objects"][name], manifest["sha256"][name])
 
     def folder(self, stage: str, key: str) -> Path:
         """A local folder with all of the unit's objects."""
@@ -248,15 +252,15 @@ class Store:
         manifest = self.manifest(stage, key)
         for name in manifest["objects"]:
             self.path(stage, key, name)
-        folder = self.copies.folder / stage / key / str(manifest["at"])
+        folder = self.copies.folder / _place(stage, key) / str(manifest["at"])
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _copy(self, at: str, name: str, size: int, sha256: str) -> Path:
+    def _copy(self, at: str, size: int, sha256: str) -> Path:
         """The cached copy of an object. Raises FoveaError when it is gone or is not what its manifest says."""
         with explained(self.cache):
             try:
-                return self.copies.get(name, size, lambda path: self.remote.fetch(at, path), sha256)
+                return self.copies.get(at, size, lambda path: self.remote.fetch(at, path), sha256)
             except FileNotFoundError as error:
                 manifest = (
                     f"{at.rsplit('.', 1)[0]}.json" if "/shards/" in at else f"{at.split('/')[2]}/{MANIFEST}"
@@ -269,29 +273,22 @@ class Store:
 
     def object_path(self, stage: str, key: str, suffix: str) -> UPath:
         """Where the single object of this key lies; it is complete whenever it is there."""
-        return self.root / stage / key[:2] / f"{key}{suffix}"
+        return self.root / f"{_place(stage, key)}{suffix}"
 
     def put_object(self, stage: str, key: str, suffix: str, data: bytes) -> None:
         """Write one object whole: beside and renamed on a local disk, one request on an object store."""
         target = self.object_path(stage, key, suffix)
-        with explained(target):
-            if not self.local:
-                self.remote.write(f"{stage}/{key[:2]}/{key}{suffix}", data)
-                return
-            path = Path(str(target))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.{mark()}")
-            try:
+        if self.local:
+            with written_beside(Path(str(target))) as beside:
                 beside.write_bytes(data)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+        else:
+            self.remote.write(f"{_place(stage, key)}{suffix}", data)
 
     def get_object(self, stage: str, key: str, suffix: str) -> bytes:
         """The bytes of a single object. Raises FileNotFoundError."""
         if self.local:
             return Path(str(self.object_path(stage, key, suffix))).read_bytes()
-        return self.remote.read(f"{stage}/{key[:2]}/{key}{suffix}")
+        return self.remote.read(f"{_place(stage, key)}{suffix}")
 
     def unit_keys(self, stage: str) -> set[str]:
         """Keys of all units of a stage."""
@@ -341,10 +338,8 @@ class Store:
         local = {n: place / n.rsplit("/", 1)[1] for n in names}
         missing = [n for n, path in local.items() if not path.exists()]
         for name, data in self.remote.read_many(missing).items():
-            place.mkdir(parents=True, exist_ok=True)
-            beside = place / f".{local[name].name}.{mark()}"
-            beside.write_bytes(data)
-            beside.replace(local[name])
+            with written_beside(local[name]) as beside:
+                beside.write_bytes(data)
         for name in names:
             try:
                 listing = json.loads(local[name].read_bytes())
@@ -443,7 +438,7 @@ class Store:
                 if not size:
                     return np.zeros(0, np.uint8)
                 at = f"{stage}/shards/{shard}.bin"
-                path = self._copy(at, at, size, sha256)
+                path = self._copy(at, size, sha256)
             try:
                 return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
             except FileNotFoundError:
