@@ -217,7 +217,6 @@ class Adversarial(RateDistortion):
 
     names = ("loss", "mse", "perceptual", "adversarial", "matching", "discriminator")
     shown = ("loss", "psnr_db", "perceptual", "discriminator")
-    shareable = False
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
         super().__init__(record, codec, frames)

@@ -50,18 +50,19 @@ class SeededNoise(TorchFunctionMode):
 
         The batch is the first axis, or part of the last where CompressAI has its bottleneck's C×1×(N·h·w).
         """
-        if func not in self.IN_PLACE:
-            raise NotImplementedError(
-                f"{func.__name__} has no share of a batch: draw with uniform_ or normal_"
-            )
-        own: Tensor = args[0]
         count = share.stop - share.start
+        if func not in self.IN_PLACE:
+            shape = torch.Size(args if isinstance(args[0], int) else args[0])
+            if shape[0] != count:
+                raise NotImplementedError(f"random numbers of shape {tuple(shape)} for a batch of {count}")
+            drawn: Tensor = func((self.batch, *shape[1:]), **kwargs)
+            return drawn[share]
+        own: Tensor = args[0]
         axis = 2 if own.ndim == 3 and own.shape[1] == 1 else 0
         places, rest = divmod(own.shape[axis], count)
         if rest or (axis == 0 and places != 1):
             raise NotImplementedError(f"random numbers of shape {tuple(own.shape)} for a batch of {count}")
-        shape = list(own.shape)
-        shape[axis] = self.batch * places
+        shape = torch.Size((*own.shape[:axis], self.batch * places, *own.shape[axis + 1 :]))
         layout = torch.contiguous_format if own.is_contiguous() else torch.channels_last
         whole = torch.empty(shape, dtype=own.dtype, device=own.device, memory_format=layout)
         func(whole, *args[1:], **kwargs)

@@ -17,15 +17,21 @@ import torch  # noqa: E402
 import models.codecs.bls2017  # noqa: E402  (costs seconds: before forking, not in each child)
 import models.codecs.mbt2018  # noqa: E402, F401
 from models.codecs.base import CodecConfig  # noqa: E402
-from models.codecs.catalogue import build  # noqa: E402
-from models.experiments import Trunk  # noqa: E402
+from models.codecs.catalogue import build, config_for  # noqa: E402
+from models.experiments import Experiment, Trunk, arm, override  # noqa: E402
 from models.tracking import NullRun  # noqa: E402
+from models.training.adversarial import Adversarial  # noqa: E402
 from models.training.data import FrameSet  # noqa: E402
 from models.training.loop import TrainingStopped, train  # noqa: E402
 from models.training.ranks import join, joined  # noqa: E402
 from models.training.rate_distortion import RateDistortion  # noqa: E402
 
-CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"))
+CASES = (
+    ("bls2017", "gain"),
+    ("mbt2018_mean", "loss"),
+    ("mbt2018_mean", "hyper"),
+    ("agustsson2019", "select"),
+)
 LMBDA = (0.002, 0.02, 0.1)
 
 
@@ -46,19 +52,38 @@ def record(codec: str, mechanism: str) -> dict:
     }
 
 
+def rate_distortion(codec: str, mechanism: str, frames: FrameSet) -> RateDistortion:
+    torch.manual_seed(0)
+    lmbda = LMBDA if mechanism != "loss" else LMBDA[:1]
+    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
+    made = build(CodecConfig(codec=codec, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **gained))
+    return RateDistortion(record(codec, mechanism) | {"lmbda": list(lmbda)}, made, frames)
+
+
+def adversarial(codec: str, mechanism: str, frames: FrameSet) -> Adversarial:
+    """With noise, both phases, and crops that the judges see from places of their own."""
+    given = Experiment(
+        dataset="d",
+        codec=codec,
+        preset="gan_tiny",
+        lmbda=(4.0,),
+        overrides=override("gan_tiny", steps=8, batch_size=3, crop=80, ema=0.9),
+        options=(("jitter", 4), ("noise", 2), ("start", 0.25)),
+        **arm(f"saliency_{mechanism}"),
+    )
+    torch.manual_seed(0)
+    return Adversarial(given.resolved(), build(config_for(given)), frames)
+
+
 def share(folder: Path, codec: str, mechanism: str, stop: int) -> Path:
     """This process's part, or the whole training when it is alone."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (60 + i, 70, 3), dtype=np.uint8) for i in range(5)]
     frames = FrameSet(pictures, [p[..., 1].copy() for p in pictures])
-    torch.manual_seed(0)
-    lmbda = LMBDA if mechanism != "loss" else LMBDA[:1]
-    values = record(codec, mechanism) | {"lmbda": list(lmbda)}
-    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
-    made = build(CodecConfig(codec=codec, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **gained))
+    objective = (adversarial if codec == "agustsson2019" else rate_distortion)(codec, mechanism, frames)
     steps = iter(range(1, 100))
     return train(
-        RateDistortion(values, made, frames),
+        objective,
         workdir=folder,
         tracker_run=NullRun(),
         threads=1,

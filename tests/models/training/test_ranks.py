@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ DRIVER = Path(__file__).with_name("rank_driver.py")
 
 #: how far the weights of K processes may be from those of one, a tenth of one Adam step of 1e-3: sums in another order
 TOLERANCE = 1e-4
+#: an instance norm takes what these add away again: their gradient is rounding alone, which Adam makes whole steps of
+WITHOUT_EFFECT = re.compile(r"scales\.\d\.blocks\.[12]\.0\.bias")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,12 @@ def folder(tmp_path_factory):
 
 def difference(a: Path, b: Path) -> float:
     """The largest difference of a weight; the coding tables are built from them."""
-    one, other = (load_file(f / "weights.safetensors") for f in (a, b))
+    one, other = (
+        {k: v for file in sorted(f.glob("*.safetensors")) for k, v in load_file(file).items()} for f in (a, b)
+    )
     assert one.keys() == other.keys()
-    names = [k for k in one if not k.startswith("tables.") and one[k].is_floating_point()]
+    names = [k for k in one if not k.startswith("tables.") and not WITHOUT_EFFECT.fullmatch(k)]
+    names = [k for k in names if one[k].is_floating_point()]
     return max(float((one[k] - other[k]).abs().max()) for k in names if one[k].numel())
 
 
@@ -45,15 +51,17 @@ def history(folder: Path) -> list[dict]:
     return json.loads((folder / "history.json").read_text())
 
 
-@pytest.mark.parametrize("codec", ["bls2017", "mbt2018_mean"])
+@pytest.mark.parametrize("codec", ["bls2017", "mbt2018_mean", "agustsson2019"])
 def test_two_processes_train_as_one(folder, codec):
     one, two = (folder / f"{name}-{codec}" / "final" for name in ("one", "two"))
     counts = [json.loads((f / "training.json").read_text())["processes"] for f in (one, two)]
     assert counts == [1, 2]
     assert difference(one, two) < TOLERANCE
     for a, b in zip(history(one), history(two), strict=True):
-        for name in ("loss", "bpp", "mse", "grad_norm"):
+        for name in {"loss", "bpp", "mse", "perceptual", "discriminator"} & set(a):
             assert a[name] == pytest.approx(b[name], rel=1e-4)
+        # the adversarial terms have absolute differences, whose gradients jump at 0
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-2 if "discriminator" in a else 1e-4)
 
 
 def test_a_stopped_training_goes_on_with_another_number_of_processes(folder):
@@ -67,12 +75,18 @@ def test_killed_and_started_again_is_identical(folder):
     assert again.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("shape", [(5, 3, 4, 2), (3, 1, 5 * 8)])
-def test_a_share_of_the_noise_is_the_whole_batch_s(shape):
+def uniform(shape):
+    return torch.empty(shape).uniform_(-0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("draw", "shape"), [(uniform, (5, 3, 4, 2)), (uniform, (3, 1, 5 * 8)), (torch.randn, (5, 2, 3, 3))]
+)
+def test_a_share_of_the_noise_is_the_whole_batch_s(draw, shape):
     whole = SeededNoise(torch.device("cpu"))
     whole.seed(1, 2)
     with whole:
-        all_of_it = torch.empty(shape).uniform_(-0.5, 0.5)
+        all_of_it = draw(shape)
     axis = 2 if len(shape) == 3 else 0
     parts = []
     for share in (Ranks(0, 2).share(5), Ranks(1, 2).share(5)):
@@ -81,7 +95,7 @@ def test_a_share_of_the_noise_is_the_whole_batch_s(shape):
         noise = SeededNoise(torch.device("cpu"), 5, share)
         noise.seed(1, 2)
         with noise:
-            parts.append(torch.empty(own).uniform_(-0.5, 0.5))
+            parts.append(draw(own))
     assert torch.equal(torch.cat(parts, dim=axis), all_of_it)
 
 
