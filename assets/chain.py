@@ -21,11 +21,15 @@ import filelock
 from assets.datasets import Dataset, load_registry
 from assets.handover import shared_work
 from assets.home import Home, explained, written_beside
+from assets.log import lasting_logger
 from assets.store import Store, UnitWriter, digest
 from assets.versions import code_version, library_versions
 from models.errors import FoveaError
-from models.experiments import SWEEPS, Experiment, Sweep, Trunk, sweep
+from models.experiments import Experiment, Trunk
+from models.sweeps import Sweep, sweep, sweep_names
 from models.tracking import NullTracker, Tracker
+
+_LOG = lasting_logger(__name__)
 
 Progress = Callable[[float, float, str], None]
 
@@ -171,9 +175,16 @@ class Chain:
 
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:
-        """Every sweep on every dataset, by `dataset.sweep`."""
-        made = (sweep(name, dataset, self.registry) for dataset in self.registry for name in SWEEPS)
-        return {s.key: s for s in made}
+        """Every sweep on every dataset, by `dataset.sweep`; one whose records cannot be is left out with a warning."""
+        made: dict[str, Sweep] = {}
+        for name in sweep_names():
+            try:
+                found = [sweep(name, dataset, self.registry) for dataset in self.registry]
+            except FoveaError as error:
+                _LOG.warning("left out: %s", error)
+                continue
+            made |= {s.key: s for s in found}
+        return made
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:

@@ -35,6 +35,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from assets.settings import SETTINGS_FILE
+from models.config import TABLES
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ MAX_SIDE: Final = 16384
 DEFAULT_SAMPLE_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_TOP_LEVEL = frozenset({"datasets", "profiles", "settings"})
 _KEYS: Final[dict[Kind, frozenset[str]]] = {
     "sample": frozenset({"seed", "counts", "size", "saliency", "classical"}),
     "cityscapes": frozenset({"path", "size", "subset", "saliency", "classical"}),
@@ -503,10 +503,8 @@ def _read(file: Path) -> tomlkit.TOMLDocument:
     except TOMLKitError as error:
         twice = ": two datasets of one name? Rename or delete one" if "already" in str(error) else ""
         raise FoveaError(f"{file}: {error}{twice}") from error
-    if unknown := sorted(set(document) - _TOP_LEVEL):
-        raise FoveaError(
-            f"{file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(_TOP_LEVEL))}"
-        )
+    if unknown := sorted(set(document) - set(TABLES)):
+        raise FoveaError(f"{file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(TABLES))}")
     tables = document.get("datasets", {})
     if not isinstance(tables, Mapping):
         raise FoveaError(f"{file}: datasets: expected tables [datasets.NAME], got {tables!r}")

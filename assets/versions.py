@@ -20,7 +20,13 @@ PACKAGES = ("models", "assets", "pipelines")
 #: grids, registries and reporting: their content reaches a key by value, or cannot change a result
 LEFT_OUT = frozenset(
     {
+        "models.arms",
+        "models.config",
         "models.experiments",
+        "models.presets",
+        "models.sweeps",
+        "models.validation",
+        "models.codecs.card",
         "models.tracking",
         "models.errors",
         "models.memory",
@@ -53,7 +59,9 @@ LIBRARIES = (
 
 
 def module_file(name: str, root: Path = ROOT) -> Path | None:
-    """The source file of a first-party module, or None."""
+    """The source file of a first-party module, or of a user's codec, named by its path; None for others."""
+    if name.endswith(".py"):
+        return Path(name)
     if name.split(".")[0] not in PACKAGES:
         return None
     base = root.joinpath(*name.split("."))
@@ -121,7 +129,8 @@ def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OU
 def code_version(*entries: str) -> str:
     """12 hexadecimal digits for what a unit is computed by; read once a process."""
     modules = closure(*entries)
-    return hashlib.sha256("".join(f"{k}={modules[k]};" for k in sorted(modules)).encode()).hexdigest()[:12]
+    named = {Path(name).name if name.endswith(".py") else name: digest for name, digest in modules.items()}
+    return hashlib.sha256("".join(f"{k}={named[k]};" for k in sorted(named)).encode()).hexdigest()[:12]
 
 
 @functools.cache

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from assets.chain import Chain
 from assets.home import Home
-from models.experiments import PRESETS, Experiment, Trunk
+from models.experiments import Experiment, Trunk
+from models.presets import find_preset
 
 CODEC_STAGES = ("trunk_codec", "trained_codec")
 
 #: what training one codec of full width (preset `paper`: N = 128, M = 192) asks for: a whole GPU
-FULL_WIDTH = PRESETS["paper"].n * PRESETS["paper"].m
+FULL_WIDTH = find_preset("paper").n * find_preset("paper").m
 #: shares of a GPU that steps ask for: eight of the smallest fit on one
 GPU_SHARES = (0.125, 0.25, 0.5, 1.0)
 #: a step that hands its frames out in chunks waits most of the time: it asks for memory alone, since a part of a CPU

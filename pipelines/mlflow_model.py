@@ -54,12 +54,15 @@ def _copy_modules(codec: str, to: Path) -> None:
     """The modules that loading and running this codec imports."""
     from assets.home import ROOT
     from assets.versions import closure, module_file
-    from models.codecs.catalogue import module_of
+    from models.codecs.catalogue import code_module
 
-    for module in closure("models.codecs.catalogue", module_of(codec), left_out=frozenset()):
+    for module in closure("models.codecs.catalogue", code_module(codec), left_out=frozenset()):
         source = module_file(module)
         assert source is not None
-        place = to / source.relative_to(ROOT)
+        if module.endswith(".py"):
+            place = to / "models/codecs" / f"user_{source.name}"
+        else:
+            place = to / source.relative_to(ROOT)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, place)
         for package in place.relative_to(to).parents[:-1]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from assets.chain import Chain, Waiting, evaluation_key
 from assets.saliency.names import chosen_model, model_targets
 from models.errors import FoveaError
-from models.experiments import Sweep
 from models.saliency.records import training_of, trainings_of
+from models.sweeps import Sweep
 
 DATASET_STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
 ARCHIVE_STAGE = "cityscapes_archive"

@@ -67,7 +67,7 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
         saliency_map = np.full(picture.shape[:2], 255, np.uint8)  # every place alike
         if isinstance(given := row.get("saliency_map"), bytes):
             saliency_map = _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
-        data = self.codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda).data
+        data = self.codec.encode(picture, saliency_map=saliency_map, rate=lmbda).data
         return {"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])}
 
     def decompressed(self, data: bytes) -> dict[str, Any]:

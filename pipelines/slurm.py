@@ -15,7 +15,7 @@ from assets.chain import Chain
 from assets.home import ROOT
 from assets.settings import passed_on
 from models.errors import FoveaError
-from models.experiments import Sweep
+from models.sweeps import Sweep
 
 #: SLURM's own default of MaxArraySize is 1001: indices 0 … 1000
 ARRAY_SIZE = 1000

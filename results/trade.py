@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from assets.stages import open_chain
-from models.experiments import Sweep
+from models.sweeps import Sweep
 
 
 def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

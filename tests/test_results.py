@@ -11,7 +11,7 @@ import torch
 
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
-from models.experiments import sweep
+from models.sweeps import sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
 

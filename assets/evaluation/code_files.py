@@ -10,14 +10,11 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
 from assets.home import written_beside
-from models.codecs import conditioning
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
+from models.codecs.mechanisms import NEEDS_MAP
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
-
-#: mechanisms that encode with a map: those of codecs with g_a and g_s, and selective compression
-NEEDS_MAP = (*conditioning.NEEDS_MAP, "select")
 
 Loaded = TypeVar("Loaded")
 About = TypeVar("About")
@@ -118,7 +115,7 @@ def compress_files(
             from models.codecs.target_rate import search_rate
 
             at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
-        encoded = codec.encode(picture, saliency_map=given, lmbda=at)
+        encoded = codec.encode(picture, saliency_map=given, rate=at)
         return encoded.data, picture.shape[0] * picture.shape[1]
 
     codec.name()

@@ -38,7 +38,7 @@ class ExternalRdPoints:
 
     def unit(self, chain: Chain, partition: str) -> Unit:
         """As `Stage.unit` says."""
-        from models.codecs.catalogue import code_modules
+        from models.codecs.catalogue import code_module
 
         record = self._record(chain, partition)
         inputs = {
@@ -47,7 +47,7 @@ class ExternalRdPoints:
             "files": [[f.sha256, f.quality] for f in record.files],
             "data": data_digest(chain, record.dataset),
             "code": code_version(
-                "assets.evaluation.measure", "models.codecs.external", *code_modules(record.codec), *MAPS_CODE
+                "assets.evaluation.measure", "models.codecs.external", code_module(record.codec), *MAPS_CODE
             ),
         }
         return Unit(self.name, partition, inputs)

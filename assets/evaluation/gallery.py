@@ -11,8 +11,8 @@ from assets.evaluation.pieces import POINTS, gallery_images, kept_name, measured
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
 from assets.saliency.condition import fixation_maps
-from models.experiments import Sweep
 from models.metrics import METRICS
+from models.sweeps import Sweep
 
 
 def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:

@@ -39,9 +39,10 @@ from models.codecs.batch import in_order
 from models.codecs.bitstream import unpack
 from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
+from models.experiments import DEFAULT_SALIENCY, Experiment
 from models.metrics import measure
 from models.perception import RESAMPLES, Perception, kid
+from models.sweeps import Sweep
 
 STAGE = "generalisation"
 CLASSICAL = (
@@ -131,7 +132,7 @@ def through(codec: Codec, part: Part, rate: float) -> list[Shown]:
     found = []
     for place, picture in enumerate(part.pictures):
         condition = None if part.conditions is None else part.conditions[place]
-        encoded = codec.encode(picture, saliency_map=condition, lmbda=rate)
+        encoded = codec.encode(picture, saliency_map=condition, rate=rate)
         try:
             decoded = codec.decode_checked(encoded)
         except FoveaError as error:
@@ -332,7 +333,7 @@ def generalisation(
             "frames": digest(frames[["split", "image", "map_key"]].to_dict("list")),
             "code": code,
         }
-        for rate in entry.lmbda:
+        for rate in entry.rates:
             head = {
                 "dataset": entry.dataset,
                 "experiment": entry.key,

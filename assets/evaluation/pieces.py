@@ -13,7 +13,8 @@ from assets.saliency.names import fixations_digest
 from assets.saliency.stages import ensure_maps, map_keys
 from assets.store import digest
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Sweep
+from models.experiments import DEFAULT_SALIENCY
+from models.sweeps import Sweep
 
 POINTS = "points.parquet"
 GALLERY_PICTURES = 3

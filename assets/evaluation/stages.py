@@ -32,7 +32,8 @@ from assets.saliency.names import chosen_model
 from assets.store import UnitWriter, digest
 from assets.versions import code_version
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Experiment, Sweep
+from models.experiments import DEFAULT_SALIENCY, Experiment
+from models.sweeps import Sweep
 
 FOLDER = Path(__file__).parent
 
@@ -163,7 +164,7 @@ class RdPoints:
         return chain.experiment(key), dataset
 
     def unit(self, chain: Chain, partition: str) -> Unit:
-        from models.codecs.catalogue import code_modules
+        from models.codecs.catalogue import code_module
 
         experiment, dataset = self._parts(chain, partition)
         model = experiment.saliency if experiment.maps in ("predicted", "shuffled") else DEFAULT_SALIENCY
@@ -171,10 +172,10 @@ class RdPoints:
             "partition": partition,
             "experiment": chain.unit("trained_codec", experiment.key).key,
             "maps": experiment.maps,
-            "lmbda": list(experiment.lmbda),
+            experiment.rate_name: list(experiment.rates),
             **rate_inputs(chain, experiment),
             "data": data_digest(chain, dataset, model),
-            "code": code_version("assets.evaluation.measure", *code_modules(experiment.codec), *MAPS_CODE),
+            "code": code_version("assets.evaluation.measure", code_module(experiment.codec), *MAPS_CODE),
         }
         return Unit(self.name, partition, inputs)
 
@@ -208,7 +209,7 @@ class RdPoints:
             run.log_inputs({dataset: str(unit.inputs["data"])}, "test")
             codec = load_codec(trained.folder / "codec")
             searched = searched_rates(chain, experiment, codec, progress)
-            rates = [r["lmbda"] for r in searched] or experiment.lmbda
+            rates = [r["lmbda"] for r in searched] or experiment.rates
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
             seen = measure_codec(codec, subjects, rates, keep=shown, threads=chain.threads, progress=progress)
             points = finish_points(
@@ -408,7 +409,7 @@ def best_experiment(experiments: Sequence[Experiment], rates: pd.DataFrame) -> E
         if found:
             chosen = found
             break
-    return sorted(chosen, key=lambda e: e.lmbda)[len(chosen) // 2] if chosen else None
+    return sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None
 
 
 class Report:

@@ -42,7 +42,7 @@ def make_design(
     Raises FoveaError when nothing was measured or nothing matches.
     """
     from assets.evaluation.pieces import sweep_points
-    from models.experiments import sweep
+    from models.sweeps import sweep
 
     chain.dataset(dataset)
     sweep(sweep_name, dataset)
@@ -110,7 +110,7 @@ def _coder(
     conditions = {subject.image: subject.condition for subject in subjects}
 
     def code(image: str, side: Side, original: Picture) -> tuple[bytes, Picture]:
-        coded = codec.encode(original, saliency_map=conditions[image], lmbda=side.point)
+        coded = codec.encode(original, saliency_map=conditions[image], rate=side.point)
         return coded.data, coded.reconstruction
 
     return code

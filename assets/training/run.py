@@ -29,7 +29,8 @@ from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
 from models.device import chosen_device
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, GENERATIVE, PRESETS, Experiment, Trunk
+from models.experiments import DEFAULT_SALIENCY, Experiment, Trunk
+from models.presets import find_preset
 from models.tracking import Run
 from models.training.data import FrameSet
 from models.training.doctor import Finding, examine
@@ -53,17 +54,17 @@ class Prepared(NamedTuple):
     @property
     def generative(self) -> bool:
         """Whether the codec invents, so that its training is looked at and examined for more."""
-        return self.entry.codec in GENERATIVE
+        return self.entry.card.objective == "adversarial"
 
     @property
-    def lmbda(self) -> float:
+    def rate(self) -> float:
         """The middle of the rates: the one to look at."""
-        return float(self.record["lmbda"][len(self.record["lmbda"]) // 2])
+        return self.entry.rates[len(self.entry.rates) // 2]
 
     @property
     def checkpoint_every(self) -> int:
         """Steps between checkpoints."""
-        return PRESETS[self.entry.preset].checkpoint_every
+        return find_preset(self.entry.preset).checkpoint_every
 
 
 def start_of(chain: Chain, entry: Experiment | Trunk, progress: Progress) -> Path | None:
@@ -164,7 +165,7 @@ def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: 
         writer.path("shown/training.png").write_bytes(png)
         run.log_figure(png, "curves/training.png")
     shown = given.held if given.held.pictures else given.train
-    show_samples(codec, shown.pictures[:2], shown.maps, given.lmbda, writer)
+    show_samples(codec, shown.pictures[:2], shown.maps, given.rate, writer)
     for path in sorted(writer.path("codec").iterdir()):
         run.log_artifact(path, "codec")
     run.log_artifact(writer.path("doctor.json"))
@@ -179,7 +180,7 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
     seen = given.train.some(spread(count, wanted) if given.generative else range(min(wanted, count)))
     watched = given.held if given.held.pictures else seen
     crops = choose_crops(watched.pictures, [str(i) for i in watched.names])
-    every = PRESETS[given.entry.preset].probe_every
+    every = find_preset(given.entry.preset).probe_every
     # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
     if given.generative:
         every = max(1, min(every, steps // LEAST_PROBES))
@@ -199,14 +200,14 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
         kept_at=milestone_steps(steps, stages),
         steps=steps,
         every=every,
-        lmbda=given.lmbda,
+        rate=given.rate,
         perceive=perceive,
     )
 
 
 def _looked_at(entry: Experiment | Trunk) -> int:
     """How many pictures of each part the probes see."""
-    return GENERATIVE_PROBE_PICTURES if entry.codec in GENERATIVE else PROBE_PICTURES
+    return GENERATIVE_PROBE_PICTURES if entry.card.objective == "adversarial" else PROBE_PICTURES
 
 
 def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:
@@ -230,7 +231,8 @@ def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:
 def _stages(given: Prepared, watch: Watch, folder: Path) -> dict[str, bytes]:
     files = watch.milestones.collected(
         steps=watch.steps,
-        lmbda=given.lmbda,
+        rate_name=given.entry.rate_name,
+        rate=given.rate,
         held_out=bool(given.held.pictures),
         dataset=given.entry.dataset,
     )
@@ -260,7 +262,7 @@ def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def show_samples(
-    codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, lmbda: float, writer: UnitWriter
+    codec: Codec, pictures: Sequence[Any], maps: Sequence[Any] | None, rate: float, writer: UnitWriter
 ) -> None:
     """Originals beside their reconstructions, as `shown/sample.png`."""
     from assets.frames.contact import contact_sheet
@@ -268,5 +270,5 @@ def show_samples(
     sheet = []
     for place, picture in enumerate(pictures):
         whole, s = np.asarray(picture), None if maps is None else np.asarray(maps[place])
-        sheet += [whole, codec.encode(whole, saliency_map=s, lmbda=lmbda).reconstruction]
+        sheet += [whole, codec.encode(whole, saliency_map=s, rate=rate).reconstruction]
     writer.path("shown/sample.png").write_bytes(contact_sheet(sheet, 2))

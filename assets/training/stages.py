@@ -14,11 +14,11 @@ NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
 
 def training_code(codec: str, maps: str) -> str:
     """The code version of training this codec on these maps."""
-    from models.codecs.catalogue import code_modules, objective_of
+    from models.codecs.catalogue import code_module, objective_of
 
     chooses = () if maps == "none" else ("assets.saliency.condition",)
     module = objective_of(codec).partition(":")[0]
-    return code_version(module, *code_modules(codec), *chooses)
+    return code_version(module, code_module(codec), *chooses)
 
 
 class TrunkCodec:

@@ -40,14 +40,14 @@ class Watch(NamedTuple):
     kept_at: tuple[int, ...]
     steps: int
     every: int
-    lmbda: float
+    rate: float
     perceive: Callable[[Any, Any], float] | None
 
     def keep(self, step: int, codec: Codec) -> dict[str, float]:
         """Look at the pictures of the stages and keep how their crops look."""
         shown: list[Shown] = []
         watched = self.held if self.held.pictures else self.seen
-        values = look(codec, watched, self.lmbda, shown, self.perceive)
+        values = look(codec, watched, self.rate, shown, self.perceive)
         self.milestones.keep(step, shown)
         return values
 
@@ -57,10 +57,10 @@ class Watch(NamedTuple):
         if step % self.every and step != self.steps:
             return {}
         if not self.held.pictures:
-            kept = kept or look(codec, self.seen, self.lmbda, None, self.perceive)
+            kept = kept or look(codec, self.seen, self.rate, None, self.perceive)
             return {f"probe/train_{k}": v for k, v in kept.items()}
-        train = look(codec, self.seen, self.lmbda, None, self.perceive)
-        held = kept or look(codec, self.held, self.lmbda, None, self.perceive)
+        train = look(codec, self.seen, self.rate, None, self.perceive)
+        held = kept or look(codec, self.held, self.rate, None, self.perceive)
         found = {f"probe/train_{k}": v for k, v in train.items()} | {
             f"probe/val_{k}": v for k, v in held.items()
         }
@@ -76,7 +76,7 @@ def spread(count: int, wanted: int) -> list[int]:
 def look(
     codec: Codec,
     looked: Looked,
-    lmbda: float,
+    rate: float,
     shown: list[Shown] | None = None,
     perceive: Callable[[Any, Any], float] | None = None,
 ) -> dict[str, float]:
@@ -95,7 +95,7 @@ def look(
                 if looked.maps is not None:
                     s = map_to_tensor(np.asarray(looked.maps[place]), (height, width), codec.stride)
                     s = s.to(device)
-                level = torch.tensor([codec.level_of(lmbda)], device=device)
+                level = torch.tensor([codec.level_of(rate)], device=device)
                 seen = codec(x.to(device), saliency_map=s, level=level)
                 x_hat = tensor_to_picture(seen.x_hat.cpu(), height, width)
                 psnr.append(psnr_db(np.asarray(picture), x_hat))

@@ -4,8 +4,8 @@
     x ──► 7×7 ─ [3×3 ↓2]… ─ 3×3, C, linear ──► z ──► nearest of L centres ──► [noise] ─ 3×3 ─ residual blocks ─ [↑2]… ─
     N×3×H×W        n/2^k … n             N×C×H/16×W/16      codes ∈ {−2 … 2}                                  7×7 ──► x_hat
 
-No entropy model: a picture takes at most C·log2(L)/256 bits a pixel, and C is the rate. In a record, C stands in the
-place of `lmbda` (2, 4, 8 or 16), so that curves, tables and BD-rates run over C. Between the centres the gradient is
+No entropy model: a picture takes at most C·log2(L)/256 bits a pixel, and C is the rate: curves, tables and BD-rates run
+over C. Between the centres the gradient is
 that of the soft assignment with temperature 1 (Mentzer et al. 2018, "Conditional probability models", equation 4).
 
 Where this differs from the paper, by option: `norm` none leaves out instance norm, which takes the brightness out of a
@@ -46,6 +46,7 @@ from models.codecs.base import (
     picture_to_tensor,
 )
 from models.codecs.bitstream import BitstreamError, Contents
+from models.codecs.card import Card, Option, Rate
 from models.codecs.codes import (
     MAX_PACKED,
     bound_bits,
@@ -54,8 +55,44 @@ from models.codecs.codes import (
     encode_codes,
     encode_region,
 )
-from models.codecs.conditioning import LEVELLED
+from models.codecs.mechanisms import NEEDS_MAP
 from models.errors import FoveaError
+
+CARD = Card(
+    name="agustsson2019",
+    paper="Agustsson et al. 2019, Generative adversarial networks for extreme learned image compression (ICCV)",
+    codec="Agustsson2019",
+    rate=Rate(name="channels", unit="code channels C at stride 16", values=(2, 4, 8, 16)),
+    mechanisms=("none", "loss", "concat", "select"),
+    objective="adversarial",
+    options={
+        "centres": Option(default=5, least=3),
+        "blocks": Option(default=9, least=0),
+        "norm": Option(default="instance", choices=("instance", "none")),
+        "patch": Option(default=1, choices=(1, 2, 4)),
+        "hold": Option(default=0, choices=(0, 1)),
+        "noise": Option(default=0, least=0),
+        "keep": Option(default=0.5, least=0, most=1),
+        # what ailed the public port, for the codec doctor to find
+        "fault": Option(default="", any_of=("augment", "gradient", "relu", "scale")),
+        # models/training/adversarial.py: weights of the loss's terms, the share of the steps with `fidelity` alone
+        "fidelity": Option(default=10.0, least=0, most=1e6, part="training"),
+        "perceptual": Option(default=12.0, least=0, most=1e6, part="training"),
+        "adversarial": Option(default=1.0, least=0, most=1e6, part="training"),
+        "matching": Option(default=12.0, least=0, most=1e6, part="training"),
+        "start": Option(default=0.0, least=0, most=1, part="training"),
+        "chroma": Option(default=1.0, above=0, most=1e6, part="training"),
+        "features": Option(
+            default="efficientnet", choices=("efficientnet", "efficientnet-deep", "vgg"), part="training"
+        ),
+        "jitter": Option(default=1, least=1, part="training"),
+        # the discriminators
+        "critic_width": Option(default=64, least=1, part="training"),
+        "critic_scales": Option(default=3, least=1, part="training"),
+        "critic_lr": Option(default=1.0, above=0, most=1e6, part="training"),
+        "beta1": Option(default=0.5, least=0, most=0.999, part="training"),
+    },
+)
 
 NOISE_CELL = 4
 """Latent positions along the side of one cell of noise, which is enlarged before the generator sees it."""
@@ -147,22 +184,8 @@ class Agustsson2019(Codec):
         faults = str(options.get("fault", "")).split("+")
         norm, patch = str(options.get("norm", "instance")), int(options.get("patch", 1))
         hold = int(options.get("hold", 0))
-        if config.mechanism in ("sft", *LEVELLED):
-            raise FoveaError(
-                f"agustsson2019 has no mechanism {config.mechanism!r}: none, loss, concat or select"
-            )
-        if (
-            self.levels < 3
-            or self.levels % 2 == 0
-            or patch not in (1, 2, 4)
-            or norm not in ("instance", "none")
-            or hold not in (0, 1)
-            or (hold and patch == 4)
-        ):
-            raise FoveaError(
-                "agustsson2019: centres is odd, at least 3; patch 1, 2 or 4; norm instance or none; hold 0, or 1 with "
-                "patch 1 or 2"
-            )
+        if self.levels % 2 == 0 or (hold and patch == 4):
+            raise FoveaError("agustsson2019: centres is odd; hold goes with patch 1 or 2")
         self.stopped = "gradient" in faults
         stages = {1: 4, 2: 3, 4: 2}[patch]
         n, m = config.n, config.m
@@ -208,6 +231,19 @@ class Agustsson2019(Codec):
         nn.init.constant_(last.bias, 0.5)  # type: ignore[arg-type]
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """C alone."""
+        return (float(self.config.m),)
+
+    def level_of(self, rate: float) -> float:
+        """0. Raises FoveaError for another rate than C."""
+        if rate != self.config.m:
+            raise FoveaError(
+                f"agustsson2019: the rate {rate:g} is not this model's {self.config.m} code channels"
+            )
+        return 0.0
+
+    @property
     def bound_bpp(self) -> float:
         """C·log2(L)/256: what codes take at most for each pixel of a picture without padding."""
         return bound_bits(self.config.m, self.levels) / self.stride**2
@@ -246,9 +282,7 @@ class Agustsson2019(Codec):
             likelihoods = likelihoods**region
             side_bits = side_bits + region[0].numel()
         x_hat = self._generate(q, region, None if self.training else self._noise_of(codes))
-        return Output(
-            x_hat, {"y": likelihoods}, side_bits, x.new_full((x.shape[0], 1, 1, 1), self.config.lmbda[0])
-        )
+        return Output(x_hat, {"y": likelihoods}, side_bits, x.new_ones(x.shape[0], 1, 1, 1))
 
     def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
         """z before the quantiser, N×C×H/16×W/16."""
@@ -346,18 +380,18 @@ class Agustsson2019(Codec):
         bitstream.check_size(width, height)
         x = picture_to_tensor(picture, self.stride).to(self.device)
         s = None
-        if self.config.mechanism in ("concat", "select"):
+        if self.config.mechanism in NEEDS_MAP:
             if saliency_map is None:
                 raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
             s = map_to_tensor(saliency_map, (height, width), self.stride).to(self.device)
         return Analysed(self.analyse(x, s), s, width, height)
 
     @torch.inference_mode()
-    def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:
-        """As `Codec.encode_analysed` says; lmbda can only be the codec's own C. The strings are the region map and the
+    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
+        """As `Codec.encode_analysed` says; rate can only be the codec's own C. The strings are the region map and the
         codes."""
-        if lmbda is not None:
-            self.level_of(lmbda)
+        if rate is not None:
+            self.level_of(rate)
         width, height = given.width, given.height
         symbols, y_hat = self._coded(given.y, given.saliency_map)
         codes = symbols[0].cpu().numpy()

@@ -4,7 +4,7 @@
     saliency_map (uint8, H×W) ── s in [0, 1] ──┘ (encoder only, never sent)
     .fov ── strings ── y_hat ── g_s ── x_hat ── crop, clamp, round ── picture (uint8, H×W×3)
 
-A codec is variable-rate over *levels*: level k (a float, 0 … L−1) stands for a lambda between `config.lmbda[0]` and
+A codec whose rate is lmbda is variable-rate over *levels*: level k (a float, 0 … L−1) stands for a lambda between `config.lmbda[0]` and
 `config.lmbda[-1]`, log-interpolated; gain vectors scale the latents by level (Cui et al. 2021, "Asymmetric gained deep
 image compression", eq. 3). A codec with a single lambda has one level. Files know levels in steps of 1/LEVEL_STEPS.
 """
@@ -67,7 +67,7 @@ def _pad(array: Picture, stride: int) -> Picture:
 class CodecConfig:
     """What rebuilds a codec before its weights are loaded; kept as JSON beside them.
 
-    lmbda: the levels' Lagrange multipliers, rising. Distortion is measured on 0..255 (lmbda · 255² · MSE of [0, 1]).
+    lmbda: the levels' Lagrange multipliers, rising; none where the rate is m. Distortion is measured on 0..255 (lmbda · 255² · MSE of [0, 1]).
     """
 
     codec: str
@@ -203,10 +203,10 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
-        """The part of `encode` that is the same for every lmbda. A mechanism that uses no map ignores one."""
+        """The part of `encode` that is the same for every rate. A mechanism that uses no map ignores one."""
 
     @abstractmethod
-    def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:
+    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
         """The rest of `encode`."""
 
     @abstractmethod
@@ -214,10 +214,10 @@ class Codec(nn.Module, ABC):
         """The part of `decode` before the synthesis transform. Raises BitstreamError as `decode` does."""
 
     def encode(
-        self, picture: Picture, *, saliency_map: Picture | None = None, lmbda: float | None = None
+        self, picture: Picture, *, saliency_map: Picture | None = None, rate: float | None = None
     ) -> Encoded:
-        """Any picture size ≥ 1×1. lmbda: the rate, within the codec's range; default: the middle of it."""
-        return self.encode_analysed(self.analysed(picture, saliency_map), lmbda)
+        """Any picture size ≥ 1×1. rate: as the codec's card names it, within its range; default: the middle of it."""
+        return self.encode_analysed(self.analysed(picture, saliency_map), rate)
 
     def decode(self, data: bytes) -> Picture:
         """Raises BitstreamError for a file cut short, changed, or made by another model."""
@@ -301,13 +301,18 @@ class Codec(nn.Module, ABC):
         Raises FoveaError when the trunk has other widths or levels. Coding tables are not taken over.
         """
 
-    def level_of(self, lmbda: float) -> float:
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates that it was trained for, rising."""
+        return self.config.lmbda
+
+    def level_of(self, rate: float) -> float:
         """The level that stands for a lambda, log-interpolated; raises FoveaError outside the codec's range."""
         grid = [math.log(v) for v in self.config.lmbda]
-        want = math.log(lmbda)
+        want = math.log(rate)
         if want < grid[0] - 1e-6 or want > grid[-1] + 1e-6:
             low, high = self.config.lmbda[0], self.config.lmbda[-1]
-            raise FoveaError(f"lmbda {lmbda:g} is outside this model's range {low:g} … {high:g}")
+            raise FoveaError(f"lmbda {rate:g} is outside this model's range {low:g} … {high:g}")
         return float(np.interp(want, grid, np.arange(len(grid), dtype=float)))
 
     @property
@@ -317,8 +322,8 @@ class Codec(nn.Module, ABC):
 
     @property
     def top_level(self) -> int:
-        """L − 1."""
-        return len(self.config.lmbda) - 1
+        """L − 1; 0 without levels."""
+        return max(len(self.config.lmbda) - 1, 0)
 
     def lmbda_at(self, level: Tensor) -> Tensor:
         """The multiplier at (fractional) levels, same shape."""

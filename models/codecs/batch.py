@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 
-from models.codecs.base import Codec, Encoded, Picture
 from models.memory import keep_freed_memory
 
 Item = TypeVar("Item")
@@ -49,21 +48,3 @@ def in_order(
                     future.cancel()
     finally:
         torch.set_num_threads(before)
-
-
-def encode_many(
-    codec: Codec,
-    pictures: Iterable[tuple[Picture, Picture | None]],
-    *,
-    lmbda: float | None = None,
-    threads: int = 0,
-) -> Iterator[Encoded]:
-    """`codec.encode` of each picture with its saliency map (None where the codec takes none)."""
-    codec.name()  # known before threads ask for it at once
-    return in_order(lambda p: codec.encode(p[0], saliency_map=p[1], lmbda=lmbda), pictures, threads=threads)
-
-
-def decode_many(codec: Codec, files: Iterable[bytes], *, threads: int = 0) -> Iterator[Picture]:
-    """`codec.decode` of each file. Raises BitstreamError in the place of a damaged one."""
-    codec.name()
-    return in_order(codec.decode, files, threads=threads)

@@ -34,7 +34,10 @@ CODEC_NUMBERS = {
     "agustsson2019": 6,
     "toderici2017": 7,
 }
-"""Part of the format: a number is never given twice."""
+"""Part of the format: a number is never given twice. 0: a codec of the user's own, told by its model alone."""
+
+OWN = "a codec of one's own"
+"""Name of the codecs with number 0 in a parsed file."""
 
 
 class BitstreamError(FoveaError):
@@ -98,7 +101,7 @@ def check_size(width: int, height: int) -> None:
 def pack(contents: Contents) -> bytes:
     """The file's bytes."""
     check_size(contents.width, contents.height)
-    head = MAGIC + bytes([VERSION, CODEC_NUMBERS[contents.codec]]) + contents.model[:MODEL_BYTES]
+    head = MAGIC + bytes([VERSION, CODEC_NUMBERS.get(contents.codec, 0)]) + contents.model[:MODEL_BYTES]
     head += write_varints([contents.width - 1, contents.height - 1, contents.level])
     head += bytes([len(contents.strings)]) + write_varints(len(s) for s in contents.strings[:-1])
     body = head + b"".join(contents.strings)
@@ -121,7 +124,7 @@ def unpack(data: bytes) -> Contents:
     body = data[:-4]
     if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
         raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
-    names = {number: name for name, number in CODEC_NUMBERS.items()}
+    names = {0: OWN, **{number: name for name, number in CODEC_NUMBERS.items()}}
     if data[4] not in names:
         raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {data[4]}")
     position = 5 + MODEL_BYTES
@@ -166,7 +169,8 @@ def check_plausible(positions: int, coded_bytes: int) -> None:
 
 def check_model(contents: Contents, codec: str, identity: bytes) -> None:
     """Raises BitstreamError, naming the model that the file needs, when it was made by another one."""
-    if contents.codec != codec or contents.model != identity[:MODEL_BYTES]:
+    named = codec if codec in CODEC_NUMBERS else OWN
+    if contents.codec != named or contents.model != identity[:MODEL_BYTES]:
         raise BitstreamError(
             f"the file was made by another model: it needs {contents.codec} {contents.model.hex()}, "
             f"this is {codec} {identity[:MODEL_BYTES].hex()}"

@@ -16,8 +16,18 @@ else. With `gain` the file holds a level map; with the others every file decodes
 
 from torch import nn
 
+from models.codecs.card import Card, Option, Rate
 from models.codecs.factorized import FactorizedCodec
 from models.codecs.layers import GDN, Deconvolution
+
+CARD = Card(
+    name="bls2017",
+    paper="Ballé, Laparra, Simoncelli 2017, End-to-end optimized image compression (ICLR)",
+    codec="Bls2017",
+    rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
+    mechanisms=("none", "loss", "concat", "sft", "gain"),
+    options={"dilation": Option(default=1, least=1), "cell": Option(default=1, least=1)},
+)
 
 
 class Bls2017(FactorizedCodec):

@@ -1,46 +1,64 @@
-"""The codecs by name, and their files on disk. Loads nothing heavy until a codec is asked for.
+"""Codecs built from their cards, and saved codecs. Loads nothing heavy until a codec is asked for.
 
 A saved codec is a folder with `weights.safetensors` (parameters, buffers, integer coding tables: a stream made with
 them decodes where other float arithmetic would have built other tables) and `codec.json` (configuration, identity).
 """
 
-import importlib
+import dataclasses
+import hashlib
+import importlib.util
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from models.codecs.card import find_card
+from models.codecs.mechanisms import LEVELLED
 from models.errors import FoveaError
-from models.experiments import CODEC_OPTIONS, GENERATIVE, LAYER_OPTIONS, LEVELLED, Experiment, Trunk
+from models.experiments import Experiment, Trunk
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig
 
-CODECS = {
-    "bls2017": "models.codecs.bls2017:Bls2017",
-    "bmshj2018_factorized": "models.codecs.bmshj2018:Bmshj2018Factorized",
-    "bmshj2018_hyperprior": "models.codecs.bmshj2018:Bmshj2018Hyperprior",
-    "mbt2018_mean": "models.codecs.mbt2018:Mbt2018Mean",
-    "cheng2020_anchor": "models.codecs.cheng2020:Cheng2020Anchor",
-    "agustsson2019": "models.codecs.agustsson2019:Agustsson2019",
-}
 WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
-
-
-def module_of(codec: str) -> str:
-    """The module that holds a codec: what its code version starts from. Raises FoveaError for an unknown name."""
-    if codec not in CODECS:
-        raise FoveaError(f"unknown codec {codec!r}; known: {', '.join(CODECS)}")
-    return CODECS[codec].partition(":")[0]
+SHIPPED = Path(__file__).parent / "weights"
+OBJECTIVES = {
+    "rate_distortion": "models.training.rate_distortion:RateDistortion",
+    "adversarial": "models.training.adversarial:Adversarial",
+}
+"""By a card's objective the class that trains the codec (models/training/loop.py)."""
 
 
 def build(config: "CodecConfig") -> "Codec":
-    """A codec with fresh weights (torch's random state), in training mode. Raises FoveaError for an unknown name."""
-    module = importlib.import_module(module_of(config.codec))
-    codec: Codec = getattr(module, CODECS[config.codec].partition(":")[2])(config)
+    """A codec with fresh weights (torch's random state), in training mode. Raises FoveaError for an unknown name, or for a
+    mechanism or options that it lacks."""
+    card, file = found = find_card(config.codec)
+    card.check_mechanism(config.mechanism)
+    card.check_options(dict(config.options))
+    codec: Codec = getattr(_module(found.module, file), card.codec)(config)
     return codec
+
+
+def _module(name: str, file: Path) -> ModuleType:
+    """A codec's module; a user's file is executed once a process. Raises FoveaError for one that can't be executed."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    name = f"codecs.{file.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise FoveaError(f"{file}: {type(error).__name__}: {error}") from error
+    return sys.modules[name]
 
 
 def config_for(record: Experiment | Trunk) -> "CodecConfig":
@@ -50,50 +68,36 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
     values = record.resolved()
     if values.get("shipped"):
         raise FoveaError(f"trunk {record.key} is shipped: its configuration stands beside its weights")
-    levels = record.lmbda
-    if isinstance(record, Experiment) and record.trunk is not None:
-        if record.trunk.shipped:
-            return branch_config(record, read_config(shipped_folder(record.trunk.shipped)))
-        levels = record.trunk.lmbda
-    gained = values["mechanism"] in LEVELLED
-    return CodecConfig(
-        codec=record.codec,
-        n=values["n"],
-        m=values["m"],
-        mechanism=values["mechanism"],
-        lmbda=levels,
-        gamma=values["gamma"] if gained else 1.0,
-        span=values["span"] if gained else 0.0,
-        options=_options(record.codec, values),
-    )
+    trunk = record.trunk if isinstance(record, Experiment) else None
+    if trunk is not None and trunk.shipped:
+        return branch_config(record, read_config(shipped_folder(trunk.shipped)))
+    config = CodecConfig(codec=record.codec, n=values["n"], m=values["m"], lmbda=(trunk or record).lmbda)
+    return branch_config(record, config)
 
 
-def _options(codec: str, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    names = (*CODEC_OPTIONS, *LAYER_OPTIONS.get(codec, ()))
-    return tuple(sorted((k, values[k]) for k in names if k in values))
-
-
-def branch_config(record: Experiment, trunk: "CodecConfig") -> "CodecConfig":
+def branch_config(record: Experiment | Trunk, trunk: "CodecConfig") -> "CodecConfig":
     """The codec of a branch from a trunk whose configuration is at hand, shipped ones included."""
-    import dataclasses
-
     values = record.resolved()
-    gained = record.mechanism in LEVELLED
+    gained = values["mechanism"] in LEVELLED
+    options = {k: values[k] for k, o in record.card.options.items() if o.part == "codec" and k in values}
     return dataclasses.replace(
         trunk,
-        mechanism=record.mechanism,
+        mechanism=values["mechanism"],
         gamma=values["gamma"] if gained else 1.0,
         span=values["span"] if gained else 0.0,
-        options=_options(record.codec, values) or trunk.options,
+        options=tuple(sorted(options.items())) or trunk.options,
     )
 
 
 def objective_of(codec: str) -> str:
-    """`module:class` of the objective (models/training/loop.py) that trains a codec; the module is what the code version
-    of its training starts from."""
-    if codec in GENERATIVE:
-        return "models.training.adversarial:Adversarial"
-    return "models.training.rate_distortion:RateDistortion"
+    """`module:class` of the objective that trains a codec; the module is what the code version of its training starts
+    from."""
+    return OBJECTIVES[find_card(codec).card.objective]
+
+
+def code_module(codec: str) -> str:
+    """What the code version of a codec starts from: a module's name, or the path of a user's file."""
+    return find_card(codec).module
 
 
 def save_codec(codec: "Codec", folder: Path | str) -> None:
@@ -171,14 +175,6 @@ def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
     return codec.eval().to(device)
 
 
-def code_modules(codec: str) -> tuple[str, ...]:
-    """Modules that a codec is computed by: what its code version starts from."""
-    return (module_of(codec),)
-
-
-SHIPPED = Path(__file__).parent / "weights"
-
-
 def shipped() -> list[str]:
     """Names of the codecs that come with Fovea."""
     return sorted(p.parent.name for p in SHIPPED.glob(f"*/{DESCRIPTION}"))
@@ -194,8 +190,6 @@ def shipped_folder(name: str) -> Path:
 
 def shipped_digest(name: str) -> str:
     """Digest of a shipped codec's description, which names its weights by their own."""
-    import hashlib
-
     return hashlib.sha256((shipped_folder(name) / DESCRIPTION).read_bytes()).hexdigest()[:32]
 
 

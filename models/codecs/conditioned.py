@@ -40,6 +40,7 @@ from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.entropy import FactorizedPrior, Tables, gain_rows
 from models.codecs.gain import Gain
 from models.codecs.layers import GDN, Subpixel, conv, deconv, is_channels_last
+from models.codecs.mechanisms import LEVELLED, NEEDS_MAP
 from models.errors import FoveaError
 
 #: what CompressAI keeps in a state dict beside parameters: its own coding tables and constants
@@ -71,21 +72,14 @@ class ConditionedCodec(Codec):
     #: the files' strings are CompressAI's for the same weights at one level, while no symbol escapes
     compressai_bytes = False
 
-    #: how a map may reach this codec
-    mechanisms: tuple[str, ...] = ("none", "loss", "concat", "sft", "gain")
-
     #: strings of coded symbols in a file, the level map's not counted
     coded_strings: int
 
     def __init__(self, config: CodecConfig, bottleneck: int):
         super().__init__(config)
-        if config.mechanism not in self.mechanisms:
-            raise FoveaError(
-                f"{config.codec} has no mechanism {config.mechanism!r}: it has {', '.join(self.mechanisms)}"
-            )
         n, m = config.n, config.m
         self.cell = int(dict(config.options).get("cell", 1))
-        self.maps = config.mechanism in conditioning.NEEDS_MAP
+        self.maps = config.mechanism in NEEDS_MAP
         self.g_a, self.g_s = self.layers(4 if config.mechanism == "concat" else 3)
         # pictures start from mid-grey: a short training need not spend its steps on getting there
         last = [v for v in self.g_s.modules() if isinstance(v, nn.Conv2d | nn.ConvTranspose2d)][-1]
@@ -204,7 +198,7 @@ class ConditionedCodec(Codec):
         """The level at each latent position (N×1×h×w), and the level map to send (int64, one value for each cell of
         16·cell pixels). `hyper` sends none; the levels are what its encoder asks for. Otherwise the base level
         (N×1×1×1), and none."""
-        if self.config.mechanism not in conditioning.LEVELLED:
+        if self.config.mechanism not in LEVELLED:
             return base, None
         steps = conditioning.level_steps(
             self.given(saliency_map), self.config.gamma, self.config.span, self.stride * self.cell, centre
@@ -276,11 +270,11 @@ class ConditionedCodec(Codec):
         return self.analyse(x if self.compressai_bytes else _channels_last(x), saliency_map).contiguous()
 
     @torch.inference_mode()
-    def encode_analysed(self, given: Analysed, lmbda: float | None = None) -> Encoded:
+    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
         """As `Codec.encode_analysed` says."""
         self.built()
         y, s, width, height = given
-        wanted = self.level_of(lmbda) if lmbda is not None else 0.5 * self.top_level
+        wanted = self.level_of(rate) if rate is not None else 0.5 * self.top_level
         row = round(wanted * LEVEL_STEPS)
         with torch.autocast(y.device.type, enabled=False):
             base = self.base_level(y, torch.tensor([row / LEVEL_STEPS]))

@@ -26,11 +26,6 @@ from torch import Tensor, nn
 STEP = 0.5
 """Distance of neighbouring values in the level map, in levels."""
 
-NEEDS_MAP = ("concat", "sft", "gain", "hyper")
-
-LEVELLED = ("gain", "hyper")
-"""Mechanisms whose map moves the rate level: their loss has the lambda of each place's level."""
-
 
 def pool(saliency_map: Tensor, cell: int) -> Tensor:
     """Mean over cells of cell×cell pixels: N×1×H×W to N×1×⌈H/cell⌉×⌈W/cell⌉."""

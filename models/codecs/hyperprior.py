@@ -113,7 +113,6 @@ class HyperpriorCodec(ConditionedCodec):
     """h_a, h_s, gaussian_conditional beside what ConditionedCodec has. A paper's class makes h_a and h_s."""
 
     coded_strings = 4
-    mechanisms: tuple[str, ...] = ("none", "loss", "concat", "sft", "gain", "hyper")
     conditioned = (
         "transforms.",
         "h_a_transforms.",

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.experiments import CHOICES
 from models.saliency.layers import ConvNorm
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights
 
-FEATURES = CHOICES["features"]
+FEATURES = ("efficientnet", "efficientnet-deep", "vgg")
 VGG_FILE = "vgg16-397923af.pth"
 
 

@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 class Trip(NamedTuple):
     """A picture at a rate: through the encoder, and back from the file."""
 
-    lmbda: float
+    rate: float
     file_bits: int
     estimate_bits: float
     mse: float
@@ -94,17 +94,17 @@ def _pairs(
 
 
 def _rates(codec: Codec) -> list[float]:
-    levels = codec.config.lmbda
-    return sorted({levels[0], levels[len(levels) // 2], levels[-1]})
+    rates = codec.rates
+    return sorted({rates[0], rates[len(rates) // 2], rates[-1]})
 
 
-def trip(codec: Codec, picture: Picture, saliency_map: Picture | None, lmbda: float) -> Trip:
+def trip(codec: Codec, picture: Picture, saliency_map: Picture | None, rate: float) -> Trip:
     """Encode and decode one picture."""
-    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
+    encoded = codec.encode(picture, saliency_map=saliency_map, rate=rate)
     decoded = codec.decode(encoded.data)
     mse = float(np.square(decoded.astype(np.float64) - picture).mean())
     same = np.array_equal(decoded, encoded.reconstruction)
-    return Trip(lmbda, 8 * len(encoded.data), encoded.bits_estimate, mse, same)
+    return Trip(rate, 8 * len(encoded.data), encoded.bits_estimate, mse, same)
 
 
 def _batch(
@@ -132,7 +132,7 @@ def gradients(
     """After one optimiser step on a copy, does each parameter get a gradient from the loss, and each parameter of the
     analysis transform one from the distortion alone? The rate's gradient can hide a rounding that stops the other."""
     patient = copy.deepcopy(codec).train()
-    levels = len(codec.config.lmbda)
+    levels = len(codec.rates)
     count = max(levels, 2)
     x, s = _batch(patient, pictures, maps, count)
     level = torch.arange(count, device=x.device, dtype=torch.float32).remainder(levels)
@@ -249,7 +249,7 @@ def rate(trips: Sequence[Trip]) -> Finding:
     t = trips[worst]
     detail = (
         f"{bad} of {len(trips)} files are off by more than 2 % + 64 bytes; the worst has {t.file_bits / 8:.0f} bytes "
-        f"where {t.estimate_bits / 8:.0f} were estimated (lmbda {t.lmbda:g})"
+        f"where {t.estimate_bits / 8:.0f} were estimated (rate {t.rate:g})"
     )
     if not bad:
         detail = f"{len(trips)} files within 2 % + 64 bytes of the estimate; the worst is {excess[worst]:+.0f} bytes off"

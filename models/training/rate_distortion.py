@@ -85,7 +85,7 @@ class Plan(NamedTuple):
                 mechanism=mechanism,
                 weighting=weighting,
                 gamma=float(record.get("gamma", 1.0)),
-                lmbda=tuple(float(v) for v in record["lmbda"]),
+                lmbda=tuple(float(v) for v in record.get("lmbda", ())),
                 fast=record.get("mode", "deterministic") == "fast",
                 augment=float(record.get("augment", 0.0)),
                 fresh_lr_factor=float(record.get("fresh_lr_factor", 1.0)),
@@ -119,8 +119,8 @@ def levels_at(plan: Plan, codec: Codec, step: int) -> np.ndarray:
     One lambda: the nearest level that a file can name. Several: spread evenly over the range with a random offset, in
     random order, so that each batch covers it.
     """
-    low = codec.level_of(plan.lmbda[0])
-    if len(plan.lmbda) == 1:
+    low = codec.level_of(plan.lmbda[0]) if plan.lmbda else 0.0
+    if len(plan.lmbda) <= 1:
         return np.full(plan.batch, round(low * LEVEL_STEPS) / LEVEL_STEPS, dtype=np.float32)
     high = codec.level_of(plan.lmbda[-1])
     rng = np.random.Generator(np.random.Philox(key=[plan.seed, 0x1E7E1], counter=[0, 0, 0, step]))

@@ -31,7 +31,7 @@ device = click.option("--device", default="auto", help="cpu, cuda, cuda:1; defau
 
 def sweep(default: str = "smoke") -> Decorator:
     """`--sweep`, as `sweep_name`."""
-    about = "A sweep of models/experiments.py."
+    about = "A sweep of models/sweeps.toml or fovea.toml."
     return click.option("--sweep", "sweep_name", default=default, show_default=True, help=about)
 
 
@@ -60,7 +60,7 @@ def chain_here(threads: int = 0, device: str = "auto", tracking: bool = True) ->
 
 def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     """The sweep of this name on a dataset. Raises FoveaError for one that is not there, of either."""
-    from models.experiments import sweep as find
+    from models.sweeps import sweep as find
 
     chain.dataset(on)
     find(name, on)

@@ -57,9 +57,9 @@ def measured() -> dict[str, float]:
     from assets.frames.resize import resize
     from assets.saliency.rgba import pack
     from models.codecs.catalogue import build, config_for, load_codec, shipped_folder
-    from models.experiments import sweep
     from models.saliency.ideal import ideal_gain
     from models.saliency.predict import load_model
+    from models.sweeps import sweep
 
     torch.set_num_threads(1)
     buffer = io.BytesIO()
@@ -73,7 +73,7 @@ def measured() -> dict[str, float]:
     lmbda = codec.config.lmbda[len(codec.config.lmbda) // 2]
 
     def round_trip() -> None:
-        codec.decode(codec.encode(frame, lmbda=lmbda).data)
+        codec.decode(codec.encode(frame, rate=lmbda).data)
 
     found = {
         "source_bytes": float(len(png)),

@@ -252,8 +252,8 @@ def test_what_was_deleted_is_noticed_and_what_people_open_is_written_again(place
 
 def test_a_learning_rate_names_its_experiments_and_going_back_finds_them(place: Place) -> None:
     back = place.edit(
-        "models/experiments.py",
-        lambda s: re.sub(r'(name="tiny",.*?\blr=)[0-9.e-]+', r"\g<1>2.5e-3", s, count=1, flags=re.S),
+        "models/presets.toml",
+        lambda s: re.sub(r"(\[presets.tiny\].*?\nlr = )[0-9.e-]+", r"\g<1>2.5e-3", s, count=1, flags=re.S),
     )
     try:
         stale = place.stale()
@@ -267,9 +267,9 @@ def test_a_learning_rate_names_its_experiments_and_going_back_finds_them(place: 
 
 def test_one_more_lambda_runs_only_its_experiments(place: Place) -> None:
     def add(source: str) -> str:
-        return re.sub(r"(def tiny.*?)SMOKE_LAMBDAS", r"\1(*SMOKE_LAMBDAS, 0.05)", source, count=1, flags=re.S)
+        return re.sub(r"(\[sweeps.tiny\].*?0\.036)", r"\1, 0.05", source, count=1, flags=re.S)
 
-    back = place.edit("models/experiments.py", add)
+    back = place.edit("models/sweeps.toml", add)
     try:
         stale = place.stale()
         assert set(stale) == {"trained_codec", "rd_points"} | TABLES

@@ -10,7 +10,8 @@ from assets.chain import Chain
 from assets.home import Home
 from assets.settings import Profile
 from assets.stages import open_chain
-from models.experiments import PRESETS, sweep
+from models.presets import presets
+from models.sweeps import sweep
 from pipelines.executors import (
     FANNED_OUT,
     GPU_SHARES,
@@ -29,6 +30,9 @@ CPU, GPU = RaySettings("auto", threads=2), RaySettings("auto", threads=2, device
 @pytest.fixture
 def chain(tmp_path: Path) -> Chain:
     return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
+
+
+PRESETS = presets()
 
 
 def test_shares_of_a_gpu_rise_with_the_width_and_never_leave_it() -> None:

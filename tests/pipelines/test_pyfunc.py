@@ -75,7 +75,7 @@ def test_registered_loaded_and_used(codec, picture, tmp_path):
     shown = cv2.imdecode(np.frombuffer(unpacked["image"][0], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(shown, own.encode(picture, saliency_map=map_).reconstruction)
     richer = model.predict(rows, params={"lmbda": 0.0128})
-    assert richer["fov"][0] == own.encode(picture, saliency_map=map_, lmbda=0.0128).data
+    assert richer["fov"][0] == own.encode(picture, saliency_map=map_, rate=0.0128).data
 
     with pytest.raises(Exception, match="image"):
         model.predict(pd.DataFrame({"other": [b"x"]}))

@@ -14,7 +14,7 @@ from assets.chain import Chain
 from assets.home import Home
 from assets.stages import open_chain
 from models.errors import FoveaError
-from models.experiments import sweep
+from models.sweeps import sweep
 from pipelines import slurm
 from pipelines.slurm import Resources, script
 

@@ -48,7 +48,7 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
     assert said[-1] == 1.0 and len(said) == 3 * count
     assert set(alone.kept) == {("0", v) for v in LAMBDAS}
     for row in alone.rows[:3]:
-        encoded = codec.encode(subjects(1)[0].picture, lmbda=row["rate"])
+        encoded = codec.encode(subjects(1)[0].picture, rate=row["rate"])
         assert row["bytes"] == len(encoded.data) and row["bpp"] == 8 * len(encoded.data) / (176 * 192)
         assert np.array_equal(alone.kept["0", row["rate"]], encoded.reconstruction)
         assert np.array_equal(beside.kept["0", row["rate"]], encoded.reconstruction)

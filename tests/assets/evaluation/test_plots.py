@@ -12,8 +12,8 @@ from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
 from assets.evaluation.palette import ARM_COLOURS, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
+from models.arms import ARMS
 from models.errors import FoveaError
-from models.experiments import ARMS
 
 
 def made_curves() -> pd.DataFrame:

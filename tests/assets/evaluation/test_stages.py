@@ -4,7 +4,7 @@ import pytest
 from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
 from assets.evaluation.stages import best_experiment
 from models.errors import FoveaError
-from models.experiments import sweep
+from models.sweeps import sweep
 
 
 def points(real: int) -> pd.DataFrame:

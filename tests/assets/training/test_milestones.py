@@ -72,7 +72,7 @@ def test_what_is_kept_comes_back_by_step_also_after_a_killed_run(tmp_path: Path)
     first.keep(10, [Shown(255 - p, 20.0 + i, 0.5 + i) for i, p in enumerate(pictures)])
     again = Milestones(tmp_path / "stages", crops, pictures)
     again.keep(2, [Shown(p // 2, 10.0, 0.25) for p in pictures])
-    files = again.collected(steps=10, lmbda=0.01, held_out=True, dataset="drawn")
+    files = again.collected(steps=10, rate_name="lmbda", rate=0.01, held_out=True, dataset="drawn")
     assert set(files) == {"original.png", "2.png", "10.png", "stages.json"}
     said = json.loads(files["stages.json"])
     assert [s["step"] for s in said["stages"]] == [2, 10]
@@ -103,7 +103,7 @@ def test_a_judge_scores_every_stage(tmp_path: Path) -> None:
     kept = Milestones(tmp_path, crops, [whole])
     for step, shift in ((0, 90), (5, 10)):
         kept.keep(step, [Shown(whole + np.uint8(shift), 20.0, 0.1)])
-    files = kept.collected(steps=5, lmbda=4.0, held_out=True, dataset="a")
+    files = kept.collected(steps=5, rate_name="channels", rate=4.0, held_out=True, dataset="a")
 
     def told_apart(originals: np.ndarray, shown: np.ndarray) -> float:
         assert originals.shape == shown.shape == (len(crops), crops[0].side, crops[0].side, 3)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from models.codecs import catalogue
-from models.codecs.agustsson2019 import LEAK, Agustsson2019, quantise
+from models.codecs.agustsson2019 import CARD, LEAK, quantise
 from models.codecs.base import CodecConfig
 from models.codecs.bitstream import BitstreamError, unpack
 from models.errors import FoveaError
-from models.experiments import CODEC_OPTIONS, OPTIONS
 from models.training import doctor
+from models.training.critics import FEATURES
 
 OPTIONS_HERE = {"blocks": 1, "norm": "none", "patch": 2}
 
@@ -19,10 +19,8 @@ OPTIONS_HERE = {"blocks": 1, "norm": "none", "patch": 2}
 def made(mechanism="none", c=4, n=16, seed=0, **options):
     torch.manual_seed(seed)
     chosen = tuple(sorted({**OPTIONS_HERE, **options}.items()))
-    config = CodecConfig(
-        codec="agustsson2019", n=n, m=c, mechanism=mechanism, lmbda=(float(c),), options=chosen
-    )
-    codec = Agustsson2019(config).eval()
+    config = CodecConfig(codec="agustsson2019", n=n, m=c, mechanism=mechanism, lmbda=(), options=chosen)
+    codec = catalogue.build(config).eval()
     codec.update()
     return codec
 
@@ -205,18 +203,17 @@ def test_user_errors_are_named():
         made(n=12)
     with pytest.raises(FoveaError, match="needs a saliency map"):
         made("select").encode(scene(16, 16))
-    with pytest.raises(FoveaError, match="outside this model's range"):
-        made().encode(scene(16, 16), lmbda=8.0)
+    with pytest.raises(FoveaError, match="not this model's 4 code channels"):
+        made().encode(scene(16, 16), rate=8.0)
     damaged = made().encode(scene(64, 64)).data
     with pytest.raises(BitstreamError):
         made().decode(damaged[:-7])
 
 
-def test_the_catalogue_s_options_are_the_codec_s():
-    assert set(CODEC_OPTIONS) < set(OPTIONS)
-    paper = dataclasses.replace(
-        made().config, n=16, options=tuple(sorted((k, OPTIONS[k]) for k in CODEC_OPTIONS))
-    )
+def test_the_card_s_options_are_the_paper_s():
+    own = {k: option.default for k, option in CARD.options.items() if option.part == "codec"}
+    paper = dataclasses.replace(made().config, n=16, options=tuple(sorted(own.items())))
+    assert CARD.options["features"].choices == FEATURES
     assert sum(type(m).__name__ == "Residual" for m in catalogue.build(paper).modules()) == 9
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.codecs.base import CodecConfig
-from models.codecs.batch import AHEAD, decode_many, encode_many, in_order
+from models.codecs.batch import AHEAD, in_order
 from models.codecs.bitstream import BitstreamError
 from models.codecs.catalogue import build
 
@@ -27,19 +27,20 @@ def pictures() -> list[np.ndarray]:
 
 
 def test_files_and_pictures_are_those_of_one_by_one_in_order(codec) -> None:
+    codec.name()  # known before threads ask for it at once
     before = torch.get_num_threads()
     alone = [codec.encode(p) for p in pictures()]
-    together = list(encode_many(codec, ((p, None) for p in pictures()), threads=3))
+    together = list(in_order(codec.encode, pictures(), threads=3))
     assert [e.data for e in together] == [e.data for e in alone]
-    shown = list(decode_many(codec, [e.data for e in together], threads=3))
+    shown = list(in_order(codec.decode, [e.data for e in together], threads=3))
     for mine, one in zip(shown, alone, strict=True):
         np.testing.assert_array_equal(mine, one.reconstruction)
     assert torch.get_num_threads() == before
 
 
 def test_a_damaged_file_is_an_error_in_its_place(codec) -> None:
-    files = [e.data for e in encode_many(codec, ((p, None) for p in pictures()[:3]))]
-    decoded = decode_many(codec, [files[0], files[1][:-5], files[2]], threads=2)
+    files = [codec.encode(p).data for p in pictures()[:3]]
+    decoded = in_order(codec.decode, [files[0], files[1][:-5], files[2]], threads=2)
     assert next(decoded).shape == pictures()[0].shape
     with pytest.raises(BitstreamError):
         next(decoded)

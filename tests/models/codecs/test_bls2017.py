@@ -94,7 +94,7 @@ def test_any_size_comes_back_as_the_encoder_promised(uniform, gained, height, wi
     codec = gained if gain else uniform
     lmbda = float(codec.lmbda_at(torch.tensor(row / 8)))
     picture = scene_of(height, width)
-    encoded = codec.encode(picture, saliency_map=map_of(height, width), lmbda=lmbda)
+    encoded = codec.encode(picture, saliency_map=map_of(height, width), rate=lmbda)
     assert encoded.reconstruction.shape == picture.shape and encoded.reconstruction.dtype == np.uint8
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
 
@@ -105,14 +105,14 @@ def test_files_are_as_long_as_estimated(request, name, lmbda):
     codec = request.getfixturevalue(name)
     for seed in range(3):
         picture = scene_of(120, 200, seed)
-        encoded = codec.encode(picture, saliency_map=map_of(120, 200), lmbda=lmbda)
+        encoded = codec.encode(picture, saliency_map=map_of(120, 200), rate=lmbda)
         allowed = 0.02 * encoded.bits_estimate + 8 * 64
         assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= allowed
 
 
 def test_estimate_of_the_file_is_that_of_the_forward_pass(uniform):
     picture = scene_of(64, 96)
-    encoded = uniform.encode(picture, lmbda=0.0064)
+    encoded = uniform.encode(picture, rate=0.0064)
     with torch.no_grad():
         out = uniform(picture_to_tensor(picture, 16), level=torch.tensor([uniform.level_of(0.0064)]))
     assert encoded.bits_estimate == pytest.approx(float(-torch.log2(out.likelihoods["y"]).double().sum()))
@@ -124,7 +124,7 @@ def test_estimate_of_the_file_is_that_of_the_forward_pass(uniform):
 def test_the_trained_codec_shows_the_picture_and_rates_rise(request, name):
     codec = request.getfixturevalue(name)
     picture = scene_of(96, 128)
-    encoded = [codec.encode(picture, saliency_map=map_of(96, 128), lmbda=v) for v in codec.config.lmbda]
+    encoded = [codec.encode(picture, saliency_map=map_of(96, 128), rate=v) for v in codec.config.lmbda]
     sizes = [len(e.data) for e in encoded]
     errors = [float(np.square(e.reconstruction.astype(float) - picture).mean()) for e in encoded]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
@@ -135,10 +135,10 @@ def test_the_trained_codec_shows_the_picture_and_rates_rise(request, name):
 
 def test_encoding_is_deterministic_and_needs_no_mode(uniform):
     picture = scene_of(40, 40)
-    first = uniform.encode(picture, lmbda=0.0064)
+    first = uniform.encode(picture, rate=0.0064)
     torch.manual_seed(99)
     uniform.train()
-    second = uniform.encode(picture, lmbda=0.0064)
+    second = uniform.encode(picture, rate=0.0064)
     uniform.eval()
     assert first.data == second.data
 
@@ -158,8 +158,8 @@ def test_a_constant_map_gives_the_uniform_file(uniform, gained):
     picture = scene_of(50, 70)
     for value in (0, 77, 255):
         for lmbda in (0.0016, 0.005, 0.0256):
-            flat = twin.encode(picture, saliency_map=np.full((50, 70), value, np.uint8), lmbda=lmbda)
-            plain = uniform.encode(picture, lmbda=lmbda)
+            flat = twin.encode(picture, saliency_map=np.full((50, 70), value, np.uint8), rate=lmbda)
+            plain = uniform.encode(picture, rate=lmbda)
             assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
             assert flat.bits_estimate == plain.bits_estimate
             assert np.array_equal(flat.reconstruction, plain.reconstruction)
@@ -185,7 +185,7 @@ def test_gain_spends_where_the_map_says(gained):
     right[:, 96:] = 255
     errors = []
     for saliency_map in (left, right):
-        shown = gained.encode(picture, saliency_map=saliency_map, lmbda=0.0064).reconstruction
+        shown = gained.encode(picture, saliency_map=saliency_map, rate=0.0064).reconstruction
         squared = np.square(shown.astype(float) - picture)
         errors.append((squared[:, :96].mean(), squared[:, 96:].mean()))
     assert errors[0][0] < errors[1][0] and errors[1][1] < errors[0][1]
@@ -208,7 +208,7 @@ def test_gain_s_multiplier_follows_the_levels(gained):
 def test_levels_held_at_the_ends_do_not_fold_rates_together(gained):
     picture, saliency_map = scene_of(128, 192), map_of(128, 192)
     grid = [float(gained.lmbda_at(torch.tensor(v / 4))) for v in range(9)]
-    sizes = [len(gained.encode(picture, saliency_map=saliency_map, lmbda=v).data) for v in grid]
+    sizes = [len(gained.encode(picture, saliency_map=saliency_map, rate=v).data) for v in grid]
     assert all(a < b for a, b in itertools.pairwise(sizes))
 
 
@@ -318,7 +318,7 @@ def test_a_file_of_another_model_is_refused_by_name(uniform, gained):
 
 def test_user_errors_are_named(uniform, gained):
     with pytest.raises(FoveaError, match=r"outside this model's range 0.0016"):
-        uniform.encode(scene_of(20, 20), lmbda=1.0)
+        uniform.encode(scene_of(20, 20), rate=1.0)
     with pytest.raises(FoveaError, match="uint8, H×W×3"):
         uniform.encode(scene_of(20, 20).astype(np.float32))
     with pytest.raises(FoveaError, match="uint8, H×W×3"):

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from models.codecs import bitstream, catalogue, conditioning, levelmap
+from models.codecs import bitstream, catalogue, levelmap
 from models.codecs.base import LEVEL_STEPS, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
+from models.codecs.card import cards
 from models.codecs.entropy import bits
+from models.codecs.mechanisms import LEVELLED, NEEDS_MAP
 from models.errors import FoveaError
-from models.experiments import LEVELLED, TOLD
 from models.training.doctor import examine
 
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 PLAIN_AND_GAIN = [(n, m) for n in NAMES for m in ("none", "gain")]
+TOLD = [name for name, found in cards().found.items() if "hyper" in found.card.mechanisms]
 TOLD_LEVELS = [(n, "hyper") for n in TOLD]
 SIZES = ((1, 1), (16, 16), (17, 90), (64, 64), (50, 70), (33, 129))
 
@@ -67,7 +69,7 @@ def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechan
     for i, (height, width) in enumerate(SIZES):
         picture = scene(height, width)
         lmbda = float(codec.lmbda_at(torch.tensor(codec.top_level * i / len(SIZES))))
-        encoded = codec.encode(picture, saliency_map=spot(height, width), lmbda=lmbda)
+        encoded = codec.encode(picture, saliency_map=spot(height, width), rate=lmbda)
         assert encoded.reconstruction.shape == picture.shape
         assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
 
@@ -87,7 +89,7 @@ def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mech
     picture, saliency_map = scene(150, 230), spot(150, 230)
     sizes = []
     for lmbda in (0.0016, 0.005, 0.0256):
-        encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=lmbda)
+        encoded = codec.encode(picture, saliency_map=saliency_map, rate=lmbda)
         assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= 0.02 * encoded.bits_estimate + 8 * 64
         sizes.append(len(encoded.data))
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
@@ -100,7 +102,7 @@ def test_symbols_far_in_the_tails_are_estimated_as_the_coder_writes_them():
     """Stripes a pixel wide: many likelihoods are at their lower bound, 30 bits, where an escape takes 24."""
     codec = catalogue.open_codec("mbt2018_mean")
     stripes = np.tile((np.arange(128) % 2 * 255).astype(np.uint8)[None, :, None], (96, 1, 3))
-    encoded = codec.encode(stripes, lmbda=0.0512)
+    encoded = codec.encode(stripes, rate=0.0512)
     assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= 0.02 * encoded.bits_estimate + 8 * 64
     likelihoods = {"y": torch.tensor([0.5, 1e-9]), "z": torch.tensor([[0.25]])}
     assert bits(likelihoods, b"") == 1 + 16 + 2 and bits(likelihoods, b"ab") == 1 + 16 + 2 + 16
@@ -110,7 +112,7 @@ def test_symbols_far_in_the_tails_are_estimated_as_the_coder_writes_them():
 def test_the_file_s_estimate_is_that_of_the_forward_pass(trained_codec, name):
     """Up to the grid of scales and means, where there are some; nearly, with a context."""
     codec, picture = trained_codec(name), scene(64, 128)
-    encoded = codec.encode(picture, lmbda=0.0064)
+    encoded = codec.encode(picture, rate=0.0064)
     x = picture_to_tensor(picture, 16)
     with torch.no_grad():
         out = codec(x, level=torch.tensor([1.0]))
@@ -134,8 +136,8 @@ def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
     twin = catalogue.build(dataclasses.replace(codec.config, mechanism="gain", gamma=0.5, span=3.0))
     twin.load_weights(codec.weights())
     picture = scene(50, 70)
-    flat = twin.encode(picture, saliency_map=np.full((50, 70), 77, np.uint8), lmbda=0.005)
-    plain = codec.encode(picture, lmbda=0.005)
+    flat = twin.encode(picture, saliency_map=np.full((50, 70), 77, np.uint8), rate=0.005)
+    plain = codec.encode(picture, rate=0.005)
     assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
     assert flat.bits_estimate == plain.bits_estimate
     assert np.array_equal(flat.reconstruction, plain.reconstruction)
@@ -165,12 +167,12 @@ def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism)
 def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(33, 47), spot(33, 47)
-    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=0.004)
+    encoded = codec.encode(picture, saliency_map=saliency_map, rate=0.004)
     catalogue.save_codec(codec, tmp_path)
     again = catalogue.load_codec(tmp_path)
     assert again.identity() == codec.identity()
     assert np.array_equal(again.decode(encoded.data), encoded.reconstruction)
-    assert again.encode(picture, saliency_map=saliency_map, lmbda=0.004).data == encoded.data
+    assert again.encode(picture, saliency_map=saliency_map, rate=0.004).data == encoded.data
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,7 +254,7 @@ def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
     codec.update()
     codec.eval()
     picture, saliency_map = scene(96, 160), spot(96, 160)
-    encoded = codec.encode(picture, saliency_map=saliency_map, lmbda=0.005)
+    encoded = codec.encode(picture, saliency_map=saliency_map, rate=0.005)
     assert bitstream.unpack(encoded.data).strings[0] == b""
     x = picture_to_tensor(picture, 16)
     with torch.no_grad():
@@ -281,8 +283,8 @@ def test_files_of_told_levels_do_not_depend_on_the_training_mode():
     torch.nn.init.normal_(codec.h_s_level[-1].weight)
     codec.update()
     picture, saliency_map = scene(70, 90), spot(70, 90)
-    one = codec.train().encode(picture, saliency_map=saliency_map, lmbda=0.005)
-    two = codec.eval().encode(picture, saliency_map=saliency_map, lmbda=0.005)
+    one = codec.train().encode(picture, saliency_map=saliency_map, rate=0.005)
+    two = codec.eval().encode(picture, saliency_map=saliency_map, rate=0.005)
     assert one.data == two.data
     assert np.array_equal(one.reconstruction, codec.decode(one.data))
 
@@ -323,8 +325,8 @@ def test_mechanisms_that_a_codec_lacks_are_refused():
             fresh(name, "hyper")
     for mechanism in ("sft", *LEVELLED):
         with pytest.raises(FoveaError, match=f"agustsson2019 has no mechanism '{mechanism}'"):
-            catalogue.build(CodecConfig(codec="agustsson2019", n=16, m=4, mechanism=mechanism, lmbda=(4.0,)))
-    assert conditioning.LEVELLED == LEVELLED and set(LEVELLED) < set(conditioning.NEEDS_MAP)
+            catalogue.build(CodecConfig(codec="agustsson2019", n=16, m=4, mechanism=mechanism, lmbda=()))
+    assert set(LEVELLED) < set(NEEDS_MAP)
 
 
 def test_a_checkpoint_of_another_kind_is_refused():
@@ -347,7 +349,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name, mechanism
     from models.training.loop import TrainingStopped, train
     from models.training.rate_distortion import RateDistortion
 
-    record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=(0.002, 0.02)).resolved()
+    record = Trunk(codec=name, dataset="d", preset="tiny", rates=(0.002, 0.02)).resolved()
     record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": mechanism, "gamma": 0.5}
     record |= {"fresh_lr_factor": 5.0}
     pictures = [scene(70, 60, seed) for seed in range(3)]
@@ -376,7 +378,7 @@ def test_one_analysis_serves_every_rate(trained_codec, name):
     analysed = codec.analysed(picture)
     for lmbda in codec.config.lmbda[:2]:
         encoded = codec.encode_analysed(analysed, lmbda)
-        assert encoded.data == codec.encode(picture, lmbda=lmbda).data
+        assert encoded.data == codec.encode(picture, rate=lmbda).data
         assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
 
 

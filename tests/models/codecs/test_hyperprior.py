@@ -248,7 +248,7 @@ def test_streams_decode_elsewhere(tmp_path, trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     rng = np.random.default_rng(0)
     picture = np.cumsum(rng.integers(-9, 10, (90, 130, 3)), axis=1).astype(np.uint8)
-    encoded = codec.encode(picture, saliency_map=np.tile(np.arange(130, dtype=np.uint8), (90, 1)), lmbda=0.02)
+    encoded = codec.encode(picture, saliency_map=np.tile(np.arange(130, dtype=np.uint8), (90, 1)), rate=0.02)
     catalogue.save_codec(codec, tmp_path)
     (tmp_path / "a.fov").write_bytes(encoded.data)
     digests = set()

@@ -19,7 +19,7 @@ MAPS = [np.tile(np.linspace(0, 255, 112).astype(np.uint8), (80, 1))] * 2
 
 def rate(codec, lmbda: float, maps=None) -> float:
     sizes = [
-        len(codec.encode(p, saliency_map=None if maps is None else maps[i], lmbda=lmbda).data)
+        len(codec.encode(p, saliency_map=None if maps is None else maps[i], rate=lmbda).data)
         for i, p in enumerate(PICTURES)
     ]
     return float(np.mean([8 * s / (80 * 112) for s in sizes]))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.codecs.catalogue import build, config_for
-from models.experiments import Experiment, override
+from models.experiments import Experiment
 from models.tracking import NullRun
 from models.training.adversarial import DISCRIMINATORS, Adversarial
 from models.training.critics import feature_network
@@ -30,8 +30,8 @@ def experiment(**options):
         dataset="sample",
         codec="agustsson2019",
         preset="gan_tiny",
-        lmbda=(4.0,),
-        overrides=override("gan_tiny", steps=STEPS, ema=0.9),
+        rates=(4.0,),
+        overrides={"steps": STEPS, "ema": 0.9},
         options=tuple(sorted(chosen.items())),
     )
 

@@ -36,7 +36,7 @@ LMBDA = (0.002, 0.02, 0.1)
 
 
 def record(codec: str, mechanism: str) -> dict:
-    base = Trunk(codec=codec, dataset="d", preset="tiny", lmbda=LMBDA).resolved()
+    base = Trunk(codec=codec, dataset="d", preset="tiny", rates=LMBDA).resolved()
     return base | {
         "mechanism": mechanism,
         "alpha": 0.1,

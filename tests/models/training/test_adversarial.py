@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.arms import arm
 from models.codecs.catalogue import build, config_for, load_codec
 from models.errors import FoveaError
-from models.experiments import Experiment, arm, override
+from models.experiments import Experiment
 from models.tracking import NullRun
 from models.training import adversarial
 from models.training.adversarial_doctor import adversary, detective, examine_training, variety
@@ -30,8 +31,8 @@ def experiment(name="uniform", steps=4, **options):
         dataset="sample",
         codec="agustsson2019",
         preset="gan_tiny",
-        lmbda=(4.0,),
-        overrides=override("gan_tiny", steps=steps, crop=64),
+        rates=(4.0,),
+        overrides={"steps": steps, "crop": 64},
         options=tuple(sorted(options.items())),
         **arm(name),
     )
@@ -71,7 +72,7 @@ def test_killed_and_resumed_ends_at_the_same_weights(tmp_path):
 def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):
     record = Experiment(
         **EXTREME,
-        overrides=override("gan_tiny", steps=4, crop=80),
+        overrides={"steps": 4, "crop": 80},
         options=(("jitter", 16), ("start", 0.5)),
     )
     plan, terms = Plan.of(record.resolved()), adversarial.Terms.of(record.resolved())
@@ -98,7 +99,7 @@ def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):
 
 def test_the_distortion_counts_what_the_judges_do_not_see():
     record = Experiment(
-        **EXTREME, overrides=override("gan_tiny", crop=80), options=(("jitter", 16), ("matching", 0.0),
+        **EXTREME, overrides={"crop": 80}, options=(("jitter", 16), ("matching", 0.0),
         ("adversarial", 0.0), ("perceptual", 0.0)),
     ).resolved()  # fmt: skip
     judges = adversarial.Judges(adversarial.Terms.of(record), 0, torch.device("cpu"))
@@ -261,4 +262,4 @@ def test_chroma_counts_what_is_off_the_grey_axis():
     with pytest.raises(FoveaError, match="chroma=4 weighs squared errors"):
         Experiment(**{**EXTREME, "options": (("chroma", 4.0),), "distortion": "ms_ssim"})
     with pytest.raises(FoveaError, match="fresh_lr_factor is not for it"):
-        Experiment(**EXTREME, overrides=override("gan_tiny", fresh_lr_factor=5.0))
+        Experiment(**EXTREME, overrides={"fresh_lr_factor": 5.0})

@@ -12,7 +12,8 @@ import torch
 
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, config_for
-from models.experiments import Experiment, Trunk, arm, override
+from models.arms import arm
+from models.experiments import Experiment, Trunk
 from models.saliency import sam as sam_network
 from models.tracking import NullRun
 from models.training.adversarial import DISCRIMINATORS, Adversarial
@@ -45,7 +46,7 @@ def frames():
 
 
 def codec(name, mechanism, lmbda=LMBDA, **changed):
-    record = Trunk(codec=name, dataset="d", preset="tiny", lmbda=LMBDA).resolved()
+    record = Trunk(codec=name, dataset="d", preset="tiny", rates=LMBDA).resolved()
     record |= {"mechanism": mechanism, "alpha": 0.1, "gamma": 0.5, "normalised": True, "scale": 1.0}
     record |= {"steps": 12, "batch_size": 3, "ema": 0.9, "augment": 0.5, "warmup_steps": 3}
     record |= {"lmbda": list(lmbda), **changed}
@@ -60,8 +61,8 @@ def generative(name="uniform", **options):
         dataset="sample",
         codec="agustsson2019",
         preset="gan_tiny",
-        lmbda=(4.0,),
-        overrides=override("gan_tiny", steps=10, ema=0.9, crop=80),
+        rates=(4.0,),
+        overrides={"steps": 10, "ema": 0.9, "crop": 80},
         options=tuple(sorted(options.items())),
         **arm(name),
     )

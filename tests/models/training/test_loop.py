@@ -16,7 +16,8 @@ from models.codecs.base import CodecConfig
 from models.codecs.bls2017 import Bls2017
 from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
-from models.experiments import PRESETS, Experiment, Trunk
+from models.experiments import Experiment, Trunk
+from models.presets import presets
 from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.exact import SeededNoise
@@ -34,7 +35,7 @@ def made_frames(count=4, seed=0):
 
 
 def made_record(**changed):
-    base = Trunk(codec="bls2017", dataset="d", preset="tiny", lmbda=LMBDA).resolved()
+    base = Trunk(codec="bls2017", dataset="d", preset="tiny", rates=LMBDA).resolved()
     return (
         base
         | {
@@ -336,16 +337,18 @@ def test_wrong_requests_are_named(tmp_path):
 
 
 def test_every_preset_makes_a_plan():
-    for preset in (p for p in PRESETS if not PRESETS[p].generative):
+    for preset, budget in presets().items():
+        if budget.objective != "rate_distortion":
+            continue
         trunk = Trunk(codec="bls2017", dataset="d", preset=preset)
         plan = Plan.of(trunk.resolved())
-        assert plan.steps == PRESETS[preset].trunk_steps and plan.weighting is None
+        assert plan.steps == budget.trunk_steps and plan.weighting is None
         plan = Plan.of(
             Experiment(
                 dataset="d", codec="bls2017", preset=preset, trunk=trunk, mechanism="concat", maps="center"
             ).resolved()
         )
-        assert plan.weighting is not None and plan.steps == PRESETS[preset].steps
+        assert plan.weighting is not None and plan.steps == budget.steps
 
 
 def test_schedule():

@@ -1,23 +1,28 @@
 """Ballé, Minnen, Singh, Hwang, Johnston 2018, "Variational image compression with a scale hyperprior" (ICLR).
 
-Two codecs with the paper's four-layer transforms (conditioned.py): one density a channel (`bmshj2018_factorized`), and
-Gaussians with zero mean whose scales a hyperprior tells (`bmshj2018_hyperprior`, hyperprior.py). Layers, widths and
-state-dict names are those of CompressAI's FactorizedPrior and ScaleHyperprior.
+The paper's four-layer transforms (conditioned.py) and Gaussians with zero mean whose scales a hyperprior tells
+(hyperprior.py). Layers, widths and state-dict names are those of CompressAI's ScaleHyperprior.
 """
 
 import torch
 from torch import Tensor, nn
 
 from models.codecs.base import CodecConfig
-from models.codecs.factorized import FactorizedCodec
+from models.codecs.card import Card, Option, Rate
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv, deconv
 
-
-class Bmshj2018Factorized(FactorizedCodec):
-    """The four-layer transforms with one density a channel."""
-
-    compressai_bytes = True
+CARD = Card(
+    name="bmshj2018_hyperprior",
+    paper="Ballé, Minnen, Singh, Hwang, Johnston 2018, Variational image compression with a scale hyperprior (ICLR)",
+    codec="Bmshj2018Hyperprior",
+    rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
+    mechanisms=("none", "loss", "concat", "sft", "gain", "hyper"),
+    options={
+        "cell": Option(default=1, least=1),
+        "arithmetic": Option(default="integer", choices=("integer", "float")),
+    },
+)
 
 
 class Bmshj2018Hyperprior(HyperpriorCodec):

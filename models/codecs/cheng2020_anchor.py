@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.bitstream import BitstreamError, read_varints
+from models.codecs.card import Card, Option, Rate
 from models.codecs.compressai_import import RansDecoder
 from models.codecs.conditioned import Modelled
 from models.codecs.entropy import Tables, bits
@@ -39,6 +40,15 @@ from compressai.layers import (
     subpel_conv3x3,
 )
 
+CARD = Card(
+    name="cheng2020_anchor",
+    paper="Cheng, Sun, Takeuchi, Katto 2020, Learned image compression with discretized Gaussian mixture likelihoods and attention modules (CVPR)",
+    codec="Cheng2020Anchor",
+    rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
+    mechanisms=("none", "loss", "concat", "sft", "gain"),
+    options={"cell": Option(default=1, least=1)},
+)
+
 REACH = 2
 """Places on each side that the context sees."""
 
@@ -50,7 +60,6 @@ class Cheng2020Anchor(HyperpriorCodec):
     """context_prediction and entropy_parameters beside what HyperpriorCodec has."""
 
     arithmetics = ("float",)
-    mechanisms = ("none", "loss", "concat", "sft", "gain")
     seen = ("g_a.0.conv1.weight", "g_a.0.skip.weight")
 
     def __init__(self, config: CodecConfig):

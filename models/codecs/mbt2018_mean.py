@@ -7,8 +7,21 @@ widths and state-dict names are those of CompressAI's MeanScaleHyperprior.
 from torch import Tensor, nn
 
 from models.codecs.base import CodecConfig
+from models.codecs.card import Card, Option, Rate
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv, deconv
+
+CARD = Card(
+    name="mbt2018_mean",
+    paper="Minnen, Ballé, Toderici 2018, Joint autoregressive and hierarchical priors for learned image compression (NeurIPS)",
+    codec="Mbt2018Mean",
+    rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
+    mechanisms=("none", "loss", "concat", "sft", "gain", "hyper"),
+    options={
+        "cell": Option(default=1, least=1),
+        "arithmetic": Option(default="integer", choices=("integer", "float")),
+    },
+)
 
 
 class Mbt2018Mean(HyperpriorCodec):

@@ -1,0 +1,219 @@
+"""A codec's card: what records, sweeps and the planner know about a codec without loading it.
+
+Every codec is a file with `CARD = Card(...)` at its top, in models/codecs/ or, a user's, in `FOVEA_CONFIG/codecs/`. A card
+is read off the file's syntax tree, so it is written in literals, and nothing here imports torch. The file is executed
+when the codec is built.
+"""
+
+import ast
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+from pydantic import model_validator
+
+from models.codecs.mechanisms import Mechanism
+from models.config import config_folder
+from models.errors import FoveaError
+from models.validation import Typed, checked
+
+Value = int | float | str
+Objective = Literal["rate_distortion", "adversarial"]
+Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
+DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
+FOLDER = Path(__file__).parent
+
+
+class Rate(Typed):
+    """What a codec's rate is chosen by.
+
+    name: `lmbda`, the Lagrange multiplier, of which one model may have several; or `channels`, the width m of the code,
+    one a model. unit: of the values. values: those that there are; none: any positive number.
+    """
+
+    name: Literal["lmbda", "channels"]
+    unit: str
+    values: tuple[float, ...] = ()
+
+
+class Option(Typed):
+    """A value of the codec's own, with its paper's as the default: a whole number, a number, or text.
+
+    choices: what it may be. any_of: it is "" or some of these texts in alphabetical order, joined by +. least, most:
+    bounds, themselves allowed; above: a bound that is not. part: who reads it.
+    """
+
+    default: Value
+    choices: tuple[Value, ...] = ()
+    any_of: tuple[str, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    part: Literal["codec", "training"] = "codec"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises FoveaError for a value that it cannot take."""
+        if self.any_of:
+            if not isinstance(value, str) or value != "+".join(sorted({*value.split("+")} & {*self.any_of})):
+                raise FoveaError(
+                    f"unknown {name} {value!r}; known: {', '.join(self.any_of)}, and several in alphabetical order joined by +"
+                )
+        elif self.choices:
+            if value not in self.choices:
+                raise FoveaError(
+                    f"option {name}={value!r}: it takes one of {', '.join(map(repr, self.choices))}"
+                )
+        elif not self._in_range(value):
+            raise FoveaError(f"option {name}={value!r}: it takes {self._range()}")
+
+    def _in_range(self, value: Any) -> bool:
+        if type(value) not in ((int,) if isinstance(self.default, int) else (int, float)):
+            return False
+        return not (
+            (self.least is not None and value < self.least)
+            or (self.above is not None and value <= self.above)
+            or (self.most is not None and value > self.most)
+        )
+
+    def _range(self) -> str:
+        words = ["a whole number" if isinstance(self.default, int) else "a number"]
+        words += [f"from {self.least:g}"] if self.least is not None else []
+        words += [f"above {self.above:g}"] if self.above is not None else []
+        words += [f"to {self.most:g}"] if self.most is not None else []
+        return " ".join(words)
+
+
+class Card(Typed):
+    """What a codec's file states.
+
+    name: the citation key that records, tables and files use. codec: the name of the class in the same file, a `Codec`
+    built from a `CodecConfig`. mechanisms: how a map may reach it. objective: what trains it (models/training/). Options
+    of the part `training` are the objective's.
+    """
+
+    name: str
+    paper: str
+    codec: str
+    rate: Rate
+    mechanisms: tuple[Mechanism, ...] = ("none", "loss")
+    distortions: tuple[Distortion, ...] = DISTORTIONS
+    options: dict[str, Option] = {}
+    objective: Objective = "rate_distortion"
+
+    @model_validator(mode="after")
+    def _defaults_are_allowed(self) -> Self:
+        for name, option in self.options.items():
+            option.check(name, option.default)
+        return self
+
+    def check_mechanism(self, mechanism: str) -> None:
+        """Raises FoveaError for one that it lacks."""
+        if mechanism not in self.mechanisms:
+            raise FoveaError(
+                f"{self.name} has no mechanism {mechanism!r}: it has {', '.join(self.mechanisms)}"
+            )
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises FoveaError for an option that it lacks, or a value that the option cannot take."""
+        for name, value in options.items():
+            if name not in self.options:
+                has = ", ".join(self.options) or "none"
+                raise FoveaError(f"option {name}={value!r} is not for {self.name}: it has {has}")
+            self.options[name].check(name, value)
+
+
+class Found(NamedTuple):
+    """A card and its file."""
+
+    card: Card
+    file: Path
+
+    @property
+    def module(self) -> str:
+        """What its code version starts from: a module's name, or the path of a user's file."""
+        return f"models.codecs.{self.file.stem}" if self.file.parent == FOLDER else str(self.file)
+
+
+def read_card(file: Path) -> Card | None:
+    """The card of a file; None where it has no CARD. Raises FoveaError that names file and field."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        if "\nCARD = " not in text:
+            return None
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise FoveaError(f"{file}, line {error.lineno}: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        raise FoveaError(f"{file}: can't be read: {error}") from None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == ["CARD"]:
+            card = checked(Card, _literal(node.value, file), f"{file}: CARD")
+            if card.codec not in {n.name for n in tree.body if isinstance(n, ast.ClassDef)}:
+                raise FoveaError(f"{file}: CARD.codec: there is no class {card.codec!r} in this file")
+            return card
+    return None
+
+
+def _literal(node: ast.expr, file: Path) -> Any:
+    """What a literal says; calls of Card, Rate and Option as mappings of their keywords."""
+    if (
+        isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in ("Card", "Rate", "Option")
+        and not node.args
+    ):
+        return {str(k.arg): _literal(k.value, file) for k in node.keywords}
+    try:
+        if isinstance(node, ast.Dict):
+            keys = [ast.literal_eval(k) for k in node.keys if k is not None]
+            return dict(zip(keys, (_literal(v, file) for v in node.values), strict=True))
+        return ast.literal_eval(node)
+    except ValueError:
+        raise FoveaError(
+            f"{file}, line {node.lineno}: CARD is read without running the file: write literals, and Card, Rate and "
+            "Option with keywords"
+        ) from None
+
+
+class Cards(NamedTuple):
+    """Every card by name, and what is wrong with the others: a line by the name of the file or codec."""
+
+    found: Mapping[str, Found]
+    faults: Mapping[str, str]
+
+
+def cards() -> Cards:
+    """The codecs that there are, the shipped ones first; read once a process, as their code is. A user's faulty file is a
+    line in `faults`."""
+    return _cards(config_folder() / "codecs")
+
+
+@functools.cache
+def _cards(own: Path) -> Cards:
+    found: dict[str, Found] = {}
+    faults: dict[str, str] = {}
+    for file in (*sorted(FOLDER.glob("*.py")), *sorted(own.glob("*.py"))):
+        try:
+            card = read_card(file)
+        except FoveaError as error:
+            faults[file.stem] = str(error)
+            continue
+        if card is not None and card.name not in found:
+            found[card.name] = Found(card, file)
+        elif card is not None:
+            faults[card.name] = (
+                f"{file}: CARD.name: {card.name!r} is also the codec of {found[card.name].file}"
+            )
+        elif file.parent == own:
+            faults[file.stem] = f"{file}: no CARD = Card(...) at its top"
+    return Cards(found, faults)
+
+
+def find_card(codec: str) -> Found:
+    """A codec's card and file. Raises FoveaError: the line that says what is wrong with its file, or which there are."""
+    found, faults = cards()
+    if codec in faults:
+        raise FoveaError(faults[codec])
+    if codec not in found:
+        raise FoveaError("; ".join((f"unknown codec {codec!r}; known: {', '.join(found)}", *faults.values())))
+    return found[codec]

@@ -1,0 +1,12 @@
+"""How a saliency map may reach a codec (conditioning.py, agustsson2019.py); `none` and `loss` leave the codec as it is."""
+
+from typing import Literal, get_args
+
+Mechanism = Literal["none", "loss", "concat", "sft", "gain", "hyper", "select"]
+MECHANISMS: tuple[str, ...] = get_args(Mechanism)
+
+NEEDS_MAP = ("concat", "sft", "gain", "hyper", "select")
+"""Mechanisms that encode with a map."""
+
+LEVELLED = ("gain", "hyper")
+"""Mechanisms whose map moves the rate level from place to place: their loss has the lambda of each place's level."""

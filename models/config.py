@@ -1,0 +1,59 @@
+"""What a person typed: the folder `FOVEA_CONFIG` with `fovea.toml` and, if they write codecs, `codecs/`."""
+
+import functools
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from models.errors import FoveaError
+
+SETTINGS_FILE: Final = "fovea.toml"
+TABLES: Final = ("datasets", "profiles", "presets", "sweeps")
+"""Tables of the file; each holds tables by name."""
+
+
+def config_folder() -> Path:
+    """FOVEA_CONFIG, default the project. Raises FoveaError where it names a file."""
+    return _folder(os.environ.get("FOVEA_CONFIG", ""))
+
+
+@functools.lru_cache(maxsize=16)
+def _folder(named: str) -> Path:
+    folder = Path(named or Path(__file__).parent.parent).expanduser().resolve()
+    if folder.is_file() or folder.suffix == ".toml":
+        raise FoveaError(
+            f"FOVEA_CONFIG names the file {folder}; it must be the folder that holds {SETTINGS_FILE}"
+        )
+    return folder
+
+
+def read_tables(file: Path, table: str) -> dict[str, Any]:
+    """The tables `[TABLE.NAME]` of a TOML file by name, {} without the file.
+
+    Raises FoveaError for a file that can't be read, no TOML, an unknown table; names file and key.
+    """
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise FoveaError(f"{file}: can't be read: {error}") from error
+    return dict(_read(file, status.st_mtime_ns, status.st_size)[table])
+
+
+@functools.lru_cache(maxsize=16)
+def _read(file: Path, modified_ns: int, size: int) -> dict[str, dict[str, Any]]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FoveaError(f"{file}: can't be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        twice = ": two tables of one name? Rename or delete one" if "twice" in str(error) else ""
+        raise FoveaError(f"{file}: {error}{twice}") from error
+    if strange := sorted(set(document) - set(TABLES)):
+        raise FoveaError(f"{file}: unknown key {', '.join(strange)}; known are {', '.join(TABLES)}")
+    for name, tables in document.items():
+        if not isinstance(tables, dict):
+            raise FoveaError(f"{file}: {name}: expected tables [{name}.NAME], got {tables!r}")
+    return {name: document.get(name, {}) for name in TABLES}

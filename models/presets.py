@@ -1,0 +1,77 @@
+"""Presets: widths and budgets of trainings by name, `[presets.NAME]` of presets.toml and of the user's fovea.toml."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.codecs.card import Objective, Value
+from models.config import SETTINGS_FILE, config_folder, read_tables
+from models.errors import FoveaError
+from models.validation import Typed, checked, unknown
+
+SHIPPED = Path(__file__).with_suffix(".toml")
+
+
+class Preset(Typed):
+    """Widths and budget. `steps` is what each arm gets after its trunk, or from scratch without one.
+
+    Learning rates are Adam's; `clip_norm` bounds the global gradient norm (CompressAI's training uses 1.0). ema: decay of
+    the exponential moving average of the weights, 0 = off. final_lr_factor: cosine decay ends at lr times this.
+    fresh_lr_factor: learning rate of the layers that the trunk lacks, as a multiple of lr. probe_every: steps between
+    looks at train and held-out pictures. options: of codec and training, where they differ from the card's.
+    """
+
+    n: int
+    m: int
+    trunk_steps: int
+    steps: int
+    batch_size: int
+    crop: int
+    lr: float = 1e-4
+    aux_lr: float = 1e-3
+    clip_norm: float = 1.0
+    warmup_steps: int = 0
+    final_lr_factor: float = 0.05
+    fresh_lr_factor: float = 1.0
+    ema: float = 0.0
+    checkpoint_every: int = 500
+    probe_every: int = 1000
+    objective: Objective = "rate_distortion"
+    options: dict[str, Value] = {}
+
+
+OVERRIDES = tuple(
+    name
+    for name in Preset.model_fields
+    if name not in ("checkpoint_every", "probe_every", "options", "objective")
+)
+"""What a record may set in place of its preset's value."""
+
+
+@functools.cache
+def _shipped() -> Mapping[str, Preset]:
+    return _presets(SHIPPED)
+
+
+def _presets(file: Path) -> dict[str, Preset]:
+    tables = read_tables(file, "presets")
+    return {name: checked(Preset, table, f"{file}: presets.{name}") for name, table in tables.items()}
+
+
+def presets() -> Mapping[str, Preset]:
+    """Every preset, the shipped ones first. Raises FoveaError that names file, table and field."""
+    file = config_folder() / SETTINGS_FILE
+    own = _presets(file)
+    if twice := sorted(set(own) & set(_shipped())):
+        raise FoveaError(
+            f"{file}: presets.{twice[0]}: a preset of this name ships with Fovea; choose another name"
+        )
+    return {**_shipped(), **own} if own else _shipped()
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of this name. Raises FoveaError."""
+    known = presets()
+    if name not in known:
+        raise FoveaError(unknown("preset", name, known))
+    return known[name]

@@ -1,0 +1,179 @@
+"""Sweeps: named grids of experiments on one dataset, `[sweeps.NAME]` of sweeps.toml and of the user's fovea.toml.
+
+```toml
+[sweeps.toy]
+about = "One line that `fovea` shows."
+codecs = ["bls2017"]                        # every combination of codecs, seeds, arms, settings and rates
+arms = ["uniform", "saliency_gain"]
+controls = ["center"]                       # adds the controls of these arms
+rates = [0.0016, 0.0045, 0.013, 0.036]      # an experiment each, or with `variable = true` one for all
+preset = "smoke"
+trunk = "shipped"                           # "own": one is trained; "none": from scratch (the default)
+settings = [{ span = 2.0 }, { span = 4.0 }] # fields of the record, one variant each
+also_on = ["kodak"]                         # measured there, too, where it is registered
+grids = [{}, { arms = ["weighted"] }]       # several grids: each has the table's own fields where it says nothing
+```
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from models.arms import arm, with_controls
+from models.codecs.card import find_card
+from models.config import SETTINGS_FILE, config_folder, read_tables
+from models.errors import FoveaError
+from models.experiments import Experiment, Trunk
+from models.validation import Typed, checked, unknown
+
+SHIPPED = Path(__file__).with_suffix(".toml")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named grid on one dataset. `datasets` lists every dataset it trains or measures on."""
+
+    name: str
+    dataset: str
+    experiments: tuple[Experiment, ...]
+    about: str = ""
+    datasets: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        keys = [e.key for e in self.experiments]
+        if len(set(keys)) != len(keys):
+            raise FoveaError(f"sweep {self.name}: an experiment stands in it twice")
+        used = {self.dataset, *(d for e in self.experiments for d in (e.dataset, *e.evaluate_on))}
+        used |= {t.dataset for t in self.trunks if t.dataset}
+        object.__setattr__(self, "datasets", tuple(sorted(used)))
+
+    @property
+    def key(self) -> str:
+        """The partition of tables and report: `dataset.sweep`."""
+        return f"{self.dataset}.{self.name}"
+
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """Each trunk that an experiment starts from, once, in order."""
+        return tuple(dict.fromkeys(e.trunk for e in self.experiments if e.trunk is not None))
+
+
+class Grid(Typed):
+    """Every combination, one experiment a rate; with `variable` one for all of them, a variable-rate model.
+
+    settings: fields of the record that replace the arm's own; an arm that does not use them stands in the grid once.
+    trunk: `own` trains one for each codec and seed (and rate, where one model has one), from which all arms branch;
+    `shipped` branches from the weights that come with Fovea; `none` trains from scratch. trunk_overrides are of an own
+    trunk alone; trunk_options are added to its branches'.
+    """
+
+    about: str = ""
+    codecs: tuple[str, ...]
+    arms: tuple[str, ...] = ("uniform",)
+    controls: tuple[str, ...] = ()
+    rates: tuple[float, ...]
+    variable: bool = False
+    preset: str
+    seeds: tuple[int, ...] = (0,)
+    trunk: Literal["none", "own", "shipped"] = "none"
+    trunk_overrides: dict[str, Any] = {}
+    trunk_options: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    settings: tuple[dict[str, Any], ...] = ({},)
+    evaluate_on: tuple[str, ...] = ()
+    also_on: tuple[str, ...] = ()
+
+    def experiments(self, dataset: str, also_on: tuple[str, ...]) -> Iterator[Experiment]:
+        """The records, equal ones as often as they stand in the grid. Raises FoveaError for one that cannot be."""
+        evaluate_on = tuple(dict.fromkeys((*(self.evaluate_on or (dataset,)), *also_on)))
+        for codec in self.codecs:
+            for seed in self.seeds:
+                for name in with_controls(self.arms, self.controls):
+                    for setting in self.settings:
+                        for rates in (self.rates,) if self.variable else ((rate,) for rate in self.rates):
+                            values = self._values(codec, seed, setting)
+                            yield Experiment(
+                                dataset=dataset,
+                                rates=rates,
+                                trunk=self._trunk(dataset, rates, values),
+                                evaluate_on=evaluate_on,
+                                **{**arm(name), **values},
+                            )
+
+    def _values(self, codec: str, seed: int, setting: Mapping[str, Any]) -> dict[str, Any]:
+        merged = {name: {**getattr(self, name), **setting.get(name, {})} for name in ("overrides", "options")}
+        return {"codec": codec, "preset": self.preset, "seed": seed, **setting, **merged}
+
+    def _trunk(self, dataset: str, rates: tuple[float, ...], branch: Mapping[str, Any]) -> Trunk | None:
+        if self.trunk == "none":
+            return None
+        codec = branch["codec"]
+        if self.trunk == "shipped":
+            return Trunk(codec=codec, shipped=codec)
+        values: dict[str, Any] = {
+            **{name: branch[name] for name in ("codec", "preset", "seed")},
+            "dataset": dataset,
+            "overrides": self.trunk_overrides,
+            "options": {**branch["options"], **self.trunk_options},
+        }
+        if find_card(codec).card.rate.name != "lmbda":
+            values["rates"] = rates
+        return Trunk(**values)
+
+
+def _grids(file: Path, name: str, table: Mapping[str, Any]) -> tuple[Grid, ...]:
+    where = f"{file}: sweeps.{name}"
+    if not _NAME.fullmatch(name):
+        raise FoveaError(f"{where}: a sweep's name has up to 40 small letters, digits, - and _")
+    shared = {k: v for k, v in table.items() if k != "grids"}
+    parts = table.get("grids", [{}])
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        raise FoveaError(f"{where}.grids: expected one or more tables, got {parts!r}")
+    return tuple(checked(Grid, {**shared, **part}, where) for part in parts)
+
+
+def _sweeps(file: Path) -> dict[str, tuple[Path, tuple[Grid, ...]]]:
+    tables = read_tables(file, "sweeps")
+    return {name: (file, _grids(file, name, table)) for name, table in tables.items()}
+
+
+@functools.cache
+def _shipped() -> dict[str, tuple[Path, tuple[Grid, ...]]]:
+    return _sweeps(SHIPPED)
+
+
+def _all_sweeps() -> dict[str, tuple[Path, tuple[Grid, ...]]]:
+    file = config_folder() / SETTINGS_FILE
+    own = _sweeps(file)
+    if twice := sorted(set(own) & set(_shipped())):
+        raise FoveaError(
+            f"{file}: sweeps.{twice[0]}: a sweep of this name ships with Fovea; choose another name"
+        )
+    return {**_shipped(), **own}
+
+
+def sweep_names() -> list[str]:
+    """The sweeps that there are, the shipped ones first. Raises FoveaError that names file, table and field."""
+    return list(_all_sweeps())
+
+
+def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
+    """The sweep of this name on a dataset; `registered`: the datasets that there are, for `also_on`.
+
+    Raises FoveaError for an unknown name, and for a grid with a record that cannot be.
+    """
+    known = _all_sweeps()
+    if name not in known:
+        raise FoveaError(unknown("sweep", name, known))
+    file, grids = known[name]
+    also_on = tuple(d for d in grids[0].also_on if d in set(registered) and d != dataset)
+    try:
+        made = dict.fromkeys(e for grid in grids for e in grid.experiments(dataset, also_on))
+    except FoveaError as error:
+        raise FoveaError(f"{file}: sweeps.{name}: {error}") from None
+    return Sweep(name, dataset, tuple(made), grids[0].about)

@@ -1,0 +1,83 @@
+"""What a person typed (tables of TOML, cards of codecs, records) as frozen pydantic models, their faults as one line each."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import FoveaError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Typed(BaseModel):
+    """A frozen, hashable model without unknown fields; equal values of other types (a list for a tuple) are taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Record(Typed):
+    """A model that is built in code, by keywords. Raises FoveaError that names the field."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise FoveaError(complaint(error, type(self))) from None
+
+    def but(self, **changes: Any) -> Self:
+        """The same record with other values, checked like a new one."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+
+def checked(kind: type[Model], values: Any, where: str) -> Model:
+    """`values` as a model. Raises FoveaError whose line begins with `where`, a dot and the field."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise FoveaError(complaint(error, kind, where)) from None
+
+
+def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") -> str:
+    """One fault in words, a misspelled field before what it leaves missing: the field, and what would be right."""
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    path = [str(part) for part in first["loc"]]
+
+    def place(parts: Sequence[str]) -> str:
+        named = ".".join((*([where] if where else []), *parts))
+        return f"{named}: " if named else ""
+
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{place(path[:-1])}{unknown('field', path[-1], _fields(kind, path[:-1]))}"
+        case "missing":
+            return f"{place(path)}missing"
+        case "value_error":
+            return f"{place(path)}{first['ctx']['error']}"
+        case _:
+            said = first["msg"].removeprefix("Input should be ")
+            return f"{place(path)}expected {said}, got {first['input']!r}"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """`unknown field 'ratez'; did you mean 'rates'?`, or what there is where nothing is near."""
+    near = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"unknown {what} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    )
+
+
+def _fields(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
+    """Names of the fields of the model at a path within `kind`; keys of mappings and places in lists are passed over."""
+    for part in path:
+        if part in kind.model_fields:
+            kind = _model_within(kind.model_fields[part].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_within(inner) for inner in getattr(annotation, "__args__", ()))
+    return next((kind for kind in found if kind is not None), None)

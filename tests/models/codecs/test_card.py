@@ -1,0 +1,93 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.codecs.base import Codec, CodecConfig
+from models.codecs.card import Card, Option, Rate, cards, find_card, read_card
+from models.codecs.catalogue import build
+from models.errors import FoveaError
+from models.experiments import Experiment
+from models.sweeps import sweep
+
+TOY = (Path(__file__).parents[2] / "e2e" / "toy" / "codecs" / "toy.py").read_text()
+RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("    paper=", "    papper="), "CARD: unknown field 'papper'; did you mean 'paper'?"),
+        ((RATE, 'rate=Rate(name="lmbda"),'), "CARD.rate.unit: missing"),
+        ((RATE, ""), "CARD.rate: missing"),
+        ((RATE, 'rate=Rate(name="lambda", unit=""),'), "CARD.rate.name: expected 'lmbda' or 'channels'"),
+        (("choices=(5, 7)", "chosen=(5, 7)"), "CARD.options.kernel: unknown field 'chosen'; did you mean 'choices'?"),
+        (("default=5, ", "default=4, "), "CARD: option kernel=4: it takes one of 5, 7"),
+        (('"gain")', '"pain")'), "CARD.mechanisms.2: expected 'none'"),
+        (('codec="Toy"', 'codec="Joy"'), "CARD.codec: there is no class 'Joy' in this file"),
+        (("mechanisms=(", "mechanisms=tuple("), "CARD is read without running the file"),
+        (('name="toy"', 'name="bls2017"'), "CARD.name: 'bls2017' is also the codec of "),
+        (("class Toy", "classs Toy"), "invalid syntax"),
+        (("CARD = ", "CARDS = "), "no CARD = Card(...) at its top"),
+    ],
+)  # fmt: skip
+def test_a_wrong_card_is_one_line_where_it_is_needed_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], said: str
+) -> None:
+    assert change[0] in TOY
+    file = tmp_path / "codecs" / "toy.py"
+    file.parent.mkdir()
+    file.write_text(TOY.replace(*change))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    name = "bls2017" if "bls2017" in change[1] else "toy"
+    with pytest.raises(FoveaError) as raised:
+        find_card(name)
+    line = str(raised.value)
+    assert line.startswith(str(file)) and said in line and "\n" not in line
+    if name == "toy":
+        with pytest.raises(FoveaError, match=r"unknown codec 'other'; known: .*bls2017.*; ") as raised:
+            Experiment(dataset="sample", codec="other")
+        assert line in str(raised.value)
+        assert sweep("smoke", "sample").experiments
+
+
+def test_every_card_s_class_takes_what_the_card_says() -> None:
+    assert not cards().faults
+    for name, found in cards().found.items():
+        rates = found.card.rate.values[:1] or (0.01,)
+        lambdas = () if found.card.rate.values else rates
+        codec = build(CodecConfig(codec=name, n=16, m=int(rates[0]) or 8, lmbda=lambdas))
+        assert isinstance(codec, Codec) and codec.rates == rates
+        with pytest.raises(FoveaError, match=f"{name} has no mechanism 'hope'"):
+            build(CodecConfig(codec=name, n=16, m=8, mechanism="hope"))
+        with pytest.raises(FoveaError, match=f"option wings=2 is not for {name}"):
+            build(CodecConfig(codec=name, n=16, m=8, options=(("wings", 2),)))
+
+
+def test_a_user_s_codec_is_built_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "codecs").mkdir()
+    text = TOY.replace('name="toy"', 'name="mine"')
+    (tmp_path / "codecs" / "mine.py").write_text(text)
+    (tmp_path / "codecs" / "fails.py").write_text(text.replace('"mine"', '"fails"') + "\n1 / 0\n")
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    codec = build(CodecConfig(codec="mine", n=4, m=6, options=(("kernel", 7),)))
+    assert type(codec).__name__ == "Toy" and codec.state_dict()["g_a.0.weight"].shape == (4, 3, 7, 7)
+    with pytest.raises(FoveaError, match=r"fails\.py: ZeroDivisionError: division by zero"):
+        build(CodecConfig(codec="fails", n=4, m=6))
+
+
+def test_cards_are_read_without_running_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    rate = Rate(name="channels", unit="channels", values=(2, 4))
+    options = {"x": Option(default=0.5, above=0, most=1, part="training")}
+    card = Card(name="a", paper="none", codec="A", rate=rate, options=options)
+    file.write_text(
+        'raise RuntimeError\nCARD = Card(name="a", paper="none", codec="A", rate=Rate(name="channels", unit="channels", '
+        'values=(2, 4)), options={"x": Option(default=0.5, above=0, most=1, part="training")})\nclass A: pass\n'
+    )
+    assert read_card(file) == card
+    with pytest.raises(FoveaError, match="option x=0: it takes a number above 0 to 1"):
+        card.check_options({"x": 0})
+    heavy = "import sys, models.sweeps as s; s.sweep('paper', 'd'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0

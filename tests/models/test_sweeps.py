@@ -1,0 +1,233 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from assets.versions import code_version
+from models.arms import CONTROLS
+from models.codecs import catalogue
+from models.codecs.card import cards, find_card
+from models.codecs.catalogue import objective_of
+from models.errors import FoveaError
+from models.experiments import Experiment
+from models.presets import presets
+from models.sweeps import Sweep, sweep, sweep_names
+
+TOY = Path(__file__).parents[1] / "e2e" / "toy"
+
+EVERY = [
+    e
+    for name in sweep_names()
+    for d in ("sample", "camvid", "kodak")
+    for registered in ((), ("sample", "camvid", "kodak"))
+    for e in sweep(name, d, registered).experiments
+]
+
+
+def test_key_and_record_are_one_to_one_over_all_sweeps() -> None:
+    by_key: dict[str, Experiment] = {}
+    for experiment in EVERY:
+        assert by_key.setdefault(experiment.key, experiment) == experiment
+    assert len(by_key) == len(set(EVERY))
+    trunks = {t for name in sweep_names() for t in sweep(name, "sample").trunks}
+    assert len({t.key for t in trunks}) == len(trunks)
+
+
+def test_the_sweeps_of_faults_and_remedies_differ_from_their_base_in_one_thing() -> None:
+    for name in ("gan-faults", "gan-remedies"):
+        base, *others = sweep(name, "sample").experiments
+        for other in others:
+            changed = {k for k, v in other.resolved().items() if base.resolved()[k] != v}
+            assert len(changed - {"fidelity"}) == 1, (other.key, changed)
+
+
+def test_smoke_is_small_and_all_its_arms_branch_from_one_trunk() -> None:
+    smoke = sweep("smoke", "sample")
+    assert len(smoke.experiments) <= 12
+    assert len(smoke.trunks) == 1
+    assert len({e.rates for e in smoke.experiments}) >= 4
+
+
+def test_a_sweep_with_an_experiment_twice_is_refused() -> None:
+    one = Experiment(dataset="sample", codec="bls2017")
+    with pytest.raises(FoveaError, match="twice"):
+        Sweep("double", "sample", (one, one))
+
+
+def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
+    seed = sweep("seed", "camvid")
+    cells = {(e.label, e.rates, e.seed) for e in seed.experiments}
+    labels = {label for label, _, _ in cells}
+    conditioned = ("weighted", "saliency_concat", "saliency_sft", "saliency_gain")
+    assert labels == {
+        "uniform",
+        "weighted_raw",
+        *conditioned,
+        *(f"{a}@{c}" for a in conditioned for c in CONTROLS),
+    }
+    assert len(cells) == len(seed.experiments) == len(labels) * 6 * 3
+    assert {(t.codec, t.seed) for t in seed.trunks} == {("bls2017", s) for s in range(3)}
+
+
+def test_paper_has_every_codec_and_arm_at_the_full_budget() -> None:
+    paper = sweep("paper", "camvid")
+    told = [n for n, found in cards().found.items() if "hyper" in found.card.mechanisms]
+    codecs = [n for n, found in cards().found.items() if found.card.objective == "rate_distortion"]
+    labels = {(c, f"saliency_hyper{m}") for c in told for m in ("", *(f"@{x}" for x in CONTROLS))}
+    assert {(e.codec, e.label) for e in paper.experiments} == labels | {
+        (codec, e.label) for codec in codecs for e in sweep("seed", "camvid").experiments
+    }
+    assert {e.preset for e in paper.experiments} == {"paper"} and len(paper.trunks) == len(codecs)
+
+
+def test_kodak_is_measured_where_it_is_registered() -> None:
+    without, with_kodak = sweep("paper", "camvid"), sweep("paper", "camvid", ("sample", "camvid", "kodak"))
+    assert without.datasets == ("camvid",) and with_kodak.datasets == ("camvid", "kodak")
+    for one, other in zip(without.experiments, with_kodak.experiments, strict=True):
+        assert one.evaluate_on == ("camvid",) and other.evaluate_on == ("camvid", "kodak")
+        assert one.key != other.key and one.resolved() == other.resolved()
+    assert sweep("paper", "kodak", ("kodak",)) == sweep("paper", "kodak")
+    assert sweep("smoke", "camvid", ("kodak",)) == sweep("smoke", "camvid")
+
+
+def test_options_are_part_of_key_record_and_trunk() -> None:
+    both = sweep("dilated", "sample")
+    plain = [e for e in both.experiments if not e.options]
+    wide = [e for e in both.experiments if e.options == (("dilation", 2),)]
+    assert len(plain) == len(wide) == 6 and len({t.key for t in both.trunks}) == 2
+    assert all("dilation" not in e.resolved() for e in plain)
+    assert all(e.resolved()["dilation"] == 2 and e.variant == "dilation=2" for e in wide)
+    assert plain[0].but(options=(("dilation", 1),)) == plain[0]
+    assert all(catalogue.config_for(e).options == e.options for e in (*plain, *wide))
+    assert all(catalogue.config_for(t).options == t.options for t in both.trunks)
+
+
+#: digests of keys and resolved records on `sample`: what stored results are found by
+GOLDEN = {
+    "smoke": "c43b6d88c11d",
+    "tiny": "5da647219666",
+    "game": "df74536cba55",
+    "arms": "b939ccfa7ab5",
+    "unsent": "933f3e7dbc5e",
+    "seed": "3754ac286e8b",
+    "paper": "ae3b955c0f45",
+    "dilated": "7dae015f1aa1",
+    "source": "67b0f9898c79",
+    "trade": "b2445c5a8051",
+    "gan": "5535a0722b37",
+    "gan-long": "b1e2e2933295",
+    "gan-saliency": "e4dc7fc4d496",
+    "gan-faults": "11b373c1a767",
+    "gan-memorisation": "46c008385aeb",
+    "gan-remedies": "560022bae347",
+    "gan-tiny": "64802e9b1d29",
+}
+
+
+def records_digest(name: str) -> str:
+    made = sweep(name, "sample")
+    records = sorted([r.key, r.resolved()] for r in (*made.experiments, *made.trunks))
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def test_shipped_sweeps_keep_their_keys_and_records() -> None:
+    assert {name: records_digest(name) for name in sweep_names()} == GOLDEN
+
+
+def test_a_codec_and_a_sweep_of_one_s_own_change_no_key_and_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = [(objective_of(c).partition(":")[0], found.module) for c, found in cards().found.items()]
+    versions = [code_version(*pair) for pair in modules]
+    monkeypatch.setenv("FOVEA_CONFIG", str(TOY))
+    code_version.cache_clear()
+    assert "toy" in cards().found and not cards().faults
+    assert {name: records_digest(name) for name in GOLDEN} == GOLDEN
+    assert sweep_names() == [*GOLDEN, "toy"]
+    assert versions == [code_version(*pair) for pair in modules]
+    toy = sweep("toy", "sample")
+    assert {e.codec for e in toy.experiments} == {"toy"} and len(toy.experiments) > 1
+    # wherever it lies, and by what it says
+    other = tmp_path / "codecs" / "toy.py"
+    other.parent.mkdir()
+    shutil.copy(TOY / "codecs" / "toy.py", other)
+    assert code_version(str(other)) == code_version(find_card("toy").module)
+    other.write_text(other.read_text() + "\nX = 1\n")
+    code_version.cache_clear()
+    assert code_version(str(other)) != code_version(find_card("toy").module)
+
+
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    (folder / "fovea.toml").write_text(text)
+    monkeypatch.setenv("FOVEA_CONFIG", str(folder))
+    return f"{folder / 'fovea.toml'}: "
+
+
+MINE = '[sweeps.mine]\ncodecs = ["bls2017"]\nrates = [0.01]\npreset = "tiny"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINE + 'armz = ["uniform"]\n', "sweeps.mine: unknown field 'armz'; did you mean 'arms'?"),
+        (MINE.replace("rates", "# "), "sweeps.mine.rates: missing"),
+        (MINE + "seeds = 3\n", "sweeps.mine.seeds: expected a valid tuple, got 3"),
+        (MINE + "trunk_option = { x = 1 }\n", "unknown field 'trunk_option'; did you mean 'trunk_options'?"),
+        (MINE + 'trunk = "shiped"\n', "sweeps.mine.trunk: expected 'none', 'own' or 'shipped', got 'shiped'"),
+        (MINE + "grids = []\n", "sweeps.mine.grids: expected one or more tables, got []"),
+        (MINE + "grids = [{ arm = [] }]\n", "sweeps.mine: unknown field 'arm'; did you mean 'arms'?"),
+        (MINE.replace("mine", "smoke"), "sweeps.smoke: a sweep of this name ships with Fovea"),
+        (MINE.replace("mine", '"A.b"'), "up to 40 small letters"),
+        ("sweeps = 3\n", "sweeps: expected tables [sweeps.NAME], got 3"),
+        ("[sweep.mine]\n", "unknown key sweep; known are datasets, profiles, presets, sweeps"),
+        ('[presets.mine]\nn = 8\nm = "x"\n', "presets.mine.m: expected a valid integer"),
+        ("[presets.tiny]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 1\nbatch_size = 1\ncrop = 64\n", "presets.tiny: a preset"),
+    ],
+)  # fmt: skip
+def test_a_typo_is_one_line_that_names_file_table_and_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    where = own(tmp_path, monkeypatch, text)
+    with pytest.raises(FoveaError) as raised:
+        sweep_names()
+        presets()
+    assert str(raised.value).startswith(where) and said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('codecs = ["bls207"]\n', "unknown codec 'bls207'"),
+        ('preset = "tinny"\n', "unknown preset 'tinny'; did you mean 'tiny'?"),
+        ('arms = ["saliency_hope"]\n', "unknown arm 'saliency_hope'"),
+        ("settings = [{ gama = 1.0 }]\n", "unknown field 'gama'; did you mean 'gamma'?"),
+        ("overrides = { stepz = 5 }\n", "overrides: unknown field 'stepz'; did you mean 'steps'?"),
+    ],
+)
+def test_a_record_that_cannot_be_names_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, said: str
+) -> None:
+    name = more.partition(" ")[0]
+    kept = "".join(line for line in MINE.splitlines(keepends=True) if not line.startswith(name))
+    where = own(tmp_path, monkeypatch, kept + more)
+    with pytest.raises(FoveaError) as raised:
+        sweep("mine", "sample")
+    assert str(raised.value).startswith(f"{where}sweeps.mine: ") and said in str(raised.value)
+    assert sweep("smoke", "sample").experiments
+
+
+def test_a_preset_of_one_s_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = "[presets.mine]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 7\nbatch_size = 1\ncrop = 64\n"
+    own(tmp_path, monkeypatch, budget + MINE.replace('"tiny"', '"mine"'))
+    (record,) = sweep("mine", "sample").experiments
+    assert record.resolved()["steps"] == 7 and record.preset == "mine"
+
+
+def test_an_unknown_sweep_lists_the_known_ones() -> None:
+    with pytest.raises(FoveaError, match="known: smoke"):
+        sweep("everything", "sample")
+    with pytest.raises(FoveaError, match="did you mean 'smoke'"):
+        sweep("smok", "sample")
