@@ -26,7 +26,7 @@ LEFT_OUT = frozenset(
         "models.presets",
         "models.sweeps",
         "models.validation",
-        "models.codecs.card",
+        "models.card",
         "models.tracking",
         "models.errors",
         "models.memory",

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from models.arms import ARMS
-from models.codecs.card import Card, Distortion, find_card
-from models.codecs.mechanisms import LEVELLED, Mechanism
+from models.card import Card, Distortion, find_card
 from models.errors import FoveaError
+from models.mechanisms import LEVELLED, Mechanism
 from models.presets import OVERRIDES, Preset, find_preset, presets
 from models.validation import Record, unknown
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.codecs.card import Objective, Value
+from models.card import Objective, Value
 from models.config import SETTINGS_FILE, config_folder, read_tables
 from models.errors import FoveaError
 from models.validation import Typed, checked, unknown

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.arms import arm, with_controls
-from models.codecs.card import find_card
+from models.card import find_card
 from models.config import SETTINGS_FILE, config_folder, read_tables
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk

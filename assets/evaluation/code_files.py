@@ -12,9 +12,9 @@ from assets.frames.folder import find_pictures
 from assets.home import written_beside
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
-from models.codecs.mechanisms import NEEDS_MAP
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
+from models.mechanisms import NEEDS_MAP
 
 Loaded = TypeVar("Loaded")
 About = TypeVar("About")

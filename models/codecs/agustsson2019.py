@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.card import Card, Option, Rate
 from models.codecs import bitstream
 from models.codecs.base import (
     Analysed,
@@ -46,7 +47,6 @@ from models.codecs.base import (
     picture_to_tensor,
 )
 from models.codecs.bitstream import BitstreamError, Contents
-from models.codecs.card import Card, Option, Rate
 from models.codecs.codes import (
     MAX_PACKED,
     bound_bits,
@@ -55,8 +55,8 @@ from models.codecs.codes import (
     encode_codes,
     encode_region,
 )
-from models.codecs.mechanisms import NEEDS_MAP
 from models.errors import FoveaError
+from models.mechanisms import NEEDS_MAP
 
 CARD = Card(
     name="agustsson2019",

@@ -16,7 +16,7 @@ else. With `gain` the file holds a level map; with the others every file decodes
 
 from torch import nn
 
-from models.codecs.card import Card, Option, Rate
+from models.card import Card, Option, Rate
 from models.codecs.factorized import FactorizedCodec
 from models.codecs.layers import GDN, Deconvolution
 

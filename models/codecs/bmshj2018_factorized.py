@@ -3,7 +3,7 @@ density a channel: the paper's four-layer transforms (conditioned.py) without it
 names are those of CompressAI's FactorizedPrior.
 """
 
-from models.codecs.card import Card, Option, Rate
+from models.card import Card, Option, Rate
 from models.codecs.factorized import FactorizedCodec
 
 CARD = Card(

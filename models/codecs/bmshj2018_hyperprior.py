@@ -7,8 +7,8 @@ The paper's four-layer transforms (conditioned.py) and Gaussians with zero mean 
 import torch
 from torch import Tensor, nn
 
+from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig
-from models.codecs.card import Card, Option, Rate
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv, deconv
 

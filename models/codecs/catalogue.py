@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from models.codecs.card import find_card
-from models.codecs.mechanisms import LEVELLED
+from models.card import find_card
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
+from models.mechanisms import LEVELLED
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec, CodecConfig

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.bitstream import BitstreamError, read_varints
-from models.codecs.card import Card, Option, Rate
 from models.codecs.compressai_import import RansDecoder
 from models.codecs.conditioned import Modelled
 from models.codecs.entropy import Tables, bits

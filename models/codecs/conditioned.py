@@ -40,8 +40,8 @@ from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.entropy import FactorizedPrior, Tables, gain_rows
 from models.codecs.gain import Gain
 from models.codecs.layers import GDN, Subpixel, conv, deconv, is_channels_last
-from models.codecs.mechanisms import LEVELLED, NEEDS_MAP
 from models.errors import FoveaError
+from models.mechanisms import LEVELLED, NEEDS_MAP
 
 #: what CompressAI keeps in a state dict beside parameters: its own coding tables and constants
 _REBUILT = re.compile(

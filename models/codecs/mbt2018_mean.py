@@ -6,8 +6,8 @@ widths and state-dict names are those of CompressAI's MeanScaleHyperprior.
 
 from torch import Tensor, nn
 
+from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig
-from models.codecs.card import Card, Option, Rate
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv, deconv
 

@@ -7,6 +7,7 @@ import pytest
 
 from assets.versions import code_version
 from models.arms import CONTROLS
+from models.card import cards, find_card
 from models.codecs import catalogue
 from models.codecs.card import cards, find_card
 from models.codecs.catalogue import objective_of

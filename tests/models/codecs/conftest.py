@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.codecs.mechanisms import LEVELLED
+from models.mechanisms import LEVELLED
 
 LAMBDAS = (0.0016, 0.0064, 0.0256)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.card import cards
 from models.codecs import bitstream, catalogue, levelmap
 from models.codecs.base import LEVEL_STEPS, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
-from models.codecs.card import cards
 from models.codecs.entropy import bits
-from models.codecs.mechanisms import LEVELLED, NEEDS_MAP
 from models.errors import FoveaError
+from models.mechanisms import LEVELLED, NEEDS_MAP
 from models.training.doctor import examine
 
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.codecs.card import Card, Option, Rate
+from models.card import Card, Option, Rate
 from models.codecs.factorized import FactorizedCodec
 
 CARD = Card(

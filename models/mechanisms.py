@@ -1,4 +1,4 @@
-"""How a saliency map may reach a codec (conditioning.py, agustsson2019.py); `none` and `loss` leave the codec as it is."""
+"""How a saliency map may reach a codec (codecs/conditioning.py, codecs/agustsson2019.py); `none` and `loss` leave the codec as it is."""
 
 from typing import Literal, get_args
 

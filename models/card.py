@@ -13,16 +13,16 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import model_validator
 
-from models.codecs.mechanisms import Mechanism
 from models.config import config_folder
 from models.errors import FoveaError
+from models.mechanisms import Mechanism
 from models.validation import Typed, checked
 
 Value = int | float | str
 Objective = Literal["rate_distortion", "adversarial"]
 Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "codecs"
 
 
 class Rate(Typed):

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from models.card import Card, Option, Rate, cards, find_card, read_card
 from models.codecs.base import Codec, CodecConfig
-from models.codecs.card import Card, Option, Rate, cards, find_card, read_card
 from models.codecs.catalogue import build
 from models.errors import FoveaError
 from models.experiments import Experiment
 from models.sweeps import sweep
 
-TOY = (Path(__file__).parents[2] / "e2e" / "toy" / "codecs" / "toy.py").read_text()
+TOY = (Path(__file__).parents[1] / "e2e" / "toy" / "codecs" / "toy.py").read_text()
 RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
 
 
