@@ -29,14 +29,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from assets.settings import SETTINGS_FILE
-from models.config import TABLES
+from models.config import SETTINGS_FILE, read_tables
 from models.errors import FoveaError
+from models.validation import Typed, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,14 +74,8 @@ CLASSICAL: Final = ("jpeg", "webp", "avif", "jpegxl", "bicubic")
 #: Widths and heights of frames: below, no codec or metric here has anything to work on.
 MIN_SIDE: Final = 16
 MAX_SIDE: Final = 16384
-DEFAULT_SAMPLE_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_KEYS: Final[dict[Kind, frozenset[str]]] = {
-    "sample": frozenset({"seed", "counts", "size", "saliency", "classical"}),
-    "cityscapes": frozenset({"path", "size", "subset", "saliency", "classical"}),
-    "folder": frozenset({"path", "splits", "fixations", "size", "saliency", "classical"}),
-}
 
 
 @dataclass(frozen=True)
@@ -171,31 +172,20 @@ CITYSCAPES_NEEDS: Final = (
 )
 
 
-def config_dir() -> Path:
-    """Return the folder of `fovea.toml`: FOVEA_CONFIG, else the nearest folder upwards that looks like the project."""
-    if chosen := os.environ.get("FOVEA_CONFIG"):
-        return Path(chosen).expanduser().absolute()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / REGISTRY_FILE).exists() or (folder / "workspace.yaml").exists():
-            return folder
-    return here
-
-
-def parse_size(text: object, where: str = "size") -> Size:
+def parse_size(text: object) -> Size:
     """Read "512x256" (width × height) or "native".
 
     Raises:
-        FoveaError: anything else, a side under 16 or over 16384; the message starts with `where`.
+        FoveaError: anything else, a side under 16 or over 16384.
     """
     if text == "native":
         return "native"
     match = re.fullmatch(r"\s*(\d{1,6})\s*[x×]\s*(\d{1,6})\s*", text) if isinstance(text, str) else None
     if not match:
-        raise FoveaError(f'{where}: {text!r} is no size; write WIDTHxHEIGHT, such as "512x256", or "native"')
+        raise FoveaError(f'{text!r} is no size; write WIDTHxHEIGHT, such as "512x256", or "native"')
     width, height = int(match[1]), int(match[2])
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
-        raise FoveaError(f"{where}: {text!r} has a side outside {MIN_SIDE} … {MAX_SIDE} pixels")
+        raise FoveaError(f"{text!r} has a side outside {MIN_SIDE} … {MAX_SIDE} pixels")
     return width, height
 
 
@@ -204,49 +194,149 @@ def format_size(size: Size) -> str:
     return size if isinstance(size, str) else f"{size[0]}x{size[1]}"
 
 
-def parse_splits(value: object, base: Path, where: str = "splits") -> Splits:
+def parse_splits(value: object, base: Path) -> Splits:
     """Read a splits rule: a word, a CSV file, counts such as "500/60/140", or a mapping of split to globs.
 
     Raises:
-        FoveaError: no such rule, or a CSV that is not there; the message starts with `where`.
+        FoveaError: no such rule, or a CSV that is not there.
     """
+    if isinstance(value, Mapping):
+        return _parse_globs(value)
     if value is None or value == "auto":
         return Splits()
-    if isinstance(value, Mapping):
-        globs: dict[str, tuple[str, ...]] = {}
-        for name, patterns in value.items():
-            split = SPLIT_ALIASES.get(str(name).lower())
-            if split is None:
-                raise FoveaError(f"{where}: {str(name)!r} is no split; the splits are train, val and test")
-            listed = (patterns,) if isinstance(patterns, str) else patterns
-            if (
-                not isinstance(listed, Sequence)
-                or not listed
-                or not all(isinstance(p, str) and p for p in listed)
-            ):
-                raise FoveaError(f"{where}.{split}: expected a glob or a list of globs, got {patterns!r}")
-            globs[split] = tuple(str(pattern) for pattern in listed)
-        if not globs:
-            raise FoveaError(f"{where}: no globs given")
-        return Splits("globs", globs=tuple((split, globs[split]) for split in SPLITS if split in globs))
-    if isinstance(value, str):
-        text = str(value)
-        if text == "folders" or text == "hash":
-            return Splits(text)  # type: ignore[arg-type]
-        if match := re.fullmatch(r"(\d+)/(\d+)/(\d+)", text):
-            counts = (int(match[1]), int(match[2]), int(match[3]))
-            if not sum(counts):
-                raise FoveaError(f"{where}: {text!r} takes no picture at all")
-            return Splits("order", counts=counts)
-        if text.lower().endswith((".csv", ".tsv")):
-            csv = _resolve(text, base)
-            if not csv.is_file():
-                raise FoveaError(f"{where}: no file {csv}")
-            return Splits("csv", csv=csv)
+    if value == "folders" or value == "hash":
+        return Splits("folders" if value == "folders" else "hash")
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)/(\d+)/(\d+)", value)):
+        counts = (int(match[1]), int(match[2]), int(match[3]))
+        if not sum(counts):
+            raise FoveaError(f"{value!r} takes no picture at all")
+        return Splits("order", counts=counts)
+    if isinstance(value, str) and value.lower().endswith((".csv", ".tsv")):
+        csv = _resolve(value, base)
+        if not csv.is_file():
+            raise FoveaError(f"no file {csv}")
+        return Splits("csv", csv=csv)
     raise FoveaError(
-        f'{where}: {value!r} is no splits rule; use "auto", "folders", "hash", counts such as "500/60/140", '
-        "a CSV file with columns image and split, or globs for train, val and test"
+        f'{value!r} is no splits rule; use "auto", "folders", "hash", counts such as "500/60/140", a CSV file with '
+        "columns image and split, or globs for train, val and test"
     )
+
+
+def _parse_globs(value: Mapping[Any, Any]) -> Splits:
+    globs: dict[str, tuple[str, ...]] = {}
+    for name, patterns in value.items():
+        split = SPLIT_ALIASES.get(str(name).lower())
+        if split is None:
+            raise FoveaError(f"{str(name)!r} is no split; the splits are train, val and test")
+        listed = (patterns,) if isinstance(patterns, str) else patterns
+        if (
+            not isinstance(listed, Sequence)
+            or not listed
+            or not all(isinstance(p, str) and p for p in listed)
+        ):
+            raise FoveaError(f"{split}: expected a glob or a list of globs, got {patterns!r}")
+        globs[split] = tuple(str(pattern) for pattern in listed)
+    if not globs:
+        raise FoveaError("no globs given")
+    return Splits("globs", globs=tuple((split, globs[split]) for split in SPLITS if split in globs))
+
+
+def _known_model(name: str) -> str:
+    from models.saliency.records import trainings_of
+
+    if name:
+        trainings_of(name)
+    return name
+
+
+def _resolved(path: object, info: ValidationInfo) -> Path:
+    if not isinstance(path, str | Path) or not path:
+        raise FoveaError(f"expected a path, got {path!r}")
+    return _resolve(str(path), cast(Path, info.context))
+
+
+Place = Annotated[Path, BeforeValidator(_resolved)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Counts(Typed):
+    """Pictures of `sample` in each split."""
+
+    model_config = ConfigDict(strict=True)
+
+    train: Count = 24
+    val: Count = 6
+    test: Count = 8
+
+    @model_validator(mode="after")
+    def _is_something(self) -> Self:
+        if not self.train + self.val + self.test:
+            raise FoveaError("no picture in any split")
+        return self
+
+
+class Table(Typed):
+    """What every `[datasets.NAME]` may hold. Relative paths start at the folder that is the context of validation."""
+
+    model_config = ConfigDict(strict=True)
+
+    size: Annotated[Any, AfterValidator(parse_size)] = DEFAULT_FRAME_SIZE
+    saliency: Annotated[str, AfterValidator(_known_model)] = ""
+    classical: list[Literal["jpeg", "webp", "avif", "jpegxl", "bicubic"]] = Field(
+        list(CLASSICAL), min_length=1
+    )
+
+    def dataset(self, name: str) -> "Dataset":
+        """The dataset of this name."""
+        classical = tuple(codec for codec in CLASSICAL if codec in self.classical)
+        return self._of(Dataset(name, "folder", size=self.size, saliency=self.saliency, classical=classical))
+
+    def _of(self, dataset: "Dataset") -> "Dataset":
+        raise NotImplementedError
+
+
+class SampleTable(Table):
+    """`[datasets.sample]`."""
+
+    seed: int = Field(default=0, ge=0)
+    counts: Counts = Counts()
+
+    def _of(self, dataset: "Dataset") -> "Dataset":
+        counts = tuple(self.counts.model_dump().items())
+        return replace(dataset, kind="sample", splits=Splits("folders"), counts=counts, seed=self.seed)
+
+
+class CityscapesTable(Table):
+    """`[datasets.cityscapes]`."""
+
+    path: Place | None = None
+    subset: bool = False
+
+    def _of(self, dataset: "Dataset") -> "Dataset":
+        chosen = os.environ.get("CITYSCAPES_ROOT")
+        path = Path(chosen).expanduser().absolute() if chosen else self.path
+        splits = Splits("folders")
+        return replace(dataset, kind="cityscapes", path=path, splits=splits, subset=self.subset)
+
+
+class FolderTable(Table):
+    """A registered folder of pictures."""
+
+    path: Place
+    splits: Any = None
+    fixations: Place | None = None
+    size: Annotated[Any, AfterValidator(parse_size)] = "native"
+
+    @field_validator("splits")
+    @classmethod
+    def _is_a_rule(cls, value: Any, info: ValidationInfo) -> Splits:
+        return parse_splits(value, cast(Path, info.context))
+
+    def _of(self, dataset: "Dataset") -> "Dataset":
+        return replace(dataset, path=self.path, splits=self.splits or Splits(), fixations=self.fixations)
+
+
+TABLES: Final[Mapping[str, type[Table]]] = {"sample": SampleTable, "cityscapes": CityscapesTable}
 
 
 def load_registry(config_dir: Path) -> dict[str, Dataset]:
@@ -255,13 +345,17 @@ def load_registry(config_dir: Path) -> dict[str, Dataset]:
     Folders are not looked at here, so that one that vanished stops only its own dataset.
 
     Raises:
-        FoveaError: the file is no TOML, has unknown keys or bad values; the message names file and key.
+        FoveaError: the file is no TOML, has unknown fields or bad values; the message names file and field.
     """
-    document = _read(config_dir / REGISTRY_FILE)
-    tables = document.get("datasets", {})
+    file = config_dir / REGISTRY_FILE
+    tables = read_tables(file, "datasets")
     known: dict[str, Dataset] = {}
-    for name in (*BUILT_IN, *(str(name) for name in tables if name not in BUILT_IN)):
-        known[name] = _dataset(name, tables.get(name, {}), config_dir)
+    for name in dict.fromkeys((*BUILT_IN, *tables)):
+        where, table = f"{file}: datasets.{name}", tables.get(name, {})
+        _check_name(name, where, built_in_allowed=True)
+        if not isinstance(table, dict):
+            raise FoveaError(f"{where}: expected a table [datasets.{name}], got {table!r}")
+        known[name] = checked(TABLES.get(name, FolderTable), table, where, config_dir).dataset(name)
     return known
 
 
@@ -293,21 +387,13 @@ def add_dataset(
         raise FoveaError(
             f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})"
         )
-    rule = parse_splits(splits, Path.cwd())
-    table = None
-    if fixations is not None:
-        table = Path(fixations).expanduser().absolute()
-        if not table.is_file():
-            raise FoveaError(f"no fixation table {table}")
-    dataset = Dataset(
-        name,
-        "folder",
-        folder,
-        rule,
-        table,
-        "native" if size is None else parse_size(size, "size"),
-        saliency=_saliency(saliency, "saliency"),
-    )
+    given = {"path": folder, "splits": splits, "fixations": fixations, "size": size, "saliency": saliency}
+    given = {name: value for name, value in given.items() if value is not None}
+    dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
+    if dataset.fixations and not dataset.fixations.is_file():
+        raise FoveaError(f"no fixation table {dataset.fixations}")
+    import tomlkit
+
     with _editing(config_dir) as document:
         tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
         if name in tables:
@@ -315,24 +401,28 @@ def add_dataset(
                 f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name or remove "
                 f"it first: `fovea datasets remove {name}`"
             )
-        entry = tomlkit.table()
-        entry["path"] = str(folder)
-        if rule.rule != "auto":
-            written = rule.to_toml()
-            if isinstance(written, dict):
-                inline = tomlkit.inline_table()
-                inline.update(written)
-                entry["splits"] = inline
-            else:
-                entry["splits"] = written
-        if table:
-            entry["fixations"] = str(table)
-        if dataset.size != "native":
-            entry["size"] = format_size(dataset.size)
-        if saliency:
-            entry["saliency"] = saliency
-        tables[name] = entry
+        tables[name] = _written(dataset)
     return dataset
+
+
+def _written(dataset: Dataset) -> Any:
+    """The table of a folder, without what is the default."""
+    import tomlkit
+
+    entry = tomlkit.table()
+    entry["path"] = str(dataset.path)
+    if dataset.splits.rule != "auto":
+        written = dataset.splits.to_toml()
+        entry["splits"] = tomlkit.inline_table() if isinstance(written, dict) else written
+        if isinstance(written, dict):
+            entry["splits"].update(written)
+    if dataset.fixations:
+        entry["fixations"] = str(dataset.fixations)
+    if dataset.size != "native":
+        entry["size"] = format_size(dataset.size)
+    if dataset.saliency:
+        entry["saliency"] = dataset.saliency
+    return entry
 
 
 def remove_dataset(config_dir: Path, name: str) -> Dataset:
@@ -365,109 +455,6 @@ def find_dataset(registry: Mapping[str, Dataset], name: str) -> Dataset:
     return registry[name]
 
 
-def _dataset(name: str, table: Any, base: Path) -> Dataset:
-    where = f"{base / REGISTRY_FILE}: datasets.{name}"
-    _check_name(name, where, built_in_allowed=True)
-    if not isinstance(table, Mapping):
-        raise FoveaError(f"{where}: expected a table [datasets.{name}], got {table!r}")
-    table = table.unwrap() if hasattr(table, "unwrap") else dict(table)
-    kind: Kind = "sample" if name == "sample" else "cityscapes" if name == "cityscapes" else "folder"
-    if unknown := sorted(set(table) - _KEYS[kind]):
-        raise FoveaError(
-            f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(_KEYS[kind]))}"
-        )
-    size: Size = DEFAULT_FRAME_SIZE if kind != "folder" else "native"
-    if "size" in table:
-        size = parse_size(table["size"], f"{where}.size")
-    saliency = _saliency(table.get("saliency", ""), f"{where}.saliency")
-    classical = _classical(table.get("classical", list(CLASSICAL)), f"{where}.classical")
-    if kind == "sample":
-        counts, seed = _sample_settings(table, where)
-        return Dataset(
-            name,
-            kind,
-            None,
-            Splits("folders"),
-            None,
-            size,
-            counts,
-            seed,
-            saliency=saliency,
-            classical=classical,
-        )
-    path = _path(table, "path", where, base)
-    if kind == "cityscapes":
-        chosen = os.environ.get("CITYSCAPES_ROOT")
-        subset = table.get("subset", False)
-        if not isinstance(subset, bool):
-            raise FoveaError(f"{where}.subset: expected true or false, got {subset!r}")
-        return Dataset(
-            name,
-            kind,
-            Path(chosen).expanduser().absolute() if chosen else path,
-            Splits("folders"),
-            None,
-            size,
-            subset=subset,
-            saliency=saliency,
-            classical=classical,
-        )
-    if path is None:
-        raise FoveaError(f'{where}: no path; write path = "/folder/of/pictures"')
-    rule = parse_splits(table.get("splits"), base, f"{where}.splits")
-    fixations = _path(table, "fixations", where, base)
-    return Dataset(name, kind, path, rule, fixations, size, saliency=saliency, classical=classical)
-
-
-def _classical(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or any(name not in CLASSICAL for name in value):
-        raise FoveaError(f"{where}: expected one or more of {', '.join(CLASSICAL)}, got {value!r}")
-    return tuple(name for name in CLASSICAL if name in value)
-
-
-def _saliency(value: Any, where: str) -> str:
-    from models.saliency.records import trainings_of
-
-    if not isinstance(value, str):
-        raise FoveaError(f"{where}: expected the name of a saliency model, got {value!r}")
-    if value:
-        try:
-            trainings_of(value)
-        except FoveaError as error:
-            raise FoveaError(f"{where}: {error}") from error
-    return value
-
-
-def _sample_settings(table: Mapping[str, Any], where: str) -> tuple[tuple[tuple[str, int], ...], int]:
-    seed = table.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise FoveaError(f"{where}.seed: expected a whole number from 0, got {seed!r}")
-    given = table.get("counts", {})
-    if not isinstance(given, Mapping):
-        raise FoveaError(f"{where}.counts: expected {{ train = …, val = …, test = … }}, got {given!r}")
-    counts = dict(DEFAULT_SAMPLE_COUNTS)
-    for split, count in given.items():
-        if split not in SPLITS:
-            raise FoveaError(f"{where}.counts: {split!r} is no split; the splits are train, val and test")
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= 100_000:
-            raise FoveaError(
-                f"{where}.counts.{split}: expected a whole number from 0 to 100000, got {count!r}"
-            )
-        counts[split] = count
-    if not sum(counts.values()):
-        raise FoveaError(f"{where}.counts: no picture in any split")
-    return tuple(counts.items()), seed
-
-
-def _path(table: Mapping[str, Any], key: str, where: str, base: Path) -> Path | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise FoveaError(f"{where}.{key}: expected a path, got {value!r}")
-    return _resolve(value, base)
-
-
 def _resolve(text: str, base: Path) -> Path:
     path = Path(text).expanduser()
     return path if path.is_absolute() else (base / path).absolute()
@@ -491,36 +478,21 @@ def _has_picture(folder: Path) -> bool:
     return False
 
 
-def _read(file: Path) -> tomlkit.TOMLDocument:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return tomlkit.document()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FoveaError(f"{file}: can't be read: {error}") from error
-    try:
-        document = tomlkit.parse(text)
-    except TOMLKitError as error:
-        twice = ": two datasets of one name? Rename or delete one" if "already" in str(error) else ""
-        raise FoveaError(f"{file}: {error}{twice}") from error
-    if unknown := sorted(set(document) - set(TABLES)):
-        raise FoveaError(f"{file}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(TABLES))}")
-    tables = document.get("datasets", {})
-    if not isinstance(tables, Mapping):
-        raise FoveaError(f"{file}: datasets: expected tables [datasets.NAME], got {tables!r}")
-    return document
-
-
 @contextmanager
 def _editing(config_dir: Path) -> Iterator[Any]:
     """Yield the parsed file under a lock; write it back, whole or not at all, if the body went through."""
-    from filelock import FileLock, Timeout  # costs 30 ms that readers of the registry need not pay
+    # costs 30 ms and more that readers of the registry need not pay
+    import tomlkit
+    from filelock import FileLock, Timeout
 
     config_dir.mkdir(parents=True, exist_ok=True)
     file = config_dir / REGISTRY_FILE
     try:
         with FileLock(f"{file}.lock", timeout=30):
-            document = _read(file)
+            load_registry(config_dir)
+            document = (
+                tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+            )
             yield document
             handle, temporary = tempfile.mkstemp(prefix=f".{REGISTRY_FILE}.", dir=config_dir)
             try:

@@ -17,22 +17,20 @@ file: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the variable that `database_p
 MLFLOW_TRACKING_USERNAME with MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN).
 """
 
-import dataclasses
 import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from models.errors import FoveaError
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
-SETTINGS_FILE: Final = "fovea.toml"
+from models.config import SETTINGS_FILE, read_tables
+from models.errors import FoveaError
+from models.validation import Typed, checked
+
 DEFAULT_PROFILE: Final = "local"
-EXECUTORS: Final = ("in_process", "ray")
-DEVICES: Final = ("cpu", "cuda")
 #: Environment variables that hold secrets; never printed, never written.
 SECRETS: Final = (
     "AWS_ACCESS_KEY_ID",
@@ -42,36 +40,107 @@ SECRETS: Final = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
 )
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-
-
-def _about(default: Any, text: str, least: int = 0) -> Any:
-    return field(default=default, metadata={"about": text, "least": least})
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+Amount = Annotated[float, Field(gt=0, lt=1e9)]
 
 
-@dataclass(frozen=True)
-class Profile:
-    """One `[profiles.NAME]` table. Every field's meaning is its `about`, which `fovea profile show` prints."""
+class Profile(Typed):
+    """One `[profiles.NAME]` table. Every field's meaning is its description, which `fovea profile show` prints."""
+
+    model_config = ConfigDict(strict=True)
 
     name: str = DEFAULT_PROFILE
-    storage: str = _about("", "units, tables, reports, checkpoints: s3://bucket/prefix, or a shared folder")
-    s3_endpoint: str = _about("", "address of the S3 server; empty: Amazon's")
-    s3_region: str = _about("", "region of the bucket; empty: the environment's")
-    storage_wait_s: float = _about(180.0, "how long to wait for a storage that does not answer")
-    cache_gib: float = _about(20.0, "local disk for what is read from the storage")
-    dagster_database: str = _about("", "postgresql://user@host:5432/name; empty: SQLite under FOVEA_HOME")
-    database_password_env: str = _about("FOVEA_DATABASE_PASSWORD", "variable with the database's password")
-    database_wait_s: float = _about(180.0, "how long to wait for a database that does not answer")
-    mlflow: str = _about("", "tracking server, http://host:5000; empty: SQLite under FOVEA_HOME")
-    executor: str = _about("in_process", "who carries out steps: in_process or ray")
-    parallel: int = _about(0, "steps of `fovea run` at once on this machine; 0: one for each GPU")
-    ray_address: str = _about("", "Ray's head: http://host:8265 (its dashboard), host:6379, or auto")
-    ray_steps: int = _about(8, "steps under way on the cluster at once", least=1)
-    ray_threads: int = _about(
-        1, "CPU threads of a step on the cluster, and the CPUs that it asks for", least=1
+    storage: Text = Field(
+        default="", description="units, tables, reports, checkpoints: s3://bucket/prefix, or a shared folder"
     )
-    device: str = _about("cpu", "of steps on the cluster: cpu, or cuda, which makes them ask for GPUs")
+    s3_endpoint: Text = Field(default="", description="address of the S3 server; empty: Amazon's")
+    s3_region: Text = Field(default="", description="region of the bucket; empty: the environment's")
+    storage_wait_s: Amount = Field(
+        default=180.0, description="how long to wait for a storage that does not answer"
+    )
+    cache_gib: Amount = Field(default=20.0, description="local disk for what is read from the storage")
+    dagster_database: Text = Field(
+        default="", description="postgresql://user@host:5432/name; empty: SQLite under FOVEA_HOME"
+    )
+    database_password_env: Text = Field(
+        default="FOVEA_DATABASE_PASSWORD", description="variable with the database's password"
+    )
+    database_wait_s: Amount = Field(
+        default=180.0, description="how long to wait for a database that does not answer"
+    )
+    mlflow: Text = Field(
+        default="", description="tracking server, http://host:5000; empty: SQLite under FOVEA_HOME"
+    )
+    executor: Literal["in_process", "ray"] = Field(
+        default="in_process", description="who carries out steps: in_process or ray"
+    )
+    parallel: int = Field(
+        default=0, ge=0, description="steps of `fovea run` at once on this machine; 0: one for each GPU"
+    )
+    ray_address: Text = Field(
+        default="", description="Ray's head: http://host:8265 (its dashboard), host:6379, or auto"
+    )
+    ray_steps: int = Field(default=8, ge=1, description="steps under way on the cluster at once")
+    ray_threads: int = Field(
+        default=1, ge=1, description="CPU threads of a step on the cluster, and the CPUs that it asks for"
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="of steps on the cluster: cpu, or cuda, which makes them ask for GPUs"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+            raise FoveaError("a profile's name has up to 40 small letters, digits, - and _")
+        return name
+
+    @field_validator("storage")
+    @classmethod
+    def _is_a_storage(cls, storage: str) -> str:
+        parts = _split(storage)
+        if parts.scheme not in ("", "s3") or (parts.scheme == "s3" and not parts.netloc):
+            raise FoveaError(f'expected "s3://bucket/prefix" or a folder, got {storage!r}')
+        return storage.rstrip("/") if parts.scheme else storage
+
+    @field_validator("s3_endpoint", "mlflow")
+    @classmethod
+    def _is_a_server(cls, address: str) -> str:
+        parts = _split(address)
+        if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise FoveaError(f'expected "http://host:port", got {address!r}')
+        if parts.username is not None:
+            raise FoveaError(
+                "a user name does not belong in this address; set it in the environment (fovea profile show lists the "
+                "variables)"
+            )
+        return address
+
+    @field_validator("ray_address")
+    @classmethod
+    def _holds_no_password(cls, address: str) -> str:
+        _split(address)
+        return address
+
+    @field_validator("dagster_database")
+    @classmethod
+    def _is_a_database(cls, address: str) -> str:
+        parts = _split(address)
+        good = parts.scheme.partition("+")[0] in ("postgresql", "postgres")
+        if address and not (good and parts.hostname and parts.username and parts.path.strip("/")):
+            raise FoveaError(f'expected "postgresql://user@host:5432/name", got {address!r}')
+        if parts.query:
+            raise FoveaError(
+                "what stands behind the ? is not used; set PGSSLMODE and the like in the environment of every process"
+            )
+        return address
+
+    @field_validator("database_password_env")
+    @classmethod
+    def _is_a_variable(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise FoveaError("expected the name of an environment variable, not a value")
+        return name
 
     @property
     def remote(self) -> bool:
@@ -114,31 +183,30 @@ class Profile:
 
 
 #: Profiles that need no table in fovea.toml.
-BUILT_IN: Final = {DEFAULT_PROFILE: Profile(), "ci": Profile("ci", cache_gib=2.0, storage_wait_s=60.0)}
+BUILT_IN: Final = {
+    DEFAULT_PROFILE: Profile(),
+    "ci": Profile(name="ci", cache_gib=2.0, storage_wait_s=60.0),
+}
 
 
 def read_profiles(config: Path) -> dict[str, Profile]:
-    """Every profile of `config/fovea.toml` by name, with the built-in ones.
+    """Every profile of `config/fovea.toml` by name, with the built-in ones. A folder as storage is made absolute.
 
     Raises:
-        FoveaError: no TOML, an unknown key, a value of the wrong kind, a password in the file; names file and field.
+        FoveaError: no TOML, an unknown field, a value of the wrong kind, a password in the file; names file and field.
     """
     file = config / SETTINGS_FILE
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        document = {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise FoveaError(f"{file}: can't be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        twice = ": two tables of one name? Rename or delete one" if "twice" in str(error) else ""
-        raise FoveaError(f"{file}: {error}{twice}") from error
-    tables = document.get("profiles", {})
-    if not isinstance(tables, Mapping):
-        raise FoveaError(f"{file}: profiles: expected tables [profiles.NAME], got {tables!r}")
     found = dict(BUILT_IN)
-    for name, table in tables.items():
-        found[name] = _profile(name, table, f"{file}: profiles.{name}", config)
+    for name, table in read_tables(file, "profiles").items():
+        where = f"{file}: profiles.{name}"
+        if not isinstance(table, dict):
+            raise FoveaError(f"{where}: expected a table [profiles.{name}], got {table!r}")
+        base = BUILT_IN[name].model_dump(exclude_unset=True) if name in BUILT_IN else {}
+        profile = checked(Profile, {**base, **table, "name": name}, where)
+        if profile.storage and not profile.remote:
+            storage = str(config / Path(profile.storage).expanduser())
+            profile = profile.model_copy(update={"storage": storage})
+        found[name] = profile
     return found
 
 
@@ -152,38 +220,6 @@ def find_profile(config: Path, name: str | None = None) -> Profile:
             f"{config / SETTINGS_FILE}, with storage, dagster_database and mlflow"
         )
     return found[wanted]
-
-
-def _profile(name: str, table: Any, where: str, config: Path) -> Profile:
-    if not _NAME.fullmatch(name):
-        raise FoveaError(f"{where}: a profile's name has up to 40 small letters, digits, - and _")
-    if not isinstance(table, Mapping):
-        raise FoveaError(f"{where}: expected a table [profiles.{name}], got {table!r}")
-    fields = {f.name: f for f in dataclasses.fields(Profile) if f.name != "name"}
-    if unknown := sorted(set(table) - set(fields)):
-        raise FoveaError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(fields)}")
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        kind = fields[key].type
-        if kind is float:
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
-                raise FoveaError(f"{where}.{key}: expected a number above 0, got {value!r}")
-            values[key] = float(value)
-        elif kind is bool:
-            if not isinstance(value, bool):
-                raise FoveaError(f"{where}.{key}: expected true or false, got {value!r}")
-            values[key] = value
-        elif kind is int:
-            least = int(fields[key].metadata["least"])
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise FoveaError(f"{where}.{key}: expected a whole number from {least}, got {value!r}")
-            values[key] = value
-        else:
-            if not isinstance(value, str):
-                raise FoveaError(f"{where}.{key}: expected text in quotes, got {value!r}")
-            values[key] = value.strip()
-    profile = dataclasses.replace(BUILT_IN.get(name, Profile(name)), **values)
-    return _checked(profile, where, config)
 
 
 #: names of parameters of an address that hold a secret
@@ -211,60 +247,16 @@ def passed_on(names: Sequence[str]) -> dict[str, str]:
     return {n: str(Path(v).absolute()) if n in _FOLDERS else v for n, v in found.items()}
 
 
-def _split(value: str, where: str) -> SplitResult:
+def _split(value: str) -> SplitResult:
     """The address's parts. Raises FoveaError for one with a password in it, without repeating it."""
     try:
         parts = urlsplit(value)
         secret, _ = parts.password, parts.port
     except ValueError as error:
-        raise FoveaError(f"{where}: no address ({error})") from None
+        raise FoveaError(f"no address ({error})") from None
     if secret is not None or _SECRET.search(parts.query):
         raise FoveaError(
-            f"{where}: a password does not belong in this file; take it out and set it in the environment "
+            "a password does not belong in this file; take it out and set it in the environment "
             "(fovea profile show lists the variables)"
         )
     return parts
-
-
-def _checked(profile: Profile, where: str, config: Path) -> Profile:
-    storage = _split(profile.storage, f"{where}.storage")
-    if storage.scheme not in ("", "s3") or (storage.scheme == "s3" and not storage.netloc):
-        raise FoveaError(
-            f'{where}.storage: expected "s3://bucket/prefix" or a folder, got {profile.storage!r}'
-        )
-    if profile.storage and not storage.scheme:
-        folder = Path(profile.storage).expanduser()
-        profile = dataclasses.replace(profile, storage=str(config / folder))
-    if profile.remote:
-        profile = dataclasses.replace(profile, storage=profile.storage.rstrip("/"))
-    for key in ("s3_endpoint", "mlflow"):
-        value = getattr(profile, key)
-        parts = _split(value, f"{where}.{key}")
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise FoveaError(f'{where}.{key}: expected "http://host:port", got {value!r}')
-        if parts.username is not None:
-            raise FoveaError(f"{where}.{key}: a user name does not belong in this address; set it in the "
-                             "environment (fovea profile show lists the variables)")  # fmt: skip
-    _split(profile.ray_address, f"{where}.ray_address")
-    if profile.dagster_database:
-        database = _split(profile.dagster_database, f"{where}.dagster_database")
-        good = database.scheme.partition("+")[0] in ("postgresql", "postgres")
-        if not (good and database.hostname and database.username and database.path.strip("/")):
-            raise FoveaError(
-                f'{where}.dagster_database: expected "postgresql://user@host:5432/name", got '
-                f"{profile.dagster_database!r}"
-            )
-        if database.query:
-            raise FoveaError(
-                f"{where}.dagster_database: what stands behind the ? is not used; set PGSSLMODE and the like in the "
-                "environment of every process"
-            )
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", profile.database_password_env):
-        raise FoveaError(
-            f"{where}.database_password_env: expected the name of an environment variable, not a value"
-        )
-    if profile.executor not in EXECUTORS:
-        raise FoveaError(f"{where}.executor: {profile.executor!r} is none of {', '.join(EXECUTORS)}")
-    if profile.device not in DEVICES:
-        raise FoveaError(f"{where}.device: {profile.device!r} is none of {', '.join(DEVICES)}")
-    return profile

@@ -31,10 +31,11 @@ class Record(Typed):
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
 
 
-def checked(kind: type[Model], values: Any, where: str) -> Model:
-    """`values` as a model. Raises FoveaError whose line begins with `where`, a dot and the field."""
+def checked(kind: type[Model], values: Any, where: str, context: Any = None) -> Model:
+    """`values` as a model; context: what its validators are told. Raises FoveaError whose line begins with `where`, a dot
+    and the field."""
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, context=context)
     except ValidationError as error:
         raise FoveaError(complaint(error, kind, where)) from None
 
@@ -56,8 +57,8 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
         case "value_error":
             return f"{place(path)}{first['ctx']['error']}"
         case _:
-            said = first["msg"].removeprefix("Input should be ")
-            return f"{place(path)}expected {said}, got {first['input']!r}"
+            said = first["msg"].replace("Input should be", "expected", 1)
+            return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r}"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

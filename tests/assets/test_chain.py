@@ -157,7 +157,7 @@ def test_unknown_names_are_clear(tmp_path: Path) -> None:
 
 
 def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, tmp_path: Path) -> None:
-    profile = Profile("cluster", storage=f"memory://{tmp_path.name}/fovea")
+    profile = Profile.model_construct(name="cluster", storage=f"memory://{tmp_path.name}/fovea")
     data = UPath(f"{profile.storage}/data")
     first, second = (Chain(Home(tmp_path / name, tmp_path, data, profile), STAGES) for name in ("one", "two"))
     assert first.home.shared is not None

@@ -74,7 +74,7 @@ def test_a_run_may_name_other_threads_and_device() -> None:
 def test_steps_stay_here_unless_the_profile_names_a_cluster(tmp_path: Path, chain: Chain) -> None:
     assert ray_settings(chain.home) is None
     assert chosen_executor(chain.home) is dg.in_process_executor
-    profile = Profile("c", executor="ray", ray_address="http://head:8265", ray_steps=3, device="cuda")
+    profile = Profile(name="c", executor="ray", ray_address="http://head:8265", ray_steps=3, device="cuda")
     there = Home(tmp_path, tmp_path, UPath(tmp_path), profile)
     assert ray_settings(there) == RaySettings("http://head:8265", 3, 1, "cuda")
 

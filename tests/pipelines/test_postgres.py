@@ -32,7 +32,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def profile(postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Profile]:
     monkeypatch.setenv(PASSWORD_ENV, PASSWORD)
-    profile = Profile("cluster", dagster_database=postgres.address(), database_wait_s=60)
+    profile = Profile(name="cluster", dagster_database=postgres.address(), database_wait_s=60)
     (tmp_path / "dagster.yaml").write_text(INSTANCE + database_settings(profile))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     yield profile
