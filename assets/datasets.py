@@ -24,7 +24,6 @@ saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -66,7 +65,6 @@ OTHER_PICTURE_SUFFIXES: Final = frozenset(
      ".dng", ".cr2", ".nef", ".arw", ".psd", ".tga", ".apng"}
 )  # fmt: skip
 
-REGISTRY_FILE: Final = SETTINGS_FILE
 BUILT_IN: Final = ("sample", "cityscapes")
 DEFAULT_FRAME_SIZE: Final = (512, 256)
 #: The classical codecs that stand beside the learned ones, unless a dataset names fewer.
@@ -259,10 +257,14 @@ Place = Annotated[Path, BeforeValidator(_resolved)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 
 
-class Counts(Typed):
-    """Pictures of `sample` in each split."""
+class Strict(Typed):
+    """A part of the file: no text for a number, no number for a flag."""
 
     model_config = ConfigDict(strict=True)
+
+
+class Counts(Strict):
+    """Pictures of `sample` in each split."""
 
     train: Count = 24
     val: Count = 6
@@ -275,10 +277,8 @@ class Counts(Typed):
         return self
 
 
-class Table(Typed):
+class Table(Strict):
     """What every `[datasets.NAME]` may hold. Relative paths start at the folder that is the context of validation."""
-
-    model_config = ConfigDict(strict=True)
 
     size: Annotated[Any, AfterValidator(parse_size)] = DEFAULT_FRAME_SIZE
     saliency: Annotated[str, AfterValidator(_known_model)] = ""
@@ -347,7 +347,7 @@ def load_registry(config_dir: Path) -> dict[str, Dataset]:
     Raises:
         FoveaError: the file is no TOML, has unknown fields or bad values; the message names file and field.
     """
-    file = config_dir / REGISTRY_FILE
+    file = config_dir / SETTINGS_FILE
     tables = read_tables(file, "datasets")
     known: dict[str, Dataset] = {}
     for name in dict.fromkeys((*BUILT_IN, *tables)):
@@ -392,37 +392,21 @@ def add_dataset(
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     if dataset.fixations and not dataset.fixations.is_file():
         raise FoveaError(f"no fixation table {dataset.fixations}")
-    import tomlkit
-
-    with _editing(config_dir) as document:
-        tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
+    written = {
+        "path": str(dataset.path),
+        "splits": "" if dataset.splits.rule == "auto" else dataset.splits.to_toml(),
+        "fixations": str(dataset.fixations or ""),
+        "size": "" if dataset.size == "native" else format_size(dataset.size),
+        "saliency": dataset.saliency,
+    }
+    with _editing(config_dir) as tables:
         if name in tables:
             raise FoveaError(
                 f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name or remove "
                 f"it first: `fovea datasets remove {name}`"
             )
-        tables[name] = _written(dataset)
+        tables[name] = {key: value for key, value in written.items() if value}
     return dataset
-
-
-def _written(dataset: Dataset) -> Any:
-    """The table of a folder, without what is the default."""
-    import tomlkit
-
-    entry = tomlkit.table()
-    entry["path"] = str(dataset.path)
-    if dataset.splits.rule != "auto":
-        written = dataset.splits.to_toml()
-        entry["splits"] = tomlkit.inline_table() if isinstance(written, dict) else written
-        if isinstance(written, dict):
-            entry["splits"].update(written)
-    if dataset.fixations:
-        entry["fixations"] = str(dataset.fixations)
-    if dataset.size != "native":
-        entry["size"] = format_size(dataset.size)
-    if dataset.saliency:
-        entry["saliency"] = dataset.saliency
-    return entry
 
 
 def remove_dataset(config_dir: Path, name: str) -> Dataset:
@@ -433,11 +417,9 @@ def remove_dataset(config_dir: Path, name: str) -> Dataset:
     """
     if name in BUILT_IN:
         raise FoveaError(f"{name!r} is always there and can't be removed")
-    with _editing(config_dir) as document:
+    with _editing(config_dir) as tables:
         dataset = find_dataset(load_registry(config_dir), name)
-        del document["datasets"][name]
-        if not document["datasets"]:
-            del document["datasets"]
+        del tables[name]
     return dataset
 
 
@@ -480,32 +462,30 @@ def _has_picture(folder: Path) -> bool:
 
 @contextmanager
 def _editing(config_dir: Path) -> Iterator[Any]:
-    """Yield the parsed file under a lock; write it back, whole or not at all, if the body went through."""
+    """Yield the tables of the datasets under a lock; write the file it back, whole or not at all, if the body went through."""
     # costs 30 ms and more that readers of the registry need not pay
     import tomlkit
     from filelock import FileLock, Timeout
 
     config_dir.mkdir(parents=True, exist_ok=True)
-    file = config_dir / REGISTRY_FILE
+    file = config_dir / SETTINGS_FILE
     try:
         with FileLock(f"{file}.lock", timeout=30):
             load_registry(config_dir)
             document = (
                 tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
             )
-            yield document
-            handle, temporary = tempfile.mkstemp(prefix=f".{REGISTRY_FILE}.", dir=config_dir)
+            tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
+            yield tables
+            if not tables:
+                del document["datasets"]
+            beside = file.with_name(f".{file.name}.{os.getpid()}")
             try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    stream.write(tomlkit.dumps(document))
-                if file.exists():
-                    Path(temporary).chmod(file.stat().st_mode)
-                else:
-                    Path(temporary).chmod(0o644)
-                Path(temporary).replace(file)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+                beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+                beside.chmod(file.stat().st_mode if file.exists() else 0o644)
+                beside.replace(file)
+            finally:
+                beside.unlink(missing_ok=True)
     except Timeout as error:
         raise FoveaError(f"{file} is being edited by another process ({file}.lock is held)") from error
 

@@ -206,7 +206,7 @@ def test_sizes() -> None:
     assert parse_size("native") == "native"
     assert format_size((512, 256)) == "512x256" and format_size("native") == "native"
     for bad in ("512", "512x", "x256", "-5x20", "0x256", "512x256x3", "99999x256", "", None, 512):
-        with pytest.raises(FoveaError, match="size|side"):
+        with pytest.raises(FoveaError, match=r"size|side"):
             parse_size(bad)
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.datasets import load_registry
@@ -133,6 +133,7 @@ def test_a_broken_file_is_named(config: Path, text: str) -> None:
         read_profiles(config)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
 def test_numbers_arrive_as_written(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]

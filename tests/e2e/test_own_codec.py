@@ -13,7 +13,12 @@ import pytest
 pytestmark = [pytest.mark.e2e]
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOY = Path(__file__).parent / "toy"
-SMALL = "\n[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n"
+SMALL = """
+[datasets.sample]
+counts = { train = 4, val = 1, test = 2 }
+size = "256x128"
+classical = ["jpeg"]
+"""
 
 
 def package() -> dict[str, str]:
