@@ -46,7 +46,10 @@ CARD = Card(
     codec="Cheng2020Anchor",
     rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
     mechanisms=("none", "loss", "concat", "sft", "gain"),
-    options={"cell": Option(default=1, least=1)},
+    options={
+        "cell": Option(default=1, least=1),
+        "arithmetic": Option(default="float", choices=("float",)),
+    },
 )
 
 REACH = 2

@@ -296,7 +296,7 @@ def test_bins_of_any_width_tile_the_density(references, name, g):
 
 
 def test_unknown_arithmetic_is_refused():
-    with pytest.raises(FoveaError, match="integer, float"):
+    with pytest.raises(FoveaError, match="one of 'integer', 'float'"):
         catalogue.build(CodecConfig(codec="mbt2018_mean", n=4, m=4, options=(("arithmetic", "fast"),)))
 
 
