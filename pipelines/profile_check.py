@@ -1,6 +1,5 @@
 """`fovea profile check`: does a profile work from here? Each part is tried for real, and what fails says what to do."""
 
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -264,11 +263,11 @@ def shown_settings(home: Home) -> Iterator[tuple[str, str, str]]:
 
     profile = home.profile
     yield "profile", profile.name, "FOVEA_PROFILE or --profile"
-    for field in dataclasses.fields(Profile):
-        if field.name != "name":
-            value = getattr(profile, field.name)
+    for name, field in Profile.model_fields.items():
+        if name != "name":
+            value = getattr(profile, name)
             text = f"{value:g}" if isinstance(value, float) else str(value)
-            yield field.name, text, str(field.metadata["about"])
+            yield name, text, str(field.description)
     yield "FOVEA_HOME", str(home.state), "this machine's state"
     yield "units", str(home.data), "content store" + (" (FOVEA_DATA)" if os.environ.get("FOVEA_DATA") else "")
     for name, wins in (("MLFLOW_TRACKING_URI", "mlflow"), ("DAGSTER_HOME", "dagster_database")):

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from models.codecs.base import LEVEL_STEPS, Codec, map_to_tensor
-from models.codecs.conditioning import LEVELLED
 from models.errors import FoveaError
 from models.losses import rate_distortion
+from models.mechanisms import LEVELLED
 from models.saliency.weighting import augment_maps, weight_map
 from models.training.data import Batch, Crops, FrameSet, Weighting
 from models.training.exact import SeededNoise

@@ -9,7 +9,6 @@ from assets.versions import code_version
 from models.arms import CONTROLS
 from models.card import cards, find_card
 from models.codecs import catalogue
-from models.codecs.card import cards, find_card
 from models.codecs.catalogue import objective_of
 from models.errors import FoveaError
 from models.experiments import Experiment

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 
-EXTREME = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "lmbda": (4.0,)}
+EXTREME = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,)}
 
 
 def experiment(name="uniform", steps=4, **options):

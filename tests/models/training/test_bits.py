@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from models.arms import arm
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, config_for
-from models.arms import arm
 from models.experiments import Experiment, Trunk
 from models.saliency import sam as sam_network
 from models.tracking import NullRun
