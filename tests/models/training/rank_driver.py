@@ -16,9 +16,10 @@ import torch  # noqa: E402
 
 import models.codecs.bls2017  # noqa: E402  (costs seconds: before forking, not in each child)
 import models.codecs.mbt2018  # noqa: E402, F401
+from models.arms import arm  # noqa: E402
 from models.codecs.base import CodecConfig  # noqa: E402
 from models.codecs.catalogue import build, config_for  # noqa: E402
-from models.experiments import Experiment, Trunk, arm, override  # noqa: E402
+from models.experiments import Experiment, Trunk  # noqa: E402
 from models.tracking import NullRun  # noqa: E402
 from models.training.adversarial import Adversarial  # noqa: E402
 from models.training.data import FrameSet  # noqa: E402
@@ -66,8 +67,8 @@ def adversarial(codec: str, mechanism: str, frames: FrameSet) -> Adversarial:
         dataset="d",
         codec=codec,
         preset="gan_tiny",
-        lmbda=(4.0,),
-        overrides=override("gan_tiny", steps=8, batch_size=3, crop=80, ema=0.9),
+        rates=(4.0,),
+        overrides={"steps": 8, "batch_size": 3, "crop": 80, "ema": 0.9},
         options=(("jitter", 4), ("noise", 2), ("start", 0.25)),
         **arm(f"saliency_{mechanism}"),
     )
