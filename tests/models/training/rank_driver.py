@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import models.codecs.bls2017  # noqa: E402  (costs seconds: before forking, not in each child)
-import models.codecs.mbt2018  # noqa: E402, F401
+import models.codecs.mbt2018_mean  # noqa: E402, F401
 from models.arms import arm  # noqa: E402
 from models.codecs.base import CodecConfig  # noqa: E402
 from models.codecs.catalogue import build, config_for  # noqa: E402
