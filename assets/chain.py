@@ -1,146 +1,58 @@
-"""The chain of stages without Dagster: what each stage makes for a partition, under which key, and why it is stale.
+"""The chain of stages without Dagster: under which key each artifact lies, whether it is there, why it is stale, making it.
 
-A `Unit` is what one stage makes for one partition, with a key hashed from everything that it is made from. `Chain.make`
-makes it, or finds it in the store. Dagster's assets, `fovea run` and the planner all go through here, so a
-materialisation from the UI obeys the same store as the command line.
+Dagster's assets, `fovea run` and the planner all go through here, so a materialisation from the UI obeys the same store
+as the command line.
 """
 
 import contextlib
-import functools
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import filelock
 
-from assets.datasets import Dataset, load_registry
+from assets.datasets import Dataset
+from assets.graph import (
+    Bench,
+    FanOut,
+    Given,
+    Made,
+    Need,
+    NotGivenError,
+    Part,
+    Progress,
+    Stage,
+    Task,
+    Unit,
+    View,
+    Waiting,
+    here,
+    silent,
+    there,
+    upstream,
+)
 from assets.handover import shared_work
 from assets.home import Home, explained, written_beside
-from assets.log import lasting_logger
 from assets.store import Store, UnitWriter, digest
 from assets.versions import code_version, library_versions
+from assets.world import World
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
-from models.sweeps import Sweep, sweep, sweep_names
+from models.sweeps import Sweep
 from models.tracking import NullTracker, Tracker
 
-_LOG = lasting_logger(__name__)
-
-Progress = Callable[[float, float, str], None]
-
-
-def silent(done: float, total: float, note: str = "") -> None:
-    """A progress callback that shows nothing."""
-
-
-#: what a stage knows of one frame
-Row = dict[str, Any]
-#: works on rows of a partition and puts what it makes into the store: returns the bytes put. A function of a module, so
-#: that another process can find it by name
-ChunkWork = Callable[["Chain", str, Sequence[Row], Progress], int]
-
-
-class FanOut(Protocol):
-    """Where the frames of a stage are worked on: here, or in chunks on the machines of a cluster."""
-
-    def __call__(
-        self,
-        chain: "Chain",
-        stage: str,
-        partition: str,
-        rows: Sequence[Row],
-        work: ChunkWork,
-        progress: Progress,
-    ) -> int:
-        """Work on all rows; returns the sum of what `work` returned. What is done stays in the store when it raises."""
-
-
-def here(
-    chain: "Chain",
-    stage: str,
-    partition: str,
-    rows: Sequence[Row],
-    work: ChunkWork,
-    progress: Progress,
-) -> int:
-    """All rows as one chunk in this process, by `chain.threads` threads."""
-    return work(chain, partition, rows, progress) if rows else 0
-
-
-class Waiting(FoveaError):
-    """The unit's key is not known until something upstream has been made."""
-
-    def __init__(self, stage: str, partition: str):
-        super().__init__(f"{stage} of {partition} has to be made first")
-        self.stage, self.partition = stage, partition
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One stage's work for one partition. `inputs` is what the key was hashed from, for explanations."""
-
-    stage: str
-    partition: str
-    inputs: Mapping[str, Any]
-
-    @functools.cached_property
-    def key(self) -> str:
-        """Digest of stage and inputs; the partition's name does not matter, so equal work is found under any name."""
-        return digest({"stage": self.stage, **self.inputs})
-
-
-@dataclass
-class Made:
-    """What `Chain.make` did: `hit` says that the store had it already."""
-
-    unit: Unit
-    hit: bool
-    manifest: Mapping[str, Any]
-    store: Store
-    seconds: float
-
-    @functools.cached_property
-    def folder(self) -> Path:
-        """A local folder with the unit's objects; those of a remote store are fetched when this is first asked for."""
-        return self.store.folder(self.unit.stage, self.unit.key)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Numbers and texts to show beside the result."""
-        return dict(self.manifest["meta"].get("facts", {}))
-
-    def shown(self) -> list[Path]:
-        """Pictures and plots to show, in order."""
-        return [self.folder / n for n in sorted(self.manifest["objects"]) if n.startswith("shown/")]
-
-
-class Stage(Protocol):
-    """One column of the graph."""
-
-    name: str
-
-    def unit(self, chain: "Chain", partition: str) -> Unit:
-        """What would be made, without making it. Raises Waiting, or FoveaError for a partition that cannot be."""
-
-    def make(self, chain: "Chain", unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        """Make it: objects through writer.path, `facts` for people in writer.meta["facts"], pictures in `shown/`.
-
-        A stage whose work lies outside of the unit's folder says with `complete(chain, unit)` whether all of it is there. A
-        stage that has to fetch something before its key can be known has a method `prepare(chain, partition, progress)`,
-        too. One whose work shows what the key depends on (frames that turn out broken) sets `writer.key`.
-        """
+Name = tuple[str, str]
 
 
 @dataclass
 class Chain:
     """One look at the world: registry and folders are read once, so make a new one to see changes.
 
-    stages: every stage by name, in the order of the graph; assets/stages.py has them.
+    stages: every stage by name, each after what it is made from; assets/stages.py has them.
     """
 
     home: Home
@@ -158,60 +70,88 @@ class Chain:
             cache_bytes=self.home.cache_bytes,
             wait_s=self.home.profile.storage_wait_s,
         )
-        self._units: dict[tuple[str, str], Unit] = {}
+        self.world = World(self.home, lambda stage: [str(r["partition"]) for r in self.all_latest(stage)])
+        #: every artifact and part, for readers who make none
+        self.given = Given(self, "fovea")
+        self._views: dict[Name, View] = {}
+        self._units: dict[Name, Unit] = {}
+        self._parts: dict[tuple[str, str, str], Part] = {}
 
-    @functools.cached_property
+    @property
     def registry(self) -> dict[str, Dataset]:
-        """All datasets by name."""
-        return load_registry(self.home.config)
+        """See World."""
+        return self.world.registry
+
+    @property
+    def sweeps(self) -> dict[str, Sweep]:
+        """See World."""
+        return self.world.sweeps
+
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """See World."""
+        return self.world.experiments
+
+    @property
+    def trunks(self) -> dict[str, Trunk]:
+        """See World."""
+        return self.world.trunks
 
     def dataset(self, name: str) -> Dataset:
-        """A registered dataset; raises FoveaError that lists what there is."""
-        if name not in self.registry:
-            raise FoveaError(
-                f"unknown dataset {name!r}; registered: {', '.join(self.registry)} (fovea datasets add NAME PATH)"
-            )
-        return self.registry[name]
-
-    @functools.cached_property
-    def sweeps(self) -> dict[str, Sweep]:
-        """Every sweep on every dataset, by `dataset.sweep`; one whose records cannot be is left out with a warning."""
-        made: dict[str, Sweep] = {}
-        for name in sweep_names():
-            try:
-                found = [sweep(name, dataset, self.registry) for dataset in self.registry]
-            except FoveaError as error:
-                _LOG.warning("left out: %s", error)
-                continue
-            made |= {s.key: s for s in found}
-        return made
-
-    @functools.cached_property
-    def experiments(self) -> dict[str, Experiment]:
-        """Every experiment of every sweep by key."""
-        return {e.key: e for s in self.sweeps.values() for e in s.experiments}
-
-    @functools.cached_property
-    def trunks(self) -> dict[str, Trunk]:
-        """Every trunk by key."""
-        return {t.key: t for s in self.sweeps.values() for t in s.trunks}
+        """See World."""
+        return self.world.dataset(name)
 
     def experiment(self, key: str) -> Experiment:
-        """Raises FoveaError with the nearest keys."""
-        if key not in self.experiments:
-            import difflib
+        """See World."""
+        return self.world.experiment(key)
 
-            near = difflib.get_close_matches(key, self.experiments, n=3, cutoff=0.3)
-            hint = "; nearest: " + ", ".join(near) if near else ""
-            raise FoveaError(f"no sweep has an experiment {key!r}{hint} (fovea status --keys lists them)")
-        return self.experiments[key]
+    def needs(self, stage: str, partition: str) -> list[Need]:
+        """What an artifact is made from. Raises FoveaError for a partition that cannot be."""
+        return list(self.view(stage, partition).given.needs or ())
+
+    def view(self, stage: str, partition: str) -> View:
+        """A partition as its stage sees it."""
+        name = (stage, partition)
+        if name not in self._views:
+            maker = self.stages[stage]
+            needs = list(maker.needs(self.world, partition))
+            for need in needs:
+                if need.stage not in maker.reads:
+                    raise NotGivenError(f"{stage}.needs names {need.stage}, which {stage}.reads does not")
+            self._views[name] = View(
+                self.world, maker, partition, Given(self, f"{stage} {partition}", needs), self
+            )
+        return self._views[name]
 
     def unit(self, stage: str, partition: str) -> Unit:
-        """The unit of a stage and partition, computed once a chain."""
+        """The unit of a stage and partition, computed once a chain. Raises Waiting, or FoveaError for what cannot be."""
         name = (stage, partition)
         if name not in self._units:
-            self._units[name] = self.stages[stage].unit(self, partition)
+            view, maker = self.view(stage, partition), self.stages[stage]
+            inputs: dict[str, Any] = dict(maker.inputs(view))
+            found: dict[str, list[str]] = {}
+            for need in view.given.needs or ():
+                if not need.optional or there(self, need):
+                    label = " ".join(filter(None, (need.stage, need.part)))
+                    found.setdefault(label, []).append(
+                        self.part(need.stage, need.partition, need.part).version
+                    )
+            for label, versions in found.items():
+                inputs[label] = versions[0] if len(versions) == 1 else digest(versions)
+            modules = (type(maker).__module__, *maker.code(self.world, partition))
+            inputs["code"] = code_version(*modules, apart=tuple(maker.apart(self.world, partition)))
+            self._units[name] = Unit(stage, partition, inputs)
         return self._units[name]
+
+    def part(self, stage: str, partition: str, part: str) -> Part:
+        """A part of an artifact, computed once a chain; "" is the whole, whose version is its key."""
+        name = (stage, partition, part)
+        if name not in self._parts:
+            if part:
+                self._parts[name] = self.stages[stage].part(self.view(stage, partition), part)
+            else:
+                self._parts[name] = Part(None, self.unit(stage, partition).key)
+        return self._parts[name]
 
     def ready(self, stage: str, partition: str) -> bool:
         """Whether the store has what this stage would make now."""
@@ -224,14 +164,30 @@ class Chain:
         """Whether the store has the unit, and what lies outside of its folder (arrays in shards, PNGs)."""
         if not self.store.has(unit.stage, unit.key):
             return False
-        complete = getattr(self.stages[unit.stage], "complete", None)
-        return complete is None or bool(complete(self, unit))
+        return self.stages[unit.stage].complete(self.view(unit.stage, unit.partition))
 
-    def forget(self, *stage_names: str) -> None:
-        """Compute keys again after something was made: of the stages named, or of all."""
-        for name in list(self._units):
-            if not stage_names or name[0] in stage_names:
-                del self._units[name]
+    def forget(self, stage: str = "", partition: str = "") -> None:
+        """Compute keys again after something was made: of this artifact and what is made from it, or of all."""
+        if not stage:
+            for known in (self._views, self._units, self._parts):
+                known.clear()
+            return
+        stale = self._made_from((stage, partition))
+        for name in stale:
+            self._units.pop(name, None)
+            self._views.pop(name, None)
+        for part in [k for k in self._parts if k[:2] in stale]:
+            del self._parts[part]
+
+    def _made_from(self, name: Name) -> set[Name]:
+        """The artifact and what is known to be made from it, directly and through others."""
+        order = {stage: place for place, stage in enumerate(self.stages)}
+        found = {name}
+        for known in sorted(self._views, key=lambda n: order[n[0]]):
+            needs = self._views[known].given.needs or ()
+            if any((n.stage, n.partition) in found for n in needs):
+                found.add(known)
+        return found
 
     def made(self, stage: str, partition: str) -> Made:
         """What is there already; raises Waiting when it is not."""
@@ -243,38 +199,72 @@ class Chain:
     def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
         """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
         began = time.monotonic()
-        self._units.pop((stage, partition), None)
-        prepare = getattr(self.stages[stage], "prepare", None)
-        if prepare is not None:
-            prepare(self, partition, progress)
+        self.forget(stage, partition)
+        self.stages[stage].prepare(self.world, partition, progress)
         unit = self.unit(stage, partition)
         hit = self.has(unit)
         if not hit:
             with self.locked(f"{stage}-{unit.key}"):
                 hit = self.has(unit)
                 if not hit:
-                    work = self.home.work / unit.key
-                    with (
-                        shared_work(self.home.shared, work, unit.key),
-                        self.store.writing(stage, unit.key) as writer,
-                    ):
-                        self.stages[stage].make(self, unit, writer, progress)
-                        unit = self._unchanged(unit, writer.key)
-                        writer.meta.setdefault("facts", {})
-                        writer.meta["inputs"] = dict(unit.inputs)
-                        writer.meta["partition"] = partition
-                        writer.meta["seconds"] = round(time.monotonic() - began, 3)
-                        writer.meta["libraries"] = library_versions()
-                    shutil.rmtree(work, ignore_errors=True)
+                    unit = self._fill(unit, progress, began)
         self._remember(unit)
         manifest = self.store.manifest(stage, unit.key)
         return Made(unit, hit, manifest, self.store, time.monotonic() - began)
+
+    def _fill(self, unit: Unit, progress: Progress, began: float) -> Unit:
+        for need in self.needs(unit.stage, unit.partition):
+            if not need.optional:
+                self.made(need.stage, need.partition)
+        work = self.home.work / unit.key
+        with (
+            shared_work(self.home.shared, work, unit.key),
+            self.store.writing(unit.stage, unit.key) as writer,
+        ):
+            self.stages[unit.stage].make(self._task(unit, writer, progress))
+            unit = self._unchanged(unit, writer.key)
+            writer.meta.setdefault("facts", {})
+            writer.meta["inputs"] = dict(unit.inputs)
+            writer.meta["partition"] = unit.partition
+            writer.meta["seconds"] = round(time.monotonic() - began, 3)
+            writer.meta["libraries"] = library_versions()
+        shutil.rmtree(work, ignore_errors=True)
+        return unit
+
+    def bench(self, stage: str, partition: str) -> Bench:
+        """A view for work on a part of an artifact, in any process."""
+        return Bench(**vars(self.view(stage, partition)), threads=self.threads, device=self.device)
+
+    def _task(self, unit: Unit, writer: UnitWriter, progress: Progress) -> Task:
+        return Task(
+            **vars(self.bench(unit.stage, unit.partition)),
+            unit=unit,
+            writer=writer,
+            progress=progress,
+            tracker=self.tracker,
+            tags=self.tags,
+            fan_out=self.fan_out,
+            earlier=self._earlier(unit),
+            rekeyed=lambda: self._rekeyed(unit),
+        )
+
+    def _rekeyed(self, unit: Unit) -> str:
+        self.forget(unit.stage, unit.partition)
+        return self.unit(unit.stage, unit.partition).key
+
+    def _earlier(self, unit: Unit) -> Made | None:
+        before = self.latest(unit.stage, unit.partition)
+        if before is None or not self.store.has(unit.stage, before["key"]):
+            return None
+        was = Unit(unit.stage, unit.partition, before["inputs"])
+        manifest = self.store.manifest(unit.stage, before["key"])
+        return Made(was, True, manifest, self.store, 0.0) if was.key == before["key"] else None
 
     def _unchanged(self, unit: Unit, key: str) -> Unit:
         """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
         nobody could say which version made the result."""
         code_version.cache_clear()
-        self._units.pop((unit.stage, unit.partition), None)
+        self.forget(unit.stage, unit.partition)
         now = self.unit(unit.stage, unit.partition)
         if now.key != key:
             said = "; ".join(explain(unit.inputs, now.inputs))
@@ -357,10 +347,9 @@ class Chain:
             "; ".join(explain(before["inputs"], dict(unit.inputs))) or "its result is no longer in the store"
         )
 
-
-def evaluation_key(experiment: str, dataset: str) -> str:
-    """The partition of one experiment measured on one dataset."""
-    return f"{experiment}@{dataset}"
+    def upstream(self, *wanted: Name) -> list[Name]:
+        """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
+        return upstream(self.stages, self.world, wanted)
 
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

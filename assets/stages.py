@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from assets.chain import Chain, Stage
+from assets.chain import Chain
+from assets.evaluation.classical_stage import ClassicalRdPoints
+from assets.evaluation.codec_stage import RdPoints
+from assets.evaluation.curves_stage import RdCurves
 from assets.evaluation.external_stage import ExternalRdPoints
-from assets.evaluation.stages import BdRates, ClassicalRdPoints, RdCurves, RdPoints, Report
+from assets.evaluation.rates_stage import BdRates
+from assets.evaluation.report_stage import Report
 from assets.frames.archive_stage import CityscapesArchive
 from assets.frames.stages import ResizedFrames, SourceFrames
+from assets.graph import Stage
 from assets.home import Home
-from assets.saliency.model_stages import FixationMaps, SaliencyBenchmark, SaliencyModel
-from assets.saliency.stages import RgbaFrames, SaliencyMaps
+from assets.saliency.benchmark_stage import SaliencyBenchmark
+from assets.saliency.fixation_stage import FixationMaps
+from assets.saliency.model_stage import SaliencyModel
+from assets.saliency.stages import OtherMaps, RgbaFrames, SaliencyMaps
 from assets.training.stages import TrainedCodec, TrunkCodec
 
 _IN_ORDER: tuple[Stage, ...] = (
@@ -21,6 +28,7 @@ _IN_ORDER: tuple[Stage, ...] = (
     SaliencyModel(),
     SaliencyBenchmark(),
     SaliencyMaps(),
+    OtherMaps(),
     RgbaFrames(),
     TrunkCodec(),
     TrainedCodec(),

@@ -33,6 +33,8 @@ LEFT_OUT = frozenset(
         "models.codecs.catalogue",
         "models.saliency.catalogue",
         "assets.chain",
+        "assets.figures",
+        "assets.graph",
         "assets.handover",
         "assets.home",
         "assets.log",
@@ -40,6 +42,7 @@ LEFT_OUT = frozenset(
         "assets.settings",
         "assets.store",
         "assets.versions",
+        "assets.world",
         "assets.datasets",
     }
 )
@@ -126,9 +129,9 @@ def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OU
 
 
 @functools.cache
-def code_version(*entries: str) -> str:
-    """12 hexadecimal digits for what a unit is computed by; read once a process."""
-    modules = closure(*entries)
+def code_version(*entries: str, apart: tuple[str, ...] = ()) -> str:
+    """12 hexadecimal digits for what a unit is computed by, without the modules `apart`; read once a process."""
+    modules = closure(*entries, left_out=LEFT_OUT.union(apart))
     named = {Path(name).name if name.endswith(".py") else name: digest for name, digest in modules.items()}
     return hashlib.sha256("".join(f"{k}={named[k]};" for k in sorted(named)).encode()).hexdigest()[:12]
 

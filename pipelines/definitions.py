@@ -3,15 +3,14 @@
 import dagster as dg
 
 from assets.home import Home
-from pipelines.jobs import JOBS
+from pipelines.assets import ASSETS, JOBS
 from pipelines.resources import FoveaWorkshop, chosen_executor
 from pipelines.schedules import cityscapes_changes, fetch_change, nightly, refresh
 from pipelines.sensors import new_pictures
-from pipelines.steps import ASSETS
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[*JOBS, refresh, fetch_change],
+    jobs=[*JOBS.values(), refresh, fetch_change],
     schedules=[nightly, cityscapes_changes],
     sensors=[new_pictures],
     resources={"workshop": FoveaWorkshop()},

@@ -12,8 +12,6 @@ from assets.home import Home
 from models.experiments import Experiment, Trunk
 from models.presets import find_preset
 
-CODEC_STAGES = ("trunk_codec", "trained_codec")
-
 #: what training one codec of full width (preset `paper`: N = 128, M = 192) asks for: a whole GPU
 FULL_WIDTH = find_preset("paper").n * find_preset("paper").m
 #: shares of a GPU that steps ask for: eight of the smallest fit on one
@@ -21,8 +19,6 @@ GPU_SHARES = (0.125, 0.25, 0.5, 1.0)
 #: a step that hands its frames out in chunks waits most of the time: it asks for memory alone, since a part of a CPU
 #: would keep a chunk off that CPU. (A step that asked for nothing would run on the head.)
 WAITS_BYTES = 1 << 29
-#: stages whose frames are worked on in chunks by other tasks
-FANNED_OUT = ("resized_frames", "saliency_maps", "rgba_frames")
 
 
 @dataclass(frozen=True)
@@ -64,19 +60,21 @@ def gpu_share(n: int, m: int) -> float:
 
 def demand(chain: Chain, stage: str, partition: str, settings: RaySettings) -> Demand:
     """CPUs and GPUs of one step. A step asks for no GPU where the profile's device is the CPU."""
-    if stage in FANNED_OUT:
+    if chain.stages[stage].fanned_out:
         return Demand(0.0, 0.0, WAITS_BYTES)
     cpus = float(settings.threads)
     if not settings.device.startswith("cuda"):
         return Demand(cpus, 0.0)
-    if stage in (*CODEC_STAGES, "rd_points"):
+    if stage in ("trunk_codec", "trained_codec", "rd_points"):
         return Demand(cpus, _codec_share(chain, stage, partition))
-    return Demand(cpus, 1.0 if stage in ("saliency_model", "saliency_benchmark") else 0.0)
+    return Demand(
+        cpus, 1.0 if stage in ("saliency_model", "saliency_benchmark", "external_rd_points") else 0.0
+    )
 
 
 def chunk_demand(stage: str, settings: RaySettings) -> Demand:
     """CPUs and GPUs of one chunk of frames."""
-    predicts = stage == "saliency_maps" and settings.device.startswith("cuda")
+    predicts = stage in ("saliency_maps", "other_maps") and settings.device.startswith("cuda")
     return Demand(float(settings.threads), GPU_SHARES[1] if predicts else 0.0)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
-from assets.chain import Chain, Progress, silent
+from assets.chain import Chain
+from assets.graph import Progress, silent
 from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings

@@ -8,15 +8,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from assets.chain import Chain, Waiting, evaluation_key
-from assets.saliency.names import chosen_model, model_targets
+from assets.chain import Chain, Name
+from assets.graph import Need, Waiting
 from models.errors import FoveaError
-from models.saliency.records import training_of, trainings_of
 from models.sweeps import Sweep
-
-DATASET_STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
-ARCHIVE_STAGE = "cityscapes_archive"
-SWEEP_STAGES = ("rd_curves", "bd_rates", "report")
 
 
 @dataclass(frozen=True)
@@ -33,32 +28,17 @@ class Step:
         return bool(self.why)
 
 
-def targets(sweep: Sweep, chain: Chain | None = None) -> list[tuple[str, str]]:
-    """Every (stage, partition) of a sweep, in an order in which each comes after what it is made from.
-
-    With a chain, the saliency models that its datasets' maps come from (`saliency` in fovea.toml) are among them.
-    """
-    measured = sorted({d for e in sweep.experiments for d in e.evaluate_on} | {sweep.dataset})
-    found: list[tuple[str, str]] = []
-    if chain is not None:
-        found += model_targets(chain, sweep.datasets, [e.saliency for e in sweep.experiments])
-    found += [target for dataset in sweep.datasets for target in dataset_targets(dataset)]
-    found += [("trunk_codec", t.key) for t in sweep.trunks]
-    found += [("trained_codec", e.key) for e in sweep.experiments]
-    found += [("classical_rd_points", d) for d in measured]
-    found += [("rd_points", evaluation_key(e.key, d)) for e in sweep.experiments for d in e.evaluate_on]
-    return found + [(stage, sweep.key) for stage in SWEEP_STAGES]
+def targets(chain: Chain, sweep: Sweep) -> list[Name]:
+    """Every (stage, partition) of a sweep, each after what it is made from."""
+    return chain.upstream(("report", sweep.key))
 
 
-def dataset_targets(dataset: str, chain: Chain | None = None) -> list[tuple[str, str]]:
-    """The frame stages of one dataset; Cityscapes' begin with its archive. With a chain, the saliency models that its maps
-    come from go first."""
-    models = model_targets(chain, [dataset]) if chain is not None else []
-    archive = [(ARCHIVE_STAGE, dataset)] if dataset == "cityscapes" else []
-    return models + archive + [(stage, dataset) for stage in DATASET_STAGES]
+def dataset_targets(chain: Chain, dataset: str) -> list[Name]:
+    """The frames and maps of one dataset, with the models that its maps come from."""
+    return chain.upstream(("rgba_frames", dataset))
 
 
-def plan(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
+def plan(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
     """Every unit with the reason why it has to be made.
 
     A unit that can't be keyed because something upstream is missing waits for it, and counts as stale. With `strict`, a
@@ -98,27 +78,24 @@ Maker = Callable[[Step], str]
 
 
 def carry_out(
-    chain: Chain, wanted: list[tuple[str, str]], make: Maker, *, strict: bool = False, parallel: int = 1
+    chain: Chain, wanted: list[Name], make: Maker, *, strict: bool = False, parallel: int = 1
 ) -> Outcome:
     """Make what is stale, and only that. A failure keeps what does not depend on it going.
 
-    Of what is ready, the first in order is made next, up to `parallel` steps at once; the tables wait for everything
-    before them. What a failed unit would have fed is skipped, except the tables, which use what there is. Only this
-    thread touches the chain: with `parallel` > 1, `make` has to work with one of its own.
+    Of what is ready, the first in order is made next, up to `parallel` steps at once. What a failed unit would have fed is
+    skipped, except where it is optional: the tables use what there is. Only this thread touches the chain: with
+    `parallel` > 1, `make` has to work with one of its own.
     """
     outcome = Outcome()
     wanted = list(dict.fromkeys(wanted))
-    sources = {
-        name: wanted[:place] if name[0] in SWEEP_STAGES else upstream(chain, *name)
-        for place, name in enumerate(wanted)
-    }
+    needs = {name: _needs(chain, name) for name in wanted}
     open_names = dict.fromkeys(wanted)  # neither made nor given up
     waiting = list(wanted)
-    running: dict[Future[str], tuple[str, str]] = {}
-    broken: set[tuple[str, str]] = set()
-    problems: dict[tuple[str, str], str] = {}
+    running: dict[Future[str], Name] = {}
+    broken: set[Name] = set()
+    problems: dict[Name, str] = {}
 
-    def settle(name: tuple[str, str], problem: str | None) -> None:
+    def settle(name: Name, problem: str | None) -> None:
         """`problem`: None when it was there already, "" when it was made."""
         del open_names[name]
         if problem is None:
@@ -130,8 +107,8 @@ def carry_out(
         else:
             outcome.made += 1
 
-    def start(name: tuple[str, str], pool: ThreadPoolExecutor | None) -> None:
-        if name[0] not in SWEEP_STAGES and not broken.isdisjoint(sources[name]):
+    def start(name: Name, pool: ThreadPoolExecutor | None) -> None:
+        if any((n.stage, n.partition) in broken for n in needs[name] if not n.optional):
             outcome.skipped += 1
             broken.add(name)
             del open_names[name]
@@ -147,14 +124,14 @@ def carry_out(
             running[pool.submit(make, step)] = name
         else:
             problem = make(step)
-            chain.forget()
+            chain.forget(*name)
             settle(name, problem)
 
     # one step at a time stays in this thread: interrupts reach it, and libraries keep their threads warm
     pool = ThreadPoolExecutor(parallel, "step") if parallel > 1 else None
     try:
         while waiting or running:
-            ready = next((n for n in waiting if not any(s in open_names for s in sources[n])), None)
+            ready = next((n for n in waiting if not any(s[:2] in open_names for s in needs[n])), None)
             if ready is not None and len(running) < parallel:
                 waiting.remove(ready)
                 start(ready, pool)
@@ -162,7 +139,7 @@ def carry_out(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 name = running.pop(future)
-                chain.forget()
+                chain.forget(*name)
                 settle(name, future.result())
     finally:
         if pool is not None:  # after an interrupt the caller ends what is under way
@@ -171,39 +148,14 @@ def carry_out(
     return outcome
 
 
-def upstream(chain: Chain, stage: str, partition: str) -> list[tuple[str, str]]:
-    """What a unit is made from directly, for skipping after failures."""
-    if stage in DATASET_STAGES:
-        chain_of_stages = [name for name, _ in dataset_targets(partition)]
-        place = chain_of_stages.index(stage)
-        models = (
-            [("saliency_model", t.key) for t in trainings_of(chosen_model(chain, partition))]
-            if stage == "saliency_maps"
-            else []
-        )
-        return [*([(chain_of_stages[place - 1], partition)] if place else []), *models]
-    if stage == "fixation_maps":
-        return [("resized_frames", partition)]
-    if stage == "saliency_model":
-        return [("fixation_maps", training_of(partition).dataset)]
-    if stage == "saliency_benchmark":
-        return [("fixation_maps", partition)]
-    if stage == "classical_rd_points":
-        return [("rgba_frames", partition)]
-    if stage == "trunk_codec":
-        dataset = chain.trunks[partition].dataset
-        return [("rgba_frames", dataset)] if dataset else []
-    if stage == "trained_codec":
-        experiment = chain.experiments[partition]
-        trunk = [("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
-        return [("rgba_frames", experiment.dataset), *trunk]
-    if stage == "rd_points":
-        key, _, dataset = partition.rpartition("@")
-        return [("trained_codec", key), ("rgba_frames", dataset)]
-    return []
+def _needs(chain: Chain, name: Name) -> list[Need]:
+    try:
+        return chain.needs(*name)
+    except FoveaError:  # said when it is planned
+        return []
 
 
-def stale(chain: Chain, wanted: Iterable[tuple[str, str]], *, strict: bool = False) -> list[Step]:
+def stale(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
     """The stale steps of a plan; a unit that cannot be planned is reported with the reason."""
     found = []
     for name in dict.fromkeys(wanted):

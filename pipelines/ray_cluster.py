@@ -32,7 +32,8 @@ from dagster_ray.configs import USER_DEFINED_RAY_KEY
 from dagster_ray.core.executor import RayStepHandler
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from assets.chain import Chain, ChunkWork, Progress, Row, silent
+from assets.chain import Chain
+from assets.graph import Bench, ChunkWork, Progress, Row, silent
 from assets.home import Home
 from assets.settings import passed_on
 from assets.stages import open_chain
@@ -42,7 +43,7 @@ from pipelines.executors import RaySettings, chunk_demand, demand, ray_settings
 #: seconds between two looks at whether a step's job still runs; a lost node shows after Ray's own half minute or so
 HEALTH_EVERY_S = 5
 #: frames of one task: a few shards, so that a lost node costs little and a model is not loaded for nothing
-CHUNK_FRAMES = {"resized_frames": 128, "saliency_maps": 256, "rgba_frames": 128}
+CHUNK_FRAMES = {"saliency_maps": 256, "other_maps": 256}
 #: times that a chunk is tried again, on another node where its own is lost
 CHUNK_RETRIES = 3
 #: tasks for each CPU that are handed out and not finished: enough to keep nodes busy, few enough for flat memory
@@ -218,23 +219,16 @@ def stop_steps(settings: RaySettings, run_ids: Sequence[str]) -> None:
 
 
 class RayChunks:
-    """`assets.chain.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself."""
+    """`assets.graph.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself."""
 
     def __init__(self, settings: RaySettings):
         self.settings = settings
 
-    def __call__(
-        self,
-        chain: Chain,
-        stage: str,
-        partition: str,
-        rows: Sequence[Row],
-        work: ChunkWork,
-        progress: Progress,
-    ) -> int:
+    def __call__(self, bench: Bench, rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
         """Work on all rows; a chunk's failure is raised once every chunk under way has ended."""
         if not rows:
             return 0
+        stage, partition = bench.stage.name, bench.partition
         if not ray.is_initialized():
             ray.init(log_to_driver=True, logging_level=logging.WARNING)
         asked = chunk_demand(stage, self.settings)
@@ -253,7 +247,7 @@ class RayChunks:
         try:
             while True:
                 for chunk in waiting:
-                    under_way[task.remote(name, partition, chunk, asdict(self.settings))] = len(chunk)
+                    under_way[task.remote(name, stage, partition, chunk, asdict(self.settings))] = len(chunk)
                     if len(under_way) >= bound:
                         break
                 if not under_way:
@@ -285,7 +279,7 @@ class RayChunks:
 _chains: dict[str, Chain] = {}
 
 
-def _work(name: str, partition: str, rows: Sequence[Row], settings: dict[str, Any]) -> int:
+def _work(name: str, stage: str, partition: str, rows: Sequence[Row], settings: dict[str, Any]) -> int:
     """One chunk, in a worker's process: its chain is kept for the next chunk of the same step."""
     module, function = name.split(":")
     work: ChunkWork = getattr(importlib.import_module(module), function)
@@ -294,7 +288,7 @@ def _work(name: str, partition: str, rows: Sequence[Row], settings: dict[str, An
         _chains[""] = open_chain(threads=given.threads, device=given.device)
     chain = _chains[""]
     try:
-        return work(chain, partition, rows, silent)
+        return work(chain.bench(stage, partition), rows, silent)
     except FoveaError as error:
         # its subclasses take other arguments and could not be sent back
         raise FoveaError(str(error)) from None

@@ -8,30 +8,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets.chain import Chain, Made, Progress
-from assets.evaluation.checks import check_points
-from assets.frames.checks import check_archive, check_resized, check_source
+from assets.chain import Chain
+from assets.graph import Check, Made, Progress
 from assets.home import Home
-from assets.saliency.checks import check_benchmark, check_fixations, check_maps, check_rgba
-from assets.training.checks import check_codec
 from models.errors import FoveaError
 from pipelines.executors import ray_settings
 
 STOPPED = "interrupted; started again, it goes on from what is finished"
-
-CHECKS: dict[str, Callable[[Made], list[dg.AssetCheckResult]]] = {
-    "cityscapes_archive": check_archive,
-    "source_frames": check_source,
-    "resized_frames": check_resized,
-    "fixation_maps": check_fixations,
-    "saliency_benchmark": check_benchmark,
-    "saliency_maps": check_maps,
-    "rgba_frames": check_rgba,
-    "trunk_codec": check_codec,
-    "trained_codec": check_codec,
-    "classical_rd_points": check_points,
-    "rd_points": check_points,
-}
 
 
 class FoveaWorkshop(dg.ConfigurableResource[Any]):
@@ -64,7 +47,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         return chain
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """See pipelines.partitions.Workshop."""
+        """See pipelines.assets.Workshop."""
         tags = {"dagster.run_id": context.run.run_id, **sweep_tags(context)}
         stage, partition = context.asset_key.path[-1], context.partition_key
         try:
@@ -80,7 +63,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
     def _made(self, chain: Chain, stage: str, partition: str, progress: Progress) -> dg.MaterializeResult:
         made = chain.make(stage, partition, progress)
         if stage == "report":
-            from assets.evaluation.stages import publish
+            from assets.evaluation.report_stage import publish
 
             publish(chain, made)
         elif stage == "saliency_benchmark":
@@ -168,10 +151,18 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         metadata["mlflow_run"] = dg.MetadataValue.url(link)
     if made.unit.stage == "report":
         metadata["report"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
-    checks = CHECKS[made.unit.stage](made) if made.unit.stage in CHECKS else []
+    checks = [checked(check, made) for check in chain.stages[made.unit.stage].checks]
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(made.unit.key), check_results=checks
     )
+
+
+def checked(check: Check, made: Made) -> dg.AssetCheckResult:
+    """What a check says of an artifact; one that does not block warns."""
+    passed, said = check.holds(made)
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    metadata = {k: dg.MetadataValue.md(v) if isinstance(v, str) and "\n" in v else v for k, v in said.items()}
+    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)
 
 
 def shown_metadata(path: Path) -> dg.MetadataValue:

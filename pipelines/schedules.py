@@ -38,7 +38,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
                 return lambda done, total, note="": None
 
             outcome = run_targets(
-                chain, targets(chain.sweeps[key], chain), sweep=key, show=show, instance=context.instance
+                chain, targets(chain, chain.sweeps[key]), sweep=key, show=show, instance=context.instance
             )
             context.log.info(f"{key}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
             failures += outcome.messages
@@ -80,7 +80,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 
     chain = open_chain()
     found = {
-        key: stale(chain, targets(chain.sweeps[key], chain)) for key in kept_fresh() if key in chain.sweeps
+        key: stale(chain, targets(chain, chain.sweeps[key])) for key in kept_fresh() if key in chain.sweeps
     }
     work = {key: steps for key, steps in found.items() if steps}
     if not work:
@@ -110,7 +110,7 @@ def bring_change(context: dg.OpExecutionContext) -> None:
     with one_run_at_a_time(home):
         fetch(home, logged(context.log.info), look_for_change=True)
         chain = open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
-        outcome = run_targets(chain, dataset_targets("cityscapes"), instance=context.instance)
+        outcome = run_targets(chain, dataset_targets(chain, "cityscapes"), instance=context.instance)
     if outcome.failed:
         raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
 
@@ -140,7 +140,7 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 
     home = Home.from_environment()
     try:
-        own = own_path(open_chain(home))
+        own = own_path(open_chain(home).world)
         if own is not None:
             return dg.SkipReason(f"{own} is yours: the site is not asked")
         if find_finished(downloads(home)) is None:

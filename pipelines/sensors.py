@@ -6,8 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from pipelines.jobs import frames_job
-from pipelines.partitions import PARTITIONS
+from pipelines.assets import JOBS, WORLD
 
 
 def folder_state(folder: Path) -> str:
@@ -21,7 +20,7 @@ def folder_state(folder: Path) -> str:
 
 
 @dg.sensor(
-    job=frames_job,
+    job=JOBS["frames"],
     minimum_interval_seconds=30,
     description="Watches every registered folder; pictures that were added, changed or removed are processed.",
 )
@@ -34,7 +33,7 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
     state: dict[str, str] = {}
     requests = []
     chain = open_chain()
-    known = set(PARTITIONS.datasets.get_partition_keys())
+    known = set(WORLD.registry)
     for name, dataset in chain.registry.items():
         if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():
             continue
@@ -47,7 +46,7 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
             )
             del state[name]
             continue
-        if stale(chain, dataset_targets(name)):
+        if stale(chain, dataset_targets(chain, name)):
             requests.append(
                 dg.RunRequest(
                     run_key=f"{name}-{state[name]}", partition_key=name, tags={"fovea/dataset": name}

@@ -19,6 +19,7 @@ from models.sweeps import Sweep
 
 #: SLURM's own default of MaxArraySize is 1001: indices 0 … 1000
 ARRAY_SIZE = 1000
+TRAINED = ("trunk_codec", "trained_codec")
 #: what tells processes where state lies; secrets are left to the cluster's own environment
 PASSED_ON = (
     "FOVEA_HOME",
@@ -62,8 +63,9 @@ class Resources:
 
 def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
     """Keys of the sweep's trunks and experiments that the store does not have."""
-    trunks = [t.key for t in sweep.trunks if not t.shipped and not chain.ready("trunk_codec", t.key)]
-    return trunks, [e.key for e in sweep.experiments if not chain.ready("trained_codec", e.key)]
+    lacking = [n for n in chain.upstream(("report", sweep.key)) if n[0] in TRAINED and not chain.ready(*n)]
+    trunks = [p for stage, p in lacking if stage == "trunk_codec" and not chain.trunks[p].shipped]
+    return trunks, [p for stage, p in lacking if stage == "trained_codec"]
 
 
 def script(
@@ -76,7 +78,10 @@ def script(
             f"{sweep.key}: everything is trained; fovea run --sweep {sweep.name} --dataset {sweep.dataset} does the rest"
         )
     folder = logs or str(chain.home.state / "slurm")
-    datasets = sorted({e.dataset for e in sweep.experiments})
+    wanted = chain.upstream(
+        *(("trained_codec", key) for key in experiments), *(("trunk_codec", k) for k in trunks)
+    )
+    datasets = sorted(partition for stage, partition in wanted if stage == "rgba_frames")
     header = {
         "job-name": f"fovea-{sweep.key}",
         "time": asked.time,

@@ -4,39 +4,14 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets.chain import Chain, Progress
-from pipelines.evaluation_assets import bd_rates, classical_rd_points, rd_curves, rd_points, report
-from pipelines.frames_assets import cityscapes_archive, resized_frames, source_frames
+from assets.chain import Chain
+from assets.graph import Progress
+from pipelines.assets import ASSETS
 from pipelines.outcomes import failure_of
 from pipelines.plan import Step
 from pipelines.resources import FoveaWorkshop, interrupted, set_active_chain
-from pipelines.saliency_assets import (
-    fixation_maps,
-    rgba_frames,
-    saliency_benchmark,
-    saliency_maps,
-    saliency_model,
-)
-from pipelines.training_assets import trained_codec, trunk_codec
 from pipelines.watchers import QUIET
 
-ASSETS = [
-    cityscapes_archive,
-    source_frames,
-    resized_frames,
-    fixation_maps,
-    saliency_model,
-    saliency_benchmark,
-    saliency_maps,
-    rgba_frames,
-    trunk_codec,
-    trained_codec,
-    classical_rd_points,
-    rd_points,
-    rd_curves,
-    bd_rates,
-    report,
-]
 #: the assets alone: what a step of a plan needs of the code location
 graph = dg.Definitions(
     assets=ASSETS, resources={"workshop": FoveaWorkshop()}, executor=dg.in_process_executor

@@ -19,11 +19,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
-from assets.chain import Progress
+from assets.graph import Progress
 from pipelines.plan import Step
 
-#: stages that a worker's share of the threads is for; those before them come one at a time and have all cores
-SHARED_STAGES = ("saliency_model", "trunk_codec", "trained_codec", "classical_rd_points", "rd_points")
 GOODBYE_S = 30.0
 
 
@@ -197,7 +195,7 @@ def serve(pipe: Connection, asked: Asked) -> None:
             step, tags = given
             chain.forget()
             chain.tags = {}
-            chain.threads = asked.share if step.stage in SHARED_STAGES else asked.threads
+            chain.threads = asked.share if chain.stages[step.stage].share else asked.threads
             problem = made_in_process(chain, instance, step, tags, progress)
             with sent:
                 pipe.send(problem)

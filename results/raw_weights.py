@@ -13,19 +13,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from assets.chain import Chain, silent
+from assets.chain import Chain
 from assets.evaluation.palette import ARM_COLOURS
+from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
-from assets.training.data import load_split
 from models.saliency.weighting import weight_means
 
 
 def mean_weight(chain: Chain, key: str) -> float:
     """c·mean(α + s^γ) over the training pictures of a sweep's `weighted_raw`."""
     entry = next(e for e in chain.sweeps[key].experiments if e.arm == "weighted_raw")
-    *_, maps = load_split(
-        chain, entry.dataset, "train", maps=entry.maps, model=entry.saliency, progress=silent
-    )
+    maps = open_pairs(chain, entry.dataset, "train", maps=entry.maps, model=entry.saliency).maps
     return entry.scale * float(np.mean(weight_means(maps or [], alpha=entry.alpha, gamma=entry.gamma)))
 
 

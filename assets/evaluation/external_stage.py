@@ -1,76 +1,85 @@
 """`external_rd_points`: checkpoints that others trained, measured beside our own codecs."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assets.chain import Chain, Progress, Unit
-from assets.evaluation.checkpoints import External, read_external
+from assets.evaluation.checkpoints import External, externals, read_external
+from assets.evaluation.checks import TRAINED
 from assets.evaluation.pieces import (
-    MAPS_CODE,
+    LOOKS_ON,
+    MEASURED,
     POINTS,
     check_estimate,
-    data_digest,
     finish_points,
-    measured_split,
+    measured_needs,
+    measured_table,
     subjects_of,
 )
-from assets.evaluation.rate_distortion import EXTERNAL_ARM
-from assets.store import UnitWriter
-from assets.versions import code_version
+from assets.graph import Need, Stage, Task, View
+from assets.world import World
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY
 
 
-class ExternalRdPoints:
-    """One external curve measured on one dataset: a row a picture and checkpoint."""
+def _record(world: World, partition: str) -> External:
+    name, _, dataset = partition.rpartition("@")
+    found = read_external(world.home.config, dataset, name)
+    if found is None:
+        raise FoveaError(
+            f"no checkpoint {name!r} of {dataset} (fovea evaluate CHECKPOINT --dataset {dataset})"
+        )
+    return found
+
+
+class ExternalRdPoints(Stage):
+    """One curve of checkpoints that others trained (`fovea evaluate`) measured on a dataset: a row a picture and
+    checkpoint."""
 
     name = "external_rd_points"
+    reads = ("rgba_frames",)
+    group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), TRAINED
+    gpu = share = True
 
-    def _record(self, chain: Chain, partition: str) -> External:
-        name, _, dataset = partition.rpartition("@")
-        found = read_external(chain.home.config, dataset, name)
-        if found is None:
-            raise FoveaError(
-                f"no checkpoint {name!r} of {dataset} (fovea evaluate CHECKPOINT --dataset {dataset})"
-            )
-        return found
+    def partitions(self, world: World) -> list[str]:
+        return [e.partition for dataset in world.registry for e in externals(world.home.config, dataset)]
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        """As `Stage.unit` says."""
-        from models.codecs.catalogue import code_module
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return measured_needs(world, partition.rpartition("@")[2])
 
-        record = self._record(chain, partition)
-        inputs = {
-            "partition": partition,
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        record = _record(view.world, view.partition)
+        return {
+            "partition": view.partition,
             "codec": record.codec,
             "files": [[f.sha256, f.quality] for f in record.files],
-            "data": data_digest(chain, record.dataset),
-            "code": code_version(
-                "assets.evaluation.measure", "models.codecs.external", code_module(record.codec), *MAPS_CODE
-            ),
+            "fixations": view.world.fixations_digest(record.dataset),
         }
-        return Unit(self.name, partition, inputs)
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        """As `Stage.make` says."""
+    def code(self, world: World, partition: str) -> Sequence[str]:
+        from models.codecs.catalogue import code_module
+
+        return (code_module(_record(world, partition).codec),)
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        return LOOKS_ON
+
+    def make(self, task: Task) -> None:
         import pandas as pd
 
         from assets.evaluation.measure import measure_codec
+        from assets.evaluation.rate_distortion import EXTERNAL_ARM
         from models.codecs.external import file_sha256, load_checkpoint
 
-        record = self._record(chain, unit.partition)
-        subjects = subjects_of(chain, record.dataset, "none", DEFAULT_SALIENCY, progress)
-        run = chain.tracker.run(
+        unit, writer = task.unit, task.writer
+        record = _record(task.world, unit.partition)
+        subjects = subjects_of(task, record.dataset, "none")
+        table = measured_table(task, record.dataset)
+        run = task.tracker.run(
             experiment=f"fovea-{record.dataset}",
             name=f"external {unit.partition}",
             key=unit.key,
-            tags={
-                **chain.tags,
-                "fovea.stage": unit.stage,
-                "fovea.unit": unit.key,
-                "fovea.partition": unit.partition,
-            },
+            tags=task.tag(),
         )
         try:
             run.log_params(
@@ -81,7 +90,7 @@ class ExternalRdPoints:
                     **{f"file_q{f.quality:g}": Path(f.path).name for f in record.files},
                 }
             )
-            run.log_inputs({record.dataset: str(unit.inputs["data"])}, "test")
+            run.log_inputs({record.dataset: str(unit.inputs[MEASURED])}, "test")
             pieces = []
             for place, file in enumerate(record.files):
                 path = Path(file.path)
@@ -89,14 +98,14 @@ class ExternalRdPoints:
                     raise FoveaError(f"{path} has changed since it was given: run fovea evaluate on it again")
                 codec = load_checkpoint(path, record.codec)
                 seen = measure_codec(
-                    codec, subjects, codec.config.lmbda, threads=chain.threads, progress=progress
+                    codec, subjects, codec.config.lmbda, threads=task.threads, progress=task.progress
                 )
                 # the λ that it was trained with is not in the file
                 rows = [{**r, "rate_name": "quality", "rate": file.quality} for r in seen.rows]
                 points = finish_points(
                     rows,
                     dataset=record.dataset,
-                    split=measured_split(chain, record.dataset),
+                    split=str(table.split.iloc[0]),
                     train_dataset="",
                     arm=EXTERNAL_ARM,
                     maps="none",

@@ -6,26 +6,28 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from assets.chain import Chain
-from assets.evaluation.pieces import POINTS, gallery_images, kept_name, measured_table, pieces_of
+from assets.evaluation.pieces import POINTS, gallery_images, kept_name, pieces_of
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
+from assets.graph import Task
 from assets.saliency.condition import fixation_maps
+from assets.saliency.pairs import open_pairs
 from models.metrics import METRICS
 from models.sweeps import Sweep
 
 
-def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
+def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
     """A few measured pictures of the sweep's dataset with every reconstruction of them that the store has."""
-    table = measured_table(chain, sweep.dataset)
-    shown = gallery_images(table)
+    seen = open_pairs(task, sweep.dataset, "measured")
+    table = seen.table
+    shown = gallery_images(table.image)
     shots: dict[str, list[GalleryShot]] = defaultdict(list)
-    for made in pieces_of(chain, sweep)[0]:
-        if made.unit.stage == "external_rd_points":
+    for made in pieces_of(task.given)[0]:
+        if made.stage == "external_rd_points":
             continue
         points = pd.read_parquet(made.folder / POINTS)
         for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].to_dict("records"):
-            classical = made.unit.stage == "classical_rd_points"
+            classical = made.stage == "classical_rd_points"
             point = float(row["rate"])
             path = made.folder / kept_name(str(row["image"]), str(row["codec"]) if classical else "", point)
             # one seed is enough to look at
@@ -46,16 +48,17 @@ def gallery(chain: Chain, sweep: Sweep) -> list[GalleryItem]:
                 )
             )
     items = []
-    for row in table[table.image.isin(shown)].to_dict("records"):
-        picture = np.asarray(chain.store.array("resized_frames", str(row["key"])))
-        one = table[table.image == row["image"]]
+    for place, image in enumerate(table.image):
+        if image not in shown:
+            continue
+        picture, one = np.asarray(seen.pictures[place]), table.iloc[place : place + 1]
         items.append(
             GalleryItem(
-                image=str(row["image"]),
+                image=str(image),
                 original=picture,
-                saliency_map=np.asarray(chain.store.array("saliency_maps", str(row["map_key"]))),
-                shots=shots[str(row["image"])],
-                fixation_map=fixation_maps(chain, sweep.dataset, one, [picture])[0],
+                saliency_map=np.asarray((seen.maps or [])[place]),
+                shots=shots[str(image)],
+                fixation_map=fixation_maps(task.dataset(sweep.dataset), one, [picture])[0],
             )
         )
     return items

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from assets.chain import Chain, Progress, Waiting, silent
+from assets.chain import Chain
 from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.classical_fit import Files, Picture, at_most, decoded
 from assets.evaluation.windows import salient_window
 from assets.frames.encode import encode_png
-from assets.saliency.stages import ensure_maps, map_keys
+from assets.graph import Progress, Waiting, silent
+from assets.saliency.pairs import open_pairs
 from assets.store import digest
-from assets.training.data import load_split
 from assets.training.watch import spread
 from assets.versions import code_version
 from models.bootstrap import Floats, interval, resample_counts
@@ -39,7 +39,7 @@ from models.codecs.batch import in_order
 from models.codecs.bitstream import unpack
 from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Experiment
+from models.experiments import Experiment
 from models.metrics import measure
 from models.perception import RESAMPLES, Perception, kid
 from models.sweeps import Sweep
@@ -76,27 +76,24 @@ def part_of(
     chain: Chain, dataset: str, split: str, entry: Experiment, count: int, progress: Progress
 ) -> Part:
     """`count` pictures spread evenly over a split. Raises FoveaError for an empty one."""
-    table, pictures, conditions = load_split(
-        chain, dataset, split, maps=entry.maps, model=entry.saliency, progress=progress
-    )
+    table, pictures, conditions = open_pairs(chain, dataset, split, maps=entry.maps, model=entry.saliency)
     if table.empty:
         raise FoveaError(
             f"dataset {dataset!r} has no {split} picture; `fovea datasets show {dataset}` lists the splits"
         )
-    ensure_maps(chain, dataset, DEFAULT_SALIENCY, progress)
-    keys = map_keys(chain, dataset, DEFAULT_SALIENCY).set_index("image").map_key
+    weighing = open_pairs(chain, dataset, split).maps or []
     some = spread(len(table), count)
     return Part(
         [str(table.image[i]) for i in some],
         [np.asarray(pictures[i]) for i in some],
         None if conditions is None else [np.asarray(conditions[i]) for i in some],
-        [np.asarray(chain.store.array("saliency_maps", keys[table.image[i]])) for i in some],
+        [np.asarray(weighing[i]) for i in some],
     )
 
 
 def held_out_split(chain: Chain, dataset: str) -> str:
     """`test` where the dataset has one, else `val`."""
-    splits = set(map_keys(chain, dataset, DEFAULT_SALIENCY).split)
+    splits = set(chain.given["resized_frames", dataset].part("frames").split)
     return "test" if "test" in splits else "val"
 
 
@@ -325,7 +322,7 @@ def generalisation(
             continue
         progress(place, len(sweep.experiments), entry.key)
         split = held_out_split(chain, entry.dataset)
-        frames = map_keys(chain, entry.dataset, DEFAULT_SALIENCY).sort_values(["split", "image"])
+        frames = chain.given["saliency_maps", entry.dataset].part("maps").sort_values(["split", "image"])
         data = {
             "dataset": entry.dataset,
             "split": split,

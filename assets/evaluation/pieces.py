@@ -1,41 +1,57 @@
 """What measuring reads and what it leaves: pictures with their maps, tables of points, pieces of a sweep."""
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from assets.chain import Chain, Made, Progress, Waiting, evaluation_key
-from assets.evaluation.checkpoints import externals
-from assets.frames.stages import source_table
-from assets.saliency.condition import condition_maps, fixation_maps
-from assets.saliency.names import fixations_digest
-from assets.saliency.stages import ensure_maps, map_keys
+from assets.chain import Chain
+from assets.graph import Artifact, Given, Need
+from assets.saliency.names import other_maps, picture_needs
 from assets.store import digest
+from assets.world import World, evaluation_key
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 from models.sweeps import Sweep
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from assets.evaluation.measure import Subject
+    from assets.saliency.pairs import Reader
+
 POINTS = "points.parquet"
 GALLERY_PICTURES = 3
-#: what draws fixation maps and chooses the map that conditions a codec
-MAPS_CODE = ("assets.saliency.condition", "assets.saliency.fixations")
+#: stages whose artifacts are tables of points, in the order in which they are put together
+PIECES = ("classical_rd_points", "rd_points", "external_rd_points")
+#: the version of the pictures that are measured, among a unit's inputs
+MEASURED = "rgba_frames measured pairs"
+#: what looks at points, or puts them together, without a part in measuring
+LOOKS_ON = (
+    "assets.evaluation.checkpoints",
+    "assets.evaluation.checks",
+    "assets.evaluation.rate_distortion",
+    "assets.saliency.names",
+)
 
 
-def measured_split(chain: Chain, dataset: str) -> str:
+def measured_needs(
+    world: World, dataset: str, maps: str = "none", model: str = DEFAULT_SALIENCY
+) -> list[Need]:
+    """What measuring on a dataset a codec that maps of this kind by this model condition needs."""
+    weighing = picture_needs(world, dataset, "predicted", DEFAULT_SALIENCY, ("measured",))
+    other = maps in ("predicted", "shuffled") and other_maps(world, dataset, model)
+    conditions = picture_needs(world, dataset, maps, model, ("measured",)) if other else ()
+    return [*weighing, *conditions]
+
+
+def measured_split(given: Given, world: World, dataset: str) -> str:
     """The split that codecs are measured on."""
-    return str(chain.dataset(dataset).evaluation_split(source_table(chain, dataset)))
+    return str(world.dataset(dataset).evaluation_split(given["source_frames", dataset].part("files")))
 
 
-def measured_table(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> pd.DataFrame:
-    """Frames and map keys of the measured split."""
-    table = map_keys(chain, dataset, model)
-    return table[table.split == measured_split(chain, dataset)].sort_values("image").reset_index(drop=True)
-
-
-def gallery_images(table: pd.DataFrame) -> list[str]:
+def gallery_images(images: "Sequence[str] | pd.Series[str]") -> list[str]:
     """The pictures that the report shows: chosen by a hash of the name, the same for every codec."""
-    ranked = sorted(table.image, key=lambda name: hashlib.sha256(str(name).encode()).hexdigest())
+    ranked = sorted(images, key=lambda name: hashlib.sha256(str(name).encode()).hexdigest())
     return [str(name) for name in ranked[:GALLERY_PICTURES]]
 
 
@@ -44,36 +60,30 @@ def kept_name(image: str, codec: str, point: float) -> str:
     return f"kept/{digest([image, codec])[:16]}-{point!r}.png"
 
 
-def subjects_of(chain: Chain, dataset: str, maps: str, model: str, progress: Progress) -> list[Any]:
+def measured_table(reader: "Reader", dataset: str) -> "pd.DataFrame":
+    """Rows of the measured pictures, by image."""
+    table: pd.DataFrame = reader.given["rgba_frames", dataset].part("measured pairs")
+    return table
+
+
+def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_SALIENCY) -> list["Subject"]:
     """The measured pictures with the map that conditions the encoder and the maps that metrics weigh with."""
     from assets.evaluation.measure import Subject
+    from assets.saliency.condition import condition_maps, fixation_maps
+    from assets.saliency.pairs import open_pairs
 
-    measuring, _, _ = ensure_maps(chain, dataset, DEFAULT_SALIENCY, progress)
-    del measuring
-    table = measured_table(chain, dataset)
-    if table.empty:
+    seen, record = open_pairs(reader, dataset, "measured"), reader.world.dataset(dataset)
+    if seen.table.empty or seen.maps is None:
         raise FoveaError(f"dataset {dataset!r} has no usable picture to measure on")
-    pictures = [chain.store.array("resized_frames", k) for k in table.key]
-    weighing = [chain.store.array("saliency_maps", k) for k in table.map_key]
-    if maps in ("predicted", "shuffled") and model != DEFAULT_SALIENCY:
-        ensure_maps(chain, dataset, model, progress)
-        conditions = condition_maps(chain, dataset, measured_table(chain, dataset, model), pictures, maps)
+    if maps in ("predicted", "shuffled") and other_maps(reader.world, dataset, model):
+        conditions = open_pairs(reader, dataset, "measured", maps=maps, model=model).maps
     else:
-        conditions = condition_maps(chain, dataset, table, pictures, maps)
-    eyes = fixation_maps(chain, dataset, table, pictures)
+        conditions = condition_maps(record, seen.table, seen.pictures, seen.maps, maps)
+    eyes = fixation_maps(record, seen.table, seen.pictures)
     return [
-        Subject(str(image), pictures[i], None if conditions is None else conditions[i], weighing[i], eyes[i])
-        for i, image in enumerate(table.image)
+        Subject(str(image), picture, conditions[i] if conditions else None, seen.maps[i], eyes[i])
+        for i, (image, picture) in enumerate(zip(seen.table.image, seen.pictures, strict=True))
     ]
-
-
-def data_digest(chain: Chain, dataset: str, model: str = DEFAULT_SALIENCY) -> str:
-    """Digest of everything that measuring on a dataset reads."""
-    rows = [
-        measured_table(chain, dataset, m)[["image", "key", "map_key"]].to_numpy().tolist()
-        for m in dict.fromkeys((DEFAULT_SALIENCY, model))
-    ]
-    return digest([rows, fixations_digest(chain, dataset)])
 
 
 def finish_points(
@@ -91,8 +101,10 @@ def finish_points(
     codec: str = "",
     rate_name: str = "",
     variant: str = "",
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Rows with the columns of rd_points, in its order and types."""
+    import pandas as pd
+
     from assets.evaluation.rate_distortion import concat_points
 
     table = pd.DataFrame(rows)
@@ -119,7 +131,7 @@ def finish_points(
 SMALLER_SHARE = 0.02
 
 
-def check_estimate(points: pd.DataFrame, partition: str) -> int:
+def check_estimate(points: "pd.DataFrame", partition: str) -> int:
     """How many files are smaller than their estimate by more than 2 % + 64 bytes.
 
     Raises FoveaError when a file is larger by as much, or more than one in fifty is smaller: such a codec is not
@@ -139,31 +151,46 @@ def check_estimate(points: pd.DataFrame, partition: str) -> int:
     return int(smaller.sum())
 
 
-def pieces_of(chain: Chain, sweep: Sweep) -> tuple[list[Made], list[str]]:
-    """What has been measured of a sweep, classical codecs first, checkpoints from elsewhere last, and the partitions
-    that are missing."""
-    wanted = [
-        ("classical_rd_points", d)
-        for d in dict.fromkeys([sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)])
-    ]
-    wanted += [("rd_points", evaluation_key(e.key, d)) for e in sweep.experiments for d in e.evaluate_on]
-    wanted += [
-        ("external_rd_points", e.partition)
-        for d in dict.fromkeys(d for s, d in wanted if s == "classical_rd_points")
-        for e in externals(chain.home.config, d)
-    ]
-    found, missing = [], []
-    for stage, partition in wanted:
-        try:
-            found.append(chain.made(stage, partition))
-        except Waiting:
-            missing.append(partition)
-    return found, missing
+def measured_on(sweep: Sweep) -> list[str]:
+    """The datasets that a sweep is measured on, its own first."""
+    return list(dict.fromkeys([sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)]))
 
 
-def sweep_points(chain: Chain, sweep: Sweep) -> pd.DataFrame:
+def piece_needs(world: World, sweep: Sweep) -> list[Need]:
+    """Everything that may be measured of a sweep: classical codecs first, checkpoints from elsewhere last."""
+    from assets.evaluation.checkpoints import externals
+
+    datasets = measured_on(sweep)
+    keys = [evaluation_key(e.key, d) for e in sweep.experiments for d in e.evaluate_on]
+    others = [e.partition for d in datasets for e in externals(world.home.config, d)]
+    found = zip(PIECES, (datasets, keys, others), strict=True)
+    return [Need(stage, partition, optional=True) for stage, names in found for partition in names]
+
+
+def pieces_of(given: Given) -> tuple[list[Artifact], list[str]]:
+    """What has been measured of a sweep, and the partitions that are missing."""
+    found = [piece for stage in PIECES for piece in given.all(stage)]
+    there = {(piece.stage, piece.partition) for piece in found}
+    wanted = [n for n in given.needs or () if n.stage in PIECES]
+    return found, [n.partition for n in wanted if (n.stage, n.partition) not in there]
+
+
+def points_of(given: Given) -> "pd.DataFrame":
     """All measured rows of a sweep."""
+    import pandas as pd
+
     from assets.evaluation.rate_distortion import concat_points
 
-    found, _ = pieces_of(chain, sweep)
-    return concat_points([pd.read_parquet(m.folder / POINTS) for m in found])
+    return concat_points([pd.read_parquet(piece.folder / POINTS) for piece in pieces_of(given)[0]])
+
+
+def sweep_points(chain: Chain, sweep: Sweep) -> "pd.DataFrame":
+    """All measured rows of a sweep, for readers who make no artifact."""
+    return points_of(chain.view("rd_curves", sweep.key).given)
+
+
+def sweep_of(world: World, partition: str) -> Sweep:
+    """The sweep of a partition. Raises FoveaError for an unknown one."""
+    if partition not in world.sweeps:
+        raise FoveaError(f"no sweep {partition!r}; write dataset.sweep, for example sample.smoke")
+    return world.sweeps[partition]

@@ -36,8 +36,8 @@ def read_side(chain: Chain, text: str) -> Side:
         )
     if back:
         return _earlier(chain, text, name, back)
-    found, missing = pieces_of(chain, chain.sweeps[name])
-    if not any(m.unit.stage == "rd_points" for m in found):
+    found, missing = pieces_of(chain.view("rd_curves", name).given)
+    if not any(m.stage == "rd_points" for m in found):
         dataset, _, sweep = name.rpartition(".")
         raise FoveaError(
             f"nothing of {name} is measured: fovea run --dataset {dataset} --sweep {sweep} (or name an earlier make, {name}~1)"

@@ -4,33 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from assets.chain import Chain, Progress
-from assets.store import digest
-from assets.training.data import load_split, needs_model, split_table
-from assets.versions import code_version
+from assets.graph import Progress, Task
+from assets.saliency.pairs import open_pairs
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Experiment
+from models.experiments import Experiment
 
 #: validation pictures that a rate is searched on: the first by name
 PICTURES = 32
 
 
-def rate_inputs(chain: Chain, experiment: Experiment) -> dict[str, Any]:
-    """What the searched lambdas depend on, beside the codec; nothing for an experiment that names its lambdas."""
-    if not experiment.target_bpp:
-        return {}
-    model = needs_model(experiment.resolved())
-    table = split_table(chain, experiment.dataset, "val", model).head(PICTURES)
-    columns = ["image", "key", "map_key"] if model else ["key"]
-    return {
-        "target_bpp": list(experiment.target_bpp),
-        "rate_pictures": digest(table[columns].to_numpy().tolist()),
-        "rate_code": code_version("models.codecs.target_rate"),
-    }
-
-
 def searched_rates(
-    chain: Chain, experiment: Experiment, codec: Any, progress: Progress
+    task: Task, experiment: Experiment, codec: Any, progress: Progress
 ) -> list[dict[str, float]]:
     """For each target: target_bpp, lmbda, level and the bpp reached on validation pictures; empty without targets.
 
@@ -40,9 +24,8 @@ def searched_rates(
 
     if not experiment.target_bpp:
         return []
-    model = experiment.saliency or DEFAULT_SALIENCY
-    table, pictures, maps = load_split(
-        chain, experiment.dataset, "val", maps=experiment.maps, model=model, progress=progress, limit=PICTURES
+    table, pictures, maps = open_pairs(
+        task, experiment.dataset, "val", maps=experiment.maps, model=experiment.saliency, limit=PICTURES
     )
     if table.empty:
         raise FoveaError(

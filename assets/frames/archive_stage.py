@@ -1,87 +1,104 @@
 """`cityscapes_archive`: the package of frames, downloaded whole or the user's own in place, and what is in it."""
 
-import json
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from assets.chain import Chain, Progress, Unit
 from assets.frames.archive import OFFICIAL_COUNTS, CountReport, check_counts, locate
+from assets.frames.checks import ARCHIVE
 from assets.frames.sources import (
     ARCHIVE_STAGE,
     CITYSCAPES,
     cityscapes_listing,
     downloads,
     find_source,
+    note_answer,
     source_stamp,
 )
-from assets.home import Home, written_beside
-from assets.store import UnitWriter, digest
+from assets.graph import Need, Part, Progress, Stage, Task, View
+from assets.home import Home
+from assets.store import digest
+from assets.world import World
 from models.errors import FoveaError
 
-ASKED = "asked.json"
 LISTED = 200
 
 
-class CityscapesArchive:
-    """Where the frames lie (`path` of an archive or a tree), md5, size, and the official counts city by city."""
+class CityscapesArchive(Stage):
+    """The package of Cityscapes frames: downloaded (resumable, md5 checked), or the user's own, used in place.
+
+    `CITYSCAPES_ROOT` names an archive or an extracted tree; without it the account of `CITYSCAPES_USERNAME` and
+    `CITYSCAPES_PASSWORD` downloads it under FOVEA_HOME/downloads. Nothing is extracted.
+    """
 
     name = ARCHIVE_STAGE
+    group, kinds, checks = "frames", frozenset({"python", "zip"}), ARCHIVE
 
-    def prepare(self, chain: Chain, partition: str, progress: Progress) -> None:
+    def partitions(self, world: World) -> list[str]:
+        return [CITYSCAPES]
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        if partition != CITYSCAPES:
+            raise FoveaError(
+                f"{ARCHIVE_STAGE} is made for the dataset {CITYSCAPES!r} only, not for {partition!r}"
+            )
+        return ()
+
+    def prepare(self, world: World, partition: str, progress: Progress) -> None:
         """Download the archive under FOVEA_HOME/downloads, unless it or the user's own is there."""
-        _only_cityscapes(partition)
-        if find_source(chain) is None:
-            chain.__dict__["_download"] = fetch(chain.home, progress)
+        self.needs(world, partition)
+        if find_source(world) is None:
+            world.__dict__["_download"] = fetch(world.home, progress)
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        """Keyed by place, time and directory, not by md5: hashing 11 GB of the user's own archive would say no more."""
-        _only_cityscapes(partition)
-        source, listing = cityscapes_listing(chain)
-        rows: list[list[Any]] = [
-            [ref.member, ref.crc32, ref.size_bytes, ref.compressed_bytes] for ref in listing.frames
-        ]
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        """Place, time and directory, not md5: hashing 11 GB of the user's own archive would say no more."""
+        source, listing = cityscapes_listing(view.world)
         size = (
             source.path.stat().st_size
             if source.kind == "archive"
             else sum(ref.size_bytes for ref in listing.frames)
         )
-        return Unit(
-            self.name,
-            partition,
-            {
-                "kind": source.kind,
-                "path": str(source.path),
-                "size_bytes": size,
-                "written": source_stamp(source),
-                "content": digest([rows, listing.strangers]),
-                "subset": chain.dataset(partition).subset,
-            },
-        )
+        return {
+            "kind": source.kind,
+            "path": str(source.path),
+            "size_bytes": size,
+            "written": source_stamp(source),
+            "content": self.part(view, "frames").version,
+            "subset": view.dataset(view.partition).subset,
+        }
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+    def part(self, view: View, name: str) -> Part:
+        """`frames`: what is in it, wherever it lies."""
+        if name != "frames":
+            return super().part(view, name)
+        _, listing = cityscapes_listing(view.world)
+        rows = [[ref.member, ref.crc32, ref.size_bytes, ref.compressed_bytes] for ref in listing.frames]
+        return Part(None, digest([rows, listing.strangers]))
+
+    def make(self, task: Task) -> None:
         """A record of what is there; the frames stay where they are."""
         from assets.frames.cityscapes import find_finished
 
-        source, listing = cityscapes_listing(chain)
-        report = count_frames(chain)
-        writer.meta["counts"] = {
+        source, listing = cityscapes_listing(task.world)
+        report = count_frames(task.world)
+        task.writer.meta["counts"] = {
             "ok": report.ok,
             "message": report.message(),
             "missing": report.missing[:LISTED],
             "extra": report.extra[:LISTED],
         }
-        done = find_finished(downloads(chain.home))
+        done = find_finished(downloads(task.home))
         downloaded = done is not None and done.path == source.path
-        received, seconds = chain.__dict__.pop("_download", (0, 0.0))
-        writer.path("shown/cities.md").write_text(city_table(report))
-        writer.meta["facts"] = {
+        received, seconds = task.world.__dict__.pop("_download", (0, 0.0))
+        task.writer.path("shown/cities.md").write_text(city_table(report))
+        task.writer.meta["facts"] = {
             "kind": source.kind,
             "source": str(source.path),
             "downloaded": downloaded,
             "md5": done.checksum if done is not None and downloaded else "",
-            "size_bytes": int(unit.inputs["size_bytes"]),
+            "size_bytes": int(task.unit.inputs["size_bytes"]),
             "frames": len(listing.frames),
             **{f"frames_{split}": count for split, count in report.totals.items()},
             "missing": len(report.missing),
@@ -89,13 +106,6 @@ class CityscapesArchive:
             "bytes_received": received,
             "megabytes_per_s": round(received / seconds / 1e6, 2) if seconds else 0.0,
         }
-
-
-def _only_cityscapes(partition: str) -> None:
-    if partition != CITYSCAPES:
-        raise FoveaError(
-            f"{ARCHIVE_STAGE} is made for the dataset {CITYSCAPES!r} only, not for {partition!r}"
-        )
 
 
 def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> tuple[int, float]:
@@ -122,7 +132,7 @@ def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> t
     manner = network.Manner(report=report, say=say)
     done = cityscapes.download(downloads(home), manner, look_for_change=look_for_change)
     if done.received_bytes:
-        _note_answer(home, done.checksum)
+        note_answer(home, done.checksum)
     return done.received_bytes, time.monotonic() - began
 
 
@@ -137,43 +147,29 @@ def ask_site(home: Home, *, attempts: int = 3) -> str | None:
     policy = Policy(attempts=attempts, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0)
     changed = cityscapes.find_change(downloads(home), Manner(policy))
     kept = cityscapes.find_finished(downloads(home))
-    _note_answer(home, changed or (kept.checksum if kept else ""))
+    note_answer(home, changed or (kept.checksum if kept else ""))
     return changed
 
 
-def _note_answer(home: Home, md5: str) -> None:
-    with written_beside(downloads(home) / ASKED) as beside:
-        beside.write_text(json.dumps({"asked_s": time.time(), "md5": md5}))
-
-
-def last_answer(home: Home) -> tuple[float, str] | None:
-    """When the site was asked last (Unix time) and the md5 that it stated; None when never."""
-    try:
-        found = json.loads((downloads(home) / ASKED).read_text())
-        return float(found["asked_s"]), str(found["md5"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def own_path(chain: Chain) -> Path | None:
+def own_path(world: World) -> Path | None:
     """The user's own archive or tree, which the site is not asked about; None when there is none."""
-    own = locate(path=chain.dataset(CITYSCAPES).path)
+    own = locate(path=world.dataset(CITYSCAPES).path)
     return own.path if own else None
 
 
-def count_frames(chain: Chain) -> CountReport:
+def count_frames(world: World) -> CountReport:
     """Counts and names against the official ones; whole cities may be absent when the dataset says `subset = true`."""
-    _, listing = cityscapes_listing(chain)
+    _, listing = cityscapes_listing(world)
     return check_counts(
-        listing.frames, strangers=listing.strangers, allow_subset=chain.dataset(CITYSCAPES).subset
+        listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset
     )
 
 
-def require_counts(chain: Chain) -> None:
+def require_counts(world: World) -> None:
     """Raise FoveaError unless the frames are the official ones, or whole cities of them in a declared subset."""
-    report = count_frames(chain)
+    report = count_frames(world)
     if not report.ok:
-        source, _ = cityscapes_listing(chain)
+        source, _ = cityscapes_listing(world)
         raise FoveaError(
             f"{source.path}: {report.message()} (fovea.toml: [datasets.cityscapes] subset = true allows whole cities to "
             "be absent)"

@@ -6,24 +6,30 @@ pixels), and the resizing threads take each frame's bytes straight out of it.
 
 import contextlib
 import errno
+import json
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Waiting
 from assets.datasets import Size, with_root
 from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, peek_frame, read_frame, scan
+from assets.graph import Waiting
 from assets.home import Home, written_beside
 from assets.store import digest
+from assets.world import World
 from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CITYSCAPES = "cityscapes"
 ARCHIVE_STAGE = "cityscapes_archive"
+ASKED = "asked.json"
 #: Raise this when what `_look` accepts changes.
 _TABLE_VERSION = 1
 
@@ -37,14 +43,29 @@ def downloads(home: Home) -> Path:
     return home.state / "downloads"
 
 
-def find_source(chain: Chain) -> Source | None:
+def note_answer(home: Home, md5: str) -> None:
+    """Keep which md5 the site stated, and when."""
+    with written_beside(downloads(home) / ASKED) as beside:
+        beside.write_text(json.dumps({"asked_s": time.time(), "md5": md5}))
+
+
+def last_answer(home: Home) -> tuple[float, str] | None:
+    """When the site was asked last (Unix time) and the md5 that it stated; None when never."""
+    try:
+        found = json.loads((downloads(home) / ASKED).read_text())
+        return float(found["asked_s"]), str(found["md5"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_source(world: World) -> Source | None:
     """The user's own archive or tree, in place; else the finished download; None when there is neither."""
     from assets.frames.cityscapes import find_finished
 
-    own = locate(path=chain.dataset(CITYSCAPES).path)
+    own = locate(path=world.dataset(CITYSCAPES).path)
     if own is not None:
         return own
-    found = find_finished(downloads(chain.home))
+    found = find_finished(downloads(world.home))
     return Source("archive", found.path) if found else None
 
 
@@ -59,32 +80,41 @@ def source_stamp(source: Source) -> str:
     return f"{about.st_size}-{about.st_mtime_ns}"
 
 
-def cityscapes_listing(chain: Chain) -> tuple[Source, Listing]:
+def fault_stamp(world: World, name: str) -> str:
+    """What a frame's fault holds for: an archive as it is now, so that a repaired one is tried again; "" for files,
+    whose content is their key."""
+    source = find_source(world) if world.dataset(name).kind == CITYSCAPES else None
+    return source_stamp(source) if source else ""
+
+
+def cityscapes_listing(world: World) -> tuple[Source, Listing]:
     """Source and what is in it, without decoding. Raises Waiting when nothing is here yet."""
-    source = find_source(chain)
+    source = find_source(world)
     if source is None:
         raise Waiting(ARCHIVE_STAGE, CITYSCAPES)
-    cache: dict[tuple[Source, str], Listing] = chain.__dict__.setdefault("_listings", {})
+    cache: dict[tuple[Source, str], Listing] = world.__dict__.setdefault("_listings", {})
     key = (source, source_stamp(source))
     if source.kind == "tree" or key not in cache:
         cache[key] = scan(source)
     return source, cache[key]
 
 
-def cityscapes_table(chain: Chain) -> pd.DataFrame:
+def cityscapes_table(world: World) -> "pd.DataFrame":
     """The manifest of Cityscapes (assets/frames/manifest.py): splits and cities from the layout.
 
     Content is known by SHA-256 in a tree (read once, then by size and time of change), and by `peek_frame` in an
     archive.
     """
+    import pandas as pd
+
     from assets.frames.manifest import scan as scan_folder
 
-    source, listing = cityscapes_listing(chain)
+    source, listing = cityscapes_listing(world)
     if not listing.frames:
         raise FoveaError(f"{source.path} holds no frame leftImg8bit/SPLIT/CITY/*.png")
-    cache = chain.home.state / "cache"
+    cache = world.home.state / "cache"
     if source.kind == "tree":
-        table = scan_folder(with_root(chain.dataset(CITYSCAPES), source.path), cache / "checksums.sqlite")
+        table = scan_folder(with_root(world.dataset(CITYSCAPES), source.path), cache / "checksums.sqlite")
         names = {ref.image for ref in listing.frames}
         return table[table.image.isin(names)].reset_index(drop=True)
     name = f"archive-{digest(str(source.path))[:12]}-"
@@ -100,8 +130,10 @@ def cityscapes_table(chain: Chain) -> pd.DataFrame:
     return table
 
 
-def archive_table(source: Source, frames: Iterable[FrameRef]) -> pd.DataFrame:
+def archive_table(source: Source, frames: Iterable[FrameRef]) -> "pd.DataFrame":
     """The manifest of an archive from its directory and each frame's first bytes."""
+    import pandas as pd
+
     from assets.frames.manifest import COLUMNS, quarantine_copies
 
     rows = []
@@ -127,13 +159,13 @@ def _look(source: Source, ref: FrameRef) -> tuple[int, int, str, str]:
     return width, height, known_by, ""
 
 
-def reader(chain: Chain, name: str, root: Path | None) -> Reader:
+def reader(world: World, name: str, root: Path | None) -> Reader:
     """How the bytes of a dataset's rows are read, from any thread.
 
     The reader raises BrokenFrame or BrokenPicture for what touches one picture, FoveaError when the source is gone.
     """
-    if chain.dataset(name).kind == CITYSCAPES:
-        source, listing = cityscapes_listing(chain)
+    if world.dataset(name).kind == CITYSCAPES:
+        source, listing = cityscapes_listing(world)
         if source.kind == "archive":
             refs = {ref.image: ref for ref in listing.frames}
             return lambda row: read_frame(source, refs[row["image"]])

@@ -2,80 +2,96 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from assets.chain import Chain, Progress, Row, Unit, Waiting
-from assets.datasets import Dataset
-from assets.frames.sources import cityscapes_table, find_source, reader, resize_rows, source_stamp
-from assets.store import UnitWriter, digest
+from assets.frames.checks import RESIZED, SOURCE
+from assets.frames.sources import (
+    ARCHIVE_STAGE,
+    CITYSCAPES,
+    cityscapes_table,
+    fault_stamp,
+    reader,
+    resize_rows,
+)
+from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
+from assets.store import digest
 from assets.versions import code_version
+from assets.world import World
 from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 SHARD_FRAMES = 32
 FRAMES = "frames.parquet"
+KNOWN = ["image", "split", "sha256", "width", "height", "status"]
 
 
-def files_of(chain: Chain, dataset: Dataset) -> Dataset:
-    """The dataset with the folder that its files lie in. Raises Waiting when they have to be made or downloaded."""
-    if dataset.kind == "sample":
-        unit = chain.unit("source_frames", dataset.name)
-        if not chain.store.has("source_frames", unit.key):
-            raise Waiting("source_frames", dataset.name)
-        return dataclasses.replace(dataset, path=chain.store.folder("source_frames", unit.key))
-    return dataset
+class SourceFrames(Stage):
+    """The dataset's files as a validated manifest: image, split, size, SHA-256; what cannot be used is quarantined.
 
-
-def source_table(chain: Chain, name: str) -> pd.DataFrame:
-    """The manifest of a dataset: one row a file (assets/frames/manifest.py). Read once a chain."""
-    from assets.frames.manifest import scan
-
-    cache: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_source_tables", {})
-    if name not in cache:
-        dataset = chain.dataset(name)
-        if dataset.kind == "sample":
-            unit = chain.unit("source_frames", name)
-            if not chain.store.has("source_frames", unit.key):
-                raise Waiting("source_frames", name)
-            cache[name] = pd.read_parquet(chain.store.path("source_frames", unit.key, FRAMES))
-        elif dataset.kind == "cityscapes":
-            cache[name] = cityscapes_table(chain)
-        else:
-            cache[name] = scan(dataset, chain.home.state / "cache" / "checksums.sqlite")
-    return cache[name]
-
-
-def usable(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that are not quarantined."""
-    return table[table.status == "ok"]
-
-
-class SourceFrames:
-    """A validated manifest: path, split, size, checksum. For `sample` the pictures themselves, drawn by code."""
+    `sample` draws its street scenes here; a folder is scanned (checksums are cached by size and time of change);
+    Cityscapes is read from its archive's directory, and must be complete or declared a subset.
+    """
 
     name = "source_frames"
+    reads = (ARCHIVE_STAGE,)
+    group, kinds, checks = "frames", frozenset({"python", "file"}), SOURCE
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        dataset = chain.dataset(partition)
-        if dataset.kind == "sample":
-            drawn = {
-                "seed": dataset.seed,
-                "counts": dict(dataset.counts),
-                "code": code_version("assets.frames.sample"),
-            }
-            return Unit(self.name, partition, {"sample": drawn})
-        table = source_table(chain, partition)
-        rows = (
-            table[["image", "split", "sha256", "width", "height", "status"]].astype(str).to_numpy().tolist()
+    def partitions(self, world: World) -> list[str]:
+        return list(world.registry)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return (
+            [Need(ARCHIVE_STAGE, partition, "frames")] if world.dataset(partition).kind == CITYSCAPES else []
         )
-        return Unit(self.name, partition, {"files": digest(rows), "count": len(rows)})
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        dataset = chain.dataset(unit.partition)
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        dataset = view.dataset(view.partition)
+        if dataset.kind == "sample":
+            return {"sample": {"seed": dataset.seed, "counts": dict(dataset.counts)}}
+        rows = self._table(view)[KNOWN].astype(str).to_numpy().tolist()
+        return {"files": digest(rows), "count": len(rows)}
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        drawn = world.dataset(partition).kind == "sample"
+        reading = (
+            "assets.frames.sources",
+            "assets.frames.archive_stage",
+            "assets.frames.checks",
+            "assets.frames.contact",
+        )
+        return (*reading, *(() if drawn else ("assets.frames.sample",)))
+
+    def part(self, view: View, name: str) -> Part:
+        """`files`: one row a file (assets/frames/manifest.py)."""
+        if name != "files":
+            return super().part(view, name)
+        table = self._table(view)
+        return Part(table, digest(table[KNOWN].astype(str).to_numpy().tolist()))
+
+    def _table(self, view: View) -> "pd.DataFrame":
+        import pandas as pd
+
+        from assets.frames.manifest import scan
+
+        dataset = view.dataset(view.partition)
+        if dataset.kind == "sample":
+            return pd.read_parquet(view.mine().folder / FRAMES)
+        tables: dict[str, pd.DataFrame] = view.world.__dict__.setdefault("_source_tables", {})
+        if view.partition not in tables:
+            cache = view.home.state / "cache" / "checksums.sqlite"
+            tables[view.partition] = (
+                cityscapes_table(view.world) if dataset.kind == CITYSCAPES else scan(dataset, cache)
+            )
+        return tables[view.partition]
+
+    def make(self, task: Task) -> None:
+        dataset, writer = task.dataset(task.partition), task.writer
         if dataset.kind == "sample":
             from assets.frames.manifest import scan
             from assets.frames.sample import make_sample
@@ -84,17 +100,17 @@ class SourceFrames:
                 writer.folder,
                 seed=dataset.seed,
                 counts=dict(dataset.counts),
-                workers=chain.threads,
-                progress=progress,
+                workers=task.threads,
+                progress=task.progress,
             )
             table = scan(dataclasses.replace(dataset, path=writer.folder), None)
             table["path"] = [str(Path(p).relative_to(writer.folder)) for p in table.path]
         else:
-            if dataset.kind == "cityscapes":
+            if dataset.kind == CITYSCAPES:
                 from assets.frames.archive_stage import require_counts
 
-                require_counts(chain)
-            table = source_table(chain, unit.partition)
+                require_counts(task.world)
+            table = self._table(task)
         table.to_parquet(writer.path(FRAMES), index=False)
         broken = table[table.status != "ok"]
         writer.meta["facts"] = {
@@ -106,72 +122,31 @@ class SourceFrames:
         writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
 
 
-def frame_keys(chain: Chain, name: str) -> pd.DataFrame:
-    """Usable source frames with the key of each one's resized array, in the manifest's order."""
-    table = usable(source_table(chain, name)).reset_index(drop=True)
-    if table.empty:
-        raise FoveaError(
-            f"dataset {name!r} has no usable picture; `fovea datasets show {name}` lists what was wrong with each"
-        )
-    dataset = chain.dataset(name)
-    size = dataset.size if dataset.size == "native" else list(dataset.size)
-    code = code_version("assets.frames.resize")
-    known: dict[str, str] = {}
-    keys = [
-        known.setdefault(sha, digest({"source": sha, "size": size, "code": code})) for sha in table.sha256
-    ]
-    return table.assign(key=keys)
-
-
-def fault_stamp(chain: Chain, name: str) -> str:
-    """What a frame's fault holds for: an archive as it is now, so that a repaired one is tried again; "" for files,
-    whose content is their key."""
-    source = find_source(chain) if chain.dataset(name).kind == "cityscapes" else None
-    return source_stamp(source) if source else ""
-
-
-def fault_key(key: str, stamp: str) -> str:
+def _fault_key(key: str, stamp: str) -> str:
     """The key under which the shards keep a frame's fault."""
     return digest({"broken": key, "archive": stamp}) if stamp else key
 
 
-def broken_frames(chain: Chain, name: str, table: pd.DataFrame) -> dict[str, str]:
-    """Key → reason of the frames that turned out broken when they were decoded."""
-    index = chain.store.index("resized_frames")
-    faults = {key: entry.reason for key, entry in index.items() if entry.reason}
-    if not faults:
-        return {}
-    stamp = fault_stamp(chain, name)
-    found = {key: faults.get(fault_key(key, stamp), "") for key in table.key}
-    return {key: reason for key, reason in found.items() if reason}
-
-
-def resized_table(chain: Chain, name: str) -> pd.DataFrame:
-    """frame_keys without the frames that turned out broken when they were decoded."""
-    table = frame_keys(chain, name)
-    broken = broken_frames(chain, name, table)
-    return table[~table.key.isin(broken)].reset_index(drop=True)
-
-
-def resize_chunk(chain: Chain, name: str, rows: Sequence[Row], progress: Progress) -> int:
+def resize_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
     """Decode and resize frames of a dataset into shards; returns their bytes. A broken frame leaves its reason there."""
-    dataset = chain.dataset(name)
-    read = reader(chain, name, files_of(chain, dataset).path)
-    stamp = fault_stamp(chain, name)
+    dataset = bench.dataset(bench.partition)
+    root = bench.given["source_frames"].folder if dataset.kind == "sample" else dataset.path
+    read = reader(bench.world, bench.partition, root)
+    stamp = fault_stamp(bench.world, bench.partition)
     waiting: list[tuple[str, NDArray[np.uint8]]] = []
     broken: list[tuple[str, str]] = []
     put_bytes = 0
 
     def put() -> None:
-        chain.store.put_shard("resized_frames", waiting, broken)
+        bench.shelf().put_shard(waiting, broken)
         waiting.clear()
         broken.clear()
 
     try:
         items = ((str(row["key"]), row) for row in rows)
-        for done, (key, array) in enumerate(resize_rows(items, read, dataset.size, workers=chain.threads), 1):
+        for done, (key, array) in enumerate(resize_rows(items, read, dataset.size, workers=bench.threads), 1):
             if isinstance(array, FoveaError):
-                broken.append((fault_key(key, stamp), str(array)))
+                broken.append((_fault_key(key, stamp), str(array)))
             else:
                 waiting.append((key, array))
                 put_bytes += array.nbytes
@@ -183,55 +158,107 @@ def resize_chunk(chain: Chain, name: str, rows: Sequence[Row], progress: Progres
     return put_bytes
 
 
-class ResizedFrames:
-    """Decoded, oriented, area-resized: raw uint8 arrays in memory-mapped shards. A broken frame is quarantined."""
+class ResizedFrames(Stage):
+    """Decoded, upright, area-resized frames as raw uint8 arrays in memory-mapped shards, one array a picture.
+
+    Addressed by content: only pictures that changed are processed; nothing is ever upscaled.
+    """
 
     name = "resized_frames"
+    reads = ("source_frames",)
+    group, kinds, checks = "frames", frozenset({"opencv", "numpy"}), RESIZED
+    fanned_out, points_into = True, ("resized_frames",)
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        table = frame_keys(chain, partition)
-        rows = table[["image", "split", "key"]].to_numpy().tolist()
-        broken = broken_frames(chain, partition, table)
-        return Unit(
-            self.name,
-            partition,
-            {
-                "frames": digest(rows),
-                "count": len(rows),
-                "size": str(chain.dataset(partition).size),
-                "code": code_version("assets.frames.resize"),
-                **({"broken": digest(sorted(broken.items()))} if broken else {}),
-            },
+    def partitions(self, world: World) -> list[str]:
+        return list(world.registry)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        drawn = world.dataset(partition).kind == "sample"  # its pictures lie in the artifact itself
+        files = Need("source_frames", partition, "files")
+        return [Need("source_frames", partition), files] if drawn else [files]
+
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        table = view.own("keys")
+        broken = self._broken(view, table)
+        return {
+            "count": len(table),
+            "size": str(view.dataset(view.partition).size),
+            **({"broken": digest(sorted(broken.items()))} if broken else {}),
+        }
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        return (
+            "assets.frames.sample",
+            "assets.frames.archive_stage",
+            "assets.frames.checks",
+            "assets.frames.contact",
         )
 
-    def complete(self, chain: Chain, unit: Unit) -> bool:
-        """Whether each frame has its array or its reason."""
-        index = chain.store.index(self.name)
-        return all(key in index for key in resized_table(chain, unit.partition).key)
+    def part(self, view: View, name: str) -> Part:
+        """`keys`: usable source frames with the key of each one's array, in the manifest's order. `frames`: those that can
+        be decoded, as far as that was tried."""
+        if name == "keys":
+            table = self._keys(view)
+            return Part(table, "")
+        if name == "frames":
+            table = view.own("keys")
+            table = table[~table.key.isin(self._broken(view, table))].reset_index(drop=True)
+            return Part(table, digest(table[["image", "split", "key"]].to_numpy().tolist()))
+        return super().part(view, name)
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        name = unit.partition
-        table = frame_keys(chain, name)
-        index = chain.store.index(self.name)
+    def _keys(self, view: View) -> "pd.DataFrame":
+        files = view.given["source_frames"].part("files")
+        table: pd.DataFrame = files[files.status == "ok"].reset_index(drop=True)
+        if table.empty:
+            raise FoveaError(
+                f"dataset {view.partition!r} has no usable picture; `fovea datasets show {view.partition}` lists what was "
+                "wrong with each"
+            )
+        dataset = view.dataset(view.partition)
+        size = dataset.size if dataset.size == "native" else list(dataset.size)
+        code = code_version("assets.frames.resize")
+        known = {
+            sha: digest({"source": sha, "size": size, "code": code}) for sha in dict.fromkeys(table.sha256)
+        }
+        return table.assign(key=[known[sha] for sha in table.sha256])
+
+    def _broken(self, view: View, table: "pd.DataFrame") -> dict[str, str]:
+        """Key → reason of the frames that turned out broken when they were decoded."""
+        faults = {key: entry.reason for key, entry in view.shelf().index().items() if entry.reason}
+        if not faults:
+            return {}
+        stamp = fault_stamp(view.world, view.partition)
+        found = {key: faults.get(_fault_key(key, stamp), "") for key in table.key}
+        return {key: reason for key, reason in found.items() if reason}
+
+    def complete(self, view: View) -> bool:
+        """Whether each frame has its array or its reason."""
+        index = view.shelf().index()
+        return all(key in index for key in view.own("frames").key)
+
+    def make(self, task: Task) -> None:
+        table = task.own("keys")
+        index = task.shelf().index()
         known = {key for key, entry in index.items() if not entry.reason}
-        todo = table[~table.key.isin(known | set(broken_frames(chain, name, table)))].drop_duplicates("key")
+        todo = table[~table.key.isin(known | set(self._broken(task, table)))].drop_duplicates("key")
         began = time.monotonic()
-        rows: list[Row] = todo.to_dict("records")  # type: ignore[assignment]
-        chain.fan_out(chain, self.name, name, rows, resize_chunk, progress)
+        task.fan_out(task, todo.to_dict("records"), resize_chunk, task.progress)
         seconds = time.monotonic() - began
-        index = chain.store.index(self.name)
-        reasons = broken_frames(chain, name, table)
-        writer.key = self.unit(chain, name).key
-        table["reason"] = [reasons.get(k, "") for k in table.key]
-        table["status"] = ["quarantined" if r else "ok" for r in table.reason]
+        index = task.shelf().index()
+        reasons = self._broken(task, table)
+        task.writer.key = task.rekeyed()
+        why = [reasons.get(k, "") for k in table.key]
+        table = table.assign(reason=why, status=["quarantined" if reason else "ok" for reason in why])
         shapes = [(0, 0, 3) if k in reasons else index[k].shape for k in table.key]
-        table["frame_height"], table["frame_width"] = [s[0] for s in shapes], [s[1] for s in shapes]
-        table.to_parquet(writer.path(FRAMES), index=False)
+        table = table.assign(frame_height=[s[0] for s in shapes], frame_width=[s[1] for s in shapes])
+        table.to_parquet(task.writer.path(FRAMES), index=False)
         bad = table[table.status != "ok"]
         if len(bad) == len(table):
-            raise FoveaError(f"dataset {name!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}")
-        writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
-        writer.meta["facts"] = {
+            raise FoveaError(
+                f"dataset {task.partition!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}"
+            )
+        task.writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
+        task.writer.meta["facts"] = {
             "frames": int((table.status == "ok").sum()),
             "resized": len(todo),
             "reused": len(table) - int(table.key.isin(todo.key).sum()),
@@ -240,12 +267,12 @@ class ResizedFrames:
             "bytes_in": int(todo.bytes.sum()),
             "bytes_out": int(sum(a * b * 3 for a, b, *_ in shapes)),
         }
-        self._show(chain, table[table.status == "ok"], writer)
+        self._show(task, table[table.status == "ok"])
 
-    def _show(self, chain: Chain, table: pd.DataFrame, writer: UnitWriter) -> None:
+    def _show(self, task: Task, table: "pd.DataFrame") -> None:
         from assets.frames.contact import contact_sheet
 
         chosen = table.iloc[:: max(1, len(table) // 6)].head(6)
-        pictures = [chain.store.array(self.name, k) for k in chosen.key]
+        pictures = [task.shelf().array(k) for k in chosen.key]
         if pictures:
-            writer.path("shown/sample_frames.png").write_bytes(contact_sheet(pictures))
+            task.writer.path("shown/sample_frames.png").write_bytes(contact_sheet(pictures))

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Progress, Unit
+from assets.graph import Task
 from assets.saliency.names import FIXATIONS, FLIP, PICTURES, SUMMARY
 from assets.saliency.plots import benchmark_plot
-from assets.saliency.stages import MapSource, open_model
-from assets.store import UnitWriter
+from assets.saliency.sources import MapSource, open_model
 from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
@@ -19,12 +18,10 @@ from models.saliency.maps import SaliencyModel
 from models.saliency.records import short
 
 
-def run_benchmark(
-    chain: Chain, unit: Unit, sources: Mapping[str, MapSource], writer: UnitWriter, progress: Progress
-) -> None:
+def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
     """Fill the unit: `saliency_benchmark.parquet` (a row a model and metric), `scores.parquet` (a row a model and
     picture), `shown/benchmark.md`, `shown/benchmark.png`, facts. Raises FoveaError for fewer than two pictures."""
-    made = chain.made("fixation_maps", unit.partition)
+    made, unit, writer = task.given["fixation_maps"], task.unit, task.writer
     eyes = pd.read_parquet(made.folder / FIXATIONS)
     pictures = pd.read_parquet(made.folder / PICTURES)
     part = str(unit.inputs["split"])
@@ -36,26 +33,26 @@ def run_benchmark(
     keys = dict(zip(pictures.image, pictures.key, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
-        return np.asarray(chain.store.array("resized_frames", keys[image]))
+        return np.asarray(made.array("resized_frames", keys[image]))
 
-    device = chosen_device(chain.device)
+    device = chosen_device(task.device)
     models: dict[str, SaliencyModel] = {}
     for label, source in sources.items():
         plain = models.get(label.removesuffix(FLIP))
         models[label] = plain or open_model(source, device=device)
-    with told(chain, unit, writer, dataset=unit.partition, name=f"saliency@{unit.partition}") as run:
+    with told(task, dataset=unit.partition, name=f"saliency@{unit.partition}") as run:
         run.log_params(
             {"dataset": unit.partition, "split": part, "pictures": len(measured), **_versions(sources)}
         )
-        run.log_inputs({unit.partition: str(unit.inputs["fixations"])}, "test")
+        run.log_inputs({unit.partition: made.version("measured")}, "test")
         scores = score_pictures(
             models,
             picture,
             eyes,
             sorted(measured.image),
             train=sorted(pictures.image[pictures.split == "train"]),
-            threads=chain.threads if device == "cpu" else 1,
-            progress=progress,
+            threads=task.threads if device == "cpu" else 1,
+            progress=task.progress,
         )
         scores.to_parquet(writer.path("scores.parquet"), index=False)
         seen = {

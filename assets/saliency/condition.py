@@ -6,26 +6,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain
+from assets.datasets import Dataset
 from models.errors import FoveaError
 
 Array = NDArray[np.uint8]
 
 
 def condition_maps(
-    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array], maps: str
+    dataset: Dataset,
+    table: pd.DataFrame,
+    pictures: Sequence[Array],
+    own: Sequence[Array] | None,
+    maps: str,
 ) -> list[Array] | None:
     """One uint8 map (255 = the picture's maximum) for each row of the table, or None for `none`.
 
-    `shuffled` gives each picture the map of another one of the same table, by a fixed derangement, resized when sizes
-    differ. Raises FoveaError when `oracle` is asked of a dataset without fixations.
+    own: each picture's predicted map. `shuffled` gives each picture the map of another one of the same table, by a fixed
+    derangement, resized when sizes differ. Raises FoveaError when `oracle` is asked of a dataset without fixations.
     """
     if maps == "none":
         return None
-    if maps in ("predicted", "shuffled"):
-        own = [chain.store.array("saliency_maps", k) for k in table.map_key]
-        if maps == "predicted":
-            return own
+    if maps == "predicted" and own is not None:
+        return list(own)
+    if maps == "shuffled" and own is not None:
         from models.saliency.weighting import derangement
 
         order = derangement(list(table.image), seed=0)
@@ -35,11 +38,11 @@ def condition_maps(
 
         return [_scaled(center_map(*p.shape[:2])) for p in pictures]
     if maps == "oracle":
-        found = fixation_maps(chain, dataset, table, pictures)
+        found = fixation_maps(dataset, table, pictures)
         missing = [image for image, m in zip(table.image, found, strict=True) if m is None]
         if missing:
             raise FoveaError(
-                f"maps 'oracle' need people's fixations for each picture; dataset {dataset!r} has none for "
+                f"maps 'oracle' need people's fixations for each picture; dataset {dataset.name!r} has none for "
                 f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} (fovea datasets add … --fixations TABLE)"
             )
         return [_scaled(m) for m in found if m is not None]
@@ -47,27 +50,25 @@ def condition_maps(
 
 
 def fixation_maps(
-    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array]
+    dataset: Dataset, table: pd.DataFrame, pictures: Sequence[Array]
 ) -> list[NDArray[np.float32] | None]:
     """People's fixation density (float32, sum 1) for each row, None where nobody's eyes were recorded."""
-    record = chain.dataset(dataset)
-    if record.fixations is None:
+    if dataset.fixations is None:
         return [None] * len(table)
     from assets.saliency.fixations import frame_fixation_maps
 
-    return frame_fixation_maps(record, table, [p.shape[:2] for p in pictures])
+    return frame_fixation_maps(dataset, table, [p.shape[:2] for p in pictures])
 
 
 def fixation_halves(
-    chain: Chain, dataset: str, table: pd.DataFrame, pictures: Sequence[Array]
+    dataset: Dataset, table: pd.DataFrame, pictures: Sequence[Array]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
     """The densities (float32, sum 1) of two halves of the people for each row, None where fewer than two looked."""
-    record = chain.dataset(dataset)
-    if record.fixations is None:
+    if dataset.fixations is None:
         return [None] * len(table)
     from assets.saliency.fixations import frame_fixation_halves
 
-    return frame_fixation_halves(record, table, [p.shape[:2] for p in pictures])
+    return frame_fixation_halves(dataset, table, [p.shape[:2] for p in pictures])
 
 
 def _scaled(density: NDArray[np.float32]) -> Array:

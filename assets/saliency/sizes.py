@@ -24,8 +24,8 @@ Pixels = NDArray[np.uint8]
 
 
 def chosen(table: pd.DataFrame, count: int = SAMPLE) -> pd.DataFrame:
-    """The frames that sizes are measured on: by their keys, so that one changed frame changes the sample little."""
-    return table.drop_duplicates("rgba_key").sort_values("rgba_key").head(count)
+    """The frames that sizes are measured on: by their maps' keys, so that one changed frame changes the sample little."""
+    return table.drop_duplicates("map_key").sort_values("map_key").head(count)
 
 
 def measure_sizes(frame: Pixels, saliency_map: Pixels, density: NDArray[np.floating[Any]]) -> dict[str, int]:

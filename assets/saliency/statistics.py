@@ -6,27 +6,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain
 from assets.frames.stages import SHARD_FRAMES
+from assets.graph import Made, Shelf
 
-STAGE, MAPS = "saliency_maps", "maps.parquet"
+MAPS = "maps.parquet"
 
 Map = NDArray[np.uint8]
 
 
-def earlier(chain: Chain, stage: str, partition: str, name: str, version: str) -> pd.DataFrame | None:
-    """A table of the partition's last unit, when it was made by this version (`meta["statistics"]`); else None."""
-    before = chain.latest(stage, partition)
-    if before is None or not chain.store.has(stage, before["key"]):
+def earlier_table(made: Made | None, name: str, version: str) -> pd.DataFrame | None:
+    """A table of the partition's last artifact, when it was made by this version (`meta["statistics"]`); else None."""
+    if (
+        made is None
+        or made.manifest["meta"].get("statistics") != version
+        or name not in made.manifest["objects"]
+    ):
         return None
-    manifest = chain.store.manifest(stage, before["key"])
-    if manifest["meta"].get("statistics") != version or name not in manifest["objects"]:
-        return None
-    return pd.read_parquet(chain.store.path(stage, before["key"], name))
+    return pd.read_parquet(made.folder / name)
 
 
 def measure_maps(
-    chain: Chain,
+    maps: Shelf,
     table: pd.DataFrame,
     columns: tuple[str, ...],
     measure: Callable[[Map], tuple[float, ...]],
@@ -43,7 +43,7 @@ def measure_maps(
     total: NDArray[np.float64] | None = None
     shapes = set()
     for place, key in enumerate(table.map_key):
-        saliency_map = chain.store.array(STAGE, key)
+        saliency_map = maps.array(key)
         shapes.add(saliency_map.shape)
         if key not in values:
             values[key] = measure(saliency_map)
@@ -52,7 +52,7 @@ def measure_maps(
                 total = np.zeros(saliency_map.shape)
             total += saliency_map
         if place % SHARD_FRAMES == SHARD_FRAMES - 1:
-            chain.store.release()
+            maps.store.release()
     measured = pd.DataFrame([values[key] for key in table.map_key], columns=names, index=table.index)
     mean = total / len(table) if total is not None and len(shapes) == 1 else None
     return table.assign(**{name: measured[name] for name in names}), mean

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from assets.chain import Chain, Progress, Unit
 from assets.frames.contact import contact_sheet, overlay
+from assets.graph import Task
 from assets.saliency.fixations import fixation_map
 from assets.saliency.names import FIXATIONS, PICTURES
 from assets.saliency.plots import training_plot
-from assets.saliency.stages import MapSource, open_model
+from assets.saliency.sources import MapSource, open_model
 from assets.store import UnitWriter
 from assets.story import told
 from models.device import chosen_device
@@ -32,12 +32,10 @@ MOST_STEPS = 500
 """Between checkpoints, where an epoch has more and may be resumed within."""
 
 
-def train_saliency(
-    chain: Chain, unit: Unit, training: SaliencyTraining, writer: UnitWriter, progress: Progress
-) -> None:
+def train_saliency(task: Task, training: SaliencyTraining) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit: `weights/VARIANT.safetensors` with its JSON and
     the list of pictures that it has seen, `shown/`, facts."""
-    made = chain.made("fixation_maps", training.dataset)
+    made, unit, writer = task.given["fixation_maps"], task.unit, task.writer
     eyes = pd.read_parquet(made.folder / FIXATIONS)
     pictures = pd.read_parquet(made.folder / PICTURES)
     for part in ("train", "val"):
@@ -46,26 +44,26 @@ def train_saliency(
                 f"dataset {training.dataset!r} has no {part} picture with fixations: a saliency model needs both train and "
                 f"val (`fovea datasets show {training.dataset}` lists the splits)"
             )
-    objective = _objective(chain, training, pictures, eyes)
-    with told(chain, unit, writer, dataset=training.dataset, name=training.key) as run:
+    objective = _objective(task, training, pictures, eyes)
+    with told(task, dataset=training.dataset, name=training.key) as run:
         run.log_params(
             {
                 **{f"saliency.{k}": v for k, v in objective.record.items()},
                 **unit.inputs["record"],
                 "code_version": unit.inputs["code"],
-                "threads": chain.threads,
+                "threads": task.threads,
             }
         )
-        run.log_inputs({training.dataset: str(unit.inputs["train_fixations"])}, "train")
-        with _cv2_threads(chain.threads):
+        run.log_inputs({training.dataset: made.version("train")}, "train")
+        with _cv2_threads(task.threads):
             folder = train(
                 objective,
-                workdir=chain.home.work / unit.key,
+                workdir=task.home.work / unit.key,
                 tracker_run=run,
-                device=chosen_device(chain.device),
-                threads=chain.threads,
+                device=chosen_device(task.device),
+                threads=task.threads,
                 checkpoint_every=min(MOST_STEPS, objective.row_every),
-                progress=lambda step, total, seen: progress(
+                progress=lambda step, total, seen: task.progress(
                     step, total, " ".join(f"{k} {v:.3f}" for k, v in seen.items())
                 ),
             )
@@ -81,7 +79,7 @@ def train_saliency(
         png = training_plot(history, title=training.key)
         writer.path("shown/training.png").write_bytes(png)
         run.log_figure(png, "curves/training.png")
-        _show(chain, training, pictures, eyes, weights, writer)
+        _show(task, training, pictures, eyes, weights, writer)
         for path in (weights, weights.with_suffix(".json")):
             run.log_artifact(path, "saliency_model")
         run.log_artifact(writer.path("shown/validation.png"), "samples")
@@ -95,13 +93,15 @@ def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFr
 
 
 def _objective(
-    chain: Chain, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame
+    task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame
 ) -> Objective:
     keys = dict(zip(pictures.image, pictures.key, strict=True))
     split = dict(zip(pictures.image, pictures.split, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
-        return np.array(chain.store.array("resized_frames", keys[image]))  # torch wants writable memory
+        return np.array(
+            task.given["fixation_maps"].array("resized_frames", keys[image])
+        )  # torch wants writable memory
 
     recipe: dict[str, Any] = dict(PRESETS[training.preset][training.variant])
     if training.variant == "sam_lite":
@@ -110,8 +110,8 @@ def _objective(
         config = SamLiteConfig(**recipe, folds=training.folds, fold=training.fold, seed=training.seed)
         about = {
             "training": training.key,
-            "threads": chain.threads,
-            "device": chosen_device(chain.device),
+            "threads": task.threads,
+            "device": chosen_device(task.device),
         }
         return SamLiteTraining(picture, eyes, split, config, about=about)
     from models.training.sam import Item, SAMConfig, SamTraining
@@ -124,7 +124,7 @@ def _objective(
         [Item(i, picture(i), points[i]) for i in sorted(split) if split[i] == part]
         for part in ("train", "val")
     )
-    start = chain.home.state / "weights" / f"{training.variant}.safetensors"
+    start = task.home.state / "weights" / f"{training.variant}.safetensors"
     return SamTraining(
         training.variant,
         train_items,
@@ -163,7 +163,7 @@ def _facts(
 
 
 def _show(
-    chain: Chain,
+    task: Task,
     training: SaliencyTraining,
     pictures: pd.DataFrame,
     eyes: pd.DataFrame,
@@ -172,11 +172,11 @@ def _show(
 ) -> None:
     """Validation pictures with people's fixations (left) and the model's map (right), as `shown/validation.png`."""
     source = MapSource(training.variant, weights, model_version(training.variant, weights))
-    model = open_model(source, threads=chain.threads)
+    model = open_model(source, threads=task.threads)
     rows = pictures[pictures.split == "val"]
     sheet = []
     for row in rows.iloc[:: max(1, len(rows) // SHOWN_PICTURES)].head(SHOWN_PICTURES).to_dict("records"):
-        frame = np.asarray(chain.store.array("resized_frames", row["key"]))
+        frame = np.asarray(task.given["fixation_maps"].array("resized_frames", row["key"]))
         points = eyes.loc[eyes.image == row["image"], ["x", "y"]].to_numpy(np.float64) - 0.5
         density = fixation_map(points, (frame.shape[1], frame.shape[0]))
         people = np.round(density * (255 / density.max())).astype(np.uint8)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from assets.chain import Chain, silent
+from assets.chain import Chain
 from assets.store import digest
 from assets.studies.design import Design, Question, Side, match_pairs
 from assets.studies.page import Album, Picture, render
@@ -106,7 +106,7 @@ def _coder(
 
     record = chain.experiment(experiment)
     codec = load_codec(chain.made("trained_codec", experiment).folder / "codec")
-    subjects = subjects_of(chain, dataset, record.maps, record.saliency, silent)
+    subjects = subjects_of(chain, dataset, record.maps, record.saliency)
     conditions = {subject.image: subject.condition for subject in subjects}
 
     def code(image: str, side: Side, original: Picture) -> tuple[bytes, Picture]:

@@ -1,12 +1,12 @@
-"""The codec doctor as asset checks: a codec that fails one is not compared."""
+"""The codec doctor as checks: a codec that fails one is not compared."""
 
+import functools
 import json
+from typing import Any
 
-import dagster as dg
+from assets.graph import Check, Made
 
-from assets.chain import Made
-
-DOCTOR = {
+_ASKED = {
     "gradients": "Every encoder parameter gets a gradient.",
     "reach": "Every quantiser level is reachable.",
     "rate": "Real bpp is within 2 % + 64 bytes of the estimate.",
@@ -18,32 +18,18 @@ DOCTOR = {
 }
 
 
-def specs(asset: str) -> list[dg.AssetCheckSpec]:
-    """One blocking check for each of the doctor's questions."""
-    return [
-        dg.AssetCheckSpec(name, asset=asset, blocking=True, description=text) for name, text in DOCTOR.items()
-    ]
-
-
-def check_codec(made: Made) -> list[dg.AssetCheckResult]:
-    """The doctor's findings of a training run; shipped weights have been examined when they were made."""
+def _found(name: str, made: Made) -> tuple[bool, dict[str, Any]]:
+    """The doctor's finding of a training run; shipped weights have been examined when they were made."""
     path = made.folder / "doctor.json"
-    found = {f["name"]: f for f in json.loads(path.read_text())} if path.exists() else {}
-    results = []
-    for name in DOCTOR:
-        finding = found.get(name)
-        results.append(
-            dg.AssetCheckResult(
-                check_name=name,
-                passed=bool(finding["passed"]) if finding else True,
-                metadata={
-                    "detail": finding["detail"] if finding else "not asked of this codec",
-                    **_numbers(finding),
-                },
-            )
-        )
-    return results
+    findings = json.loads(path.read_text()) if path.exists() else []
+    finding = next((f for f in findings if f["name"] == name), None)
+    if finding is None:
+        return True, {"detail": "not asked of this codec"}
+    numbers = {k: float(v) for k, v in finding.get("numbers", {}).items()}
+    return bool(finding["passed"]), {"detail": finding["detail"], **numbers}
 
 
-def _numbers(finding: dict[str, dict[str, float]] | None) -> dict[str, float]:
-    return {k: float(v) for k, v in (finding or {}).get("numbers", {}).items()}
+#: one blocking check for each of the doctor's questions
+DOCTOR = tuple(
+    Check(name, about, functools.partial(_found, name), blocking=True) for name, about in _ASKED.items()
+)

@@ -1,7 +1,8 @@
 """Making a unit with several processes: rank 0 makes it, the others train beside it and write nothing."""
 
-from assets.chain import Chain, Made, Progress, silent
-from assets.training.run import prepared, start_of
+from assets.chain import Chain
+from assets.graph import Made, Progress, silent
+from assets.training.run import prepared
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.tracking import NullRun
@@ -45,7 +46,7 @@ def _accompany(chain: Chain, stage: str, partition: str) -> None:
     if stage not in TRAINED:
         raise FoveaError(f"{stage} is not trained by several processes")
     entry = chain.trunks[partition] if stage == "trunk_codec" else chain.experiment(partition)
-    given = prepared(chain, entry, start_of(chain, entry, silent), silent)
+    given = prepared(chain.bench(stage, partition), entry)
     train(
         given.objective,
         workdir=chain.home.work / "other-ranks",

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from assets.chain import Chain, Progress, Unit
-from assets.saliency.names import chosen_model
-from assets.saliency.stages import map_sources
+from assets.graph import Bench, Task
+from assets.saliency.names import other_maps
+from assets.saliency.pairs import Reader, open_pairs
 from assets.store import UnitWriter
 from assets.story import told
-from assets.training.data import load_split, needs_model
 from assets.training.milestones import (
     FROM_SCRATCH,
     FROM_TRUNK,
@@ -29,7 +28,7 @@ from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
 from models.device import chosen_device
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY, Experiment, Trunk
+from models.experiments import Experiment, Trunk
 from models.presets import find_preset
 from models.tracking import Run
 from models.training.data import FrameSet
@@ -67,23 +66,14 @@ class Prepared(NamedTuple):
         return find_preset(self.entry.preset).checkpoint_every
 
 
-def start_of(chain: Chain, entry: Experiment | Trunk, progress: Progress) -> Path | None:
-    """The codec folder of the entry's trunk, which is made where it is missing; None without one."""
-    trunk = entry.trunk if isinstance(entry, Experiment) else None
-    return chain.make("trunk_codec", trunk.key, progress).folder / "codec" if trunk else None
-
-
-def prepared(chain: Chain, entry: Experiment | Trunk, start: Path | None, progress: Progress) -> Prepared:
-    """Data and the codec with its first weights. start: the trunk's codec folder."""
+def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
+    """Data and the codec with its first weights, the trunk's or random ones."""
     record = entry.resolved()
-    maps = str(record["maps"])
-    model = str(record.get("saliency") or DEFAULT_SALIENCY)
+    maps, model = str(record["maps"]), str(record.get("saliency") or "")
 
     def split(name: str, limit: int | None = None) -> Looked:
-        table, pictures, conditions = load_split(
-            chain, entry.dataset, name, maps=maps, model=model, progress=progress, limit=limit
-        )
-        return Looked(pictures, list(table.image), conditions)
+        found = open_pairs(bench, entry.dataset, name, maps=maps, model=model, limit=limit)
+        return Looked(found.pictures, list(found.table.image), found.maps)
 
     seen = split("train")
     if not seen.pictures:
@@ -92,8 +82,8 @@ def prepared(chain: Chain, entry: Experiment | Trunk, start: Path | None, progre
         )
     held = split("val", _looked_at(entry))
     torch.manual_seed(int(record["seed"]))
-    if start is not None and isinstance(entry, Experiment):
-        trunk = load_codec(start)
+    if isinstance(entry, Experiment) and entry.trunk:
+        trunk = load_codec(bench.given["trunk_codec"].folder / "codec")
         codec = build(branch_config(entry, trunk.config))
         codec.load_trunk(trunk.state_dict())
     else:
@@ -104,44 +94,41 @@ def prepared(chain: Chain, entry: Experiment | Trunk, start: Path | None, progre
     return Prepared(entry, record, objective, codec, seen, held)
 
 
-def run_training(
-    chain: Chain,
-    unit: Unit,
-    entry: Experiment | Trunk,
-    start: Path | None,
-    writer: UnitWriter,
-    progress: Progress,
-) -> None:
+def run_training(task: Task, entry: Experiment | Trunk) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit.
 
-    start: the trunk's codec folder. The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
+    The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
     `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
     """
-    given = prepared(chain, entry, start, progress)
-    workdir = chain.home.work / unit.key
-    with told(chain, unit, writer, dataset=entry.dataset, name=entry.key) as run:
+    given, unit, writer = prepared(task, entry), task.unit, task.writer
+    workdir = task.home.work / unit.key
+    with told(task, dataset=entry.dataset, name=entry.key) as run:
         run.log_params(
             {
                 **given.record,
-                **maps_by(chain, given.record),
+                **maps_by(task, entry),
                 "code_version": unit.inputs.get("code", ""),
-                "threads": chain.threads,
+                "threads": task.threads,
             }
         )
-        run.log_inputs({entry.dataset: str(unit.inputs["train_frames"])}, "train")
-        watch = _watch(given, workdir / "stages", FROM_SCRATCH if start is None else FROM_TRUNK)
+        run.log_inputs({entry.dataset: data_version(task)}, "train")
+        watch = _watch(
+            given,
+            workdir / "stages",
+            FROM_TRUNK if isinstance(entry, Experiment) and entry.trunk else FROM_SCRATCH,
+        )
         watch.keep(0, given.codec)
         folder = train(
             given.objective,
             workdir=workdir,
             tracker_run=run,
             probe=watch.probe,
-            device=chosen_device(chain.device),
-            threads=chain.threads,
+            device=chosen_device(task.device),
+            threads=task.threads,
             checkpoint_every=given.checkpoint_every,
             probe_every=watch.every,
             probe_at=frozenset(watch.kept_at),
-            progress=lambda step, total, seen: progress(
+            progress=lambda step, total, seen: task.progress(
                 step, total, " ".join(f"{k} {v:.3g}" for k, v in seen.items())
             ),
         )
@@ -243,13 +230,22 @@ def _stages(given: Prepared, watch: Watch, folder: Path) -> dict[str, bytes]:
     return files
 
 
-def maps_by(chain: Chain, record: Mapping[str, Any]) -> dict[str, str]:
+def data_version(task: Task) -> str:
+    """The version of the training pictures, with their maps where those condition the codec."""
+    needs = [n for n in task.given.needs or () if n.part.startswith("train ")]
+    return str(task.unit.inputs[f"{needs[-1].stage} {needs[-1].part}"])
+
+
+def maps_by(reader: Reader, entry: Experiment | Trunk) -> dict[str, str]:
     """The saliency model behind the run's maps with its version: fovea.toml may name another than the record's default."""
-    asked = needs_model(record)
-    if not asked:
+    record = entry.resolved()
+    if record["maps"] not in ("predicted", "shuffled"):
         return {}
-    name = chosen_model(chain, str(record["dataset"]), asked)
-    return {"maps_by": f"{name} {map_sources(chain, name)[0].version}"}
+    other = other_maps(reader.world, entry.dataset, str(record["saliency"]))
+    if other:
+        facts = reader.given["other_maps", other].facts
+        return {"maps_by": f"{facts['model']} {facts['version']}"}
+    return {"maps_by": str(reader.given["rgba_frames", entry.dataset].facts["maps_by"])}
 
 
 def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:

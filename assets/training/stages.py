@@ -1,80 +1,133 @@
 """`trunk_codec` and `trained_codec`: one training run a partition, resumable, told to the tracker."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from assets.chain import Chain, Progress, Unit
-from assets.store import UnitWriter
-from assets.training.data import data_inputs
-from assets.versions import code_version
+from assets.graph import Need, Stage, Task, View
+from assets.saliency.names import picture_needs
+from assets.training.checks import DOCTOR
+from assets.world import World
+from models.experiments import Experiment, Trunk
 
 #: fields of a resolved record that name things but change no bit of a training run
 NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
+#: what looks at a training without a part in it
+LOOKS_ON = (
+    "assets.frames.contact",
+    "assets.frames.decode",
+    "assets.frames.encode",
+    "assets.saliency.names",
+    "assets.training.checks",
+    "assets.training.milestones",
+    "assets.training.plots",
+    "assets.training.watch",
+    "assets.story",
+    "models.metrics",
+    "models.training.adversarial_doctor",
+    "models.training.doctor",
+)
 
 
-def training_code(codec: str, maps: str) -> str:
-    """The code version of training this codec on these maps."""
+def _needs(world: World, entry: Trunk | Experiment) -> tuple[Need, ...]:
+    record = entry.resolved()
+    model = str(record.get("saliency") or "")
+    return picture_needs(world, entry.dataset, str(record["maps"]), model, ("train", "val"))
+
+
+def _code(entry: Trunk | Experiment) -> Sequence[str]:
     from models.codecs.catalogue import code_module, objective_of
 
-    chooses = () if maps == "none" else ("assets.saliency.condition",)
-    module = objective_of(codec).partition(":")[0]
-    return code_version(module, code_module(codec), *chooses)
+    return (objective_of(entry.codec).partition(":")[0], code_module(entry.codec))
 
 
-class TrunkCodec:
-    """The training run that all arms of a comparison start from."""
+def _apart(entry: Trunk | Experiment) -> Sequence[str]:
+    """What looks on, and without maps what chooses them; only generative codecs are trained with a critic's eyes."""
+    chooses = ("assets.saliency.condition",) if entry.resolved()["maps"] == "none" else ()
+    return (
+        *LOOKS_ON,
+        *chooses,
+        *(() if entry.card.objective == "adversarial" else ("models.training.critics",)),
+    )
+
+
+def _inputs(view: View, entry: Trunk | Experiment) -> dict[str, Any]:
+    record = entry.resolved()
+    eyes = {"fixations": view.world.fixations_digest(entry.dataset)} if record["maps"] == "oracle" else {}
+    return {"record": {k: v for k, v in record.items() if k not in NAMES_ONLY}, **eyes}
+
+
+class TrunkCodec(Stage):
+    """A variable-rate codec trained without saliency, from which all arms of a comparison branch.
+
+    Resumable to the bit: a killed run goes on from its last checkpoint.
+    """
 
     name = "trunk_codec"
+    reads = ("rgba_frames",)
+    group, kinds, checks = "training", frozenset({"pytorch"}), DOCTOR
+    gpu = share = True
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        trunk = chain.trunks[partition]
-        if trunk.shipped:
-            from models.codecs.catalogue import shipped_digest
+    def partitions(self, world: World) -> list[str]:
+        return list(world.trunks)
 
-            return Unit(self.name, partition, {"shipped": shipped_digest(trunk.shipped)})
-        record = trunk.resolved()
-        return Unit(
-            self.name,
-            partition,
-            {
-                "record": {k: v for k, v in record.items() if k not in NAMES_ONLY},
-                "code": training_code(trunk.codec, "none"),
-                **data_inputs(chain, record),
-            },
-        )
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        trunk = world.trunks[partition]
+        return () if trunk.shipped else _needs(world, trunk)
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        trunk = chain.trunks[unit.partition]
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        from models.codecs.catalogue import shipped_digest
+
+        trunk = view.world.trunks[view.partition]
+        return {"shipped": shipped_digest(trunk.shipped)} if trunk.shipped else _inputs(view, trunk)
+
+    def code(self, world: World, partition: str) -> Sequence[str]:
+        trunk = world.trunks[partition]
+        return () if trunk.shipped else _code(trunk)
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        trunk = world.trunks[partition]
+        return (*LOOKS_ON, "assets.training.run") if trunk.shipped else _apart(trunk)
+
+    def make(self, task: Task) -> None:
+        trunk = task.world.trunks[task.partition]
         if trunk.shipped:
             from models.codecs.catalogue import shipped_folder
 
-            shutil.copytree(shipped_folder(trunk.shipped), writer.path("codec"), dirs_exist_ok=True)
-            writer.meta["facts"] = {"shipped": trunk.shipped}
+            shutil.copytree(shipped_folder(trunk.shipped), task.writer.path("codec"), dirs_exist_ok=True)
+            task.writer.meta["facts"] = {"shipped": trunk.shipped}
             return
         from assets.training.run import run_training
 
-        run_training(chain, unit, trunk, None, writer, progress)
+        run_training(task, trunk)
 
 
-class TrainedCodec:
-    """One experiment: the codec of one arm, one rate, one seed."""
+class TrainedCodec(Stage):
+    """One experiment: one arm at one rate with one seed. The codec doctor's checks block what comes after."""
 
     name = "trained_codec"
+    reads = ("rgba_frames", "other_maps", "trunk_codec")
+    group, kinds, checks = "training", frozenset({"pytorch", "mlflow"}), DOCTOR
+    gpu = share = True
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        experiment = chain.experiment(partition)
-        record = experiment.resolved()
-        inputs: dict[str, Any] = {
-            "record": {k: v for k, v in record.items() if k not in NAMES_ONLY},
-            "code": training_code(experiment.codec, experiment.maps),
-            **data_inputs(chain, record),
-        }
-        if experiment.trunk:
-            inputs["trunk"] = chain.unit("trunk_codec", experiment.trunk.key).key
-        return Unit(self.name, partition, inputs)
+    def partitions(self, world: World) -> list[str]:
+        return list(world.experiments)
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        from assets.training.run import run_training, start_of
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        experiment = world.experiment(partition)
+        trunk = [Need("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
+        return [*_needs(world, experiment), *trunk]
 
-        experiment = chain.experiment(unit.partition)
-        run_training(chain, unit, experiment, start_of(chain, experiment, progress), writer, progress)
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        return _inputs(view, view.world.experiment(view.partition))
+
+    def code(self, world: World, partition: str) -> Sequence[str]:
+        return _code(world.experiment(partition))
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        return _apart(world.experiment(partition))
+
+    def make(self, task: Task) -> None:
+        from assets.training.run import run_training
+
+        run_training(task, task.world.experiment(task.partition))

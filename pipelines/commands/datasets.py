@@ -87,10 +87,9 @@ def show(name: str) -> None:
 def _show(name: str, *, new: bool = False) -> int:
     """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown pictures are an error
     where the splits leave none out."""
-    from assets.frames.stages import source_table
 
     chain = chain_here(tracking=False)
-    table = source_table(chain, name)
+    table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
     click.echo(f"{name}: {len(good)} pictures ({counts})")

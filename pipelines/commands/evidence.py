@@ -135,7 +135,7 @@ def evaluate(
     from assets.evaluation.summary import curve_lines
     from assets.evaluation.tables import write_tables
     from models.codecs.external import load_checkpoint
-    from pipelines.plan import Step, dataset_targets
+    from pipelines.plan import Step
     from pipelines.terminal import Board
 
     chain = chain_here(threads)
@@ -146,7 +146,7 @@ def evaluate(
         load_checkpoint(path, codec)  # a wrong file is refused before anything is written or measured
     with kept_when_measured(chain.home.config, dataset, name or codec):
         external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
-        wanted = [*dataset_targets(dataset, chain), ("external_rd_points", external.partition)]
+        wanted = chain.upstream(("external_rd_points", external.partition))
         with Board(len(wanted)) as board:
             for stage, partition in wanted:
                 chain.forget()

@@ -131,12 +131,12 @@ def saliency(
 ) -> None:
     """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
     from assets.saliency.predict_files import predict_files
-    from assets.saliency.stages import map_sources, open_model
+    from assets.saliency.sources import map_sources, open_model
     from models.device import chosen_device
     from models.experiments import DEFAULT_SALIENCY
 
     chain = chain_here(tracking=False)
-    source = map_sources(chain, model or DEFAULT_SALIENCY)[0]
+    source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
     with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
         progress = functools.partial(_move, bar)

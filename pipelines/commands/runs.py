@@ -10,11 +10,12 @@ from pipelines.commands import options
 from pipelines.commands.options import COUNT, chain_here, sweep_of
 
 if TYPE_CHECKING:
-    from assets.chain import Chain, Made
+    from assets.chain import Chain
+    from assets.graph import Made
 
 
 def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
-    from assets.chain import Waiting
+    from assets.graph import Waiting
 
     try:
         return chain.made(stage, partition)
@@ -54,7 +55,7 @@ def run(
     if frames_only:
         chain.dataset(dataset)
         failed = _make_stale(
-            chain, dataset, dataset_targets(dataset, chain), strict=strict, threads=threads, parallel=parallel
+            chain, dataset, dataset_targets(chain, dataset), strict=strict, threads=threads, parallel=parallel
         )
         if made := _made(chain, "rgba_frames", dataset):
             click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
@@ -62,7 +63,7 @@ def run(
         sweep = sweep_of(chain, sweep_name, dataset)
         _can_be_measured(chain, sweep)
         failed = _make_stale(
-            chain, sweep.key, targets(sweep, chain), sweep.key, strict=strict, threads=threads, parallel=parallel
+            chain, sweep.key, targets(chain, sweep), sweep.key, strict=strict, threads=threads, parallel=parallel
         )  # fmt: skip
         _summary(chain, sweep.key)
     say_quarantined(chain, dataset)
@@ -72,12 +73,12 @@ def run(
 
 def _can_be_measured(chain: "Chain", sweep: Any) -> None:
     """Raises FoveaError before anything is trained when a folder is gone or a dataset has no picture to measure on."""
-    from assets.chain import Waiting
     from assets.evaluation.pieces import measured_split
+    from assets.graph import Waiting
 
     for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
         with contextlib.suppress(Waiting):
-            measured_split(chain, dataset)
+            measured_split(chain.given, chain.world, dataset)
 
 
 def say_quarantined(chain: "Chain", dataset: str) -> None:
@@ -147,7 +148,7 @@ def _parallel(chain: "Chain") -> int:
 def _summary(chain: "Chain", key: str) -> None:
     """Report and tables where people look for them, also when somebody deleted them there; and what they say."""
     if report := _made(chain, "report", key):
-        from assets.evaluation.stages import publish
+        from assets.evaluation.report_stage import publish
 
         publish(chain, report)
     rates, curves = _made(chain, "bd_rates", key), _made(chain, "rd_curves", key)
@@ -181,7 +182,7 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
             click.echo(experiment.key)
         return
     _can_be_measured(chain, sweep)
-    wanted = targets(sweep, chain)
+    wanted = targets(chain, sweep)
     work = stale(chain, wanted, strict=strict)
     for step in plan(chain, wanted, strict=strict) if everything else work:
         word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")
@@ -209,8 +210,8 @@ def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
 
     chain = chain_here(threads, device)
     fixation_table(chain.dataset(dataset))
-    stages = ("source_frames", "resized_frames", "fixation_maps", "saliency_benchmark")
-    failed = _make_stale(chain, f"saliency benchmark of {dataset}", [(stage, dataset) for stage in stages])
+    wanted = [*chain.upstream(("fixation_maps", dataset)), ("saliency_benchmark", dataset)]
+    failed = _make_stale(chain, f"saliency benchmark of {dataset}", wanted)
     made = _made(chain, "saliency_benchmark", dataset)
     if made:
         facts = made.facts

@@ -13,7 +13,8 @@ from pipelines.commands import options
 from pipelines.commands.options import COUNT, chain_here, sweep_of
 
 if TYPE_CHECKING:
-    from assets.chain import Chain, Made
+    from assets.chain import Chain
+    from assets.graph import Made
 
 
 @click.command()
@@ -59,19 +60,13 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
 
 def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:
     """What a training needs, and the training itself last."""
-    from assets.saliency.names import model_targets
     from models.saliency.records import is_training, training_of
-    from pipelines.plan import dataset_targets
 
     if is_training(key):
-        return model_targets(chain, [], [training_of(key).key])
+        return chain.upstream(("saliency_model", training_of(key).key))
     if key in chain.trunks:
-        dataset = chain.trunks[key].dataset
-        return [*(dataset_targets(dataset, chain)[:-1] if dataset else []), ("trunk_codec", key)]
-    experiment = chain.experiment(key)
-    trunk = [("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
-    frames = dataset_targets(experiment.dataset, chain)[:-1]
-    return [*model_targets(chain, [], [experiment.saliency]), *frames, *trunk, ("trained_codec", key)]
+        return chain.upstream(("trunk_codec", key))
+    return chain.upstream(("trained_codec", chain.experiment(key).key))
 
 
 def _make_with_ranks(

@@ -1,58 +1,83 @@
+import functools
 import multiprocessing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from upath import UPath
 
-from assets.chain import Chain, Progress, Unit, Waiting, explain
+import assets.chain as chain_module
+from assets.chain import Chain, explain
+from assets.graph import Need, NotGivenError, Part, Stage, Task, View, Waiting
 from assets.home import Home
 from assets.settings import Profile
-from assets.store import UnitWriter
+from assets.world import World
 from models.errors import FoveaError
 
 SETTINGS: dict[str, Any] = {}
 
 
-class Grow:
+class Grow(Stage):
     """Makes a file from a setting; counts how often."""
 
     name = "grow"
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        return Unit(self.name, partition, {"record": {"lr": SETTINGS["lr"]}, "code": SETTINGS["code"]})
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        return {"record": {"lr": SETTINGS["lr"]}}
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
+    def part(self, view: View, name: str) -> Part:
+        return Part(SETTINGS[name], str(SETTINGS[name]))
+
+    def make(self, task: Task) -> None:
         SETTINGS["made"] = SETTINGS.get("made", 0) + 1
         if SETTINGS.get("fail"):
-            writer.path("half").write_text("half")
+            task.writer.path("half").write_text("half")
             raise FoveaError("no luck")
-        writer.path("value").write_text(str(SETTINGS["lr"]))
-        writer.meta["facts"] = {"lr": SETTINGS["lr"]}
+        task.writer.path("value").write_text(str(SETTINGS["lr"]))
+        task.writer.meta["facts"] = {"lr": SETTINGS["lr"]}
 
 
-class Harvest:
-    """Needs what Grow made."""
+class Weigh(Stage):
+    """Shows only once it is made what its key would be."""
+
+    name = "weigh"
+    reads = ("grow",)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return [Need("grow", partition)]
+
+    def part(self, view: View, name: str) -> Part:
+        weight = (view.mine().folder / "weight").read_text()
+        return Part(weight, weight)
+
+    def make(self, task: Task) -> None:
+        task.writer.path("weight").write_text((task.given["grow"].folder / "value").read_text())
+
+
+class Harvest(Stage):
+    """Needs a part of what Weigh made, and of Grow what does not change with the setting."""
 
     name = "harvest"
+    reads = ("grow", "weigh")
 
-    def unit(self, chain: Chain, partition: str) -> Unit:
-        grown = chain.unit("grow", partition)
-        if not chain.store.has("grow", grown.key):
-            raise Waiting("grow", partition)
-        return Unit(self.name, partition, {"grown": grown.key})
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return [Need("weigh", partition, "weight"), Need("grow", partition, "steady")]
 
-    def make(self, chain: Chain, unit: Unit, writer: UnitWriter, progress: Progress) -> None:
-        writer.path("value").write_text(chain.store.path("grow", unit.inputs["grown"], "value").read_text())
+    def make(self, task: Task) -> None:
+        asked = SETTINGS.get("opens", ("weigh", "weight"))
+        task.writer.path("value").write_text(str(task.given[asked[0]].part(asked[1])))
 
 
-STAGES = {"grow": Grow(), "harvest": Harvest()}
+STAGES = {"grow": Grow(), "weigh": Weigh(), "harvest": Harvest()}
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> Chain:
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     SETTINGS.clear()
-    SETTINGS.update(lr=1e-4, code="a" * 12)
+    SETTINGS.update(lr=1e-4, steady=7, hidden=8)
+    version = functools.cache(lambda *modules, apart=(): "c0de")  # these stages are in no package of ours
+    monkeypatch.setattr(chain_module, "code_version", version)
     return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
 
 
@@ -87,13 +112,62 @@ def test_equal_work_is_found_under_another_name(chain: Chain) -> None:
 
 
 def test_a_unit_waits_for_what_it_is_made_from(chain: Chain) -> None:
-    assert chain.why("harvest", "p") == "waits for grow of p"
-    with pytest.raises(Waiting):
+    assert chain.why("harvest", "p") == "waits for weigh of p"
+    with pytest.raises(Waiting, match="weigh of p has to be made first"):
         chain.make("harvest", "p")
-    chain.make("grow", "p")
+    with pytest.raises(Waiting, match="grow of p has to be made first"):
+        chain.make("weigh", "p")
+    for stage, partition in chain.upstream(("harvest", "p")):
+        assert not chain.make(stage, partition).hit
+    assert chain.why("harvest", "p") == ""
+
+
+def test_a_part_that_stays_keeps_what_is_made_from_it_fresh(chain: Chain) -> None:
+    for stage, partition in chain.upstream(("harvest", "p")):
+        chain.make(stage, partition)
+    SETTINGS["hidden"] = 9
     chain.forget()
-    assert chain.why("harvest", "p") == "never made"
-    assert not chain.make("harvest", "p").hit
+    assert chain.why("harvest", "p") == ""
+    SETTINGS["steady"] = 8
+    chain.forget("grow", "p")
+    assert chain.why("harvest", "p") == 'grow steady "7" → "8"'
+
+
+@pytest.mark.parametrize(
+    ("opens", "said"),
+    [
+        (("rd_points", "x"), "harvest p: needs.. names no artifact of rd_points"),
+        (("grow", "hidden"), "part 'hidden' of grow p is not among the needs .'steady'"),
+    ],
+)
+def test_a_stage_that_opens_what_it_did_not_name_fails(
+    chain: Chain, opens: tuple[str, str], said: str
+) -> None:
+    SETTINGS["opens"] = opens
+    chain.make("grow", "p")
+    chain.make("weigh", "p")
+    with pytest.raises(NotGivenError, match=said):
+        chain.make("harvest", "p")
+    assert not chain.ready("harvest", "p")
+
+
+def test_a_need_that_the_drawn_graph_does_not_have_is_refused(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Harvest, "reads", ("weigh",))
+    with pytest.raises(NotGivenError, match=r"names grow, which harvest\.reads does not"):
+        chain.unit("harvest", "p")
+
+
+def test_what_makes_an_artifact_is_in_its_key(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of `make` itself, and what the stage names beside it."""
+    asked = []
+    monkeypatch.setattr(
+        chain_module, "code_version", lambda *names, apart=(): asked.append((names, apart)) or "c"
+    )
+    monkeypatch.setattr(Grow, "code", lambda self, world, partition: ("models.losses",))
+    chain.unit("grow", "p")
+    assert asked == [((Grow.__module__, "models.losses"), ())]
 
 
 def test_a_failure_leaves_the_unit_unmade(chain: Chain) -> None:

@@ -19,8 +19,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHILD = """
 import time
-from assets.stages import open_chain
 from assets.home import Home
+try:
+    from assets.stages import open_chain
+except ModuleNotFoundError:  # before 15eeb22
+    from assets.chain import Chain as open_chain
 home = Home.from_environment()
 chain = open_chain(home, threads=2, device="cpu")
 chain.make("source_frames", "pictures")

@@ -142,7 +142,8 @@ def dagster_run() -> dict[str, float]:
         home = Home.from_environment()
         add_dataset(home.config, "pictures", here / "pictures")
         prepare_instance(home)
-        outcome = run_targets(open_chain(home, threads=1, device="cpu"), dataset_targets("pictures"))
+        chain = open_chain(home, threads=1, device="cpu")
+        outcome = run_targets(chain, dataset_targets(chain, "pictures"))
         assert outcome.failed == 0, outcome.messages
         events = size = runs = 0
         for file in (home.dagster / "history" / "runs").glob("*.db"):

@@ -9,11 +9,10 @@ from upath import UPath
 from assets.chain import Chain
 from assets.home import Home
 from assets.settings import Profile
-from assets.stages import open_chain
+from assets.stages import STAGES, open_chain
 from models.presets import presets
 from models.sweeps import sweep
 from pipelines.executors import (
-    FANNED_OUT,
     GPU_SHARES,
     RaySettings,
     chunk_demand,
@@ -56,13 +55,13 @@ def test_a_step_asks_for_what_its_partition_needs(chain: Chain) -> None:
     assert demand(chain, "report", "sample.tiny", GPU)[:2] == (2.0, 0.0)
 
 
-@pytest.mark.parametrize("stage", FANNED_OUT)
+@pytest.mark.parametrize("stage", [s.name for s in STAGES.values() if s.fanned_out])
 def test_a_stage_that_waits_for_its_chunks_leaves_them_the_cpu(stage: str, chain: Chain) -> None:
     asked = demand(chain, stage, "sample", GPU)
     assert (asked.cpus, asked.gpus) == (0.0, 0.0)
     assert asked.memory_bytes > 0  # else Ray would run it on the head
     assert chunk_demand(stage, CPU)[:2] == (2.0, 0.0)
-    assert chunk_demand(stage, GPU).gpus == (0.25 if stage == "saliency_maps" else 0.0)
+    assert chunk_demand(stage, GPU).gpus == (0.25 if stage in ("saliency_maps", "other_maps") else 0.0)
 
 
 def test_a_run_may_name_other_threads_and_device() -> None:

@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from upath import UPath
@@ -19,9 +20,7 @@ class FakeChain:
     """Knows what is stale; nothing else."""
 
     def __init__(self, chain: Chain, stale: set[tuple[str, str]]):
-        self.stale_names = stale
-        self.trunks, self.experiments, self.sweeps = chain.trunks, chain.experiments, chain.sweeps
-        self.dataset = chain.dataset
+        self.stale_names, self.needs = stale, chain.needs
         self.refused: dict[tuple[str, str], str] = {}
 
     def why(self, stage: str, partition: str) -> str:
@@ -29,17 +28,21 @@ class FakeChain:
             raise FoveaError(self.refused[stage, partition])
         return "never made" if (stage, partition) in self.stale_names else ""
 
-    def forget(self) -> None:
+    def forget(self, stage: str = "", partition: str = "") -> None:
         pass
 
 
 @pytest.fixture
 def chain(tmp_path: Path) -> Iterator[FakeChain]:
     real = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
-    yield FakeChain(real, set(targets(sweep("tiny", "sample"))))
+    yield FakeChain(real, set(WANTED))
 
 
-WANTED = targets(sweep("tiny", "sample"))
+WANTED = targets(open_chain(), sweep("tiny", "sample"))
+
+
+def sources(chain: Any, name: tuple[str, str]) -> list[tuple[str, str]]:
+    return [(n.stage, n.partition) for n in chain.needs(*name)]
 
 
 def run(
@@ -60,14 +63,14 @@ def run(
 def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
     order = {name: place for place, name in enumerate(WANTED)}
     for stage, partition in WANTED:
-        for source in planner.upstream(chain, stage, partition):  # type: ignore[arg-type]
+        for source in sources(chain, (stage, partition)):
             assert order[source] < order[stage, partition], (source, stage)
 
 
 def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> None:
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sample.sam_lite+2folds"\n')
     chain = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
-    wanted = list(dict.fromkeys(targets(sweep("tiny", "sample"), chain)))
+    wanted = targets(chain, sweep("tiny", "sample"))
     order = {name: place for place, name in enumerate(wanted)}
     models = [name for name in wanted if name[0] == "saliency_model"]
     assert [p for _, p in models] == [
@@ -76,9 +79,9 @@ def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> N
         "sample.sam_lite-fold1of2",
     ]
     for stage, partition in wanted:
-        for source in planner.upstream(chain, stage, partition):
+        for source in sources(chain, (stage, partition)):
             assert order[source] < order[stage, partition], (source, stage)
-    assert set(models) < set(planner.upstream(chain, "saliency_maps", "sample"))
+    assert set(models) < set(sources(chain, ("saliency_maps", "sample")))
 
 
 def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
@@ -125,7 +128,7 @@ def run_parallel(
         nonlocal most
         name = (step.stage, step.partition)
         with lock:
-            early = [s for s in planner.upstream(chain, *name) if s not in ended]  # type: ignore[arg-type]
+            early = [n[:2] for n in chain.needs(*name) if not n.optional and n[:2] not in ended]
             began.append(name)
             most = max(most, len(began) - len(ended))
         time.sleep(0.002)

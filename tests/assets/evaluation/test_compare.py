@@ -147,7 +147,7 @@ def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
             made(rate).to_parquet(piece.path("points.parquet"))
         with chain.store.writing("rd_curves", f"curves-{key}") as unit:
             unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", f"points-{key}"]]}
-    from assets.chain import Unit
+    from assets.graph import Unit
 
     current = Unit("rd_curves", "sample.smoke", {})
     chain._remember(current)

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.chain import Waiting
 from assets.evaluation.classical_fit import Fitted, at_most, decoded, shrunk
 from assets.evaluation.generalisation import (
     Crop,
@@ -24,6 +23,7 @@ from assets.evaluation.generalisation import (
     trained_folder,
 )
 from assets.evaluation.generalisation_page import markdown, page
+from assets.graph import Waiting
 from assets.stages import open_chain
 from assets.training.watch import spread
 from models.codecs import classical

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
-from assets.evaluation.stages import best_experiment
+from assets.evaluation.rates_stage import best_experiment
 from models.errors import FoveaError
 from models.sweeps import sweep
 
@@ -48,6 +48,6 @@ def test_the_best_needs_an_interval_below_zero() -> None:
 
 
 def test_gallery_and_names_do_not_depend_on_order() -> None:
-    table = pd.DataFrame({"image": [f"p{i}" for i in range(9)]})
-    assert gallery_images(table) == gallery_images(table.iloc[::-1])
+    images = [f"p{i}" for i in range(9)]
+    assert gallery_images(images) == gallery_images(images[::-1])
     assert kept_name("a", "", 0.1) != kept_name("a", "", 0.2) != kept_name("b", "", 0.2)

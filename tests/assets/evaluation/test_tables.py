@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 from upath import UPath
 
-from assets.chain import Chain, Unit
+from assets.chain import Chain
 from assets.evaluation.tables import write_tables
+from assets.graph import Unit
 from assets.home import Home
 from assets.stages import open_chain
 

@@ -23,10 +23,11 @@ import pytest
 from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import make_png, write_archive, write_tree
 
-from assets.chain import Chain, Waiting
+from assets.chain import Chain
 from assets.frames.archive import ARCHIVE_NAME, Source, scan
 from assets.frames.sources import archive_table
-from assets.frames.stages import source_table
+from assets.graph import Waiting
+from assets.stages import STAGES as ALL
 from assets.stages import open_chain
 from models.errors import FoveaError
 
@@ -87,6 +88,11 @@ def make(*stages: str, progress: Any = None) -> dict[str, Any]:
 
 def look() -> Chain:
     return open_chain(threads=2)
+
+
+def checks(made: Any) -> dict[str, tuple[bool, dict[str, Any]]]:
+    """Whether each check of what was made holds, and what it says."""
+    return {check.name: check.holds(made) for check in ALL[made.unit.stage].checks}
 
 
 def result_digest() -> str:
@@ -163,7 +169,7 @@ def test_planning_asks_nobody_and_the_run_downloads_once(
         assert chain.why("cityscapes_archive", NAME) == "not here yet"
         assert chain.why("source_frames", NAME) == "waits for cityscapes_archive of cityscapes"
         with pytest.raises(Waiting):
-            source_table(chain, NAME)
+            chain.given["source_frames", NAME].part("files")
         assert site.requests == []
         assert not (tmp_path / "home/downloads").exists()
         lines: list[tuple[float, float, str]] = []
@@ -205,16 +211,14 @@ def test_the_sizes_of_a_map_are_a_table(settle: Callable[..., None], archive: Pa
 def test_what_is_missing_is_listed_and_stops_the_run(
     settle: Callable[..., None], archive: Path, tmp_path: Path
 ) -> None:
-    from assets.frames.checks import check_archive
-
     settle(archive, subset=False)
     with pytest.raises(FoveaError, match=r"missing train/aachen: all 174.*subset = true"):
         make(*STAGES[:2])
     made = look().made("cityscapes_archive", NAME)
-    counts, fresh = check_archive(made)
-    assert not counts.passed
-    assert "train/aachen: all 174" in str(counts.metadata["which"].value)
-    assert fresh.passed
+    passed, said = checks(made)["official_counts"]
+    assert not passed
+    assert "train/aachen: all 174" in said["which"]
+    assert checks(made)["fresh"][0]
     assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
 
 
@@ -274,8 +278,6 @@ def damage(archive: Path, image: str) -> Callable[[], None]:
 def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
     settle: Callable[..., None], archive: Path, tmp_path: Path
 ) -> None:
-    from assets.frames.checks import check_resized
-
     mine = write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, large=1)
     image = "test/bonn/bonn_000000_000019_leftImg8bit"
     repair = damage(mine, image)
@@ -286,8 +288,8 @@ def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
     made = look().made("resized_frames", NAME)
     quarantined = made.manifest["meta"]["quarantined"]
     assert [q["image"] for q in quarantined] == [image]
-    checks = {c.check_name: c.passed for c in check_resized(made)}
-    assert checks == {"no_frame_lost": True, "sizes_hold": True, "nothing_quarantined": False}
+    held = {name: passed for name, (passed, _) in checks(made).items()}
+    assert held == {"no_frame_lost": True, "sizes_hold": True, "nothing_quarantined": False}
     assert all(f["hit"] for f in make(*STAGES).values()), "the second run executes nothing"
     time.sleep(0.01)
     repair()
@@ -386,6 +388,7 @@ def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
 DRIVER = """
 import json, sys, time
 from assets.chain import Chain
+from assets.stages import STAGES as ALL
 from assets.stages import open_chain
 from assets.home import Home
 chain = open_chain(threads=2)

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.chain import Chain, Waiting
+from assets.chain import Chain
 from assets.datasets import add_dataset, load_registry
 from assets.evaluation.tables import write_tables
+from assets.graph import Waiting
 from assets.home import Home
-from assets.saliency.checks import check_maps
-from assets.saliency.names import chosen_model, model_targets, trainings
-from assets.saliency.stages import map_keys, map_sources
-from assets.stages import open_chain
+from assets.saliency.names import chosen_model, trainings
+from assets.saliency.sources import map_sources
+from assets.stages import STAGES, open_chain
 from models.errors import FoveaError
 from models.saliency.records import read_seen
 from models.tracking import NullRun, NullTracker
@@ -101,6 +101,16 @@ def look(home: Home) -> Chain:
     return open_chain(home, tracker=Tracker(), threads=1, device="cpu")
 
 
+def map_keys(chain: Chain, dataset: str) -> pd.DataFrame:
+    table: pd.DataFrame = chain.given["saliency_maps", dataset].part("maps")
+    return table
+
+
+def out_of_fold(made: Any) -> tuple[bool, dict[str, Any]]:
+    found = {check.name: check for check in STAGES["saliency_maps"].checks}
+    return found["maps_are_out_of_fold"].holds(made)
+
+
 def prepare(chain: Chain, *stages: str, dataset: str = "eyes") -> Any:
     made = None
     for stage in ("source_frames", "resized_frames", *stages):
@@ -143,8 +153,8 @@ def test_a_dataset_without_fixations_says_how_to_give_it_some(home: Home) -> Non
     chain = look(home)
     with pytest.raises(FoveaError, match=r"'plain' has no fixation table.*--fixations"):
         chain.unit("fixation_maps", "plain")
-    assert not any(key.startswith("plain.") for key in trainings(chain))
-    assert "eyes.sam_lite-fold2of3" in trainings(chain)
+    assert not any(key.startswith("plain.") for key in trainings(chain.world))
+    assert "eyes.sam_lite-fold2of3" in trainings(chain.world)
 
 
 def test_a_model_waits_for_the_fixations_and_a_benchmark_too(tmp_path: Path) -> None:
@@ -245,19 +255,19 @@ def test_maps_come_from_the_model_that_the_registry_names(
     usual = map_keys(look(home), "eyes")
     assert not usual.map_seen.any()
     chain = choosing(KEY)
-    assert chosen_model(chain, "eyes") == KEY
-    assert chosen_model(chain, "plain") == "sam_lite"
+    assert chosen_model(chain.world, "eyes") == KEY
+    assert chosen_model(chain.world, "plain") == "sam_lite"
     table = map_keys(chain, "eyes")
     assert not set(table.map_key) & set(usual.map_key)
     assert map_keys(chain, "plain").map_key.tolist() == map_keys(look(home), "plain").map_key.tolist()
     made = chain.make("saliency_maps", "eyes")
     assert made.facts["model"] == KEY and made.facts["predicted"] == 11
     assert (made.facts["trained_on_train"], made.facts["trained_on_test"]) == (6, 0)
-    found = {c.check_name: c for c in check_maps(made)}["maps_are_out_of_fold"]
-    assert not found.passed and "6 train of these 11" in str(found.metadata["detail"].value)
+    passed, said = out_of_fold(made)
+    assert not passed and "6 train of these 11" in said["detail"]
     chain.make("source_frames", "plain")
     chain.make("resized_frames", "plain")
-    assert all(c.passed for c in check_maps(chain.make("saliency_maps", "plain")))
+    assert all(c.holds(chain.make("saliency_maps", "plain"))[0] for c in STAGES["saliency_maps"].checks)
 
 
 def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
@@ -267,13 +277,13 @@ def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
     chain = choosing(name)
     with pytest.raises(Waiting):
         chain.unit("saliency_maps", "eyes")
-    wanted = model_targets(chain, ["eyes"])
+    wanted = chain.upstream(("saliency_maps", "eyes"))[:-1]
     assert wanted[:3] == [(s, "eyes") for s in ("source_frames", "resized_frames", "fixation_maps")]
     assert [p for s, p in wanted if s == "saliency_model"] == [KEY, f"{KEY}-fold0of2", f"{KEY}-fold1of2"]
     for stage, partition in wanted:
         chain.make(stage, partition)
     chain.forget()
-    sources = map_sources(chain, name)
+    sources = map_sources(chain.world, chain.given, name)
     one, two = sources[1].seen.train, sources[2].seen.train
     assert one and two and not one & two and one | two == sources[0].seen.train
     table = map_keys(chain, "eyes")
@@ -282,7 +292,7 @@ def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
     assert set(table.map_source[table.split != "train"]) == {0}
     made = chain.make("saliency_maps", "eyes")
     assert made.facts["out_of_fold_frames"] == 6
-    assert {c.check_name: c.passed for c in check_maps(made)}["maps_are_out_of_fold"]
+    assert out_of_fold(made)[0]
 
 
 def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home, trained: Tracker) -> None:
@@ -329,31 +339,75 @@ def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path
 
 
 def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -> None:
-    from pipelines.partitions import partitions
+    from assets.graph import edges
 
-    found = partitions(choosing("eyes.sam_lite-tiny+2folds"))
-    assert found.eyes.get_partition_keys() == ["eyes"]
-    keys = found.saliency_models.get_partition_keys()
+    world = choosing("eyes.sam_lite-tiny+2folds").world
+    assert STAGES["fixation_maps"].partitions(world) == ["eyes"]
+    keys = STAGES["saliency_model"].partitions(world)
     assert {"eyes.sam_lite", "eyes.sam_vgg", "eyes.sam_lite-fold2of3", f"{KEY}-fold1of2"} <= set(keys)
-    assert set(dict(found.saliency_model_to_dataset.downstream_partition_keys_by_upstream_partition_key)) == {
-        KEY,
-        f"{KEY}-fold0of2",
-        f"{KEY}-fold1of2",
-    }
+    needed = [
+        (n.partition, p) for n, p in edges(STAGES["saliency_maps"], world) if n.stage == "saliency_model"
+    ]
+    assert needed == [(KEY, "eyes"), (f"{KEY}-fold0of2", "eyes"), (f"{KEY}-fold1of2", "eyes")]
     # a model of a dataset that is not registered stops only its own dataset
-    gone = partitions(choosing("gone.sam_lite"))
-    assert not any(k.startswith("gone.") for k in gone.saliency_models.get_partition_keys())
+    chain = choosing("gone.sam_lite")
+    assert not any(k.startswith("gone.") for k in STAGES["saliency_model"].partitions(chain.world))
     with pytest.raises(FoveaError, match="unknown dataset 'gone'"):
-        choosing("gone.sam_lite").unit("saliency_maps", "eyes")
+        chain.unit("saliency_maps", "eyes")
 
 
 def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tracker, choosing: Any) -> None:
     from assets.training.run import maps_by
+    from models.experiments import Experiment
 
-    record = {"dataset": "eyes", "maps": "predicted", "saliency": "sam_lite"}
-    assert maps_by(look(home), record)["maps_by"].startswith("sam_lite sam_lite-")
-    assert maps_by(choosing(KEY), record)["maps_by"].startswith(f"{KEY} sam_lite-")
-    assert maps_by(look(home), {**record, "maps": "center", "saliency": ""}) == {}
+    told = Experiment(
+        dataset="eyes",
+        codec="bls2017",
+        preset="tiny",
+        mechanism="gain",
+        maps="predicted",
+        rates=(0.005, 0.01),
+    )
+    for opened, name in ((lambda: look(home), "sam_lite"), (lambda: choosing(KEY), KEY)):
+        chain = opened()
+        for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
+            chain.make(stage, "eyes")
+        assert maps_by(chain, told)["maps_by"].startswith(f"{name} sam_lite-")
+    assert maps_by(look(home), told.model_copy(update={"maps": "center"})) == {}
+
+
+def test_maps_of_another_model_than_the_dataset_s_own_are_an_artifact_beside(
+    home: Home, trained: Tracker
+) -> None:
+    from assets.saliency.names import picture_needs
+    from assets.saliency.pairs import open_pairs
+
+    chain = look(home)
+    prepare(chain, "saliency_maps", "rgba_frames")
+    other = "eyes@center_prior"
+    with pytest.raises(Waiting, match=f"other_maps of {other}"):
+        open_pairs(chain, "eyes", "train", model="center_prior")
+    chain.make("other_maps", other)
+    theirs, own = (open_pairs(chain, "eyes", "train", model=m) for m in ("center_prior", "sam_lite"))
+    assert list(theirs.table.image) == list(own.table.image) and len(own.pictures) == 6
+    assert theirs.maps is not None and own.maps is not None
+    assert not any(np.array_equal(a, b) for a, b in zip(theirs.maps, own.maps, strict=True))
+    needs = picture_needs(chain.world, "eyes", "predicted", "center_prior", ("train",))
+    assert [(n.stage, n.part) for n in needs] == [
+        ("rgba_frames", "train pictures"),
+        ("other_maps", "train pairs"),
+    ]
+
+
+def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are(
+    home: Home, trained: Tracker, choosing: Any
+) -> None:
+    before = look(home)
+    assert not before.registry["eyes"].saliency
+    after = choosing(KEY)
+    for part, same in (("train pictures", True), ("val pictures", True), ("train pairs", False)):
+        versions = {c.given["rgba_frames", "eyes"].version(part) for c in (before, after)}
+        assert (len(versions) == 1) is same, part
 
 
 def test_folds_that_ship_serve_the_pictures_that_the_default_was_trained_on(

@@ -1,0 +1,147 @@
+"""`rd_points`: trained codecs on the measured split."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assets.evaluation.checks import TRAINED
+from assets.evaluation.pieces import (
+    LOOKS_ON,
+    MEASURED,
+    POINTS,
+    check_estimate,
+    finish_points,
+    gallery_images,
+    kept_name,
+    measured_needs,
+    measured_table,
+    subjects_of,
+)
+from assets.graph import Need, Stage, Task, View
+from assets.saliency.names import picture_needs
+from assets.world import World, evaluation_key
+from models.errors import FoveaError
+from models.experiments import Experiment
+
+
+def parts(world: World, partition: str) -> tuple[Experiment, str]:
+    """The experiment and the dataset that it is measured on."""
+    key, _, dataset = partition.rpartition("@")
+    return world.experiment(key), dataset
+
+
+class RdPoints(Stage):
+    """One row a picture: bytes of the real file, PSNR, MS-SSIM and their saliency- and eye-weighted forms."""
+
+    name = "rd_points"
+    reads = ("trained_codec", "rgba_frames", "other_maps")
+    group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), TRAINED
+    gpu = share = True
+
+    def partitions(self, world: World) -> list[str]:
+        told = world.experiments.values()
+        return [evaluation_key(e.key, dataset) for e in told for dataset in e.evaluate_on]
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        experiment, dataset = parts(world, partition)
+        measured = measured_needs(world, dataset, experiment.maps, experiment.saliency)
+        searched: Sequence[Need] = ()
+        if experiment.target_bpp:
+            searched = picture_needs(
+                world, experiment.dataset, experiment.maps, experiment.saliency, ("val",)
+            )
+        return [Need("trained_codec", experiment.key), *measured, *searched]
+
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        experiment, dataset = parts(view.world, view.partition)
+        targets = {"target_bpp": list(experiment.target_bpp)} if experiment.target_bpp else {}
+        return {
+            "partition": view.partition,
+            "maps": experiment.maps,
+            experiment.rate_name: list(experiment.rates),
+            **targets,
+            "fixations": view.world.fixations_digest(dataset),
+        }
+
+    def code(self, world: World, partition: str) -> Sequence[str]:
+        from models.codecs.catalogue import code_module
+
+        return (code_module(parts(world, partition)[0].codec),)
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        searched = parts(world, partition)[0].target_bpp
+        return (*LOOKS_ON, *(() if searched else ("assets.evaluation.target_rate",)))
+
+    def make(self, task: Task) -> None:
+        from assets.evaluation.measure import measure_codec
+        from assets.evaluation.rate_distortion import records
+        from assets.evaluation.target_rate import searched_rates
+        from assets.frames.encode import encode_png
+        from models.codecs.catalogue import load_codec
+
+        unit, writer = task.unit, task.writer
+        experiment, dataset = parts(task.world, unit.partition)
+        trained = task.given["trained_codec"]
+        verdict = str(trained.facts.get("doctor", ""))
+        if verdict.startswith("failed"):
+            raise FoveaError(f"{experiment.key} is not fit to be compared; codec doctor {verdict}")
+        subjects = subjects_of(task, dataset, experiment.maps, experiment.saliency)
+        table = measured_table(task, dataset)
+        shown = frozenset(gallery_images(table.image))
+        run = task.tracker.run(
+            experiment=f"fovea-{experiment.dataset}",
+            name=unit.partition,
+            key=unit.key,
+            parent_key=str(trained.meta.get("mlflow_key", "")),
+            tags=task.tag(),
+        )
+        try:
+            run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
+            run.log_inputs({dataset: str(unit.inputs[MEASURED])}, "test")
+            codec = load_codec(trained.folder / "codec")
+            searched = searched_rates(task, experiment, codec, task.progress)
+            rates = [r["lmbda"] for r in searched] or experiment.rates
+            run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
+            seen = measure_codec(
+                codec, subjects, rates, keep=shown, threads=task.threads, progress=task.progress
+            )
+            points = finish_points(
+                seen.rows,
+                dataset=dataset,
+                split=str(table.split.iloc[0]),
+                train_dataset=experiment.dataset,
+                arm=experiment.arm,
+                maps=experiment.maps,
+                preset=experiment.preset,
+                experiment=experiment.key,
+                run_id=run.run_id,
+                seed=experiment.seed,
+                rate_name=experiment.rate_name,
+                codec=experiment.codec,
+                variant=experiment.variant,
+            )
+            smaller = check_estimate(points, unit.partition)
+            points.to_parquet(writer.path(POINTS), index=False)
+            for (image, rate), picture in seen.kept.items():
+                writer.path(kept_name(image, "", rate)).write_bytes(encode_png(picture))
+            numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
+            for place, rate in enumerate(rates):
+                means = numbers[points.rate == rate].mean()
+                run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
+            run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
+            run.log_artifact(writer.path(POINTS))
+            run.finish()
+        except BaseException:
+            run.finish("FAILED")
+            raise
+        writer.meta["mlflow_run_id"] = run.run_id
+        writer.meta["mlflow_key"] = unit.key
+        writer.meta["facts"] = {
+            "pictures": len(subjects),
+            **({"rates": searched} if searched else {}),
+            "files_below_estimate": smaller,
+            **{
+                k: round(float(points[k].mean()), 5)
+                for k in ("bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "encode_s", "decode_s")
+            },
+        }

@@ -1,0 +1,106 @@
+"""`rd_curves`: what has been measured of a sweep, put together."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from assets.evaluation.pieces import (
+    PIECES,
+    POINTS,
+    measured_on,
+    piece_needs,
+    pieces_of,
+    points_of,
+    sweep_of,
+)
+from assets.evaluation.published import published_curves
+from assets.graph import Need, Part, Stage, Task, View, Waiting
+from assets.store import digest
+from assets.world import World
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVES, PUBLISHED = "rd_curves.parquet", "published.parquet"
+
+
+class RdCurves(Stage):
+    """All points of a sweep, and their means over pictures and seeds with 95 % bootstrap intervals, a row for each point
+    of each curve."""
+
+    name = "rd_curves"
+    reads = PIECES
+    group, kinds = "evaluation", frozenset({"pandas", "parquet"})
+    retried = False
+
+    def partitions(self, world: World) -> list[str]:
+        return list(world.sweeps)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return piece_needs(world, sweep_of(world, partition))
+
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        found, missing = pieces_of(view.given)
+        if not found:
+            raise Waiting("rd_points", view.partition)
+        sweep = sweep_of(view.world, view.partition)
+        published = [c for d in measured_on(sweep) for c in published_curves(view.home.config, d)]
+        return {
+            "sweep": view.partition,
+            "pieces": len(found),
+            "missing": len(missing),
+            "published": digest([[c.name, c.source, c.points] for c in published]),
+        }
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        return (
+            "assets.evaluation.checkpoints",
+            "assets.saliency.names",
+            "assets.saliency.pairs",
+            "assets.evaluation.measure",
+            "assets.saliency.condition",
+        )
+
+    def part(self, view: View, name: str) -> Part:
+        """`points`: what is known of them are the keys of their pieces."""
+        if name != "points":
+            return super().part(view, name)
+        inputs = view.keyed().inputs
+        names = ("sweep", "published", "missing", *PIECES)
+        return Part(None, digest({n: inputs[n] for n in names if n in inputs}))
+
+    def make(self, task: Task) -> None:
+        import pandas as pd
+
+        from assets.evaluation.plots import rd_plot
+        from assets.evaluation.rate_distortion import rd_curves
+
+        sweep, writer = sweep_of(task.world, task.partition), task.writer
+        points = points_of(task.given)
+        others = self._published(task, points)
+        curves = rd_curves(points)
+        curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(
+            sweep=sweep.name
+        )
+        points.to_parquet(writer.path(POINTS), index=False)
+        others.to_parquet(writer.path(PUBLISHED), index=False)
+        curves.to_parquet(writer.path(CURVES), index=False)
+        for metric in ("psnr_db", "sw_psnr_db"):
+            writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=task.partition))
+        found, missing = pieces_of(task.given)
+        writer.meta["pieces"] = [[piece.stage, piece.unit.key] for piece in found]
+        writer.meta["facts"] = {
+            "points": len(curves),
+            "pieces": len(found),
+            "missing": f"{len(missing)}: {', '.join(missing)}" if missing else 0,
+        }
+        writer.meta["missing"] = missing
+
+    def _published(self, task: Task, points: "pd.DataFrame") -> "pd.DataFrame":
+        from assets.evaluation.rate_distortion import published_rows
+
+        splits = dict(zip(points.dataset, points.split, strict=True))
+        return published_rows(
+            (c.dataset, splits[d], c.name, c.source, c.points)
+            for d in sorted(splits)
+            for c in published_curves(task.home.config, d)
+        )

@@ -1,0 +1,110 @@
+"""`report`: a sweep as a page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assets.chain import Chain
+from assets.evaluation.pieces import MEASURED, PIECES, measured_needs, piece_needs, pieces_of, sweep_of
+from assets.graph import Artifact, Made, Need, Stage, Task, View
+from assets.saliency.names import chosen_model
+from assets.store import digest
+from assets.world import World
+from models.sweeps import Sweep
+from models.tracking import Tracker
+
+FOLDER = Path(__file__).parent
+TEMPLATES = ("page.html.j2", "parts.html.j2", "report.html.j2", "report.css", "report.js")
+
+
+class Report(Stage):
+    """One self-contained HTML file: curves, BD-rates with intervals, pictures side by side, each with its bpp. It lies at
+    FOVEA_HOME/reports/DATASET.SWEEP.html, too."""
+
+    name = "report"
+    reads = ("rd_curves", "bd_rates", "rgba_frames", *PIECES)
+    group, kinds = "evaluation", frozenset({"html"})
+    retried = False
+
+    def partitions(self, world: World) -> list[str]:
+        return list(world.sweeps)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        sweep = sweep_of(world, partition)
+        tables = [Need("rd_curves", partition), Need("bd_rates", partition)]
+        return [*tables, *measured_needs(world, sweep.dataset), *piece_needs(world, sweep)]
+
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES])}
+
+    def make(self, task: Task) -> None:
+        import pandas as pd
+
+        from assets.evaluation.gallery import gallery
+        from assets.evaluation.report import render_report
+
+        sweep = sweep_of(task.world, task.partition)
+        rates, curves = task.given["bd_rates"], task.given["rd_curves"]
+        html = render_report(
+            curves=pd.read_parquet(curves.folder / "rd_curves.parquet"),
+            rates=pd.read_parquet(rates.folder / "bd_rates.parquet"),
+            ideal=pd.read_parquet(rates.folder / "ideal.parquet"),
+            gallery=gallery(task, sweep),
+            provenance=provenance(task, sweep),
+        )
+        task.writer.path("report.html").write_text(html)
+        task.writer.meta["facts"] = {"bytes": len(html.encode())}
+
+
+def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
+    """Where the report's numbers come from: commit, sweep, data version, budget, libraries, doctor."""
+    from assets.versions import commit, library_versions
+
+    table = task.given["rgba_frames"].part("measured pairs")
+    found, missing = pieces_of(task.given)
+    return {
+        "commit": commit(),
+        "sweep": sweep.key,
+        "about": sweep.about,
+        "dataset": sweep.dataset,
+        "pictures": len(table),
+        "split": str(table.split.iloc[0]),
+        "data version": str(task.unit.inputs[MEASURED]),
+        "saliency model": chosen_model(task.world, sweep.dataset),
+        "experiments": len(sweep.experiments),
+        "missing": ", ".join(missing),
+        "budget": sorted(
+            {
+                f"{e.preset}: {e.resolved()['steps']} steps of batch {e.resolved()['batch_size']}"
+                for e in sweep.experiments
+            }
+        ),
+        "trunks": [t.key for t in sweep.trunks],
+        "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
+        "unit": task.unit.key,
+        "pieces": len(found),
+        "mlflow_run_url": mlflow_address(task.tracker, found),
+    }
+
+
+def mlflow_address(tracker: Tracker, pieces: list[Artifact]) -> str:
+    """Where a run id leads, with `{run_id}` in it; "" when MLflow knows none of the runs."""
+    for run_id in (str(m.meta.get("mlflow_run_id", "")) for m in pieces):
+        if address := tracker.run_url(run_id):
+            return address.replace(run_id, "{run_id}")
+    return ""
+
+
+def publish(chain: Chain, made: Made) -> None:
+    """Copy a report to where people look for it, and bring the tables up to date."""
+    from assets.evaluation.tables import write_tables
+    from assets.home import written_beside
+
+    target = chain.home.reports / f"{made.unit.partition}.html"
+    source = Path(made.folder / "report.html")
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        with written_beside(target) as beside:
+            beside.write_bytes(source.read_bytes())
+    if chain.home.shared is not None:
+        chain.home.shared.put(source, f"reports/{target.name}")
+    write_tables(chain)

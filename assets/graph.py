@@ -1,0 +1,448 @@
+"""The contract of the graph: what a stage says of itself, and what it is given to make an artifact. Imports no stage.
+
+A stage makes an artifact for a partition. It says with `needs` which artifacts, or which named parts of them, it is made
+from, and with `inputs` what else: record, settings, files. The key of the artifact is a digest of both and of the code of
+the stage; Dagster's assets, the planner and `fovea train` follow from the same words. `make` gets at other artifacts
+through `task.given` alone, which knows those that were named.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from assets.datasets import Dataset
+from assets.home import Home
+from assets.store import Entry, Store, UnitWriter, digest
+from assets.world import World
+from models.errors import FoveaError
+from models.tracking import Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Progress = Callable[[float, float, str], None]
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """A progress callback that shows nothing."""
+
+
+class Waiting(FoveaError):
+    """The unit's key is not known, or cannot be made, until something upstream has been made."""
+
+    def __init__(self, stage: str, partition: str):
+        super().__init__(f"{stage} of {partition} has to be made first")
+        self.stage, self.partition = stage, partition
+
+
+class NotGivenError(LookupError):
+    """A stage asked for an artifact, a part or a shelf that it did not name: its key would not know of it."""
+
+
+class Need(NamedTuple):
+    """An artifact, or a part of one, that another is made from. optional: when absent the other is made without it."""
+
+    stage: str
+    partition: str
+    part: str = ""
+    optional: bool = False
+
+
+class Part(NamedTuple):
+    """What a part of an artifact holds, known whether or not it is made, and a version that changes with it."""
+
+    value: Any
+    version: str
+
+
+class Check(NamedTuple):
+    """What must hold of an artifact. holds: of what was made, whether it does, and numbers and texts to show beside it;
+    a text of several lines is Markdown. blocking: when it does not hold, nothing is made from the artifact."""
+
+    name: str
+    about: str
+    holds: "Callable[[Made], tuple[bool, dict[str, Any]]]"
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stage's work for one partition. `inputs` is what the key was hashed from, for explanations."""
+
+    stage: str
+    partition: str
+    inputs: Mapping[str, Any]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Digest of stage and inputs; the partition's name does not matter, so equal work is found under any name."""
+        return digest({"stage": self.stage, **self.inputs})
+
+
+@dataclass
+class Made:
+    """An artifact in the store. `hit` says that it was there already when it was asked for."""
+
+    unit: Unit
+    hit: bool
+    manifest: Mapping[str, Any]
+    store: Store
+    seconds: float
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """A local folder with the unit's objects; those of a remote store are fetched when this is first asked for."""
+        return self.store.folder(self.unit.stage, self.unit.key)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers and texts to show beside the result."""
+        return dict(self.manifest["meta"].get("facts", {}))
+
+    def shown(self) -> list[Path]:
+        """Pictures and plots to show, in order."""
+        return [self.folder / n for n in sorted(self.manifest["objects"]) if n.startswith("shown/")]
+
+
+class Keeper(Protocol):
+    """What knows keys and artifacts: assets.chain.Chain."""
+
+    store: Store
+    stages: "Mapping[str, Stage]"
+
+    def unit(self, stage: str, partition: str) -> Unit:
+        """The unit of a stage and partition."""
+
+    def part(self, stage: str, partition: str, part: str) -> Part:
+        """A part of an artifact."""
+
+    def made(self, stage: str, partition: str) -> Made:
+        """The artifact; raises Waiting when it is not there."""
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the artifact is there."""
+
+
+@dataclass
+class Artifact:
+    """What a stage made, or would make, for a partition. parts: those that may be read, None for all."""
+
+    stage: str
+    partition: str
+    _keeper: Keeper
+    parts: frozenset[str] | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """Its key and what that is hashed from."""
+        return self._keeper.unit(self.stage, self.partition)
+
+    @functools.cached_property
+    def made(self) -> Made:
+        """The artifact in the store; raises Waiting when it is not there."""
+        return self._keeper.made(self.stage, self.partition)
+
+    @property
+    def folder(self) -> Path:
+        """A local folder with its files."""
+        return self.made.folder
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers and texts of it."""
+        return self.made.facts
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What its manifest says beside facts."""
+        found: Mapping[str, Any] = self.made.manifest["meta"]
+        return found
+
+    def part(self, name: str) -> Any:
+        """The content of a part, also of an artifact that is not made yet. Raises NotGivenError for one that no need names."""
+        return self._allowed(name).value
+
+    def version(self, name: str) -> str:
+        """The version of a part."""
+        return self._allowed(name).version
+
+    def _allowed(self, name: str) -> Part:
+        if self.parts is not None and name not in self.parts:
+            named = ", ".join(map(repr, sorted(self.parts)))
+            raise NotGivenError(
+                f"part {name!r} of {self.stage} {self.partition} is not among the needs ({named})"
+            )
+        return self._keeper.part(self.stage, self.partition, name)
+
+    def array(self, shelf: str, key: str) -> "NDArray[np.uint8]":
+        """An array that the artifact points to, memory-mapped where the store is local. Raises Waiting before it is made."""
+        if shelf not in self._keeper.stages[self.stage].points_into:
+            raise NotGivenError(f"{self.stage} {self.partition} has no arrays of {shelf}")
+        return self.made.store.array(shelf, key)
+
+    def release(self) -> None:
+        """Forget mapped arrays, so that long loops keep flat memory."""
+        self._keeper.store.release()
+
+
+@dataclass
+class Given:
+    """What needs name, and nothing else: `given[stage]`, or `given[stage, partition]` where there are several of a stage.
+
+    needs: None gives everything, for readers who make no artifact.
+    """
+
+    _keeper: Keeper
+    asker: str
+    needs: Sequence[Need] | None = None
+
+    def __getitem__(self, name: str | tuple[str, str]) -> Artifact:
+        stage, partition = name if isinstance(name, tuple) else (name, "")
+        if self.needs is None:
+            return Artifact(stage, partition, self._keeper)
+        fitting = [n for n in self.needs if n.stage == stage and partition in ("", n.partition)]
+        found = {n.partition for n in fitting}
+        if len(found) != 1:
+            said = f"{len(found)} artifacts" if found else "no artifact"
+            raise NotGivenError(f"{self.asker}: needs() names {said} of {stage} {partition}".rstrip())
+        return Artifact(stage, found.pop(), self._keeper, frozenset(n.part for n in fitting))
+
+    def all(self, stage: str) -> list[Artifact]:
+        """Every artifact of a stage, in the order of the needs; optional ones that are absent are left out."""
+        needs = [n for n in self.needs or () if n.stage == stage]
+        present = dict.fromkeys(n.partition for n in needs if not n.optional or there(self._keeper, n))
+        return [self[stage, partition] for partition in present]
+
+
+def there(keeper: Keeper, need: Need) -> bool:
+    """Whether an artifact that may be absent is in the store."""
+    try:
+        return keeper.has(keeper.unit(need.stage, need.partition))
+    except FoveaError:
+        return False
+
+
+@dataclass
+class Shelf:
+    """A stage's own place in the store, beside its units: arrays in shards, and single objects."""
+
+    store: Store
+    name: str
+
+    def index(self) -> Mapping[str, Entry]:
+        """Every array by key."""
+        return self.store.index(self.name)
+
+    def array(self, key: str) -> "NDArray[np.uint8]":
+        """One array."""
+        return self.store.array(self.name, key)
+
+    def put_shard(self, items: Sequence[tuple[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
+        """Arrays by key, and reasons of what has none."""
+        self.store.put_shard(self.name, items, broken)
+
+    def put_object(self, key: str, suffix: str, data: bytes) -> None:
+        """One object."""
+        self.store.put_object(self.name, key, suffix, data)
+
+    def object_path(self, key: str, suffix: str) -> str:
+        """Where an object lies."""
+        return str(self.store.object_path(self.name, key, suffix))
+
+    def object_keys(self) -> set[str]:
+        """Keys of all objects."""
+        return self.store.object_keys(self.name)
+
+    def has(self, key: str) -> bool:
+        """Whether a small unit of the stage's own is there."""
+        return self.store.has(self.name, key)
+
+    def writing(self, key: str) -> AbstractContextManager[UnitWriter]:
+        """Fill a small unit of the stage's own."""
+        return self.store.writing(self.name, key)
+
+    def path(self, key: str, name: str) -> Path:
+        """A file of a small unit."""
+        return self.store.path(self.name, key, name)
+
+
+#: what a stage knows of one frame
+Row = dict[str, Any]
+
+
+@dataclass
+class View:
+    """A partition as its stage sees it: the registry, what its needs give, and its own place in the store."""
+
+    world: World
+    stage: "Stage"
+    partition: str
+    given: Given
+    _keeper: Keeper
+
+    @property
+    def home(self) -> Home:
+        """Folders of this installation."""
+        return self.world.home
+
+    def dataset(self, name: str) -> Dataset:
+        """A registered dataset."""
+        return self.world.dataset(name)
+
+    def own(self, part: str) -> Any:
+        """A part of this very artifact."""
+        return self._keeper.part(self.stage.name, self.partition, part).value
+
+    def keyed(self) -> Unit:
+        """The unit of this very artifact."""
+        return self._keeper.unit(self.stage.name, self.partition)
+
+    def mine(self) -> Made:
+        """This very artifact as it is in the store; raises Waiting when it is not."""
+        return self._keeper.made(self.stage.name, self.partition)
+
+    def shelf(self, name: str = "") -> Shelf:
+        """The stage's shelf, or another one that it owns."""
+        name = name or self.stage.name
+        if name not in (self.stage.name, *self.stage.shelves):
+            raise NotGivenError(f"{self.stage.name} does not own the shelf {name}")
+        return Shelf(self._keeper.store, name)
+
+
+#: works on rows of a partition and puts what it makes on the stage's shelf: returns the bytes put. A function of a module,
+#: so that another process can find it by name
+ChunkWork = Callable[["Bench", Sequence[Row], Progress], int]
+
+
+class FanOut(Protocol):
+    """Where the frames of a stage are worked on: here, or in chunks on the machines of a cluster."""
+
+    def __call__(self, bench: "Bench", rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
+        """Work on all rows; returns the sum of what `work` returned. What is done stays in the store when it raises."""
+
+
+def here(bench: "Bench", rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
+    """All rows as one chunk in this process, by `bench.threads` threads."""
+    return work(bench, rows, progress) if rows else 0
+
+
+@dataclass
+class Bench(View):
+    """A view with what work takes: threads and a device (`auto`, `cpu`, `cuda:1`)."""
+
+    threads: int
+    device: str
+
+
+@dataclass
+class Task(Bench):
+    """An artifact to make: files go through `writer.path`, facts into `writer.meta["facts"]`, pictures into `shown/`.
+
+    earlier: the artifact of this stage and partition that was made last, None for the first. rekeyed: its key as the work
+    so far has it.
+    """
+
+    unit: Unit
+    writer: UnitWriter
+    progress: Progress
+    tracker: Tracker
+    tags: Mapping[str, str]
+    fan_out: FanOut
+    earlier: Made | None
+    rekeyed: Callable[[], str]
+
+    def tag(self) -> dict[str, str]:
+        """The tags of the run that tells the tracker of this artifact."""
+        own = {"stage": self.unit.stage, "unit": self.unit.key, "partition": self.unit.partition}
+        return {**self.tags, **{f"fovea.{name}": value for name, value in own.items()}}
+
+
+class Stage:
+    """One column of the graph; the docstring of a stage is what the UI says of it.
+
+    name: of the stage, its asset and its place in the store. reads: stages that `needs` may name, drawn as edges. group,
+    kinds, gpu, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
+    tried again. share: of what is at once on a machine it has a share of the cores. fanned_out: its frames are worked on in
+    chunks. shelves: other places in the store that it owns. points_into: shelves that its artifacts have arrays on.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+    group: ClassVar[str] = ""
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    gpu: ClassVar[bool] = False
+    retried: ClassVar[bool] = True
+    share: ClassVar[bool] = False
+    fanned_out: ClassVar[bool] = False
+    checks: ClassVar[tuple[Check, ...]] = ()
+    shelves: ClassVar[tuple[str, ...]] = ()
+    points_into: ClassVar[tuple[str, ...]] = ()
+
+    def partitions(self, world: World) -> list[str]:
+        """The partitions that the UI offers."""
+        raise NotImplementedError
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        """What the artifact is made from, known without the store. Raises FoveaError for a partition that cannot be."""
+        return ()
+
+    def inputs(self, view: View) -> Mapping[str, Any]:
+        """What else shapes it: record, settings, files; hashed into the key. Raises Waiting, or FoveaError."""
+        return {}
+
+    def code(self, world: World, partition: str) -> Sequence[str]:
+        """Modules that shape it and that the stage's own module does not import by name."""
+        return ()
+
+    def apart(self, world: World, partition: str) -> Sequence[str]:
+        """Modules that the stage's own module reaches and that don't shape this artifact: they draw it, or examine it."""
+        return ()
+
+    def part(self, view: View, name: str) -> Part:
+        """A part of the artifact, known before it is made where it can be. Raises Waiting where it cannot."""
+        raise FoveaError(f"{self.name} has no part {name!r}")
+
+    def prepare(self, world: World, partition: str, progress: Progress) -> None:
+        """Fetch what has to be here before the key can be known."""
+
+    def complete(self, view: View) -> bool:
+        """Whether what lies outside of the unit's folder is there, too."""
+        return True
+
+    def make(self, task: Task) -> None:
+        """Make it. One whose work shows what the key depends on (frames that turn out broken) sets
+        `task.writer.key` to `task.rekeyed()`."""
+        raise NotImplementedError
+
+
+def edges(stage: Stage, world: World) -> Iterator[tuple[Need, str]]:
+    """Every need of every partition, with that partition; one that cannot be (its dataset is gone) is left out."""
+    for partition in stage.partitions(world):
+        try:
+            needs = stage.needs(world, partition)
+        except FoveaError:
+            continue
+        yield from ((need, partition) for need in needs)
+
+
+def upstream(
+    stages: Mapping[str, Stage], world: World, wanted: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
+    found: dict[tuple[str, str], None] = {}
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            try:
+                needs = stages[name[0]].needs(world, name[1])
+            except FoveaError:  # said when it is planned
+                continue
+            waiting += reversed([(n.stage, n.partition) for n in needs])
+    order = {name: place for place, name in enumerate(stages)}
+    return sorted(found, key=lambda name: order[name[0]])

@@ -1,0 +1,55 @@
+"""Pictures with their maps, as training and measuring read them: rows of `rgba_frames` and arrays in its two shards."""
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from assets.graph import Artifact, Given
+from assets.saliency.condition import condition_maps
+from assets.saliency.names import other_maps
+from assets.world import World
+from models.experiments import DEFAULT_SALIENCY
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+class Reader(Protocol):
+    """Who reads pictures: a chain, or the task of a stage."""
+
+    given: Given
+    world: World
+
+
+class Pairs(NamedTuple):
+    """table: image, split, key (and map_key), by image. pictures: uint8 H×W×3 each. maps: uint8 H×W each that condition a
+    codec, 255 the picture's maximum, or None."""
+
+    table: "pd.DataFrame"
+    pictures: "list[NDArray[np.uint8]]"
+    maps: "list[NDArray[np.uint8]] | None"
+
+
+def open_pairs(
+    reader: Reader,
+    dataset: str,
+    split: str,
+    *,
+    maps: str = "predicted",
+    model: str = DEFAULT_SALIENCY,
+    limit: int | None = None,
+) -> Pairs:
+    """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val) and the maps of
+    this kind by this model, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
+    frames = reader.given["rgba_frames", dataset]
+    predicted = maps in ("predicted", "shuffled")
+    other = other_maps(reader.world, dataset, model) if predicted else ""
+    kind = "pairs" if predicted and not other else "pictures"
+    table = frames.part(f"{split} {kind}").head(limit)
+    pictures = [frames.array("resized_frames", k) for k in table.key]
+    source: Artifact = frames
+    if other:
+        source = reader.given["other_maps", other]
+        table = source.part(f"{split} pairs").head(limit)
+    own = [source.array("saliency_maps", k) for k in table.map_key] if predicted else None
+    return Pairs(table, pictures, condition_maps(reader.world.dataset(dataset), table, pictures, own, maps))

@@ -1,0 +1,87 @@
+"""The weights behind a saliency model's name, and the key of the map that they give a frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assets.graph import Given
+from assets.store import digest
+from assets.versions import code_version
+from assets.world import World
+from models.saliency.records import SaliencyTraining, Seen, read_seen, short, trainings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.saliency.maps import SaliencyModel
+
+NOTHING_SEEN = Seen()
+
+
+@dataclass(frozen=True)
+class MapSource:
+    """Weights that maps come from: of a variant in the catalogue, in a file, or (None) where the catalogue has them."""
+
+    variant: str
+    weights: Path | None
+    version: str
+    seen: Seen = NOTHING_SEEN
+
+
+def map_source(variant: str, weights: Path | None) -> MapSource:
+    """A source with its version, and the pictures that its weights have seen."""
+    from models.saliency.catalogue import model_version
+
+    if weights is None:
+        return MapSource(variant, None, model_version(variant))
+    return MapSource(variant, weights, model_version(variant, weights), read_seen(weights))
+
+
+def trained_source(given: Given, training: SaliencyTraining) -> MapSource:
+    """What a training made. Raises Waiting when it is not done."""
+    folder = given["saliency_model", training.key].folder
+    return map_source(training.variant, folder / f"weights/{training.variant}.safetensors")
+
+
+def map_sources(world: World, given: Given, model: str) -> tuple[MapSource, ...]:
+    """The sources behind a model's name: the model itself, then those that left out a part of its training pictures.
+
+    Raises Waiting for a training that is not done, FoveaError for an unknown name or missing weights.
+    """
+    from models.saliency.catalogue import describe_weights, shipped_folds, weights_path
+
+    if trained := trainings_of(model):
+        return tuple(trained_source(given, t) for t in trained)
+    if model in ("sam_vgg", "sam_resnet"):
+        return (map_source(model, world.home.state / "weights" / f"{model}.safetensors"),)
+    if model == "sam_lite":
+        folds = [p for p in shipped_folds(model) if describe_weights(p)]
+        return tuple(map_source(model, path) for path in (weights_path(model), *folds))
+    return (map_source(model, None),)
+
+
+def keyed_maps(table: "pd.DataFrame", sources: Sequence[MapSource]) -> "pd.DataFrame":
+    """Frames with the key of each one's map: `map_key`, and where the map comes from.
+
+    `map_source`: index in `sources`. `map_seen`: whether its weights were trained on this very picture. A picture that the
+    model was trained on gets its map from weights that have not seen it, where there are any.
+    """
+    from models.saliency.catalogue import code_modules
+
+    code = code_version(*code_modules(sources[0].variant))
+    contents = [short(str(content)) for content in table.sha256]
+    picked = [next((i for i, s in enumerate(sources) if c not in s.seen.train), 0) for c in contents]
+    keys = [
+        digest({"frame": k, "model": sources[i].variant, "version": sources[i].version, "code": code})
+        for k, i in zip(table.key, picked, strict=True)
+    ]
+    seen = [c in sources[i].seen.train for c, i in zip(contents, picked, strict=True)]
+    return table.assign(map_key=keys, map_source=picked, map_seen=seen)
+
+
+def open_model(source: MapSource, *, device: str = "cpu", threads: int = 1) -> "SaliencyModel":
+    """The source, ready to predict."""
+    from models.saliency.predict import load_model
+
+    return load_model(source.variant, weights_dir=source.weights, device=device, threads=threads)

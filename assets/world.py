@@ -1,0 +1,87 @@
+"""What a person has registered: what keys and needs are computed from, beside artifacts."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets.datasets import Dataset, load_registry
+from assets.home import Home
+from assets.log import lasting_logger
+from models.errors import FoveaError
+from models.experiments import Experiment, Trunk
+from models.sweeps import Sweep, sweep, sweep_names
+
+_LOG = lasting_logger(__name__)
+
+
+def evaluation_key(experiment: str, dataset: str) -> str:
+    """The partition of one experiment measured on one dataset."""
+    return f"{experiment}@{dataset}"
+
+
+@dataclass
+class World:
+    """What a person has registered: datasets, sweeps, files. Read once, so make a new one to see changes.
+
+    made_before: partitions that this installation has made of a stage, registered or not; none where nobody looks at the
+    state.
+    """
+
+    home: Home
+    made_before: Callable[[str], Sequence[str]] = lambda stage: ()
+
+    @functools.cached_property
+    def registry(self) -> dict[str, Dataset]:
+        """All datasets by name."""
+        return load_registry(self.home.config)
+
+    def dataset(self, name: str) -> Dataset:
+        """A registered dataset; raises FoveaError that lists what there is."""
+        if name not in self.registry:
+            raise FoveaError(
+                f"unknown dataset {name!r}; registered: {', '.join(self.registry)} (fovea datasets add NAME PATH)"
+            )
+        return self.registry[name]
+
+    @functools.cached_property
+    def sweeps(self) -> dict[str, Sweep]:
+        """Every sweep on every dataset, by `dataset.sweep`; one whose records cannot be is left out with a warning."""
+        made: dict[str, Sweep] = {}
+        for name in sweep_names():
+            try:
+                found = [sweep(name, dataset, self.registry) for dataset in self.registry]
+            except FoveaError as error:
+                _LOG.warning("left out: %s", error)
+                continue
+            made |= {s.key: s for s in found}
+        return made
+
+    @functools.cached_property
+    def experiments(self) -> dict[str, Experiment]:
+        """Every experiment of every sweep by key."""
+        return {e.key: e for s in self.sweeps.values() for e in s.experiments}
+
+    @functools.cached_property
+    def trunks(self) -> dict[str, Trunk]:
+        """Every trunk by key."""
+        return {t.key: t for s in self.sweeps.values() for t in s.trunks}
+
+    def experiment(self, key: str) -> Experiment:
+        """Raises FoveaError with the nearest keys."""
+        if key not in self.experiments:
+            import difflib
+
+            near = difflib.get_close_matches(key, self.experiments, n=3, cutoff=0.3)
+            hint = "; nearest: " + ", ".join(near) if near else ""
+            raise FoveaError(f"no sweep has an experiment {key!r}{hint} (fovea status --keys lists them)")
+        return self.experiments[key]
+
+    def fixations_digest(self, dataset: str) -> str:
+        """Digest of a dataset's fixation table, "" when it has none; the file is read once."""
+        digests: dict[str, str] = self.__dict__.setdefault("_fixations", {})
+        if dataset not in digests:
+            path = self.dataset(dataset).fixations
+            digests[dataset] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if path else ""
+        return digests[dataset]
