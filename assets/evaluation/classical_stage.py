@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.checks import MEASURED as CHECKS
 from assets.evaluation.pieces import (
@@ -20,7 +20,13 @@ from assets.evaluation.pieces import (
 )
 from assets.graph import Need, Stage, Task, View
 from assets.store import digest
+from assets.story import told
 from assets.world import World
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from assets.evaluation.measure import Subject
 
 
 class ClassicalRdPoints(Stage):
@@ -47,58 +53,13 @@ class ClassicalRdPoints(Stage):
         return LOOKS_ON
 
     def make(self, task: Task) -> None:
-        from assets.evaluation.measure_classical import measure_classical
-        from assets.frames.encode import encode_png
-
         unit, writer = task.unit, task.writer
         codecs = task.dataset(unit.partition).classical
-        pictures = task.shelf("classical_pictures")
         subjects = subjects_of(task, unit.partition, "none")
         table = measured_table(task, unit.partition)
-        shown = gallery_images(table.image)
         split = str(table.split.iloc[0])
-        run = task.tracker.run(
-            experiment=f"fovea-{unit.partition}",
-            name=f"classical@{unit.partition}",
-            key=unit.key,
-            parent_key=task.tags.get("fovea.parent", ""),
-            tags=task.tag(),
-        )
-        try:
-            pieces, done, fresh = [], 0, 0
-            for codec in codecs:
-                for subject, row in zip(subjects, table.to_dict("records"), strict=True):
-                    keep = subject.image in shown
-                    piece = digest(
-                        {
-                            "frame": row["key"],
-                            "map": row["map_key"],
-                            "image": row["image"],
-                            "eyes": unit.inputs["fixations"] if subject.fixation_map is not None else "",
-                            "codec": codec,
-                            "keep": keep,
-                            "code": unit.inputs["code"],
-                        }
-                    )
-                    if not pictures.has(piece):
-                        fresh += 1
-                        seen = measure_classical(
-                            codec,
-                            [subject],
-                            keep=frozenset([subject.image] if keep else []),
-                            threads=task.threads,
-                        )
-                        with pictures.writing(piece) as part:
-                            part.path("rows.json").write_text(json.dumps(seen.rows))
-                            for (_, point), picture in seen.kept.items():
-                                part.path(f"kept/{point!r}.png").write_bytes(encode_png(picture))
-                    rows = json.loads(pictures.path(piece, "rows.json").read_text())
-                    for r in rows if keep else ():
-                        kept = pictures.path(piece, f"kept/{r['rate']!r}.png")
-                        shutil.copyfile(kept, writer.path(kept_name(subject.image, codec, r["rate"])))
-                    pieces += [{"codec": codec, **r} for r in rows]
-                    done += 1
-                    task.progress(done, len(subjects) * len(codecs), "pictures measured")
+        with told(task, dataset=unit.partition, name=f"classical@{unit.partition}") as run:
+            pieces, fresh = _measured(task, codecs, subjects, table)
             points = finish_points(
                 pieces,
                 dataset=unit.partition,
@@ -130,16 +91,55 @@ class ClassicalRdPoints(Stage):
                     ]
                 )
             run.log_artifact(writer.path(POINTS))
-            run.finish()
-        except BaseException:
-            run.finish("FAILED")
-            raise
-        writer.meta["mlflow_run_id"] = run.run_id
-        writer.meta["mlflow_key"] = unit.key
         writer.meta["facts"] = {
             "pictures": len(subjects),
             "split": split,
             "rows": len(points),
             "measured": fresh,
-            "reused": done - fresh,
+            "reused": len(subjects) * len(codecs) - fresh,
         }
+
+
+def _measured(
+    task: Task, codecs: Sequence[str], subjects: Sequence["Subject"], table: "pd.DataFrame"
+) -> tuple[list[dict[str, Any]], int]:
+    """A row for each picture, codec and quality, and how many pictures were not in the store. table: the subjects' rows.
+
+    Reconstructions of the gallery's pictures go into the unit.
+    """
+    from assets.evaluation.measure_classical import measure_classical
+    from assets.frames.encode import encode_png
+
+    inputs, shelf, shown = task.unit.inputs, task.shelf("classical_pictures"), gallery_images(table.image)
+    found: list[dict[str, Any]] = []
+    done = fresh = 0
+    for codec in codecs:
+        for subject, row in zip(subjects, table.to_dict("records"), strict=True):
+            keep = subject.image in shown
+            piece = digest(
+                {
+                    "frame": row["key"],
+                    "map": row["map_key"],
+                    "image": row["image"],
+                    "eyes": inputs["fixations"] if subject.fixation_map is not None else "",
+                    "codec": codec,
+                    "keep": keep,
+                    "code": inputs["code"],
+                }
+            )
+            if not shelf.has(piece):
+                fresh += 1
+                kept = frozenset([subject.image] if keep else [])
+                seen = measure_classical(codec, [subject], keep=kept, threads=task.threads)
+                with shelf.writing(piece) as part:
+                    part.path("rows.json").write_text(json.dumps(seen.rows))
+                    for (_, point), picture in seen.kept.items():
+                        part.path(f"kept/{point!r}.png").write_bytes(encode_png(picture))
+            rows = json.loads(shelf.path(piece, "rows.json").read_text())
+            for r in rows if keep else ():
+                source = shelf.path(piece, f"kept/{r['rate']!r}.png")
+                shutil.copyfile(source, task.writer.path(kept_name(subject.image, codec, r["rate"])))
+            found += [{"codec": codec, **r} for r in rows]
+            done += 1
+            task.progress(done, len(subjects) * len(codecs), "pictures measured")
+    return found, fresh

@@ -19,6 +19,7 @@ from assets.evaluation.pieces import (
 )
 from assets.graph import Need, Stage, Task, View
 from assets.saliency.names import picture_needs
+from assets.story import told
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
 from models.experiments import Experiment
@@ -88,14 +89,13 @@ class RdPoints(Stage):
         subjects = subjects_of(task, dataset, experiment.maps, experiment.saliency)
         table = measured_table(task, dataset)
         shown = frozenset(gallery_images(table.image))
-        run = task.tracker.run(
-            experiment=f"fovea-{experiment.dataset}",
+        story = told(
+            task,
+            dataset=experiment.dataset,
             name=unit.partition,
-            key=unit.key,
-            parent_key=str(trained.meta.get("mlflow_key", "")),
-            tags=task.tag(),
+            parent=str(trained.meta.get("mlflow_key", "")),
         )
-        try:
+        with story as run:
             run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
@@ -130,12 +130,6 @@ class RdPoints(Stage):
                 run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
             run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
             run.log_artifact(writer.path(POINTS))
-            run.finish()
-        except BaseException:
-            run.finish("FAILED")
-            raise
-        writer.meta["mlflow_run_id"] = run.run_id
-        writer.meta["mlflow_key"] = unit.key
         writer.meta["facts"] = {
             "pictures": len(subjects),
             **({"rates": searched} if searched else {}),

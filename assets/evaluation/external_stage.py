@@ -18,6 +18,7 @@ from assets.evaluation.pieces import (
     subjects_of,
 )
 from assets.graph import Need, Stage, Task, View
+from assets.story import told
 from assets.world import World
 from models.errors import FoveaError
 
@@ -75,13 +76,8 @@ class ExternalRdPoints(Stage):
         record = _record(task.world, unit.partition)
         subjects = subjects_of(task, record.dataset, "none")
         table = measured_table(task, record.dataset)
-        run = task.tracker.run(
-            experiment=f"fovea-{record.dataset}",
-            name=f"external {unit.partition}",
-            key=unit.key,
-            tags=task.tag(),
-        )
-        try:
+        story = told(task, dataset=record.dataset, name=f"external {unit.partition}", parent="")
+        with story as run:
             run.log_params(
                 {
                     "codec": record.codec,
@@ -122,11 +118,5 @@ class ExternalRdPoints(Stage):
             whole = pd.concat(pieces, ignore_index=True)
             whole.to_parquet(writer.path(POINTS), index=False)
             run.log_artifact(writer.path(POINTS))
-            run.finish()
-        except BaseException:
-            run.finish("FAILED")
-            raise
-        writer.meta["mlflow_run_id"] = run.run_id
-        writer.meta["mlflow_key"] = unit.key
         facts: dict[str, Any] = {"pictures": len(subjects), "points": len(record.files)}
         writer.meta["facts"] = facts
