@@ -38,7 +38,7 @@ from assets.graph import (
 from assets.handover import shared_work
 from assets.home import Home, explained, written_beside
 from assets.store import Store, UnitWriter, digest
-from assets.versions import code_version, library_versions
+from assets.versions import PARSED, code_version, library_versions
 from assets.world import World
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
@@ -70,6 +70,7 @@ class Chain:
             cache_bytes=self.home.cache_bytes,
             wait_s=self.home.profile.storage_wait_s,
         )
+        PARSED.keep_in(self.home.state / "cache" / "syntax.json")
         self.world = World(self.home, lambda stage: [str(r["partition"]) for r in self.all_latest(stage)])
         #: every artifact and part, for readers who make none
         self.given = Given(self, "fovea")

@@ -7,13 +7,19 @@ changes no version; a constant does.
 """
 
 import ast
+import atexit
+import contextlib
 import functools
 import hashlib
+import json
 import os
+import sys
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from assets.home import ROOT
+from assets.home import ROOT, written_beside
+from models.errors import FoveaError
 
 PACKAGES = ("models", "assets", "pipelines")
 
@@ -74,8 +80,8 @@ def module_file(name: str, root: Path = ROOT) -> Path | None:
     return None
 
 
-def imported_by(tree: ast.AST, root: Path = ROOT) -> set[str]:
-    """First-party modules that a syntax tree imports anywhere, `from package import module` included."""
+def _names_imported(tree: ast.AST) -> set[str]:
+    """What a syntax tree imports of the packages here, anywhere; of `from package import name` both, whatever name is."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -83,7 +89,7 @@ def imported_by(tree: ast.AST, root: Path = ROOT) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if module_file(name, root)}
+    return {name for name in found if name.split(".")[0] in PACKAGES}
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -104,12 +110,63 @@ def syntax_digest(source: str) -> str:
     return _read(source, ROOT)[0]
 
 
+#: modules that the file of `Parsed` holds before those that were not asked for are left out
+MOST_PARSED = 4000
+
+
+@dataclass
+class Parsed:
+    """What was read of modules, by the digest of their source and the Python that parsed it: parsing takes most of the
+    time of a command that finds nothing to do."""
+
+    path: Path | None = None
+    modules: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    grown: bool = False
+
+    def keep_in(self, path: Path) -> None:
+        """Read what earlier processes left in a file, and leave there at this process's end what was added."""
+        if path == self.path:
+            return
+        if self.path is None:
+            atexit.register(self.save)
+        self.path, self.grown = path, True
+        # a file that is damaged or of another layout is made anew
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            kept = {
+                k: (str(d), [str(n) for n in names]) for k, (d, names) in json.loads(path.read_text()).items()
+            }
+            self.grown = bool(self.modules.keys() - kept.keys())
+            self.modules = kept | self.modules
+
+    def save(self) -> None:
+        """Write the file if it lacks something, where there is a state at all."""
+        if self.grown and self.path is not None and self.path.parent.parent.is_dir():
+            if len(self.modules) > MOST_PARSED:
+                self.modules = {k: v for k, v in self.modules.items() if k in self.used}
+            with contextlib.suppress(OSError, FoveaError), written_beside(self.path) as beside:
+                beside.write_text(json.dumps(self.modules, sort_keys=True))
+
+    def module(self, source: str) -> tuple[str, list[str]]:
+        """Digest of a module's syntax tree, and the names of packages here that it imports."""
+        key = hashlib.sha256(f"{sys.version_info[:2]}{source}".encode()).hexdigest()[:32]
+        if key not in self.modules:
+            tree = ast.parse(source)
+            names = sorted(_names_imported(tree))
+            digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
+            self.modules[key], self.grown = (digest, names), True
+        self.used.add(key)
+        return self.modules[key]
+
+
+PARSED = Parsed()
+
+
 @functools.lru_cache(maxsize=512)
 def _read(source: str, root: Path) -> tuple[str, frozenset[str]]:
-    """Digest of a module and what it imports, from one parse: closures share most of their modules."""
-    tree = ast.parse(source)
-    imports = frozenset(imported_by(tree, root))
-    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imports
+    """Digest of a module and which modules it imports: closures share most of them."""
+    digest, names = PARSED.module(source)
+    return digest, frozenset(name for name in names if module_file(name, root))
 
 
 def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OUT) -> dict[str, str]:

@@ -1,8 +1,17 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from assets.versions import closure, code_version, commit, library_versions, module_file, syntax_digest
+from assets.versions import (
+    Parsed,
+    closure,
+    code_version,
+    commit,
+    library_versions,
+    module_file,
+    syntax_digest,
+)
 
 SOURCE = '''
 """A module."""
@@ -112,3 +121,34 @@ def test_the_commit_without_git_and_as_an_image_names_it(monkeypatch: pytest.Mon
     assert asked() == ""
     monkeypatch.setenv("FOVEA_COMMIT", "0123456789ab")
     assert asked() == "0123456789ab"
+
+
+def test_what_was_parsed_is_found_again_and_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "cache" / "syntax.json"
+    path.parent.parent.mkdir()
+    first = Parsed()
+    first.keep_in(path)
+    wanted = first.module("from models.errors import FoveaError\nX = 1  # one\n")
+    first.save()
+    second = Parsed()
+    second.keep_in(path)
+    assert second.modules == first.modules
+    assert second.module("from models.errors import FoveaError\nX = 1  # one\n") == wanted
+    assert not second.grown
+    assert second.module("X = 2\n")[0] != wanted[0]
+    for damage in ("{", '["a"]', '{"a": 1}', '{"a": ["b"]}'):
+        path.write_text(damage)
+        third = Parsed()
+        third.keep_in(path)
+        assert third.modules == {}
+        assert third.module("from models.errors import FoveaError\nX = 1\n") == wanted
+        third.save()
+        assert len(json.loads(path.read_text())) == 1
+
+
+def test_no_state_is_made_for_what_was_parsed(tmp_path: Path) -> None:
+    parsed = Parsed()
+    parsed.keep_in(tmp_path / "state" / "cache" / "syntax.json")
+    parsed.module("X = 1\n")
+    parsed.save()
+    assert not list(tmp_path.iterdir())
