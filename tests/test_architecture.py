@@ -139,14 +139,16 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
 
 
 def commands() -> list[str]:
-    """Every `fovea …` line in the README's code blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    """Every `fovea …` line in the code blocks of the README, docs/ and deploy/."""
+    pages = [ROOT / "README.md", ROOT / "deploy" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.S)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [re.sub(r"\[(.*?)\]", r"\1", line) for line in lines if line.startswith("fovea ")]
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_of_the_readme_parses(line: str) -> None:
+@pytest.mark.parametrize("line", dict.fromkeys(commands()))
+def test_every_command_of_the_pages_parses(line: str) -> None:
     from pipelines.cli import main
 
     command: click.Command = main

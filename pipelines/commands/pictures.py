@@ -27,7 +27,8 @@ from pipelines.commands.options import PATH, chain_here
 @click.option(
     "--saliency/--no-saliency",
     "use_saliency",
-    help="Give salient places more bits (models of the arms saliency_gain and saliency_hyper).",
+    default=None,
+    help="Give salient places more bits, with a model that takes a map.",
 )
 @click.option(
     "--map",

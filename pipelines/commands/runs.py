@@ -106,6 +106,7 @@ def _make_stale(
 
     work = stale(chain, wanted, strict=strict)
     if not work:
+        chain.tracker.flush()  # what waited for MLflow's server
         click.echo(f"{name}: everything is up to date, nothing to run")
         return 0
     from pipelines.instance import prepare_instance
