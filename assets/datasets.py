@@ -24,6 +24,7 @@ saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -291,8 +292,9 @@ class Table(Strict):
         classical = tuple(codec for codec in CLASSICAL if codec in self.classical)
         return self._of(Dataset(name, "folder", size=self.size, saliency=self.saliency, classical=classical))
 
+    @abstractmethod
     def _of(self, dataset: "Dataset") -> "Dataset":
-        raise NotImplementedError
+        """The dataset with what its own kind of table says."""
 
 
 class SampleTable(Table):

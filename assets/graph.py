@@ -7,6 +7,7 @@ through `task.given` alone, which knows those that were named.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -361,7 +362,7 @@ class Task(Bench):
         return {**self.tags, **{f"fovea.{name}": value for name, value in own.items()}}
 
 
-class Stage:
+class Stage(ABC):
     """One column of the graph; the docstring of a stage is what the UI says of it.
 
     name: of the stage, its asset and its place in the store. reads: stages that `needs` may name, drawn as edges. group,
@@ -383,8 +384,8 @@ class Stage:
     points_into: ClassVar[tuple[str, ...]] = ()
 
     def partitions(self, world: World) -> list[str]:
-        """The partitions that the UI offers."""
-        raise NotImplementedError
+        """The partitions that the UI offers; none for a stage that only other stages ask."""
+        return []
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         """What the artifact is made from, known without the store. Raises FoveaError for a partition that cannot be."""
@@ -406,17 +407,17 @@ class Stage:
         """A part of the artifact, known before it is made where it can be. Raises Waiting where it cannot."""
         raise FoveaError(f"{self.name} has no part {name!r}")
 
-    def prepare(self, world: World, partition: str, progress: Progress) -> None:
+    def prepare(self, world: World, partition: str, progress: Progress) -> None:  # noqa: B027 - most have nothing to fetch
         """Fetch what has to be here before the key can be known."""
 
     def complete(self, view: View) -> bool:
         """Whether what lies outside of the unit's folder is there, too."""
         return True
 
+    @abstractmethod
     def make(self, task: Task) -> None:
         """Make it. One whose work shows what the key depends on (frames that turn out broken) sets
         `task.writer.key` to `task.rekeyed()`."""
-        raise NotImplementedError
 
 
 def edges(stage: Stage, world: World) -> Iterator[tuple[Need, str]]:

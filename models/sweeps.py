@@ -134,6 +134,11 @@ def _grids(file: Path, name: str, table: Mapping[str, Any]) -> tuple[Grid, ...]:
     parts = table.get("grids", [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise FoveaError(f"{where}.grids: expected one or more tables, got {parts!r}")
+    for shared_field in ("about", "also_on"):
+        if any(shared_field in part for part in parts):
+            raise FoveaError(
+                f"{where}.grids: {shared_field} is said of the whole sweep: write it beside grids"
+            )
     return tuple(checked(Grid, {**shared, **part}, where) for part in parts)
 
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from models.errors import FoveaError
 from models.memory import keep_freed_memory
+
+
+def _unshared(shape: torch.Size, count: int) -> FoveaError:
+    return FoveaError(
+        f"this codec draws random numbers of shape {tuple(shape)} for a batch of {count} pictures: a training that several "
+        "processes share needs the pictures on the first axis; train it with --processes 1, or draw for each picture"
+    )
 
 
 class SeededNoise(TorchFunctionMode):
@@ -54,14 +62,14 @@ class SeededNoise(TorchFunctionMode):
         if func not in self.IN_PLACE:
             shape = torch.Size(args if isinstance(args[0], int) else args[0])
             if shape[0] != count:
-                raise NotImplementedError(f"random numbers of shape {tuple(shape)} for a batch of {count}")
+                raise _unshared(shape, count)
             drawn: Tensor = func((self.batch, *shape[1:]), **kwargs)
             return drawn[share]
         own: Tensor = args[0]
         axis = 2 if own.ndim == 3 and own.shape[1] == 1 else 0
         places, rest = divmod(own.shape[axis], count)
         if rest or (axis == 0 and places != 1):
-            raise NotImplementedError(f"random numbers of shape {tuple(own.shape)} for a batch of {count}")
+            raise _unshared(own.shape, count)
         shape = torch.Size((*own.shape[:axis], self.batch * places, *own.shape[axis + 1 :]))
         layout = torch.contiguous_format if own.is_contiguous() else torch.channels_last
         whole = torch.empty(shape, dtype=own.dtype, device=own.device, memory_format=layout)

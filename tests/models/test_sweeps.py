@@ -178,6 +178,8 @@ MINE = '[sweeps.mine]\ncodecs = ["bls2017"]\nrates = [0.01]\npreset = "tiny"\n'
         (MINE + 'trunk = "shiped"\n', "sweeps.mine.trunk: expected 'none', 'own' or 'shipped', got 'shiped'"),
         (MINE + "grids = []\n", "sweeps.mine.grids: expected one or more tables, got []"),
         (MINE + "grids = [{ arm = [] }]\n", "sweeps.mine: unknown field 'arm'; did you mean 'arms'?"),
+        (MINE + 'grids = [{}, { also_on = ["osie"] }]\n', "sweeps.mine.grids: also_on is said of the whole sweep"),
+        (MINE + 'grids = [{}, { about = "two" }]\n', "sweeps.mine.grids: about is said of the whole sweep"),
         (MINE.replace("mine", "smoke"), "sweeps.smoke: a sweep of this name ships with Fovea"),
         (MINE.replace("mine", '"A.b"'), "up to 40 small letters"),
         ("sweeps = 3\n", "sweeps: expected tables [sweeps.NAME], got 3"),

@@ -99,6 +99,14 @@ def test_a_share_of_the_noise_is_the_whole_batch_s(draw, shape):
     assert torch.equal(torch.cat(parts, dim=axis), all_of_it)
 
 
+@pytest.mark.parametrize("draw", [lambda: torch.randn(4, 2), lambda: uniform((7, 2))])
+def test_noise_without_the_batch_s_axis_cannot_be_shared(draw):
+    with SeededNoise(torch.device("cpu"), 5, slice(0, 3)) as noise:
+        noise.seed(1, 2)
+        with pytest.raises(FoveaError, match="--processes 1"):
+            draw()
+
+
 def test_shares_are_the_whole_batch():
     for size in (1, 2, 3, 7):
         shares = [Ranks(rank, size).share(7) for rank in range(size)]
