@@ -54,12 +54,13 @@ def rate_distortion(
     weight: Tensor | None = None,
     distortion: str = "mse",
     valid: Tensor | None = None,
+    emphasis: Tensor | None = None,
 ) -> Loss:
     """The Lagrangian of a batch.
 
     output: of the codec's training forward. x: N×3×H×W in [0, 1]. weight: N×1×H×W, mean 1 over the whole pictures that
-    x is cut from. valid: N×1×H×W, 1 on picture and 0 on padding; None where there is no padding. distortion: mse,
-    ms_ssim or l1_ms_ssim. Raises FoveaError for another.
+    x is cut from. valid: N×1×H×W, 1 on picture and 0 on padding; None where there is no padding. emphasis: N, what each
+    picture's Lagrangian is multiplied by. distortion: mse, ms_ssim or l1_ms_ssim. Raises FoveaError for another.
     """
     pixels = x.shape[2] * x.shape[3] if valid is None else valid.sum(dim=(1, 2, 3))
     bpp = bits(output) / pixels
@@ -86,7 +87,10 @@ def rate_distortion(
     else:
         raise FoveaError(f"unknown distortion {distortion!r}; known: mse, ms_ssim, l1_ms_ssim")
 
-    return Loss((bpp + cost + output.penalty).mean(), bpp.mean(), d_mean.mean(), mse.mean())
+    lagrangian = bpp + cost + output.penalty
+    if emphasis is not None:
+        lagrangian = emphasis * lagrangian
+    return Loss(lagrangian.mean(), bpp.mean(), d_mean.mean(), mse.mean())
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from pipelines.commands.evidence import compare, curves, evaluate, gaps
 from pipelines.commands.options import chain_here
 from pipelines.commands.pictures import compress, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
-from pipelines.commands.training import slurm, train
+from pipelines.commands.training import base, slurm, train
 
 # OpenMP's threads spin while they wait: on cores that others use, too, that makes training several times slower
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -162,7 +162,7 @@ def _with_profiles(group: click.Group) -> None:
 
 
 for command in (
-    *(run, status, train, slurm, datasets, compress, decompress, saliency, saliency_benchmark),
+    *(run, status, train, base, slurm, datasets, compress, decompress, saliency, saliency_benchmark),
     *(saliency_weights, compare, curves, evaluate, gaps, game, study),
 ):
     main.add_command(command)

@@ -290,6 +290,13 @@ class Codec(nn.Module, ABC):
                 tensor.copy_(given[name])
         self._identity = None
 
+    @torch.no_grad()
+    def round_to_half(self) -> None:
+        """Round the main parameters to float16 numbers; before `update`, since tables follow from them."""
+        for parameter in self.main_parameters():
+            parameter.copy_(parameter.half().float())
+        self._identity = None
+
     @abstractmethod
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over what `weights()` gave, tables included. Raises FoveaError when names or shapes do not fit."""

@@ -33,6 +33,7 @@ CODEC_NUMBERS = {
     "cheng2020_anchor": 5,
     "agustsson2019": 6,
     "toderici2017": 7,
+    "light": 8,
 }
 """Part of the format: a number is never given twice. 0: a codec of the user's own, told by its model alone."""
 

@@ -22,6 +22,8 @@ from models.experiments import Experiment, Trunk
 from models.mechanisms import LEVELLED
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.codecs.base import Codec, CodecConfig
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
@@ -100,13 +102,16 @@ def code_module(codec: str) -> str:
     return find_card(codec).module
 
 
-def save_codec(codec: "Codec", folder: Path | str) -> None:
-    """Write both files, each atomically, the description last. The folder is made if missing."""
+def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> None:
+    """Write both files, each atomically, the description last. The folder is made if missing. half: float32 weights that
+    are float16 numbers (`Codec.round_to_half`) take half the bytes, and are the same codec when they are read."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = codec.weights()
+    if half:
+        weights = {name: _halved(tensor) for name, tensor in weights.items()}
     description = {
         "format": 1,
         "config": json.loads(codec.config.to_json()),
@@ -116,6 +121,15 @@ def save_codec(codec: "Codec", folder: Path | str) -> None:
     _replace(
         folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n")
     )
+
+
+def _halved(tensor: "Tensor") -> "Tensor":
+    import torch
+
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
 
 
 def _replace(target: Path, write: Callable[[str], Any]) -> None:

@@ -26,6 +26,7 @@ from models.training.data import Batch, Crops, FrameSet, Weighting
 from models.training.exact import SeededNoise
 from models.training.loop import Move, Objective
 from models.training.ranks import Ranks
+from models.training.soap import Soap
 
 #: fields of a record that name it and change nothing
 NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
@@ -36,7 +37,11 @@ UNIFORM_SHARE = 0.25
 
 
 class Plan(NamedTuple):
-    """The numbers of a record, typed. Learning rates are Adam's."""
+    """The numbers of a record, typed.
+
+    optimiser: "adam" or "soap" (soap.py). balance: the Lagrangian of a picture at lambda counts
+    (middle lambda / lambda)^balance, so that the high rates, whose Lagrangian is largest, do not decide everything.
+    """
 
     seed: int
     steps: int
@@ -56,6 +61,8 @@ class Plan(NamedTuple):
     fast: bool
     augment: float
     fresh_lr_factor: float = 1.0
+    optimiser: str = "adam"
+    balance: float = 0.0
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Plan":
@@ -89,6 +96,8 @@ class Plan(NamedTuple):
                 fast=record.get("mode", "deterministic") == "fast",
                 augment=float(record.get("augment", 0.0)),
                 fresh_lr_factor=float(record.get("fresh_lr_factor", 1.0)),
+                optimiser=str(record.get("optimiser", "adam")),
+                balance=float(record.get("balance", 0.0)),
             )
         except KeyError as error:
             raise FoveaError(
@@ -250,7 +259,11 @@ class RateDistortion(Objective):
         if aux:
             groups.append({"params": aux, "lr": plan.aux_lr})
         self.has_aux = bool(aux)
-        self.optimisers["main"] = torch.optim.Adam(groups, fused=True)
+        if plan.optimiser == "soap":
+            groups[-1]["plain"] = bool(aux)
+            self.optimisers["main"] = Soap(groups)
+        else:
+            self.optimisers["main"] = torch.optim.Adam(groups, fused=True)
         self.centres = whole_centres(self.codec, self.frames, self.device)
 
     def identity(self) -> str:
@@ -281,7 +294,12 @@ class RateDistortion(Objective):
                 batch.x, saliency_map=drawn.saliency_map, level=drawn.level, centre=drawn.centre
             )
         found = rate_distortion(
-            output, batch.x, weight=drawn.weight, distortion=plan.distortion, valid=batch.valid
+            output,
+            batch.x,
+            weight=drawn.weight,
+            distortion=plan.distortion,
+            valid=batch.valid,
+            emphasis=self.emphasis(drawn.level),
         )
         # the quantiles' gradient comes from no picture: it is the same on every rank
         loss = found.loss if self.alone else self.part * found.loss
@@ -290,6 +308,14 @@ class RateDistortion(Objective):
             group["lr"] = plan.lr_at(step) * factor
         numbers = torch.stack((found.loss, found.bpp, found.mse)).detach()
         yield Move(loss, optimiser, self.averaged, plan.clip_norm, numbers)
+
+    def emphasis(self, level: Tensor) -> Tensor | None:
+        """What each picture's Lagrangian counts, N, by its base level; see Plan."""
+        if not self.plan.balance:
+            return None
+        codec = self.codec
+        middle = codec.lmbda_at(level.new_full((1,), 0.5 * codec.top_level))
+        return (middle / codec.lmbda_at(level)) ** self.plan.balance
 
     def decay(self, step: int) -> float:
         """See Objective."""

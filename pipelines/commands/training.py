@@ -127,3 +127,50 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
         beside.write_text(text)
     trunks, experiments = missing(chain, sweep)
     click.echo(f"{path}: {len(trunks)} trunks, {len(experiments)} experiments\nsubmit: bash {path}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--pictures", multiple=True, required=True, metavar="FOLDER[:COUNT]", help="May be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), required=True)
+@click.option("--begin", default="", help="A codec to go on from: a shipped one's name, or a folder.")
+@click.option("--lr", type=float, help="Learning rate; default: the recipe's.")
+@options.output("Folder for checkpoints and, in `final`, the codec.", required=True)
+@options.threads
+@options.device
+def base(
+    name: str,
+    pictures: tuple[str, ...],
+    steps: int,
+    begin: str,
+    lr: float | None,
+    output: Path,
+    threads: int,
+    device: str,
+) -> None:
+    """Train a codec as those that ship were trained, on folders of pictures: light, bls2017.
+
+    A killed training goes on when the same command is given again. JPEGs are taken at 0.4, 0.5 and 0.625 of their
+    sides; maps are SAM-Lite's. Neither Dagster nor MLflow takes part.
+    """
+    import torch
+
+    from assets.training.bases import frames_of, train_base
+    from models.device import chosen_device
+
+    def progress(step: int, total: int, values: Any) -> None:
+        said = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        click.echo(f"\r{step}/{total}  {said}\x1b[K", err=True, nl=step == total)
+
+    folder = train_base(
+        name,
+        frames_of(pictures, threads or None),
+        output,
+        steps=steps,
+        begin=begin,
+        changes={} if lr is None else {"lr": lr},
+        threads=threads or torch.get_num_threads(),
+        device=chosen_device(device),
+        progress=progress,
+    )
+    click.echo(folder)

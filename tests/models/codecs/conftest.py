@@ -36,7 +36,8 @@ def trained(
     from models.codecs.base import CodecConfig
 
     torch.manual_seed(0)
-    codec = catalogue.build(CodecConfig(codec=codec, n=8, m=10, mechanism=mechanism, lmbda=lmbda, **config))
+    m = 32 if codec == "light" else 10  # its transforms are as wide as a part of m
+    codec = catalogue.build(CodecConfig(codec=codec, n=8, m=m, mechanism=mechanism, lmbda=lmbda, **config))
     optimiser = torch.optim.Adam(codec.main_parameters(), lr=2e-3)
     x = torch.from_numpy(np.stack([scene(64, 64, seed) for seed in range(4)])).permute(0, 3, 1, 2) / 255.0
     s = torch.from_numpy(spot(64, 64))[None, None].expand(4, 1, 64, 64) / 255.0

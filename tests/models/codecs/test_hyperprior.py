@@ -241,6 +241,7 @@ INSTRUCTIONS = ("default", "avx2", "avx512")
         ("bmshj2018_hyperprior", "gain"),
         ("mbt2018_mean", "gain"),
         ("mbt2018_mean", "hyper"),
+        ("light", "gain"),
     ],
 )
 def test_streams_decode_elsewhere(tmp_path, trained_codec, name, mechanism):

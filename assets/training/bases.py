@@ -1,0 +1,136 @@
+"""The trainings of the codecs that ship: models/codecs/weights/<name>, from folders of pictures, without a dataset.
+
+A base serves every map: it is trained with levels all over its range and, over the pictures, with SAM-Lite's maps, with
+random maps, with blends of both, and with none (models/training/rate_distortion.py). A training can go on from another
+one's weights: it is a new one with a learning rate of its own, whose record names where it began.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from assets.datasets import PICTURE_SUFFIXES
+from assets.frames.decode import read_picture
+from models.codecs.base import CodecConfig
+from models.codecs.catalogue import WEIGHTS, build, open_codec, save_codec
+from models.errors import FoveaError
+from models.saliency.maps import Picture
+from models.saliency.predict import load_model
+from models.tracking import NullRun
+from models.training.data import FrameSet
+from models.training.loop import train
+from models.training.rate_distortion import RateDistortion
+
+LAMBDAS = tuple(0.0008 * 2**k for k in range(9))
+SHRUNK = (0.4, 0.5, 0.625)
+"""Sizes at which a JPEG is trained on, as parts of its sides: its blocks and ringing are not what a codec is to learn."""
+
+RECIPE: dict[str, Any] = {
+    "seed": 0,
+    "batch_size": 8,
+    "crop": 128,
+    "lr": 2e-3,
+    "aux_lr": 1e-3,
+    "clip_norm": 1.0,
+    "warmup_steps": 200,
+    "final_lr_factor": 0.01,
+    "ema": 0.9995,
+    "distortion": "mse",
+    "mechanism": "gain",
+    "gamma": 0.5,
+    "span": 4.0,
+    "lmbda": list(LAMBDAS),
+    "augment": 0.5,
+    "mode": "fast",
+    "optimiser": "soap",
+    "balance": 0.5,
+}
+WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
+"""N and M of each base."""
+
+
+def config_of(name: str) -> CodecConfig:
+    """What a base is built from. Raises FoveaError for a codec that has none."""
+    if name not in WIDTHS:
+        raise FoveaError(f"no base {name!r}; there are: {', '.join(WIDTHS)}")
+    n, m = WIDTHS[name]
+    return CodecConfig(
+        codec=name, n=n, m=m, mechanism="gain", lmbda=LAMBDAS, gamma=RECIPE["gamma"], span=RECIPE["span"]
+    )
+
+
+def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
+    """Pictures with SAM-Lite's maps. A source is a folder, or FOLDER:COUNT for the first so many of its files by name.
+
+    Raises FoveaError for a folder without a picture, or a file that can't be read.
+    """
+    pictures: list[Picture] = []
+    names: list[str] = []
+    for source in sources:
+        folder, _, count = source.rpartition(":") if source.rpartition(":")[2].isdigit() else (source, "", "")
+        files = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+        files = files[: int(count)] if count else files
+        if not files:
+            raise FoveaError(f"{folder}: no picture in it")
+        for file in files:
+            picture = read_picture(file)
+            for scale in SHRUNK if file.suffix.lower() in (".jpg", ".jpeg") else (1.0,):
+                size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+                smaller = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+                pictures.append(smaller.astype(np.uint8, copy=False))
+                names.append(f"{file.name}@{scale:g}")
+    return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
+
+
+class Base(RateDistortion):
+    """Its weights are float16 numbers, so that they ship in half the bytes."""
+
+    def write(self, folder: Path) -> Path:
+        """See Objective."""
+        trained = self.chosen().to("cpu")
+        trained.round_to_half()
+        trained.update()
+        save_codec(trained, folder, half=True)
+        return folder / WEIGHTS
+
+
+def train_base(
+    name: str,
+    frames: FrameSet,
+    workdir: Path,
+    *,
+    steps: int,
+    begin: str = "",
+    changes: Mapping[str, Any] = {},
+    **hooks: Any,
+) -> Path:
+    """Train a base, or go on where an interrupted call stopped; gives the folder of the codec, its data's digest and
+    count beside it in training.json.
+
+    begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. changes: in
+    place of RECIPE's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
+    for a codec that has no recipe.
+    """
+    config = config_of(name)
+    started = open_codec(begin) if begin else None
+    record = {
+        **RECIPE,
+        **changes,
+        "kind": "base",
+        "codec": name,
+        "n": config.n,
+        "m": config.m,
+        "steps": steps,
+    }
+    record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
+    if started is not None:
+        record["begin"] = started.identity().hex()
+    torch.manual_seed(record["seed"])
+    codec = build(config)
+    if started is not None:
+        codec.load_trunk(started.weights())
+    return train(Base(record, codec, frames), workdir=workdir, tracker_run=NullRun(), **hooks)
