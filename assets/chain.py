@@ -36,8 +36,9 @@ from assets.graph import (
     upstream,
 )
 from assets.handover import shared_work
-from assets.home import Home, explained, written_beside
-from assets.store import Store, UnitWriter, digest
+from assets.home import Home, explained
+from assets.mirror import open_store
+from assets.store import UnitWriter, digest
 from assets.versions import PARSED, code_version, library_versions
 from assets.world import World
 from models.errors import FoveaError
@@ -64,9 +65,9 @@ class Chain:
     fan_out: FanOut = here
 
     def __post_init__(self) -> None:
-        self.store = Store(
+        self.store = open_store(
             self.home.data,
-            cache=self.home.state / "cache" / "storage",
+            self.home.state / "cache" / "storage",
             cache_bytes=self.home.cache_bytes,
             wait_s=self.home.profile.storage_wait_s,
         )
@@ -294,41 +295,28 @@ class Chain:
     # ---- what was made last, for explanations
 
     def _latest_name(self, stage: str, partition: str) -> str:
-        return f"{stage}/{digest(partition)[:16]}.json"
+        return f"latest/{stage}/{digest(partition)[:16]}.json"
 
     def _remember(self, unit: Unit) -> None:
-        name = self._latest_name(unit.stage, unit.partition)
         record = {"partition": unit.partition, "key": unit.key, "inputs": dict(unit.inputs)}
-        if self.home.shared is not None:
-            if self.latest(unit.stage, unit.partition) != record:
-                self.home.shared.write(f"latest/{name}", json.dumps(record, sort_keys=True).encode())
-            return
-        path = self.home.latest / name
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            if json.loads(path.read_text()) == record:
-                return
-        with written_beside(path) as beside:
-            beside.write_text(json.dumps(record, sort_keys=True))
+        if self.latest(unit.stage, unit.partition) != record:
+            name = self._latest_name(unit.stage, unit.partition)
+            self.home.common.write(name, json.dumps(record, sort_keys=True).encode())
 
     def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
         """The record of the last make: partition, key, inputs; None when there was none."""
-        name = self._latest_name(stage, partition)
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            if self.home.shared is not None:
-                return dict(json.loads(self.home.shared.read(f"latest/{name}")))
-            return dict(json.loads((self.home.latest / name).read_text()))
+            return dict(json.loads(self.home.common.read(self._latest_name(stage, partition))))
         return None
 
     def all_latest(self, stage: str) -> list[dict[str, Any]]:
         """The last record of every partition of a stage."""
-        if self.home.shared is not None:
-            names = sorted(self.home.shared.listing(f"latest/{stage}"))
-            return [dict(json.loads(text)) for text in self.home.shared.read_many(names).values()]
-        folder = self.home.latest / stage
         found = []
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            with contextlib.suppress(ValueError, FileNotFoundError):
-                found.append(dict(json.loads(path.read_text())))
+        for _, text in sorted(
+            self.home.common.read_many(self.home.common.listing(f"latest/{stage}")).items()
+        ):
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(dict(json.loads(text)))
         return found
 
     def why(self, stage: str, partition: str) -> str:

@@ -8,13 +8,14 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from assets.log import lasting_logger
-from assets.remote import Remote, sha256_of
+from assets.remote import Remote, files_below, hidden, sha256_of
 from models.errors import FoveaError
 
 LIST = "files.json"
@@ -39,19 +40,26 @@ def shared_work(shared: Remote | None, folder: Path, key: str, look_s: float = L
         return
     place = shared.below(f"work/{key}")
     taken = take_over(place, folder)
-    sender = _Sender(place, folder, look_s)
-    sender.start()
+    sender, stopped, went_well = _Sender(place, folder), threading.Event(), False
+
+    def work() -> None:
+        while not stopped.wait(look_s):
+            sender.send()
+
+    thread = threading.Thread(target=work, name="fovea-handover", daemon=True)
+    thread.start()
     try:
         yield
-    except BaseException:
-        sender.stop()
-        place.wait_s = LAST_WAIT_S
-        sender.send()
-        raise
-    sender.stop()
-    if taken or sender.sent:
-        with contextlib.suppress(FoveaError):
-            drop(place)
+        went_well = True
+    finally:
+        stopped.set()
+        thread.join(LAST_WAIT_S)
+        if not went_well:
+            place.wait_s = LAST_WAIT_S
+            sender.send()
+        elif taken or sender.sent:
+            with contextlib.suppress(FoveaError):
+                drop(place)
 
 
 def take_over(place: Remote, folder: Path) -> bool:
@@ -60,70 +68,42 @@ def take_over(place: Remote, folder: Path) -> bool:
         listed = json.loads(place.read(LIST))
     except FileNotFoundError:
         return False
-    own = snapshot(folder)
-    if max((t for _, t in own.values()), default=0) >= max((f["time"] for f in listed.values()), default=0):
+    own = max((time for _, time in snapshot(folder).values()), default=0)
+    if own >= max((file["time"] for file in listed.values()), default=0):
         return True
-    beside = folder.with_name(f".{folder.name}.taking-{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        for name, about in listed.items():
-            path = beside / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            place.fetch(about["sha256"], path)
-            if sha256_of(path) != about["sha256"]:
-                raise FoveaError(f"{place}/{about['sha256']} is damaged; delete {place} and run again")
-            os.utime(path, ns=(about["time"], about["time"]))
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
-    except FileNotFoundError:
-        _log.warning("%s is not whole: this unit starts from what is here", place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        try:
+            for name, file in listed.items():
+                path = Path(beside, "taken", name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                place.fetch(file["sha256"], path)
+                if sha256_of(path) != file["sha256"]:
+                    raise FoveaError(f"{place}/{file['sha256']} is damaged; delete {place} and run again")
+                os.utime(path, ns=(file["time"], file["time"]))
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(beside, "taken").replace(folder)
+        except FileNotFoundError:
+            _log.warning("%s is not whole: this unit starts from what is here", place)
     return True
 
 
 def drop(place: Remote) -> None:
     """Delete the shared copy, its list first."""
-    place.delete(LIST)
-    for name in place.listing():
+    for name in (LIST, *place.listing()):
         place.delete(name)
 
 
 def snapshot(folder: Path) -> Snapshot:
     """Relative name → bytes and time of change of each finished file."""
-    found: Snapshot = {}
-    for base, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            path = Path(base) / name
-            with contextlib.suppress(OSError):
-                seen = path.stat()
-                found[path.relative_to(folder).as_posix()] = (seen.st_size, seen.st_mtime_ns)
-    return found
+    return {name: (s.st_size, s.st_mtime_ns) for name, s in files_below(folder) if not hidden(name)}
 
 
 class _Sender:
-    def __init__(self, place: Remote, folder: Path, look_s: float):
-        self.place, self.folder, self.look_s = place, folder, look_s
+    def __init__(self, place: Remote, folder: Path):
+        self.place, self.folder = place, folder
         self.last: Snapshot = snapshot(folder)
         self.sent: set[str] = set()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="fovea-handover", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Let the thread finish what it sends, but not longer than the last wait."""
-        self._stopped.set()
-        self._thread.join(LAST_WAIT_S)
-
-    def _work(self) -> None:
-        while not self._stopped.wait(self.look_s):
-            self.send()
 
     def send(self) -> None:
         """Share the folder as it is; one that changes meanwhile is shared at the next look."""
@@ -143,7 +123,7 @@ class _Sender:
                 return
             self.place.write(LIST, json.dumps(listed).encode())
             self.last = there
-            wanted = {str(f["sha256"]) for f in listed.values()}
+            wanted = {str(file["sha256"]) for file in listed.values()}
             for old in self.sent - wanted:
                 self.place.delete(old)
             self.sent &= wanted

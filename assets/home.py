@@ -4,13 +4,13 @@ import contextlib
 import functools
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from upath import UPath
 
-from assets.remote import Remote
+from assets.remote import Remote, files_below, hidden
 from assets.settings import Profile, find_profile
 from models.errors import FoveaError
 
@@ -59,6 +59,11 @@ class Home:
         return Remote(root, self.profile.storage_wait_s)
 
     @property
+    def common(self) -> "Folder | Remote":
+        """What nodes share: the object store, or the folder that all of them see."""
+        return self.shared or Folder(self._seen_by_all)
+
+    @property
     def _seen_by_all(self) -> Path:
         """The folder of what nodes share; where that is an object store, of this machine's copies."""
         if self.profile.storage and not self.profile.remote:
@@ -100,10 +105,41 @@ class Home:
         """Lock files."""
         return self._seen_by_all / "locks"
 
-    @property
-    def latest(self) -> Path:
-        """For each stage and partition, what it was made from last."""
-        return self._seen_by_all / "latest"
+
+class Folder:
+    """A folder of this disk, asked like `assets.remote.Remote`: names are relative, a file is whole whenever it is there."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError."""
+        return (self.root / name).read_bytes()
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Bytes by name; a file that is not there is left out."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self.read(name)
+        return found
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole: beside, then renamed. Raises FoveaError when the disk is full."""
+        with written_beside(self.root / name) as beside:
+            beside.write_bytes(data)
+
+    def listing(self, folder: str = "") -> dict[str, int]:
+        """Name → bytes of every file below a folder; empty where there is nothing."""
+        found = files_below(self.root / folder)
+        return {f"{folder}/{name}": state.st_size for name, state in found if not hidden(name)}
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        (self.root / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,13 @@
-"""Files of an object store: read and written whole, retried while the server is away, kept on the local disk by use.
+"""Files of an object store: read and written whole, retried while the server is away.
 
-An object appears under its name with the request that completes it, so nobody sees half of one. What is wanted again
-(shards that training maps, codecs, tables of a unit) lies in a cache with a limit in bytes.
+An object appears under its name with the request that completes it, so nobody sees half of one.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +50,19 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Relative name and state of every file below a folder; one that goes meanwhile is left out."""
+    for base, _, files in os.walk(folder):
+        for path in map(Path(base).joinpath, files):
+            with contextlib.suppress(OSError):
+                yield path.relative_to(folder).as_posix(), path.stat()
+
+
+def hidden(name: str) -> bool:
+    """Whether a relative name has a part that begins with a dot, as what is being written has."""
+    return "/." in f"/{name}"
 
 
 class Remote:
@@ -106,14 +116,6 @@ class Remote:
     def put(self, path: Path, name: str) -> None:
         """Send a file; parts of one that fails are given up."""
         self.tried(lambda: self._fs().put_file(str(path), self.at(name)), writes=True)
-
-    def put_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        """Send several files, a few at a time. Raises what the first that failed raised."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(8) as pool:
-            for done in [pool.submit(self.put, path, name) for path, name in files]:
-                done.result()
 
     def fetch(self, name: str, path: Path) -> None:
         """Copy an object to a path."""
@@ -249,148 +251,3 @@ def _http_status(error: BaseException | None) -> int:
             return status if status >= 300 else 0
         error = error.__cause__
     return 0
-
-
-class Cache:
-    """A folder of copies with a limit in bytes: what was used longest ago goes first. Safe between processes.
-
-    An entry is a file that is whole whenever it is there. `hold` keeps a unit's files as long as its holder lives; a
-    mapped file may go at any time, since what is mapped stays readable. Held and mapped bytes can exceed the limit.
-    """
-
-    def __init__(self, folder: Path, limit_bytes: int):
-        self.folder, self.limit_bytes = folder, limit_bytes
-        self._pins: Path | None = None
-        self._held: set[str] = set()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        import filelock  # 30 ms that commands without a remote storage need not pay
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.folder / ".lock"):
-            yield
-
-    def find(self, name: str, size: int) -> Path | None:
-        """The entry, marked as used; None when it is not there or has another size."""
-        path = self.folder / name
-        try:
-            seen = path.stat()
-            if seen.st_size != size:
-                return None
-            if time.time() - seen.st_mtime > 30:
-                os.utime(path)
-        except OSError:
-            return None
-        return path
-
-    def get(self, name: str, size: int, fetch: Callable[[Path], None], sha256: str = "") -> Path:
-        """The entry's path; fetched, and checked by size and digest, when it is not there.
-
-        Raises FoveaError for an object that is not what its manifest says.
-        """
-        path = self.find(name, size)
-        if path is not None:
-            return path
-        path = self.folder / name
-        self._make_room(size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            fetch(beside)
-            found = beside.stat().st_size
-            if found != size or (sha256 and sha256_of(beside) != sha256):
-                raise FoveaError(
-                    f"{name} in the storage is damaged ({found} of {size} bytes, or another content): delete that object and "
-                    "its manifest and run again"
-                )
-            path.parent.mkdir(parents=True, exist_ok=True)  # eviction removes folders that it empties
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-        return path
-
-    def add(self, path: Path, name: str) -> Path:
-        """Move a file of this disk in."""
-        self._make_room(path.stat().st_size)
-        target = self.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.utime(path)
-        path.replace(target)
-        return target
-
-    def hold(self, prefix: str) -> None:
-        """Keep all entries below this prefix until the cache object is gone."""
-        if prefix in self._held:
-            return
-        self._held.add(prefix)
-        with self._locked():
-            if self._pins is None:
-                self._pins = self.folder / ".pins" / f"{os.getpid()}-{secrets.token_hex(4)}"
-                self._pins.parent.mkdir(exist_ok=True)
-                weakref.finalize(self, self._pins.unlink, missing_ok=True)
-            with self._pins.open("a") as file:
-                file.write(f"{prefix}\n")
-
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        found = []
-        for base, folders, files in os.walk(self.folder):
-            folders[:] = [f for f in folders if f != ".pins"]
-            for name in files:
-                if name in (".lock", ".bytes"):
-                    continue
-                path = Path(base) / name
-                with contextlib.suppress(OSError):
-                    seen = path.stat()
-                    found.append((seen.st_mtime, seen.st_size, path))
-        return sorted(found)
-
-    def _make_room(self, size: int) -> None:
-        """Reserve bytes, evicting what was used longest ago; a full walk only when the count says so."""
-        with self._locked():
-            count = self.folder / ".bytes"
-            try:
-                used = int(count.read_text())
-            except (OSError, ValueError):
-                used = self.limit_bytes  # unknown: walk
-            if used + size > self.limit_bytes:
-                used = self._evict(int(0.9 * self.limit_bytes) - size)
-                if used + size > self.limit_bytes:
-                    _log.warning(
-                        "the cache %s needs more than its %.3g GiB for what is in use; raise cache_gib in fovea.toml",
-                        self.folder,
-                        self.limit_bytes / 2**30,
-                    )
-            count.write_text(str(used + size))
-
-    def _evict(self, goal: int) -> int:
-        held = self._all_held()
-        entries = self._entries()
-        used = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if used <= goal:
-                break
-            name = path.relative_to(self.folder).as_posix()
-            being_written = path.name.startswith(".") and _alive(path.name.rsplit(".", 1)[1].split("-")[0])
-            if being_written or any(name.startswith(f"{prefix}/") or name == prefix for prefix in held):
-                continue
-            path.unlink(missing_ok=True)
-            used -= size
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
-        return used
-
-    def _all_held(self) -> set[str]:
-        held: set[str] = set()
-        pins = self.folder / ".pins"
-        for path in pins.iterdir() if pins.is_dir() else ():
-            if not _alive(path.name.split("-")[0]):
-                path.unlink(missing_ok=True)
-                continue
-            with contextlib.suppress(OSError):
-                held |= set(path.read_text().splitlines())
-        return held
-
-
-def _alive(pid: str) -> bool:
-    return pid.isdigit() and (Path(f"/proc/{pid}").exists() or not Path("/proc/self").exists())

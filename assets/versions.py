@@ -44,6 +44,7 @@ LEFT_OUT = frozenset(
         "assets.handover",
         "assets.home",
         "assets.log",
+        "assets.mirror",
         "assets.remote",
         "assets.settings",
         "assets.store",

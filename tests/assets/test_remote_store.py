@@ -16,9 +16,10 @@ from upath import UPath
 
 from assets import remote
 from assets.handover import shared_work, take_over
-from assets.remote import Cache, Remote, StorageAway
+from assets.mirror import Cache, Mirror
+from assets.remote import Remote, StorageAway
 from assets.settings import Profile
-from assets.store import Store, digest
+from assets.store import digest
 from models.errors import FoveaError
 
 pytest.importorskip("s3fs")
@@ -43,21 +44,21 @@ def root(s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 
 
 @pytest.fixture
-def store(root: UPath, tmp_path: Path) -> Store:
-    return Store(root, cache=tmp_path / "cache", wait_s=30)
+def store(root: UPath, tmp_path: Path) -> Mirror:
+    return Mirror(root, tmp_path / "cache", wait_s=30)
 
 
 KEY = digest("unit")
 
 
-def fill(store: Store, key: str = KEY, text: str = "text") -> None:
+def fill(store: Mirror, key: str = KEY, text: str = "text") -> None:
     with store.writing("stage", key, {"a": 1}) as writer:
         writer.path("deep/file.txt").write_text(text)
         writer.path("other").write_bytes(b"x" * 1000)
 
 
-def test_two_nodes_share_units_shards_and_single_objects(store: Store, tmp_path: Path) -> None:
-    other = Store(store.root, cache=tmp_path / "other")
+def test_two_nodes_share_units_shards_and_single_objects(store: Mirror, tmp_path: Path) -> None:
+    other = Mirror(store.root, tmp_path / "other")
     assert not other.has("stage", KEY)
     assert other.index("frames") == {} and other.object_keys("pngs") == set()
     fill(store)
@@ -72,17 +73,17 @@ def test_two_nodes_share_units_shards_and_single_objects(store: Store, tmp_path:
     assert other.object_keys("pngs") == {"abcdef"}
 
 
-def test_what_this_node_made_is_not_fetched(store: Store, s3: S3Server) -> None:
+def test_what_this_node_made_is_not_fetched(store: Mirror, s3: S3Server) -> None:
     fill(store)
     array = np.zeros((64, 64), np.uint8)
     store.put_shard("frames", [("a", array)])
     store.index("frames")
     s3.door.shut()
-    assert (store.path("stage", KEY, "other")).stat().st_size == 1000 if store._manifests else True
+    assert (store.path("stage", KEY, "other")).stat().st_size == 1000
     np.testing.assert_array_equal(store.array("frames", "a"), array)
 
 
-def test_the_manifest_comes_last(store: Store, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_comes_last(store: Mirror, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = f"{store.root.path.split('/', 1)[1]}/stage/"
     seen: list[list[str]] = []
     write = Remote.write
@@ -98,8 +99,8 @@ def test_the_manifest_comes_last(store: Store, s3: S3Server, monkeypatch: pytest
     assert len(s3.objects(prefix=prefix)) == 3
 
 
-def test_two_makers_with_different_bits_never_mix(store: Store, tmp_path: Path) -> None:
-    other = Store(store.root, cache=tmp_path / "other")
+def test_two_makers_with_different_bits_never_mix(store: Mirror, tmp_path: Path) -> None:
+    other = Mirror(store.root, tmp_path / "other")
     with store.writing("stage", KEY) as slow:
         slow.path("a").write_text("slow a")
         slow.path("b").write_text("slow b")
@@ -107,11 +108,11 @@ def test_two_makers_with_different_bits_never_mix(store: Store, tmp_path: Path) 
             fast.path("a").write_text("fast a")
             fast.path("b").write_text("fast b")
     for cache in ("new", "newer"):
-        folder = Store(store.root, cache=tmp_path / cache).folder("stage", KEY)
+        folder = Mirror(store.root, tmp_path / cache).folder("stage", KEY)
         assert {(folder / n).read_text() for n in "ab"} in ({"slow a", "slow b"}, {"fast a", "fast b"})
 
 
-def test_a_write_survives_an_outage(store: Store, s3: S3Server) -> None:
+def test_a_write_survives_an_outage(store: Mirror, s3: S3Server, tmp_path: Path) -> None:
     s3.door.shut()
     timer = threading.Timer(2.0, s3.door.open)
     timer.start()
@@ -119,11 +120,11 @@ def test_a_write_survives_an_outage(store: Store, s3: S3Server) -> None:
     fill(store)
     timer.join()
     assert time.monotonic() - began > 1.9
-    assert Store(store.root, cache=store.cache / "fresh").has("stage", KEY)
+    assert Mirror(store.root, tmp_path / "cache" / "fresh").has("stage", KEY)
 
 
 def test_an_upload_cut_in_the_middle_is_sent_again_whole(
-    store: Store,
+    store: Mirror,
     s3: S3Server,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -134,7 +135,7 @@ def test_an_upload_cut_in_the_middle_is_sent_again_whole(
     watcher.start()
     store.put_shard("frames", [("a", array)])
     watcher.join()
-    other = Store(store.root, cache=tmp_path / "other")
+    other = Mirror(store.root, tmp_path / "other")
     np.testing.assert_array_equal(other.array("frames", "a"), array)
     assert "does not answer" in caplog.text and "answers again" in caplog.text
 
@@ -144,9 +145,9 @@ def wait_shut(s3: S3Server) -> None:
         time.sleep(0.01)
 
 
-def test_a_read_survives_an_outage(store: Store, s3: S3Server, tmp_path: Path) -> None:
+def test_a_read_survives_an_outage(store: Mirror, s3: S3Server, tmp_path: Path) -> None:
     fill(store)
-    other = Store(store.root, cache=tmp_path / "other", wait_s=30)
+    other = Mirror(store.root, tmp_path / "other", wait_s=30)
     s3.door.shut()
     timer = threading.Timer(1.5, s3.door.open)
     timer.start()
@@ -155,7 +156,7 @@ def test_a_read_survives_an_outage(store: Store, s3: S3Server, tmp_path: Path) -
 
 
 def test_what_could_not_be_sent_is_kept_and_sent_later(
-    store: Store, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Mirror, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.remote.wait_s = 0.5
     s3.door.shut()
@@ -164,13 +165,13 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(
     with pytest.raises(StorageAway):
         store.has("stage", KEY)
     s3.door.open()
-    later = Store(store.root, cache=store.cache)
+    later = Mirror(store.root, tmp_path / "cache")
     assert later.has("stage", KEY)
-    assert (Store(store.root, cache=tmp_path / "other").folder("stage", KEY) / "other").exists()
-    assert not list(later._unsent.rglob("*.txt"))
+    assert (Mirror(store.root, tmp_path / "other").folder("stage", KEY) / "other").exists()
+    assert not list(later.unsent.rglob("*.txt"))
 
 
-def test_a_failed_maker_leaves_nothing(store: Store, s3: S3Server) -> None:
+def test_a_failed_maker_leaves_nothing(store: Mirror, s3: S3Server) -> None:
     with pytest.raises(RuntimeError), store.writing("stage", KEY) as writer:
         writer.path("file").write_text("half")
         raise RuntimeError
@@ -178,18 +179,18 @@ def test_a_failed_maker_leaves_nothing(store: Store, s3: S3Server) -> None:
     assert s3.objects(prefix=store.root.path.split("/", 1)[1]) == {}
 
 
-def test_a_damaged_object_is_refused(store: Store, s3: S3Server, tmp_path: Path) -> None:
+def test_a_damaged_object_is_refused(store: Mirror, s3: S3Server, tmp_path: Path) -> None:
     fill(store)
     prefix = store.root.path.split("/", 1)[1]
     (name,) = [k for k in s3.objects(prefix=prefix) if k.endswith("other")]
     client = s3.client()
     client.put_object(Bucket="fovea", Key=name, Body=b"y" * 1000)
     with pytest.raises(FoveaError, match="damaged"):
-        Store(store.root, cache=tmp_path / "other").folder("stage", KEY)
+        Mirror(store.root, tmp_path / "other").folder("stage", KEY)
     client.delete_object(Bucket="fovea", Key=name)
     client.close()
     with pytest.raises(FoveaError, match="is gone, though its manifest names it"):
-        Store(store.root, cache=tmp_path / "third").folder("stage", KEY)
+        Mirror(store.root, tmp_path / "third").folder("stage", KEY)
 
 
 def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
@@ -199,7 +200,7 @@ def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
         "s3://nowhere/x", **Profile(storage="s3://nowhere/x", s3_endpoint=s3.endpoint).storage_options()
     )
     with pytest.raises(FoveaError, match="no such bucket"):
-        fill(Store(nowhere, cache=tmp_path / "c"))
+        fill(Mirror(nowhere, tmp_path / "c"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -266,7 +267,7 @@ def test_an_entry_of_another_size_or_content_is_not_believed(tmp_path: Path) -> 
 CROWD = """
 import sys
 from pathlib import Path
-from assets.remote import Cache
+from assets.mirror import Cache
 cache = Cache(Path(sys.argv[1]), 20_000)
 for place in range(60):
     name = f"stage/{(place * int(sys.argv[2])) % 61}/a"
@@ -290,8 +291,8 @@ def test_processes_share_the_cache_and_its_limit(tmp_path: Path) -> None:
         assert int(out) <= 20_000
 
 
-def test_training_goes_on_with_arrays_that_the_cache_let_go(store: Store, tmp_path: Path) -> None:
-    small = Store(store.root, cache=tmp_path / "small", cache_bytes=3000)
+def test_training_goes_on_with_arrays_that_the_cache_let_go(store: Mirror, tmp_path: Path) -> None:
+    small = Mirror(store.root, tmp_path / "small", cache_bytes=3000)
     arrays = [np.full(1000, k, np.uint8) for k in range(10)]
     for k, array in enumerate(arrays):
         store.put_shard("frames", [(f"k{k}", array)])

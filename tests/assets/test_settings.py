@@ -62,9 +62,7 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     home = Home.from_environment()
     assert home.shared is None
     assert str(home.data) == str(config / "shared/data")
-    assert {home.tables.parent, home.latest.parent, home.work.parent, home.locks.parent} == {
-        config / "shared"
-    }
+    assert {home.tables.parent, home.work.parent, home.locks.parent} == {config / "shared"}
     assert home.mlflow == config / "home/mlflow"
 
 

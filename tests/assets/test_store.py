@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from assets.home import Home, explained, written_beside
+from assets.mirror import open_store
 from assets.store import Store, digest, node
 from models.errors import FoveaError
 
@@ -19,8 +20,8 @@ from models.errors import FoveaError
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """On a local disk, and on an fsspec file system that is none (as an object store)."""
     if request.param == "disk":
-        return Store(UPath(tmp_path / "data"), cache=tmp_path / "cache")
-    return Store(UPath(f"memory://{tmp_path.name}/data"), cache=tmp_path / "cache")
+        return open_store(UPath(tmp_path / "data"), tmp_path / "cache")
+    return open_store(UPath(f"memory://{tmp_path.name}/data"), tmp_path / "cache")
 
 
 def test_a_unit_appears_whole(store: Store) -> None:
@@ -54,7 +55,7 @@ def test_the_first_maker_wins_and_the_second_is_harmless(store: Store) -> None:
     assert store.path("stage", key, "v").read_text() == "same"
 
 
-def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store) -> None:
+def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="is not in the store"):
         store.manifest("stage", "ab12")
     key = digest("damaged")
@@ -62,7 +63,7 @@ def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store) -> None:
         pass
     (store.root / "stage" / key[:2] / key / "manifest.json").write_text("{")
     with pytest.raises(FoveaError, match="is damaged"):
-        store.manifest("stage", key)
+        open_store(store.root, tmp_path / "cache").manifest("stage", key)
 
 
 def test_a_unit_with_an_object_missing_is_not_there(tmp_path: Path) -> None:
@@ -92,12 +93,12 @@ def test_what_a_killed_maker_left_is_swept(tmp_path: Path) -> None:
     assert alive.exists()
 
 
-def test_shards_give_back_arrays_and_reasons(store: Store) -> None:
+def test_shards_give_back_arrays_and_reasons(store: Store, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = [(f"k{i}", rng.integers(0, 256, (3 + i, 5, 3), np.uint8)) for i in range(4)]
     store.put_shard("frames", arrays[:2], [("bad", "cut short")])
     store.put_shard("frames", arrays[2:])
-    other = Store(store.root, cache=store.cache)
+    other = open_store(store.root, tmp_path / "cache")
     index = other.index("frames")
     assert set(index) == {"k0", "k1", "k2", "k3", "bad"}
     for key, array in arrays:

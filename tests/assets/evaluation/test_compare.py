@@ -151,7 +151,7 @@ def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
 
     current = Unit("rd_curves", "sample.smoke", {})
     chain._remember(current)
-    path = chain.home.latest / chain._latest_name("rd_curves", "sample.smoke")
+    path = chain.home.state / chain._latest_name("rd_curves", "sample.smoke")
     path.write_text(json.dumps({**json.loads(path.read_text()), "key": "curves-new"}))
     side = read_side(chain, "sample.smoke~1")
     pd.testing.assert_frame_equal(side.points, made(1.0))
