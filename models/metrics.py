@@ -17,7 +17,7 @@ because its weighted forms pool the same similarity maps.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -35,45 +35,32 @@ _WINDOW = 11
 _WINDOW_SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
-_PERCEPTUAL_MIN_SIDE = 16
+_INDICES = ("vsi", "haarpsi", "gmsd")
+_INDICES_MIN_SIDE = 16
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called, read and scaled.
-
-    map: the map it needs, "saliency", "fixation" or "". worst, best: the ends of its range. decibel: for a similarity
-    in [0, 1] whose curves are compared in −10·log10(1 − x).
-    """
+class Metric(NamedTuple):
+    """How a metric is called and read. decibel: a similarity in [0, 1] whose curves are compared in −10·log10(1 − x)."""
 
     name: str
     label: str
-    unit: str
-    worst: float
-    best: float
-    map: str = ""
+    unit: str = ""
     decibel: bool = False
-    perceptual: bool = False
-
-    @property
-    def higher_is_better(self) -> bool:
-        """False for an index that counts error."""
-        return self.best > self.worst
 
 
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
-        Metric("psnr_db", "PSNR", "dB", 0.0, PSNR_CAP_DB),
-        Metric("ms_ssim", "MS-SSIM", "", 0.0, 1.0, decibel=True),
-        Metric("sw_psnr_db", "saliency-weighted PSNR", "dB", 0.0, PSNR_CAP_DB, map="saliency"),
-        Metric("bg_psnr_db", "background PSNR", "dB", 0.0, PSNR_CAP_DB, map="saliency"),
-        Metric("sw_ms_ssim", "saliency-weighted MS-SSIM", "", 0.0, 1.0, map="saliency", decibel=True),
-        Metric("ew_psnr_db", "eye-weighted PSNR", "dB", 0.0, PSNR_CAP_DB, map="fixation"),
-        Metric("ew_ms_ssim", "eye-weighted MS-SSIM", "", 0.0, 1.0, map="fixation", decibel=True),
-        Metric("vsi", "VSI", "", 0.0, 1.0, perceptual=True),
-        Metric("haarpsi", "HaarPSI", "", 0.0, 1.0, perceptual=True),
-        Metric("gmsd", "GMSD", "", 0.5, 0.0, perceptual=True),
+        Metric("psnr_db", "PSNR", "dB"),
+        Metric("ms_ssim", "MS-SSIM", decibel=True),
+        Metric("sw_psnr_db", "saliency-weighted PSNR", "dB"),
+        Metric("bg_psnr_db", "background PSNR", "dB"),
+        Metric("sw_ms_ssim", "saliency-weighted MS-SSIM", decibel=True),
+        Metric("ew_psnr_db", "eye-weighted PSNR", "dB"),
+        Metric("ew_ms_ssim", "eye-weighted MS-SSIM", decibel=True),
+        Metric("vsi", "VSI"),
+        Metric("haarpsi", "HaarPSI"),
+        Metric("gmsd", "GMSD"),
     )
 }
 
@@ -131,36 +118,10 @@ def _psnr_db(error: float) -> float:
     return PSNR_CAP_DB if error == 0 else float("nan")
 
 
-def mse(original: Picture, reconstruction: Picture) -> float:
-    """Mean squared error over pixels and channels, 0..255². Never weighted."""
-    _check(original, reconstruction)
-    return _mean(_squared_error(original, reconstruction))
-
-
-def sw_mse(original: Picture, reconstruction: Picture, saliency_map: Map) -> float:
-    """Squared error weighted by the map divided by its sum, 0..255². NaN for a map of zeros."""
-    _check(original, reconstruction)
-    return _weighted(_squared_error(original, reconstruction), _weights(saliency_map, original.shape))
-
-
 def psnr_db(original: Picture, reconstruction: Picture) -> float:
     """10·log10(255² / MSE) over RGB, at most 100 dB."""
-    return _psnr_db(mse(original, reconstruction))
-
-
-def sw_psnr_db(original: Picture, reconstruction: Picture, saliency_map: Map) -> float:
-    """PSNR of the squared error weighted by the saliency map divided by its sum, at most 100 dB."""
-    return _psnr_db(sw_mse(original, reconstruction, saliency_map))
-
-
-def bg_psnr_db(original: Picture, reconstruction: Picture, saliency_map: Map) -> float:
-    """PSNR weighted by the saliency map's complement: what the background pays. NaN where nothing is background."""
-    return _psnr_db(sw_mse(original, reconstruction, _complement(saliency_map)))
-
-
-def ew_psnr_db(original: Picture, reconstruction: Picture, fixation_map: Map) -> float:
-    """PSNR weighted by where people looked (eye-weighted), at most 100 dB."""
-    return _psnr_db(sw_mse(original, reconstruction, fixation_map))
+    _check(original, reconstruction)
+    return _psnr_db(_mean(_squared_error(original, reconstruction)))
 
 
 def _kernel(side: int) -> _Float:
@@ -200,7 +161,11 @@ def _scales(height: int, width: int) -> int:
 def _ms_ssim(
     original: Picture, reconstruction: Picture, weights: Mapping[str, _Float | None]
 ) -> dict[str, float]:
-    """MS-SSIM under each of the weights (None: every place counts the same), from one set of similarity maps."""
+    """MS-SSIM under each of the weights, from one set of similarity maps that are pooled with them, halved along, at each scale.
+
+    Similarity exists where the window lies inside the picture; weights are cropped to that and divided by their sum, so
+    that constant ones give what None gives: every place counts the same. NaN where no weight is left.
+    """
     count = _scales(*original.shape[:2])
     exponents = np.array(MS_SSIM_WEIGHTS[:count])
     exponents /= exponents.sum()
@@ -236,36 +201,14 @@ def _ms_ssim(
     return {name: float(product.mean()) for name, product in products.items()}
 
 
-def ms_ssim(original: Picture, reconstruction: Picture) -> float:
-    """Multi-scale structural similarity in [0, 1] over RGB; small pictures as the module says."""
-    _check(original, reconstruction)
-    return _ms_ssim(original, reconstruction, {"": None})[""]
-
-
-def sw_ms_ssim(original: Picture, reconstruction: Picture, saliency_map: Map) -> float:
-    """MS-SSIM whose similarity maps are pooled, at each scale, with the saliency map halved along.
-
-    Similarity exists where the window lies inside the picture; the map is cropped to that and divided by its sum, so
-    that a constant map gives MS-SSIM itself. NaN where nothing salient is left.
-    """
-    _check(original, reconstruction)
-    return _ms_ssim(original, reconstruction, {"": _weights(saliency_map, original.shape)})[""]
-
-
-def ew_ms_ssim(original: Picture, reconstruction: Picture, fixation_map: Map) -> float:
-    """`sw_ms_ssim` with where people looked for weights."""
-    return sw_ms_ssim(original, reconstruction, fixation_map)
-
-
-def perceptual_indices(original: Picture, reconstruction: Picture) -> dict[str, float]:
+def _indices(original: Picture, reconstruction: Picture) -> dict[str, float]:
     """VSI and HaarPSI (0 to 1, 1 = identical), GMSD (0 = identical, at most 0.5), by `piq`.
 
     Zhang et al. 2014 ("VSI"), Reisenhofer et al. 2018 ("HaarPSI"), Xue et al. 2014 ("GMSD"). NaN below 16 pixels a side.
     """
-    _check(original, reconstruction)
-    if min(original.shape[:2]) < _PERCEPTUAL_MIN_SIDE:
-        return dict.fromkeys(("vsi", "haarpsi", "gmsd"), float("nan"))
-    # torch and piq take seconds to import, and most callers can do without these three
+    if min(original.shape[:2]) < _INDICES_MIN_SIDE:
+        return dict.fromkeys(_INDICES, float("nan"))
+    # torch and piq take seconds to import
     import piq
     import torch
 
@@ -274,11 +217,7 @@ def perceptual_indices(original: Picture, reconstruction: Picture) -> dict[str, 
             torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1)[None])).float().div_(255)
             for p in (original, reconstruction)
         )
-        return {
-            "vsi": float(piq.vsi(x, y, data_range=1.0)),
-            "haarpsi": float(piq.haarpsi(x, y, data_range=1.0)),
-            "gmsd": float(piq.gmsd(x, y, data_range=1.0)),
-        }
+        return {name: float(getattr(piq, name)(x, y, data_range=1.0)) for name in _INDICES}
 
 
 def measure(
@@ -287,11 +226,9 @@ def measure(
     *,
     saliency_map: Map | None = None,
     fixation_map: Map | None = None,
-    perceptual: bool = True,
 ) -> dict[str, float]:
     """Every metric of `METRICS`, in its order, with the work shared; NaN where a map is missing.
 
-    perceptual: also VSI, HaarPSI and GMSD, which take more time than all the others together (NaN without).
     Raises FoveaError for pictures or maps that do not go together.
     """
     _check(original, reconstruction)
@@ -308,6 +245,4 @@ def measure(
         pooling["ew_ms_ssim"] = weights = _weights(fixation_map, original.shape)
         values["ew_psnr_db"] = _psnr_db(_weighted(error, weights))
     values.update(_ms_ssim(original, reconstruction, pooling))
-    if perceptual:
-        values.update(perceptual_indices(original, reconstruction))
-    return values
+    return values | _indices(original, reconstruction)
