@@ -35,14 +35,16 @@ from assets.evaluation.rate_distortion import (
     resampled_means,
 )
 from models.bootstrap import Floats, interval, resample_counts
-from models.errors import FoveaError
 from models.metrics import METRICS
 
 BD_METRICS = ("psnr_db", "ms_ssim", "sw_psnr_db", "ew_psnr_db", "ew_ms_ssim")
+MAIN_METRICS = ("ew_psnr_db", "sw_psnr_db")
 MIN_POINTS = 4
 MIN_OVERLAP = 1 / 3
 MAX_REFUSED = 0.05
 BASELINE = "uniform"
+OWN_MAPS = ("none", "predicted")
+"""Maps of arms that are no control."""
 UNSEEDED = (CLASSICAL_ARM, EXTERNAL_ARM)
 """Arms that were not trained here: no seed of theirs pairs with ours."""
 
@@ -95,6 +97,11 @@ class Delta(NamedTuple):
     reason: str
 
 
+def main_metric(rates: pd.DataFrame, otherwise: str = "sw_psnr_db") -> str:
+    """What comparisons are first judged by: where people looked, if that was recorded; else by the saliency model."""
+    return next((m for m in MAIN_METRICS if (rates["metric"] == m).any()), otherwise)
+
+
 def to_decibel(metric: str, values: Floats) -> Floats:
     """The scale on which curves of a metric are compared: itself for dB, −10·log10(1 − x) for a similarity."""
     if not METRICS[metric].decibel:
@@ -136,7 +143,7 @@ def _mean_difference(
         return difference / width, np.maximum(width, 0) / shorter
 
 
-class _Sides(NamedTuple):
+class Sides(NamedTuple):
     """bpp and quality of two curves over the same pictures and seeds: rates × seeds × images as measured, or their means on
     the scale of comparison, draws × points."""
 
@@ -145,8 +152,13 @@ class _Sides(NamedTuple):
     test_bpp: Floats
     test_quality: Floats
 
+    def on_scale(self, metric: str) -> "Sides":
+        """With the qualities by `to_decibel`."""
+        anchor, test = (to_decibel(metric, q) for q in (self.anchor_quality, self.test_quality))
+        return self._replace(anchor_quality=anchor, test_quality=test)
 
-def _deltas(means: _Sides, method: str) -> _Deltas:
+
+def _deltas(means: Sides, method: str) -> _Deltas:
     """BD values of many pairs of curves, points in any order, at least 3 each."""
     n = len(means.anchor_bpp)
     result = _Deltas(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.zeros(n))
@@ -171,35 +183,20 @@ def _deltas(means: _Sides, method: str) -> _Deltas:
     return result
 
 
-def bd_delta(
-    anchor_bpp: Sequence[float] | Floats,
-    anchor_quality: Sequence[float] | Floats,
-    test_bpp: Sequence[float] | Floats,
-    test_quality: Sequence[float] | Floats,
-    method: str = "pchip",
-) -> Delta:
-    """BD-rate in per cent and BD-quality in dB of one curve against another, points in any order.
+def delta(means: Sides, method: str) -> Delta:
+    """BD-rate in per cent and BD-quality in dB of the first draw's pair of curves, points in any order.
 
     Raises FoveaError for an unknown method; a pair that can't be compared comes back with its reason.
     """
-    arrays = (anchor_bpp, anchor_quality, test_bpp, test_quality)
-    sides = _Sides(*(np.asarray(a, np.float64)[None] for a in arrays))
-    refusal = _too_few(sides.anchor_bpp.shape[1], sides.test_bpp.shape[1])
-    if refusal:
-        return Delta(float("nan"), float("nan"), float("nan"), refusal)
-    found = _deltas(sides, method)
-    return Delta(float(found.rate[0]), float(found.quality[0]), float(found.overlap[0]), _reason(found, 0))
-
-
-def _reason(deltas: _Deltas, index: int) -> str:
-    return _REASONS[int(deltas.why[index])].format(overlap=deltas.overlap[index])
-
-
-def _too_few(anchor_points: int, test_points: int) -> str:
-    for who, count in (("anchor", anchor_points), ("test", test_points)):
+    for who, count in (("anchor", means.anchor_bpp.shape[1]), ("test", means.test_bpp.shape[1])):
         if count < MIN_POINTS:
-            return f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}"
-    return ""
+            return Delta(
+                np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}"
+            )
+    found = _deltas(means, method)
+    overlap = float(found.overlap[0])
+    reason = _REASONS[int(found.why[0])].format(overlap=overlap)
+    return Delta(float(found.rate[0]), float(found.quality[0]), overlap, reason)
 
 
 def _trained(grid: Grid, metric: str) -> dict[int, int]:
@@ -208,7 +205,7 @@ def _trained(grid: Grid, metric: str) -> dict[int, int]:
     return {s: i for i, s in enumerate(grid.seeds) if not np.isnan(values[:, i]).all(axis=1).any()}
 
 
-def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[_Sides, str]:
+def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[Sides, str]:
     """Images and seeds that both curves have at every rate, and what was left out. A classical anchor has no seeds: it meets
     each of test's."""
     ours, theirs = _trained(test, metric), _trained(anchor, metric)
@@ -230,56 +227,25 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
     seen = len(set(anchor.seeds) | set(test.seeds)) if seeds_pair else len(test.seeds)
     if left := seen - len(seeds):
         notes.append(f"{left} of {seen} seeds left out: not trained everywhere")
-    return _Sides(*(array[:, :, known] for array in cut)), "; ".join(notes)
+    return Sides(*(array[:, :, known] for array in cut)), "; ".join(notes)
 
 
-def _draw(sides: _Sides, metric: str, image_counts: Floats, seed_counts: Floats) -> _Sides:
+def _draw(sides: Sides, metric: str, image_counts: Floats, seed_counts: Floats) -> Sides:
     """Means of each draw, draws × points."""
-    means = _Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides))
-    return means._replace(
-        anchor_quality=to_decibel(metric, means.anchor_quality),
-        test_quality=to_decibel(metric, means.test_quality),
-    )
+    return Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides)).on_scale(metric)
 
 
-def _compare(
-    sides: _Sides, note: str, metric: str, methods: Iterable[str], resamples: int
-) -> dict[str, dict[str, object]]:
-    """The measured columns of a row for each method; the draws are made once."""
-    n_seeds, n_images = sides.test_bpp.shape[1:]
-    blank: dict[str, object] = {
-        **dict.fromkeys(MEASURED, np.nan),
-        "n_images": n_images,
-        "n_seeds": n_seeds,
-        "status": "refused",
-    }
-    refusal = _too_few(len(sides.anchor_bpp), len(sides.test_bpp))
-    if n_images == 0 or n_seeds == 0:
-        refusal = "no picture was measured by both at every rate"
-    if refusal:
-        return {method: blank | {"reason": _join(refusal, note)} for method in methods}
-    mean = _draw(sides, metric, np.ones((1, n_images)), np.ones((1, n_seeds)))
-    drawn = None
-    if n_images >= MIN_IMAGES:
-        counts = resample_counts(n_images, resamples, 0), resample_counts(n_seeds, resamples, 1)
-        drawn = _draw(sides, metric, *counts)
-    return {method: blank | _measure(mean, drawn, n_images, method, note) for method in methods}
-
-
-def _join(*reasons: str) -> str:
-    return "; ".join(filter(None, reasons))
-
-
-def _measure(mean: _Sides, drawn: _Sides | None, n_images: int, method: str, note: str) -> dict[str, object]:
-    point = _deltas(mean, method)
-    row: dict[str, object] = {"overlap": point.overlap[0]}
-    refusal = _reason(point, 0)
-    if refusal:
-        return row | {"status": "refused", "reason": _join(refusal, note)}
-    row |= {"bd_rate_percent": point.rate[0], "bd_quality_db": point.quality[0]}
+def _measure(
+    mean: Sides, drawn: Sides | None, method: str, *, undrawn: str, note: str = ""
+) -> dict[str, object]:
+    """Columns of a row, those of `MEASURED` without the counts. undrawn: why there are no draws."""
+    point = delta(mean, method)
+    row: dict[str, object] = {"overlap": point.overlap}
+    if point.reason:
+        return row | {"status": "refused", "reason": _join(point.reason, note)}
+    row |= {"bd_rate_percent": point.bd_rate_percent, "bd_quality_db": point.bd_quality_db}
     if drawn is None:
-        few = f"no interval: {n_images} pictures, fewer than {MIN_IMAGES}"
-        return row | {"status": "no_interval", "reason": _join(few, note)}
+        return row | {"status": "no_interval", "reason": _join(f"no interval: {undrawn}", note)}
     deltas = _deltas(drawn, method)
     kept = deltas.why == 0
     refused = 1 - float(kept.mean())
@@ -291,15 +257,19 @@ def _measure(mean: _Sides, drawn: _Sides | None, n_images: int, method: str, not
         return row | {"status": "no_interval", "reason": _join(many, note)}
     row["ci_low"], row["ci_high"] = interval(deltas.rate[kept])
     quality = deltas.quality[kept & ~np.isnan(deltas.quality)]
-    if not np.isnan(point.quality[0]) and len(quality) >= (1 - MAX_REFUSED) * len(kept):
+    if not np.isnan(point.bd_quality_db) and len(quality) >= (1 - MAX_REFUSED) * len(kept):
         row["bd_quality_ci_low"], row["bd_quality_ci_high"] = interval(quality)
     return row | {"status": "ok", "reason": note}
+
+
+def _join(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def compare_curves(
     anchor: Grid,
     test: Grid,
-    methods: Iterable[str] = METHODS,
+    methods: Sequence[str] = METHODS,
     *,
     resamples: int = RESAMPLES,
     seeds_pair: bool = True,
@@ -314,8 +284,28 @@ def compare_curves(
         if metric == "bpp" or any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
             continue
         sides, note = _align(anchor, test, metric, seeds_pair=seeds_pair)
-        compared = _compare(sides, note, metric, methods, resamples)
-        rows += [{"metric": metric, "method": method, **row} for method, row in compared.items()]
+        n_seeds, n_images = sides.test_bpp.shape[1:]
+        blank = {
+            **dict.fromkeys(MEASURED, np.nan),
+            "metric": metric,
+            "n_images": n_images,
+            "n_seeds": n_seeds,
+        }
+        if n_images == 0 or n_seeds == 0:
+            nothing = {
+                "status": "refused",
+                "reason": _join("no picture was measured by both at every rate", note),
+            }
+            rows += [{**blank, "method": method, **nothing} for method in methods]
+            continue
+        mean = _draw(sides, metric, np.ones((1, n_images)), np.ones((1, n_seeds)))
+        drawn = None
+        if n_images >= MIN_IMAGES:
+            counts = resample_counts(n_images, resamples, 0), resample_counts(n_seeds, resamples, 1)
+            drawn = _draw(sides, metric, *counts)
+        few = f"{n_images} pictures, fewer than {MIN_IMAGES}"
+        measured = ((m, _measure(mean, drawn, m, undrawn=few, note=note)) for m in methods)
+        rows += [{**blank, "method": method, **row} for method, row in measured]
     return rows
 
 
@@ -340,20 +330,16 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
         training = test._replace(arm="", maps="", variant="")
         alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]
         baselines = {a.variant: a for a in alike if a.arm == BASELINE}
-        baseline = baselines.get(test.variant, baselines.get(""))
-        if baseline is not None:
+        if baseline := baselines.get(test.variant, baselines.get("")):
             chosen.append(Comparison(baseline, test, BASELINE))
         if test.maps == "predicted":
-            controls = [a for a in alike if (a.arm, a.variant) == (test.arm, test.variant)]
-            chosen += [
-                Comparison(a, test, label_arm(a.arm, a.maps))
-                for a in controls
-                if a.maps not in ("predicted", "none")
-            ]
+            others = [a for a in alike if (a.arm, a.variant) == (test.arm, test.variant)]
+            controls = [a for a in others if a.maps not in OWN_MAPS]
+            chosen += [Comparison(a, test, label_arm(a.arm, a.maps)) for a in controls]
     return chosen
 
 
-NO_PICTURES = "no interval: a published curve has no pictures, its points alone are compared"
+NO_PICTURES = "a published curve has no pictures, its points alone are compared"
 
 
 def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str = "") -> pd.DataFrame:
@@ -364,34 +350,17 @@ def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str
     """
     tests = curves_of(curves[curves["arm"] == BASELINE])
     rows = []
-    for a, anchor in curves_of(published):
-        for t, test in tests:
-            if t.place != a.place:
-                continue
-            for metric, method in itertools.product(("psnr_db", "ms_ssim"), METHODS):
-                sides = [c[k].to_numpy(np.float64) for c in (anchor, test) for k in ("bpp", metric)]
-                if any(np.isnan(side).all() for side in sides):
-                    continue
-                bpp_a, values_a, bpp_t, values_t = sides
-                delta = bd_delta(
-                    bpp_a, to_decibel(metric, values_a), bpp_t, to_decibel(metric, values_t), method
-                )
-                refused = bool(np.isnan(delta.bd_rate_percent))
-                rows.append(
-                    {
-                        **_names(t, f"{a.codec} (published)", sweep),
-                        "metric": metric,
-                        "method": method,
-                        "bd_rate_percent": delta.bd_rate_percent,
-                        "bd_quality_db": np.nan if refused else delta.bd_quality_db,
-                        "overlap": delta.overlap,
-                        "n_images": int(test["n_images"].max()),
-                        "n_seeds": int(test["n_seeds"].max()),
-                        "status": "refused" if refused else "no_interval",
-                        "reason": delta.reason if refused else NO_PICTURES,
-                    }
-                )
-    return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))
+    for (a, anchor), (t, test) in itertools.product(curves_of(published), tests):
+        head = {
+            **_names(t, f"{a.codec} (published)", sweep),
+            **{c: int(test[c].max()) for c in ("n_images", "n_seeds")},
+        }
+        for metric, method in itertools.product(("psnr_db", "ms_ssim"), METHODS):
+            sides = Sides(*(c[k].to_numpy(np.float64)[None] for c in (anchor, test) for k in ("bpp", metric)))
+            if t.place == a.place and not any(np.isnan(side).all() for side in sides):
+                row = _measure(sides.on_scale(metric), None, method, undrawn=NO_PICTURES)
+                rows.append({**head, "metric": metric, "method": method, **row})
+    return _table(rows)
 
 
 def _names(test: CurveKey, anchor_arm: str, sweep: str) -> dict[str, str]:
@@ -399,29 +368,28 @@ def _names(test: CurveKey, anchor_arm: str, sweep: str) -> dict[str, str]:
     return {"test_arm": names.pop("arm"), "anchor_arm": anchor_arm, "sweep": sweep, **names}
 
 
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))
+
+
 def bd_rates(
     points: pd.DataFrame,
     *,
     sweep: str = "",
-    comparisons: Iterable[Comparison] | None = None,
     metrics: Iterable[str] = BD_METRICS,
     methods: Iterable[str] = METHODS,
     resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
-    """One row per comparison × metric × method, with the columns of `BD_RATE_COLUMNS`.
+    """One row per comparison of `choose_comparisons` × metric × method, with the columns of `BD_RATE_COLUMNS`.
 
-    points: as `concat_points` gives them. comparisons: by default what `choose_comparisons` finds. A metric that a curve
+    points: as `concat_points` gives them. A metric that a curve
     does not have (no fixations were recorded) gives no row; a refused comparison keeps its row, with null and the reason.
     """
     metrics, methods = tuple(metrics), tuple(methods)
     grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves_of(points)}
-    rows = []
-    for comparison in choose_comparisons(grids) if comparisons is None else comparisons:
-        for side in (comparison.anchor, comparison.test):
-            if side not in grids:
-                raise FoveaError(f"bd_rates: no curve {' '.join(filter(None, side))} among the points")
-        anchor, test = comparison.anchor, comparison.test
+    rows: list[dict[str, object]] = []
+    for anchor, test, anchor_arm in choose_comparisons(grids):
         pair = anchor.arm not in UNSEEDED
         compared = compare_curves(grids[anchor], grids[test], methods, resamples=resamples, seeds_pair=pair)
-        rows += [{**_names(test, comparison.anchor_arm, sweep), **row} for row in compared]
-    return pd.DataFrame(rows, columns=list(BD_RATE_COLUMNS)).astype(dict(BD_RATE_COLUMNS))
+        rows += [{**_names(test, anchor_arm, sweep), **row} for row in compared]
+    return _table(rows)

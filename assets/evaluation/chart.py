@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, to_decibel
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
 from assets.evaluation.numerals import rate_label
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
 from models.metrics import METRICS
 
 CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db")
-OWN_MAPS = ("none", "predicted")
-"""Maps of arms that are no control."""
 
 
 def present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:

@@ -1,28 +1,19 @@
 """`rd_points`: trained codecs on the measured split."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from assets.evaluation import pieces
 from assets.evaluation.checks import TRAINED
-from assets.evaluation.pieces import (
-    LOOKS_ON,
-    MEASURED,
-    POINTS,
-    check_estimate,
-    finish_points,
-    gallery_images,
-    kept_name,
-    measured_needs,
-    measured_table,
-    subjects_of,
-)
 from assets.graph import Need, Stage, Task, View
 from assets.saliency.names import picture_needs
 from assets.story import told
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
 from models.experiments import Experiment
+
+#: columns of points that an experiment has under the same name
+OF_EXPERIMENT = ("codec", "arm", "maps", "preset", "variant", "rate_name", "seed")
 
 
 def parts(world: World, partition: str) -> tuple[Experiment, str]:
@@ -45,7 +36,7 @@ class RdPoints(Stage):
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment, dataset = parts(world, partition)
-        measured = measured_needs(world, dataset, experiment.maps, experiment.saliency)
+        measured = pieces.measured_needs(world, dataset, experiment.maps, experiment.saliency)
         searched: Sequence[Need] = ()
         if experiment.target_bpp:
             searched = picture_needs(
@@ -71,7 +62,7 @@ class RdPoints(Stage):
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
         searched = parts(world, partition)[0].target_bpp
-        return (*LOOKS_ON, *(() if searched else ("assets.evaluation.target_rate",)))
+        return (*pieces.LOOKS_ON, *(() if searched else ("assets.evaluation.target_rate",)))
 
     def make(self, task: Task) -> None:
         from assets.evaluation.measure import measure_codec
@@ -86,18 +77,13 @@ class RdPoints(Stage):
         verdict = str(trained.facts.get("doctor", ""))
         if verdict.startswith("failed"):
             raise FoveaError(f"{experiment.key} is not fit to be compared; codec doctor {verdict}")
-        subjects = subjects_of(task, dataset, experiment.maps, experiment.saliency)
-        table = measured_table(task, dataset)
-        shown = frozenset(gallery_images(table.image))
-        story = told(
-            task,
-            dataset=experiment.dataset,
-            name=unit.partition,
-            parent=str(trained.meta.get("mlflow_key", "")),
-        )
-        with story as run:
+        subjects = pieces.subjects_of(task, dataset, experiment.maps, experiment.saliency)
+        table = pieces.measured_table(task, dataset)
+        shown = frozenset(pieces.gallery_images(table.image))
+        parent = str(trained.meta.get("mlflow_key", ""))
+        with told(task, dataset=experiment.dataset, name=unit.partition, parent=parent) as run:
             run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
-            run.log_inputs({dataset: str(unit.inputs[MEASURED])}, "test")
+            run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
             searched = searched_rates(task, experiment, codec, task.progress)
             rates = [r["lmbda"] for r in searched] or experiment.rates
@@ -105,37 +91,28 @@ class RdPoints(Stage):
             seen = measure_codec(
                 codec, subjects, rates, keep=shown, threads=task.threads, progress=task.progress
             )
-            points = finish_points(
+            points = pieces.finish_points(
                 seen.rows,
+                **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
                 dataset=dataset,
                 split=str(table.split.iloc[0]),
                 train_dataset=experiment.dataset,
-                arm=experiment.arm,
-                maps=experiment.maps,
-                preset=experiment.preset,
                 experiment=experiment.key,
-                run_id=run.run_id,
-                seed=experiment.seed,
-                rate_name=experiment.rate_name,
-                codec=experiment.codec,
-                variant=experiment.variant,
+                mlflow_run_id=run.run_id,
             )
-            smaller = check_estimate(points, unit.partition)
-            points.to_parquet(writer.path(POINTS), index=False)
+            smaller = pieces.check_estimate(points, unit.partition)
+            points.to_parquet(writer.path(pieces.POINTS), index=False)
             for (image, rate), picture in seen.kept.items():
-                writer.path(kept_name(image, "", rate)).write_bytes(encode_png(picture))
+                writer.path(pieces.kept_name(image, "", rate)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
-            for place, rate in enumerate(rates):
-                means = numbers[points.rate == rate].mean()
-                run.log_metrics([(place, {str(k): float(v) for k, v in means.items() if math.isfinite(v)})])
-            run.log_table(records(points[["image", "bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]]), "points")
-            run.log_artifact(writer.path(POINTS))
+            run.log_metrics(
+                [(i, pieces.finite_means(numbers[points.rate == rate])) for i, rate in enumerate(rates)]
+            )
+            run.log_table(records(points[["image", *pieces.MEANS]]), "points")
+            run.log_artifact(writer.path(pieces.POINTS))
         writer.meta["facts"] = {
             "pictures": len(subjects),
             **({"rates": searched} if searched else {}),
             "files_below_estimate": smaller,
-            **{
-                k: round(float(points[k].mean()), 5)
-                for k in ("bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "encode_s", "decode_s")
-            },
+            **{k: round(float(points[k].mean()), 5) for k in (*pieces.MEANS, "encode_s", "decode_s")},
         }

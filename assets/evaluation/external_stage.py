@@ -1,22 +1,12 @@
 """`external_rd_points`: checkpoints that others trained, measured beside our own codecs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from assets.evaluation import pieces
 from assets.evaluation.checkpoints import External, externals, read_external
 from assets.evaluation.checks import TRAINED
-from assets.evaluation.pieces import (
-    LOOKS_ON,
-    MEASURED,
-    POINTS,
-    check_estimate,
-    finish_points,
-    measured_needs,
-    measured_table,
-    subjects_of,
-)
 from assets.graph import Need, Stage, Task, View
 from assets.story import told
 from assets.world import World
@@ -46,7 +36,7 @@ class ExternalRdPoints(Stage):
         return [e.partition for dataset in world.registry for e in externals(world.home.config, dataset)]
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        return measured_needs(world, partition.rpartition("@")[2])
+        return pieces.measured_needs(world, partition.rpartition("@")[2])
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         record = _record(view.world, view.partition)
@@ -63,7 +53,7 @@ class ExternalRdPoints(Stage):
         return (code_module(_record(world, partition).codec),)
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
-        return LOOKS_ON
+        return pieces.LOOKS_ON
 
     def make(self, task: Task) -> None:
         import pandas as pd
@@ -72,22 +62,16 @@ class ExternalRdPoints(Stage):
         from assets.evaluation.rate_distortion import EXTERNAL_ARM
         from models.codecs.external import file_sha256, load_checkpoint
 
-        unit, writer = task.unit, task.writer
-        record = _record(task.world, unit.partition)
-        subjects = subjects_of(task, record.dataset, "none")
-        table = measured_table(task, record.dataset)
+        unit, record = task.unit, _record(task.world, task.partition)
+        subjects = pieces.subjects_of(task, record.dataset, "none")
+        split = str(pieces.measured_table(task, record.dataset).split.iloc[0])
         story = told(task, dataset=record.dataset, name=f"external {unit.partition}", parent="")
         with story as run:
-            run.log_params(
-                {
-                    "codec": record.codec,
-                    "dataset": record.dataset,
-                    **{f"sha256_q{f.quality:g}": f.sha256 for f in record.files},
-                    **{f"file_q{f.quality:g}": Path(f.path).name for f in record.files},
-                }
-            )
-            run.log_inputs({record.dataset: str(unit.inputs[MEASURED])}, "test")
-            pieces = []
+            given = {f"sha256_q{f.quality:g}": f.sha256 for f in record.files}
+            given |= {f"file_q{f.quality:g}": Path(f.path).name for f in record.files}
+            run.log_params({"codec": record.codec, "dataset": record.dataset, **given})
+            run.log_inputs({record.dataset: str(unit.inputs[pieces.MEASURED])}, "test")
+            rows: list[dict[str, Any]] = []
             for place, file in enumerate(record.files):
                 path = Path(file.path)
                 if file_sha256(path) != file.sha256:
@@ -96,27 +80,19 @@ class ExternalRdPoints(Stage):
                 seen = measure_codec(
                     codec, subjects, codec.config.lmbda, threads=task.threads, progress=task.progress
                 )
+                points = pd.DataFrame(seen.rows)
+                pieces.check_estimate(points, unit.partition)
+                run.log_metrics([(place, pieces.finite_means(points[pieces.MEANS]))])
                 # the λ that it was trained with is not in the file
-                rows = [{**r, "rate_name": "quality", "rate": file.quality} for r in seen.rows]
-                points = finish_points(
-                    rows,
-                    dataset=record.dataset,
-                    split=str(table.split.iloc[0]),
-                    train_dataset="",
-                    arm=EXTERNAL_ARM,
-                    maps="none",
-                    preset="",
-                    experiment=f"sha256:{file.sha256}",
-                    run_id=run.run_id,
-                    codec=record.codec,
-                    variant=record.name,
-                )
-                check_estimate(points, unit.partition)
-                numbers = points[["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]].mean()
-                run.log_metrics([(place, {str(k): float(v) for k, v in numbers.items() if math.isfinite(v)})])
-                pieces.append(points)
-            whole = pd.concat(pieces, ignore_index=True)
-            whole.to_parquet(writer.path(POINTS), index=False)
-            run.log_artifact(writer.path(POINTS))
-        facts: dict[str, Any] = {"pictures": len(subjects), "points": len(record.files)}
-        writer.meta["facts"] = facts
+                named = {"rate": file.quality, "experiment": f"sha256:{file.sha256}"}
+                rows += [{**r, **named} for r in seen.rows]
+            about = {
+                "codec": record.codec,
+                "variant": record.name,
+                "arm": EXTERNAL_ARM,
+                "rate_name": "quality",
+            }
+            about |= {"dataset": record.dataset, "split": split, "mlflow_run_id": run.run_id}
+            pieces.finish_points(rows, **about).to_parquet(task.writer.path(pieces.POINTS), index=False)
+            run.log_artifact(task.writer.path(pieces.POINTS))
+        task.writer.meta["facts"] = {"pictures": len(subjects), "points": len(record.files)}

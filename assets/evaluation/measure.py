@@ -1,22 +1,20 @@
 """Measuring a learned codec on pictures: the bytes of a real file, and every metric of models/metrics.py."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.graph import Progress, silent
 from models.errors import FoveaError
 from models.metrics import measure
 
 Picture = NDArray[np.uint8]
-
-
-def unseen(done: float, total: float, note: str) -> None:
-    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def measure_codec(
     *,
     keep: frozenset[str] = frozenset(),
     threads: int = 1,
-    progress: Callable[[float, float, str], None] = unseen,
+    progress: Progress = silent,
 ) -> Measured:
     """Encode each picture to a real file, decode the file, compare, measure.
 
@@ -59,7 +57,6 @@ def measure_codec(
 
     def some(item: tuple[Subject, Sequence[float]]) -> list[tuple[dict[str, Any], Picture | None]]:
         subject, some_rates = item
-        pixels = subject.picture.shape[0] * subject.picture.shape[1]
         found: list[tuple[dict[str, Any], Picture | None]] = []
         began = time.perf_counter()
         # the same for every rate, and so is its part of encode_s
@@ -74,52 +71,40 @@ def measure_codec(
             except FoveaError as error:
                 raise FoveaError(f"{subject.image}: {error}") from error
             ended = time.perf_counter()
-            row = {
-                **place_of(subject),
-                "rate": rate,
-                "bytes": len(encoded.data),
-                "bpp": 8 * len(encoded.data) / pixels,
-                "bpp_estimate": encoded.bits_estimate / pixels,
-                **values_of(subject, decoded),
-                "encode_s": analysis_s + middle - began,
-                "decode_s": ended - middle,
-            }
+            row = row_of(subject, rate, encoded.data, decoded, analysis_s + middle - began, ended - middle)
+            row["bpp_estimate"] = encoded.bits_estimate / (row["width"] * row["height"])
             found.append((row, decoded if subject.image in keep else None))
         return found
 
-    work = [(s, rate) for s in subjects for rate in rates]
     threads = max(1, threads)
     # fewer pictures than threads: each is analysed more than once, so that all threads have something to do
-    share = max(1, math.ceil(len(subjects) * len(rates) / max(threads, len(subjects), 1)))
+    total = len(subjects) * len(rates)
+    share = max(1, math.ceil(total / max(threads, len(subjects), 1)))
     parts = [(s, rates[k : k + share]) for s in subjects for k in range(0, len(rates), share)]
-    measured = in_order(some, parts, threads=threads)
-    return collect(work, (row for rows in measured for row in rows), keep, progress)
-
-
-def place_of(subject: Subject) -> dict[str, Any]:
-    """Columns that name the picture."""
-    return {"image": subject.image, "width": subject.picture.shape[1], "height": subject.picture.shape[0]}
-
-
-def values_of(subject: Subject, decoded: Picture) -> dict[str, float]:
-    """Every metric of a decoded picture."""
-    return measure(
-        subject.picture, decoded, saliency_map=subject.saliency_map, fixation_map=subject.fixation_map
-    )
-
-
-def collect(
-    work: Sequence[tuple[Subject, float]],
-    results: Iterable[tuple[dict[str, Any], Picture | None]],
-    keep: frozenset[str],
-    progress: Callable[[float, float, str], None],
-) -> Measured:
-    """Rows and kept pictures from the results of the work, in its order."""
     rows: list[dict[str, Any]] = []
     kept: dict[tuple[str, float], Picture] = {}
-    for (subject, point), (row, picture) in zip(work, results, strict=True):
+    for row, picture in itertools.chain.from_iterable(in_order(some, parts, threads=threads)):
         rows.append(row)
-        if picture is not None and subject.image in keep:
-            kept[subject.image, point] = picture
-        progress(len(rows), len(work), "files measured")
+        if picture is not None:
+            kept[row["image"], row["rate"]] = picture
+        progress(len(rows), total, "files measured")
     return Measured(rows, kept)
+
+
+def row_of(
+    subject: Subject, rate: float, data: bytes, decoded: Picture, encode_s: float, decode_s: float
+) -> dict[str, Any]:
+    """What is known of one file: the columns of rd_points from image to decode_s."""
+    height, width = subject.picture.shape[:2]
+    maps = {"saliency_map": subject.saliency_map, "fixation_map": subject.fixation_map}
+    return {
+        "image": subject.image,
+        "width": width,
+        "height": height,
+        "rate": rate,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (height * width),
+        **measure(subject.picture, decoded, **maps),
+        "encode_s": encode_s,
+        "decode_s": decode_s,
+    }

@@ -1,7 +1,8 @@
 """What measuring reads and what it leaves: pictures with their maps, tables of points, pieces of a sweep."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.chain import Chain
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from assets.saliency.pairs import Reader
 
 POINTS = "points.parquet"
+#: columns of points whose means are shown of a run
+MEANS = ["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]
 GALLERY_PICTURES = 3
 #: stages whose artifacts are tables of points, in the order in which they are put together
 PIECES = ("classical_rd_points", "rd_points", "external_rd_points")
@@ -86,45 +89,18 @@ def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_
     ]
 
 
-def finish_points(
-    rows: list[dict[str, Any]],
-    *,
-    dataset: str,
-    split: str,
-    train_dataset: str,
-    arm: str,
-    maps: str,
-    preset: str,
-    experiment: str,
-    run_id: str,
-    seed: int = 0,
-    codec: str = "",
-    rate_name: str = "",
-    variant: str = "",
-) -> "pd.DataFrame":
-    """Rows with the columns of rd_points, in its order and types."""
+def finish_points(rows: Sequence[Mapping[str, Any]], **shared: Any) -> "pd.DataFrame":
+    """Rows with the columns of rd_points, in its order and types. shared: columns that are the same in all rows."""
     import pandas as pd
 
     from assets.evaluation.rate_distortion import concat_points
 
-    table = pd.DataFrame(rows)
-    if codec:
-        table["codec"] = codec
-    if rate_name:
-        table["rate_name"] = rate_name
-    table = table.assign(
-        dataset=dataset,
-        split=split,
-        train_dataset=train_dataset,
-        arm=arm,
-        maps=maps,
-        preset=preset,
-        variant=variant,
-        seed=seed,
-        experiment=experiment,
-        mlflow_run_id=run_id,
-    )
-    return concat_points([table])
+    return concat_points([pd.DataFrame(rows).assign(**{"maps": "none", "seed": 0, **shared})])
+
+
+def finite_means(table: "pd.DataFrame") -> dict[str, float]:
+    """The columns' means as metrics of a run, without those that are not known."""
+    return {str(k): float(v) for k, v in table.mean().items() if math.isfinite(v)}
 
 
 #: share of the files that may be smaller than their estimate by more than the tolerance

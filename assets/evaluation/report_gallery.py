@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from assets.evaluation.bd_rate import BASELINE
-from assets.evaluation.chart import OWN_MAPS
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
 from assets.evaluation.numerals import digits, number, rate_label
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import CLASSICAL_ARM

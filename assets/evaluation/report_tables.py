@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE
-from assets.evaluation.chart import OWN_MAPS
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look

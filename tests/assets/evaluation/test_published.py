@@ -104,7 +104,7 @@ def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     rates = published_rates(curves, published, sweep="smoke")
     assert set(rates["metric"]) == {"psnr_db"} and set(rates["method"]) == {"pchip", "akima"}
     np.testing.assert_allclose(rates["bd_rate_percent"], 25)
-    assert rates["ci_low"].isna().all() and set(rates["reason"]) == {NO_PICTURES}
+    assert rates["ci_low"].isna().all() and set(rates["reason"]) == {f"no interval: {NO_PICTURES}"}
     assert set(rates["anchor_arm"]) == {"x (published)"}
     elsewhere = published_rows([("other", "test", "x", "a paper", points)])
     assert published_rates(curves, elsewhere).empty
