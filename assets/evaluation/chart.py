@@ -35,7 +35,7 @@ def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, A
     codecs = learned(curves)
     drawn: list[dict[str, Any]] = []
     for key, curve in curves_of(curves):
-        style = look(key.codec, key.arm, key.maps, key.variant, codecs)
+        style = look(key._asdict(), codecs)
         control = key.maps not in OWN_MAPS
         drawn.append(
             {

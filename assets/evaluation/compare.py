@@ -6,16 +6,16 @@ assets/evaluation/bd_rate.py: paired over pictures that both sides measured, whi
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BD_METRICS, MEASURED, UNSEEDED, compare_curves
+from assets.evaluation.bd_rate import BD_METRICS, MEASURED, UNSEEDED, compare_curves, main_metric
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
 from assets.evaluation.piecewise import METHODS
-from assets.evaluation.rate_distortion import RESAMPLES, CurveKey, curve_grid, curves_of, label_arm, records
+from assets.evaluation.rate_distortion import RESAMPLES, CurveKey, curve_grid, curves_of, place_of, records
 from models.metrics import METRICS
 
 NAMES = ("dataset", "split", "codec", "arm", "maps", "variant")
@@ -116,12 +116,12 @@ def _alone(reason: str) -> list[dict[str, Any]]:
 def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
     anchor, test = (curve_grid(c, ("bpp", *BD_METRICS)) for c in (before, after))
     rows = compare_curves(anchor, test, resamples=resamples)
+    why = ""
     if not set(anchor.seeds) & set(test.seeds):
-        return [{**row, "reason": "no seed in common: compare runs of the same seeds"} for row in rows]
-    if not set(anchor.images) & set(test.images):
+        why = "no seed in common: compare runs of the same seeds"
+    elif not set(anchor.images) & set(test.images):
         why = "no picture in common (same name and size): measured on other pictures"
-        return [{**row, "reason": why} for row in rows]
-    return rows
+    return [{**row, "reason": why or row["reason"]} for row in rows]
 
 
 def _point_rows(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any]]:
@@ -134,27 +134,18 @@ def _point_rows(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any
     for (name, rate), group in both.groupby(["rate_name", "rate"], sort=True):
         mean = group.drop(columns=["rate_name", "image", "seed"]).astype(float).mean()
         same = (group[f"{c}_before"] == group[f"{c}_after"] for c in ("bytes", "psnr_db"))
-        rows.append(
-            {
-                "rate_name": name,
-                "rate": rate,
-                "n_images": int(group["image"].nunique()),
-                **{f"bpp_{side}": mean[f"bpp_{side}"] for side in Pair._fields},
-                **{f"psnr_{side}_db": mean[f"psnr_db_{side}"] for side in Pair._fields},
-                "weighted": weighted,
-                **{f"weighted_{side}_db": mean[f"{weighted}_{side}"] for side in Pair._fields},
-                "same_files": all(bool(equal.all()) for equal in same),
-            }
-        )
+        row = {
+            "rate_name": name,
+            "rate": rate,
+            "n_images": int(group["image"].nunique()),
+            "weighted": weighted,
+        }
+        for side in Pair._fields:
+            row[f"bpp_{side}"] = mean[f"bpp_{side}"]
+            row[f"psnr_{side}_db"] = mean[f"psnr_db_{side}"]
+            row[f"weighted_{side}_db"] = mean[f"{weighted}_{side}"]
+        rows.append({**row, "same_files": all(bool(equal.all()) for equal in same)})
     return rows
-
-
-def curve_name(row: Mapping[str, Any], codecs: Sequence[str] = ()) -> str:
-    """`saliency_gain@center span=4`, with the codec before it where there are several."""
-    if row["arm"] in UNSEEDED:
-        return look(row["codec"], row["arm"], row["maps"], row["variant"]).label
-    parts = [row["codec"] if len(codecs) > 1 else "", label_arm(row["arm"], row["maps"]), row["variant"]]
-    return " ".join(filter(None, parts))
 
 
 def outcome(row: Mapping[str, Any]) -> str:
@@ -166,21 +157,16 @@ def outcome(row: Mapping[str, Any]) -> str:
     return "worse" if row["ci_low"] > 0 else "no certain difference"
 
 
-def main_metric(rates: pd.DataFrame) -> str:
-    """What a comparison is first judged by: where people looked, if that was recorded."""
-    return next((m for m in ("ew_psnr_db", "sw_psnr_db") if (rates["metric"] == m).any()), "psnr_db")
-
-
 def sentences(rates: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     """The answer in words, one sentence a curve."""
     said = []
-    metric = main_metric(rates)
+    metric = main_metric(rates, "psnr_db")
     shown = rates[rates["method"] == METHODS[0]]
     codecs = sorted(set(rates["codec"]))
     for pair, group in shown.groupby("pair", sort=True):
         by = {r["metric"]: r for r in records(group)}
         row = by.get(metric, next(iter(by.values())))
-        name = f"{curve_name(row, codecs)} on {row['dataset']} · {row['split']}"
+        name = f"{look(row, codecs).label} on {place_of(row)}"
         mine = points[points["pair"] == pair]
         if len(mine) and mine["same_files"].all():
             said.append(f"{name}: the same files, byte for byte in length, with the same PSNR.")

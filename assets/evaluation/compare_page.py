@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, present
-from assets.evaluation.compare import curve_name, outcome, sentences
+from assets.evaluation.compare import outcome, sentences
 from assets.evaluation.page import render_page
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, rd_curves, records
+from assets.evaluation.palette import look
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, place_of, rd_curves, records
 from models.metrics import METRICS
 
 TEMPLATE = "compare.html.j2"
@@ -55,7 +56,7 @@ def render_comparison(
     codecs = sorted(set(rates["codec"]))
 
     def named(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "label": curve_name(row, codecs), "place": f"{row['dataset']} · {row['split']}"}
+        return {**row, "label": look(row, codecs).label, "place": place_of(row)}
 
     def trained(row: dict[str, Any]) -> str:
         before, after = row["before"], row["after"]

@@ -1,18 +1,17 @@
 """The pictures of a report: originals, maps and reconstructions that were kept when the points were measured."""
 
-import math
 from collections import defaultdict
 
 import numpy as np
 import pandas as pd
 
 from assets.evaluation.pieces import POINTS, gallery_images, kept_name, pieces_of
+from assets.evaluation.rate_distortion import records
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
 from assets.graph import Task
 from assets.saliency.condition import fixation_maps
 from assets.saliency.pairs import open_pairs
-from models.metrics import METRICS
 from models.sweeps import Sweep
 
 
@@ -26,27 +25,14 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
         if made.stage == "external_rd_points":
             continue
         points = pd.read_parquet(made.folder / POINTS)
-        for row in points[(points.dataset == sweep.dataset) & points.image.isin(shown)].to_dict("records"):
+        for row in records(points[(points.dataset == sweep.dataset) & points.image.isin(shown)]):
             classical = made.stage == "classical_rd_points"
-            point = float(row["rate"])
-            path = made.folder / kept_name(str(row["image"]), str(row["codec"]) if classical else "", point)
-            # one seed is enough to look at
-            if not path.exists() or (not classical and int(row["seed"]) != 0):
-                continue
-            values = {m: float(row[m]) for m in METRICS if math.isfinite(float(row[m]))}
-            shots[str(row["image"])].append(
-                GalleryShot(
-                    codec=str(row["codec"]),
-                    arm=str(row["arm"]),
-                    maps=str(row["maps"]),
-                    bpp=float(row["bpp"]),
-                    values=values,
-                    picture=read_picture(path),
-                    rate_name=str(row["rate_name"]),
-                    rate=point,
-                    variant=str(row["variant"]),
-                )
+            path = made.folder / kept_name(
+                row["image"], row["codec"] if classical else "", float(row["rate"])
             )
+            # one seed is enough to look at
+            if path.exists() and (classical or int(row["seed"]) == 0):
+                shots[row["image"]].append(GalleryShot(row, read_picture(path)))
     items = []
     for place, image in enumerate(table.image):
         if image not in shown:

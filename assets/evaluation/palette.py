@@ -4,8 +4,8 @@ Colours are from Okabe and Ito's set, which people with any of the common colour
 markers say the same once more.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM, label_arm
 
@@ -52,16 +52,18 @@ def _named(name: str) -> str:
     return OTHERS[sum(name.encode()) % len(OTHERS)]
 
 
-def look(codec: str, arm: str, maps: str, variant: str = "", codecs: Sequence[str] = ()) -> Look:
-    """The look of one curve. codecs: all learned codecs of the picture; more than one, and labels name the codec."""
-    if arm == CLASSICAL_ARM:
+def look(row: Mapping[str, Any], codecs: Sequence[str] = (), arm: str = "arm") -> Look:
+    """The look of one curve. row: its `CURVE_KEYS`; arm: the column that names its arm. codecs: all learned codecs of the
+    picture; more than one, and labels name the codec."""
+    codec, name, maps, variant = (str(row[k]) for k in ("codec", arm, "maps", "variant"))
+    if name == CLASSICAL_ARM:
         label, colour, dash = CLASSICAL.get(codec, (codec, _OTHER, (2, 2)))
         return Look(colour, dash, "cross", label, True)
-    if arm == PUBLISHED_ARM:
+    if name == PUBLISHED_ARM:
         return Look(_named(codec), (9, 3), "cross", f"{codec}, published ({variant})", True)
-    if arm == EXTERNAL_ARM:
+    if name == EXTERNAL_ARM:
         return Look(_named(variant), (), "triangle", f"{variant} (external)", True)
     place = codecs.index(codec) if codec in codecs else 0
     marker = MARKERS[place % (len(MARKERS) - 1)]
-    label = " ".join(filter(None, (codec if len(codecs) > 1 else "", label_arm(arm, maps), variant)))
-    return Look(ARM_COLOURS.get(arm, _OTHER), DASHES.get(maps, ()), marker, label, False)
+    label = " ".join(filter(None, (codec if len(codecs) > 1 else "", label_arm(name, maps), variant)))
+    return Look(ARM_COLOURS.get(name, _OTHER), DASHES.get(maps, ()), marker, label, False)

@@ -4,15 +4,14 @@ Each function returns the bytes of a PNG and draws on a Figure of its own: no py
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from assets.evaluation.bd_rate import BASELINE, to_decibel
-from assets.evaluation.palette import Look, look
-from assets.evaluation.rate_distortion import CURVE_KEYS, REFERENCE_ARMS
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
+from assets.evaluation.chart import learned
+from assets.evaluation.palette import look
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
 from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
 from models.metrics import METRICS
@@ -29,14 +28,6 @@ def metric_label(metric: str) -> str:
     return f"{found.label} ({unit})" if unit else found.label
 
 
-def _codecs(curves: pd.DataFrame) -> list[str]:
-    return sorted(curves.loc[~curves["arm"].isin(REFERENCE_ARMS), "codec"].unique())
-
-
-def _line_style(chosen: Look) -> Any:
-    return (0, tuple(d * 0.8 for d in chosen.dash)) if chosen.dash else "-"
-
-
 def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -> bytes:
     """Quality over bpp (logarithmic), every curve with its 95 % band; curves: as `rd_curves` gives them."""
     label = metric_label(metric)
@@ -45,44 +36,38 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
         return nothing(title, f"no curve has {label}")
     figure = new_figure(8, 5.4)
     axes = new_axes(figure, 1, 1, 1)
-    codecs = _codecs(shown)
-    keys = [k for k in CURVE_KEYS if k in shown.columns]
-    groups = list(shown.groupby(keys, sort=True, dropna=False))
-    groups.sort(key=lambda item: item[1]["arm"].iloc[0] not in REFERENCE_ARMS)
-    for _, curve in groups:
-        first = curve.iloc[0]
-        style = look(first["codec"], first["arm"], first["maps"], first["variant"], codecs)
+    codecs = learned(shown)
+    groups = sorted(curves_of(shown), key=lambda item: item[0].arm not in REFERENCE_ARMS)
+    for key, curve in groups:
+        style = look(key._asdict(), codecs)
         ordered = curve.sort_values("bpp")
         bpp = ordered["bpp"].to_numpy()
         middle, low, high = (
             to_decibel(metric, ordered[f"{metric}{end}"].to_numpy(np.float64))
             for end in ("", "_low", "_high")
         )
-        if np.isfinite(low).all() and first["maps"] in ("none", "predicted") and not style.classical:
+        if np.isfinite(low).all() and key.maps in OWN_MAPS and not style.classical:
             axes.fill_between(bpp, low, high, color=style.colour, alpha=0.1, linewidth=0)
         axes.plot(
             bpp,
             middle,
             color=style.colour,
-            linestyle=_line_style(style),
+            linestyle=(0, tuple(d * 0.8 for d in style.dash)) if style.dash else "-",
             linewidth=1.2 if style.classical else 1.8,
             marker=_MARKERS[style.marker],
             markersize=4 if style.classical else 5,
             label=style.label,
         )
-    _log_rate(axes, shown["bpp"])
+    axes.set_xscale("log")
+    least, most = shown["bpp"].min() * 0.7, shown["bpp"].max() * 1.4
+    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if least <= t <= most]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=INK)
     axes.set_ylabel(label, color=INK)
     axes.set_title(f"{title}  ·  n = {shown['n_images'].max()} pictures".strip(" ·"), loc="left", color=INK)
     axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
     return png(figure)
-
-
-def _log_rate(axes: Axes, bpp: "pd.Series[float]") -> None:
-    axes.set_xscale("log")
-    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if bpp.min() * 0.7 <= t <= bpp.max() * 1.4]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.minorticks_off()
 
 
 def forest_plot(
@@ -106,8 +91,8 @@ def forest_plot(
     axes.axvline(0, color=INK, linewidth=1)
     names = []
     codecs = sorted(shown["codec"].unique())
-    for place, row in enumerate(shown.to_dict("records")):
-        style = look(row["codec"], row["test_arm"], row["maps"], row["variant"], codecs)
+    for place, row in enumerate(records(shown)):
+        style = look(row, codecs, "test_arm")
         names.append(f"{style.label} vs {row['anchor_arm']}")
         value, low, high = (float(row[c]) for c in ("bd_rate_percent", "ci_low", "ci_high"))
         if not math.isfinite(value):

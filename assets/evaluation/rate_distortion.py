@@ -70,7 +70,7 @@ class CurveKey(NamedTuple):
     @property
     def place(self) -> str:
         """The pictures that it was measured on, as pages name them."""
-        return f"{self.dataset} · {self.split}"
+        return place_of(self._asdict())
 
 
 CURVE_KEYS = CurveKey._fields
@@ -82,6 +82,11 @@ _BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
 RESAMPLES = 2000
 MIN_IMAGES = 5
 """Pictures that an interval takes: resampled, fewer give little more than their smallest and largest."""
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """The pictures that a row speaks of, as pages name them."""
+    return f"{row['dataset']} · {row['split']}"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class BdRates(Stage):
     def make(self, task: Task) -> None:
         import pandas as pd
 
-        from assets.evaluation.bd_rate import bd_rates, published_rates
+        from assets.evaluation.bd_rate import bd_rates, main_metric, published_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
         from assets.evaluation.rate_distortion import label_arm, rd_curves
@@ -68,8 +68,8 @@ class BdRates(Stage):
             images=list(measured.image),
         )
         ideal.assign(dataset=sweep.dataset).to_parquet(task.writer.path("ideal.parquet"), index=False)
-        asked = "ew_psnr_db" if (table.metric == "ew_psnr_db").any() else "sw_psnr_db"
-        task.writer.path("shown/bd_rates.png").write_bytes(forest_plot(table, asked, title=task.partition))
+        picture = forest_plot(table, main_metric(table), title=task.partition)
+        task.writer.path("shown/bd_rates.png").write_bytes(picture)
         told = table[table.status != "refused"]
         task.writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
         run = task.tracker.run(
@@ -88,7 +88,7 @@ class BdRates(Stage):
         }
         run.log_metrics([(curves.facts["pieces"], values)])
         run.log_artifact(task.writer.path("bd_rates.parquet"))
-        run.log_figure(task.writer.path("shown/bd_rates.png").read_bytes(), "curves/bd_rates.png")
+        run.log_figure(picture, "curves/bd_rates.png")
         run.finish()
         task.writer.meta["mlflow_run_id"] = run.run_id
         task.writer.meta["mlflow_key"] = f"sweep {sweep.key}"
@@ -111,10 +111,11 @@ class BdRates(Stage):
 def best_experiment(experiments: Sequence[Experiment], rates: "pd.DataFrame") -> Experiment | None:
     """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
     sw_psnr_db), its interval below 0; `uniform` when there is none. None without experiments."""
+    from assets.evaluation.bd_rate import main_metric
     from assets.evaluation.rate_distortion import records
 
-    asked = "ew_psnr_db" if (rates.metric == "ew_psnr_db").any() else "sw_psnr_db"
-    against = rates[(rates.anchor_arm == "uniform") & (rates.metric == asked) & (rates.method == "pchip")]
+    judged = rates[(rates.metric == main_metric(rates)) & (rates.method == "pchip")]
+    against = judged[judged.anchor_arm == "uniform"]
     against = against[(against.ci_high < 0) & ~against.maps.isin(["oracle", "shuffled", "center"])]
     chosen = [e for e in experiments if e.arm == "uniform"] or list(experiments)
     for row in records(against.sort_values("bd_rate_percent")):

@@ -17,8 +17,15 @@ import pandas as pd
 from assets.evaluation.bd_rate import BD_METRICS
 from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, learned, present
 from assets.evaluation.page import render_page
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, records, shared_parts, without, without_parts
-from assets.evaluation.report_gallery import GalleryItem, gallery_data
+from assets.evaluation.rate_distortion import (
+    REFERENCE_ARMS,
+    place_of,
+    records,
+    shared_parts,
+    without,
+    without_parts,
+)
+from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
 from assets.evaluation.report_tables import (
     answer,
     bd_groups,
@@ -37,24 +44,20 @@ INDICES = ("vsi", "haarpsi", "gmsd")
 
 def _without(gallery: Sequence[GalleryItem], parts: Collection[str]) -> list[GalleryItem]:
     """The gallery with these parts taken out of its own curves' variants."""
-    return [
-        dataclasses.replace(
-            item,
-            shots=[
-                s if s.arm in REFERENCE_ARMS else dataclasses.replace(s, variant=without(s.variant, parts))
-                for s in item.shots
-            ],
-        )
-        for item in gallery
-    ]
+
+    def changed(shot: GalleryShot) -> GalleryShot:
+        if shot.row["arm"] in REFERENCE_ARMS:
+            return shot
+        return shot._replace(row={**shot.row, "variant": without(shot.row["variant"], parts)})
+
+    return [dataclasses.replace(item, shots=[changed(s) for s in item.shots]) for item in gallery]
 
 
 def _places(curves: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """Where curves were measured. The page opens with the first metric: a dataset that has it comes first."""
-    rows = {f"{r['dataset']} · {r['split']}": False for r in records(curves)}
-    for r in records(curves):
-        rows[f"{r['dataset']} · {r['split']}"] |= bool(metrics) and pd.notna(r[metrics[0]])
-    return sorted(rows, key=lambda place: (not rows[place], place))
+    rows = records(curves)
+    first = {place_of(r) for r in rows if metrics and pd.notna(r[metrics[0]])}
+    return sorted({place_of(r) for r in rows}, key=lambda place: (place not in first, place))
 
 
 def render_report(

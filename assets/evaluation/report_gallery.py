@@ -27,22 +27,21 @@ CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-w
 MAPS = ("none", "predicted", "oracle", "center", "shuffled")
 
 
-@dataclass(frozen=True)
-class GalleryShot:
-    """One reconstruction of a picture: which curve and rate it belongs to, its bpp and its metrics, and its pixels.
+class GalleryShot(NamedTuple):
+    """One reconstruction of a picture: its row of rd_points, and its pixels."""
 
-    rate_name, rate: as in rd_points. values: names of models.metrics.
-    """
-
-    codec: str
-    arm: str
-    maps: str
-    bpp: float
-    values: Mapping[str, float]
+    row: Mapping[str, Any]
     picture: Picture
-    rate_name: str
-    rate: float
-    variant: str = ""
+
+    @property
+    def rate(self) -> tuple[str, float]:
+        """Its place on its curve, what the rate is and its value."""
+        return str(self.row["rate_name"]), float(self.row["rate"])
+
+    @property
+    def classical(self) -> bool:
+        """Whether a classical codec made it."""
+        return bool(self.row["arm"] == CLASSICAL_ARM)
 
 
 @dataclass(frozen=True)
@@ -122,27 +121,30 @@ def _whole(picture: Picture) -> Picture:
 def _by_rate(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]]:
     """For each rate its learned shots, baseline first, and each classical codec at the file nearest in bytes; for classical
     codecs alone, each quality. At most so many, spread evenly."""
-    classical = [s for s in item.shots if s.arm == CLASSICAL_ARM]
-    own = [s for s in item.shots if s.arm != CLASSICAL_ARM]
-    rates = sorted({(s.rate_name, s.rate) for s in own or classical})
+    classical = [s for s in item.shots if s.classical]
+    own = [s for s in item.shots if not s.classical]
+    rates = sorted({s.rate for s in own or classical})
     if len(rates) > most:
         places = {round(p) for p in np.linspace(0, len(rates) - 1, most + 2)[1:-1]}
         rates = [rates[p] for p in sorted(places)]
     found = []
     for at in rates:
-        here = [s for s in own or classical if (s.rate_name, s.rate) == at]
+        here = [s for s in own or classical if s.rate == at]
         found.append((rate_label(*at), _beside(here, classical) if own else here))
     return found
 
 
 def _beside(own: list[GalleryShot], classical: Sequence[GalleryShot]) -> list[GalleryShot]:
     def order(s: GalleryShot) -> tuple[object, ...]:
-        return s.codec, s.arm != BASELINE, s.arm, s.variant, MAPS.index(s.maps) if s.maps in MAPS else 9
+        codec, arm, variant, maps = (s.row[k] for k in ("codec", "arm", "variant", "maps"))
+        return codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
 
     own = sorted(own, key=order)
-    target = next((s.bpp for s in own if s.arm == BASELINE), own[0].bpp)
-    by_codec = [[s for s in classical if s.codec == c] for c in dict.fromkeys(s.codec for s in classical)]
-    return own + [min(shots, key=lambda s: abs(math.log(s.bpp / target))) for shots in by_codec]
+    target = next((s for s in own if s.row["arm"] == BASELINE), own[0]).row["bpp"]
+    by_codec: dict[str, list[GalleryShot]] = {}
+    for shot in classical:
+        by_codec.setdefault(shot.row["codec"], []).append(shot)
+    return own + [min(s, key=lambda s: abs(math.log(s.row["bpp"] / target))) for s in by_codec.values()]
 
 
 def gallery_data(gallery: Sequence[GalleryItem], budget_bytes: int) -> dict[str, Any]:
@@ -173,11 +175,11 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
         crop = pictures.add((item.image, "crop", *name), lambda: make()[window], None)
         return {"whole": whole, "crop": crop, **about}
 
-    codecs = sorted({s.codec for s in item.shots if s.arm != CLASSICAL_ARM})
+    codecs = sorted({s.row["codec"] for s in item.shots if not s.classical})
 
     def shown(shot: GalleryShot) -> dict[str, Any]:
-        curve = (shot.codec, shot.arm, shot.maps, shot.variant)
-        return panel((*curve, shot.rate_name, shot.rate), lambda: shot.picture, **_caption(shot, codecs))
+        curve = tuple(shot.row[k] for k in ("codec", "arm", "maps", "variant"))
+        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, codecs))
 
     fixed = [
         panel(("original",), lambda: item.original, label="original", kind="original"),
@@ -188,7 +190,7 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
             panel(("eyes",), lambda: _overlay(item.original, eyes), label="where people looked", kind="map")
         )
     rates = [
-        {"rate": name, "panels": [shown(s) for s in shots if plan.controls or s.maps in OWN_MAPS]}
+        {"rate": name, "panels": [shown(s) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
         for name, shots in _by_rate(item, plan.rates)
     ]
     full_height, full_width = item.original.shape[:2]
@@ -204,13 +206,13 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
 
 
 def _caption(shot: GalleryShot, codecs: Sequence[str]) -> dict[str, Any]:
-    style = look(shot.codec, shot.arm, shot.maps, shot.variant, codecs)
-    known = [m for m in CAPTIONS if math.isfinite(shot.values.get(m, math.nan))]
+    style, row = look(shot.row, codecs), shot.row
+    known = [m for m in CAPTIONS if math.isfinite(row.get(m, math.nan))]
     return {
         "label": style.label,
         "kind": "classical" if style.classical else "arm",
         "colour": style.colour,
-        "bpp": number(shot.bpp, 3, unit="bpp"),
-        "values": [[CAPTIONS[m], number(shot.values[m], digits(m), unit=METRICS[m].unit)] for m in known],
-        "rate": rate_label(shot.rate_name, shot.rate),
+        "bpp": number(row["bpp"], 3, unit="bpp"),
+        "values": [[CAPTIONS[m], number(row[m], digits(m), unit=METRICS[m].unit)] for m in known],
+        "rate": rate_label(*shot.rate),
     }

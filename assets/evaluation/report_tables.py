@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, main_metric
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import records
-from assets.evaluation.verdict import MAIN_METRICS, METHOD, Verdict
+from assets.evaluation.rate_distortion import place_of, records
+from assets.evaluation.verdict import METHOD, Verdict
 from models.metrics import METRICS
 
 GROUPS = {
@@ -48,8 +48,8 @@ def with_looks(table: pd.DataFrame, codecs: Sequence[str], arm: str = "arm") -> 
     return [
         {
             **r,
-            "place": f"{r['dataset']} · {r['split']}",
-            "look": look(r["codec"], r[arm], r["maps"], r["variant"], codecs),
+            "place": place_of(r),
+            "look": look(r, codecs, arm),
             "control": r["maps"] not in OWN_MAPS,
         }
         for r in records(table)
@@ -88,7 +88,7 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, A
     tables = []
     for _, group in rows.groupby(keys, sort=True, dropna=False):
         by = {(r["maps"], r["metric"]): r for r in with_looks(group, codecs, "test_arm")}
-        metric = next((m for m in MAIN_METRICS if (group["metric"] == m).any()), "")
+        metric = main_metric(group, "")
         lines: list[dict[str, Any]] = []
         for maps in MAPS:
             main = by.get((maps, metric))
@@ -103,7 +103,7 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, A
             )
         if lines:
             first: dict[str, Any] = lines[0]["main"]
-            label = look(first["codec"], first["test_arm"], "predicted", first["variant"], codecs).label
+            label = look({**first, "maps": "predicted"}, codecs, "test_arm").label
             metric_label = METRICS[metric].label
             tables.append({"label": label, "place": first["place"], "metric": metric_label, "lines": lines})
     return tables

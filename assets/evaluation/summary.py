@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.compare import curve_name, outcome
+from assets.evaluation.compare import outcome
+from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, records
 
 #: how the printed table writes the names of rates
@@ -79,8 +80,6 @@ def compare_lines(rates: pd.DataFrame) -> str:
     rows = []
     for r in records(rates[rates["method"] == "pchip"]):
         said = outcome(r) if r["status"] != "refused" else ""
-        place = f"{r['dataset']} {r['split']}"
-        rows.append(
-            [place, curve_name(r, codecs), r["metric"], *_rate(r), str(r["n_images"]), said, r["reason"]]
-        )
+        curve = [f"{r['dataset']} {r['split']}", look(r, codecs).label]
+        rows.append([*curve, r["metric"], *_rate(r), str(r["n_images"]), said, r["reason"]])
     return _table(["on", "curve", "metric", "BD-rate %", "95 % interval", "pictures", "second is", ""], rows)

@@ -12,13 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE
-from assets.evaluation.rate_distortion import label_arm, records
+from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS
+from assets.evaluation.rate_distortion import label_arm, place_of, records
 from models.metrics import METRICS
 
 WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
 CONTROLS = tuple(WORDS)
-MAIN_METRICS = ("ew_psnr_db", "sw_psnr_db")
 METHOD = "pchip"
 #: the other way to join the points, which has to give the same sign
 CHECK = "akima"
@@ -84,7 +83,7 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         verdicts.append(
             Verdict(
-                place=f"{names['dataset']} · {names['split']}",
+                place=place_of(names),
                 codec=names["codec"],
                 arm=arm,
                 variant=names["variant"],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
-from assets.evaluation.palette import ARM_COLOURS, look
+from assets.evaluation.palette import ARM_COLOURS, Look, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
 from models.arms import ARMS
 from models.errors import FoveaError
@@ -99,12 +99,18 @@ def test_pyplot_stays_away() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def look_of(codec: str, arm: str, maps: str, variant: str = "", codecs: tuple[str, ...] = ()) -> Look:
+    return look({"codec": codec, "arm": arm, "maps": maps, "variant": variant}, codecs)
+
+
 def test_each_arm_and_control_looks_different() -> None:
     looks = [
-        look("bls2017", arm, maps) for arm in ARMS for maps in ("predicted", "center", "shuffled", "oracle")
+        look_of("bls2017", arm, maps)
+        for arm in ARMS
+        for maps in ("predicted", "center", "shuffled", "oracle")
     ]
     assert len({(one.colour, one.dash) for one in looks}) == len(looks)
-    classical = [look(c, "classical", "none") for c in ("jpeg", "webp", "avif", "jpegxl")]
+    classical = [look_of(c, "classical", "none") for c in ("jpeg", "webp", "avif", "jpegxl")]
     assert len({(one.colour, one.dash) for one in classical}) == 4 and all(one.classical for one in classical)
-    assert look("a", "uniform", "none", codecs=("a", "b")).label == "a uniform"
-    assert look("a", "weighted", "center", "gamma=1", codecs=("a",)).label == "weighted@center gamma=1"
+    assert look_of("a", "uniform", "none", codecs=("a", "b")).label == "a uniform"
+    assert look_of("a", "weighted", "center", "gamma=1", codecs=("a",)).label == "weighted@center gamma=1"

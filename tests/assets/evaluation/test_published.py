@@ -110,5 +110,5 @@ def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     assert published_rates(curves, elsewhere).empty
     both = pd.concat([curves, published], ignore_index=True)
     assert rd_plot(both, "psnr_db") != rd_plot(curves, "psnr_db")
-    drawn = look("x", "published", "none", "a paper")
+    drawn = look({"codec": "x", "arm": "published", "maps": "none", "variant": "a paper"})
     assert drawn.dash and "a paper" in drawn.label

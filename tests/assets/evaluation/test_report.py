@@ -92,6 +92,12 @@ def made_picture(seed: int, size: tuple[int, int] = (128, 192)) -> tuple[np.ndar
     return np.clip(base, 0, 255).astype(np.uint8), np.round(255 * blob).astype(np.uint8)
 
 
+def made_shot(picture: np.ndarray, *named: object, variant: str = "", **values: float) -> GalleryShot:
+    """named: codec, arm, maps, bpp, rate_name, rate."""
+    names = ("codec", "arm", "maps", "bpp", "rate_name", "rate")
+    return GalleryShot({**dict(zip(names, named, strict=True)), "variant": variant, **values}, picture)
+
+
 def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool = True) -> list[GalleryItem]:
     items = []
     for number in range(count):
@@ -102,13 +108,10 @@ def made_gallery(count: int = 2, size: tuple[int, int] = (128, 192), eyes: bool 
                 coarse = 2 ** (5 - step)
                 worse = np.roll(original // coarse * coarse, place, axis=1)
                 values = {"psnr_db": 26.0 + 2 * step, "sw_psnr_db": 27.1 + 2 * step, "ms_ssim": 0.9}
-                shots.append(GalleryShot("bls2017", arm, maps, 0.11 * 2**step, values, worse, "lmbda", lmbda))
+                shots.append(made_shot(worse, "bls2017", arm, maps, 0.11 * 2**step, "lmbda", lmbda, **values))
         for quality in (5.0, 50.0):
-            half = original // 2 * 2
-            values = {"psnr_db": 25.0}
-            shots.append(
-                GalleryShot("jpeg", "classical", "none", quality / 100, values, half, "quality", quality)
-            )
+            named = ("jpeg", "classical", "none", quality / 100, "quality", quality)
+            shots.append(made_shot(original // 2 * 2, *named, psnr_db=25.0))
         looked = saliency.astype(float) ** 2 if eyes else None
         items.append(GalleryItem(f"street/{number:03}", original, saliency, shots, looked))
     return items
@@ -311,7 +314,8 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     assert set(without_parts(named, ["steps=600"])["variant"]) == {"steps=600"}
     assert shared_parts(curves[curves["arm"] == "uniform"]) == (), "one curve shares with nobody"
 
-    shot = GalleryShot("bls2017", "uniform", "none", 0.1, {}, np.zeros((16, 16, 3), np.uint8), rate_name="lmbda", rate=0.01, variant="steps=600")  # fmt: skip
+    named = ("bls2017", "uniform", "none", 0.1, "lmbda", 0.01)
+    shot = made_shot(np.zeros((16, 16, 3), np.uint8), *named, variant="steps=600")
     item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
     page = render_report(curves=curves, rates=bd_rates(points, resamples=50), gallery=[item])
     assert page.count("steps=600") == 1 and "common to all arms" in page
