@@ -16,7 +16,6 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import pandas as pd
 from assets.chain import Chain
 from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.classical_fit import Files, Picture, at_most, decoded
+from assets.evaluation.measure import Subject
 from assets.evaluation.windows import salient_window
 from assets.frames.encode import encode_png
 from assets.graph import Progress, Waiting, silent
@@ -62,33 +62,20 @@ EACH = "each_"
 METRICS = ("bpp", "payload_bpp", "psnr_db", "ms_ssim", "sw_psnr_db", "perceptual", "lpips", "vsi", "haarpsi")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Pictures of a split, the maps that condition the codec (or None), and the maps that metrics weigh with."""
-
-    images: list[str]
-    pictures: list[Picture]
-    conditions: list[Picture] | None
-    weighing: list[Picture]
-
-
-def part_of(
-    chain: Chain, dataset: str, split: str, entry: Experiment, count: int, progress: Progress
-) -> Part:
-    """`count` pictures spread evenly over a split. Raises FoveaError for an empty one."""
+def subjects_in(chain: Chain, entry: Experiment, split: str, count: int) -> list[Subject]:
+    """`count` pictures spread evenly over a split of the experiment's dataset, with the maps that condition its codec and
+    those that metrics weigh with. Raises FoveaError for an empty one."""
+    dataset = entry.dataset
     table, pictures, conditions = open_pairs(chain, dataset, split, maps=entry.maps, model=entry.saliency)
     if table.empty:
         raise FoveaError(
             f"dataset {dataset!r} has no {split} picture; `fovea datasets show {dataset}` lists the splits"
         )
     weighing = open_pairs(chain, dataset, split).maps or []
-    some = spread(len(table), count)
-    return Part(
-        [str(table.image[i]) for i in some],
-        [np.asarray(pictures[i]) for i in some],
-        None if conditions is None else [np.asarray(conditions[i]) for i in some],
-        [np.asarray(weighing[i]) for i in some],
-    )
+    return [
+        Subject(str(table.image[i]), pictures[i], conditions[i] if conditions else None, weighing[i], None)
+        for i in spread(len(table), count)
+    ]
 
 
 def held_out_split(chain: Chain, dataset: str) -> str:
@@ -105,37 +92,16 @@ class Shown(NamedTuple):
     payload: float
 
 
-def measure_pictures(part: Part, shown: Sequence[Shown], eye: Perception) -> dict[str, list[float]]:
-    """`METRICS` of each picture, in the order of the part."""
-    found: dict[str, list[float]] = {name: [] for name in METRICS}
-    for picture, weighing, (data, reconstruction, payload) in zip(
-        part.pictures, part.weighing, shown, strict=True
-    ):
-        pixels = picture.shape[0] * picture.shape[1]
-        values = {
-            **measure(picture, reconstruction, saliency_map=weighing),
-            "bpp": 8 * len(data) / pixels,
-            "payload_bpp": 8 * payload / pixels,
-            "perceptual": eye.distance(picture, reconstruction),
-            "lpips": eye.lpips_distance(picture, reconstruction),
-        }
-        for name in METRICS:
-            found[name].append(values[name])
-    return found
-
-
-def through(codec: Codec, part: Part, rate: float) -> list[Shown]:
+def through(codec: Codec, subjects: Sequence[Subject], rate: float) -> list[Shown]:
     """Each picture to a file and back. Raises FoveaError when a file does not decode to the encoder's reconstruction."""
     found = []
-    for place, picture in enumerate(part.pictures):
-        condition = None if part.conditions is None else part.conditions[place]
-        encoded = codec.encode(picture, saliency_map=condition, rate=rate)
+    for subject in subjects:
+        encoded = codec.encode(subject.picture, saliency_map=subject.condition, rate=rate)
         try:
             decoded = codec.decode_checked(encoded)
         except FoveaError as error:
-            raise FoveaError(f"{part.images[place]}: {error}") from error
-        payload = float(sum(map(len, unpack(encoded.data).strings)))
-        found.append(Shown(encoded.data, decoded, payload))
+            raise FoveaError(f"{subject.image}: {error}") from error
+        found.append(Shown(encoded.data, decoded, float(sum(map(len, unpack(encoded.data).strings)))))
     return found
 
 
@@ -183,19 +149,21 @@ def kept_crops(chain: Chain, key: str) -> list[Crop]:
     ]
 
 
-def crops_of(part: Part, name: str, codec: str, shown: Sequence[Shown], originals: bool) -> list[Crop]:
+def crops_of(
+    subjects: Sequence[Subject], part: str, codec: str, shown: Sequence[Shown], originals: bool
+) -> list[Crop]:
     """Crops of a part's first pictures in an even spread; originals: with what they show."""
     found = []
-    count = min(SHOWN[name], len(part.pictures))
-    for place in (round((i + 0.5) * len(part.pictures) / count - 0.5) for i in range(count)):
-        picture, image = part.pictures[place], part.images[place]
-        top, left, height, width = salient_window(part.weighing[place], CROP_SIDE)
+    count = min(SHOWN[part], len(subjects))
+    for place in (round((i + 0.5) * len(subjects) / count - 0.5) for i in range(count)):
+        subject, (data, reconstruction, _) = subjects[place], shown[place]
+        top, left, height, width = salient_window(subject.saliency_map, CROP_SIDE)
         window = np.s_[top : top + height, left : left + width]
         if originals:
-            found.append(Crop("original", name, image, math.nan, encode_png(picture[window], level=9)))
-        data, reconstruction, _ = shown[place]
-        bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
-        found.append(Crop(codec, name, image, bpp, encode_png(reconstruction[window], level=9)))
+            png = encode_png(subject.picture[window], level=9)
+            found.append(Crop("original", part, subject.image, math.nan, png))
+        bpp = 8 * len(data) / math.prod(subject.picture.shape[:2])
+        found.append(Crop(codec, part, subject.image, bpp, encode_png(reconstruction[window], level=9)))
     return found
 
 
@@ -219,9 +187,9 @@ def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]
 class _Looks:
     """Pictures, features and networks that the rows of a table share, loaded when first asked for."""
 
-    def __init__(self, chain: Chain, pictures: int, threads: int, progress: Progress):
-        self.chain, self.pictures, self.threads, self.progress = chain, pictures, threads, progress
-        self._parts: dict[tuple[str, ...], Part] = {}
+    def __init__(self, chain: Chain, pictures: int, threads: int):
+        self.chain, self.pictures, self.threads = chain, pictures, threads
+        self._subjects: dict[tuple[str, ...], list[Subject]] = {}
         self._features: dict[tuple[str, str], list[Any]] = {}
         self._files: dict[tuple[str, str, str], Files] = {}
 
@@ -229,25 +197,35 @@ class _Looks:
     def perception(self) -> Perception:
         return Perception()
 
-    def part(self, entry: Experiment, split: str) -> Part:
+    def subjects(self, entry: Experiment, split: str) -> list[Subject]:
         name = (entry.dataset, split, entry.maps, entry.saliency)
-        if name not in self._parts:
-            self._parts[name] = part_of(self.chain, entry.dataset, split, entry, self.pictures, self.progress)
-        return self._parts[name]
+        if name not in self._subjects:
+            self._subjects[name] = subjects_in(self.chain, entry, split, self.pictures)
+        return self._subjects[name]
+
+    def _values(self, subject: Subject, shown: Shown) -> dict[str, float]:
+        """`METRICS` of a picture."""
+        picture, pixels = subject.picture, math.prod(subject.picture.shape[:2])
+        return {
+            **measure(picture, shown.picture, saliency_map=subject.saliency_map),
+            "bpp": 8 * len(shown.data) / pixels,
+            "payload_bpp": 8 * shown.payload / pixels,
+            "perceptual": self.perception.distance(picture, shown.picture),
+            "lpips": self.perception.lpips_distance(picture, shown.picture),
+        }
 
     def measured(self, entry: Experiment, split: str, shown: Sequence[Shown], name: str) -> dict[str, Any]:
         """Means and KID of a split's reconstructions, as columns that begin with `name`, and what EACH picture has."""
-        part, eye = self.part(entry, split), self.perception
-        values = measure_pictures(part, shown, eye)
+        subjects, features_of = self.subjects(entry, split), self.perception.patch_features
+        values = pd.DataFrame([self._values(s, got) for s, got in zip(subjects, shown, strict=True)])
         place = (entry.dataset, split)
         if place not in self._features:
-            self._features[place] = [eye.patch_features(p) for p in part.pictures]
-        features = [eye.patch_features(s.picture) for s in shown]
-        value = kid(self._features[place], features, block=run_of(len(shown)))
-        each = {k: values[k] for k in ("psnr_db", "perceptual")}
+            self._features[place] = [features_of(s.picture) for s in subjects]
+        value = kid(self._features[place], [features_of(s.picture) for s in shown], block=run_of(len(shown)))
+        each = {k: values[k].tolist() for k in ("psnr_db", "perceptual")}
         return {
             f"{EACH}{name}": {**each, "kid_draws": value.draws.tolist()},
-            **{f"{name}_{k}": float(pd.Series(values[k]).mean()) for k in METRICS},
+            **{f"{name}_{k}": float(values[k].mean()) for k in METRICS},
             f"{name}_pictures": len(shown),
             f"{name}_kid": value.value,
             f"{name}_kid_low": value.low,
@@ -257,16 +235,19 @@ class _Looks:
     def learned(self, entry: Experiment, rate: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
-        pictures, bound = self.part(entry, split).pictures, getattr(codec, "payload_bound", None)
-        bounds = [bound(*p.shape[:2]) / (p.shape[0] * p.shape[1]) for p in pictures] if bound else [math.nan]
+        bound, sides = (
+            getattr(codec, "payload_bound", None),
+            [s.picture.shape[:2] for s in self.subjects(entry, split)],
+        )
+        bounds = [bound(*hw) / math.prod(hw) for hw in sides] if bound else [math.nan]
         row: dict[str, Any] = {"bound_bpp": float(np.mean(bounds))}
         crops: list[Crop] = []
         for name, which in (("train", "train"), ("held_out", split)):
-            part = self.part(entry, which)
-            shown = through(codec, part, rate)
+            subjects = self.subjects(entry, which)
+            shown = through(codec, subjects, rate)
             row |= self.measured(entry, which, shown, name)
             row[f"{EACH}{name}_bytes"] = [len(data) for data, _, _ in shown]
-            crops += crops_of(part, name, entry.codec, shown, originals=True)
+            crops += crops_of(subjects, name, entry.codec, shown, originals=True)
         return Measured(row, crops)
 
     def classical(
@@ -281,20 +262,18 @@ class _Looks:
         row: dict[str, Any] = {}
         crops: list[Crop] = []
         for which, split in splits.items():
-            part = self.part(entry, split)
+            subjects = self.subjects(entry, split)
             allowed = [factor * budget for budget in budgets[which]]
-            made = [self._files.setdefault((entry.dataset, name, image), {}) for image in part.images]
-            work = zip(part.pictures, allowed, made, strict=True)
+            made = [self._files.setdefault((entry.dataset, name, s.image), {}) for s in subjects]
+            work = zip([s.picture for s in subjects], allowed, made, strict=True)
             files = list(in_order(lambda w: at_most(name, *w), work, threads=self.threads))
-            shown = [
-                Shown(f.data, decoded(name, f, picture), float(len(f.data)))
-                for f, picture in zip(files, part.pictures, strict=True)
-            ]
+            both = zip(files, subjects, strict=True)
+            shown = [Shown(f.data, decoded(name, f, s.picture), float(len(f.data))) for f, s in both]
             row |= self.measured(entry, split, shown, which)
             if which == "held_out":
                 row["over_budget"] = sum(len(f.data) > b for f, b in zip(files, allowed, strict=True))
                 row["shrunk_pictures"] = sum(f.shrunk > 1 for f in files)
-                crops = crops_of(part, which, name, shown, originals=False)
+                crops = crops_of(subjects, which, name, shown, originals=False)
         return Measured(row, crops)
 
 
@@ -313,7 +292,7 @@ def generalisation(
     An experiment that is not trained is left out. What was measured before is read, not measured again.
     """
     code = code_version("assets.evaluation.generalisation")
-    looks = _Looks(chain, pictures, threads, progress)
+    looks = _Looks(chain, pictures, threads)
     rows: list[dict[str, Any]] = []
     for place, entry in enumerate(sweep.experiments):
         try:

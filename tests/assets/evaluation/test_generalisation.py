@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from assets.evaluation.classical_fit import Fitted, at_most, decoded, shrunk
 from assets.evaluation.generalisation import (
     Crop,
-    Part,
     Shown,
     crops_of,
     gaps,
@@ -23,6 +22,7 @@ from assets.evaluation.generalisation import (
     trained_folder,
 )
 from assets.evaluation.generalisation_page import markdown, page
+from assets.evaluation.measure import Subject
 from assets.graph import Waiting
 from assets.stages import open_chain
 from assets.training.watch import spread
@@ -83,8 +83,8 @@ def test_through_counts_the_payload_apart():
     torch.manual_seed(0)
     options = (("blocks", 1), ("norm", "none"), ("patch", 2))
     codec = build(CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), options=options)).eval()
-    part = Part(["a"], [scene()], None, [scene()[..., 0]])
-    ((data, shown, payload),) = through(codec, part, 4.0)
+    subject = Subject("a", scene(), None, scene()[..., 0], None)
+    ((data, shown, payload),) = through(codec, [subject], 4.0)
     assert shown.shape == (64, 96, 3) and 0 < payload < len(data) < payload + 30
 
 
@@ -273,9 +273,9 @@ def test_crops_are_windows_of_the_decoded_pictures():
     weighing = [np.zeros((260, 300), np.uint8) for _ in pictures]
     for w in weighing:
         w[200:, 250:] = 255
-    part = Part(list("abcd"), pictures, None, weighing)
+    subjects = [Subject(n, p, None, w, None) for n, p, w in zip("abcd", pictures, weighing, strict=True)]
     shown = [Shown(b"x" * 780, 255 - p, 700.0) for p in pictures]
-    found = crops_of(part, "held_out", "webp", shown, originals=True)
+    found = crops_of(subjects, "held_out", "webp", shown, originals=True)
     assert [(c.codec, c.image) for c in found] == [
         ("original", "a"), ("webp", "a"), ("original", "c"), ("webp", "c"),
     ]  # fmt: skip
