@@ -8,12 +8,11 @@ from typing import Any
 import click
 
 from models.errors import FoveaError
-from pipelines.cli_studies import game, study
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import compare, curves, evaluate, gaps
-from pipelines.commands.options import chain_here
 from pipelines.commands.pictures import compress, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
+from pipelines.commands.studies import game, study
 from pipelines.commands.training import base, slurm, train
 
 # OpenMP's threads spin while they wait: on cores that others use, too, that makes training several times slower
@@ -64,8 +63,7 @@ def _disk_note() -> str:
 
 @click.group(cls=Guarded, context_settings=CONTEXT)
 @click.version_option(package_name="fovea", prog_name="fovea")
-@click.pass_context
-def main(context: click.Context) -> None:
+def main() -> None:
     """Saliency-guided learned image compression, as an incremental pipeline.
 
     \b
@@ -78,7 +76,6 @@ def main(context: click.Context) -> None:
 
     State lies in FOVEA_HOME (default .fovea/), what you typed in FOVEA_CONFIG (default: fovea.toml here).
     """
-    context.obj = chain_here
 
 
 @main.command()

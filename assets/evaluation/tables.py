@@ -1,6 +1,7 @@
 """The tables that people open: each the concatenation of the current pieces in the store, Parquet and CSV."""
 
 import hashlib
+from pathlib import Path
 
 import pandas as pd
 
@@ -19,6 +20,14 @@ TABLES = {
     "ideal": (("bd_rates", "ideal.parquet"),),
     "saliency_benchmark": (("saliency_benchmark", "saliency_benchmark.parquet"),),
 }
+
+
+def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write a table as Parquet and as CSV, each beside and renamed."""
+    with written_beside(folder / f"{name}.parquet") as beside:
+        table.to_parquet(beside, index=False)
+    with written_beside(folder / f"{name}.csv") as beside:
+        table.to_csv(beside, index=False)
 
 
 def write_tables(chain: Chain) -> None:
@@ -46,11 +55,7 @@ def write_tables(chain: Chain) -> None:
                 frames = [f for f in frames if len(f)]
                 if not frames:
                     continue
-                whole = pd.concat(frames, ignore_index=True)
-                with written_beside(target) as beside:
-                    whole.to_parquet(beside, index=False)
-                with written_beside(target.with_suffix(".csv")) as beside:
-                    whole.to_csv(beside, index=False)
+                keep_table(chain.home.tables, name, pd.concat(frames, ignore_index=True))
                 with written_beside(note) as beside:
                     beside.write_text(mark)
             share_table(chain, name, mark)

@@ -93,7 +93,7 @@ def _table(text: str) -> dict[str, Any]:
     """The CSV's rows as the JSON has them. Raises ValueError that names the line."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(rows, [])
-    answers: list[dict[str, Any]] = []
+    answers: list[dict[str, str]] = []
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             reason = "a program that writes 1,5 for 1.5 does that"
@@ -104,37 +104,27 @@ def _table(text: str) -> dict[str, Any]:
             if said != before:
                 raise ValueError(f"line {line}, {name} {said!r} differs from {before!r} above")
     first = answers[0] if answers else {}
-    screen = {
-        name.removeprefix("screen_"): cell for name, cell in first.items() if name.startswith("screen_")
-    }
-    return {
-        "study": first.get("study"),
-        "participant": first.get("participant"),
-        "screen": screen,
-        "answers": answers,
-    }
+    screen = {k.removeprefix("screen_"): cell for k, cell in first.items() if k.startswith("screen_")}
+    named = {name: first.get(name) for name in ("study", "participant")}
+    return {**named, "screen": screen, "answers": answers}
 
 
 def check_against(file: Path, said: Answers, design: Design) -> None:
     """Raises FoveaError when an answer is to a question that the study did not ask, or to one twice."""
-    asked = {
-        question.pair: (kind, question.image, sorted(names)) for kind, question, names in design.trials()
-    }
+    asked = {q.pair: (kind, q.image, sorted(names)) for kind, q, names in design.trials()}
+    seen = set()
     for place, answer in enumerate(said.answers, start=1):
         where = f"{file}: answer {place}"
-        for before in said.answers[: place - 1]:
-            if answer.pair == before.pair:
-                raise FoveaError(f"{where}: pair {answer.pair!r} is answered twice")
-            if answer.trial == before.trial:
-                raise FoveaError(f"{where}: trial {answer.trial} is answered twice")
+        for once in (("pair", answer.pair), ("trial", answer.trial)):
+            if once in seen:
+                raise FoveaError(f"{where}: {once[0]} {once[1]!r} is answered twice")
+            seen.add(once)
         if answer.pair not in asked:
             raise FoveaError(f"{where}: pair {answer.pair!r} is not in study {design.study}")
         found = (answer.kind, answer.image, sorted((answer.left, answer.right)))
-        for name, value, wanted in zip(
-            ("kind", "image", "left and right"), found, asked[answer.pair], strict=True
-        ):
-            if value != wanted:
-                raise FoveaError(f"{where}: {name} {value!r}, but {answer.pair} is {wanted!r}")
+        for name, *values in zip(("kind", "image", "left and right"), found, asked[answer.pair], strict=True):
+            if values[0] != values[1]:
+                raise FoveaError(f"{where}: {name} {values[0]!r}, but {answer.pair} is {values[1]!r}")
 
 
 def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int, int]:

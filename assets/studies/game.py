@@ -6,6 +6,7 @@ the note. Each kept step of a finished training is a level of the game.
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,17 +68,13 @@ def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
     if key:
         stage = "trunk_codec" if key in chain.trunks else "trained_codec"
         try:
-            return read_forger(
-                chain.made(stage, key if key in chain.trunks else chain.experiment(key).key).folder, key
-            )
+            return read_forger(chain.made(stage, key).folder, key)
         except Waiting as error:
             raise FoveaError(f"{key} is not trained yet: `fovea train {key}` trains it") from error
     forgers = []
-    trainings: list[tuple[str, Trunk | Experiment]] = [
-        ("trunk_codec", trunk) for trunk in chain.trunks.values()
-    ]
-    trainings += [("trained_codec", experiment) for experiment in chain.experiments.values()]
-    for stage, entry in trainings:
+    trainings: list[Trunk | Experiment] = [*chain.trunks.values(), *chain.experiments.values()]
+    for entry in trainings:
+        stage = "trunk_codec" if entry.key in chain.trunks else "trained_codec"
         made = None
         if entry.dataset == dataset and not entry.seed:
             with contextlib.suppress(FoveaError):
@@ -96,24 +93,18 @@ def render_game(forger: Forger) -> str:
     pixels = originals[0].shape[0] * originals[0].shape[1]
     places = np.linspace(0, len(stages) - 1, min(LEVELS, len(stages))).round().astype(int)
     album = Album()
-    rounds = [
-        {
-            "step": stage["step"],
-            "caught": stage["caught"],
-            "trials": [
-                {
-                    "pair": f"{stage['step']}-{crop}",
-                    "image": f"crop {crop}",
-                    "kind": f"step {stage['step']}",
-                    "names": ["real photo", "forged"],
-                    "pictures": [album.put(originals[crop]), album.put(forged)],
-                    "note": max(1, round(stage["bpp_estimate"][crop] * pixels / 8)),
-                }
-                for crop, forged in enumerate(forger.crops[str(stage["step"])])
-            ],
-        }
-        for stage in (stages[place] for place in places)
-    ]
+
+    def trial(stage: Mapping[str, Any], crop: int, forged: Picture) -> dict[str, Any]:
+        asked = {"pair": f"{stage['step']}-{crop}", "kind": f"step {stage['step']}", "image": f"crop {crop}"}
+        pictures = [album.put(originals[crop]), album.put(forged)]
+        note = max(1, round(stage["bpp_estimate"][crop] * pixels / 8))
+        return {**asked, "names": ["real photo", "forged"], "pictures": pictures, "note": note}
+
+    rounds = []
+    for stage in (stages[place] for place in places):
+        forgeries = enumerate(forger.crops[str(stage["step"])])
+        trials = [trial(stage, crop, forged) for crop, forged in forgeries]
+        rounds.append({"step": stage["step"], "caught": stage["caught"], "trials": trials})
     trained = "never trained" if forger.said["held_out"] else "trained, too,"
     hard = " It started from finished weights: its first level is already hard." if forger.begins_good else ""
     about = (

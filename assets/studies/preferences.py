@@ -1,23 +1,32 @@
 """What the answers to a study say: preference rates with intervals, as a table, in words and as a tracked run."""
 
 import math
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from assets.chain import Chain
-from assets.home import written_beside
+from assets.evaluation.rate_distortion import records
+from assets.evaluation.tables import keep_table
 from assets.studies.answers import counted_answers
 from assets.studies.design import Design, known_studies, read_design
+from models.bootstrap import CONFIDENCE, interval, resample_counts
 
-CONFIDENCE = 0.95
 FEW = 5
 """Fewer participants speak for themselves: where people are of two minds, some few of one mind are often met."""
 RESAMPLES = 2000
 TABLE = "study_preferences"
+
+
+class Result(NamedTuple):
+    """What a study found: a row of `TABLE` for all answers and one for each picture, and who was dropped, why."""
+
+    design: Design
+    table: pd.DataFrame
+    dropped: dict[str, str]
 
 
 def wilson(chosen: int, answers: int) -> tuple[float, float]:
@@ -28,25 +37,17 @@ def wilson(chosen: int, answers: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def cluster_bootstrap(
-    chosen: NDArray[np.float64], participants: NDArray[np.int64], images: NDArray[np.int64], *, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `chosen` (0 or 1), participants and pictures both drawn with replacement.
+def cluster_bootstrap(answers: pd.DataFrame) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `second`, participants and pictures both drawn with replacement.
 
     An answer counts as often as its participant was drawn times as often as its picture was (the pigeonhole bootstrap of
     Owen, 2007): people differ from each other, and so do pictures. Resamples without an answer are left out.
     """
-    rng = np.random.default_rng(seed)
-    people, pictures = int(participants.max()) + 1, int(images.max()) + 1
-    table = np.zeros((2, people, pictures))  # how many answers, and how many of them chose
-    np.add.at(table[0], (participants, images), 1)
-    np.add.at(table[1], (participants, images), chosen)
-    drawn_people = rng.multinomial(people, np.full(people, 1 / people), size=RESAMPLES)
-    drawn_pictures = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
-    total, sums = (((drawn_people @ cells) * drawn_pictures).sum(axis=1) for cells in table)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(sums[total > 0] / total[total > 0], (tail, 1 - tail))
-    return float(low), float(high)
+    cells = answers.groupby(["participant", "image"]).second.agg(["size", "sum"]).unstack(fill_value=0)
+    counts, chosen = (cells[name].to_numpy(np.float64) for name in ("size", "sum"))
+    people, pictures = (resample_counts(n, RESAMPLES, axis) for axis, n in enumerate(counts.shape))
+    total, sums = (((people @ table) * pictures).sum(axis=1) for table in (counts, chosen))
+    return interval(sums[total > 0] / total[total > 0])
 
 
 def preference(answers: pd.DataFrame) -> dict[str, Any]:
@@ -56,25 +57,23 @@ def preference(answers: pd.DataFrame) -> dict[str, Any]:
     bootstrap, never narrower than Wilson's nor than Student's interval of the participants' own rates. With few people
     resamples are too alike: two who agree by chance would pass for everybody.
     """
-    chosen = answers.second.to_numpy(np.float64)
-    people, names = pd.factorize(answers.participant)
-    pictures, images = pd.factorize(answers.image)
-    low, high = wilson(int(chosen.sum()), len(chosen))
-    if len(names) > 1:
-        drawn = cluster_bootstrap(chosen, people.astype(np.int64), pictures.astype(np.int64))
+    count, chosen, people = len(answers), int(answers.second.sum()), answers.participant.nunique()
+    low, high = wilson(chosen, count)
+    if people > 1:
+        drawn = cluster_bootstrap(answers)
         rates = answers.groupby("participant").second.mean().to_numpy(np.float64)
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(rates) - 1) * rates.std(ddof=1) / math.sqrt(len(rates))
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, people - 1) * rates.std(ddof=1) / math.sqrt(people)
         low, high = min(low, drawn[0], rates.mean() - half), max(high, drawn[1], rates.mean() + half)
     return {
-        "n_answers": len(chosen),
-        "n_participants": len(names),
-        "n_images": len(images),
-        "chose_second": int(chosen.sum()),
+        "n_answers": count,
+        "n_participants": people,
+        "n_images": answers.image.nunique(),
+        "chose_second": chosen,
         "n_small": int(answers.small.astype("boolean").sum()),
-        "rate": float(chosen.mean()) if len(chosen) else math.nan,
+        "rate": chosen / count if count else math.nan,
         "ci_low": max(0.0, float(low)),
         "ci_high": min(1.0, float(high)),
-        "method": "cluster bootstrap" if len(names) > 1 else "wilson",
+        "method": "cluster bootstrap" if people > 1 else "wilson",
     }
 
 
@@ -88,57 +87,44 @@ def preferences(design: Design, answers: pd.DataFrame, dropped: int) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def study_result(chain: Chain, study: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Preference rates of one study, and the participants who were dropped with the reason."""
-    design = read_design(chain.home.config, study)
-    answers, dropped = counted_answers(chain.home.config, design)
-    return preferences(design, answers, len(dropped)), dropped
+def study_result(config: Path, study: str) -> Result:
+    """What the answers that are kept of a study say."""
+    design = read_design(config, study)
+    answers, dropped = counted_answers(config, design)
+    return Result(design, preferences(design, answers, len(dropped)), dropped)
 
 
-def write_preferences(chain: Chain) -> None:
-    """`tables/study_preferences`, Parquet and CSV, of every study that has answers; one writer at a time."""
+def write_preferences(chain: Chain) -> dict[str, Result]:
+    """`tables/study_preferences` of every study that has answers, one writer at a time; the results of all studies."""
     with chain.locked("tables"):
-        pieces = [study_result(chain, study)[0] for study in known_studies(chain.home.config)]
-        whole = pd.concat(
-            [piece[piece.n_answers + piece.n_dropped > 0] for piece in pieces], ignore_index=True
-        )
-        with written_beside(chain.home.tables / f"{TABLE}.parquet") as beside:
-            whole.to_parquet(beside, index=False)
-        with written_beside(chain.home.tables / f"{TABLE}.csv") as beside:
-            whole.to_csv(beside, index=False)
+        found = {study: study_result(chain.home.config, study) for study in known_studies(chain.home.config)}
+        kept = [r.table[r.table.n_answers + r.table.n_dropped > 0] for r in found.values()]
+        keep_table(chain.home.tables, TABLE, pd.concat(kept, ignore_index=True))
+    return found
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], table.to_dict("records"))
-
-
-def tell(chain: Chain, study: str) -> None:
+def tell(chain: Chain, result: Result) -> None:
     """One tracked run a study, continued by each import: rates at the step that is the number of participants."""
-    design = read_design(chain.home.config, study)
-    table, dropped = study_result(chain, study)
-    rows = _records(table)
-    step = rows[0]["n_participants"] + len(dropped)
-    run = chain.tracker.run(
-        experiment=f"fovea-{design.dataset}",
-        name=f"study {study}",
-        key=f"study {study}",
-        tags={**chain.tags, "fovea.stage": "study", "fovea.study": study},
-    )
+    design, rows = result.design, records(result.table)
+    step = rows[0]["n_participants"] + len(result.dropped)
+    name = f"study {design.study}"
+    tags = {**chain.tags, "fovea.stage": "study", "fovea.study": design.study}
+    run = chain.tracker.run(experiment=f"fovea-{design.dataset}", name=name, key=name, tags=tags)
     counts = {"pairs": len(design.pairs), "catch_trials": len(design.catch)}
     facts = design.model_dump(include={"study", "sweep", "tolerance", "mean_difference", "seed"})
     run.log_params({**facts, "first_arm": design.arms[0], "second_arm": design.arms[1], **counts})
     values = {f"study/{name}": float(rows[0][name]) for name in ("rate", "ci_low", "ci_high", "n_answers")}
     known = {name: value for name, value in values.items() if math.isfinite(value)}
-    run.log_metrics([(step, {**known, "study/dropped": float(len(dropped))})])
+    run.log_metrics([(step, {**known, "study/dropped": float(len(result.dropped))})])
     run.log_table(rows, f"preferences_{step}")
     run.finish()
 
 
-def result_lines(table: pd.DataFrame, dropped: dict[str, str]) -> str:
+def result_lines(result: Result) -> str:
     """A study's result for a terminal."""
-    row = _records(table)[0]
+    row = records(result.table)[0]
     lines = ["study {study}: {first_arm} against {second_arm} on {dataset}.{sweep}".format_map(row)]
-    lines += [f"dropped {name}: {why}" for name, why in dropped.items()]
+    lines += [f"dropped {name}: {why}" for name, why in result.dropped.items()]
     if row["n_answers"]:
         people = "person" if row["n_participants"] == 1 else "people"
         rate, low, high = (100 * row[name] for name in ("rate", "ci_low", "ci_high"))

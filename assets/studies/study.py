@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from assets.chain import Chain
+from assets.evaluation.pieces import measured_table, subjects_of, sweep_points
 from assets.store import digest
 from assets.studies.design import Design, Question, Side, match_pairs
 from assets.studies.page import Album, Picture, render
 from models.errors import FoveaError
+from models.sweeps import Sweep
 
 BUDGET_BYTES = 30_000_000
 #: what is shown of a larger picture: a window of this size, (width, height), at a place drawn from the seed
@@ -28,35 +30,23 @@ def catch_trials(pairs: int) -> int:
 
 
 def make_design(
-    chain: Chain,
-    dataset: str,
-    sweep_name: str,
-    arms: tuple[str, str],
-    *,
-    seed: int,
-    tolerance: float,
-    **which: Any,
+    chain: Chain, sweep: Sweep, arms: tuple[str, str], *, seed: int, tolerance: float, **which: Any
 ) -> Design:
     """The design, named by the digest of what it asks. which: pairs, codec and variant, see `match_pairs`.
 
     Raises FoveaError when nothing was measured or nothing matches.
     """
-    from assets.evaluation.pieces import sweep_points
-    from models.sweeps import sweep
-
-    chain.dataset(dataset)
-    sweep(sweep_name, dataset)
-    points = sweep_points(chain, chain.sweeps[f"{dataset}.{sweep_name}"])
-    points = points[points.dataset == dataset]
+    points = sweep_points(chain, sweep)
+    points = points[points.dataset == sweep.dataset]
     if points.empty:
-        again = f"`fovea run --dataset {dataset} --sweep {sweep_name}`"
-        raise FoveaError(f"nothing of {dataset}.{sweep_name} is measured yet: {again}")
+        again = f"`fovea run --dataset {sweep.dataset} --sweep {sweep.name}`"
+        raise FoveaError(f"nothing of {sweep.key} is measured yet: {again}")
     pairs, refused = match_pairs(points, arms, seed=seed, tolerance=tolerance, **which)
     images = [pairs[i % len(pairs)].image for i in range(catch_trials(len(pairs)))]
     design = Design(
         study="",
-        dataset=dataset,
-        sweep=sweep_name,
+        dataset=sweep.dataset,
+        sweep=sweep.name,
         arms=arms,
         seed=seed,
         tolerance=tolerance,
@@ -74,12 +64,9 @@ def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture
 
     Raises FoveaError when a file has another length than rd_points says: this would not be the picture that was matched.
     """
-    from assets.evaluation.pieces import measured_table
-
     keys = measured_table(chain, design.dataset).set_index("image").key
-    images = {
-        pair.image: np.asarray(chain.store.array("resized_frames", keys[pair.image])) for pair in design.pairs
-    }
+    names = {pair.image for pair in design.pairs}
+    images = {n: np.asarray(chain.store.array("resized_frames", keys[n])) for n in names}
     made: dict[tuple[str, Side], Picture] = {}
     wanted = [(pair.image, side) for pair in design.pairs for side in pair.sides]
     for experiment in dict.fromkeys(side.experiment for _, side in wanted):
@@ -101,7 +88,6 @@ def _coder(
     """(file, reconstruction) of an image's original by one training; "" are the classical codecs."""
     if not experiment:
         return lambda image, side, original: _classical(side.codec, side.point, original)
-    from assets.evaluation.pieces import subjects_of
     from models.codecs.catalogue import load_codec
 
     record = chain.experiment(experiment)
@@ -144,16 +130,8 @@ def render_study(design: Design, shown: Sequence[tuple[Picture, Picture, Picture
     trials = []
     for (kind, question, names), triple in zip(design.trials(), triples, strict=True):
         original, *pictures = (album.put(picture[windows[question.image]]) for picture in triple)
-        trials.append(
-            {
-                "pair": question.pair,
-                "kind": kind,
-                "image": question.image,
-                "original": original,
-                "names": names,
-                "pictures": pictures,
-            }
-        )
+        asked = {"pair": question.pair, "kind": kind, "image": question.image, "names": names}
+        trials.append({**asked, "original": original, "pictures": pictures})
     if sum(map(len, album.addresses)) > BUDGET_BYTES:
         limit = f"{BUDGET_BYTES / 1e6:g} MB without loss"
         raise FoveaError(f"the pictures of {len(design.pairs)} pairs take more than {limit}: fewer --pairs")

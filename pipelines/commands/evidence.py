@@ -192,31 +192,25 @@ def gaps(
 
     from assets.evaluation.generalisation import generalisation, kept_crops
     from assets.evaluation.generalisation_page import markdown, page
-    from assets.home import written_beside
+    from assets.evaluation.tables import keep_table
 
     def show(done: float, total: float, note: str = "") -> None:
         click.echo(f"{done:g}/{total:g} {note}", err=True)
 
     chain = chain_here(tracking=False)
-    chain.dataset(dataset)
-    key = f"{dataset}.{sweep_name}"
-    if key not in chain.sweeps:
-        raise FoveaError(f"no sweep {sweep_name!r} on {dataset}")
+    chosen = options.sweep_of(chain, sweep_name, dataset)
     torch.set_num_threads(threads)
     table = generalisation(
-        chain, chain.sweeps[key], pictures=pictures, against=classical, threads=threads, progress=show
+        chain, chosen, pictures=pictures, against=classical, threads=threads, progress=show
     )
     if table.empty:
         raise FoveaError(
-            f"no experiment of {key} is trained yet: fovea train KEY, or fovea run --sweep {sweep_name}"
+            f"no experiment of {chosen.key} is trained yet: fovea train KEY, or fovea run --sweep {sweep_name}"
         )
-    kept = chain.home.tables / f"generalisation.{key}"
-    with written_beside(kept.with_name(f"{kept.name}.parquet")) as beside:
-        table.to_parquet(beside, index=False)
-    write_page(kept.with_name(f"{kept.name}.csv"), table.to_csv(index=False))
-    target = chain.home.reports / f"{key}.generalisation.html"
+    keep_table(chain.home.tables, f"generalisation.{chosen.key}", table)
+    target = chain.home.reports / f"{chosen.key}.generalisation.html"
     crops = {unit: kept_crops(chain, unit) for unit in table["unit"]}
-    write_page(target, page(table, f"{key}: held-out pictures against training pictures", crops))
+    write_page(target, page(table, f"{chosen.key}: held-out pictures against training pictures", crops))
     text = markdown(table)
     if output is not None:
         write_page(output, text)

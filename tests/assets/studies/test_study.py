@@ -229,12 +229,10 @@ def test_people_who_differ_widen_the_interval() -> None:
 
 def test_the_bootstrap_follows_its_clusters() -> None:
     # one person says always yes, the other always no: either alone may be drawn
-    chosen = np.repeat([0.0, 1.0], 50)
-    people = np.repeat([0, 1], 50).astype(np.int64)
-    assert cluster_bootstrap(chosen, people, np.tile(np.arange(50), 2).astype(np.int64)) == (0.0, 1.0)
-    low, high = cluster_bootstrap(
-        chosen, np.tile(np.arange(50), 2).astype(np.int64), np.arange(100, dtype=np.int64)
-    )
+    said, many = np.repeat([False, True], 50), np.tile(np.arange(50), 2)
+    alike = pd.DataFrame({"second": said, "participant": np.repeat([0, 1], 50), "image": many})
+    assert cluster_bootstrap(alike) == (0.0, 1.0)
+    low, high = cluster_bootstrap(alike.assign(participant=many, image=np.arange(100)))
     assert 0.35 < low < 0.45 < 0.55 < high < 0.65
 
 
@@ -349,26 +347,27 @@ def test_answers_become_a_rate_and_are_kept_once(chain: Chain, design: Design, t
     # the same answers from the other kind of file
     again = write(tmp_path, answers_of(design, "p-0000", 0, 0.7), "again.csv")
     assert import_answers(chain.home.config, [again])[1:] == (0, 1)
-    table, dropped = study_result(chain, "0123456789")
+    result = study_result(chain.home.config, "0123456789")
+    table, dropped = result.table, result.dropped
     assert dropped == {"p-careless": "0 of 4 catch trials right"}
     whole = table.iloc[0]
     assert (whole.n_answers, whole.n_participants, whole.n_dropped, whole.scope) == (200, 10, 1, "all")
     assert whole.ci_low <= 0.7 <= whole.ci_high
     assert set(table[table.scope == "image"].image) == {p.image for p in design.pairs}
     assert table[table.scope == "image"].chose_second.sum() == whole.chose_second
-    lines = result_lines(table, dropped)
+    lines = result_lines(result)
     assert "dropped p-careless: 0 of 4 catch trials right" in lines
     assert f"saliency_gain chosen {whole.chose_second} of 200 times by 10 people on 6 pictures" in lines
     assert "people prefer saliency_gain" in lines
     # nothing of people lies in the state that may be deleted
     assert not list(chain.home.state.rglob("*p-0000*")) if chain.home.state.exists() else True
-    write_preferences(chain)
+    assert write_preferences(chain)["0123456789"].dropped == dropped
     kept = pd.read_parquet(chain.home.tables / "study_preferences.parquet")
     pd.testing.assert_frame_equal(kept, table)
     assert len(pd.read_csv(chain.home.tables / "study_preferences.csv")) == len(table)
     told = Told()
     chain.tracker = told  # type: ignore[assignment]
-    tell(chain, "0123456789")
+    tell(chain, result)
     ((step, values),) = told.rows
     assert step == 11
     assert values["study/rate"] == whole.rate
@@ -391,9 +390,8 @@ def test_one_catch_trial_is_not_enough(
     why = f"saw {seen} of the 4 catch trials that it takes" if seen else "saw no catch trial"
     assert dropped == ({} if counts else {"p-early": why})
     if not counts:
-        table, dropped = study_result(chain, design.study)
-        assert "no answer is counted" in result_lines(table, dropped)
-        assert len(table) == 1
+        result = study_result(chain.home.config, design.study)
+        assert "no answer is counted" in result_lines(result) and len(result.table) == 1
 
 
 @pytest.mark.parametrize(("seen", "kept"), [(5, False), (7, True)])
@@ -429,12 +427,10 @@ def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path, 
     kept = read_answers(chain.home.config / "studies" / design.study / "answers" / "p-phone.json")
     assert kept.screen == said["screen"]
     assert [a.looks for a in kept.answers] == [a["looks"] for a in said["answers"]]
-    table, dropped = study_result(chain, design.study)
+    result = study_result(chain.home.config, design.study)
     small = sum(a["kind"] == "pair" and a["shown_pixels"] == 286 for a in said["answers"])
-    assert table.n_small[0] == small > 0
-    assert f"{small} of 20 answers are on pictures shown smaller than they are" in result_lines(
-        table, dropped
-    )
+    assert result.table.n_small[0] == small > 0
+    assert f"{small} of 20 answers are on pictures shown smaller than they are" in result_lines(result)
     said["answers"][0]["looks"] = -1
     where = "line 2" if kind == "csv" else r"answers\[0\]"
     with pytest.raises(FoveaError, match=rf"{where}\.looks '?-1'?: .*greater than or equal to 0"):
@@ -626,7 +622,7 @@ def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain
         browser.press(ENTER)
         files.append(browser.downloaded(f"study-{design.study}-{who}.{kind}"))
     assert import_answers(chain.home.config, files) == ([design.study], 1, 1)
-    table, dropped = study_result(chain, design.study)
+    _, table, dropped = study_result(chain.home.config, design.study)
     assert dropped == {}
     assert (table.iloc[0].rate, table.iloc[0].n_answers, table.iloc[0].method) == (1.0, 8, "wilson")
     assert browser.errors() == []

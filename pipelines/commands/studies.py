@@ -1,39 +1,31 @@
 """`fovea game` and `fovea study`: pages on which people look at pictures, and what becomes of their answers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.errors import FoveaError
+from pipelines.commands import options
+from pipelines.commands.options import PATH, chain_here, warn, write_page
+
 if TYPE_CHECKING:
-    from assets.chain import Chain
+    from assets.studies.preferences import Result
 
-ChainOf = Callable[..., "Chain"]
-_dataset = click.option("--dataset", default="sample", show_default=True, help="A registered dataset.")
-_output = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: in reports."
-)
+OUTPUT = options.output("Default: in reports.")
 
 
-def _write_page(target: Path, html: str) -> None:
-    from assets.home import written_beside
-
-    with written_beside(target) as beside:
-        beside.write_text(html, encoding="utf-8")
+def _keep_page(target: Path, html: str) -> None:
+    write_page(target, html)
     click.echo(f"page    {target} ({len(html) / 1e6:.1f} MB)")
 
 
-def _warn(text: str) -> None:
-    click.secho(text, fg="yellow", err=True)
-
-
 @click.command()
-@_dataset
+@options.dataset
 @click.option("--experiment", "key", default="", metavar="KEY", help="A training's or a trunk's key.")
-@_output
-@click.pass_obj
-def game(chain_of: ChainOf, dataset: str, key: str, output: Path | None) -> None:
+@OUTPUT
+def game(dataset: str, key: str, output: Path | None) -> None:
     """Detective or forger: one HTML page on which people tell photos from a codec's pictures while it learns.
 
     \b
@@ -43,13 +35,13 @@ def game(chain_of: ChainOf, dataset: str, key: str, output: Path | None) -> None
     """
     from assets.studies.game import find_forger, render_game
 
-    chain = chain_of(tracking=False)
+    chain = chain_here(tracking=False)
     forger = find_forger(chain, dataset, key)
-    _write_page(output or chain.home.reports / f"{dataset}.game.html", render_game(forger))
+    _keep_page(output or chain.home.reports / f"{dataset}.game.html", render_game(forger))
     steps = ", ".join(str(stage["step"]) for stage in forger.said["stages"])
     click.echo(f"{len(forger.crops['original'])} crops at steps {steps} ({forger.key})")
     if forger.begins_good:
-        _warn(
+        warn(
             f"{forger.key} started from finished weights: its first level is as hard as its last. `fovea train $(fovea status "
             "--sweep game --keys)` trains a forger that begins with nothing"
         )
@@ -61,8 +53,8 @@ def study() -> None:
 
 
 @study.command("make")
-@_dataset
-@click.option("--sweep", "sweep_name", default="smoke", show_default=True, help="A sweep that was run on it.")
+@options.dataset
+@options.sweep()
 @click.option(
     "--arms", required=True, metavar="A,B", help="Such as uniform,saliency_gain@center or uniform,webp."
 )
@@ -81,11 +73,8 @@ def study() -> None:
     type=click.FloatRange(0, 0.5),
     help="Share by which bpp may differ.",
 )
-@_output
-@click.pass_obj
-def study_make(
-    chain_of: ChainOf, /, dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any
-) -> None:
+@OUTPUT
+def study_make(dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any) -> None:
     """Write the page: pairs of pictures at matched bpp, the original beside them, and catch trials.
 
     \b
@@ -94,22 +83,22 @@ def study_make(
     """
     from assets.studies.design import keep_design
     from assets.studies.study import make_design, reconstructions, render_study
-    from models.errors import FoveaError
 
     first, second = (part.strip() for part in arms.split(",")) if arms.count(",") == 1 else ("", "")
     if not first or not second:
         raise FoveaError(
             f"--arms {arms!r}: name two arms with a comma between them, such as uniform,saliency_gain"
         )
-    chain = chain_of(tracking=False)
-    design = make_design(chain, dataset, sweep_name, (first, second), **which)
-    name = f"{dataset}.{sweep_name}.study-{design.study}.html"
-    _write_page(output or chain.home.reports / name, render_study(design, reconstructions(chain, design)))
+    chain = chain_here(tracking=False)
+    sweep = options.sweep_of(chain, sweep_name, dataset)
+    design = make_design(chain, sweep, (first, second), **which)
+    name = f"{sweep.key}.study-{design.study}.html"
+    _keep_page(output or chain.home.reports / name, render_study(design, reconstructions(chain, design)))
     click.echo(f"design  {keep_design(chain.home.config, design)}")
     for image, why in design.refused.items():
-        _warn(f"refused {image}: {why}")
+        warn(f"refused {image}: {why}")
     if len(design.pairs) < which["pairs"]:
-        _warn(f"{len(design.pairs)} of the {which['pairs']} pairs asked for could be matched")
+        warn(f"{len(design.pairs)} of the {which['pairs']} pairs asked for could be matched")
     click.echo(
         f"study {design.study}: {len(design.pairs)} pairs on {len({p.image for p in design.pairs})} pictures, "
         f"{len(design.catch)} catch trials; {second} costs {100 * design.mean_difference:+.2f} % bpp on average "
@@ -118,9 +107,8 @@ def study_make(
 
 
 @study.command("import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.pass_obj
-def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
+@click.argument("files", nargs=-1, required=True, type=PATH)
+def study_import(files: tuple[Path, ...]) -> None:
     """Take in files of answers (JSON or CSV), and say what people prefer.
 
     \b
@@ -129,36 +117,34 @@ def study_import(chain_of: ChainOf, files: tuple[Path, ...]) -> None:
     participant, for several a bootstrap over participants and pictures, never narrower than Student's over participants.
     """
     from assets.studies.answers import import_answers
-    from assets.studies.preferences import tell
+    from assets.studies.preferences import tell, write_preferences
 
-    chain = chain_of()
+    chain = chain_here()
     studies, fresh, known = import_answers(chain.home.config, files)
     click.echo(f"{fresh} taken in, {known} already there")
-    _results(chain, studies)
+    found = write_preferences(chain)
+    _show(chain.home.tables, [found[name] for name in studies])
     for name in studies:
-        tell(chain, name)
+        tell(chain, found[name])
     chain.tracker.flush()
 
 
 @study.command("results")
-@click.pass_obj
-def study_results(chain_of: ChainOf) -> None:
+def study_results() -> None:
     """Every study's result again, and its table: from the answers that are kept."""
     from assets.studies.design import known_studies
-    from models.errors import FoveaError
+    from assets.studies.preferences import write_preferences
 
-    chain = chain_of(tracking=False)
-    studies = known_studies(chain.home.config)
-    if not studies:
+    chain = chain_here(tracking=False)
+    if not known_studies(chain.home.config):
         raise FoveaError("no study was made here: fovea study make --arms A,B")
-    _results(chain, studies)
+    _show(chain.home.tables, write_preferences(chain).values())
 
 
-def _results(chain: "Chain", studies: Iterable[str]) -> None:
-    from assets.studies.preferences import TABLE, result_lines, study_result, write_preferences
+def _show(tables: Path, results: Iterable["Result"]) -> None:
+    from assets.studies.preferences import TABLE, result_lines
 
-    write_preferences(chain)
-    for name in studies:
-        click.echo("\n" + result_lines(*study_result(chain, name)))
+    for result in results:
+        click.echo("\n" + result_lines(result))
     click.echo("\ncounted: who got so many catch trials right that one guesser in sixteen would, at most")
-    click.echo(f"table   {chain.home.tables / f'{TABLE}.parquet'}")
+    click.echo(f"table   {tables / f'{TABLE}.parquet'}")
