@@ -39,19 +39,15 @@ def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, A
         control = key.maps not in OWN_MAPS
         drawn.append(
             {
+                **style._asdict(),
                 "place": key.place,
-                "label": style.label,
                 "codec": key.codec,
                 "arm": key.arm,
                 "maps": key.maps,
-                "open": control,
                 "train": f"{key.train_dataset}/{key.preset}/{key.codec}",
                 "baseline": key.arm == BASELINE,
-                "classical": style.classical,
                 "control": control,
-                "colour": style.colour,
-                "dash": list(style.dash),
-                "marker": style.marker,
+                "open": control,
                 "points": [_point(row, metrics) for row in records(curve.sort_values("bpp"))],
             }
         )

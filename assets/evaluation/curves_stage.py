@@ -1,7 +1,7 @@
 """`rd_curves`: what has been measured of a sweep, put together."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assets.evaluation.pieces import (
     PIECES,
@@ -12,13 +12,10 @@ from assets.evaluation.pieces import (
     points_of,
     sweep_of,
 )
-from assets.evaluation.published import published_curves
+from assets.evaluation.published import published_curves, published_rows
 from assets.graph import Need, Part, Stage, Task, View, Waiting
 from assets.store import digest
 from assets.world import World
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CURVES, PUBLISHED = "rd_curves.parquet", "published.parquet"
 
@@ -76,7 +73,9 @@ class RdCurves(Stage):
 
         sweep, writer = sweep_of(task.world, task.partition), task.writer
         points = points_of(task.given)
-        others = self._published(task, points)
+        splits = dict(zip(points.dataset, points.split, strict=True))
+        kept = (c for d in sorted(splits) for c in published_curves(task.home.config, d))
+        others = published_rows(kept, splits)
         curves = rd_curves(points)
         curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(
             sweep=sweep.name
@@ -94,13 +93,3 @@ class RdCurves(Stage):
             "missing": f"{len(missing)}: {', '.join(missing)}" if missing else 0,
         }
         writer.meta["missing"] = missing
-
-    def _published(self, task: Task, points: "pd.DataFrame") -> "pd.DataFrame":
-        from assets.evaluation.rate_distortion import published_rows
-
-        splits = dict(zip(points.dataset, points.split, strict=True))
-        return published_rows(
-            (c.dataset, splits[d], c.name, c.source, c.points)
-            for d in sorted(splits)
-            for c in published_curves(task.home.config, d)
-        )

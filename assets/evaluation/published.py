@@ -13,13 +13,16 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assets.home import written_beside
 from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: what CompressAI's result files call the columns (evaluations of its models, and of classical codecs)
 PSNR_NAMES, MS_SSIM_NAMES = ("psnr-rgb", "psnr"), ("ms-ssim-rgb", "ms-ssim")
@@ -192,3 +195,23 @@ def published_curves(config: Path, dataset: str) -> list[PublishedCurve]:
                 f"{path} is damaged ({error!r}); delete it and import the curve again"
             ) from error
     return curves
+
+
+def published_rows(curves: Iterable[PublishedCurve], splits: Mapping[str, str]) -> "pd.DataFrame":
+    """Curves as rows of `rd_curves`, without intervals, pictures and runs: the source stands in `variant`, the number of the
+    point in `rate`. splits: by dataset, the one that is measured."""
+    import pandas as pd
+
+    from assets.evaluation.rate_distortion import PUBLISHED_ARM, concat_points, rd_curves
+
+    columns = rd_curves(concat_points([])).dtypes
+    blank: dict[str, Any] = {str(c): "" for c, dtype in columns.items() if dtype == "str"}
+    blank |= {"n_images": 0, "n_seeds": 0}
+    rows = []
+    for curve in curves:
+        named = {"dataset": curve.dataset, "split": splits[curve.dataset], "codec": curve.name}
+        named |= {"arm": PUBLISHED_ARM, "maps": "none", "variant": curve.source, "rate_name": "quality"}
+        for place, point in enumerate(curve.points, 1):
+            values = dict(zip(("bpp", "psnr_db", "ms_ssim"), point, strict=True))
+            rows.append({**blank, **named, "rate": place, **values})
+    return pd.DataFrame(rows, columns=list(columns.index)).astype(dict(columns))

@@ -77,7 +77,7 @@ CURVE_KEYS = CurveKey._fields
 POINT_KEYS = ("rate_name", "rate")
 _ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
 _NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
-_BLANK: Mapping[str, object] = {"str": "", "float64": np.nan, "Int64": pd.NA}
+_BLANK = {column: "" for column, dtype in RD_POINT_COLUMNS.items() if dtype == "str"}
 
 RESAMPLES = 2000
 MIN_IMAGES = 5
@@ -105,10 +105,6 @@ def label_arm(arm: str, maps: str) -> str:
     return arm if maps in ("", "none", "predicted") or "@" in arm else f"{arm}@{maps}"
 
 
-def _typed(values: "pd.Series[Any]", dtype: Any) -> "pd.Series[Any]":
-    return values.astype(dtype)
-
-
 def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All pieces as one table with the columns and dtypes of `RD_POINT_COLUMNS`, sorted, so that order of arrival is
     no difference.
@@ -124,16 +120,10 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
             raise FoveaError(
                 f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS"
             )
-        filled = pd.DataFrame(index=piece.index)
-        for column, dtype in RD_POINT_COLUMNS.items():
-            if column in piece.columns:
-                values = piece[column].fillna("") if dtype == "str" else piece[column]
-                filled[column] = _typed(values, dtype)
-            elif column == "bpp":
-                filled[column] = 8.0 * piece["bytes"] / (piece["width"] * piece["height"])
-            else:
-                filled[column] = pd.Series(_BLANK[dtype], index=piece.index, dtype=dtype)
-        frames.append(filled)
+        if "bpp" not in piece.columns:
+            piece = piece.assign(bpp=8.0 * piece["bytes"] / (piece["width"] * piece["height"]))
+        filled = piece.reindex(columns=list(RD_POINT_COLUMNS)).astype(dict(RD_POINT_COLUMNS))
+        frames.append(filled.fillna(_BLANK))
     if not frames:
         return pd.DataFrame({c: pd.Series(dtype=d) for c, d in RD_POINT_COLUMNS.items()})
     table = pd.concat(frames, ignore_index=True).sort_values(
@@ -276,37 +266,3 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         "mlflow_run_ids": "str",
     }
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
-
-
-def published_rows(
-    curves: Iterable[tuple[str, str, str, str, Iterable[tuple[float, float, float | None]]]],
-) -> pd.DataFrame:
-    """Published curves as rows of `rd_curves`, without intervals, pictures and runs.
-
-    curves: dataset, split, name, source and points (bpp, psnr_db, ms_ssim or None) of each. The source stands in
-    `variant`, the number of the point in `rate`.
-    """
-    columns = rd_curves(concat_points([])).dtypes
-    rows = [
-        {
-            **dict.fromkeys(CURVE_KEYS, ""),
-            "dataset": dataset,
-            "split": split,
-            "codec": name,
-            "arm": PUBLISHED_ARM,
-            "maps": "none",
-            "variant": source,
-            "rate_name": "quality",
-            "rate": place,
-            "bpp": bpp,
-            "psnr_db": psnr,
-            "ms_ssim": np.nan if ms_ssim is None else ms_ssim,
-            "n_images": 0,
-            "n_seeds": 0,
-            "experiments": "",
-            "mlflow_run_ids": "",
-        }
-        for dataset, split, name, source, points in curves
-        for place, (bpp, psnr, ms_ssim) in enumerate(points, 1)
-    ]
-    return pd.DataFrame(rows, columns=list(columns.index)).astype(dict(columns))

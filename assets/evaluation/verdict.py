@@ -22,7 +22,7 @@ METHOD = "pchip"
 #: the other way to join the points, which has to give the same sign
 CHECK = "akima"
 
-HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
+OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
     "conclusive: saves bits",
     "saves bits; no control in this sweep",
     "saves bits, but so does a control",
@@ -36,7 +36,7 @@ HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 class Verdict:
     """One arm's answer. main, plain: its BD rows on `metric` and on psnr_db. controls: BD rows of its controls by map.
 
-    outcome: one of the module's six. reasons: what was decisive, and what a careful reader should know.
+    outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
     """
 
     place: str
@@ -72,15 +72,18 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     verdicts = []
     for key, group in rates[rates["test_arm"] != BASELINE].groupby(named, sort=True, dropna=False):
         names = dict(zip(named, map(str, key), strict=True))
-        rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
-        metric = next((m for m in MAIN_METRICS if (m, METHOD, BASELINE, "predicted") in rows), None)
-        if metric is None:
-            continue
-        main, plain = (rows.get((m, METHOD, BASELINE, "predicted")) for m in (metric, "psnr_db"))
-        assert main is not None
         arm = names["test_arm"]
+        rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
+        metric = next((m for m in MAIN_METRICS if (m, METHOD, BASELINE, "predicted") in rows), "")
+        if not metric:
+            continue
+        main, plain = (
+            rows[metric, METHOD, BASELINE, "predicted"],
+            rows.get(("psnr_db", METHOD, BASELINE, "predicted")),
+        )
         versus = {m: rows.get((metric, METHOD, label_arm(arm, m), "predicted")) for m in CONTROLS}
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
+        same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
         verdicts.append(
             Verdict(
                 place=place_of(names),
@@ -92,19 +95,14 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
                 outcome=outcome,
                 main=main,
                 plain=plain,
-                controls={
-                    maps: row
-                    for (m, method, anchor, maps), row in rows.items()
-                    if (m, method, anchor) == (metric, METHOD, BASELINE) and maps != "predicted"
-                },
+                controls={maps: row for maps, row in same.items() if maps != "predicted"},
                 reasons=[why, *_caveats(main, plain, metric)],
             )
         )
-    rank = (HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN)
 
     def order(v: Verdict) -> tuple[str, int, float]:
         known = _finite(v.main, "bd_rate_percent")
-        return v.place, rank.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
+        return v.place, OUTCOMES.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
 
     return sorted(verdicts, key=order)
 

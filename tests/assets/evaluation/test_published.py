@@ -8,8 +8,15 @@ import pytest
 from assets.evaluation.bd_rate import NO_PICTURES, published_rates
 from assets.evaluation.palette import look
 from assets.evaluation.plots import rd_plot
-from assets.evaluation.published import forget_curve, keep_curve, published_curves, read_curves
-from assets.evaluation.rate_distortion import concat_points, published_rows, rd_curves
+from assets.evaluation.published import (
+    PublishedCurve,
+    forget_curve,
+    keep_curve,
+    published_curves,
+    published_rows,
+    read_curves,
+)
+from assets.evaluation.rate_distortion import concat_points, rd_curves
 from models.errors import FoveaError
 
 RATES = [0.1, 0.2, 0.4, 0.8]
@@ -97,7 +104,7 @@ def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     ]  # fmt: skip
     curves = rd_curves(concat_points([pd.DataFrame(rows)]), resamples=10)
     points = tuple((b, p, None) for b, p in zip(RATES, PSNR, strict=True))
-    published = published_rows([("kodak", "test", "x", "a paper", points)])
+    published = published_rows([PublishedCurve("x", "kodak", "a paper", points)], {"kodak": "test"})
     assert list(published.columns) == list(curves.columns)
     assert published[["psnr_db_low", "psnr_db_high"]].isna().all().all()
     assert (published["n_images"] == 0).all()
@@ -106,7 +113,7 @@ def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     np.testing.assert_allclose(rates["bd_rate_percent"], 25)
     assert rates["ci_low"].isna().all() and set(rates["reason"]) == {f"no interval: {NO_PICTURES}"}
     assert set(rates["anchor_arm"]) == {"x (published)"}
-    elsewhere = published_rows([("other", "test", "x", "a paper", points)])
+    elsewhere = published_rows([PublishedCurve("x", "other", "a paper", points)], {"other": "test"})
     assert published_rates(curves, elsewhere).empty
     both = pd.concat([curves, published], ignore_index=True)
     assert rd_plot(both, "psnr_db") != rd_plot(curves, "psnr_db")
