@@ -3,15 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from assets.evaluation.pieces import (
-    PIECES,
-    POINTS,
-    measured_on,
-    piece_needs,
-    pieces_of,
-    points_of,
-    sweep_of,
-)
+from assets.evaluation import pieces
 from assets.evaluation.published import published_curves, published_rows
 from assets.graph import Need, Part, Stage, Task, View, Waiting
 from assets.store import digest
@@ -25,7 +17,7 @@ class RdCurves(Stage):
     of each curve."""
 
     name = "rd_curves"
-    reads = PIECES
+    reads = pieces.PIECES
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
     retried = False
 
@@ -33,14 +25,14 @@ class RdCurves(Stage):
         return list(world.sweeps)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        return piece_needs(world, sweep_of(world, partition))
+        return pieces.piece_needs(world, pieces.sweep_of(world, partition))
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        found, missing = pieces_of(view.given)
+        found, missing = pieces.pieces_of(view.given)
         if not found:
             raise Waiting("rd_points", view.partition)
-        sweep = sweep_of(view.world, view.partition)
-        published = [c for d in measured_on(sweep) for c in published_curves(view.home.config, d)]
+        sweep = pieces.sweep_of(view.world, view.partition)
+        published = [c for d in pieces.measured_on(sweep) for c in published_curves(view.home.config, d)]
         return {
             "sweep": view.partition,
             "pieces": len(found),
@@ -62,7 +54,7 @@ class RdCurves(Stage):
         if name != "points":
             return super().part(view, name)
         inputs = view.keyed().inputs
-        names = ("sweep", "published", "missing", *PIECES)
+        names = ("sweep", "published", "missing", *pieces.PIECES)
         return Part(None, digest({n: inputs[n] for n in names if n in inputs}))
 
     def make(self, task: Task) -> None:
@@ -71,8 +63,8 @@ class RdCurves(Stage):
         from assets.evaluation.plots import rd_plot
         from assets.evaluation.rate_distortion import rd_curves
 
-        sweep, writer = sweep_of(task.world, task.partition), task.writer
-        points = points_of(task.given)
+        sweep, writer = pieces.sweep_of(task.world, task.partition), task.writer
+        points = pieces.points_of(task.given)
         splits = dict(zip(points.dataset, points.split, strict=True))
         kept = (c for d in sorted(splits) for c in published_curves(task.home.config, d))
         others = published_rows(kept, splits)
@@ -80,12 +72,12 @@ class RdCurves(Stage):
         curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(
             sweep=sweep.name
         )
-        points.to_parquet(writer.path(POINTS), index=False)
+        points.to_parquet(writer.path(pieces.POINTS), index=False)
         others.to_parquet(writer.path(PUBLISHED), index=False)
         curves.to_parquet(writer.path(CURVES), index=False)
         for metric in ("psnr_db", "sw_psnr_db"):
             writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=task.partition))
-        found, missing = pieces_of(task.given)
+        found, missing = pieces.pieces_of(task.given)
         writer.meta["pieces"] = [[piece.stage, piece.unit.key] for piece in found]
         writer.meta["facts"] = {
             "points": len(curves),

@@ -228,35 +228,6 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
     and `mlflow_run_ids` hold what the point was measured from, separated by spaces.
     """
     measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s"]
-    rows = []
-    for key, curve in curves_of(points):
-        grid = curve_grid(curve, measured)
-        n_seeds, n_images = len(grid.seeds), len(grid.images)
-        once = np.ones((1, n_images)), np.ones((1, n_seeds))
-        many = resample_counts(n_images, resamples, seed), resample_counts(n_seeds, resamples, seed + 1)
-        means = {c: resampled_means(grid.values[c], *once)[0] for c in measured}
-        intervals = {}
-        for column in measured:
-            if n_images >= MIN_IMAGES and not np.isnan(grid.values[column]).all():
-                drawn = resampled_means(grid.values[column], *many)
-                intervals[column] = np.array([interval(draws) for draws in drawn.T]).T
-            else:
-                intervals[column] = np.full((2, len(grid.rates)), np.nan)
-        for i, rate in enumerate(grid.rates):
-            at_rate = curve[curve["rate"] == rate]
-            row: dict[str, object] = {
-                **key._asdict(),
-                "rate_name": at_rate["rate_name"].iloc[0],
-                "rate": rate,
-            }
-            for column in measured:
-                low, high = intervals[column][:, i]
-                row |= {column: means[column][i], f"{column}_low": low, f"{column}_high": high}
-            row["n_images"] = int(at_rate["image"].nunique())
-            row["n_seeds"] = int(at_rate["seed"].nunique()) if at_rate["seed"].notna().any() else 1
-            row["experiments"] = " ".join(sorted(e for e in at_rate["experiment"].unique() if e))
-            row["mlflow_run_ids"] = " ".join(sorted(r for r in at_rate["mlflow_run_id"].unique() if r))
-            rows.append(row)
     dtypes = {
         **{k: RD_POINT_COLUMNS[k] for k in (*CURVE_KEYS, *POINT_KEYS)},
         **{f"{c}{end}": "float64" for c in measured for end in ("", "_low", "_high")},
@@ -265,4 +236,31 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         "experiments": "str",
         "mlflow_run_ids": "str",
     }
-    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+    tables = [pd.DataFrame(columns=list(dtypes)).astype(dtypes)]
+    for key, curve in curves_of(points):
+        grid = curve_grid(curve, measured)
+        n_seeds, n_images = len(grid.seeds), len(grid.images)
+        once = np.ones((1, n_images)), np.ones((1, n_seeds))
+        many = resample_counts(n_images, resamples, seed), resample_counts(n_seeds, resamples, seed + 1)
+        columns: dict[str, Any] = {**key._asdict(), "rate": grid.rates}
+        for column, values in grid.values.items():
+            columns[column] = resampled_means(values, *once)[0]
+            low = high = np.full(len(grid.rates), np.nan)
+            if n_images >= MIN_IMAGES and not np.isnan(values).all():
+                drawn = resampled_means(values, *many)
+                low, high = np.array([interval(draws) for draws in drawn.T]).T
+            columns |= {f"{column}_low": low, f"{column}_high": high}
+        at = curve.groupby("rate")
+        columns |= {"rate_name": at["rate_name"].first(), "n_images": at["image"].nunique()}
+        # a classical codec has no seeds
+        columns["n_seeds"] = at["seed"].nunique().clip(lower=1)
+        columns |= {
+            "experiments": at["experiment"].agg(_words),
+            "mlflow_run_ids": at["mlflow_run_id"].agg(_words),
+        }
+        tables.append(pd.DataFrame(columns, index=pd.Index(grid.rates))[list(dtypes)].astype(dtypes))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _words(texts: "pd.Series[str]") -> str:
+    return " ".join(sorted(text for text in texts.unique() if text))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from assets.evaluation import report_tables as tables
 from assets.evaluation.bd_rate import BD_METRICS
 from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, learned, present
 from assets.evaluation.page import render_page
@@ -26,15 +27,6 @@ from assets.evaluation.rate_distortion import (
     without_parts,
 )
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
-from assets.evaluation.report_tables import (
-    answer,
-    bd_groups,
-    control_tables,
-    ideal_rows_of,
-    others_said,
-    point_rows,
-    provenance_rows,
-)
 from assets.evaluation.verdict import find_verdicts
 
 TEMPLATE = "report.html.j2"
@@ -92,22 +84,22 @@ def render_report(
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
         # verdicts come best first: one sentence a dataset
-        answers=[answer(v) for v in {v.place: v for v in reversed(verdicts)}.values()],
+        answers=[tables.answer(v) for v in {v.place: v for v in reversed(verdicts)}.values()],
         verdicts=verdicts,
         places=_places(curves, metrics),
         metrics=metrics,
         bd_metrics=[m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1]),
         methods=sorted(set(rates["method"]), reverse=True),
-        groups=bd_groups(rates),
-        controls=control_tables(rates, ideal),
-        ideal=ideal_rows_of(ideal),
+        groups=tables.bd_groups(rates),
+        controls=tables.control_tables(rates, ideal),
+        ideal=tables.ideal_rows_of(ideal),
         ideal_settings=records(ideal[["alpha", "gamma"]].drop_duplicates()) if len(ideal) else [],
         values=metrics + present(curves, INDICES),
-        points=point_rows(curves, learned(curves)),
+        points=tables.point_rows(curves, learned(curves)),
         gallery=len(gallery),
-        provenance=provenance_rows(provenance),
+        provenance=tables.provenance_rows(provenance),
         run_url=data["runUrl"],
-        others=others_said(curves),
+        others=tables.others_said(curves),
         n_images=int(curves["n_images"].max()) if len(curves) else 0,
         n_seeds=int(curves["n_seeds"].max()) if len(curves) else 0,
     )
