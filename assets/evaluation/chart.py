@@ -10,7 +10,7 @@ import pandas as pd
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
 from assets.evaluation.numerals import rate_label
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
+from assets.evaluation.rate_distortion import curves_of, learned, records
 from models.metrics import METRICS
 
 CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db")
@@ -19,11 +19,6 @@ CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim",
 def present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Those of these columns that hold a number."""
     return [n for n in names if n in table.columns and table[n].notna().any()]
-
-
-def learned(table: pd.DataFrame) -> list[str]:
-    """The learned codecs of a table of curves: with more than one, labels name them."""
-    return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique())
 
 
 def _round(value: Any, places: int = 5) -> float | None:

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
-from assets.evaluation.chart import learned
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, learned, records
 from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
 from models.metrics import METRICS

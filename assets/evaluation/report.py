@@ -16,10 +16,11 @@ import pandas as pd
 
 from assets.evaluation import report_tables as tables
 from assets.evaluation.bd_rate import BD_METRICS
-from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, learned, present
+from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, present
 from assets.evaluation.page import render_page
 from assets.evaluation.rate_distortion import (
     REFERENCE_ARMS,
+    learned,
     place_of,
     records,
     shared_parts,
