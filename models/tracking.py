@@ -61,6 +61,10 @@ class Tracker:
         """Register the codec in `folder` (weights + configuration) as a model; returns its address or ""."""
         return ""
 
+    def run_id(self, key: str) -> str:
+        """The server's id of the run with this key; "" while the server has not been reached."""
+        return ""
+
     def run_url(self, run_id: str) -> str:
         """Where a browser shows the run, or ""."""
         return ""

@@ -1,4 +1,5 @@
-"""Dagster's side of the graph, derived from the stages: assets, partitions and how they map onto each other, checks, jobs.
+"""Dagster's side of the graph: assets, partitions and how they map onto each other, and checks, derived from the stages;
+and jobs, which name the stages that they launch.
 
 Read when the code location loads: a new dataset or sweep shows after a reload of the location.
 """
@@ -15,7 +16,8 @@ from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
 
-#: runs that train or measure codecs wait in this pool; its size is the number of GPUs (dagster.yaml)
+#: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
+#: `dagster instance concurrency set gpu K` sets it for this one
 GPU_POOL = "gpu"
 RETRY = dg.RetryPolicy(max_retries=int(os.environ.get("FOVEA_RETRIES", "1")), delay=5)
 OWNERS = ["team:compression-research"]

@@ -4,7 +4,7 @@ CompressAI are imported once a command, or each step on the cluster that the pro
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -14,13 +14,14 @@ from assets.home import Home, explained
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings
 from pipelines.instance import owner
-from pipelines.outcomes import quiet
 from pipelines.plan import Outcome, Step, carry_out
-from pipelines.steps import made_in_process
-from pipelines.watchers import watchers
+from pipelines.steps import made_in_process, quiet
+from pipelines.workers import Workers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
 Show = Callable[[Step], Progress]
+#: carries out a step, with its run's tags; gives "" when it went well, else what did not
+Carry = Callable[[Step, Mapping[str, str], Progress], str]
 
 
 def run_targets(
@@ -39,66 +40,58 @@ def run_targets(
     threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
     cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
     """
-    cluster = ray_settings(chain.home)
+    cluster, mine = ray_settings(chain.home), owner(chain.home)
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
-
-    mine = owner(chain.home)
-
-    def tags_of(step: Step) -> dict[str, str]:
-        return {IN_PROCESS: mine, "fovea/why": step.why[:200]} | ({"fovea/sweep": sweep} if sweep else {})
-
+    tags = {"fovea/sweep": sweep} if sweep else {}
+    one_at_a_time = threading.Lock()
     with own as active, quiet():
         end_orphans(active, cluster, mine)
-        if cluster is not None:
-            asked, one_at_a_time = cluster.asked(threads, chain.device), threading.Lock()
-            try:
-                with watchers(asked) as carry:
+        with carriers(chain, active, cluster, threads, parallel) as (carry, at_once):
 
-                    def make_there(step: Step) -> str:
-                        with one_at_a_time:
-                            progress = (show or _shown_nowhere)(step)
-                        try:
-                            return carry(step.stage, step.partition, tags_of(step))
-                        finally:
-                            getattr(progress, "done", nothing)()
-
-                    return carry_out(chain, list(wanted), make_there, strict=strict, parallel=asked.steps)
-            except BaseException:
+            def make(step: Step) -> str:
+                with one_at_a_time:
+                    progress = show(step) if show else silent
                 try:
-                    end_orphans(active, cluster, mine)
-                except FoveaError as away:  # must not hide why the command ends
-                    logging.getLogger("fovea.ray").warning(
-                        "%s; steps that still run there are stopped by the next fovea run", away
-                    )
-                raise
-        shown = show or _shown_nowhere
-        if parallel > 1:
-            from pipelines.workers import Workers
+                    return carry(step, {IN_PROCESS: mine, "fovea/why": step.why[:200], **tags}, progress)
+                finally:
+                    getattr(progress, "done", lambda: None)()
 
-            share = threads or max(1, chain.threads // parallel)
-            with Workers(parallel, device=chain.device, share=share, threads=chain.threads) as workers:
+            return carry_out(chain, list(wanted), make, strict=strict, parallel=at_once)
 
-                def make_beside(step: Step) -> str:
-                    progress = shown(step)
-                    try:
-                        return workers.make(step, tags_of(step), progress)
-                    finally:
-                        getattr(progress, "done", nothing)()
 
-                try:
-                    return carry_out(chain, list(wanted), make_beside, strict=strict, parallel=parallel)
-                except BaseException:
-                    workers.stop()
-                    end_orphans(active, mine=mine)
-                    raise
+@contextlib.contextmanager
+def carriers(
+    chain: Chain, instance: dg.DagsterInstance, cluster: RaySettings | None, threads: int, parallel: int
+) -> Iterator[tuple[Carry, int]]:
+    """Who carries out a step, and how many at once."""
+    mine = owner(chain.home)
+    if cluster is None and parallel == 1:
 
-        def make(step: Step) -> str:
-            return made_in_process(chain, active, step, tags_of(step), shown(step))
+        def carry(step: Step, tags: Mapping[str, str], progress: Progress) -> str:
+            return patiently(
+                lambda: made_in_process(chain, instance, step, tags, progress),
+                lambda: end_orphans(instance, mine=mine),
+            )
 
-        def again(step: Step) -> str:
-            return patiently(lambda: make(step), lambda: end_orphans(active, mine=mine))
-
-        return carry_out(chain, list(wanted), again, strict=strict)
+        yield carry, 1
+        return
+    if cluster is not None:
+        asked = cluster.asked(threads, chain.device)
+        workers = Workers(asked.steps, device=asked.device, threads=asked.threads, cluster=True)
+    else:
+        share = threads or max(1, chain.threads // parallel)
+        workers = Workers(parallel, device=chain.device, share=share, threads=chain.threads)
+    try:
+        with workers:
+            yield workers.make, workers.count
+    except BaseException:
+        try:
+            end_orphans(instance, cluster, mine)
+        except FoveaError as away:  # must not hide why the command ends
+            logging.getLogger("fovea.ray").warning(
+                "%s; steps that still run there are stopped by the next fovea run", away
+            )
+        raise
 
 
 #: times that a step is started when the database's server cuts its connections in the middle of a statement
@@ -126,14 +119,6 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
                 ) from error
             logging.getLogger("fovea.database").warning("the database cut a run; its step is started again")
     raise AssertionError
-
-
-def nothing() -> None:
-    """What a progress callback without an end does there."""
-
-
-def _shown_nowhere(step: Step) -> Progress:
-    return silent
 
 
 IN_PROCESS = "fovea/in-process"

@@ -167,7 +167,7 @@ class MlflowStore:
     def _make_database(self) -> None:
         # MLflow builds its tables by dozens of migrations, without a lock: two processes break each other's, and one
         # that is killed leaves a database that no later one can use. So: beside, one at a time, renamed when whole.
-        from mlflow.tracking import MlflowClient
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         self.folder.mkdir(parents=True, exist_ok=True)
         database = self.folder / "mlflow.db"
@@ -177,8 +177,8 @@ class MlflowStore:
             for abandoned in self.folder.glob(".mlflow.db.making*"):
                 abandoned.unlink()
             making = self.folder / f".mlflow.db.making-{os.getpid()}"
-            client = MlflowClient(tracking_uri=f"sqlite:///{making}")
-            client._tracking_client.store.engine.dispose()
+            artifacts = (self.folder / "artifacts").as_uri()
+            SqlAlchemyStore(f"sqlite:///{making}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]
             making.replace(database)
 
     # ---- stories ---------------------------------------------------------------------------------------------------

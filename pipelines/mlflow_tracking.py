@@ -16,14 +16,18 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
+from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import Run, Tracker
 from pipelines.journal import Journal, Progress, Record
 from pipelines.mlflow_store import LOCK_S, NAME_TAG, MlflowStore, clean_name, log, unanswered
+
+if TYPE_CHECKING:
+    from assets.chain import Chain
 
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 MAX_PARAM, MAX_TAG = 6000, 8000
@@ -105,6 +109,10 @@ class MlflowTracker(Tracker):
             with contextlib.suppress(Timeout), journal.lock.acquire(timeout=LOCK_S):
                 journal.save_progress(server, journal.progress(server) or Progress())
         return journal
+
+    def run_id(self, key: str) -> str:
+        """See models.tracking.Tracker. Known where this home told of the run."""
+        return (Journal.of(self.journals, key).progress(self.store.id) or Progress()).run_id
 
     def run_url(self, run_id: str) -> str:
         """Where a browser shows the run, or "" for one that this home does not know. Base: FOVEA_MLFLOW_UI, else the
@@ -242,6 +250,14 @@ class MlflowTracker(Tracker):
             self._thread.join(timeout=30)
         if self.journals.exists():  # else the home was deleted meanwhile
             self._send_waiting()
+
+
+def tracked_chain(home: Home | None = None, **options: Any) -> "Chain":
+    """A chain over all stages with the tracker that the profile names. options: as Chain takes them."""
+    from assets.stages import open_chain
+
+    home = home or Home.from_environment()
+    return open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), **options)
 
 
 class TrackedRun(Run):

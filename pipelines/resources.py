@@ -25,19 +25,12 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
     def chain(self, tags: dict[str, str] | None = None) -> Chain:
         """A fresh look at registry, folders and store, with the tracker that the environment names."""
-        from assets.stages import open_chain
-        from pipelines.mlflow_tracking import MlflowTracker
+        from pipelines.mlflow_tracking import tracked_chain
 
-        home = Home.from_environment()
-        chain = open_chain(
-            home,
-            tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()),
-            tags=tags or {},
-            device=self.device,
-        )
+        chain = tracked_chain(tags=tags or {}, device=self.device)
         if self.threads:
             chain.threads = self.threads
-        cluster = ray_settings(home)
+        cluster = ray_settings(chain.home)
         if cluster is not None:
             from pipelines.ray_cluster import RayChunks
 
@@ -178,7 +171,10 @@ def shown_metadata(path: Path) -> dg.MetadataValue:
 
 def mlflow_link(made: Made, chain: Chain) -> str:
     """Address of the MLflow run that tells of this unit, or ""."""
-    return chain.tracker.run_url(made.manifest["meta"].get("mlflow_run_id", ""))
+    meta = made.manifest["meta"]
+    return chain.tracker.run_url(
+        meta.get("mlflow_run_id") or chain.tracker.run_id(meta.get("mlflow_key", ""))
+    )
 
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:

@@ -1,10 +1,15 @@
 """The nightly rerun, which launches only what is stale, and the weekly question whether Cityscapes changed."""
 
 import os
+from collections.abc import Iterable
 
 import dagster as dg
 
-from pipelines.plan import dataset_targets, stale, targets
+from assets.chain import Chain, Name
+from assets.graph import Progress, silent
+from assets.home import Home
+from models.errors import FoveaError
+from pipelines.plan import Step, dataset_targets, stale, targets
 
 
 class Refresh(dg.Config):
@@ -13,38 +18,47 @@ class Refresh(dg.Config):
     sweeps: list[str]
 
 
+def brought_up_to_date(
+    context: dg.OpExecutionContext, chain: Chain, name: str, wanted: list[Name], sweep: str = ""
+) -> tuple[str, ...]:
+    """Make what is stale in this one process, so that imports are paid once; what went wrong. Call under the run lock."""
+    from pipelines.launch import run_targets
+
+    def show(step: Step) -> Progress:
+        context.log.info(f"{step.stage} {step.partition}: {step.why}")
+        return silent
+
+    outcome = run_targets(chain, wanted, sweep=sweep, show=show, instance=context.instance)
+    context.log.info(f"{name}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
+    chain.tracker.flush()
+    return outcome.messages
+
+
+def fail_with(problems: Iterable[str]) -> None:
+    """End the op as failed where there is any problem."""
+    if said := "; ".join(problems):
+        raise dg.Failure(description=said, allow_retries=False)
+
+
 @dg.op(
     description="Makes what is stale of the sweeps, each unit as a Dagster run of its own asset and partition."
 )
 def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
-    """One long-lived process for everything that is stale: imports are paid once, keys are planned again as they become known."""
-    from assets.home import Home
-    from assets.stages import open_chain
-    from pipelines.launch import one_run_at_a_time, run_targets
-    from pipelines.mlflow_tracking import MlflowTracker
-    from pipelines.plan import Step
+    """Sweep after sweep; one that is not there does not keep the others."""
+    from pipelines.launch import one_run_at_a_time
+    from pipelines.mlflow_tracking import tracked_chain
 
-    home = Home.from_environment()
-    failures: list[str] = []
+    home, problems = Home.from_environment(), list[str]()
     with one_run_at_a_time(home):
         for key in config.sweeps:
-            chain = open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
-            if key not in chain.sweeps:
-                failures.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
-                continue
-
-            def show(step: Step):  # type: ignore[no-untyped-def]
-                context.log.info(f"{step.stage} {step.partition}: {step.why}")
-                return lambda done, total, note="": None
-
-            outcome = run_targets(
-                chain, targets(chain, chain.sweeps[key]), sweep=key, show=show, instance=context.instance
-            )
-            context.log.info(f"{key}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
-            failures += outcome.messages
-            chain.tracker.flush()
-    if failures:
-        raise dg.Failure(description="; ".join(failures), allow_retries=False)
+            chain = tracked_chain(home)
+            if key in chain.sweeps:
+                problems += brought_up_to_date(
+                    context, chain, key, targets(chain, chain.sweeps[key]), sweep=key
+                )
+            else:
+                problems.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
+    fail_with(problems)
 
 
 # it plans and waits beside the daemon whatever the profile's executor is; what it starts goes to the cluster
@@ -100,19 +114,16 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 def bring_change(context: dg.OpExecutionContext) -> None:
     """Download beside what is there, replace it, and make what that makes stale of the frames."""
     from assets.frames.archive_stage import fetch
-    from assets.home import Home
-    from assets.stages import open_chain
-    from pipelines.launch import one_run_at_a_time, run_targets
-    from pipelines.mlflow_tracking import MlflowTracker
+    from pipelines.launch import one_run_at_a_time
+    from pipelines.mlflow_tracking import tracked_chain
     from pipelines.resources import logged
 
     home = Home.from_environment()
     with one_run_at_a_time(home):
         fetch(home, logged(context.log.info), look_for_change=True)
-        chain = open_chain(home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()))
-        outcome = run_targets(chain, dataset_targets(chain, "cityscapes"), instance=context.instance)
-    if outcome.failed:
-        raise dg.Failure(description="; ".join(outcome.messages), allow_retries=False)
+        chain = tracked_chain(home)
+        problems = brought_up_to_date(context, chain, "cityscapes", dataset_targets(chain, "cityscapes"))
+    fail_with(problems)
 
 
 @dg.job(
@@ -134,9 +145,7 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
     from assets.frames.archive_stage import ask_site, own_path
     from assets.frames.cityscapes import find_finished, read_credentials
     from assets.frames.sources import downloads
-    from assets.home import Home
     from assets.stages import open_chain
-    from models.errors import FoveaError
 
     home = Home.from_environment()
     try:

@@ -1,17 +1,23 @@
-"""One step of a plan as a Dagster run in this process."""
+"""One step of a plan as a Dagster run: in this process or on the cluster, and what it came to."""
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.chain import Chain
 from assets.graph import Progress
 from pipelines.assets import ASSETS
-from pipelines.outcomes import failure_of
 from pipelines.plan import Step
 from pipelines.resources import FoveaWorkshop, interrupted, set_active_chain
-from pipelines.watchers import QUIET
 
+if TYPE_CHECKING:
+    from pipelines.workers import Asked
+
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the assets alone: what a step of a plan needs of the code location
 graph = dg.Definitions(
     assets=ASSETS, resources={"workshop": FoveaWorkshop()}, executor=dg.in_process_executor
@@ -39,3 +45,59 @@ def made_in_process(
     if interrupted() or dg.DagsterExecutionInterruptedError.__name__ in problem:
         raise KeyboardInterrupt
     return problem
+
+
+def made_on_cluster(step: Step, tags: Mapping[str, str], asked: "Asked") -> str:
+    """One step as a Dagster run whose step the profile's cluster carries out; what went wrong, or ""."""
+    from dagster._core.code_pointer import ModuleCodePointer
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+    # nodes have the same installation at the same place: the `dagster` on their PATH may be another
+    repository = ReconstructableRepository(
+        ModuleCodePointer("pipelines.definitions", "defs"), entry_point=[sys.executable, "-m", "dagster"]
+    )
+    with (
+        dg.DagsterInstance.get() as instance,
+        dg.execute_job(
+            repository.get_reconstructable_job("__ASSET_JOB"),
+            instance=instance,
+            asset_selection=[dg.AssetKey(step.stage)],
+            tags={**tags, "dagster/partition": step.partition},
+            run_config={
+                "loggers": QUIET,
+                "resources": {"workshop": {"config": {"threads": asked.threads, "device": asked.device}}},
+            },
+            raise_on_error=False,
+        ) as result,
+    ):
+        return "" if result.success else failure_of(result)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Dagster's own step log stays in its instance; the terminal shows Fovea's progress."""
+    logger = logging.getLogger("dagster")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
+    """The first thing that went wrong, in a line: a blocking check, or the step's error."""
+    for event in result.get_asset_check_evaluations():
+        if not event.passed and event.blocking:
+            detail = event.metadata.get("detail")
+            return f"check {event.check_name} failed" + (f": {detail.value}" if detail is not None else "")
+    failures = [event for event in result.all_events if event.is_failure]
+    for failure in failures:
+        data: Any = failure.event_specific_data
+        told = getattr(data, "user_failure_data", None)
+        if told is not None and told.description:
+            return str(told.description)
+        error = getattr(data, "error", None)
+        if error is not None:
+            return str((error.cause or error).message).strip()
+    return failures[0].message or "failed" if failures else "failed"

@@ -1,6 +1,7 @@
-"""Several steps at once on this machine: worker processes that live as long as a `fovea run`.
+"""Several steps at once: worker processes that live as long as a `fovea run`.
 
-Each worker pays for its imports once, sees one GPU at most (number i of k: GPU i modulo k) and has its own share of the
+Each worker makes steps, or watches one at a time that the cluster carries out. Runs that share a process would wait for
+each other's locks (logging's configuration, the event log) forever. Where it makes them, it pays for its imports once, sees one GPU at most (number i of k: GPU i modulo k) and has its own share of the
 CPU's threads for the whole run, whatever the others do: so a training's bits never depend on its companions. On the CPU
 they do depend on that share, which training.json and MLflow's params record as `threads`.
 
@@ -13,7 +14,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
@@ -23,6 +24,9 @@ from assets.graph import Progress
 from pipelines.plan import Step
 
 GOODBYE_S = 30.0
+#: seconds that a worker has to end when it is told to; one that watches takes its step off the cluster then
+STOP_S, UNWATCH_S = 5.0, 30.0
+PRELOADED = ["pipelines.steps", "pipelines.definitions"]
 
 
 def gpus() -> list[str]:
@@ -57,8 +61,8 @@ class _Worker(NamedTuple):
 class Workers:
     """`count` worker processes; `make` may be called from so many threads at once.
 
-    device: as for `fovea run`. share: CPU threads of a training or a measurement. threads: of every other step. body:
-    what a worker does, `serve` but for tests.
+    device: as for `fovea run`. share: CPU threads of a training or a measurement. threads: of every other step. cluster:
+    steps are made there, and watched here. body: what a worker does, but for tests.
     """
 
     def __init__(
@@ -68,11 +72,15 @@ class Workers:
         device: str = "auto",
         share: int = 1,
         threads: int = 1,
+        cluster: bool = False,
         body: Callable[[Connection, Asked], None] | None = None,
     ):
         self.count, self.device, self.share, self.threads = count, device, share, threads
-        self._body = body or serve
-        self._gpus: Sequence[str] = gpus() if device in ("auto", "cuda") else ()
+        self._cluster, self._body = cluster, body or (watch if cluster else serve)
+        self._gpus: Sequence[str] = gpus() if device in ("auto", "cuda") and not cluster else ()
+        self._context: Any = multiprocessing.get_context("forkserver" if cluster else "spawn")
+        if cluster:  # forked from one process that has loaded the code location, watchers cost no import
+            self._context.set_forkserver_preload(PRELOADED)
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._alive: dict[int, BaseProcess] = {}
         self._stopping = False
@@ -112,16 +120,15 @@ class Workers:
             if process.is_alive():
                 process.terminate()
         for process in list(self._alive.values()):
-            process.join(5)
+            process.join(UNWATCH_S if self._cluster else STOP_S)
             if process.is_alive():
                 process.kill()
 
     def _started(self, number: int) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        own, other = context.Pipe()
+        own, other = self._context.Pipe()
         gpu = self._gpus[number % len(self._gpus)] if self._gpus else ""
         asked = Asked(self.device, gpu, self.share, self.threads)
-        process = context.Process(
+        process = self._context.Process(
             target=live, args=(self._body, other, asked), name=f"worker-{number}", daemon=True
         )
         process.start()
@@ -149,6 +156,8 @@ class Workers:
             self._idle.put(self._started(worker.number))
             code = worker.process.exitcode or 0
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            if self._cluster:
+                return f"the process that watched it died ({how}); run the same command again"
             return (
                 f"the process that made it died ({how}); out of memory? run again with a smaller --parallel"
             )
@@ -163,42 +172,48 @@ def live(body: Callable[[Connection, Asked], None], pipe: Connection, asked: Ask
     body(pipe, asked)
 
 
+def steps(pipe: Connection) -> Iterator[tuple[Step, dict[str, str]]]:
+    """What a worker is given, with its run's tags, until there is no more."""
+    with contextlib.suppress(EOFError, OSError):
+        while given := pipe.recv():
+            yield given
+
+
 def serve(pipe: Connection, asked: Asked) -> None:
-    """A step in, progress and its end out, until it is sent None."""
+    """Makes steps, with their progress, in this process."""
     import dagster as dg
 
-    from assets.home import Home
-    from assets.stages import open_chain
-    from pipelines.mlflow_tracking import MlflowTracker
-    from pipelines.outcomes import quiet
-    from pipelines.steps import made_in_process
+    from pipelines.mlflow_tracking import tracked_chain
+    from pipelines.steps import made_in_process, quiet
 
-    home = Home.from_environment()
-    chain = open_chain(
-        home, tracker=MlflowTracker(home.mlflow, home.profile.tracking_uri()), device=asked.device
-    )
-    sent = threading.Lock()
+    chain, sent = tracked_chain(device=asked.device), threading.Lock()
 
     def progress(done: float, total: float, note: str = "") -> None:
         with sent, contextlib.suppress(OSError):
             pipe.send((done, total, note))
 
     with dg.DagsterInstance.get() as instance, quiet():
-        while True:
-            try:
-                given = pipe.recv()
-            except (EOFError, OSError):
-                return
-            if given is None:
-                chain.tracker.flush()
-                return
-            step, tags = given
+        for step, tags in steps(pipe):
             chain.forget()
             chain.tags = {}
             chain.threads = asked.share if chain.stages[step.stage].share else asked.threads
             problem = made_in_process(chain, instance, step, tags, progress)
             with sent:
                 pipe.send(problem)
+    chain.tracker.flush()
+
+
+def watch(pipe: Connection, asked: Asked) -> None:
+    """Has the cluster make steps. What Dagster raises ends a step, not the others."""
+    from pipelines.steps import made_on_cluster, quiet
+
+    with quiet():
+        for step, tags in steps(pipe):
+            try:
+                problem = made_on_cluster(step, tags, asked)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+            pipe.send(problem)
 
 
 def _end_with_parent() -> None:

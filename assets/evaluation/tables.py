@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from assets.chain import Chain
+from assets.evaluation.rate_distortion import CURVE_KEYS
 from assets.home import written_beside
 
 #: table → (stage whose current pieces make it, file in the piece)
@@ -32,6 +33,7 @@ def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
 
 def write_tables(chain: Chain) -> None:
     """Write every table whose pieces changed; one writer at a time, beside and renamed."""
+    runs: dict[str, str] = {}
     with chain.locked("tables"):
         for name, sources in TABLES.items():
             pieces = [
@@ -44,21 +46,54 @@ def write_tables(chain: Chain) -> None:
             ]
             if not pieces:
                 continue
-            mark = hashlib.sha256(repr(sorted(pieces)).encode()).hexdigest()[:32]
+            runs |= late_runs(chain, [(stage, key) for stage, _, key, _ in pieces])
+            made_from = repr(sorted(pieces)) + (repr(sorted(runs.items())) if runs else "")
+            mark = hashlib.sha256(made_from.encode()).hexdigest()[:32]
             note = chain.home.tables / f".{name}.made-from"
             target = chain.home.tables / f"{name}.parquet"
             if not (note.exists() and note.read_text() == mark and target.exists()):
                 frames = [
-                    pd.read_parquet(chain.store.path(stage, key, file))
+                    with_run(pd.read_parquet(chain.store.path(stage, key, file)), runs.get(key, ""))
                     for stage, _, key, file in sorted(pieces)
                 ]
                 frames = [f for f in frames if len(f)]
                 if not frames:
                     continue
-                keep_table(chain.home.tables, name, pd.concat(frames, ignore_index=True))
+                whole = pd.concat(frames, ignore_index=True)
+                if name == "rd_curves" and runs:
+                    points = pd.read_parquet(chain.home.tables / "rd_points.parquet")
+                    whole = with_runs_of_points(whole, points)
+                keep_table(chain.home.tables, name, whole)
                 with written_beside(note) as beside:
                     beside.write_text(mark)
             share_table(chain, name, mark)
+
+
+def late_runs(chain: Chain, pieces: list[tuple[str, str]]) -> dict[str, str]:
+    """Key of a piece that was made while the tracker's server was away → id that its run has got since."""
+    found = {}
+    for stage, key in pieces:
+        meta = chain.store.manifest(stage, key)["meta"]
+        if "mlflow_key" in meta and not meta.get("mlflow_run_id"):
+            found[key] = chain.tracker.run_id(str(meta["mlflow_key"]))
+    return {key: run_id for key, run_id in found.items() if run_id}
+
+
+def with_run(piece: pd.DataFrame, run_id: str) -> pd.DataFrame:
+    """A piece with the id of the run that told of it, where it lacks that."""
+    return piece.assign(mlflow_run_id=run_id) if run_id and "mlflow_run_id" in piece else piece
+
+
+def with_runs_of_points(curves: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Curves that lack the runs of their points with those that the points have."""
+    keys = [*CURVE_KEYS, "rate"]
+    told = points[points.mlflow_run_id != ""].groupby(keys, as_index=False).mlflow_run_id
+    found = curves[keys].merge(told.agg(lambda ids: " ".join(sorted(set(ids)))), on=keys, how="left")
+    return curves.assign(
+        mlflow_run_ids=curves.mlflow_run_ids.where(
+            curves.mlflow_run_ids != "", found.mlflow_run_id.fillna("")
+        )
+    )
 
 
 def share_table(chain: Chain, name: str, mark: str) -> None:

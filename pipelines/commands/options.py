@@ -42,20 +42,14 @@ def output(about: str, *, required: bool = False) -> Decorator:
 
 def chain_here(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
     """The chain of this installation. threads: 0 leaves all cores."""
-    from assets.home import Home
-    from assets.stages import open_chain
-    from models.tracking import NullTracker, Tracker
-
-    home = Home.from_environment()
-    tracker: Tracker = NullTracker()
+    options: dict[str, Any] = {"device": device, **({"threads": threads} if threads else {})}
     if tracking:
-        from pipelines.mlflow_tracking import MlflowTracker
+        from pipelines.mlflow_tracking import tracked_chain
 
-        tracker = MlflowTracker(home.mlflow, home.profile.tracking_uri())
-    chain = open_chain(home, tracker=tracker, device=device)
-    if threads:
-        chain.threads = threads
-    return chain
+        return tracked_chain(**options)
+    from assets.stages import open_chain
+
+    return open_chain(**options)
 
 
 def sweep_of(chain: "Chain", name: str, on: str) -> Any:

@@ -1,7 +1,5 @@
 """An interrupt ends a step wherever it comes, and is never taken for a failure to try again."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +11,6 @@ from models.errors import FoveaError
 from pipelines import launch, resources
 from pipelines.instance import prepare_instance
 from pipelines.plan import plan
-from pipelines.watchers import Carrier
 
 
 @pytest.mark.parametrize("where", ["result_of", "make", "log"])
@@ -62,15 +59,21 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
         if len(ended) > 1:
             raise FoveaError("Ray at http://127.0.0.1:9 does not answer")
 
-    @contextlib.contextmanager
-    def carries_nothing(_: object) -> Iterator[Carrier]:
-        def carry(*_: object) -> str:
+    class CarriesNothing:
+        count = 1
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "CarriesNothing":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def make(self, *_: object) -> str:
             raise KeyboardInterrupt
 
-        yield carry
-
     monkeypatch.setattr(launch, "end_orphans", end)
-    monkeypatch.setattr(launch, "watchers", carries_nothing)
+    monkeypatch.setattr(launch, "Workers", CarriesNothing)
     chain = open_chain(threads=1)
     prepare_instance(chain.home)
     with pytest.raises(KeyboardInterrupt):

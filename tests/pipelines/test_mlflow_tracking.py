@@ -139,6 +139,10 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
     assert tracker.run_url(run.run_id) == f"https://mlflow.example{place}"
     assert tracker.run_url("") == tracker.run_url("unknown") == ""
     assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
+    default = client(tracker).get_experiment_by_name("Default")
+    assert default.artifact_location.startswith("file:///") and default.artifact_location.endswith(
+        "artifacts/0"
+    )
 
 
 def test_logging_everything_again_changes_nothing(tracker, home):

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from servers.worker_bodies import answer
 
 from pipelines import workers as module
 from pipelines.plan import Step
-from pipelines.workers import Workers, gpus
+from pipelines.workers import Asked, Workers, gpus, watch
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,10 +48,14 @@ def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(
     assert all(not p.is_alive() for p in workers._alive.values())
 
 
-def test_a_dead_worker_fails_its_step_alone() -> None:
-    with Workers(1, device="cpu", body=answer) as workers:
+@pytest.mark.parametrize(("cluster", "said"), [(False, "made it died"), (True, "watched it died")])
+def test_a_dead_worker_fails_its_step_alone(
+    cluster: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PRELOADED", [])
+    with Workers(1, device="cpu", body=answer, cluster=cluster) as workers:
         first, second = Seen(), Seen()
-        assert "died (exit code 3)" in workers.make(step("crash"), {}, first)
+        assert f"{said} (exit code 3)" in workers.make(step("crash"), {}, first)
         assert workers.make(step("fail"), {}, second) == "diverged"
         assert workers.make(step("fine"), {}, second) == ""
     pids = {note.split()[0] for note in second.notes}
@@ -96,6 +101,30 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the worker outlives its parent"
         time.sleep(0.05)
+
+
+def test_what_dagster_raises_ends_a_watched_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import steps
+
+    def made_on_cluster(given: Step, *_: object) -> str:
+        if given.partition == "bad":
+            raise RuntimeError("no such executor")
+        return ""
+
+    monkeypatch.setattr(steps, "made_on_cluster", made_on_cluster)
+    own, other = multiprocessing.Pipe()
+    for given in ((step("bad"), {}), (step("good"), {}), None):
+        own.send(given)
+    watch(other, Asked("cpu", "", 1, 1))
+    assert [own.recv(), own.recv()] == ["RuntimeError: no such executor", ""]
+
+
+def test_the_nightly_rerun_stays_beside_the_daemon() -> None:
+    import dagster as dg
+
+    from pipelines.schedules import refresh
+
+    assert refresh.executor_def is dg.in_process_executor
 
 
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,29 @@
 """Tables are the concatenation of the current pieces in the store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from upath import UPath
 
 from assets.chain import Chain
+from assets.evaluation.pieces import finish_points
+from assets.evaluation.rate_distortion import rd_curves
 from assets.evaluation.tables import write_tables
 from assets.graph import Unit
 from assets.home import Home
 from assets.stages import open_chain
+from pipelines.mlflow_store import MlflowStore, Unreachable
+from pipelines.mlflow_tracking import MlflowTracker
 
 
-def keep(chain: Chain, partition: str, files: dict[str, pd.DataFrame]) -> None:
-    unit = Unit("bd_rates", partition, {"partition": partition})
-    with chain.store.writing(unit.stage, unit.key) as writer:
+def keep(
+    chain: Chain, partition: str, files: dict[str, pd.DataFrame], stage: str = "bd_rates", **meta: str
+) -> None:
+    unit = Unit(stage, partition, {"partition": partition})
+    with chain.store.writing(unit.stage, unit.key, meta) as writer:
         for name, table in files.items():
             table.to_parquet(writer.path(name), index=False)
     chain._remember(unit)
@@ -29,3 +38,55 @@ def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> No
     assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 2
     assert list(pd.read_parquet(chain.home.tables / "ideal.parquet").dataset) == ["b"]
     assert not (chain.home.tables / "rd_curves.parquet").exists()
+
+
+def test_runs_that_mlflow_heard_of_later_are_in_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data"))
+    chain = open_chain(home, tracker=MlflowTracker(home.mlflow, ""))
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        def unreachable(_: MlflowStore) -> None:
+            raise Unreachable("Connection refused")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowStore, "connect", unreachable)
+            yield
+
+    def measured(key: str) -> pd.DataFrame:
+        run = chain.tracker.run(experiment="fovea-sample", name=key, key=key)
+        run.finish()
+        row = {
+            "image": "a",
+            "codec": key,
+            "bytes": 9,
+            "width": 8,
+            "height": 8,
+            "rate": 1.0,
+            "rate_name": "quality",
+        }
+        table = finish_points(
+            [row], dataset="sample", split="test", train_dataset="", arm="uniform", maps="none", preset="",
+            experiment="", run_id=run.run_id,
+        )  # fmt: skip
+        meta = {"mlflow_key": key, "mlflow_run_id": run.run_id}
+        keep(chain, f"{key}@sample", {"points.parquet": table}, "rd_points", **meta)
+        return table
+
+    def read(name: str, column: str) -> dict[str, str]:
+        write_tables(chain)
+        table = pd.read_parquet(home.tables / f"{name}.parquet")
+        assert table.to_csv(index=False) == (home.tables / f"{name}.csv").read_text()
+        return dict(zip(table.codec, table[column], strict=True))
+
+    known = measured("early")
+    with away():
+        points = pd.concat([known, measured("late")])
+        keep(chain, "sample.tiny", {"rd_curves.parquet": rd_curves(points, resamples=2)}, "rd_curves")
+        assert read("rd_points", "mlflow_run_id")["late"] == read("rd_curves", "mlflow_run_ids")["late"] == ""
+    chain.tracker.flush()
+    ids = {key: chain.tracker.run_id(key) for key in ("early", "late")}
+    assert all(ids.values()) and len(set(ids.values())) == 2
+    assert read("rd_points", "mlflow_run_id") == read("rd_curves", "mlflow_run_ids") == ids
