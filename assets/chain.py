@@ -9,11 +9,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import filelock
 
 from assets.datasets import Dataset
 from assets.graph import (
@@ -36,7 +34,7 @@ from assets.graph import (
     upstream,
 )
 from assets.handover import shared_work
-from assets.home import Home, explained
+from assets.home import Home
 from assets.mirror import open_store
 from assets.store import UnitWriter, digest
 from assets.versions import PARSED, code_version, library_versions
@@ -206,7 +204,7 @@ class Chain:
         unit = self.unit(stage, partition)
         hit = self.has(unit)
         if not hit:
-            with self.locked(f"{stage}-{unit.key}"):
+            with self.home.locked(f"{stage}-{unit.key}"):
                 hit = self.has(unit)
                 if not hit:
                     unit = self._fill(unit, progress, began)
@@ -274,23 +272,6 @@ class Chain:
                 f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again"
             )
         return now
-
-    @contextlib.contextmanager
-    def locked(self, name: str, timeout: float = -1) -> Iterator[None]:
-        """An exclusive lock between processes. Raises FoveaError on a timeout."""
-        lock = filelock.FileLock(self.home.locks / f"{name}.lock")
-        try:
-            with explained(self.home.locks):
-                self.home.locks.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout=timeout)
-        except filelock.Timeout as error:
-            raise FoveaError(
-                f"{name} is held by another process of this FOVEA_HOME ({self.home.state})"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     # ---- what was made last, for explanations
 

@@ -105,6 +105,25 @@ class Home:
         """Lock files."""
         return self._seen_by_all / "locks"
 
+    @contextlib.contextmanager
+    def locked(self, name: str, timeout: float = -1, taken: str = "") -> Iterator[None]:
+        """An exclusive lock between processes. Raises FoveaError on a timeout, which says `taken`."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.locks / f"{name}.lock")
+        try:
+            with explained(self.locks):
+                self.locks.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=timeout)
+        except Timeout as error:
+            raise FoveaError(
+                taken or f"{name} is held by another process of this FOVEA_HOME ({self.state})"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
 
 class Folder:
     """A folder of this disk, asked like `assets.remote.Remote`: names are relative, a file is whole whenever it is there."""
@@ -129,8 +148,7 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole: beside, then renamed. Raises FoveaError when the disk is full."""
-        with written_beside(self.root / name) as beside:
-            beside.write_bytes(data)
+        write_whole(self.root / name, data)
 
     def listing(self, folder: str = "") -> dict[str, int]:
         """Name → bytes of every file below a folder; empty where there is nothing."""
@@ -156,6 +174,12 @@ def written_beside(path: Path) -> Iterator[Path]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all, text as UTF-8. Raises FoveaError as `written_beside` does."""
+    with written_beside(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from upath import UPath
 
-from assets.home import explained, written_beside
+from assets.home import explained, write_whole, written_beside
 from assets.log import lasting_logger
 from assets.remote import Remote, files_below, hidden, sha256_of
 from assets.store import MANIFEST, Store, alive, digest, write_manifest
@@ -122,8 +123,7 @@ class Mirror(Store):
         kept = {name: self.disk / name for name in names}
         lacking = [name for name, path in kept.items() if not path.exists()]
         for name, data in self.remote.read_many(lacking).items():
-            with written_beside(kept[name]) as beside:
-                beside.write_bytes(data)
+            write_whole(kept[name], data)
         found = {}
         for name, path in kept.items():
             with contextlib.suppress(FileNotFoundError):
@@ -145,10 +145,8 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        import filelock  # 30 ms that commands without a remote storage need not pay
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.folder / ".lock"):
+        with FileLock(self.folder / ".lock"):
             yield
 
     def find(self, name: str, size: int) -> Path | None:

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from assets.home import Home, written_beside
+from assets.home import Home, write_whole
 from assets.settings import DEFAULT_PROFILE, Profile
 from models.errors import FoveaError
 
@@ -39,8 +39,7 @@ def prepare_instance(home: Home) -> None:
     folder = instance_folder(home)
     settings = folder / "dagster.yaml"
     if not settings.exists() or (ours and settings.read_text() != text):
-        with written_beside(settings) as beside:
-            beside.write_text(text)
+        write_whole(settings, text)
     os.environ["DAGSTER_HOME"] = str(folder)
 
 
@@ -84,8 +83,7 @@ def owner(home: Home) -> str:
     # a new host name each time)
     file = home.locks / "owner"
     if not file.exists():
-        with written_beside(file) as beside:
-            beside.write_text(secrets.token_hex(8))
+        write_whole(file, secrets.token_hex(8))
     return file.read_text()
 
 

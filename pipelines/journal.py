@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from assets.home import explained, written_beside
+from assets.home import explained, write_whole
 
 Record = dict[str, Any]
 _count = itertools.count()
@@ -112,8 +112,9 @@ class Journal:
 
     def save_progress(self, server: str, progress: Progress) -> None:
         """Only under the lock."""
-        with written_beside(self._progress_path) as beside:
-            beside.write_text(json.dumps({**self._all_progress(), server: asdict(progress)}, indent=1))
+        write_whole(
+            self._progress_path, json.dumps({**self._all_progress(), server: asdict(progress)}, indent=1)
+        )
 
     def _all_progress(self) -> Record:
         return _parsed(self._progress_path.read_bytes()) if self._progress_path.exists() else {}

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import dagster as dg
 
 from assets.chain import Chain
 from assets.graph import Progress, silent
-from assets.home import Home, explained
+from assets.home import Home
 from models.errors import FoveaError
 from pipelines.executors import RaySettings, ray_settings
 from pipelines.instance import owner
@@ -144,21 +145,9 @@ def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-@contextlib.contextmanager
-def one_run_at_a_time(home: Home) -> Iterator[None]:
+def one_run_at_a_time(home: Home) -> AbstractContextManager[None]:
     """Refuses a second `fovea run` on the same state. Raises FoveaError."""
-    import filelock
-
-    lock = filelock.FileLock(home.locks / "run.lock")
-    try:
-        with explained(home.locks):
-            home.locks.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise FoveaError(
-            f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    taken = (
+        f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
+    )
+    return home.locked("run", 0, taken)

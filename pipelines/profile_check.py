@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from assets.home import Home, written_beside
+from assets.home import Home
+from assets.remote import Remote
 from assets.settings import SECRETS, Profile, passed_on
 from models.errors import FoveaError
 from pipelines.ray_nodes import ANSWER_S, MARK, own_versions
@@ -49,7 +50,7 @@ def check_part(part: str, home: Home) -> Iterator[Line]:
         yield Line(part, False, f"{type(error).__name__}: {_without_secrets(error, home.profile)}")
 
 
-def _without_secrets(error: Exception, profile: Profile) -> str:
+def _without_secrets(error: BaseException, profile: Profile) -> str:
     text = str(error)
     for value in filter(None, map(os.environ.get, profile.secret_names())):
         text = text.replace(value, "…")
@@ -58,23 +59,14 @@ def _without_secrets(error: Exception, profile: Profile) -> str:
 
 def check_storage(home: Home) -> str:
     """Write, read and delete a small object."""
-    text, name = secrets.token_bytes(64), f"check/{secrets.token_hex(8)}"
+    text, name = secrets.token_bytes(64), f"check-{secrets.token_hex(8)}"
+    place = Remote(home.shared.root, PATIENCE_S) if home.shared else home.common
     began = time.monotonic()
-    if home.shared is None:
-        path = home.tables.parent / name
-        with written_beside(path) as beside:
-            beside.write_bytes(text)
-        read, place = path.read_bytes(), str(path.parent.parent)
-        path.unlink()
-        path.parent.rmdir()
-    else:
-        shared, place = home.shared.below(""), str(home.shared)
-        shared.wait_s = PATIENCE_S
-        shared.write(name, text)
-        read = shared.read(name)
-        shared.delete(name)
-        if shared.listing(name):
-            raise FoveaError(f"{place}: an object could not be deleted; allow s3:DeleteObject")
+    place.write(name, text)
+    read = place.read(name)
+    place.delete(name)
+    if place.listing(name):
+        raise FoveaError(f"{place}: an object could not be deleted; allow s3:DeleteObject")
     if read != text:
         raise FoveaError(f"{place} gave back other bytes than were written: not a storage to trust")
     return f"{place}: written, read, deleted in {1000 * (time.monotonic() - began):.0f} ms"
@@ -119,32 +111,26 @@ def check_database(home: Home) -> str:
 
 
 def _has_tables(where: str, parts: dict[str, Any], profile: Profile) -> bool:
-    import psycopg2
+    import sqlalchemy
 
     from pipelines.postgres import may_pass
 
+    password = os.environ.get(profile.database_password_env) or None
+    host = {"host": parts["hostname"], "port": parts["port"], "database": parts["db_name"]}
+    address = sqlalchemy.URL.create("postgresql+psycopg2", parts["username"], password, **host)
+    engine = sqlalchemy.create_engine(address, connect_args={"connect_timeout": int(PATIENCE_S)})
     try:
-        connection = psycopg2.connect(
-            user=parts["username"],
-            password=os.environ.get(profile.database_password_env) or None,
-            host=parts["hostname"],
-            port=parts["port"],
-            dbname=parts["db_name"],
-            connect_timeout=int(PATIENCE_S),
-        )
-    except psycopg2.OperationalError as error:
-        text = _without_secrets(error, profile)
+        return sqlalchemy.inspect(engine).has_table("runs")
+    except sqlalchemy.exc.OperationalError as error:
+        text = _without_secrets(error.orig or error, profile)
         todo = f"set {profile.database_password_env} to the password of {parts['username']}"
         if may_pass(error):
             todo = "start the server, or correct dagster_database"
         elif "does not exist" in text and "database" in text:
             todo = f"make it: createdb -h {parts['hostname']} -p {parts['port']} -U {parts['username']} {parts['db_name']}"
         raise FoveaError(f"{where}: {text}; {todo}") from error
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.runs') IS NOT NULL")
-        (found,) = cursor.fetchone() or (False,)
-    connection.close()
-    return bool(found)
+    finally:
+        engine.dispose()
 
 
 def check_mlflow(home: Home) -> str:

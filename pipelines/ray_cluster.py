@@ -10,11 +10,9 @@ import copy
 import importlib
 import json
 import logging
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 import ray
@@ -31,6 +29,7 @@ from dagster._core.executor.step_delegating import (
 from dagster_ray.configs import USER_DEFINED_RAY_KEY
 from dagster_ray.core.executor import RayStepHandler
 from ray.job_submission import JobStatus, JobSubmissionClient
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from assets.chain import Chain
 from assets.graph import Bench, ChunkWork, Progress, Row, silent
@@ -64,9 +63,7 @@ FORWARDED = (
 )
 LOG_LINES = 30
 #: seconds that a job server may be away
-WAIT_S = 180.0
-
-T = TypeVar("T")
+WAIT_S, PAUSE_S = 180.0, 2.0
 
 
 class Steps(RayStepHandler):
@@ -176,17 +173,14 @@ class PatientClient(JobSubmissionClient):
         return patiently(lambda: JobSubmissionClient.get_job_status(self, job_id))
 
 
-def patiently(ask: Callable[[], T], wait_s: float = WAIT_S, pause_s: float = 2.0) -> T:
-    """Ask until there is an answer, for `wait_s` seconds at most. Raises what was said last."""
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            return ask()
-        except (RuntimeError, OSError) as error:
-            away = isinstance(error, OSError) or "status code 5" in str(error)
-            if not away or time.monotonic() > until:
-                raise
-            time.sleep(pause_s)
+def _away(error: BaseException) -> bool:
+    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and "status code 5" in str(error))
+
+
+#: asks until there is an answer; raises what was said last
+patiently = Retrying(
+    retry=retry_if_exception(_away), stop=stop_after_delay(WAIT_S), wait=wait_fixed(PAUSE_S), reraise=True
+)
 
 
 def submission_client(settings: RaySettings) -> PatientClient:
@@ -247,7 +241,7 @@ class RayChunks:
         try:
             while True:
                 for chunk in waiting:
-                    under_way[task.remote(name, stage, partition, chunk, asdict(self.settings))] = len(chunk)
+                    under_way[task.remote(name, stage, partition, chunk, self.settings)] = len(chunk)
                     if len(under_way) >= bound:
                         break
                 if not under_way:
@@ -279,13 +273,12 @@ class RayChunks:
 _chains: dict[str, Chain] = {}
 
 
-def _work(name: str, stage: str, partition: str, rows: Sequence[Row], settings: dict[str, Any]) -> int:
+def _work(name: str, stage: str, partition: str, rows: Sequence[Row], settings: RaySettings) -> int:
     """One chunk, in a worker's process: its chain is kept for the next chunk of the same step."""
     module, function = name.split(":")
     work: ChunkWork = getattr(importlib.import_module(module), function)
     if not _chains:
-        given = RaySettings(**settings)
-        _chains[""] = open_chain(threads=given.threads, device=given.device)
+        _chains[""] = open_chain(threads=settings.threads, device=settings.device)
     chain = _chains[""]
     try:
         return work(chain.bench(stage, partition), rows, silent)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -13,9 +13,6 @@ from assets.graph import Progress
 from pipelines.assets import ASSETS
 from pipelines.plan import Step
 from pipelines.resources import FoveaWorkshop, interrupted, set_active_chain
-
-if TYPE_CHECKING:
-    from pipelines.workers import Asked
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the assets alone: what a step of a plan needs of the code location
@@ -47,7 +44,7 @@ def made_in_process(
     return problem
 
 
-def made_on_cluster(step: Step, tags: Mapping[str, str], asked: "Asked") -> str:
+def made_on_cluster(step: Step, tags: Mapping[str, str], *, threads: int, device: str) -> str:
     """One step as a Dagster run whose step the profile's cluster carries out; what went wrong, or ""."""
     from dagster._core.code_pointer import ModuleCodePointer
     from dagster._core.definitions.reconstruct import ReconstructableRepository
@@ -65,7 +62,7 @@ def made_on_cluster(step: Step, tags: Mapping[str, str], asked: "Asked") -> str:
             tags={**tags, "dagster/partition": step.partition},
             run_config={
                 "loggers": QUIET,
-                "resources": {"workshop": {"config": {"threads": asked.threads, "device": asked.device}}},
+                "resources": {"workshop": {"config": {"threads": threads, "device": device}}},
             },
             raise_on_error=False,
         ) as result,

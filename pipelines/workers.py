@@ -210,7 +210,7 @@ def watch(pipe: Connection, asked: Asked) -> None:
     with quiet():
         for step, tags in steps(pipe):
             try:
-                problem = made_on_cluster(step, tags, asked)
+                problem = made_on_cluster(step, tags, threads=asked.threads, device=asked.device)
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"
             pipe.send(problem)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assets.evaluation.published import name_of
-from assets.home import written_beside
+from assets.home import write_whole, written_beside
 from models.errors import FoveaError
 
 
@@ -117,6 +117,5 @@ def kept_when_measured(config: Path, dataset: str, name: str) -> Iterator[None]:
         if before is None:
             file.unlink(missing_ok=True)
         else:
-            with written_beside(file) as beside:
-                beside.write_bytes(before)
+            write_whole(file, before)
         raise

@@ -9,7 +9,7 @@ import numpy as np
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
-from assets.home import written_beside
+from assets.home import write_whole
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
 from models.errors import FoveaError
@@ -56,8 +56,7 @@ def _each(
             missed(done)
             continue
         target, data, about = done
-        with written_beside(target) as beside:
-            beside.write_bytes(data)
+        write_whole(target, data)
         yield target, data, about
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.home import written_beside
+from assets.home import write_whole
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ def curve_folder(config: Path, dataset: str) -> Path:
 def keep_curve(config: Path, curve: PublishedCurve) -> Path:
     """Write a curve, replacing one of the same name."""
     path = curve_folder(config, curve.dataset) / f"{curve.name}.json"
-    with written_beside(path) as beside:
-        beside.write_text(json.dumps(asdict(curve), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(asdict(curve), indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -98,13 +98,12 @@ def mlflow_address(tracker: Tracker, pieces: list[Artifact]) -> str:
 def publish(chain: Chain, made: Made) -> None:
     """Copy a report to where people look for it, and bring the tables up to date."""
     from assets.evaluation.tables import write_tables
-    from assets.home import written_beside
+    from assets.home import write_whole
 
     target = chain.home.reports / f"{made.unit.partition}.html"
     source = Path(made.folder / "report.html")
     if not target.exists() or target.read_bytes() != source.read_bytes():
-        with written_beside(target) as beside:
-            beside.write_bytes(source.read_bytes())
+        write_whole(target, source.read_bytes())
     if chain.home.shared is not None:
         chain.home.shared.put(source, f"reports/{target.name}")
     write_tables(chain)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.rate_distortion import CURVE_KEYS
-from assets.home import written_beside
+from assets.home import write_whole, written_beside
 
 #: table → (stage whose current pieces make it, file in the piece)
 TABLES = {
@@ -27,14 +27,13 @@ def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a table as Parquet and as CSV, each beside and renamed."""
     with written_beside(folder / f"{name}.parquet") as beside:
         table.to_parquet(beside, index=False)
-    with written_beside(folder / f"{name}.csv") as beside:
-        table.to_csv(beside, index=False)
+    write_whole(folder / f"{name}.csv", table.to_csv(index=False))
 
 
 def write_tables(chain: Chain) -> None:
     """Write every table whose pieces changed; one writer at a time, beside and renamed."""
     runs: dict[str, str] = {}
-    with chain.locked("tables"):
+    with chain.home.locked("tables"):
         for name, sources in TABLES.items():
             pieces = [
                 (stage, str(record["partition"]), str(record["key"]), file)
@@ -64,8 +63,7 @@ def write_tables(chain: Chain) -> None:
                     points = pd.read_parquet(chain.home.tables / "rd_points.parquet")
                     whole = with_runs_of_points(whole, points)
                 keep_table(chain.home.tables, name, whole)
-                with written_beside(note) as beside:
-                    beside.write_text(mark)
+                write_whole(note, mark)
             share_table(chain, name, mark)
 
 

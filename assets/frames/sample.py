@@ -17,7 +17,7 @@ import numpy as np
 from assets.frames import scenery
 from assets.frames.encode import encode_png
 from assets.frames.scenery import Bytes, Colours, Point, Scene, Sprite, shapes
-from assets.home import written_beside
+from assets.home import write_whole
 from models.errors import FoveaError
 
 Thing = Callable[[Scene, float, float, float], None]
@@ -105,10 +105,8 @@ def make_sample(
         picture, objects = draw_scene(seed, split, number, size)
         city, listing = CITIES[split][number % len(CITIES[split])], {"size": list(size), "objects": objects}
         name = f"{split}/{city}/{city}_{number:06d}_000019"
-        with written_beside(out / f"objects/{name}_objects.json") as beside:
-            beside.write_text(json.dumps(listing, indent=1))
-        with written_beside(out / f"leftImg8bit/{name}_leftImg8bit.png") as beside:
-            beside.write_bytes(encode_png(picture, level=1))
+        write_whole(out / f"objects/{name}_objects.json", json.dumps(listing, indent=1))
+        write_whole(out / f"leftImg8bit/{name}_leftImg8bit.png", encode_png(picture, level=1))
         return out / f"leftImg8bit/{name}_leftImg8bit.png"
 
     jobs = [(split, number) for split in CITIES for number in range(counts.get(split, 0))]

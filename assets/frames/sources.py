@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from assets.datasets import Size, with_root
 from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, peek_frame, read_frame, scan
 from assets.graph import Waiting
-from assets.home import Home, written_beside
+from assets.home import Home, write_whole, written_beside
 from assets.store import digest
 from assets.world import World
 from models.errors import FoveaError
@@ -45,8 +45,7 @@ def downloads(home: Home) -> Path:
 
 def note_answer(home: Home, md5: str) -> None:
     """Keep which md5 the site stated, and when."""
-    with written_beside(downloads(home) / ASKED) as beside:
-        beside.write_text(json.dumps({"asked_s": time.time(), "md5": md5}))
+    write_whole(downloads(home) / ASKED, json.dumps({"asked_s": time.time(), "md5": md5}))
 
 
 def last_answer(home: Home) -> tuple[float, str] | None:

@@ -8,7 +8,7 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
 from assets.frames.targets import targets_of
-from assets.home import written_beside
+from assets.home import write_whole
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 from models.saliency.maps import SaliencyModel
@@ -44,8 +44,7 @@ def predict_files(
                 broken.append(str(error))
         maps = predictor.predict([picture for picture, _ in good], flip=flip)
         for (picture, target), found in zip(good, maps, strict=True):
-            with written_beside(target) as beside:
-                beside.write_bytes(encode_png(laid_over(picture, found) if overlay else found))
+            write_whole(target, encode_png(laid_over(picture, found) if overlay else found))
             written.append(target)
         if progress:
             progress(min(start + BATCH, len(work)), len(work), "maps predicted")

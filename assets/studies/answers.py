@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from assets.home import written_beside
+from assets.home import write_whole
 from assets.studies.design import Design, fault, read_design
 from models.errors import FoveaError
 
@@ -147,8 +147,7 @@ def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int,
             there = f"participant {said.participant} is there already with other answers ({origin})"
             raise FoveaError(f"{file}: {there}; delete one of the two")
     for path, (_, said) in fresh.items():
-        with written_beside(path) as beside:
-            beside.write_text(said.model_dump_json(indent=1, exclude_none=True), encoding="utf-8")
+        write_whole(path, said.model_dump_json(indent=1, exclude_none=True))
     return list(dict.fromkeys(studies)), len(fresh), len(files) - len(fresh)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, label_arm
-from assets.home import written_beside
+from assets.home import write_whole
 from models.errors import FoveaError
 
 
@@ -178,8 +178,7 @@ def known_studies(config: Path) -> list[str]:
 def keep_design(config: Path, design: Design) -> Path:
     """Write study.json; the same design twice is the same file."""
     path = config / "studies" / design.study / "study.json"
-    with written_beside(path) as beside:
-        beside.write_text(design.model_dump_json(indent=1), encoding="utf-8")
+    write_whole(path, design.model_dump_json(indent=1))
     return path
 
 

@@ -96,7 +96,7 @@ def study_result(config: Path, study: str) -> Result:
 
 def write_preferences(chain: Chain) -> dict[str, Result]:
     """`tables/study_preferences` of every study that has answers, one writer at a time; the results of all studies."""
-    with chain.locked("tables"):
+    with chain.home.locked("tables"):
         found = {study: study_result(chain.home.config, study) for study in known_studies(chain.home.config)}
         kept = [r.table[r.table.n_answers + r.table.n_dropped > 0] for r in found.values()]
         keep_table(chain.home.tables, TABLE, pd.concat(kept, ignore_index=True))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.home import written_beside
+from assets.home import write_whole
 
 Picture = NDArray[np.uint8]
 
@@ -111,8 +111,7 @@ class Milestones:
 
     def _write(self, name: str, wholes: Sequence[Picture]) -> None:
         sheet = np.concatenate([c.of(w) for c, w in zip(self.crops, wholes, strict=True)])
-        with written_beside(self.folder / f"{name}.png") as beside:
-            beside.write_bytes(encode_png(sheet, level=6))
+        write_whole(self.folder / f"{name}.png", encode_png(sheet, level=6))
 
     def keep(self, step: int, shown: Sequence[Shown]) -> None:
         """The pictures, in their order, as the codec shows them at a step."""
@@ -124,8 +123,7 @@ class Milestones:
             "psnr_db": [round(shown[c.picture].psnr_db, 4) for c in self.crops],
             "bpp_estimate": [round(shown[c.picture].bpp, 6) for c in self.crops],
         }
-        with written_beside(self.folder / f"{step}.json") as beside:
-            beside.write_text(json.dumps(facts))
+        write_whole(self.folder / f"{step}.json", json.dumps(facts))
 
     def collected(self, **facts: Any) -> dict[str, bytes]:
         """The files of `stages/`, by name; {} when nothing was kept. facts: what else stages.json says."""

@@ -68,9 +68,8 @@ def warn(text: str) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a text, whole or not at all. Raises FoveaError for a folder."""
-    from assets.home import written_beside
+    from assets.home import write_whole
 
     if path.is_dir():
         raise FoveaError(f"{path} is a folder: name the file to write, for example {path / 'page.html'}")
-    with written_beside(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_whole(path, text)

@@ -116,15 +116,14 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
       bash cityscapes.seed.sbatch          submits; nodes need this folder, .venv and FOVEA_HOME at the same place
       fovea run --sweep seed --dataset cityscapes      afterwards: measures, tables, report
     """
-    from assets.home import written_beside
+    from assets.home import write_whole
     from pipelines.slurm import Resources, missing, script
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
     path = (output or Path(f"{sweep.key}.sbatch")).absolute()
     text = script(chain, sweep, Resources(**asked, device="cuda" if asked["gpus"] else "cpu"))
-    with written_beside(path) as beside:
-        beside.write_text(text)
+    write_whole(path, text)
     trunks, experiments = missing(chain, sweep)
     click.echo(f"{path}: {len(trunks)} trunks, {len(experiments)} experiments\nsubmit: bash {path}")
 

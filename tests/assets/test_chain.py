@@ -187,9 +187,9 @@ def test_a_result_that_was_deleted_is_made_again(chain: Chain) -> None:
 
 
 def test_a_lock_that_is_held_is_named(chain: Chain) -> None:
-    with chain.locked("tables"):
+    with chain.home.locked("tables"):
         other = Chain(chain.home, STAGES)
-        with pytest.raises(FoveaError, match="tables is held"), other.locked("tables", timeout=0):
+        with pytest.raises(FoveaError, match="tables is held"), other.home.locked("tables", timeout=0):
             pass
 
 

@@ -106,7 +106,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 def test_what_dagster_raises_ends_a_watched_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import steps
 
-    def made_on_cluster(given: Step, *_: object) -> str:
+    def made_on_cluster(given: Step, *_: object, **__: object) -> str:
         if given.partition == "bad":
             raise RuntimeError("no such executor")
         return ""
