@@ -78,7 +78,7 @@ class Profile(Typed):
         default=0, ge=0, description="steps of `fovea run` at once on this machine; 0: one for each GPU"
     )
     ray_address: Text = Field(
-        default="", description="Ray's head: http://host:8265 (its dashboard), host:6379, or auto"
+        default="auto", description="Ray's head: http://host:8265 (its dashboard), host:6379, or auto"
     )
     ray_steps: int = Field(default=8, ge=1, description="steps under way on the cluster at once")
     ray_threads: int = Field(

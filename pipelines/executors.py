@@ -3,12 +3,11 @@
 What a step asks of a cluster is decided here, in `demand`. Nothing here imports ray: `pipelines/ray_cluster.py` does.
 """
 
-import dataclasses
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from assets.chain import Chain
 from assets.home import Home
+from assets.settings import Profile
 from models.experiments import Experiment, Trunk
 from models.presets import find_preset
 
@@ -21,23 +20,15 @@ GPU_SHARES = (0.125, 0.25, 0.5, 1.0)
 WAITS_BYTES = 1 << 29
 
 
-@dataclass(frozen=True)
-class RaySettings:
-    """A Ray cluster as steps see it.
+def cluster_of(home: Home) -> Profile | None:
+    """The profile whose Ray cluster carries out steps, None when they stay in this process."""
+    return home.profile if home.profile.executor == "ray" else None
 
-    address: of the head, `http://host:8265` (its dashboard) or `host:6379`. steps: how many are under way at once.
-    threads: CPU threads of a step, and the CPUs that it asks for. device: `cuda` makes steps ask for GPUs.
-    """
 
-    address: str
-    steps: int = 8
-    threads: int = 1
-    device: str = "cpu"
-
-    def asked(self, threads: int = 0, device: str = "auto") -> "RaySettings":
-        """With the threads and the device of one run, where it names any."""
-        chosen = self.device if device == "auto" else device
-        return dataclasses.replace(self, threads=threads or self.threads, device=chosen)
+def asked_of(cluster: Profile, threads: int = 0, device: str = "auto") -> Profile:
+    """The cluster with the threads and the device of one run, where that names any."""
+    named = {"ray_threads": threads} if threads else {}
+    return cluster.model_copy(update=named | ({} if device == "auto" else {"device": device}))
 
 
 class Demand(NamedTuple):
@@ -58,12 +49,12 @@ def gpu_share(n: int, m: int) -> float:
     return next((share for share in GPU_SHARES if wanted <= share), 1.0)
 
 
-def demand(chain: Chain, stage: str, partition: str, settings: RaySettings) -> Demand:
+def demand(chain: Chain, stage: str, partition: str, cluster: Profile) -> Demand:
     """CPUs and GPUs of one step. A step asks for no GPU where the profile's device is the CPU."""
     if chain.stages[stage].fanned_out:
         return Demand(0.0, 0.0, WAITS_BYTES)
-    cpus = float(settings.threads)
-    if not settings.device.startswith("cuda"):
+    cpus = float(cluster.ray_threads)
+    if not cluster.device.startswith("cuda"):
         return Demand(cpus, 0.0)
     if stage in ("trunk_codec", "trained_codec", "rd_points"):
         return Demand(cpus, _codec_share(chain, stage, partition))
@@ -72,10 +63,10 @@ def demand(chain: Chain, stage: str, partition: str, settings: RaySettings) -> D
     )
 
 
-def chunk_demand(stage: str, settings: RaySettings) -> Demand:
+def chunk_demand(stage: str, cluster: Profile) -> Demand:
     """CPUs and GPUs of one chunk of frames."""
-    predicts = stage in ("saliency_maps", "other_maps") and settings.device.startswith("cuda")
-    return Demand(float(settings.threads), GPU_SHARES[1] if predicts else 0.0)
+    predicts = stage in ("saliency_maps", "other_maps") and cluster.device.startswith("cuda")
+    return Demand(float(cluster.ray_threads), GPU_SHARES[1] if predicts else 0.0)
 
 
 def _codec_share(chain: Chain, stage: str, partition: str) -> float:
@@ -88,16 +79,3 @@ def _codec_share(chain: Chain, stage: str, partition: str) -> float:
         entry = chain.experiment(partition.rpartition("@")[0] if stage == "rd_points" else partition)
     record = entry.resolved()
     return gpu_share(int(record["n"]), int(record["m"]))
-
-
-def ray_settings(home: Home) -> RaySettings | None:
-    """The cluster that the profile names, None when steps stay in this process."""
-    profile = home.profile
-    if profile.executor != "ray":
-        return None
-    return RaySettings(
-        profile.ray_address or "auto",
-        profile.ray_steps,
-        profile.ray_threads,
-        profile.device,
-    )

@@ -12,8 +12,9 @@ import dagster as dg
 from assets.chain import Chain
 from assets.graph import Progress, silent
 from assets.home import Home
+from assets.settings import Profile
 from models.errors import FoveaError
-from pipelines.executors import RaySettings, ray_settings
+from pipelines.executors import asked_of, cluster_of
 from pipelines.instance import owner
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.steps import made_in_process, quiet
@@ -41,7 +42,7 @@ def run_targets(
     threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
     cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
     """
-    cluster, mine = ray_settings(chain.home), owner(chain.home)
+    cluster, mine = cluster_of(chain.home), owner(chain.home)
     own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
     tags = {"fovea/sweep": sweep} if sweep else {}
     one_at_a_time = threading.Lock()
@@ -62,7 +63,7 @@ def run_targets(
 
 @contextlib.contextmanager
 def carriers(
-    chain: Chain, instance: dg.DagsterInstance, cluster: RaySettings | None, threads: int, parallel: int
+    chain: Chain, instance: dg.DagsterInstance, cluster: Profile | None, threads: int, parallel: int
 ) -> Iterator[tuple[Carry, int]]:
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)
@@ -77,8 +78,8 @@ def carriers(
         yield carry, 1
         return
     if cluster is not None:
-        asked = cluster.asked(threads, chain.device)
-        workers = Workers(asked.steps, device=asked.device, threads=asked.threads, cluster=True)
+        asked = asked_of(cluster, threads, chain.device)
+        workers = Workers(asked.ray_steps, device=asked.device, threads=asked.ray_threads, cluster=True)
     else:
         share = threads or max(1, chain.threads // parallel)
         workers = Workers(parallel, device=chain.device, share=share, threads=chain.threads)
@@ -125,7 +126,7 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
 IN_PROCESS = "fovea/in-process"
 
 
-def end_orphans(instance: dg.DagsterInstance, cluster: RaySettings | None = None, mine: str = "yes") -> None:
+def end_orphans(instance: dg.DagsterInstance, cluster: Profile | None = None, mine: str = "yes") -> None:
     """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold; stop what is
     left of them on the cluster.
 

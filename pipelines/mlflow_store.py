@@ -76,6 +76,11 @@ def clean_name(name: str) -> str:
     return posixpath.join(*parts)[:MAX_NAME] if parts else "_"
 
 
+@functools.cache
+def _warn_once(text: str, *values: str) -> None:
+    log.warning(text, *values)
+
+
 def _code(error: BaseException) -> str:
     return str(getattr(error, "error_code", ""))
 
@@ -118,7 +123,6 @@ class MlflowStore:
         self.id = "local" if self.local else hashlib.sha256(self.name.encode()).hexdigest()[:16]
         self._known: dict[str, _Known] = {}  # by the journal's name
         self._experiments: dict[str, str] = {}
-        self._warned: set[tuple[str, ...]] = set()
 
     def scrubbed(self, text: object) -> str:
         """A text in one line, without what is secret in the store's address."""
@@ -128,11 +132,6 @@ class MlflowStore:
             if secret:
                 text = text.replace(secret, "…").replace(urllib.parse.unquote(secret), "…")
         return " ".join(text.split())[:300]
-
-    def _warn_once(self, text: str, *values: object) -> None:
-        if (text, *map(str, values[:2])) not in self._warned:
-            self._warned.add((text, *map(str, values[:2])))
-            log.warning(text, *values)
 
     # ---- connection ------------------------------------------------------------------------------------------------
 
@@ -280,7 +279,7 @@ class MlflowStore:
         known.params |= found
         for name, value in told.items():
             if (kept := known.params[name]) != value:
-                self._warn_once(
+                _warn_once(
                     "MLflow's params cannot change: run %s keeps %s=%s, the value %s was not logged",
                     known.progress.run_id, name, kept[:80], value[:80],
                 )  # fmt: skip
@@ -292,7 +291,7 @@ class MlflowStore:
             for step, values in record.get("rows", ()):
                 for told, value in values.items():
                     if not isinstance(value, int | float):
-                        self._warn_once("metric %s: %r is no number and was not logged", told, value)
+                        _warn_once("metric %s: %s is no number and was not logged", told, repr(value))
                         continue
                     steps = known.steps.setdefault(name := clean_name(told), set())
                     if steps is None:

@@ -8,16 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from assets.home import Home
 from assets.remote import Remote
 from assets.settings import SECRETS, Profile, passed_on
 from models.errors import FoveaError
 from pipelines.ray_nodes import ANSWER_S, MARK, own_versions
-
-if TYPE_CHECKING:
-    from pipelines.executors import RaySettings
 
 #: seconds that the storage and the database may take here, whatever a run grants them
 PATIENCE_S = 10.0
@@ -182,10 +179,7 @@ def check_mlflow(home: Home) -> str:
 
 def check_executor(home: Home) -> Iterator[Line]:
     """Who carries out steps; for Ray its resources, and the versions on each node."""
-    from pipelines.executors import ray_settings
-
-    settings = ray_settings(home)
-    if settings is None:
+    if home.profile.executor == "in_process":
         import torch
 
         gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -193,19 +187,19 @@ def check_executor(home: Home) -> Iterator[Line]:
         yield Line("executor", True, f"this process: {cpus} CPUs, GPUs: {', '.join(gpus) or 'none'}")
         yield Line("versions", True, ", ".join(f"{k} {v}" for k, v in own_versions().items() if v))
         return
-    nodes = nodes_of(settings)
+    nodes = nodes_of(home.profile)
     cpu, gpu = (sum(node[kind] for node in nodes) for kind in ("cpus", "gpus"))
-    said = f"{settings.address}: {len(nodes)} nodes, {cpu:g} CPUs, {gpu:g} GPUs"
-    none = f"{settings.address} has no node alive; start one: ray start --address HEAD:6379"
+    said = f"{home.profile.ray_address}: {len(nodes)} nodes, {cpu:g} CPUs, {gpu:g} GPUs"
+    none = f"{home.profile.ray_address} has no node alive; start one: ray start --address HEAD:6379"
     yield Line("ray", bool(nodes), said if nodes else none)
     yield from compare_versions(own_versions(), {str(n["name"]): n["versions"] for n in nodes})
 
 
-def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
+def nodes_of(cluster: Profile) -> list[dict[str, Any]]:
     """What a job on the cluster finds on each node. Raises FoveaError when the cluster does not answer or run it."""
     from pipelines.ray_cluster import FORWARDED, submission_client
 
-    client = submission_client(settings)
+    client = submission_client(cluster)
     job = client.submit_job(
         entrypoint=f"{sys.executable} -m pipelines.ray_nodes",
         entrypoint_num_cpus=0,
@@ -222,7 +216,7 @@ def nodes_of(settings: "RaySettings") -> list[dict[str, Any]]:
         client.stop_job(job)
     last = log.strip().splitlines()[-1:] or ["no log"]
     raise FoveaError(
-        f"Ray at {settings.address} did not run a job ({status}: {last[0][:200]}); nodes need the same installation at the "
+        f"Ray at {cluster.ray_address} did not run a job ({status}: {last[0][:200]}); nodes need the same installation at the "
         "same place, or PYTHONPATH"
     )
 

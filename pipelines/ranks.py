@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+import psutil
+
 POLL_S = 0.2
 PATIENCE_S = 10.0
 
@@ -28,7 +30,7 @@ def launch_ranks(arguments: Sequence[str], processes: int) -> int:
         "LOCAL_WORLD_SIZE": str(processes),
     }
     children = [
-        subprocess.Popen(
+        psutil.Popen(
             [sys.executable, "-m", "pipelines.cli", *arguments],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             # one story on the terminal; what another rank dies of is still seen
@@ -46,21 +48,12 @@ def launch_ranks(arguments: Sequence[str], processes: int) -> int:
                 return 0
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            for child in children:
-                child.wait(PATIENCE_S)
+        psutil.wait_procs(children, PATIENCE_S)
         return 130
     finally:
-        _end(children)
-
-
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-    for child in children:
-        try:
-            child.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        for child in psutil.wait_procs(children, PATIENCE_S)[1]:
             child.kill()
             child.wait()

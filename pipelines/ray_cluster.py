@@ -34,10 +34,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from assets.chain import Chain
 from assets.graph import Bench, ChunkWork, Progress, Row, silent
 from assets.home import Home
-from assets.settings import passed_on
+from assets.settings import Profile, passed_on
 from assets.stages import open_chain
 from models.errors import FoveaError
-from pipelines.executors import RaySettings, chunk_demand, demand, ray_settings
+from pipelines.executors import chunk_demand, cluster_of, demand
 
 #: seconds between two looks at whether a step's job still runs; a lost node shows after Ray's own half minute or so
 HEALTH_EVERY_S = 5
@@ -69,7 +69,7 @@ WAIT_S, PAUSE_S = 180.0, 2.0
 class Steps(RayStepHandler):
     """dagster-ray's steps, each asking for what `pipelines.executors.demand` says unless its tags ask themselves."""
 
-    def __init__(self, client: JobSubmissionClient, settings: RaySettings):
+    def __init__(self, client: JobSubmissionClient, cluster: Profile):
         super().__init__(
             client=client,
             env_vars=[f"{name}={value}" for name, value in passed_on(FORWARDED).items()],
@@ -79,7 +79,7 @@ class Steps(RayStepHandler):
             memory=None,
             resources=None,
         )
-        self.settings = settings
+        self.cluster = cluster
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Steps(RayStepHandler):
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
         """Submit the step's job with its demand."""
-        yield from super().launch_step(_Asking(step_handler_context, self.settings))
+        yield from super().launch_step(_Asking(step_handler_context, self.cluster))
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         """A failed or stopped job ends the step, with the last lines of its log."""
@@ -112,9 +112,9 @@ class Steps(RayStepHandler):
 class _Asking(StepHandlerContext):
     """A step's context whose tags hold what it asks for."""
 
-    def __init__(self, context: StepHandlerContext, settings: RaySettings):
+    def __init__(self, context: StepHandlerContext, cluster: Profile):
         self.__dict__.update(context.__dict__)
-        self._settings = settings
+        self._cluster = cluster
 
     @property
     def step_tags(self) -> dict[str, dict[str, str]]:  # type: ignore[override]
@@ -124,7 +124,7 @@ class _Asking(StepHandlerContext):
         for key, found in tags.items():
             if USER_DEFINED_RAY_KEY not in found:
                 partition = self.dagster_run.tags.get("dagster/partition", "")
-                asked = demand(chain, key.split(".")[-1], partition, self._settings)
+                asked = demand(chain, key.split(".")[-1], partition, self._cluster)
                 found[USER_DEFINED_RAY_KEY] = json.dumps(
                     {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "memory": asked.memory_bytes or None}
                 )
@@ -138,11 +138,11 @@ class _Asking(StepHandlerContext):
 )
 def ray_executor(init_context: InitExecutorContext) -> Executor:
     """Steps as jobs of the Ray cluster that the profile names."""
-    settings = ray_settings(Home.from_environment())
-    if settings is None:
+    cluster = cluster_of(Home.from_environment())
+    if cluster is None:
         raise FoveaError("the executor is ray, but the profile names another; reload the code location")
     return StepDelegatingExecutor(
-        Steps(submission_client(settings), settings),
+        Steps(submission_client(cluster), cluster),
         retries=RetryMode.from_config(init_context.executor_config["retries"]),  # type: ignore[arg-type]
         check_step_health_interval_seconds=HEALTH_EVERY_S,
         should_verify_step=True,
@@ -183,25 +183,25 @@ patiently = Retrying(
 )
 
 
-def submission_client(settings: RaySettings) -> PatientClient:
+def submission_client(cluster: Profile) -> PatientClient:
     """A client of the cluster's job server. Raises FoveaError when it does not answer."""
     logging.getLogger("ray").setLevel(logging.WARNING)
     try:
-        return PatientClient(settings.address)
+        return PatientClient(cluster.ray_address)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FoveaError(
-            f"Ray at {settings.address} does not answer ({str(error).splitlines()[0]}): start it (ray start --head), or "
+            f"Ray at {cluster.ray_address} does not answer ({str(error).splitlines()[0]}): start it (ray start --head), or "
             "name its head in the profile (ray_address)"
         ) from error
 
 
-def stop_steps(settings: RaySettings, run_ids: Sequence[str]) -> None:
+def stop_steps(cluster: Profile, run_ids: Sequence[str]) -> None:
     """Stop what is still on the cluster of these Dagster runs, so that nothing is made twice at once."""
-    client = submission_client(settings)
+    client = submission_client(cluster)
     try:
         jobs = client.list_jobs()
     except (RuntimeError, OSError) as error:
-        raise FoveaError(f"Ray at {settings.address} does not say what it runs ({error})") from error
+        raise FoveaError(f"Ray at {cluster.ray_address} does not say what it runs ({error})") from error
     for job in jobs:
         mine = (job.metadata or {}).get("dagster/run-id") in run_ids
         if mine and job.submission_id and job.status in (JobStatus.PENDING, JobStatus.RUNNING):
@@ -215,8 +215,8 @@ def stop_steps(settings: RaySettings, run_ids: Sequence[str]) -> None:
 class RayChunks:
     """`assets.graph.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself."""
 
-    def __init__(self, settings: RaySettings):
-        self.settings = settings
+    def __init__(self, cluster: Profile):
+        self.cluster = cluster
 
     def __call__(self, bench: Bench, rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
         """Work on all rows; a chunk's failure is raised once every chunk under way has ended."""
@@ -225,7 +225,7 @@ class RayChunks:
         stage, partition = bench.stage.name, bench.partition
         if not ray.is_initialized():
             ray.init(log_to_driver=True, logging_level=logging.WARNING)
-        asked = chunk_demand(stage, self.settings)
+        asked = chunk_demand(stage, self.cluster)
         task = ray.remote(_work).options(
             name=f"{stage} {partition}",
             num_cpus=asked.cpus,
@@ -241,7 +241,7 @@ class RayChunks:
         try:
             while True:
                 for chunk in waiting:
-                    under_way[task.remote(name, stage, partition, chunk, self.settings)] = len(chunk)
+                    under_way[task.remote(name, stage, partition, chunk, self.cluster)] = len(chunk)
                     if len(under_way) >= bound:
                         break
                 if not under_way:
@@ -273,12 +273,12 @@ class RayChunks:
 _chains: dict[str, Chain] = {}
 
 
-def _work(name: str, stage: str, partition: str, rows: Sequence[Row], settings: RaySettings) -> int:
+def _work(name: str, stage: str, partition: str, rows: Sequence[Row], cluster: Profile) -> int:
     """One chunk, in a worker's process: its chain is kept for the next chunk of the same step."""
     module, function = name.split(":")
     work: ChunkWork = getattr(importlib.import_module(module), function)
     if not _chains:
-        _chains[""] = open_chain(threads=settings.threads, device=settings.device)
+        _chains[""] = open_chain(threads=cluster.ray_threads, device=cluster.device)
     chain = _chains[""]
     try:
         return work(chain.bench(stage, partition), rows, silent)

@@ -12,7 +12,7 @@ from assets.chain import Chain
 from assets.graph import Check, Made, Progress
 from assets.home import Home
 from models.errors import FoveaError
-from pipelines.executors import ray_settings
+from pipelines.executors import asked_of, cluster_of
 
 STOPPED = "interrupted; started again, it goes on from what is finished"
 
@@ -30,12 +30,12 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         chain = tracked_chain(tags=tags or {}, device=self.device)
         if self.threads:
             chain.threads = self.threads
-        cluster = ray_settings(chain.home)
+        cluster = cluster_of(chain.home)
         if cluster is not None:
             from pipelines.ray_cluster import RayChunks
 
-            asked = cluster.asked(self.threads, self.device)
-            chain.threads, chain.device = asked.threads, asked.device
+            asked = asked_of(cluster, self.threads, self.device)
+            chain.threads, chain.device = asked.ray_threads, asked.device
             chain.fan_out = RayChunks(asked)
         return chain
 
@@ -179,8 +179,7 @@ def mlflow_link(made: Made, chain: Chain) -> str:
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:
     """The executor of the code location."""
-    settings = ray_settings(home)
-    if settings is None:
+    if cluster_of(home) is None:
         return dg.in_process_executor
     from pipelines.ray_cluster import ray_executor
 

@@ -1,5 +1,6 @@
 """`make ui`: Dagster's webserver and daemon and MLflow's UI as children of one process, on loopback."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from assets.home import ROOT, Home
 from models.errors import FoveaError
@@ -59,7 +62,7 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
     # also where Ctrl-C would be ignored (a background job of a script), and when a terminal closes
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    children: dict[str, psutil.Popen] = {}
     if not remote:
         MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     try:
@@ -80,15 +83,15 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         stop(children)
 
 
-def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil.Popen:
     with log.open("ab") as file:
-        return subprocess.Popen(
+        return psutil.Popen(
             command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
 def _announce(
-    home: Home, port: int, mlflow_port: int, children: dict[str, subprocess.Popen[bytes]], remote: str
+    home: Home, port: int, mlflow_port: int, children: dict[str, psutil.Popen], remote: str
 ) -> None:
     waiting = {"dagster": port, "mlflow": mlflow_port}
     waiting = {k: v for k, v in waiting.items() if k in children}
@@ -109,16 +112,11 @@ def _announce(
     print("Ctrl-C stops all", flush=True)
 
 
-def stop(children: dict[str, subprocess.Popen[bytes]]) -> None:
+def stop(children: dict[str, psutil.Popen]) -> None:
     """End every child with what it started: ask, wait, insist."""
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for sign, wait_s in ((signal.SIGINT, STOP_AFTER_S), (signal.SIGTERM, STOP_AFTER_S), (signal.SIGKILL, 2)):
         for child in children.values():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, sign)
-            except ProcessLookupError:
-                continue
-        deadline = time.monotonic() + (STOP_AFTER_S if sign != signal.SIGKILL else 2)
-        while time.monotonic() < deadline and any(c.poll() is None for c in children.values()):
-            time.sleep(0.1)
-        if all(c.poll() is not None for c in children.values()):
+        if not psutil.wait_procs(children.values(), wait_s)[1]:
             return

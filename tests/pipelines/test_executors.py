@@ -14,16 +14,17 @@ from models.presets import presets
 from models.sweeps import sweep
 from pipelines.executors import (
     GPU_SHARES,
-    RaySettings,
+    asked_of,
     chunk_demand,
+    cluster_of,
     demand,
     gpu_share,
-    ray_settings,
 )
 from pipelines.resources import chosen_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CPU, GPU = RaySettings("auto", threads=2), RaySettings("auto", threads=2, device="cuda")
+CPU = Profile(name="c", executor="ray", ray_threads=2)
+GPU = asked_of(CPU, device="cuda")
 
 
 @pytest.fixture
@@ -65,17 +66,17 @@ def test_a_stage_that_waits_for_its_chunks_leaves_them_the_cpu(stage: str, chain
 
 
 def test_a_run_may_name_other_threads_and_device() -> None:
-    assert CPU.asked() == CPU
-    asked = CPU.asked(threads=5, device="cuda:1")
-    assert (asked.threads, asked.device, asked.address) == (5, "cuda:1", "auto")
+    assert asked_of(CPU) == CPU
+    asked = asked_of(CPU, threads=5, device="cuda:1")
+    assert (asked.ray_threads, asked.device, asked.ray_address) == (5, "cuda:1", "auto")
 
 
 def test_steps_stay_here_unless_the_profile_names_a_cluster(tmp_path: Path, chain: Chain) -> None:
-    assert ray_settings(chain.home) is None
+    assert cluster_of(chain.home) is None
     assert chosen_executor(chain.home) is dg.in_process_executor
     profile = Profile(name="c", executor="ray", ray_address="http://head:8265", ray_steps=3, device="cuda")
     there = Home(tmp_path, tmp_path, UPath(tmp_path), profile)
-    assert ray_settings(there) == RaySettings("http://head:8265", 3, 1, "cuda")
+    assert cluster_of(there) == profile
 
 
 ASKED = """
