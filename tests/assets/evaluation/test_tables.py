@@ -9,8 +9,7 @@ import pytest
 from upath import UPath
 
 from assets.chain import Chain
-from assets.evaluation.pieces import finish_points
-from assets.evaluation.rate_distortion import rd_curves
+from assets.evaluation.rate_distortion import concat_points, rd_curves
 from assets.evaluation.tables import write_tables
 from assets.graph import Unit
 from assets.home import Home
@@ -58,19 +57,9 @@ def test_runs_that_mlflow_heard_of_later_are_in_the_tables(
     def measured(key: str) -> pd.DataFrame:
         run = chain.tracker.run(experiment="fovea-sample", name=key, key=key)
         run.finish()
-        row = {
-            "image": "a",
-            "codec": key,
-            "bytes": 9,
-            "width": 8,
-            "height": 8,
-            "rate": 1.0,
-            "rate_name": "quality",
-        }
-        table = finish_points(
-            [row], dataset="sample", split="test", train_dataset="", arm="uniform", maps="none", preset="",
-            experiment="", run_id=run.run_id,
-        )  # fmt: skip
+        about = {"dataset": "sample", "split": "test", "image": "a", "arm": "uniform", "maps": "none"}
+        row = {"codec": key, "bytes": 9, "width": 8, "height": 8, "rate": 1.0, "mlflow_run_id": run.run_id}
+        table = concat_points([pd.DataFrame([about | row])])
         meta = {"mlflow_key": key, "mlflow_run_id": run.run_id}
         keep(chain, f"{key}@sample", {"points.parquet": table}, "rd_points", **meta)
         return table
