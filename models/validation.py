@@ -58,7 +58,7 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
             return f"{place(path)}{first['ctx']['error']}"
         case _:
             said = first["msg"].replace("Input should be", "expected", 1)
-            return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r}"
+            return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r:.80}"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

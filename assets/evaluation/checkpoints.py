@@ -9,16 +9,16 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from assets.evaluation.published import name_of
 from assets.home import write_whole, written_beside
 from models.errors import FoveaError
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(BaseModel, frozen=True):
     """One point. quality: what orders the points of a curve, as CompressAI counts them."""
 
     path: str
@@ -26,8 +26,7 @@ class Checkpoint:
     quality: float
 
 
-@dataclass(frozen=True)
-class External:
+class External(BaseModel, frozen=True):
     """One curve: checkpoints of one model by rising quality."""
 
     name: str
@@ -49,15 +48,12 @@ def read_external(config: Path, dataset: str, name: str) -> External | None:
     """A curve by name, None when there is none. Raises FoveaError for a damaged file."""
     path = _file(config, dataset, name)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        files = tuple(Checkpoint(str(f["path"]), str(f["sha256"]), float(f["quality"])) for f in raw["files"])
-        return External(name, dataset, str(raw["codec"]), files)
+        return External(name=name, dataset=dataset, **json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FoveaError(
-            f"{path} is damaged ({error!r}); delete it and evaluate the checkpoint again"
-        ) from error
+    except (ValueError, TypeError) as error:
+        again = "delete it and evaluate the checkpoint again"
+        raise FoveaError(f"{path} is damaged ({error}); {again}") from error
 
 
 def externals(config: Path, dataset: str) -> list[External]:
@@ -97,11 +93,11 @@ def keep_external(
         if at in given:
             raise FoveaError(f"{given[at]} and {path} both are quality {at:g}: give each its --quality")
         given[at] = path
-        points[at] = Checkpoint(str(path.resolve()), file_sha256(path), at)
-    external = External(name, dataset, codec, tuple(points[q] for q in sorted(points)))
+        points[at] = Checkpoint(path=str(path.resolve()), sha256=file_sha256(path), quality=at)
+    files_by_quality = tuple(points[q] for q in sorted(points))
+    external = External(name=name, dataset=dataset, codec=codec, files=files_by_quality)
     with written_beside(_file(config, dataset, name)) as beside:
-        record = {"codec": codec, "files": [vars(f) for f in external.files]}
-        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        beside.write_text(external.model_dump_json(include={"codec", "files"}, indent=1), encoding="utf-8")
     return external
 
 

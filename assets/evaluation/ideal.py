@@ -42,8 +42,6 @@ def ideal_rows(
     *,
     fixation_halves: Sequence[tuple[Map, Map] | None] | None = None,
     images: Sequence[str] | None = None,
-    alpha: float = ALPHA,
-    gamma: float = GAMMA,
 ) -> pd.DataFrame:
     """The ideal rows of a dataset, means over pictures with 95 % bootstrap intervals, columns `IDEAL_COLUMNS`.
 
@@ -57,9 +55,6 @@ def ideal_rows(
     others = derangement(names) if count > 1 else []
     seen: dict[tuple[str, str], list[Ideal]] = {}
 
-    def gain(conditioning: Map, metric_map: Map) -> Ideal:
-        return ideal_gain(conditioning, metric_map, alpha=alpha, gamma=gamma)
-
     for i, own in enumerate(saliency_maps):
         conditions: dict[str, Map] = {"predicted": own, "center": center_map(*own.shape)}
         if others:
@@ -68,12 +63,12 @@ def ideal_rows(
         halves = fixation_halves[i] if fixation_halves is not None else None
         if own.any():
             for name, condition in conditions.items():
-                seen.setdefault((name, "saliency"), []).append(gain(condition, own))
+                seen.setdefault((name, "saliency"), []).append(ideal_gain(condition, own))
         if eyes is not None and eyes.any():
             for name, condition in {"people": eyes, **conditions}.items():
-                seen.setdefault((name, "fixations"), []).append(gain(condition, eyes))
+                seen.setdefault((name, "fixations"), []).append(ideal_gain(condition, eyes))
         if halves is not None:
-            both = np.mean([gain(*halves), gain(*halves[::-1])], axis=0)
+            both = np.mean([ideal_gain(*halves), ideal_gain(*halves[::-1])], axis=0)
             seen.setdefault(("half_people", "fixations"), []).append(Ideal(*both.tolist()))
     order = ("people", "half_people", "predicted", "center", "shuffled")
     rows = []
@@ -85,7 +80,7 @@ def ideal_rows(
         )
         metric = "ew_psnr_db" if measured_on == "fixations" else "sw_psnr_db"
         rows.append(
-            (conditioning, measured_on, metric, gains.mean(), low, high, costs.mean(), alpha, gamma, n)
+            (conditioning, measured_on, metric, gains.mean(), low, high, costs.mean(), ALPHA, GAMMA, n)
         )
     return pd.DataFrame(rows, columns=list(IDEAL_COLUMNS))
 

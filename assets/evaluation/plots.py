@@ -10,6 +10,7 @@ import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
 from assets.evaluation.palette import look
+from assets.evaluation.piecewise import METHODS
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, learned, records
 from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
@@ -69,15 +70,13 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     return png(figure)
 
 
-def forest_plot(
-    rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str = "", method: str = "pchip"
-) -> bytes:
+def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str = "") -> bytes:
     """BD-rates of one metric with their intervals, one line a comparison; refused ones say so.
 
     rates: as `bd_rates` gives them. Left of 0 the tested curve needs fewer bits.
     """
     label = metric_label(metric)
-    shown = rates[(rates["metric"] == metric) & (rates["method"] == method)]
+    shown = rates[(rates["metric"] == metric) & (rates["method"] == METHODS[0])]
     if shown.empty:
         return nothing(title, f"nothing was compared on {label}")
     group = np.select([shown["anchor_arm"] == BASELINE, shown["test_arm"] != BASELINE], [0, 1], 2)

@@ -18,14 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
 from assets.home import write_whole
 from models.errors import FoveaError
+from models.validation import complaint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: what CompressAI's result files call the columns (evaluations of its models, and of classical codecs)
-PSNR_NAMES, MS_SSIM_NAMES = ("psnr-rgb", "psnr"), ("ms-ssim-rgb", "ms-ssim")
 CSV_COLUMNS = ("codec", "bpp", "psnr_db", "ms_ssim")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}")
 MAX_BYTES = 1 << 20
@@ -101,29 +102,32 @@ def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCur
     return read(text, path, dataset, source)
 
 
+class _Results(BaseModel):
+    """What CompressAI's result files call the columns, in evaluations of its models and of classical codecs."""
+
+    bpp: list[Any]
+    psnr: list[Any] = Field(validation_alias=AliasChoices("psnr-rgb", "psnr"))
+    ms_ssim: list[Any] | None = Field(None, validation_alias=AliasChoices("ms-ssim-rgb", "ms-ssim"))
+
+
+class _File(BaseModel):
+    name: str
+    results: _Results
+
+
 def _read_json(text: str, path: Path, dataset: str, source: str) -> list[PublishedCurve]:
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FoveaError(f"{path}: not JSON ({error}); a CSV's name ends in .csv") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("results"), dict):
-        raise FoveaError(f'{path}: no field "results"; expected {{"name": …, "results": {{"bpp": […], …}}}}')
-    if not isinstance(raw.get("name"), str):
-        raise FoveaError(f'{path}: field "name" is missing or not a text')
-    columns: dict[str, list[Any]] = {}
-    for names in (("bpp",), PSNR_NAMES, MS_SSIM_NAMES):
-        found = next((n for n in names if n in raw["results"]), None)
-        values = raw["results"][found] if found else None
-        if found is None and names is not MS_SSIM_NAMES:
-            raise FoveaError(f'{path}: field "results.{names[0]}" is missing')
-        if values is not None and not isinstance(values, list):
-            raise FoveaError(f'{path}: field "results.{found}" is not a list')
-        bpp = columns.get("bpp", values) or []
-        columns[names[-1]] = [None] * len(bpp) if values is None else values
-        if len(columns[names[-1]]) != len(bpp):
-            raise FoveaError(f"{path}: {len(values or ())} values of {names[-1]} for {len(bpp)} of bpp")
-    rows = ((f"point {i}", *point) for i, point in enumerate(zip(*columns.values(), strict=True), 1))
-    return [PublishedCurve(name_of(raw["name"]), dataset, source, _points(rows, str(path)))]
+        file = _File.model_validate_json(text)
+    except ValidationError as error:
+        hint = 'CompressAI writes {"name": …, "results": {"bpp": […], …}}, and a CSV\'s name ends in .csv'
+        raise FoveaError(f"{path}: {complaint(error, _File)} ({hint})") from None
+    bpp = file.results.bpp
+    columns = {"psnr": file.results.psnr, "ms-ssim": file.results.ms_ssim or [None] * len(bpp)}
+    for name, values in columns.items():
+        if len(values) != len(bpp):
+            raise FoveaError(f"{path}: {len(values)} values of {name} for {len(bpp)} of bpp")
+    rows = ((f"point {i}", *point) for i, point in enumerate(zip(bpp, *columns.values(), strict=True), 1))
+    return [PublishedCurve(name_of(file.name), dataset, source, _points(rows, str(path)))]
 
 
 def _read_csv(text: str, path: Path, dataset: str, source: str) -> list[PublishedCurve]:

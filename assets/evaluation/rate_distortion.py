@@ -225,7 +225,7 @@ def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFrame:
     """Means over images and seeds of bpp and every metric, one row per point of a curve.
 
     For each measured column there are `X`, `X_low` and `X_high`: the mean and its 95 % percentile bootstrap interval,
@@ -246,7 +246,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0
         grid = curve_grid(curve, measured)
         n_seeds, n_images = len(grid.seeds), len(grid.images)
         once = np.ones((1, n_images)), np.ones((1, n_seeds))
-        many = resample_counts(n_images, resamples, seed), resample_counts(n_seeds, resamples, seed + 1)
+        many = resample_counts(n_images, resamples, 0), resample_counts(n_seeds, resamples, 1)
         columns: dict[str, Any] = {**key._asdict(), "rate": grid.rates}
         for column, values in grid.values.items():
             columns[column] = resampled_means(values, *once)[0]

@@ -12,8 +12,9 @@ import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from assets.home import write_whole
-from assets.studies.design import Design, fault, read_design
+from assets.studies.design import Design, read_design
 from models.errors import FoveaError
+from models.validation import complaint
 
 #: below which share of its own size a picture counts as shown small; a frame may take a few pixels
 SMALL = 0.95
@@ -83,9 +84,9 @@ def read_answers(file: Path) -> Answers:
     except OSError as error:
         raise FoveaError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, csv.Error) as error:
-        wrong = fault(error) if isinstance(error, ValidationError) else str(error)
+        wrong = complaint(error, Answers) if isinstance(error, ValidationError) else str(error)
         if is_table:
-            wrong = re.sub(r"^answers\[(\d+)\]", lambda at: f"line {int(at[1]) + 2}", wrong)
+            wrong = re.sub(r"^answers\.(\d+)", lambda at: f"line {int(at[1]) + 2}", wrong)
         raise FoveaError(f"{file}: {wrong} (give what the study's page saved, JSON or CSV)") from error
 
 

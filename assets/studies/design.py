@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, label_arm
 from assets.home import write_whole
 from models.errors import FoveaError
+from models.validation import complaint
 
 
 class Side(BaseModel, frozen=True):
@@ -162,14 +163,6 @@ def _sides(rows: pd.DataFrame) -> list[Side]:
     return [Side(arm=a, codec=c, experiment=e, point=p, bpp=b) for a, c, e, p, b in columns]
 
 
-def fault(error: ValidationError) -> str:
-    """The first field that is wrong, its value and why: `answers[2].seconds -1: Input should be greater …`."""
-    first = error.errors(include_url=False)[0]
-    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
-    value = f" {first['input']!r}" if isinstance(first["input"], str | int | float | None) and place else ""
-    return f"{place}{value[:60]}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-
-
 def known_studies(config: Path) -> list[str]:
     """Every study that was made here."""
     return sorted(path.parent.name for path in config.glob("studies/*/study.json"))
@@ -193,7 +186,7 @@ def read_design(config: Path, study: str) -> Design:
         known = ", ".join(known_studies(config)) or "none"
         raise FoveaError(f"{path}: study {study} is not known here (known: {known}): {again}") from error
     except ValidationError as error:
-        damage = fault(error)
+        damage = complaint(error, Design)
     if damage:
         raise FoveaError(f"{path} is damaged ({damage}): {again}; to do without it, move its folder away")
     return design

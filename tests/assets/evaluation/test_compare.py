@@ -129,7 +129,7 @@ def test_a_table_on_disk_is_a_side(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b\n1,2\n")
     for text, said in (
-        (str(bad), "bad.csv: not a table of points .* column 'a'"),
+        (str(bad), r"bad.csv: not a table of points .* unknown columns \['a', 'b'\]"),
         (str(tmp_path / "none.parquet"), "no such file"),
         ("sample.nothing", "neither DATASET.SWEEP"),
         ("sample.smoke~x", "write sample.smoke~1"),

@@ -224,7 +224,7 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     chain = open_chain(threads=1)
     sweep = chain.sweeps["sample.gan-tiny"]
     assert generalisation(chain, sweep, pictures=4).empty
-    for stage in ("source_frames", "resized_frames", "saliency_maps"):
+    for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
         chain.make(stage, "sample")
     chain.make("trained_codec", sweep.experiments[0].key)
     table = generalisation(chain, sweep, pictures=4)

@@ -432,25 +432,25 @@ def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path, 
     assert result.table.n_small[0] == small > 0
     assert f"{small} of 20 answers are on pictures shown smaller than they are" in result_lines(result)
     said["answers"][0]["looks"] = -1
-    where = "line 2" if kind == "csv" else r"answers\[0\]"
-    with pytest.raises(FoveaError, match=rf"{where}\.looks '?-1'?: .*greater than or equal to 0"):
+    where = "line 2" if kind == "csv" else r"answers\.0"
+    with pytest.raises(FoveaError, match=rf"{where}\.looks: .*greater than or equal to 0, got '?-1'?"):
         import_answers(chain.home.config, [write(tmp_path, said, f"a.{kind}")])
 
 
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ({"pairs": 3}, "pairs 3: .* valid array"),
-        ({"pairs": [{"pair": "p000", "image": "a"}]}, r"pairs\[0\].sides: Field required"),
-        ({"pairs": [{"pair": "p000", "image": "a", "sides": []}]}, r"pairs\[0\].sides\[0\]: Field required"),
-        ({"catch": "x"}, "catch 'x': .* valid array"),
-        ({"catch": [3]}, r"catch\[0\] 3: .* object"),
-        ({"arms": ["uniform"]}, r"arms\[1\]: Field required"),
-        ({"dataset": None}, "dataset None: .* valid string"),
-        ({"seed": "x"}, "seed 'x': .* valid integer"),
+        ({"pairs": 3}, "pairs: .* valid array, got 3"),
+        ({"pairs": [{"pair": "p000", "image": "a"}]}, "pairs.0.sides: missing"),
+        ({"pairs": [{"pair": "p000", "image": "a", "sides": []}]}, "pairs.0.sides.0: missing"),
+        ({"catch": "x"}, "catch: .* valid array, got 'x'"),
+        ({"catch": [3]}, "catch.0: .* object, got 3"),
+        ({"arms": ["uniform"]}, "arms.1: missing"),
+        ({"dataset": None}, "dataset: .* valid string, got None"),
+        ({"seed": "x"}, "seed: .* valid integer, got 'x'"),
         ({"study": "0000000000"}, "it is another study"),
-        ({"format": "other"}, "format 'other': .*fovea-study/1"),
-        *(({name: ...}, f"{name}: Field required") for name in ("study", "arms", "pairs", "catch")),
+        ({"format": "other"}, "format: .*fovea-study/1.*, got 'other'"),
+        *(({name: ...}, f"{name}: missing") for name in ("study", "arms", "pairs", "catch")),
     ],
 )
 def test_a_damaged_design_is_named(chain: Chain, design: Design, broken: dict[str, Any], said: str) -> None:
@@ -478,22 +478,22 @@ def change(said: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 
 BAD = {
-    r"format 'other': ": lambda s: {**s, "format": "other"},
-    r"participant: Field required": lambda s: {k: v for k, v in s.items() if k != "participant"},
-    r"participant '\.\./x': ": lambda s: {**s, "participant": "../x"},
-    r"study 'zz': ": lambda s: {**s, "study": "zz"},
+    r"format: .*, got 'other'": lambda s: {**s, "format": "other"},
+    r"participant: missing": lambda s: {k: v for k, v in s.items() if k != "participant"},
+    r"participant: .*, got '\.\./x'": lambda s: {**s, "participant": "../x"},
+    r"study: .*, got 'zz'": lambda s: {**s, "study": "zz"},
     r"study 00000000ff is not known here \(known: 0123456789\)": lambda s: {**s, "study": "00000000ff"},
     r"answers: .* valid array": lambda s: {**s, "answers": {}},
     r"answers: .* at least 1 item": lambda s: {**s, "answers": []},
-    r"answers\[0\] 3: .* object": lambda s: {**s, "answers": [3]},
-    r"answers\[2\].seconds None: ": lambda s: change(s, seconds=None),
-    r"answers\[2\].seconds -1: ": lambda s: change(s, seconds=-1),
-    r"answers\[2\].seconds nan: ": lambda s: change(s, seconds=float("nan")),
-    r"answers\[2\].seconds .*less than 1000000000": lambda s: change(s, seconds=10**400),
-    r"answers\[2\].trial '3': ": lambda s: change(s, trial="3"),
-    r"answers\[2\].image 3: ": lambda s: change(s, image=3),
-    r"answers\[2\].choice 'up': ": lambda s: change(s, choice="up"),
-    r"answers\[2\]: chosen 'x' is not what was on the": lambda s: change(s, chosen="x"),
+    r"answers\.0: .* object, got 3": lambda s: {**s, "answers": [3]},
+    r"answers\.2.seconds: .*, got None": lambda s: change(s, seconds=None),
+    r"answers\.2.seconds: .*, got -1": lambda s: change(s, seconds=-1),
+    r"answers\.2.seconds: .*, got nan": lambda s: change(s, seconds=float("nan")),
+    r"answers\.2.seconds: .*less than 1000000000": lambda s: change(s, seconds=10**400),
+    r"answers\.2.trial: .*, got '3'": lambda s: change(s, trial="3"),
+    r"answers\.2.image: .*, got 3": lambda s: change(s, image=3),
+    r"answers\.2.choice: .*, got 'up'": lambda s: change(s, choice="up"),
+    r"answers\.2: chosen 'x' is not what was on the": lambda s: change(s, chosen="x"),
     r"answer 3: pair 'p999' is not in study": lambda s: change(s, pair="p999"),
     r"answer 3: trial 1 is answered twice": lambda s: change(s, trial=1),
     r"answer 3: image 'other', but": lambda s: change(s, image="other"),
@@ -517,15 +517,15 @@ def test_bad_tables_and_other_files(chain: Chain, design: Design, tmp_path: Path
     text = as_csv(answers_of(design, "p-good", 0, 0.5))
     lines = text.splitlines()
     cases: dict[str, str | bytes] = {
-        "line 2.choice: Field required": text.replace("choice", "choise", 1),
-        "line 3.trial 'x': ": "\n".join([*lines[:2], re.sub(r"p-good,\d+", "p-good,x", lines[2])]),
+        "line 2.choice: missing": text.replace("choice", "choise", 1),
+        "line 3.trial: expected a valid integer": "\n".join([*lines[:2], re.sub(r"p-good,\d+", "p-good,x", lines[2])]),
         "line 4, participant 'p-else' differs from 'p-good' above": "\n".join([*lines[:3], lines[3].replace("p-good", "p-else")]),
         "line 2: chosen": "\n".join([lines[0], re.sub(r",(uniform|saliency_gain|original|heavily compressed),1.5", ",x,1.5", lines[1])]),
         "line 3 has 13 cells, the header 12": "\n".join([*lines[:2], lines[2].replace("1.5", "1,5")]),
         "line 2 has 11 cells, the header 12": "\n".join([lines[0], lines[1].rsplit(",", 1)[0]]),
-        "study None: ": lines[0],
+        "study: expected a valid string, got None": lines[0],
         "(give what the study's page saved, JSON or CSV)": "hello",
-        "Invalid JSON": "{",
+        "invalid JSON": "{",
         "can't decode": b"\xff\xfe\x00\x80PNG",
         "bytes are no study's answers": "x" * 5_000_001,
     }  # fmt: skip
