@@ -15,6 +15,7 @@ from assets.evaluation import numerals
 from models.metrics import METRICS
 
 FOLDER = Path(__file__).parent
+NUMERALS = ("number", "percent", "decibel", "interval", "digits", "rate_label")
 STYLE, SCRIPT = "report.css", "report.js"
 
 
@@ -31,17 +32,7 @@ def render_page(template: str, *, data: dict[str, Any], **values: Any) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals.update(
-        **{
-            f.__name__: f
-            for f in (
-                numerals.number,
-                numerals.percent,
-                numerals.decibel,
-                numerals.interval,
-                numerals.digits,
-                numerals.rate_label,
-            )
-        },
+        **{name: getattr(numerals, name) for name in NUMERALS},
         finite=math.isfinite,
         LABELS={m.name: m.label for m in METRICS.values()},
         UNITS={m.name: m.unit for m in METRICS.values()},

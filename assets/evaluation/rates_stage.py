@@ -1,6 +1,5 @@
 """`bd_rates`: arms compared."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ class BdRates(Stage):
         from assets.evaluation.bd_rate import bd_rates, main_metric, published_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
-        from assets.evaluation.rate_distortion import label_arm, rd_curves
+        from assets.evaluation.rate_distortion import label_arm, rd_curves, records
         from assets.saliency.condition import fixation_halves
 
         sweep, curves = sweep_of(task.world, task.partition), task.given["rd_curves"]
@@ -72,26 +71,20 @@ class BdRates(Stage):
         task.writer.path("shown/bd_rates.png").write_bytes(picture)
         told = table[table.status != "refused"]
         task.writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
-        run = task.tracker.run(
-            experiment=f"fovea-{sweep.dataset}",
-            name=f"sweep {sweep.key}",
-            key=f"sweep {sweep.key}",
-            tags={**task.tags, "fovea.stage": "sweep", "fovea.sweep": sweep.key},
-        )
+        name = f"sweep {sweep.key}"
+        tags = {**task.tags, "fovea.stage": "sweep", "fovea.sweep": sweep.key}
+        run = task.tracker.run(experiment=f"fovea-{sweep.dataset}", name=name, key=name, tags=tags)
         run.log_params({"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)})
-        values = {
-            f"bd/{label_arm(r['test_arm'], r['maps'])}_vs_{r['anchor_arm']}/{r['codec']}/{r['metric']}".replace(
-                "@", "_"
-            ): float(r["bd_rate_percent"])
-            for r in told.to_dict("records")
-            if r["method"] == "pchip" and math.isfinite(r["bd_rate_percent"])
-        }
+        values = {}
+        for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()]):
+            arms = f"{label_arm(r['test_arm'], r['maps'])}_vs_{r['anchor_arm']}".replace("@", "_")
+            values[f"bd/{arms}/{r['codec']}/{r['metric']}"] = float(r["bd_rate_percent"])
         run.log_metrics([(curves.facts["pieces"], values)])
         run.log_artifact(task.writer.path("bd_rates.parquet"))
         run.log_figure(picture, "curves/bd_rates.png")
         run.finish()
         task.writer.meta["mlflow_run_id"] = run.run_id
-        task.writer.meta["mlflow_key"] = f"sweep {sweep.key}"
+        task.writer.meta["mlflow_key"] = name
         ready = {made.partition for made in task.given.all("trained_codec")}
         best = best_experiment([e for e in sweep.experiments if e.key in ready], told)
         if best is not None:

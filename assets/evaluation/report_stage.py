@@ -62,6 +62,7 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
 
     table = task.given["rgba_frames"].part("measured pairs")
     found, missing = pieces_of(task.given)
+    budgets = [(e.preset, e.resolved()) for e in sweep.experiments]
     return {
         "commit": commit(),
         "sweep": sweep.key,
@@ -73,12 +74,7 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
         "saliency model": chosen_model(task.world, sweep.dataset),
         "experiments": len(sweep.experiments),
         "missing": ", ".join(missing),
-        "budget": sorted(
-            {
-                f"{e.preset}: {e.resolved()['steps']} steps of batch {e.resolved()['batch_size']}"
-                for e in sweep.experiments
-            }
-        ),
+        "budget": sorted({f"{p}: {r['steps']} steps of batch {r['batch_size']}" for p, r in budgets}),
         "trunks": [t.key for t in sweep.trunks],
         "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
         "unit": task.unit.key,

@@ -11,7 +11,7 @@ from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import place_of, records
-from assets.evaluation.verdict import METHOD, Verdict
+from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict
 from models.metrics import METRICS
 
 GROUPS = {
@@ -84,9 +84,8 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, A
     codecs = sorted(rates["codec"].unique())
     best = {(r["conditioning"], r["metric"]): r for r in records(ideal)}
     rows = rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)]
-    keys = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
     tables = []
-    for _, group in rows.groupby(keys, sort=True, dropna=False):
+    for _, group in rows.groupby(ARM_KEYS, sort=True, dropna=False):
         by = {(r["maps"], r["metric"]): r for r in with_looks(group, codecs, "test_arm")}
         metric = main_metric(group, "")
         lines: list[dict[str, Any]] = []

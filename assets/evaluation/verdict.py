@@ -19,6 +19,8 @@ from models.metrics import METRICS
 WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
 CONTROLS = tuple(WORDS)
 METHOD = "pchip"
+#: columns of bd_rates that set one arm apart from another
+ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
 #: the other way to join the points, which has to give the same sign
 CHECK = "akima"
 
@@ -39,17 +41,22 @@ class Verdict:
     outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
     """
 
-    place: str
-    codec: str
-    arm: str
-    variant: str
-    train_dataset: str
     metric: str
     outcome: str
     main: Mapping[str, Any]
     plain: Mapping[str, Any] | None
     controls: Mapping[str, Mapping[str, Any]]
     reasons: Sequence[str]
+
+    @property
+    def place(self) -> str:
+        """The pictures that it holds for."""
+        return place_of(self.main)
+
+    @property
+    def arm(self) -> str:
+        """The arm that was held against `uniform`."""
+        return str(self.main["test_arm"])
 
     @property
     def tone(self) -> str:
@@ -68,37 +75,20 @@ def _finite(row: Mapping[str, Any], column: str) -> bool:
 
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     """A verdict for each arm with predicted maps, best first; rates: as `bd_rates` gives them."""
-    named = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
     verdicts = []
-    for key, group in rates[rates["test_arm"] != BASELINE].groupby(named, sort=True, dropna=False):
-        names = dict(zip(named, map(str, key), strict=True))
-        arm = names["test_arm"]
+    for names, group in rates[rates["test_arm"] != BASELINE].groupby(ARM_KEYS, sort=True, dropna=False):
         rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
         metric = next((m for m in MAIN_METRICS if (m, METHOD, BASELINE, "predicted") in rows), "")
         if not metric:
             continue
-        main, plain = (
-            rows[metric, METHOD, BASELINE, "predicted"],
-            rows.get(("psnr_db", METHOD, BASELINE, "predicted")),
-        )
-        versus = {m: rows.get((metric, METHOD, label_arm(arm, m), "predicted")) for m in CONTROLS}
+        main = rows[metric, METHOD, BASELINE, "predicted"]
+        plain = rows.get(("psnr_db", METHOD, BASELINE, "predicted"))
+        versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), "predicted")) for m in CONTROLS}
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
-        verdicts.append(
-            Verdict(
-                place=place_of(names),
-                codec=names["codec"],
-                arm=arm,
-                variant=names["variant"],
-                train_dataset=names["train_dataset"],
-                metric=metric,
-                outcome=outcome,
-                main=main,
-                plain=plain,
-                controls={maps: row for maps, row in same.items() if maps != "predicted"},
-                reasons=[why, *_caveats(main, plain, metric)],
-            )
-        )
+        controls = {maps: row for maps, row in same.items() if maps != "predicted"}
+        reasons = [why, *_caveats(main, plain, metric)]
+        verdicts.append(Verdict(metric, outcome, main, plain, controls, reasons))
 
     def order(v: Verdict) -> tuple[str, int, float]:
         known = _finite(v.main, "bd_rate_percent")
