@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from assets.evaluation.published import name_of
-from assets.home import write_whole, written_beside
+from assets.home import write_whole
 from models.errors import FoveaError
 
 
@@ -96,8 +96,7 @@ def keep_external(
         points[at] = Checkpoint(path=str(path.resolve()), sha256=file_sha256(path), quality=at)
     files_by_quality = tuple(points[q] for q in sorted(points))
     external = External(name=name, dataset=dataset, codec=codec, files=files_by_quality)
-    with written_beside(_file(config, dataset, name)) as beside:
-        beside.write_text(external.model_dump_json(include={"codec", "files"}, indent=1), encoding="utf-8")
+    write_whole(_file(config, dataset, name), external.model_dump_json(include={"codec", "files"}, indent=1))
     return external
 
 
