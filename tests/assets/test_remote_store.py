@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from servers.s3_server import S3Server
 from upath import UPath
 
-from assets import remote
 from assets.handover import shared_work, take_over
 from assets.mirror import Cache, Mirror
 from assets.remote import Remote, StorageAway
@@ -22,23 +20,9 @@ from assets.settings import Profile
 from assets.store import digest
 from models.errors import FoveaError
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as server:
-        server.make_bucket()
-        yield server
-
 
 @pytest.fixture
-def root(s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> UPath:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
-    s3.door.open()
+def root(s3: S3Server, request: pytest.FixtureRequest) -> UPath:
     address = f"s3://fovea/{digest(request.node.name)[:8]}"
     return UPath(address, **Profile(storage=address, s3_endpoint=s3.endpoint).storage_options())
 

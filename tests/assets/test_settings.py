@@ -25,12 +25,8 @@ ray_address = "auto"
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    return tmp_path
+def config(installation: Path) -> Path:
+    return installation
 
 
 def test_without_a_file_there_are_local_and_ci(config: Path) -> None:

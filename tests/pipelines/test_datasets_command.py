@@ -9,16 +9,14 @@ from pipelines.cli import main
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    folder = tmp_path / "pictures"
+def pictures(installation: Path) -> Path:
+    folder = installation / "pictures"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for k in range(4):
         Image.fromarray(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(folder / f"{k}.png")
     rows = [f"{k}.png,0,{x},30" for k in range(4) for x in (10, 40)]
-    (tmp_path / "eyes.csv").write_text("image,subject,x,y\n" + "\n".join(rows) + "\n")
+    (installation / "eyes.csv").write_text("image,subject,x,y\n" + "\n".join(rows) + "\n")
     return folder
 
 

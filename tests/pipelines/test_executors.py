@@ -90,11 +90,9 @@ print(chosen_executor(Home.from_environment()).name, "ray" in sys.modules)
 
 @pytest.mark.parametrize(("executor", "said"), [("in_process", "in_process False"), ("ray", "ray True")])
 def test_ray_is_imported_only_where_steps_run_on_it(
-    executor: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: str, said: str, installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    (tmp_path / "fovea.toml").write_text(f'[profiles.it]\nexecutor = "{executor}"\n')
+    (installation / "fovea.toml").write_text(f'[profiles.it]\nexecutor = "{executor}"\n')
     monkeypatch.setenv("FOVEA_PROFILE", "it")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ASKED], capture_output=True, text=True, cwd=ROOT, check=True

@@ -11,13 +11,11 @@ PROFILE = '[profiles.cluster]\ndagster_database = "postgresql://me%40x@db.exampl
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "fovea.toml").write_text(PROFILE)
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+def place(installation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (installation / "fovea.toml").write_text(PROFILE)
     # first set, so that what prepare_instance sets is taken back
     monkeypatch.setenv("DAGSTER_HOME", "")
-    return tmp_path
+    return installation
 
 
 def test_the_local_profile_keeps_its_file_as_it_was_edited(place: Path) -> None:

@@ -14,10 +14,8 @@ from pipelines.plan import plan
 
 
 @pytest.mark.parametrize("where", ["result_of", "make", "log"])
-def test_an_interrupt_ends_a_step(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    (tmp_path / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 1, val = 1, test = 1 }\n")
+def test_an_interrupt_ends_a_step(where: str, installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (installation / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 1, val = 1, test = 1 }\n")
     tried = []
 
     def interrupt(*_: object, **__: object) -> None:
@@ -31,7 +29,6 @@ def test_an_interrupt_ends_a_step(where: str, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(Chain, "make", interrupt)
     else:
         monkeypatch.setattr(resources, "progress_of", interrupt)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     prepare_instance(chain.home)
     with dg.DagsterInstance.get() as instance:
         step = plan(chain, [("source_frames", "sample")])[0]
@@ -43,12 +40,9 @@ def test_an_interrupt_ends_a_step(where: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_absent_cluster_does_not_hide_an_interrupt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    installation: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    (tmp_path / "fovea.toml").write_text(
+    (installation / "fovea.toml").write_text(
         '[profiles.cluster]\nexecutor = "ray"\nray_address = "http://127.0.0.1:9"\n'
     )
     monkeypatch.setenv("FOVEA_PROFILE", "cluster")

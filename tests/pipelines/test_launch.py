@@ -34,8 +34,7 @@ def test_runs_of_killed_commands_are_ended_and_others_left_alone() -> None:
         assert running.status == DagsterRunStatus.STARTED
 
 
-def test_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
+def test_one_run_at_a_time(installation: Path) -> None:
     home = Home.from_environment()
     with (
         one_run_at_a_time(home),

@@ -31,11 +31,9 @@ def made_table(view: Any) -> pd.DataFrame:
 
 
 def test_status_hashes_each_frame_once_for_its_array_its_map_and_its_png(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    (tmp_path / "fovea.toml").write_text('[datasets.made]\npath = "."\n')
+    (installation / "fovea.toml").write_text('[datasets.made]\npath = "."\n')
     monkeypatch.setattr(SourceFrames, "_table", lambda self, view: made_table(view))
     calls: Counter[str] = Counter()
     plain = assets.graph.digest

@@ -1,43 +1,23 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from servers.s3_server import S3Server
 
-from assets import remote
 from assets.home import Home
 from pipelines import profile_check
 from pipelines.cli import main
 from pipelines.profile_check import Line, check_part, check_profile, compare_versions
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as server:
-        server.make_bucket()
-        yield server
-
 
 @pytest.fixture
-def config(tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+def config(installation: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(profile_check, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
-    s3.door.open()
-    (tmp_path / "fovea.toml").write_text(
+    (installation / "fovea.toml").write_text(
         f'[profiles.cluster]\nstorage = "s3://fovea/check"\ns3_endpoint = "{s3.endpoint}"\n'
         'mlflow = "http://127.0.0.1:9"\ndagster_database = "postgresql://me@127.0.0.1:9/d"\n'
     )
-    return tmp_path
+    return installation
 
 
 def look(name: str, monkeypatch: pytest.MonkeyPatch) -> Home:

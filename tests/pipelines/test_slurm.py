@@ -150,12 +150,10 @@ def test_what_is_trained_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPat
         script(chain, sweep("tiny", "sample"), Resources())
 
 
-def test_the_command_writes_a_script_that_bash_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_script_that_bash_reads(installation: Path) -> None:
     from pipelines.cli import main
 
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    path = tmp_path / "x.sbatch"
+    path = installation / "x.sbatch"
     done = CliRunner().invoke(main, ["slurm", "--sweep", "tiny", "-o", str(path), "--gpus", "2"])
     assert done.exit_code == 0, done.output
     assert f"submit: bash {path}" in done.output
@@ -257,30 +255,28 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def finished(limit_s: float) -> None:
-    """Wait until SLURM's queue is empty."""
+def ran_on(cluster: Path, chain: Chain, then: str) -> list[list[str]]:
+    """Submit to SLURM, wait for its queue to be empty, and give the command lines. then: what a command does after
+    it is written down."""
     import time
 
-    began = time.monotonic()
-    while queue := subprocess.run(
-        ["squeue", "-h", "-o", "%i %T %r"], capture_output=True, text=True, check=True
-    ).stdout:
-        assert time.monotonic() - began < limit_s, queue
-        time.sleep(0.5)
-
-
-@pytest.mark.cluster
-def test_slurm_runs_the_phases_in_order(cluster: Path, chain: Chain) -> None:
-    ran = cluster / "ran"
-    (chain.home.config / "python").write_text(f'#!/bin/bash\nsleep 0.2\necho "$*" >> {ran}\n')
-    real = os.environ["PATH"].split(":", 1)[1]
+    ran, real = cluster / "ran", os.environ["PATH"].split(":", 1)[1]
+    (chain.home.config / "python").write_text(f'#!/bin/bash\necho "$*" >> {ran}\n{then}\n')
     path = written(chain, Resources(cpus=1, memory="10M", time="00:05:00"))
     done = subprocess.run(
         ["bash", str(path)], env={**os.environ, "PATH": real}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    finished(120)
-    lines = [line.split() for line in ran.read_text().splitlines()]
+    began, asked = time.monotonic(), ["squeue", "-h", "-o", "%i %T %r"]
+    while queue := subprocess.run(asked, capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() - began < 120, queue
+        time.sleep(0.5)
+    return [line.split() for line in ran.read_text().splitlines()]
+
+
+@pytest.mark.cluster
+def test_slurm_runs_the_phases_in_order(cluster: Path, chain: Chain) -> None:
+    lines = ran_on(cluster, chain, "sleep 0.2")
     tiny = sweep("tiny", "sample")
     assert [line[2] for line in lines] == ["run", *["train"] * 9]
     assert lines[1][3] == tiny.trunks[0].key
@@ -289,13 +285,4 @@ def test_slurm_runs_the_phases_in_order(cluster: Path, chain: Chain) -> None:
 
 @pytest.mark.cluster
 def test_slurm_never_starts_what_follows_a_failure(cluster: Path, chain: Chain) -> None:
-    ran = cluster / "ran"
-    (chain.home.config / "python").write_text(f'#!/bin/bash\necho "$*" >> {ran}\n[[ "$*" != *trunk\\ * ]]\n')
-    real = os.environ["PATH"].split(":", 1)[1]
-    path = written(chain, Resources(cpus=1, memory="10M", time="00:05:00"))
-    done = subprocess.run(
-        ["bash", str(path)], env={**os.environ, "PATH": real}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    finished(120)
-    assert len(ran.read_text().splitlines()) == 2
+    assert len(ran_on(cluster, chain, '[[ "$*" != *trunk\\ * ]]')) == 2

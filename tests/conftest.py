@@ -1,0 +1,38 @@
+"""What tests of several folders share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.s3_server import S3Server
+
+from assets import remote
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of fovea.toml, with FOVEA_HOME in `home` below it, whatever the environment says."""
+    for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with S3Server() as server:
+        server.make_bucket()
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A server that answers, with its credentials in the environment and short pauses between two tries."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
+    s3_server.door.open()
+    return s3_server
