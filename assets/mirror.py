@@ -24,7 +24,7 @@ from upath import UPath
 
 from assets.home import explained, write_whole, written_beside
 from assets.log import lasting_logger
-from assets.remote import Remote, files_below, hidden, sha256_of
+from assets.remote import AT_ONCE, Remote, files_below, hidden, sha256_of
 from assets.store import MANIFEST, Store, alive, digest, write_manifest
 from models.errors import FoveaError
 
@@ -91,7 +91,7 @@ class Mirror(Store):
             shutil.rmtree(waiting, ignore_errors=True)
             return False
         files = {waiting / n: f"{place}/{manifest['at']}/{n}" for n in manifest["objects"]}
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             for sent in [pool.submit(self.remote.put, path, name) for path, name in files.items()]:
                 sent.result()
         self.remote.write(f"{place}/{MANIFEST}", (waiting / MANIFEST).read_bytes())

@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ PASSING = {
 #: HTTP answers after which the same request may go well; others below 500, and "not implemented", are refusals
 PASSING_STATUS = {408, 409, 425, 429}
 NOT_IMPLEMENTED = 501
+#: requests under way where several objects are wanted
+AT_ONCE = 8
 #: what the operating system says about this machine's own disk
 LOCAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
@@ -96,18 +99,16 @@ class Remote:
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Bytes by name, several requests at once; an object that is not there is left out."""
-        wanted = {self.at(name).lstrip("/"): name for name in names}
-        if not wanted:
-            return {}
 
-        def ask() -> dict[str, bytes]:
-            found: dict[str, Any] = self._fs().cat(list(map(self.at, wanted.values())), on_error="return")
-            for value in found.values():
-                if isinstance(value, Exception) and not isinstance(value, FileNotFoundError):
-                    raise value
-            return {wanted[at.lstrip("/")]: v for at, v in found.items() if not isinstance(v, Exception)}
+        def found(name: str) -> bytes | None:
+            with contextlib.suppress(FileNotFoundError):
+                return self.read(name)
+            return None
 
-        return self.tried(ask)
+        wanted = list(names)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            pairs = zip(wanted, pool.map(found, wanted), strict=True)
+            return {name: data for name, data in pairs if data is not None}
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object in one request (in parts, completed at the end, above 100 MB)."""
@@ -123,17 +124,12 @@ class Remote:
 
     def listing(self, folder: str = "") -> dict[str, int]:
         """Name → bytes of everything below a folder; empty where there is nothing."""
-        base = self.at(folder).rstrip("/")
-
-        def ask() -> dict[str, int]:
-            found = self._fs().find(base, detail=True)
-            cut = len(self.at("").lstrip("/"))
-            return {str(at).lstrip("/")[cut:]: int(info["size"] or 0) for at, info in found.items()}
-
+        base, cut = self.at(folder).rstrip("/"), len(self.at("").lstrip("/"))
         try:
-            return self.tried(ask)
+            found = self.tried(lambda: self._fs().find(base, detail=True))
         except FileNotFoundError:
             return {}
+        return {str(at).lstrip("/")[cut:]: int(about["size"] or 0) for at, about in found.items()}
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is fine."""
