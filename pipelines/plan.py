@@ -38,19 +38,31 @@ def dataset_targets(chain: Chain, dataset: str) -> list[Name]:
     return chain.upstream(("rgba_frames", dataset))
 
 
-def plan(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
-    """Every unit with the reason why it has to be made.
+def planned(chain: Chain, name: Name, *, strict: bool = False) -> Step:
+    """A unit with the reason why it has to be made. With `strict`, one made with other library versions is stale, too.
 
-    A unit that can't be keyed because something upstream is missing waits for it, and counts as stale. With `strict`, a
-    unit made with other library versions is stale, too.
+    One that can't be keyed because something upstream is missing waits for it, and counts as stale. Raises FoveaError for
+    one that cannot be made.
     """
+    return Step(*name, chain.why(*name) or (library_change(chain, *name) if strict else ""))
+
+
+def plan(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
+    """Every unit, as `planned` says; one that cannot be made is stale, with the reason."""
     steps = []
-    for stage, partition in dict.fromkeys(wanted):
-        why = chain.why(stage, partition)
-        if not why and strict:
-            why = library_change(chain, stage, partition)
-        steps.append(Step(stage, partition, why))
+    for name in dict.fromkeys(wanted):
+        try:
+            steps.append(planned(chain, name, strict=strict))
+        except Waiting as waiting:
+            steps.append(Step(*name, str(waiting)))
+        except FoveaError as error:
+            steps.append(Step(*name, f"cannot be made: {error}"))
     return steps
+
+
+def stale(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
+    """The stale steps of a plan."""
+    return [step for step in plan(chain, wanted, strict=strict) if step.stale]
 
 
 def library_change(chain: Chain, stage: str, partition: str) -> str:
@@ -114,7 +126,7 @@ def carry_out(
             del open_names[name]
             return
         try:
-            step = plan(chain, [name], strict=strict)[0]
+            step = planned(chain, name, strict=strict)
         except FoveaError as error:
             settle(name, str(error))
             return
@@ -153,16 +165,3 @@ def _needs(chain: Chain, name: Name) -> list[Need]:
         return chain.needs(*name)
     except FoveaError:  # said when it is planned
         return []
-
-
-def stale(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
-    """The stale steps of a plan; a unit that cannot be planned is reported with the reason."""
-    found = []
-    for name in dict.fromkeys(wanted):
-        try:
-            found += [s for s in plan(chain, [name], strict=strict) if s.stale]
-        except Waiting as waiting:
-            found.append(Step(*name, str(waiting)))
-        except FoveaError as error:
-            found.append(Step(*name, f"cannot be made: {error}"))
-    return found

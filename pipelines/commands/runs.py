@@ -174,7 +174,7 @@ def _summary(chain: "Chain", key: str) -> None:
 @click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
 def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: bool) -> None:
     """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
-    from pipelines.plan import plan, stale, targets
+    from pipelines.plan import plan, targets
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
@@ -184,8 +184,9 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
         return
     _can_be_measured(chain, sweep)
     wanted = targets(chain, sweep)
-    work = stale(chain, wanted, strict=strict)
-    for step in plan(chain, wanted, strict=strict) if everything else work:
+    steps = plan(chain, wanted, strict=strict)
+    work = [step for step in steps if step.stale]
+    for step in steps if everything else work:
         word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")
         click.echo(f"{word}  {step.stage} {step.partition}{why}")
     if not work:

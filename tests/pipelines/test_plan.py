@@ -46,18 +46,27 @@ def sources(chain: Any, name: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 def run(
-    chain: FakeChain, fails: frozenset[str] = frozenset()
-) -> tuple[planner.Outcome, list[tuple[str, str]]]:
-    ran: list[tuple[str, str]] = []
+    chain: FakeChain, fails: str = "", parallel: int = 1
+) -> tuple[planner.Outcome, list[tuple[str, str]], int]:
+    """The outcome, the order in which steps began, and how many ran at once at most. Each source was done by then."""
+    lock, began, ended, most = threading.Lock(), [], set[tuple[str, str]](), 0
 
     def make(step: Step) -> str:
-        ran.append((step.stage, step.partition))
-        if step.partition in fails and step.stage == "trained_codec":
-            return "diverged"
-        chain.stale_names.discard((step.stage, step.partition))
-        return ""
+        nonlocal most
+        name = (step.stage, step.partition)
+        with lock:
+            early = [n[:2] for n in chain.needs(*name) if not n.optional and n[:2] not in ended]
+            began.append(name)
+            most = max(most, len(began) - len(ended))
+        time.sleep(0.002 if parallel > 1 else 0)
+        with lock:
+            ended.add(name)
+            if name == ("trained_codec", fails):
+                return "diverged"
+            chain.stale_names.discard(name)
+        return f"began before {early}" if early else ""
 
-    return carry_out(chain, WANTED, make), ran  # type: ignore[arg-type]
+    return carry_out(chain, WANTED, make, parallel=parallel), began, most  # type: ignore[arg-type]
 
 
 def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
@@ -85,28 +94,28 @@ def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> N
 
 
 def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
-    outcome, ran = run(chain)
-    assert ran == WANTED
+    outcome, ran, most = run(chain)
+    assert ran == WANTED and most == 1
     assert (outcome.made, outcome.found, outcome.failed) == (len(WANTED), 0, 0)
-    outcome, ran = run(chain)
+    outcome, ran, _ = run(chain)
     assert ran == []
     assert outcome.found == len(WANTED)
 
 
-def test_a_failed_experiment_keeps_the_others_going(chain: FakeChain) -> None:
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_failed_experiment_keeps_the_others_going(chain: FakeChain, parallel: int) -> None:
     key = sweep("tiny", "sample").experiments[2].key
-    outcome, ran = run(chain, frozenset({key}))
-    assert outcome.failed == 1
-    assert outcome.skipped == 1
+    outcome, ran, _ = run(chain, key, parallel)
+    assert (outcome.failed, outcome.skipped) == (1, 1)
     assert ("rd_points", f"{key}@sample") not in ran
-    assert ("report", "sample.tiny") in ran
+    assert ran[-1] == ("report", "sample.tiny")
     assert len([r for r in ran if r[0] == "rd_points"]) == len(sweep("tiny", "sample").experiments) - 1
     assert outcome.messages == (f"trained_codec {key}: diverged",)
 
 
 def test_a_unit_that_cannot_be_planned_is_a_failure_with_its_reason(chain: FakeChain) -> None:
     chain.refused["source_frames", "sample"] = "the folder is gone"
-    outcome, ran = run(chain)
+    outcome, ran, _ = run(chain)
     assert "source_frames sample: the folder is gone" in outcome.messages
     assert not [r for r in ran if r[0] in ("resized_frames", "trained_codec", "rd_points")]
 
@@ -118,45 +127,12 @@ def test_targets_hold_each_dataset_once() -> None:
     assert stages[-3:] == ["rd_curves", "bd_rates", "report"]
 
 
-def run_parallel(
-    chain: FakeChain, fails: frozenset[str] = frozenset(), parallel: int = 4
-) -> tuple[planner.Outcome, list[tuple[str, str]], int]:
-    """The outcome, the order in which steps began, and how many ran at once at most. Each source was done by then."""
-    lock, began, ended, most = threading.Lock(), [], set[tuple[str, str]](), 0
-
-    def make(step: Step) -> str:
-        nonlocal most
-        name = (step.stage, step.partition)
-        with lock:
-            early = [n[:2] for n in chain.needs(*name) if not n.optional and n[:2] not in ended]
-            began.append(name)
-            most = max(most, len(began) - len(ended))
-        time.sleep(0.002)
-        with lock:
-            ended.add(name)
-            chain.stale_names.discard(name)
-        if early:
-            return f"began before {early}"
-        return "diverged" if step.partition in fails and step.stage == "trained_codec" else ""
-
-    return carry_out(chain, WANTED, make, parallel=parallel), began, most  # type: ignore[arg-type]
-
-
 def test_steps_run_at_once_when_what_they_need_is_there(chain: FakeChain) -> None:
-    outcome, began, most = run_parallel(chain)
+    outcome, began, most = run(chain, parallel=4)
     assert (outcome.made, outcome.failed, outcome.messages) == (len(WANTED), 0, ())
     assert sorted(began) == sorted(WANTED)
     assert 2 <= most <= 4
     assert [stage for stage, _ in began[-3:]] == ["rd_curves", "bd_rates", "report"]
-
-
-def test_a_failure_among_parallel_steps_skips_what_it_feeds_alone(chain: FakeChain) -> None:
-    key = sweep("tiny", "sample").experiments[2].key
-    outcome, began, _ = run_parallel(chain, frozenset({key}))
-    assert (outcome.failed, outcome.skipped) == (1, 1)
-    assert ("rd_points", f"{key}@sample") not in began
-    assert began[-1] == ("report", "sample.tiny")
-    assert outcome.messages == (f"trained_codec {key}: diverged",)
 
 
 def test_an_exception_in_a_parallel_step_ends_the_run(chain: FakeChain) -> None:
