@@ -3,16 +3,23 @@
 page.html.j2 (skeleton) ← report.html.j2, compare.html.j2, generalisation.html.j2; parts.html.j2, report.css, report.js
 """
 
+import base64
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
 from assets.evaluation import numerals
 from models.metrics import METRICS
+
+Picture = NDArray[np.uint8]
 
 FOLDER = Path(__file__).parent
 NUMERALS = ("number", "percent", "decibel", "interval", "digits", "rate_label")
@@ -25,10 +32,26 @@ def embed_json(data: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def render_page(template: str, *, data: dict[str, Any], **values: Any) -> str:
-    """The page of a template with its data inside. Templates write numbers by assets/evaluation/numerals.py."""
+def data_uri(picture: Picture, **how: Any) -> str:
+    """The address of a picture inside a page, as WebP. how: what Pillow is told of its quality."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", **how)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def render_page(
+    template: str,
+    *,
+    data: Any,
+    folder: Path = FOLDER,
+    style: str = STYLE,
+    script: str = SCRIPT,
+    **values: Any,
+) -> str:
+    """The page of a folder's template with style, script and data inside. Templates write numbers by
+    assets/evaluation/numerals.py."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals.update(
@@ -37,7 +60,7 @@ def render_page(template: str, *, data: dict[str, Any], **values: Any) -> str:
         LABELS={m.name: m.label for m in METRICS.values()},
         UNITS={m.name: m.unit for m in METRICS.values()},
     )
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
+    looks, acts = ((folder / name).read_text(encoding="utf-8") for name in (style, script))
     return environment.get_template(template).render(
-        style=Markup(style), script=Markup(script.replace("</", "<\\/")), data=embed_json(data), **values
+        style=Markup(looks), script=Markup(acts.replace("</", "<\\/")), data=embed_json(data), **values
     )

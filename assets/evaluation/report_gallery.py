@@ -1,7 +1,5 @@
 """The pictures of a report: which reconstructions stand beside each other, and how they fit a budget of bytes."""
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +8,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
 from assets.evaluation.numerals import digits, number, rate_label
+from assets.evaluation.page import Picture, data_uri
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import CLASSICAL_ARM
 from assets.evaluation.windows import salient_window
 from models.metrics import METRICS
-
-Picture = NDArray[np.uint8]
 
 CROP_SIDE = 160
 WHOLE_WIDTH = 960
@@ -85,15 +81,9 @@ class _Pictures:
         """Index of the URI of the picture of this name: lossless WebP, or lossy at a quality."""
         key = (*name, quality)
         if key not in self._made:
-            buffer = io.BytesIO()
             # method 0 is 20 times faster than 4, for a tenth more bytes
-            how = (
-                {"quality": quality, "method": 2}
-                if quality
-                else {"lossless": True, "quality": 20, "method": 0}
-            )
-            Image.fromarray(np.ascontiguousarray(make())).save(buffer, "WEBP", **how)
-            self._made[key] = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+            lossless = {"lossless": True, "quality": 20, "method": 0}
+            self._made[key] = data_uri(make(), **({"quality": quality, "method": 2} if quality else lossless))
         return self.places.setdefault(self._made[key], len(self.places))
 
     @property

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from assets.chain import Chain
+from assets.evaluation.page import Picture
 from assets.frames.decode import read_picture
 from assets.graph import Waiting
-from assets.studies.page import Album, Picture, render
+from assets.studies.page import Album, render
 from assets.training.milestones import FORMAT, FROM_TRUNK
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk

@@ -3,20 +3,12 @@
 NAME.json (texts and switches) + trials (JSON) + pictures (data URIs) + page.html.j2, page.css, page.js → one string
 """
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-from markupsafe import Markup
-from numpy.typing import NDArray
-from PIL import Image
-
-Picture = NDArray[np.uint8]
+from assets.evaluation.page import Picture, data_uri, render_page
 
 
 class Album(dict[bytes, int]):
@@ -30,11 +22,7 @@ class Album(dict[bytes, int]):
         """The picture's place in the page."""
         place = self.setdefault(picture.tobytes(), len(self))
         if place == len(self.addresses):
-            buffer = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(picture)).save(
-                buffer, "WEBP", lossless=True, quality=60, method=4
-            )
-            self.addresses.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+            self.addresses.append(data_uri(picture, lossless=True, quality=60, method=4))
         return place
 
 
@@ -43,15 +31,10 @@ def render(name: str, album: Album, shape: tuple[int, ...], rounds: Sequence[Any
     folder = Path(__file__).parent
     settings = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     data = {"page": name, **settings, "rounds": rounds, "pictures": album.addresses, **data}
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    loader = jinja2.FileSystemLoader(folder)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("page.html.j2").render(
-        **data,
-        trials=sum(min(len(r["trials"]), data["take"] or len(r["trials"])) for r in rounds),
-        shape=round(shape[0] / shape[1], 4),
-        width=shape[1],
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
-        data=Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028")),
-    )
+    values: dict[str, Any] = {
+        "trials": sum(min(len(r["trials"]), data["take"] or len(r["trials"])) for r in rounds),
+        "shape": round(shape[0] / shape[1], 4),
+        "width": shape[1],
+    }
+    files: dict[str, Any] = {"folder": folder, "style": "page.css", "script": "page.js"}
+    return render_page("page.html.j2", data=data, **files, **data, **values)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from assets.chain import Chain
+from assets.evaluation.page import Picture
 from assets.evaluation.pieces import measured_table, subjects_of, sweep_points
 from assets.store import digest
 from assets.studies.design import Design, Question, Side, match_pairs
-from assets.studies.page import Album, Picture, render
+from assets.studies.page import Album, render
 from models.errors import FoveaError
 from models.sweeps import Sweep
 
