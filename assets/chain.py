@@ -144,13 +144,13 @@ class Chain:
         return self._units[name]
 
     def part(self, stage: str, partition: str, part: str) -> Part:
-        """A part of an artifact, computed once a chain; "" is the whole, whose version is its key."""
+        """A part of an artifact, computed once a chain; "" is the whole, whose version is its digest."""
         name = (stage, partition, part)
         if name not in self._parts:
             if part:
                 self._parts[name] = self.stages[stage].part(self.view(stage, partition), part)
             else:
-                self._parts[name] = Part(None, self.unit(stage, partition).key)
+                self._parts[name] = Part(None, self.unit(stage, partition).digest)
         return self._parts[name]
 
     def ready(self, stage: str, partition: str) -> bool:
@@ -162,7 +162,7 @@ class Chain:
 
     def has(self, unit: Unit) -> bool:
         """Whether the store has the unit, and what lies outside of its folder (arrays in shards, PNGs)."""
-        if not self.store.has(unit.stage, unit.key):
+        if not self.store.has(unit.stage, unit.digest):
             return False
         return self.stages[unit.stage].complete(self.view(unit.stage, unit.partition))
 
@@ -192,9 +192,9 @@ class Chain:
     def made(self, stage: str, partition: str) -> Made:
         """What is there already; raises Waiting when it is not."""
         unit = self.unit(stage, partition)
-        if not self.store.has(stage, unit.key):
+        if not self.store.has(stage, unit.digest):
             raise Waiting(stage, partition)
-        return Made(unit, True, self.store.manifest(stage, unit.key), self.store, 0.0)
+        return Made(unit, True, self.store.manifest(stage, unit.digest), self.store, 0.0)
 
     def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
         """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
@@ -204,22 +204,22 @@ class Chain:
         unit = self.unit(stage, partition)
         hit = self.has(unit)
         if not hit:
-            with self.home.locked(f"{stage}-{unit.key}"):
+            with self.home.locked(f"{stage}-{unit.digest}"):
                 hit = self.has(unit)
                 if not hit:
                     unit = self._fill(unit, progress, began)
         self._remember(unit)
-        manifest = self.store.manifest(stage, unit.key)
+        manifest = self.store.manifest(stage, unit.digest)
         return Made(unit, hit, manifest, self.store, time.monotonic() - began)
 
     def _fill(self, unit: Unit, progress: Progress, began: float) -> Unit:
         for need in self.needs(unit.stage, unit.partition):
             if not need.optional:
                 self.made(need.stage, need.partition)
-        work = self.home.work / unit.key
+        work = self.home.work / unit.digest
         with (
-            shared_work(self.home.shared, work, unit.key),
-            self.store.writing(unit.stage, unit.key) as writer,
+            shared_work(self.home.shared, work, unit.digest),
+            self.store.writing(unit.stage, unit.digest) as writer,
         ):
             self.stages[unit.stage].make(self._task(unit, writer, progress))
             unit = self._unchanged(unit, writer.key)
@@ -250,7 +250,7 @@ class Chain:
 
     def _rekeyed(self, unit: Unit) -> str:
         self.forget(unit.stage, unit.partition)
-        return self.unit(unit.stage, unit.partition).key
+        return self.unit(unit.stage, unit.partition).digest
 
     def _earlier(self, unit: Unit) -> Made | None:
         before = self.latest(unit.stage, unit.partition)
@@ -258,7 +258,7 @@ class Chain:
             return None
         was = Unit(unit.stage, unit.partition, before["inputs"])
         manifest = self.store.manifest(unit.stage, before["key"])
-        return Made(was, True, manifest, self.store, 0.0) if was.key == before["key"] else None
+        return Made(was, True, manifest, self.store, 0.0) if was.digest == before["key"] else None
 
     def _unchanged(self, unit: Unit, key: str) -> Unit:
         """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
@@ -266,7 +266,7 @@ class Chain:
         code_version.cache_clear()
         self.forget(unit.stage, unit.partition)
         now = self.unit(unit.stage, unit.partition)
-        if now.key != key:
+        if now.digest != key:
             said = "; ".join(explain(unit.inputs, now.inputs))
             raise FoveaError(
                 f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again"
@@ -279,7 +279,7 @@ class Chain:
         return f"latest/{stage}/{digest(partition)[:16]}.json"
 
     def _remember(self, unit: Unit) -> None:
-        record = {"partition": unit.partition, "key": unit.key, "inputs": dict(unit.inputs)}
+        record = {"partition": unit.partition, "key": unit.digest, "inputs": dict(unit.inputs)}
         if self.latest(unit.stage, unit.partition) != record:
             name = self._latest_name(unit.stage, unit.partition)
             self.home.common.write(name, json.dumps(record, sort_keys=True).encode())

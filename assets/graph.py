@@ -1,8 +1,8 @@
 """The contract of the graph: what a stage says of itself, and what it is given to make an artifact. Imports no stage.
 
 A stage makes an artifact for a partition. It says with `needs` which artifacts, or which named parts of them, it is made
-from, and with `inputs` what else: record, settings, files. The key of the artifact is a digest of both and of the code of
-the stage; Dagster's assets, the planner and `fovea train` follow from the same words. `make` gets at other artifacts
+from, and with `inputs` what else: record, settings, files. Its digest covers both and the code of the
+stage; Dagster's assets, the planner and `fovea train` follow from the same words. `make` gets at other artifacts
 through `task.given` alone, which knows those that were named.
 """
 
@@ -33,7 +33,7 @@ def silent(done: float, total: float, note: str = "") -> None:
 
 
 class Waiting(FoveaError):
-    """The unit's key is not known, or cannot be made, until something upstream has been made."""
+    """The unit's digest is not known, or cannot be made, until something upstream has been made."""
 
     def __init__(self, stage: str, partition: str):
         super().__init__(f"{stage} of {partition} has to be made first")
@@ -41,7 +41,7 @@ class Waiting(FoveaError):
 
 
 class NotGivenError(LookupError):
-    """A stage asked for an artifact, a part or a shelf that it did not name: its key would not know of it."""
+    """A stage asked for an artifact, a part or a shelf that it did not name: its digest would not know of it."""
 
 
 class Need(NamedTuple):
@@ -72,15 +72,15 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """One stage's work for one partition. `inputs` is what the key was hashed from, for explanations."""
+    """One stage's work for one partition. `inputs` is what the digest was made from, for explanations."""
 
     stage: str
     partition: str
     inputs: Mapping[str, Any]
 
     @functools.cached_property
-    def key(self) -> str:
-        """Digest of stage and inputs; the partition's name does not matter, so equal work is found under any name."""
+    def digest(self) -> str:
+        """Of stage and inputs; the partition's name does not matter, so equal work is found under any name."""
         return digest({"stage": self.stage, **self.inputs})
 
 
@@ -97,7 +97,7 @@ class Made:
     @functools.cached_property
     def folder(self) -> Path:
         """A local folder with the unit's objects; those of a remote store are fetched when this is first asked for."""
-        return self.store.folder(self.unit.stage, self.unit.key)
+        return self.store.folder(self.unit.stage, self.unit.digest)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Made:
 
 
 class Keeper(Protocol):
-    """What knows keys and artifacts: assets.chain.Chain."""
+    """What knows digests and artifacts: assets.chain.Chain."""
 
     store: Store
     stages: "Mapping[str, Stage]"
@@ -139,7 +139,7 @@ class Artifact:
 
     @property
     def unit(self) -> Unit:
-        """Its key and what that is hashed from."""
+        """Its digest and what that is made from."""
         return self._keeper.unit(self.stage, self.partition)
 
     @functools.cached_property
@@ -343,8 +343,8 @@ class Bench(View):
 class Task(Bench):
     """An artifact to make: files go through `writer.path`, facts into `writer.meta["facts"]`, pictures into `shown/`.
 
-    earlier: the artifact of this stage and partition that was made last, None for the first. rekeyed: its key as the work
-    so far has it.
+    earlier: the artifact of this stage and partition that was made last, None for the first. rekeyed: its digest as the
+    work so far has it.
     """
 
     unit: Unit
@@ -358,7 +358,7 @@ class Task(Bench):
 
     def tag(self) -> dict[str, str]:
         """The tags of the run that tells the tracker of this artifact."""
-        own = {"stage": self.unit.stage, "unit": self.unit.key, "partition": self.unit.partition}
+        own = {"stage": self.unit.stage, "unit": self.unit.digest, "partition": self.unit.partition}
         return {**self.tags, **{f"fovea.{name}": value for name, value in own.items()}}
 
 
@@ -366,7 +366,7 @@ class Stage(ABC):
     """One column of the graph; the docstring of a stage is what the UI says of it.
 
     name: of the stage, its asset and its place in the store. reads: stages that `needs` may name, drawn as edges. group,
-    kinds, gpu, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
+    kinds, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
     tried again. share: of what is at once on a machine it has a share of the cores. fanned_out: its frames are worked on in
     chunks. shelves: other places in the store that it owns. points_into: shelves that its artifacts have arrays on.
     """
@@ -392,7 +392,7 @@ class Stage(ABC):
         return ()
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        """What else shapes it: record, settings, files; hashed into the key. Raises Waiting, or FoveaError."""
+        """What else shapes it: record, settings, files; part of the digest. Raises Waiting, or FoveaError."""
         return {}
 
     def code(self, world: World, partition: str) -> Sequence[str]:
@@ -408,7 +408,7 @@ class Stage(ABC):
         raise FoveaError(f"{self.name} has no part {name!r}")
 
     def prepare(self, world: World, partition: str, progress: Progress) -> None:  # noqa: B027 - most have nothing to fetch
-        """Fetch what has to be here before the key can be known."""
+        """Fetch what has to be here before the digest can be known."""
 
     def complete(self, view: View) -> bool:
         """Whether what lies outside of the unit's folder is there, too."""
@@ -416,7 +416,7 @@ class Stage(ABC):
 
     @abstractmethod
     def make(self, task: Task) -> None:
-        """Make it. One whose work shows what the key depends on (frames that turn out broken) sets
+        """Make it. One whose work shows what the digest depends on (frames that turn out broken) sets
         `task.writer.key` to `task.rekeyed()`."""
 
 

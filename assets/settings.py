@@ -189,37 +189,31 @@ BUILT_IN: Final = {
 }
 
 
-def read_profiles(config: Path) -> dict[str, Profile]:
-    """Every profile of `config/fovea.toml` by name, with the built-in ones. A folder as storage is made absolute.
+def find_profile(config: Path, name: str | None = None) -> Profile:
+    """The profile of that name in `config/fovea.toml`, or a built-in one; default: FOVEA_PROFILE, else `local`. A folder as
+    storage is made absolute. Other tables are not looked at.
 
     Raises:
-        FoveaError: no TOML, an unknown field, a value of the wrong kind, a password in the file; names file and field.
+        FoveaError: no such profile, no TOML, an unknown field, a value of the wrong kind, a password in the file; names
+            file and field.
     """
-    file = config / SETTINGS_FILE
-    found = dict(BUILT_IN)
-    for name, table in read_tables(file, "profiles").items():
-        where = f"{file}: profiles.{name}"
-        if not isinstance(table, dict):
-            raise FoveaError(f"{where}: expected a table [profiles.{name}], got {table!r}")
-        base = BUILT_IN[name].model_dump(exclude_unset=True) if name in BUILT_IN else {}
-        profile = checked(Profile, {**base, **table, "name": name}, where)
-        if profile.storage and not profile.remote:
-            storage = str(config / Path(profile.storage).expanduser())
-            profile = profile.model_copy(update={"storage": storage})
-        found[name] = profile
-    return found
-
-
-def find_profile(config: Path, name: str | None = None) -> Profile:
-    """The profile of that name; default: FOVEA_PROFILE, else `local`. Raises FoveaError."""
     wanted = name or os.environ.get("FOVEA_PROFILE") or DEFAULT_PROFILE
-    found = read_profiles(config)
-    if wanted not in found:
+    file = config / SETTINGS_FILE
+    tables = read_tables(file, "profiles")
+    if wanted not in BUILT_IN | tables:
         raise FoveaError(
-            f"no profile {wanted!r}; there are {', '.join(found)}. Write a table [profiles.{wanted}] into "
-            f"{config / SETTINGS_FILE}, with storage, dagster_database and mlflow"
+            f"no profile {wanted!r}; there are {', '.join(BUILT_IN | tables)}. Write a table [profiles.{wanted}] into "
+            f"{file}, with storage, dagster_database and mlflow"
         )
-    return found[wanted]
+    where, table = f"{file}: profiles.{wanted}", tables.get(wanted, {})
+    if not isinstance(table, dict):
+        raise FoveaError(f"{where}: expected a table [profiles.{wanted}], got {table!r}")
+    base = BUILT_IN[wanted].model_dump(exclude_unset=True) if wanted in BUILT_IN else {}
+    profile = checked(Profile, {**base, **table, "name": wanted}, where)
+    if profile.storage and not profile.remote:
+        storage = str(config / Path(profile.storage).expanduser())
+        profile = profile.model_copy(update={"storage": storage})
+    return profile
 
 
 #: names of parameters of an address that hold a secret

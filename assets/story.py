@@ -16,7 +16,7 @@ def told(task: Task, *, dataset: str, name: str, parent: str | None = None) -> I
     run = task.tracker.run(
         experiment=f"fovea-{dataset}",
         name=name,
-        key=task.unit.key,
+        key=task.unit.digest,
         parent_key=task.tags.get("fovea.parent", "") if parent is None else parent,
         tags=task.tag(),
     )
@@ -27,4 +27,4 @@ def told(task: Task, *, dataset: str, name: str, parent: str | None = None) -> I
         run.finish("FAILED")
         raise
     task.writer.meta["mlflow_run_id"] = run.run_id
-    task.writer.meta["mlflow_key"] = task.unit.key
+    task.writer.meta["mlflow_key"] = task.unit.digest

@@ -106,11 +106,6 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def syntax_digest(source: str) -> str:
-    """Digest of a module's syntax tree: blind to comments, docstrings, blank lines and quotes."""
-    return _read(source, ROOT)[0]
-
-
 #: modules that the file of `Parsed` holds before those that were not asked for are left out
 MOST_PARSED = 4000
 

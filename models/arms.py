@@ -1,4 +1,4 @@
-"""Arms: named combinations of mechanism, maps and weighting (science.md), as fields of a record."""
+"""Arms: named combinations of mechanism, maps and weighting (docs/experiments.md), as fields of a record."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

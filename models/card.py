@@ -176,15 +176,15 @@ def _literal(node: ast.expr, file: Path) -> Any:
 
 
 class Cards(NamedTuple):
-    """Every card by name, and what is wrong with the others: a line by the name of the file or codec."""
+    """Every card by name, and what is wrong with the others: a line by the name of the file."""
 
     found: Mapping[str, Found]
     faults: Mapping[str, str]
 
 
 def cards() -> Cards:
-    """The codecs that there are, the shipped ones first; read once a process, as their code is. A user's faulty file is a
-    line in `faults`."""
+    """The codecs that there are, the shipped ones first; read once a process, as their code is. A user's faulty file, or one
+    with the name of a codec that there is, is a line in `faults`."""
     return _cards(config_folder() / "codecs")
 
 
@@ -201,9 +201,8 @@ def _cards(own: Path) -> Cards:
         if card is not None and card.name not in found:
             found[card.name] = Found(card, file)
         elif card is not None:
-            faults[card.name] = (
-                f"{file}: CARD.name: {card.name!r} is also the codec of {found[card.name].file}"
-            )
+            first = found[card.name].file
+            faults[file.stem] = f"{file}: CARD.name: {card.name!r} is also the codec of {first}"
         elif file.parent == own:
             faults[file.stem] = f"{file}: no CARD = Card(...) at its top"
     return Cards(found, faults)
@@ -212,8 +211,8 @@ def _cards(own: Path) -> Cards:
 def find_card(codec: str) -> Found:
     """A codec's card and file. Raises FoveaError: the line that says what is wrong with its file, or which there are."""
     found, faults = cards()
+    if codec in found:
+        return found[codec]
     if codec in faults:
         raise FoveaError(faults[codec])
-    if codec not in found:
-        raise FoveaError("; ".join((f"unknown codec {codec!r}; known: {', '.join(found)}", *faults.values())))
-    return found[codec]
+    raise FoveaError("; ".join((f"unknown codec {codec!r}; known: {', '.join(found)}", *faults.values())))

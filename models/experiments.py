@@ -16,7 +16,7 @@ from models.arms import ARMS
 from models.card import Card, Distortion, find_card
 from models.errors import FoveaError
 from models.mechanisms import LEVELLED, Mechanism
-from models.presets import OVERRIDES, Preset, find_preset, presets
+from models.presets import OVERRIDES, Preset, find_preset, shipped_presets
 from models.validation import Record, unknown
 
 Maps = Literal["none", "predicted", "shuffled", "center", "oracle"]
@@ -103,7 +103,9 @@ class Training(Record):
                 f"{self.codec} has no distortion {self.distortion!r}: it has {', '.join(card.distortions)}"
             )
         if preset.objective != card.objective:
-            fitting = ", ".join(name for name, p in presets().items() if p.objective == card.objective)
+            fitting = ", ".join(
+                name for name, p in shipped_presets().items() if p.objective == card.objective
+            )
             raise FoveaError(
                 f"preset {self.preset!r} is for {preset.objective} training; for {self.codec} there are {fitting}"
             )
@@ -238,7 +240,7 @@ class Experiment(Training):
 
     rates: one value trains and measures one rate; several train one variable-rate model, measured at each.
     target_bpp: rates that a variable-rate model is measured at instead: their lambdas are searched on validation pictures.
-    alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised` (science.md).
+    alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised`.
     scale: the factor c of the source's un-normalised weights.
     span: for `gain` and `hyper`, by how many rate levels of the trunk the most salient place stands above the least.
     """
@@ -316,7 +318,7 @@ class Experiment(Training):
 
     @property
     def arm(self) -> str:
-        """The arm's name without its maps, for example `saliency_gain` (science.md's table)."""
+        """The arm's name without its maps, for example `saliency_gain` (docs/experiments.md)."""
         if self.mechanism == "none":
             return "uniform"
         if self.mechanism == "loss":

@@ -1,7 +1,6 @@
 """Presets: widths and budgets of trainings by name, `[presets.NAME]` of presets.toml and of the user's fovea.toml."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 from models.card import Objective, Value
@@ -49,29 +48,22 @@ OVERRIDES = tuple(
 
 
 @functools.cache
-def _shipped() -> Mapping[str, Preset]:
-    return _presets(SHIPPED)
-
-
-def _presets(file: Path) -> dict[str, Preset]:
-    tables = read_tables(file, "presets")
-    return {name: checked(Preset, table, f"{file}: presets.{name}") for name, table in tables.items()}
-
-
-def presets() -> Mapping[str, Preset]:
-    """Every preset, the shipped ones first. Raises FoveaError that names file, table and field."""
-    file = config_folder() / SETTINGS_FILE
-    own = _presets(file)
-    if twice := sorted(set(own) & set(_shipped())):
-        raise FoveaError(
-            f"{file}: presets.{twice[0]}: a preset of this name ships with Fovea; choose another name"
-        )
-    return {**_shipped(), **own} if own else _shipped()
+def shipped_presets() -> dict[str, Preset]:
+    """Those that come with Fovea, by name."""
+    tables = read_tables(SHIPPED, "presets")
+    return {name: checked(Preset, table, f"{SHIPPED}: presets.{name}") for name, table in tables.items()}
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of this name. Raises FoveaError."""
-    known = presets()
-    if name not in known:
-        raise FoveaError(unknown("preset", name, known))
-    return known[name]
+    """The preset of this name. Raises FoveaError that names file, table and field; other tables are not looked at."""
+    file = config_folder() / SETTINGS_FILE
+    own, shipped = read_tables(file, "presets"), shipped_presets()
+    if name in own and name in shipped:
+        raise FoveaError(
+            f"{file}: presets.{name}: a preset of this name ships with Fovea; choose another name"
+        )
+    if name in own:
+        return checked(Preset, own[name], f"{file}: presets.{name}")
+    if name not in shipped:
+        raise FoveaError(unknown("preset", name, shipped | own))
+    return shipped[name]

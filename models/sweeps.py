@@ -126,8 +126,10 @@ class Grid(Typed):
         return Trunk(**values)
 
 
-def _grids(file: Path, name: str, table: Mapping[str, Any]) -> tuple[Grid, ...]:
+def _grids(file: Path, name: str, table: Any) -> tuple[Grid, ...]:
     where = f"{file}: sweeps.{name}"
+    if not isinstance(table, dict):
+        raise FoveaError(f"{where}: expected a table, got {table!r}")
     if not _NAME.fullmatch(name):
         raise FoveaError(f"{where}: a sweep's name has up to 40 small letters, digits, - and _")
     shared = {k: v for k, v in table.items() if k != "grids"}
@@ -142,40 +144,32 @@ def _grids(file: Path, name: str, table: Mapping[str, Any]) -> tuple[Grid, ...]:
     return tuple(checked(Grid, {**shared, **part}, where) for part in parts)
 
 
-def _sweeps(file: Path) -> dict[str, tuple[Path, tuple[Grid, ...]]]:
-    tables = read_tables(file, "sweeps")
-    return {name: (file, _grids(file, name, table)) for name, table in tables.items()}
-
-
 @functools.cache
-def _shipped() -> dict[str, tuple[Path, tuple[Grid, ...]]]:
-    return _sweeps(SHIPPED)
-
-
-def _all_sweeps() -> dict[str, tuple[Path, tuple[Grid, ...]]]:
-    file = config_folder() / SETTINGS_FILE
-    own = _sweeps(file)
-    if twice := sorted(set(own) & set(_shipped())):
-        raise FoveaError(
-            f"{file}: sweeps.{twice[0]}: a sweep of this name ships with Fovea; choose another name"
-        )
-    return {**_shipped(), **own}
+def _shipped() -> dict[str, tuple[Grid, ...]]:
+    return {name: _grids(SHIPPED, name, table) for name, table in read_tables(SHIPPED, "sweeps").items()}
 
 
 def sweep_names() -> list[str]:
-    """The sweeps that there are, the shipped ones first. Raises FoveaError that names file, table and field."""
-    return list(_all_sweeps())
+    """The sweeps that there are, the shipped ones first. Raises FoveaError for a file that can't be read."""
+    return list(_shipped() | read_tables(config_folder() / SETTINGS_FILE, "sweeps"))
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
     """The sweep of this name on a dataset; `registered`: the datasets that there are, for `also_on`.
 
-    Raises FoveaError for an unknown name, and for a grid with a record that cannot be.
+    Raises FoveaError that names file, table and field: for a wrong table, and for a record that cannot be. Other tables
+    are not looked at.
     """
-    known = _all_sweeps()
-    if name not in known:
-        raise FoveaError(unknown("sweep", name, known))
-    file, grids = known[name]
+    file = config_folder() / SETTINGS_FILE
+    own, shipped = read_tables(file, "sweeps"), _shipped()
+    if name in own and name in shipped:
+        raise FoveaError(f"{file}: sweeps.{name}: a sweep of this name ships with Fovea; choose another name")
+    if name in own:
+        grids = _grids(file, name, own[name])
+    elif name in shipped:
+        file, grids = SHIPPED, shipped[name]
+    else:
+        raise FoveaError(unknown("sweep", name, shipped | own))
     also_on = tuple(d for d in grids[0].also_on if d in set(registered) and d != dataset)
     try:
         made = dict.fromkeys(e for grid in grids for e in grid.experiments(dataset, also_on))

@@ -78,4 +78,4 @@ class NullRun(Run):
 
 
 class NullTracker(Tracker):
-    """A tracker for tests and for `fovea train --no-tracking`."""
+    """Opens runs that keep nothing: where nobody listens."""

@@ -74,7 +74,8 @@ def main() -> None:
       fovea status --dataset street                what is stale, and why
       fovea compress photo.png -o photo.fov        one picture, with the shipped codec
 
-    State lies in FOVEA_HOME (default .fovea/), what you typed in FOVEA_CONFIG (default: fovea.toml here).
+    State lies in FOVEA_HOME (default: .fovea/ of the repository), what you typed in fovea.toml of FOVEA_CONFIG
+    (default: the repository).
     """
 
 

@@ -69,7 +69,7 @@ def library_change(chain: Chain, stage: str, partition: str) -> str:
     """Which libraries have another version than when the unit was made; "" when none."""
     from assets.versions import library_versions
 
-    then = chain.store.manifest(stage, chain.unit(stage, partition).key)["meta"].get("libraries", {})
+    then = chain.store.manifest(stage, chain.unit(stage, partition).digest)["meta"].get("libraries", {})
     changed = [f"{k} {then[k]} → {v}" for k, v in library_versions().items() if then.get(k, v) != v]
     return "library " + ", ".join(changed) if changed else ""
 

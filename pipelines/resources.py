@@ -126,7 +126,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """Facts, pictures, links and checks of a unit for Dagster; the data version is the unit's key."""
     metadata: dict[str, dg.MetadataValue | str | float | int | bool] = {
         "cache_hit": made.hit,
-        "unit": made.unit.key,
+        "unit": made.unit.digest,
         "made": str(made.manifest["made"]),
         "seconds": float(made.manifest["meta"].get("seconds", 0.0)),
         "path": dg.MetadataValue.path(str(made.folder)),
@@ -146,7 +146,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         metadata["report"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
     checks = [checked(check, made) for check in chain.stages[made.unit.stage].checks]
     return dg.MaterializeResult(
-        metadata=metadata, data_version=dg.DataVersion(made.unit.key), check_results=checks
+        metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks
     )
 
 

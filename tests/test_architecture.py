@@ -124,6 +124,8 @@ def test_modules_that_are_found_by_name_are_in_the_keys_of_what_they_make() -> N
             ("rd_points", f"{experiment.key}@{experiment.dataset}", (code_module(experiment.codec),)),
         ):
             assert set(modules) <= set(STAGES[stage].code(world, partition)), stage
+    for trunk in world.trunks.values():
+        assert code_module(trunk.codec) in STAGES["trunk_codec"].code(world, trunk.key), trunk.key
     for name, stage in STAGES.items():
         reached = closure(type(stage).__module__)
         for partition in stage.partitions(world)[:1]:

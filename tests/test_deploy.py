@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from assets.settings import read_profiles
+from assets.settings import find_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -35,7 +35,7 @@ def test_profiles_are_read_as_a_user_writes_them(tmp_path: Path) -> None:
         folder = tmp_path / place
         folder.mkdir()
         (folder / "fovea.toml").write_text(text)
-        profile = read_profiles(folder)["cluster"]
+        profile = find_profile(folder, "cluster")
         assert profile.executor == "ray"
         assert profile.remote
         assert profile.ray_address.startswith("http://")

@@ -78,7 +78,7 @@ class RdCurves(Stage):
         for metric in ("psnr_db", "sw_psnr_db"):
             writer.path(f"shown/rd_{metric}.png").write_bytes(rd_plot(curves, metric, title=task.partition))
         found, missing = pieces.pieces_of(task.given)
-        writer.meta["pieces"] = [[piece.stage, piece.unit.key] for piece in found]
+        writer.meta["pieces"] = [[piece.stage, piece.unit.digest] for piece in found]
         writer.meta["facts"] = {
             "points": len(curves),
             "pieces": len(found),

@@ -174,7 +174,7 @@ def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any]
     Raises Waiting where there is none."""
     try:
         made = chain.made("trained_codec", key)
-        return made.folder, made.unit.key, made.facts, True
+        return made.folder, made.unit.digest, made.facts, True
     except Waiting:
         record = chain.latest("trained_codec", key)
         if record is None or not chain.store.has("trained_codec", record["key"]):

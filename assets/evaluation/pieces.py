@@ -111,7 +111,7 @@ def check_estimate(points: "pd.DataFrame", partition: str) -> int:
     """How many files are smaller than their estimate by more than 2 % + 64 bytes.
 
     Raises FoveaError when a file is larger by as much, or more than one in fifty is smaller: such a codec is not
-    compared (science.md). Single smaller files are no fault: on a picture unlike those of the training, symbols far in
+    compared. Single smaller files are no fault: on a picture unlike those of the training, symbols far in
     the tails leave their tables, and are escaped for less than the 30 bits at which CompressAI bounds a likelihood.
     """
     estimate = points.bpp_estimate * points.width * points.height / 8

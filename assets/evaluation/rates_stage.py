@@ -93,7 +93,7 @@ class BdRates(Stage):
     def _register(self, task: Task, sweep: Sweep, best: Experiment) -> dict[str, str]:
         """Name the sweep's best codec in MLflow's registry, with an alias."""
         trained = task.given["trained_codec", best.key]
-        key = str(trained.meta.get("mlflow_key", trained.unit.key))
+        key = str(trained.meta.get("mlflow_key", trained.unit.digest))
         story = task.tracker.run(experiment=f"fovea-{best.dataset}", name=best.key, key=key)
         name, alias = f"fovea-{best.codec}", f"best-{sweep.dataset}-{sweep.name}"
         address = task.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)

@@ -77,7 +77,7 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
         "budget": sorted({f"{p}: {r['steps']} steps of batch {r['batch_size']}" for p, r in budgets}),
         "trunks": [t.key for t in sweep.trunks],
         "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
-        "unit": task.unit.key,
+        "unit": task.unit.digest,
         "pieces": len(found),
         "mlflow_run_url": mlflow_address(task.tracker, found),
     }

@@ -97,11 +97,6 @@ def _moved(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> tuple[NDArray[np.f
     return moved, np.asarray(inside, np.bool_)
 
 
-def binary_fixation_map(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return bool H×W, True where at least one of the points (from `map_points`) lies; `size` is (width, height)."""
-    return _counts(points, size) > 0
-
-
 def fixation_map(
     points: NDArray[np.float64], size: tuple[int, int], sigma: float | None = None
 ) -> NDArray[np.float32]:

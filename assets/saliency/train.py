@@ -58,7 +58,7 @@ def train_saliency(task: Task, training: SaliencyTraining) -> None:
         with _cv2_threads(task.threads):
             folder = train(
                 objective,
-                workdir=task.home.work / unit.key,
+                workdir=task.home.work / unit.digest,
                 tracker_run=run,
                 device=chosen_device(task.device),
                 threads=task.threads,

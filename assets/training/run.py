@@ -101,7 +101,7 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
     `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
     """
     given, unit, writer = prepared(task, entry), task.unit, task.writer
-    workdir = task.home.work / unit.key
+    workdir = task.home.work / unit.digest
     with told(task, dataset=entry.dataset, name=entry.key) as run:
         run.log_params(
             {

@@ -82,8 +82,10 @@ class TrunkCodec(Stage):
         return {"shipped": shipped_digest(trunk.shipped)} if trunk.shipped else _inputs(view, trunk)
 
     def code(self, world: World, partition: str) -> Sequence[str]:
+        from models.codecs.catalogue import code_module
+
         trunk = world.trunks[partition]
-        return () if trunk.shipped else _code(trunk)
+        return (code_module(trunk.codec),) if trunk.shipped else _code(trunk)
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
         trunk = world.trunks[partition]

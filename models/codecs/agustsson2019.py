@@ -243,11 +243,6 @@ class Agustsson2019(Codec):
             )
         return 0.0
 
-    @property
-    def bound_bpp(self) -> float:
-        """C·log2(L)/256: what codes take at most for each pixel of a picture without padding."""
-        return bound_bits(self.config.m, self.levels) / self.stride**2
-
     def payload_bound(self, height: int, width: int) -> float:
         """Bits that a picture's payload takes at most, whole bytes: C·log2(L) for each latent place, padding included, and
         at least what any file holds. NaN where no bound is known: for `select`, which sends a region besides, and for

@@ -158,7 +158,7 @@ class Encoded:
 
 
 class Codec(nn.Module, ABC):
-    """Base of all codecs. A codec's file is `models/codecs/<paper>.py`."""
+    """Base of all codecs; the file of each has its card, too (models/card.py)."""
 
     #: pictures are padded to a multiple of this many pixels
     stride: int = 16
@@ -183,7 +183,7 @@ class Codec(nn.Module, ABC):
         """Training forward with additive uniform noise (train mode) or rounding (eval mode).
 
         x: N×3×H×W in [0, 1], H and W multiples of `stride`. saliency_map: N×1×H×W in [0, 1], required by the
-        mechanisms concat, sft, gain and hyper. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
+        mechanisms in `models.mechanisms.NEEDS_MAP`. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
         `gain` and `hyper` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
         """
 

@@ -67,8 +67,8 @@ GAIN_FRACTION = 16
 
 TELLING = 0.2
 """What a level of difference between asked and told costs in training, squared, in bits a pixel: a mean over all places
-of y, those on padding included. From rate and
-distortion alone the hyperprior learns to tell, too, but slowly, and then mostly levels of its own taste."""
+of y, those on padding included. From rate and distortion alone the hyperprior learns to tell, too, but slowly, and then
+mostly levels of its own taste."""
 
 HYPER = 4
 """Places of y along the side of a place of z."""

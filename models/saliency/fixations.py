@@ -1,7 +1,7 @@
 """Recorded fixations: the table, its pictures and split, folds of the training pictures."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -42,9 +42,3 @@ def read_fixations(path: Path) -> pd.DataFrame:
     if not np.isfinite(table[["x", "y"]].to_numpy(float)).all():
         raise FoveaError(f"{path}: x and y must be finite numbers, 1-based pixels")
     return table
-
-
-def split_by_order(names: Sequence[str], train: int, val: int) -> dict[str, str]:
-    """Sorted names: the first `train`, the next `val`, the rest is test."""
-    names = sorted(names)
-    return {n: "train" if i < train else "val" if i < train + val else "test" for i, n in enumerate(names)}

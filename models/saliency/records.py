@@ -6,7 +6,6 @@ osie.sam_lite+3folds           a name for maps: each training picture's map from
 osie.sam_vgg-scratch-s1        from random numbers, seed 1
 """
 
-import hashlib
 import json
 import os
 import re
@@ -196,20 +195,3 @@ def write_seen(weights: Path, train: Iterable[str], validation: Iterable[str]) -
     beside.write_text(json.dumps(listed) + "\n")
     beside.replace(path)
     return path
-
-
-def list_shipped(pictures: Path, weights: Path) -> Path:
-    """Write the list for weights that a training made from the sorted files of a folder.
-
-    Raises FoveaError when the folder's names are not those in the weights' JSON.
-    """
-    described = json.loads(weights.with_suffix(".json").read_text())
-    names = sorted(p.name for p in pictures.iterdir() if p.is_file())
-    parts: dict[str, list[str]] = {}
-    for part in ("train", "validation"):
-        about = described[part]
-        chosen = [n for n in names if about["first"] <= n <= about["last"]]
-        if hashlib.sha256("\n".join(chosen).encode()).hexdigest() != about["sha256"]:
-            raise FoveaError(f"{pictures}: not the {part} pictures of {weights}")
-        parts[part] = [hashlib.sha256((pictures / n).read_bytes()).hexdigest() for n in chosen]
-    return write_seen(weights, parts["train"], parts["validation"])

@@ -1,4 +1,4 @@
-"""The codec doctor: is a codec fit to be compared? (science.md, last section)
+"""The codec doctor: is a codec fit to be compared?
 
 Most published trouble with learned codecs is one of a few silent faults: an encoder that gets no gradient, symbols
 that cannot occur, an estimated rate that no file has, a decoder that shows something else than the encoder promised, or

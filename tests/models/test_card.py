@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.card import Card, Option, Rate, cards, find_card, read_card
+from models.card import FOLDER, Card, Option, Rate, cards, find_card, read_card
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -38,18 +38,18 @@ def test_a_wrong_card_is_one_line_where_it_is_needed_and_nowhere_else(
     assert change[0] in TOY
     file = tmp_path / "codecs" / "toy.py"
     file.parent.mkdir()
-    file.write_text(TOY.replace(*change))
+    for name in ("toy.py", "bls2017.py"):
+        file.with_name(name).write_text(TOY.replace(*change))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
-    name = "bls2017" if "bls2017" in change[1] else "toy"
     with pytest.raises(FoveaError) as raised:
-        find_card(name)
+        find_card("toy")
     line = str(raised.value)
     assert line.startswith(str(file)) and said in line and "\n" not in line
-    if name == "toy":
-        with pytest.raises(FoveaError, match=r"unknown codec 'other'; known: .*bls2017.*; ") as raised:
-            Experiment(dataset="sample", codec="other")
-        assert line in str(raised.value)
-        assert sweep("smoke", "sample").experiments
+    with pytest.raises(FoveaError, match=r"unknown codec 'other'; known: .*bls2017.*; ") as raised:
+        Experiment(dataset="sample", codec="other")
+    assert line in str(raised.value)
+    assert sweep("smoke", "sample").experiments
+    assert find_card("bls2017").file.parent == FOLDER
 
 
 def test_every_card_s_class_takes_what_the_card_says() -> None:

@@ -1,18 +1,21 @@
 import hashlib
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from assets.home import Home
 from assets.versions import code_version
+from assets.world import World
 from models.arms import CONTROLS
 from models.card import cards, find_card
 from models.codecs import catalogue
 from models.codecs.catalogue import objective_of
 from models.errors import FoveaError
 from models.experiments import Experiment
-from models.presets import presets
+from models.presets import find_preset
 from models.sweeps import Sweep, sweep, sweep_names
 
 TOY = Path(__file__).parents[1] / "e2e" / "toy"
@@ -194,9 +197,25 @@ def test_a_typo_is_one_line_that_names_file_table_and_field(
     where = own(tmp_path, monkeypatch, text)
     with pytest.raises(FoveaError) as raised:
         sweep_names()
-        presets()
+        for name in tomllib.loads(text).get("sweeps", ()):
+            sweep(name, "sample")
+        for name in tomllib.loads(text).get("presets", ()):
+            find_preset(name)
     assert str(raised.value).startswith(where) and said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_table_stops_only_what_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = MINE.replace("mine", "odd").replace("tiny", "own")
+    wrong = "[presets.own]\nn = 'x'\n[profiles.own]\nstorag = 1\n"
+    where = own(tmp_path, monkeypatch, MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + wrong)
+    found = World(Home.from_environment()).sweeps
+    assert set(found) == {f"{d}.{n}" for n in (*GOLDEN, "good") for d in ("sample", "cityscapes")}
+    mine, odd = caplog.messages
+    assert mine == f"left out: {where}sweeps.mine: unknown field 'armz'; did you mean 'arms'?"
+    assert odd.startswith(f"left out: {where}sweeps.odd: ") and f"{where}presets.own.n: expected" in odd
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from assets.chain import Chain
 from assets.home import Home
 from assets.settings import Profile
 from assets.stages import STAGES, open_chain
-from models.presets import presets
+from models.presets import shipped_presets
 from models.sweeps import sweep
 from pipelines.executors import (
     GPU_SHARES,
@@ -32,7 +32,7 @@ def chain(tmp_path: Path) -> Chain:
     return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
 
 
-PRESETS = presets()
+PRESETS = shipped_presets()
 
 
 def test_shares_of_a_gpu_rise_with_the_width_and_never_leave_it() -> None:

@@ -112,7 +112,7 @@ def test_what_was_trained_before_a_change_is_called_stale():
     chain.latest = lambda stage, key: None
     with pytest.raises(Waiting, match="made first"):
         trained_folder(chain, "k")
-    unit = SimpleNamespace(key="new")
+    unit = SimpleNamespace(digest="new")
     chain.made = lambda stage, key: SimpleNamespace(folder=folder, unit=unit, facts={})
     assert trained_folder(chain, "k") == (folder, "new", {}, True)
 

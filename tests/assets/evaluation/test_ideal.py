@@ -76,7 +76,7 @@ def test_shuffled_map_of_another_size_is_resized() -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(("alpha", "gain", "cost"), [(0.1, 3.8, 0.3), (0.05, 4.9, 0.6), (0.02, 6.6, 1.1)])
 def test_osie_gives_the_numbers_of_the_design(alpha: float, gain: float, cost: float) -> None:
-    """science.md, "What the maps allow": 140 test pictures, σ = 24 px at 800 px of width."""
+    """Known values of these 140 test pictures with σ = 24 px at 800 px of width."""
     import cv2
 
     root = Path(os.environ.get("FOVEA_SHARED", Path(__file__).parents[4] / "shared")) / "data/osie"

@@ -22,7 +22,7 @@ def keep(
     chain: Chain, partition: str, files: dict[str, pd.DataFrame], stage: str = "bd_rates", **meta: str
 ) -> None:
     unit = Unit(stage, partition, {"partition": partition})
-    with chain.store.writing(unit.stage, unit.key, meta) as writer:
+    with chain.store.writing(unit.stage, unit.digest, meta) as writer:
         for name, table in files.items():
             table.to_parquet(writer.path(name), index=False)
     chain._remember(unit)

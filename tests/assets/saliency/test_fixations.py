@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter
 from assets.datasets import Dataset
 from assets.frames.resize import fit
 from assets.saliency.fixations import (
-    binary_fixation_map,
     fixation_map,
     frame_fixation_halves,
     frame_fixation_maps,
@@ -128,7 +127,6 @@ def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: flo
     expected = gaussian_filter(counts, sigma, mode="reflect", truncate=4.0)
     expected /= expected.sum()
     assert np.abs(density - expected).max() < 2e-3 * expected.max()
-    assert np.array_equal(binary_fixation_map(points, size), counts > 0)
 
 
 def test_sigma_grows_with_the_picture() -> None:

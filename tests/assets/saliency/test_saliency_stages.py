@@ -180,7 +180,7 @@ def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: 
     assert [p.name for p in made.shown()] == ["training.png", "validation.png"]
     seen = read_seen(made.folder / "weights/sam_lite.safetensors")
     assert (len(seen.train), len(seen.validation)) == (6, 2)
-    assert not (home.work / made.unit.key).exists()
+    assert not (home.work / made.unit.digest).exists()
     assert chain.make("saliency_model", KEY).hit
 
 
@@ -224,9 +224,9 @@ def test_another_test_picture_leaves_the_model_fresh_another_fixation_in_trainin
     def key() -> str:
         chain = look(copy)
         prepare(chain, "fixation_maps")
-        return chain.unit("saliency_model", KEY).key
+        return chain.unit("saliency_model", KEY).digest
 
-    first = look(home).unit("saliency_model", KEY).key
+    first = look(home).unit("saliency_model", KEY).digest
     assert key() == first
     table = pd.read_csv(root / "fixations.csv")
     table[~((table.image == "test0.png") & (table.subject == 1))].to_csv(root / "fixations.csv", index=False)

@@ -1,6 +1,5 @@
 """Names of trainings, and the lists of pictures that weights have seen."""
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -11,7 +10,6 @@ from models.errors import FoveaError
 from models.saliency.records import (
     SaliencyTraining,
     is_training,
-    list_shipped,
     read_seen,
     seen_path,
     training_of,
@@ -76,31 +74,6 @@ def test_seen_pictures_are_written_and_read(tmp_path: Path) -> None:
     seen_path(weights).write_text("[]")
     with pytest.raises(FoveaError, match="not a list of pictures"):
         read_seen(weights)
-
-
-def test_the_shipped_list_is_made_from_the_very_pictures_only(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    names = [f"{i}.jpg" for i in range(5)]
-    for name in names:
-        (folder / name).write_text(name)
-    parts = {"train": names[:3], "validation": names[3:4]}
-    described = {
-        part: {
-            "count": len(n),
-            "first": n[0],
-            "last": n[-1],
-            "sha256": hashlib.sha256("\n".join(n).encode()).hexdigest(),
-        }
-        for part, n in parts.items()
-    }
-    weights = tmp_path / "w.safetensors"
-    weights.with_suffix(".json").write_text(json.dumps(described))
-    list_shipped(folder, weights)
-    assert read_seen(weights).train == {hashlib.sha256(n.encode()).hexdigest()[:16] for n in names[:3]}
-    (folder / "1a.jpg").write_text("another")
-    with pytest.raises(FoveaError, match="not the train pictures"):
-        list_shipped(folder, weights)
 
 
 def test_the_shipped_weights_come_with_their_list() -> None:

@@ -17,7 +17,7 @@ from models.codecs.bls2017 import Bls2017
 from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
-from models.presets import presets
+from models.presets import shipped_presets
 from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.exact import SeededNoise
@@ -337,7 +337,7 @@ def test_wrong_requests_are_named(tmp_path):
 
 
 def test_every_preset_makes_a_plan():
-    for preset, budget in presets().items():
+    for preset, budget in shipped_presets().items():
         if budget.objective != "rate_distortion":
             continue
         trunk = Trunk(codec="bls2017", dataset="d", preset=preset)

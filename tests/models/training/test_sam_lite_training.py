@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.errors import FoveaError
-from models.saliency.fixations import fold_of, read_fixations, split_by_order
+from models.saliency.fixations import fold_of, read_fixations
 from models.saliency.sam_lite import load_sam_lite
 from models.tracking import NullRun
 from models.training import sam_lite
@@ -36,7 +36,11 @@ def data(tmp_path_factory):
         ]
     rows.append(("8.png", 0, 3.0, 3.0))
     table = pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
-    return folder, table, split_by_order(table["image"].unique(), 6, 2)
+    return (
+        folder,
+        table,
+        {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]},
+    )
 
 
 def trained(folder, data, config, **options):
