@@ -266,6 +266,7 @@ class Experiment(Training):
         self._check(self.mechanism)
         self._check_target()
         self._check_trunk()
+        self._check_untrained()
         if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0 and self.span >= 0):
             raise FoveaError("alpha and span must not be negative, gamma and scale must be positive")
         self._set(**{name: type(self).model_fields[name].default for name in self._unused()})
@@ -296,6 +297,17 @@ class Experiment(Training):
         if trunk.options != self.options and self.card.objective == "rate_distortion":
             raise FoveaError(
                 f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}"
+            )
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it is its trunk as it is: `steps` is 0."""
+        return self._budget()["steps"] == 0
+
+    def _check_untrained(self) -> None:
+        if self.untrained and (self.trunk is None or self.mechanism not in ("none", "gain")):
+            raise FoveaError(
+                f"steps = 0 leaves a trunk as it is: that needs a trunk, and none or gain for a mechanism, not {self.mechanism!r}"
             )
 
     def _unused(self) -> set[str]:

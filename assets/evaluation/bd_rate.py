@@ -314,18 +314,19 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
 
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
     the plain one); every arm with predicted maps against the same arm with each control, since a gain that the centre
-    bias gives too says nothing about saliency; and `uniform` against every classical codec and every checkpoint from
-    elsewhere on the same pictures.
+    bias gives too says nothing about saliency; and every arm but the controls against every classical codec and every
+    checkpoint from elsewhere on the same pictures.
     """
     known = list(curves)
     chosen = []
     for test in known:
         if test.arm in UNSEEDED:
             continue
-        if test.arm == BASELINE:
+        if test.maps in ("none", "predicted"):
             others = [a for a in known if a.arm in UNSEEDED and a.place == test.place]
             names = (a.codec if a.arm == CLASSICAL_ARM else f"{a.variant} (external)" for a in others)
             chosen += [Comparison(a, test, name) for a, name in zip(others, names, strict=True)]
+        if test.arm == BASELINE:
             continue
         training = test._replace(arm="", maps="", variant="")
         alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]

@@ -118,7 +118,7 @@ class TrainedCodec(Stage):
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment = world.experiment(partition)
         trunk = [Need("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
-        return [*_needs(world, experiment), *trunk]
+        return [*(() if experiment.untrained else _needs(world, experiment)), *trunk]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         return _inputs(view, view.world.experiment(view.partition))
@@ -130,6 +130,21 @@ class TrainedCodec(Stage):
         return _apart(world.experiment(partition))
 
     def make(self, task: Task) -> None:
+        experiment = task.world.experiment(task.partition)
+        if experiment.untrained:
+            _take_trunk(task, experiment)
+            return
         from assets.training.run import run_training
 
-        run_training(task, task.world.experiment(task.partition))
+        run_training(task, experiment)
+
+
+def _take_trunk(task: Task, experiment: Experiment) -> None:
+    """The trunk with the experiment's mechanism: the same weights and tables."""
+    from models.codecs.catalogue import branch_config, build, load_codec, save_codec
+
+    trunk = load_codec(task.given["trunk_codec"].folder / "codec")
+    codec = build(branch_config(experiment, trunk.config))
+    codec.load_weights(trunk.weights())
+    save_codec(codec, task.writer.path("codec"))
+    task.writer.meta["facts"] = {"trained": "no: the trunk as it is"}

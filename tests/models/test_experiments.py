@@ -206,3 +206,14 @@ def test_target_rates_change_the_key_but_not_what_training_uses() -> None:
     asked = plain.but(target_bpp=(0.25, 0.5))
     assert asked.key == plain.key.replace("-scratch", "-bpp=0.25_0.5-scratch")
     assert asked.resolved() == plain.resolved() and asked.variant != plain.variant
+
+
+def test_no_steps_leave_the_trunk_as_it_is():
+    branch = {"dataset": "sample", "codec": "bls2017", "overrides": {"steps": 0}}
+    shipped = Trunk(codec="bls2017", shipped="bls2017")
+    for name in ("uniform", "saliency_gain"):
+        assert Experiment(trunk=shipped, rates=(0.002, 0.02), **branch, **arm(name)).untrained
+    with pytest.raises(FoveaError, match="needs a trunk"):
+        Experiment(**branch)
+    with pytest.raises(FoveaError, match="not 'sft'"):
+        Experiment(trunk=shipped, **branch, **arm("saliency_sft"))
