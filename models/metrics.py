@@ -118,10 +118,11 @@ def _psnr_db(error: float) -> float:
     return PSNR_CAP_DB if error == 0 else float("nan")
 
 
-def psnr_db(original: Picture, reconstruction: Picture) -> float:
-    """10·log10(255² / MSE) over RGB, at most 100 dB."""
+def psnr_db(original: Picture, reconstruction: Picture, weight: Map | None = None) -> float:
+    """10·log10(255² / MSE) over RGB, at most 100 dB. weight: a map that the squared error is weighted by."""
     _check(original, reconstruction)
-    return _psnr_db(_mean(_squared_error(original, reconstruction)))
+    error = _squared_error(original, reconstruction)
+    return _psnr_db(_mean(error) if weight is None else _weighted(error, _weights(weight, original.shape)))
 
 
 def _kernel(side: int) -> _Float:

@@ -1,20 +1,21 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.frames.folder import find_pictures
 from assets.home import write_whole
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 from models.mechanisms import NEEDS_MAP
+from models.metrics import psnr_db
 
 Loaded = TypeVar("Loaded")
 About = TypeVar("About")
@@ -60,17 +61,39 @@ def _each(
         yield target, data, about
 
 
-def _check_maps(codec: Codec, several: bool, use_saliency: bool | None, maps: Path | None) -> None:
-    if (use_saliency or maps is not None) and codec.config.mechanism not in NEEDS_MAP:
-        raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
-    if maps is None:
-        return
-    if use_saliency is False:
-        raise FoveaError("give either maps or no saliency, not both")
-    if not maps.exists():
-        raise FoveaError(f"no such file: {maps}")
-    if several and not maps.is_dir():
-        raise FoveaError(f"{maps}: several pictures need a folder with a map of the same name for each")
+class Guide(NamedTuple):
+    """How the bits of a picture are shared out: by the saliency model's map, evenly (`uniform`), or by a map of one's own
+    (`maps`: the file, or a folder with one of the same name for each picture, `own_map`)."""
+
+    uniform: bool = False
+    maps: Path | None = None
+
+    def check(self, codec: Codec, several: bool) -> None:
+        """Raises FoveaError for what does not go together, or not with the codec."""
+        if self.maps is None:
+            return
+        if self.uniform:
+            raise FoveaError("give either a map or --uniform, not both")
+        if codec.config.mechanism not in NEEDS_MAP:
+            raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
+        if not self.maps.exists():
+            raise FoveaError(f"no such file: {self.maps}")
+        if several and not self.maps.is_dir():
+            raise FoveaError(
+                f"{self.maps}: several pictures need a folder with a map of the same name for each"
+            )
+
+
+class Compressed(NamedTuple):
+    """What is said of a file. looked_at_db: PSNR weighted by the map that guided it, NaN where none did. seconds: of reading,
+    predicting and coding."""
+
+    path: Path
+    size: int
+    bpp: float
+    psnr_db: float
+    looked_at_db: float
+    seconds: float
 
 
 def compress_files(
@@ -79,47 +102,61 @@ def compress_files(
     *,
     lmbda: float | None = None,
     bpp: float | None = None,
-    use_saliency: bool | None = None,
-    maps: Path | None = None,
+    guide: Guide = Guide(),  # noqa: B008
+    effort: int = 0,
     threads: int = 0,
     failed: list[str] | None = None,
-) -> Iterator[tuple[Path, int, float]]:
-    """Write a .fov file for each picture; yields its path, bytes and bpp, in order.
+) -> Iterator[Compressed]:
+    """Write a .fov file for each picture; yields what is to be said of each, in order.
 
-    bpp: each picture's level is searched for it. use_saliency: None, give a map to a codec that takes one; False, every
-    place counts alike. maps: the map itself, or a folder with one of the same name for each picture (`own_map`), in place
-    of the saliency model's. failed: gets what is wrong with each picture that cannot be read or coded, and the others go on;
-    None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
+    bpp: each picture's level is searched for it. guide: a codec that takes no map is never guided. effort: steps of
+    refinement (models/codecs/effort.py). failed: gets what is wrong with each picture that cannot be read or coded, and the
+    others go on; None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
-    _check_maps(codec, len(work) > 1, use_saliency, maps)
+    guide.check(codec, len(work) > 1)
     takes = codec.config.mechanism in NEEDS_MAP
     predictor: Any = None
-    if takes and use_saliency is not False and maps is None:
+    if takes and not guide.uniform and guide.maps is None:
         from models.saliency.predict import load_model
 
         predictor = load_model(DEFAULT_SALIENCY)
 
-    def read(source: Path) -> tuple[Picture, Picture | None]:
+    def read(source: Path) -> tuple[float, Picture, Picture | None]:
+        began = time.perf_counter()
         picture = read_picture(source)
-        if maps is not None:
-            return picture, own_map(maps, source, picture)
+        if guide.maps is not None:
+            return began, picture, own_map(guide.maps, source, picture)
         if predictor is not None:
-            return picture, predictor.predict([picture])[0]
-        return picture, np.full(picture.shape[:2], 255, np.uint8) if takes else None
+            return began, picture, predictor.predict([picture])[0]
+        return began, picture, None
 
-    def code(loaded: tuple[Picture, Picture | None]) -> tuple[bytes, int]:
-        picture, given = loaded
+    def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
+        began, picture, looked_at = loaded
+        given = looked_at
+        if given is None and takes:
+            given = np.full(picture.shape[:2], 255, np.uint8)
         at = lmbda
         if bpp is not None:
             from models.codecs.target_rate import search_rate
 
             at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
-        encoded = codec.encode(picture, saliency_map=given, rate=at)
-        return encoded.data, picture.shape[0] * picture.shape[1]
+        analysed = codec.analysed(picture, given)
+        if effort:
+            from models.codecs.effort import refine
+
+            analysed = refine(codec, picture, analysed, at, effort)
+        encoded = codec.encode_analysed(analysed, at)
+        seconds = time.perf_counter() - began
+        spent = 8 * len(encoded.data) / (picture.shape[0] * picture.shape[1])
+        shown = encoded.reconstruction
+        psnr, looked = psnr_db(picture, shown), float("nan")
+        if looked_at is not None and looked_at.any():
+            looked = psnr_db(picture, shown, looked_at)
+        return encoded.data, Compressed(Path(), len(encoded.data), spent, psnr, looked, seconds)
 
     codec.name()
-    for target, data, pixels in _each(work, read, code, threads, failed):
-        yield target, len(data), 8 * len(data) / pixels
+    for target, _, said in _each(work, read, code, threads, failed):
+        yield said._replace(path=target)
 
 
 def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
@@ -176,13 +213,3 @@ def decompress_files(
 
     for target, _, (width, height) in _each(work, read, code, threads, failed):
         yield target, width, height
-
-
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures below a folder."""
-    return [str(p) for p in find_pictures(folder)]
-
-
-def files_in(folder: Path) -> list[str]:
-    """Names of the .fov files below a folder."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.fov") if p.is_file())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from assets.frames.folder import find_pictures
 from models.errors import FoveaError
 
 
@@ -51,3 +52,13 @@ def _targets(
             f"{' and '.join(str(s) for s, t in work if t == twice)} would both be written to {twice}: {ways}"
         )
     return work
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """Names of the pictures below a folder."""
+    return find_pictures(folder)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the .fov files below a folder."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.fov") if p.is_file())

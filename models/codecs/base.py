@@ -121,12 +121,14 @@ class Analysed(NamedTuple):
     """A picture after the analysis transform: files of all its rates begin with this.
 
     y: 1×M×h×w. saliency_map: 1×1×H'×W' in [0, 1], padded, None where the codec takes none. width, height: of the picture.
+    z: the hyperprior's latent where it is not what the encoder makes of y (effort.py).
     """
 
     y: Tensor
     saliency_map: Tensor | None
     width: int
     height: int
+    z: Tensor | None = None
 
 
 class Sent(NamedTuple):

@@ -26,7 +26,7 @@ from models.codecs.base import CodecConfig, Latents
 from models.codecs.bitstream import BitstreamError, read_varints
 from models.codecs.compressai_import import RansDecoder
 from models.codecs.conditioned import Modelled
-from models.codecs.entropy import Tables, bits
+from models.codecs.entropy import Quantise, Tables, bits
 from models.codecs.hyperprior import HYPER, HyperpriorCodec, Parameters
 
 # isort: split
@@ -133,6 +133,8 @@ class Cheng2020Anchor(HyperpriorCodec):
         """As `HyperpriorCodec.split` says; here what h_s gives is one of two inputs of entropy_parameters."""
         return parameters, None
 
+    refinable = False
+
     def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
         """As `ConditionedCodec.analyse` says."""
         # oneDNN's backward of a 1×1 convolution with stride 2 writes out of bounds for channels-last inputs (torch 2.15)
@@ -140,9 +142,18 @@ class Cheng2020Anchor(HyperpriorCodec):
 
     # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
-        """As `HyperpriorCodec.model` says."""
-        z = self.hyper_analyse(y, saliency_map)
+    def model(
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        *,
+        z: Tensor | None = None,
+        quantise: Quantise | None = None,
+    ) -> Modelled:
+        """As `HyperpriorCodec.model` says; the context sees what is rounded, so `quantise` is not for it."""
+        z = self.hyper_analyse(y, saliency_map) if z is None else z
         gain = self.gains(level)
         with torch.autocast(y.device.type, enabled=False):
             y = y.float()
@@ -214,7 +225,12 @@ class Cheng2020Anchor(HyperpriorCodec):
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def write(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        z: Tensor | None = None,
     ) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says. y's symbols stand place by place, all channels of a place together."""
         tables = self.built()

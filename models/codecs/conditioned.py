@@ -37,7 +37,7 @@ from models.codecs.base import (
     picture_to_tensor,
 )
 from models.codecs.bitstream import BitstreamError, Contents
-from models.codecs.entropy import FactorizedPrior, Tables, gain_rows
+from models.codecs.entropy import FactorizedPrior, Quantise, Tables, gain_rows
 from models.codecs.gain import Gain
 from models.codecs.layers import GDN, Subpixel, conv, deconv, is_channels_last
 from models.errors import FoveaError
@@ -71,6 +71,9 @@ class ConditionedCodec(Codec):
 
     #: the files' strings are CompressAI's for the same weights at one level, while no symbol escapes
     compressai_bytes = False
+
+    #: whether latents can be refined by descent (effort.py): every symbol's density is known without the symbols before it
+    refinable = True
 
     #: strings of coded symbols in a file, the level map's not counted
     coded_strings: int
@@ -110,10 +113,20 @@ class ConditionedCodec(Codec):
     # ── what a codec's file says ──────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
+    def model(
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        *,
+        z: Tensor | None = None,
+        quantise: Quantise | None = None,
+    ) -> Modelled:
         """The training forward between g_a and g_s, in float32.
 
-        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain` and `hyper`.
+        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain` and `hyper`. z: the hyperprior's latent, by default what the
+        encoder makes of y. quantise: in place of noise (training) or rounding.
         """
 
     @abstractmethod
@@ -122,9 +135,14 @@ class ConditionedCodec(Codec):
 
     @abstractmethod
     def write(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        z: Tensor | None = None,
     ) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """For one picture: the coded strings, what `show` takes, and the estimate in bits."""
+        """For one picture: the coded strings, what `show` takes, and the estimate in bits. z: as in `model`."""
 
     @abstractmethod
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
@@ -133,6 +151,10 @@ class ConditionedCodec(Codec):
     @abstractmethod
     def build_tables(self) -> None:
         """Set `tables` and what else coding needs, from weights and quantiles as they are."""
+
+    def side_latent(self, y: Tensor) -> Tensor | None:
+        """z, where there is one that depends on y alone."""
+        return None
 
     def show(self, y_hat: Tensor, g_s: nn.Sequential | None = None) -> Tensor:
         """x_hat, N×3×H×W. g_s: another form of the layers."""
@@ -273,13 +295,13 @@ class ConditionedCodec(Codec):
     def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
         """As `Codec.encode_analysed` says."""
         self.built()
-        y, s, width, height = given
+        y, s, width, height, z = given
         wanted = self.level_of(rate) if rate is not None else 0.5 * self.top_level
         row = round(wanted * LEVEL_STEPS)
         with torch.autocast(y.device.type, enabled=False):
             base = self.base_level(y, torch.tensor([row / LEVEL_STEPS]))
             level, steps = self.places(base, y, s)
-            strings, y_hat, estimate = self.write(y, s, base, level)
+            strings, y_hat, estimate = self.write(y, s, base, level, z)
         level_map = b"" if steps is None else levelmap.encode_levels(steps[0, 0].cpu().numpy())
         strings = (*strings[:-1], strings[-1].ljust(bitstream.least_bytes(y.shape[2] * y.shape[3]), b"\0"))
         data = bitstream.pack(

@@ -10,7 +10,7 @@ decoder knows the level at each place, hence the table. Cui et al. 2021 leave th
 scaled latents; a factorized prior has nobody to ask.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -153,15 +153,29 @@ class Tables:
         return entries + self.offsets[tables][indexes]
 
 
+Quantise = Callable[[Tensor], Tensor]
+"""From values in units of a bin to what is coded of them, or to what stands for that while something is optimised."""
+
+
+def noisy(values: Tensor) -> Tensor:
+    """With uniform noise of a bin's width: what rounding is to the density of values, and differentiable."""
+    return values + torch.empty_like(values).uniform_(-0.5, 0.5)
+
+
 class FactorizedPrior(EntropyBottleneck):
     """CompressAI's EntropyBottleneck whose bins may have any width. State-dict names are CompressAI's."""
 
     def forward(
-        self, y: Tensor, gain: tuple[Tensor, Tensor] | None = None, training: bool | None = None
+        self,
+        y: Tensor,
+        gain: tuple[Tensor, Tensor] | None = None,
+        training: bool | None = None,
+        quantise: Quantise | None = None,
     ) -> tuple[Tensor, Tensor]:
         """y_hat and likelihoods, both N×M×h×w, in float32.
 
-        gain: gain and inverse gain, broadcastable to y. None is gain 1: exactly CompressAI's computation.
+        gain: gain and inverse gain, broadcastable to y. None is gain 1: exactly CompressAI's computation. quantise: in
+        place of noise (training) or rounding, where there is a gain.
         """
         if training is None:
             training = self.training
@@ -170,7 +184,7 @@ class FactorizedPrior(EntropyBottleneck):
         forward, inverse = gain
         median = self.medians()
         scaled = (y - median) * forward
-        q = scaled + torch.empty_like(scaled).uniform_(-0.5, 0.5) if training else torch.round(scaled)
+        q = (quantise or (noisy if training else torch.round))(scaled)
         step = forward.reciprocal()
         return q * inverse + median, self._bin_likelihood(median + q * step, step.expand_as(q))
 

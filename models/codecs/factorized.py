@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.conditioned import ConditionedCodec, Modelled
-from models.codecs.entropy import bits
+from models.codecs.entropy import Quantise, bits
 
 
 class FactorizedCodec(ConditionedCodec):
@@ -20,10 +20,19 @@ class FactorizedCodec(ConditionedCodec):
     def __init__(self, config: CodecConfig):
         super().__init__(config, bottleneck=config.m)
 
-    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
+    def model(
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        *,
+        z: Tensor | None = None,
+        quantise: Quantise | None = None,
+    ) -> Modelled:
         """As `ConditionedCodec.model` says. likelihoods: "y"."""
         with torch.autocast(y.device.type, enabled=False):
-            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(level))
+            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(level), quantise=quantise)
         return Modelled(y_hat, {"y": likelihoods})
 
     def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
@@ -51,7 +60,12 @@ class FactorizedCodec(ConditionedCodec):
             self.tables = self.entropy_bottleneck.tables([None])
 
     def write(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        z: Tensor | None = None,
     ) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
         symbols, y_hat = self.quantise(y, saliency_map, base, level)

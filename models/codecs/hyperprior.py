@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from models.codecs import conditioning
 from models.codecs.base import LEVEL_STEPS, CodecConfig, Latents
 from models.codecs.conditioned import ConditionedCodec, Modelled
-from models.codecs.entropy import Tables, bits
+from models.codecs.entropy import Quantise, Tables, bits, noisy
 from models.codecs.gain import Gain
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
 from models.codecs.layers import conv, deconv
@@ -202,6 +202,10 @@ class HyperpriorCodec(ConditionedCodec):
                 v = self.h_a_transforms[i // 2](v, s)
         return v
 
+    def side_latent(self, y: Tensor) -> Tensor | None:
+        """As `ConditionedCodec.side_latent` says."""
+        return self.hyper_analyse(y, None)
+
     @property
     def tells(self) -> bool:
         """Whether z_hat says levels."""
@@ -226,12 +230,21 @@ class HyperpriorCodec(ConditionedCodec):
         """Gain and inverse gain of z at base levels N×1×1×1; None for a codec with a single level."""
         return self.gain_z(base) if self.top_level else None
 
-    def model(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Modelled:
-        """As `ConditionedCodec.model` says. likelihoods: "y" and "z"."""
+    def model(
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        *,
+        z: Tensor | None = None,
+        quantise: Quantise | None = None,
+    ) -> Modelled:
+        """As `ConditionedCodec.model` says. likelihoods: "y" and "z". z: in place of what h_a gives."""
         wanted = self.wanted(base, level)
-        z = self.hyper_analyse(y, saliency_map, wanted)
+        z = self.hyper_analyse(y, saliency_map, wanted) if z is None else z
         with torch.autocast(y.device.type, enabled=False):
-            z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base))
+            z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base), quantise=quantise)
         sigma, mu = self.split(self.h_s(z_hat)[:, :, : y.shape[2], : y.shape[3]])
         penalty: Tensor | float = 0.0
         if wanted is not None:
@@ -240,18 +253,23 @@ class HyperpriorCodec(ConditionedCodec):
             level = self.level_learned(told, base) if self.training else self.level_told(told, base)
         with torch.autocast(y.device.type, enabled=False):
             y_hat, y_likelihoods = self._gaussian(
-                y.float(), sigma.float(), None if mu is None else mu.float(), self.gains(level)
+                y.float(), sigma.float(), None if mu is None else mu.float(), self.gains(level), quantise
             )
         return Modelled(self._with_z(y_hat, z_hat), {"y": y_likelihoods, "z": z_likelihoods}, penalty)
 
     def _gaussian(
-        self, y: Tensor, sigma: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        mu: Tensor | None,
+        gain: tuple[Tensor, Tensor] | None,
+        quantise: Quantise | None = None,
     ) -> tuple[Tensor, Tensor]:
         if gain is None:
             return self.gaussian_conditional(y, sigma, means=mu)
         forward, inverse = gain
         scaled = (y if mu is None else y - mu) * forward
-        q = scaled + torch.empty_like(scaled).uniform_(-0.5, 0.5) if self.training else torch.round(scaled)
+        q = (quantise or (noisy if self.training else torch.round))(scaled)
         y_hat = q * inverse
         return y_hat if mu is None else y_hat + mu, self._likelihood(q, sigma * forward)
 
@@ -393,11 +411,16 @@ class HyperpriorCodec(ConditionedCodec):
         return place[indexes], self.first_scale + used
 
     def write(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor
+        self,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        base: Tensor,
+        level: Tensor,
+        z: Tensor | None = None,
     ) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
         tables, gain_z = self.built(), self.gains_z(base)
-        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level))
+        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level)) if z is None else z
         z_symbols = self.entropy_bottleneck.symbols(z, gain_z)
         p = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3])
         level = level if p.level is None else p.level

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig
+from models.codecs.entropy import Quantise, noisy
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv
 
@@ -101,12 +102,16 @@ class Light(HyperpriorCodec):
         return scales, means
 
     def _gaussian(
-        self, y: Tensor, sigma: Tensor, mu: Tensor | None, gain: tuple[Tensor, Tensor] | None
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        mu: Tensor | None,
+        gain: tuple[Tensor, Tensor] | None,
+        quantise: Quantise | None = None,
     ) -> tuple[Tensor, Tensor]:
-        if not self.training or gain is None or mu is None:
-            return super()._gaussian(y, sigma, mu, gain)
+        if not self.training or quantise is not None or gain is None or mu is None:
+            return super()._gaussian(y, sigma, mu, gain, quantise)
         forward, inverse = gain
         scaled = (y - mu) * forward
-        noisy = scaled + torch.empty_like(scaled).uniform_(-0.5, 0.5)
         rounded = scaled + (torch.round(scaled) - scaled).detach()
-        return rounded * inverse + mu, self._likelihood(noisy, sigma * forward)
+        return rounded * inverse + mu, self._likelihood(noisy(scaled), sigma * forward)

@@ -24,17 +24,19 @@ from pipelines.commands.options import PATH, chain_here
 )
 @click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
 @click.option("--bpp", type=float, help="Rate: bits per pixel of the file, as near as levels allow.")
-@click.option(
-    "--saliency/--no-saliency",
-    "use_saliency",
-    default=None,
-    help="Give salient places more bits, with a model that takes a map.",
-)
+@click.option("--uniform", is_flag=True, help="Every place counts alike: no saliency.")
 @click.option(
     "--map",
     "maps",
     type=PATH,
     help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Steps of refinement, in tens: smaller files for the same picture, each step as long as three decodings.",
 )
 def compress(
     images: tuple[Path, ...],
@@ -42,13 +44,17 @@ def compress(
     model: str,
     lmbda: float | None,
     bpp: float | None,
-    use_saliency: bool | None,
+    uniform: bool,
     maps: Path | None,
+    effort: int,
 ) -> None:
-    """Compress a picture to a .fov file, or pictures and folders of them over all cores; prints each one's bpp."""
-    from assets.evaluation.code_files import compress_files, pictures_in
-    from assets.frames.targets import targets_of
-    from models.codecs.catalogue import open_codec
+    """Compress a picture to a .fov file, or pictures and folders of them over all cores.
+
+    \b
+    Places where people look get more of the bits, with a model that takes a map (--uniform: all alike). Prints bytes,
+    bits per pixel, PSNR, PSNR weighted by the map, and seconds.
+    """
+    from assets.frames.targets import pictures_in, targets_of
 
     for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
         if rate is not None and not (math.isfinite(rate) and rate > 0):
@@ -57,12 +63,19 @@ def compress(
         raise FoveaError("give either --lmbda or --bpp, not both")
     _check_ending(images, output, ".fov", "compressed pictures are .fov files")
     work = targets_of(images, output, ".fov", pictures_in)
+    # torch is loaded from here on: what can be refused without it has been
+    from assets.evaluation.code_files import Guide, compress_files
+    from models.codecs.catalogue import open_codec
+
     codec = open_codec(model)
     failed: list[str] | None = [] if len(work) > 1 else None
-    for path, size, spent in compress_files(
-        work, codec, lmbda=lmbda, bpp=bpp, use_saliency=use_saliency, maps=maps, failed=failed
+    for said in compress_files(
+        work, codec, lmbda=lmbda, bpp=bpp, guide=Guide(uniform, maps), effort=effort, failed=failed
     ):
-        click.echo(f"{path}: {size} bytes, {spent:.4f} bpp")
+        looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB where people look"
+        click.echo(
+            f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
+        )
     _tell_failed(failed, len(work))
 
 
@@ -74,12 +87,13 @@ def compress(
 )
 def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
-    from assets.evaluation.code_files import decompress_files, files_in
-    from assets.frames.targets import targets_of
+    from assets.evaluation.code_files import decompress_files
+    from assets.frames.targets import files_in, targets_of
     from models.codecs.bitstream import unpack
     from models.codecs.catalogue import codec_for, open_codec
 
     _check_ending(files, output, ".png", "decoded pictures are written as PNG")
+    work = targets_of(files, output, ".png", files_in)
     named = open_codec(model) if model else None
     found: dict[bytes, Any] = {}
 
@@ -91,7 +105,6 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
             found[wanted] = codec_for(data)
         return found[wanted]
 
-    work = targets_of(files, output, ".png", files_in)
     failed: list[str] | None = [] if len(work) > 1 else None
     for path, width, height in decompress_files(work, opened, failed=failed):
         click.echo(f"{path}: {width}×{height}")

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,19 @@ from pipelines.cli import main
 
 
 @pytest.mark.parametrize(
-    "words, saliency, maps",
+    "words, guide, effort",
     [
-        ([], None, None),
-        (["--saliency"], True, None),
-        (["--no-saliency"], False, None),
-        (["--map", "map.png"], None, "map.png"),
+        ([], (False, None), 0),
+        (["--uniform", "--effort", "20"], (True, None), 20),
+        (["--map", "map.png"], (False, Path("map.png")), 0),
     ],
 )
-def test_what_compress_is_told_about_maps(
+def test_what_compress_is_told_about_maps_and_effort(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
-    saliency: bool | None,
-    maps: str | None,
+    guide: tuple[bool, Path | None],
+    effort: int,
 ) -> None:
     told: dict[str, Any] = {}
 
@@ -36,5 +38,19 @@ def test_what_compress_is_told_about_maps(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     done = CliRunner().invoke(main, ["compress", "a.png", "-o", "a.fov", *words])
     assert done.exit_code == 0, done.output
-    assert told["use_saliency"] is saliency
-    assert told["maps"] == (Path(maps) if maps else None)
+    assert told["guide"] == guide and told["effort"] == effort
+
+
+@pytest.mark.parametrize(
+    "command", [["compress", "no.png", "-o", "a.fov"], ["decompress", "no.fov", "-o", "a.png"]]
+)
+def test_a_missing_file_is_refused_before_torch_is_loaded(tmp_path: Path, command: list[str]) -> None:
+    script = (
+        "import sys\nfrom pipelines.cli import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", "False"] and "no such file: no." in done.stderr

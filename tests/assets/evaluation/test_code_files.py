@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from assets.evaluation.code_files import (
-    compress_files,
-    decompress_files,
-    files_in,
-    pictures_in,
-)
+from assets.evaluation.code_files import Guide, compress_files, decompress_files
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.frames.targets import targets_of
+from assets.frames.targets import files_in, pictures_in, targets_of
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -45,16 +40,15 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
         path.write_bytes(encode_png(picture))
         shown[name] = codec.encode(picture)
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
-    for (path, size, bpp), (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
-        assert path == target and path.stat().st_size == size and bpp == 8 * size / (40 * 24)
+    for said, (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
+        assert said.path == target and target.stat().st_size == said.size
+        assert said.bpp == 8 * said.size / (40 * 24) and said.seconds > 0 and np.isnan(said.looked_at_db)
     for name, encoded in shown.items():
         assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in)
     assert [(w, h) for _, w, h in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
     for name, encoded in shown.items():
         np.testing.assert_array_equal(read_picture(tmp_path / "out" / name), encoded.reconstruction)
-    with pytest.raises(FoveaError, match="does not take a saliency map"):
-        next(compress_files(work, codec, use_saliency=True))
     (tmp_path / "fov" / "a.fov").write_bytes(b"FOV")
     with pytest.raises(FoveaError, match=r"a\.fov: damaged file"):
         list(decompress_files(back, lambda _: codec))
@@ -64,8 +58,9 @@ def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
     codec = selective()
     (tmp_path / "a.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
     work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in)
-    for asked in (False, True):
-        assert len(list(compress_files(work, codec, use_saliency=asked))) == 1
+    for uniform in (False, True):
+        (said,) = compress_files(work, codec, guide=Guide(uniform))
+        assert np.isnan(said.looked_at_db) == uniform
         assert codec.decode((tmp_path / "a.fov").read_bytes()).shape == (40, 24, 3)
 
 
@@ -81,28 +76,28 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
         labels[:, :marked] = 1
         (tmp_path / f"maps/{name}.png").write_bytes(encode_png(labels))
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
-    sizes = [size for _, size, _ in compress_files(work, codec, maps=tmp_path / "maps")]
+    sizes = [said.size for said in compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"))]
     assert sizes[0] < sizes[1] - 10
 
     one = [(tmp_path / "in/a.png", tmp_path / "a.fov")]
-    assert next(compress_files(one, codec, maps=tmp_path / "maps/a.png"))[1] == sizes[0]
-    for pairs, maps, use, said in (
-        (one, "none.png", None, r"no such file: .*none\.png"),
-        (work, "maps/a.png", None, "need a folder"),
-        (one, "maps", False, "not both"),
-        (one, "in", None, "has colours"),
+    assert next(compress_files(one, codec, guide=Guide(maps=tmp_path / "maps/a.png"))).size == sizes[0]
+    for pairs, maps, uniform, said in (
+        (one, "none.png", False, r"no such file: .*none\.png"),
+        (work, "maps/a.png", False, "need a folder"),
+        (one, "maps", True, "not both"),
+        (one, "in", False, "has colours"),
     ):
         with pytest.raises(FoveaError, match=said):
-            next(compress_files(pairs, codec, maps=tmp_path / maps, use_saliency=use))
+            next(compress_files(pairs, codec, guide=Guide(uniform, tmp_path / maps)))
     (tmp_path / "maps/a.png").write_bytes(encode_png(np.zeros((64, 60, 3), np.uint8)))
     with pytest.raises(FoveaError, match=r"a\.png has 60×64 pixels, .*a\.png has 64×64"):
-        next(compress_files(one, codec, maps=tmp_path / "maps"))
+        next(compress_files(one, codec, guide=Guide(maps=tmp_path / "maps")))
     (tmp_path / "maps/a.png").unlink()
     failed: list[str] = []
-    assert len(list(compress_files(work, codec, maps=tmp_path / "maps", failed=failed))) == 1
+    assert len(list(compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"), failed=failed))) == 1
     assert len(failed) == 1 and "no map for a.png" in failed[0]
     with pytest.raises(FoveaError, match="does not take a saliency map"):
-        next(compress_files(one, plain(), maps=tmp_path / "maps"))
+        next(compress_files(one, plain(), guide=Guide(maps=tmp_path / "maps")))
 
 
 def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
