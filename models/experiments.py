@@ -302,7 +302,7 @@ class Experiment(Training):
     @property
     def untrained(self) -> bool:
         """Whether it is its trunk as it is: `steps` is 0."""
-        return self._budget()["steps"] == 0
+        return int(self._budget()["steps"]) == 0
 
     def _check_untrained(self) -> None:
         if self.untrained and (self.trunk is None or self.mechanism not in ("none", "gain")):

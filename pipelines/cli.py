@@ -9,7 +9,7 @@ import click
 
 from models.errors import FoveaError
 from pipelines.commands.datasets import datasets
-from pipelines.commands.evidence import compare, curves, evaluate, gaps
+from pipelines.commands.evidence import benchmark, compare, curves, evaluate, gaps
 from pipelines.commands.pictures import compress, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
 from pipelines.commands.studies import game, study
@@ -161,7 +161,7 @@ def _with_profiles(group: click.Group) -> None:
 
 for command in (
     *(run, status, train, base, slurm, datasets, compress, decompress, saliency, saliency_benchmark),
-    *(saliency_weights, compare, curves, evaluate, gaps, game, study),
+    *(saliency_weights, benchmark, compare, curves, evaluate, gaps, game, study),
 ):
     main.add_command(command)
 

@@ -69,13 +69,12 @@ class Refinement:
             self.level, _ = codec.places(self.base, given.y, given.saliency_map)
             lmbda = codec.lmbda_at(self.level)
             if lmbda.shape[-1] > 1 or lmbda.shape[-2] > 1:
-                lmbda = conditioning.spread(lmbda, *self.x.shape[2:], codec.stride)
+                lmbda = conditioning.spread(lmbda, self.x.shape[2], self.x.shape[3], codec.stride)
             self.lmbda = 255**2 * lmbda * self.inside
             self.bins = [codec.gain(self.level)[0]]
             self.start = [given.y]
             if (z := codec.side_latent(given.y)) is not None:
-                gains = codec.gains_z(self.base)  # type: ignore[attr-defined]
-                self.bins.append(gains[0])
+                self.bins.append(codec.gain_z(self.base)[0])  # type: ignore[operator]
                 self.start.append(z)
         self.best, self.cost = given, self.cost_of(self.start)
 

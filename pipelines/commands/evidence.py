@@ -163,6 +163,50 @@ def evaluate(
 
 @click.command()
 @options.dataset
+@click.option(
+    "--codec",
+    "codecs",
+    multiple=True,
+    metavar="NAME",
+    help="A shipped codec, or an experiment's key (fovea status --keys); may be repeated. Default: all that ship.",
+)
+@click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
+@options.threads
+@options.device
+def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, device: str) -> None:
+    """Hold codecs against each other and against JPEG, WebP, AVIF and JPEG XL on a dataset, without training any.
+
+    \b
+    Test pictures are enough. Each codec uniform and guided by saliency, where it can be; CompressAI checkpoints that
+    fovea evaluate has seen on the dataset are in.
+      fovea datasets add kodak ~/kodak && fovea benchmark --dataset kodak --codec bls2017
+    Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html.
+    """
+    from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
+    from assets.evaluation.summary import bd_lines, curve_lines
+    from assets.evaluation.tables import keep_table
+    from pipelines.commands.runs import make_stale
+
+    chain = chain_here(threads, device)
+    experiments = chosen(chain.world, dataset, codecs)
+    wanted = partitions_of(chain.world, dataset, experiments)
+    targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
+    failed = make_stale(chain, f"benchmark of {dataset}", targets, threads=threads)
+    if failed:
+        sys.exit(1)
+    chain.forget()
+    found = benchmark_of(chain, dataset, wanted, [p for p in peers.split(",") if p])
+    click.echo("\n" + curve_lines(found.curves))
+    click.echo("\n" + bd_lines(found.rates))
+    name = f"benchmark.{dataset}"
+    keep_table(chain.home.tables, name, found.rates)
+    target = chain.home.reports / f"{dataset}.benchmark.html"
+    write_page(target, found.page)
+    click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
+
+
+@click.command()
+@options.dataset
 @options.sweep("gan")
 @click.option(
     "--pictures", default=48, show_default=True, type=click.IntRange(2), help="Of each part, at most."

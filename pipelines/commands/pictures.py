@@ -87,13 +87,14 @@ def compress(
 )
 def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
-    from assets.evaluation.code_files import decompress_files
     from assets.frames.targets import files_in, targets_of
-    from models.codecs.bitstream import unpack
-    from models.codecs.catalogue import codec_for, open_codec
 
     _check_ending(files, output, ".png", "decoded pictures are written as PNG")
     work = targets_of(files, output, ".png", files_in)
+    from assets.evaluation.code_files import decompress_files
+    from models.codecs.bitstream import unpack
+    from models.codecs.catalogue import codec_for, open_codec
+
     named = open_codec(model) if model else None
     found: dict[bytes, Any] = {}
 

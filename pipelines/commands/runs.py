@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.errors import FoveaError
 from pipelines.commands import options
 from pipelines.commands.options import COUNT, chain_here, sweep_of
 
@@ -54,7 +55,7 @@ def run(
     chain = chain_here(threads, device)
     if frames_only:
         chain.dataset(dataset)
-        failed = _make_stale(
+        failed = make_stale(
             chain, dataset, dataset_targets(chain, dataset), strict=strict, threads=threads, parallel=parallel
         )
         if made := _made(chain, "rgba_frames", dataset):
@@ -62,7 +63,8 @@ def run(
     else:
         sweep = sweep_of(chain, sweep_name, dataset)
         _can_be_measured(chain, sweep)
-        failed = _make_stale(
+        _can_be_trained(chain, sweep)
+        failed = make_stale(
             chain, sweep.key, targets(chain, sweep), sweep.key, strict=strict, threads=threads, parallel=parallel
         )  # fmt: skip
         _summary(chain, sweep.key)
@@ -81,6 +83,21 @@ def _can_be_measured(chain: "Chain", sweep: Any) -> None:
             measured_split(chain.given, chain.world, dataset)
 
 
+def _can_be_trained(chain: "Chain", sweep: Any) -> None:
+    """Raises FoveaError before anything is made when a dataset has no picture to train on."""
+    from assets.graph import Waiting
+
+    for dataset in sorted({e.dataset for e in sweep.experiments if not e.untrained}):
+        with contextlib.suppress(Waiting):
+            files = chain.given["source_frames", dataset].part("files")
+            if not (files["split"] == "train").any():
+                raise FoveaError(
+                    f"dataset {dataset!r} has no training picture, and sweep {sweep.name!r} trains: measure what is trained "
+                    f"already with `fovea benchmark --dataset {dataset}`, or name some with "
+                    f"`fovea datasets add {dataset} PATH --train GLOB`"
+                )
+
+
 def say_quarantined(chain: "Chain", dataset: str) -> None:
     """Pictures that could not be decoded, by name."""
     made = _made(chain, "resized_frames", dataset)
@@ -88,7 +105,7 @@ def say_quarantined(chain: "Chain", dataset: str) -> None:
         options.warn(f"quarantined {broken['image']}: {broken['reason']}")
 
 
-def _make_stale(
+def make_stale(
     chain: "Chain",
     name: str,
     wanted: list[tuple[str, str]],
@@ -213,7 +230,7 @@ def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
     chain = chain_here(threads, device)
     fixation_table(chain.dataset(dataset))
     wanted = [*chain.upstream(("fixation_maps", dataset)), ("saliency_benchmark", dataset)]
-    failed = _make_stale(chain, f"saliency benchmark of {dataset}", wanted)
+    failed = make_stale(chain, f"saliency benchmark of {dataset}", wanted)
     made = _made(chain, "saliency_benchmark", dataset)
     if made:
         facts = made.facts

@@ -10,5 +10,5 @@ def test_a_run_with_nothing_to_do_sends_what_waited(monkeypatch: pytest.MonkeyPa
     flushed: list[str] = []
     chain: Any = SimpleNamespace(tracker=SimpleNamespace(flush=lambda: flushed.append("sent")))
     monkeypatch.setattr("pipelines.plan.stale", lambda *_, **__: [])
-    assert runs._make_stale(chain, "drawn.tiny", []) == 0
+    assert runs.make_stale(chain, "drawn.tiny", []) == 0
     assert flushed == ["sent"]

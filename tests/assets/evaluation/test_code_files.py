@@ -108,7 +108,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "in/b.png").write_bytes(b"no picture")
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
     failed: list[str] = []
-    done = [path.name for path, _, _ in compress_files(work, codec, threads=2, failed=failed)]
+    done = [said.path.name for said in compress_files(work, codec, threads=2, failed=failed)]
     assert done == ["a.fov", "c.fov", "d.fov"] and len(failed) == 1 and "b.png" in failed[0]
     with pytest.raises(FoveaError, match=r"b\.png"):
         list(compress_files(work, codec, threads=2))

@@ -1,0 +1,82 @@
+"""`fovea benchmark`: codecs that are trained already, held against each other and against classical ones."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from assets.chain import Chain
+from assets.evaluation.bd_rate import bd_rates
+from assets.evaluation.checkpoints import externals
+from assets.evaluation.pieces import POINTS
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, concat_points, rd_curves
+from assets.evaluation.report import render_report
+from assets.world import World, evaluation_key
+from models.codecs.catalogue import shipped
+from models.errors import FoveaError
+from models.experiments import Experiment
+from models.validation import unknown
+
+SWEEP = "shipped"
+"""The sweep of the codecs that ship, as they are."""
+
+
+class Benchmark(NamedTuple):
+    """Tables as `rd_curves` and `bd_rates` give them, and the page."""
+
+    curves: pd.DataFrame
+    rates: pd.DataFrame
+    page: str
+
+
+def chosen(world: World, dataset: str, codecs: Sequence[str]) -> list[Experiment]:
+    """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that ship.
+
+    Raises FoveaError for a dataset or a codec that is not known.
+    """
+    world.dataset(dataset)
+    ships = world.sweeps[f"{dataset}.{SWEEP}"].experiments
+    known = sorted({e.codec for e in ships})
+    found = [e for e in ships if not codecs or e.codec in codecs]
+    for name in codecs:
+        if name in world.experiments:
+            found.append(world.experiments[name])
+        elif name not in known:
+            hint = " (shipped, but not in the sweep)" if name in shipped() else ""
+            raise FoveaError(
+                f"{unknown('codec', name, known)}{hint}; or give an experiment's key (fovea status --keys)"
+            )
+    return found
+
+
+def partitions_of(world: World, dataset: str, experiments: Sequence[Experiment]) -> list[tuple[str, str]]:
+    """The pieces: stage and partition of each."""
+    return [
+        *(("rd_points", evaluation_key(e.key, dataset)) for e in experiments),
+        ("classical_rd_points", dataset),
+        *(("external_rd_points", e.partition) for e in externals(world.home.config, dataset)),
+    ]
+
+
+def benchmark_of(
+    chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()
+) -> Benchmark:
+    """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all.
+
+    Raises FoveaError for a peer that was not measured.
+    """
+    points = concat_points(pd.read_parquet(chain.made(*piece).folder / POINTS) for piece in pieces)
+    classical = points["arm"] == CLASSICAL_ARM
+    measured = sorted(set(points["codec"][classical]))
+    if missing := [p for p in peers if p not in measured]:
+        raise FoveaError(f"--peers {missing[0]}: {dataset} was measured with {', '.join(measured)}")
+    if peers:
+        points = points[~classical | points["codec"].isin(peers)]
+    curves, rates = rd_curves(points), bd_rates(points, sweep="benchmark")
+    said = {
+        "sweep": f"{dataset}.benchmark",
+        "pictures": int(points["image"].nunique()),
+        "codecs": ", ".join(sorted(set(points["codec"]))),
+        "training": "none: codecs as they ship, or as their experiments left them",
+    }
+    return Benchmark(curves, rates, render_report(curves=curves, rates=rates, provenance=said))
