@@ -9,7 +9,17 @@ import tempfile
 import warnings
 from pathlib import Path
 
-REQUIREMENTS = ["mlflow", "torch", "compressai", "safetensors", "numpy", "pandas", "opencv-python-headless"]
+REQUIREMENTS = [
+    "mlflow",
+    "torch",
+    "compressai",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pillow",
+    "imagecodecs",
+    "pydantic",
+]
 
 
 def folder_digest(folder: Path) -> str:
@@ -39,7 +49,7 @@ def save_model(folder: Path, target: Path) -> None:
             target,
             python_model=str(Path(__file__).with_name("pyfunc_codec.py")),
             artifacts={"codec": str(folder)},
-            code_paths=[f"{made}/models"],
+            code_paths=[f"{made}/models", f"{made}/assets"],
             pip_requirements=[f"{n}=={importlib.metadata.version(n)}" for n in REQUIREMENTS],
             signature=ModelSignature(
                 inputs=schema(image="binary", saliency_map="binary", fov="binary"),
@@ -51,12 +61,13 @@ def save_model(folder: Path, target: Path) -> None:
 
 
 def _copy_modules(codec: str, to: Path) -> None:
-    """The modules that loading and running this codec imports."""
+    """The modules that loading and running this codec, and reading pictures, import."""
     from assets.home import ROOT
     from assets.versions import closure, module_file
     from models.codecs.catalogue import code_module
 
-    for module in closure("models.codecs.catalogue", code_module(codec), left_out=frozenset()):
+    reads = "assets.frames.decode"
+    for module in closure("models.codecs.catalogue", code_module(codec), reads, left_out=frozenset()):
         source = module_file(module)
         assert source is not None
         if module.endswith(".py"):

@@ -1,8 +1,8 @@
 """A Fovea codec as an MLflow model: pictures to `.fov` files and back.
 
 MLflow copies this file into the model and runs it when the model is loaded; the weights lie beside it as an artifact.
-Input, one row a picture: `image` (PNG, JPEG or WebP bytes), optionally `saliency_map` (PNG bytes, grey, the picture's
-size), and the param `lmbda` (0 = the middle of the model's range); output `fov` (bytes) and `bpp`. Or input `fov`;
+Input, one row a picture: `image` (a file's bytes, read as all of Fovea reads pictures: what is damaged or ambiguous is
+refused by name), optionally `saliency_map` (PNG bytes, grey, the picture's size), and the param `lmbda` (0 = the middle of the model's range); output `fov` (bytes) and `bpp`. Or input `fov`;
 output `image` (PNG bytes).
 """
 
@@ -20,16 +20,6 @@ def _prefer_installed(model: Path) -> None:
     # the whole: let it serve only where there is none.
     own = [p for p in sys.path if Path(p).is_relative_to(model)]
     sys.path[:] = [p for p in sys.path if p not in own] + own
-
-
-def _picture(data: bytes, flags: int, what: str, row: object) -> Any:
-    import cv2
-    import numpy as np
-
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if found is None:
-        raise ValueError(f"row {row}: {what} is not a picture that can be read")
-    return found
 
 
 class FoveaCodec(PythonModel):  # type: ignore[misc]
@@ -60,22 +50,22 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
 
     def compressed(self, label: object, row: pd.Series, lmbda: float | None) -> dict[str, Any]:
         """`fov` and `bpp` of a row's `image`; bpp counts the whole file over the picture's pixels."""
-        import cv2
         import numpy as np
 
-        picture = cv2.cvtColor(_picture(row["image"], cv2.IMREAD_COLOR, "image", label), cv2.COLOR_BGR2RGB)
+        from assets.frames.decode import read_picture
+
+        picture = read_picture(row["image"], f"row {label}: image")
         saliency_map = np.full(picture.shape[:2], 255, np.uint8)  # every place alike
         if isinstance(given := row.get("saliency_map"), bytes):
-            saliency_map = _picture(given, cv2.IMREAD_GRAYSCALE, "saliency_map", label)
+            saliency_map = np.ascontiguousarray(read_picture(given, f"row {label}: saliency_map")[..., 0])
         data = self.codec.encode(picture, saliency_map=saliency_map, rate=lmbda).data
         return {"fov": data, "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1])}
 
     def decompressed(self, data: bytes) -> dict[str, Any]:
         """`image`, as PNG."""
-        import cv2
+        from assets.frames.encode import encode_png
 
-        picture = cv2.cvtColor(self.codec.decode(bytes(data)), cv2.COLOR_RGB2BGR)
-        return {"image": cv2.imencode(".png", picture)[1].tobytes()}
+        return {"image": encode_png(self.codec.decode(bytes(data)))}
 
 
 set_model(FoveaCodec())

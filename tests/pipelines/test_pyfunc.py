@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, load_codec, save_codec
+from models.errors import FoveaError
 from pipelines.mlflow_model import folder_digest, save_model
 from pipelines.mlflow_tracking import MlflowTracker
 
@@ -79,8 +82,11 @@ def test_registered_loaded_and_used(codec, picture, tmp_path):
 
     with pytest.raises(Exception, match="image"):
         model.predict(pd.DataFrame({"other": [b"x"]}))
-    with pytest.raises(ValueError, match="row 0: image is not a picture"):
-        model.predict(pd.DataFrame({"image": [b"no picture"], "saliency_map": [png(map_)]}))
+    cmyk = io.BytesIO()
+    Image.fromarray(np.zeros((45, 70, 4), np.uint8), "CMYK").save(cmyk, "JPEG")
+    for data in (b"no picture", cmyk.getvalue()):
+        with pytest.raises(FoveaError, match="row 0: image"):
+            model.predict(pd.DataFrame({"image": [data], "saliency_map": [png(map_)]}))
 
 
 def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
