@@ -25,8 +25,8 @@ from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.bitstream import BitstreamError, read_varints
 from models.codecs.compressai_import import RansDecoder
-from models.codecs.conditioned import Modelled
-from models.codecs.entropy import Quantise, Tables, bits
+from models.codecs.conditioned import Modelled, Setting
+from models.codecs.entropy import Tables, bits
 from models.codecs.hyperprior import HYPER, HyperpriorCodec, Parameters
 
 # isort: split
@@ -124,11 +124,6 @@ class Cheng2020Anchor(HyperpriorCodec):
         return g_a, g_s
 
     @staticmethod
-    def hyper_input(y: Tensor) -> Tensor:
-        """As `HyperpriorCodec.hyper_input` says."""
-        return y
-
-    @staticmethod
     def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `HyperpriorCodec.split` says; here what h_s gives is one of two inputs of entropy_parameters."""
         return parameters, None
@@ -142,19 +137,10 @@ class Cheng2020Anchor(HyperpriorCodec):
 
     # ── training ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def model(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        *,
-        z: Tensor | None = None,
-        quantise: Quantise | None = None,
-    ) -> Modelled:
+    def model(self, y: Tensor, at: Setting) -> Modelled:
         """As `HyperpriorCodec.model` says; the context sees what is rounded, so `quantise` is not for it."""
-        z = self.hyper_analyse(y, saliency_map) if z is None else z
-        gain = self.gains(level)
+        base, z = at.base, self.latent_z(y, at)
+        gain = self.gains(at.level)
         with torch.autocast(y.device.type, enabled=False):
             y = y.float()
             z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base))
@@ -209,35 +195,26 @@ class Cheng2020Anchor(HyperpriorCodec):
 
         return self._walk(told, gain, step), symbols, scales
 
-    def _hyper(
-        self, y: Tensor, saliency_map: Tensor | None, base: Tensor
-    ) -> tuple[Tensor, Tensor, Parameters]:
-        z = self.hyper_analyse(y, saliency_map)
-        symbols = self.entropy_bottleneck.symbols(z, self.gains_z(base))
-        return z, symbols, self.parameters_for(symbols, base, y.shape[2], y.shape[3])
+    def _hyper(self, y: Tensor, at: Setting) -> tuple[Tensor, Tensor, Parameters]:
+        z = self.latent_z(y, at)
+        symbols = self.entropy_bottleneck.symbols(z, self.gains_z(at.base))
+        return z, symbols, self.parameters_for(symbols, at.base, y.shape[2], y.shape[3])
 
-    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+    def quantise(self, y: Tensor, at: Setting) -> Latents:
         """As `HyperpriorCodec.quantise` says."""
-        p = self._hyper(y, saliency_map, base)[2]
-        y_hat, symbols, _ = self._quantised(y, p.sigma, self.gains(level))
+        p = self._hyper(y, at)[2]
+        y_hat, symbols, _ = self._quantised(y, p.sigma, self.gains(at.level))
         return Latents(symbols.int(), self._with_z(y_hat, p.z_hat))
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def write(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        z: Tensor | None = None,
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says. y's symbols stand place by place, all channels of a place together."""
-        tables = self.built()
-        z, z_symbols, p = self._hyper(y, saliency_map, base)
+        tables, base = self.built(), at.base
+        z, z_symbols, p = self._hyper(y, at)
         indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
         coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
-        y_hat, symbols, scales = self._quantised(y, p.sigma, self.gains(level))
+        y_hat, symbols, scales = self._quantised(y, p.sigma, self.gains(at.level))
         indexes_y = self.larger_scales(scales)
         in_order, which = (t[0].permute(1, 2, 0).int().cpu().numpy().ravel() for t in (symbols, indexes_y))
         coded_y, escapes_y = tables.encode(

@@ -49,6 +49,21 @@ _REBUILT = re.compile(
 )
 
 
+class Setting(NamedTuple):
+    """What goes with y, picture by picture.
+
+    saliency_map: N×1×H×W where the mechanism uses one. base: the level that was asked for, N×1×1×1. level: that of each
+    place, N×1×1×1, or N×1×h×w with `gain` and `hyper`. z: the hyperprior's latent where it is not what the encoder makes
+    of y. quantise: what `model` does in place of noise (training) or rounding.
+    """
+
+    saliency_map: Tensor | None
+    base: Tensor
+    level: Tensor
+    z: Tensor | None = None
+    quantise: Quantise | None = None
+
+
 class Modelled(NamedTuple):
     """y_hat: what `show` takes. likelihoods and penalty: as in `Output`."""
 
@@ -113,36 +128,16 @@ class ConditionedCodec(Codec):
     # ── what a codec's file says ──────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def model(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        *,
-        z: Tensor | None = None,
-        quantise: Quantise | None = None,
-    ) -> Modelled:
-        """The training forward between g_a and g_s, in float32.
-
-        base: N×1×1×1. level: N×1×1×1, or N×1×h×w with `gain` and `hyper`. z: the hyperprior's latent, by default what the
-        encoder makes of y. quantise: in place of noise (training) or rounding.
-        """
+    def model(self, y: Tensor, at: Setting) -> Modelled:
+        """The training forward between g_a and g_s, in float32."""
 
     @abstractmethod
-    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+    def quantise(self, y: Tensor, at: Setting) -> Latents:
         """As `Codec.latents`, from y."""
 
     @abstractmethod
-    def write(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        z: Tensor | None = None,
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """For one picture: the coded strings, what `show` takes, and the estimate in bits. z: as in `model`."""
+    def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
+        """For one picture: the coded strings, what `show` takes, and the estimate in bits."""
 
     @abstractmethod
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
@@ -175,7 +170,7 @@ class ConditionedCodec(Codec):
         base = self.base_level(x, level)
         places, steps = self.places(base, y, saliency_map, centre)
         side_bits = x.new_zeros(x.shape[0]) if steps is None else levelmap.estimate_bits(steps)
-        modelled = self.model(y, saliency_map, base, places)
+        modelled = self.model(y, Setting(saliency_map, base, places))
         # the entropy model's result may have torch's default layout, whatever y had
         y_hat = _channels_last(modelled.y_hat) if is_channels_last(x) else modelled.y_hat
         x_hat = self.show(y_hat)
@@ -259,7 +254,7 @@ class ConditionedCodec(Codec):
         with torch.autocast(x.device.type, enabled=False):
             y = self.coded_analysis(x, saliency_map)
             base = self.base_level(x, level)
-            return self.quantise(y, saliency_map, base, self.places(base, y, saliency_map)[0])
+            return self.quantise(y, Setting(saliency_map, base, self.places(base, y, saliency_map)[0]))
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
@@ -301,7 +296,7 @@ class ConditionedCodec(Codec):
         with torch.autocast(y.device.type, enabled=False):
             base = self.base_level(y, torch.tensor([row / LEVEL_STEPS]))
             level, steps = self.places(base, y, s)
-            strings, y_hat, estimate = self.write(y, s, base, level, z)
+            strings, y_hat, estimate = self.write(y, Setting(s, base, level, z))
         level_map = b"" if steps is None else levelmap.encode_levels(steps[0, 0].cpu().numpy())
         strings = (*strings[:-1], strings[-1].ljust(bitstream.least_bytes(y.shape[2] * y.shape[3]), b"\0"))
         data = bitstream.pack(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.codecs import conditioning
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Picture, picture_to_tensor
-from models.codecs.conditioned import ConditionedCodec
+from models.codecs.conditioned import ConditionedCodec, Setting
 from models.errors import FoveaError
 
 EVERY = 10
@@ -83,7 +83,7 @@ class Refinement:
         codec, given = self.codec, self.given
         with torch.inference_mode():
             given = self._given(latents)
-            _, y_hat, bits = codec.write(given.y, given.saliency_map, self.base, self.level, given.z)
+            _, y_hat, bits = codec.write(given.y, Setting(given.saliency_map, self.base, self.level, given.z))
             error = (codec.synthesise(y_hat) - self.x).square().mean(dim=1, keepdim=True)
             return bits / self.pixels + float((self.lmbda * error).sum()) / self.pixels
 
@@ -101,14 +101,9 @@ class Refinement:
         optimiser = torch.optim.Adam(moved, lr=LR)
         for step in range(1, count // EVERY * EVERY + 1):
             latents = [v / g for v, g in zip(moved, self.bins, strict=True)]
-            modelled = codec.model(
-                latents[0],
-                None,
-                self.base,
-                self.level,
-                z=latents[1] if len(latents) > 1 else None,
-                quantise=annealed(temperature_at(step), generator),
-            )
+            z = latents[1] if len(latents) > 1 else None
+            quantise = annealed(temperature_at(step), generator)
+            modelled = codec.model(latents[0], Setting(None, self.base, self.level, z, quantise))
             bits = sum(-torch.log2(v).sum() for v in modelled.likelihoods.values())
             error = (codec.show(modelled.y_hat) - self.x).square().mean(dim=1, keepdim=True)
             loss = (bits + (self.lmbda * error).sum()) / self.pixels

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.codecs.base import CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec, Modelled
-from models.codecs.entropy import Quantise, bits
+from models.codecs.conditioned import ConditionedCodec, Modelled, Setting
+from models.codecs.entropy import bits
 
 
 class FactorizedCodec(ConditionedCodec):
@@ -20,24 +20,17 @@ class FactorizedCodec(ConditionedCodec):
     def __init__(self, config: CodecConfig):
         super().__init__(config, bottleneck=config.m)
 
-    def model(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        *,
-        z: Tensor | None = None,
-        quantise: Quantise | None = None,
-    ) -> Modelled:
+    def model(self, y: Tensor, at: Setting) -> Modelled:
         """As `ConditionedCodec.model` says. likelihoods: "y"."""
         with torch.autocast(y.device.type, enabled=False):
-            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(level), quantise=quantise)
+            y_hat, likelihoods = self.entropy_bottleneck(
+                y.float(), self.gains(at.level), quantise=at.quantise
+            )
         return Modelled(y_hat, {"y": likelihoods})
 
-    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+    def quantise(self, y: Tensor, at: Setting) -> Latents:
         """As `ConditionedCodec.quantise` says."""
-        gain = self.gains(level)
+        gain = self.gains(at.level)
         symbols = self.entropy_bottleneck.symbols(y, gain)
         return Latents(symbols, self.entropy_bottleneck.dequantized(symbols, gain))
 
@@ -59,18 +52,11 @@ class FactorizedCodec(ConditionedCodec):
         else:
             self.tables = self.entropy_bottleneck.tables([None])
 
-    def write(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        z: Tensor | None = None,
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
-        symbols, y_hat = self.quantise(y, saliency_map, base, level)
-        likelihoods = self.entropy_bottleneck(y, self.gains(level), training=False)[1]
-        indexes, used = self.channel_indexes(self.config.m, level, y.shape[2], y.shape[3])
+        symbols, y_hat = self.quantise(y, at)
+        likelihoods = self.entropy_bottleneck(y, self.gains(at.level), training=False)[1]
+        indexes, used = self.channel_indexes(self.config.m, at.level, y.shape[2], y.shape[3])
         coded, escapes = self.built().encode(symbols.cpu().numpy().ravel(), indexes, used)
         return (escapes, coded), y_hat, bits({"y": likelihoods}, escapes)
 

@@ -36,7 +36,6 @@ What it wanted (the map's levels) sets the lambda at each place, and in training
 (Song et al. 2021 let a quality map reach the decoder through z_hat by feature transforms; here it is a level.)
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -47,7 +46,7 @@ from torch import Tensor, nn
 
 from models.codecs import conditioning
 from models.codecs.base import LEVEL_STEPS, CodecConfig, Latents
-from models.codecs.conditioned import ConditionedCodec, Modelled
+from models.codecs.conditioned import ConditionedCodec, Modelled, Setting
 from models.codecs.entropy import Quantise, Tables, bits, noisy
 from models.codecs.gain import Gain
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
@@ -170,14 +169,15 @@ class HyperpriorCodec(ConditionedCodec):
     # ── what a paper's class says ─────────────────────────────────────────────────────────────────────────────────
 
     @staticmethod
-    @abstractmethod
     def hyper_input(y: Tensor) -> Tensor:
         """What h_a is given of y."""
+        return y
 
     @staticmethod
-    @abstractmethod
     def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Sigma and mu from what h_s gives."""
+        """Sigma and mu from what h_s gives: M scales, then M means."""
+        scales, means = parameters.chunk(2, 1)
+        return scales, means
 
     # ── the model ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +206,12 @@ class HyperpriorCodec(ConditionedCodec):
         """As `ConditionedCodec.side_latent` says."""
         return self.hyper_analyse(y, None)
 
+    def latent_z(self, y: Tensor, at: Setting) -> Tensor:
+        """What the encoder makes of y, unless the setting has another."""
+        if at.z is not None:
+            return at.z
+        return self.hyper_analyse(y, at.saliency_map, self.wanted(at.base, at.level))
+
     @property
     def tells(self) -> bool:
         """Whether z_hat says levels."""
@@ -230,19 +236,10 @@ class HyperpriorCodec(ConditionedCodec):
         """Gain and inverse gain of z at base levels N×1×1×1; None for a codec with a single level."""
         return self.gain_z(base) if self.top_level else None
 
-    def model(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        *,
-        z: Tensor | None = None,
-        quantise: Quantise | None = None,
-    ) -> Modelled:
-        """As `ConditionedCodec.model` says. likelihoods: "y" and "z". z: in place of what h_a gives."""
-        wanted = self.wanted(base, level)
-        z = self.hyper_analyse(y, saliency_map, wanted) if z is None else z
+    def model(self, y: Tensor, at: Setting) -> Modelled:
+        """As `ConditionedCodec.model` says. likelihoods: "y" and "z"."""
+        _, base, level, _, quantise = at
+        wanted, z = self.wanted(base, level), self.latent_z(y, at)
         with torch.autocast(y.device.type, enabled=False):
             z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base), quantise=quantise)
         sigma, mu = self.split(self.h_s(z_hat)[:, :, : y.shape[2], : y.shape[3]])
@@ -328,14 +325,12 @@ class HyperpriorCodec(ConditionedCodec):
         y_hat = symbols.float() if gain is None else symbols.float() * gain[1]
         return self._with_z(y_hat if p.mu is None else y_hat + p.mu, p.z_hat)
 
-    def quantise(self, y: Tensor, saliency_map: Tensor | None, base: Tensor, level: Tensor) -> Latents:
+    def quantise(self, y: Tensor, at: Setting) -> Latents:
         """As `ConditionedCodec.quantise` says; z is quantised too, at the nearest level that a file can name. y_hat
         has N more channels with `sft`: see `_with_z`."""
-        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level))
-        p = self.parameters_for(
-            self.entropy_bottleneck.symbols(z, self.gains_z(base)), base, y.shape[2], y.shape[3]
-        )
-        gain = self.gains(level if p.level is None else p.level)
+        symbols = self.entropy_bottleneck.symbols(self.latent_z(y, at), self.gains_z(at.base))
+        p = self.parameters_for(symbols, at.base, y.shape[2], y.shape[3])
+        gain = self.gains(at.level if p.level is None else p.level)
         symbols = self.symbols_of(y, p.mu, gain)
         return Latents(symbols, self.dequantized(symbols, p, gain))
 
@@ -410,17 +405,10 @@ class HyperpriorCodec(ConditionedCodec):
         place[used] = np.arange(len(used), dtype=np.int32)
         return place[indexes], self.first_scale + used
 
-    def write(
-        self,
-        y: Tensor,
-        saliency_map: Tensor | None,
-        base: Tensor,
-        level: Tensor,
-        z: Tensor | None = None,
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
-        tables, gain_z = self.built(), self.gains_z(base)
-        z = self.hyper_analyse(y, saliency_map, self.wanted(base, level)) if z is None else z
+        _, base, level, *_ = at
+        tables, gain_z, z = self.built(), self.gains_z(base), self.latent_z(y, at)
         z_symbols = self.entropy_bottleneck.symbols(z, gain_z)
         p = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3])
         level = level if p.level is None else p.level

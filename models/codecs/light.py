@@ -90,17 +90,6 @@ class Light(HyperpriorCodec):
         )
         return g_a, g_s
 
-    @staticmethod
-    def hyper_input(y: Tensor) -> Tensor:
-        """As `HyperpriorCodec.hyper_input` says."""
-        return y
-
-    @staticmethod
-    def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `HyperpriorCodec.split` says."""
-        scales, means = parameters.chunk(2, 1)
-        return scales, means
-
     def _gaussian(
         self,
         y: Tensor,

@@ -4,7 +4,7 @@
 widths and state-dict names are those of CompressAI's MeanScaleHyperprior.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig
@@ -40,14 +40,3 @@ class Mbt2018Mean(HyperpriorCodec):
             nn.LeakyReLU(inplace=True),
             conv(m * 3 // 2, m * 2, 3, 1),
         )
-
-    @staticmethod
-    def hyper_input(y: Tensor) -> Tensor:
-        """As `HyperpriorCodec.hyper_input` says."""
-        return y
-
-    @staticmethod
-    def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `HyperpriorCodec.split` says."""
-        scales, means = parameters.chunk(2, 1)
-        return scales, means

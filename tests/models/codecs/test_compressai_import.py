@@ -19,6 +19,11 @@ def test_codecs_do_not_load_torch_geometric():
         + "import models.codecs.bls2017\n"
         + "assert 'compressai.layers' in sys.modules\n"
         + "assert 'torch_geometric' not in sys.modules and 'compressai.datasets' not in sys.modules\n"
+        + "assert 'scipy.stats._stats_py' not in sys.modules\n"
+        + "import scipy, scipy.stats\n"
+        + "assert scipy.stats is sys.modules['scipy.stats'] and round(scipy.stats.norm.ppf(0.975), 4) == 1.96\n"
+        + "from scipy.stats import distributions, qmc\n"
+        + "assert type(scipy.stats) is type(sys) and qmc.Sobol and distributions.norm is scipy.stats.norm\n"
     )
 
 

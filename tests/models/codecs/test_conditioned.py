@@ -12,6 +12,7 @@ from models.card import cards
 from models.codecs import bitstream, catalogue, levelmap
 from models.codecs.base import LEVEL_STEPS, CodecConfig, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
+from models.codecs.conditioned import Setting
 from models.codecs.entropy import bits
 from models.errors import FoveaError
 from models.mechanisms import LEVELLED, NEEDS_MAP
@@ -306,7 +307,7 @@ def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
         s = torch.nn.functional.interpolate(torch.rand(4, 1, 2, 3, generator=rng), (64, 128), mode="bilinear")
         with torch.no_grad():
             y = codec.analyse(x, s)
-        codec.model(y, s, base, codec.places(base, y, s)[0]).penalty.mean().backward()
+        codec.model(y, Setting(s, base, codec.places(base, y, s)[0])).penalty.mean().backward()
         optimiser.step()
         optimiser.zero_grad()
     codec.update()
