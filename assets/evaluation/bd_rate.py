@@ -320,23 +320,30 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     known = list(curves)
     chosen = []
     for test in known:
-        if test.arm in UNSEEDED:
-            continue
-        if test.maps in ("none", "predicted"):
-            others = [a for a in known if a.arm in UNSEEDED and a.place == test.place]
-            names = (a.codec if a.arm == CLASSICAL_ARM else f"{a.variant} (external)" for a in others)
-            chosen += [Comparison(a, test, name) for a, name in zip(others, names, strict=True)]
-        if test.arm == BASELINE:
-            continue
-        training = test._replace(arm="", maps="", variant="")
-        alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]
-        baselines = {a.variant: a for a in alike if a.arm == BASELINE}
-        if baseline := baselines.get(test.variant, baselines.get("")):
-            chosen.append(Comparison(baseline, test, BASELINE))
-        if test.maps == "predicted":
-            others = [a for a in alike if (a.arm, a.variant) == (test.arm, test.variant)]
-            controls = [a for a in others if a.maps not in OWN_MAPS]
-            chosen += [Comparison(a, test, label_arm(a.arm, a.maps)) for a in controls]
+        if test.arm not in UNSEEDED:
+            chosen += _with_others(test, known) if test.maps in OWN_MAPS else []
+            chosen += _with_own(test, known) if test.arm != BASELINE else []
+    return chosen
+
+
+def _with_others(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:
+    """Against what was not trained here, on the same pictures."""
+    others = [a for a in known if a.arm in UNSEEDED and a.place == test.place]
+    names = (a.codec if a.arm == CLASSICAL_ARM else f"{a.variant} (external)" for a in others)
+    return [Comparison(a, test, name) for a, name in zip(others, names, strict=True)]
+
+
+def _with_own(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:
+    """Against the baseline and the controls of the same training."""
+    training = test._replace(arm="", maps="", variant="")
+    alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]
+    baselines = {a.variant: a for a in alike if a.arm == BASELINE}
+    baseline = baselines.get(test.variant, baselines.get(""))
+    chosen = [Comparison(baseline, test, BASELINE)] if baseline else []
+    if test.maps == "predicted":
+        same = [a for a in alike if (a.arm, a.variant) == (test.arm, test.variant)]
+        controls = [a for a in same if a.maps not in OWN_MAPS]
+        chosen += [Comparison(a, test, label_arm(a.arm, a.maps)) for a in controls]
     return chosen
 
 
