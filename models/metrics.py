@@ -227,9 +227,11 @@ def measure(
     *,
     saliency_map: Map | None = None,
     fixation_map: Map | None = None,
+    indices: bool = True,
 ) -> dict[str, float]:
     """Every metric of `METRICS`, in its order, with the work shared; NaN where a map is missing.
 
+    indices: also VSI, HaarPSI and GMSD, which take more time than all the others together (NaN without).
     Raises FoveaError for pictures or maps that do not go together.
     """
     _check(original, reconstruction)
@@ -246,4 +248,4 @@ def measure(
         pooling["ew_ms_ssim"] = weights = _weights(fixation_map, original.shape)
         values["ew_psnr_db"] = _psnr_db(_weighted(error, weights))
     values.update(_ms_ssim(original, reconstruction, pooling))
-    return values | _indices(original, reconstruction)
+    return values | (_indices(original, reconstruction) if indices else {})

@@ -96,7 +96,7 @@ def row_of(
 ) -> dict[str, Any]:
     """What is known of one file: the columns of rd_points from image to decode_s."""
     height, width = subject.picture.shape[:2]
-    maps = {"saliency_map": subject.saliency_map, "fixation_map": subject.fixation_map}
+    maps: dict[str, Any] = {"saliency_map": subject.saliency_map, "fixation_map": subject.fixation_map}
     return {
         "image": subject.image,
         "width": width,

@@ -97,7 +97,7 @@ def ours(codec: Codec, paths: list[Path], threads: int, everything: bool) -> dic
             middle = time.perf_counter()
             decoded = codec.decode_checked(encoded)
             ended = time.perf_counter()
-            values = measure(picture, decoded, perceptual=False)
+            values = measure(picture, decoded, indices=False)
             spent = {
                 "encode_s": middle - began,
                 "decode_s": ended - middle,
