@@ -309,6 +309,13 @@ def compare_curves(
     return rows
 
 
+def kind_of(test_arm: str, anchor_arm: str) -> str:
+    """What a comparison is of: `arms` against the baseline, of an arm and its `controls`, or with `others`' codecs."""
+    if anchor_arm == BASELINE:
+        return "arms"
+    return "controls" if anchor_arm.startswith(f"{test_arm}@") else "others"
+
+
 def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     """Which curve is held against which.
 

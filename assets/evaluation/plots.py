@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
+from assets.evaluation.bd_rate import OWN_MAPS, kind_of, to_decibel
 from assets.evaluation.palette import look
 from assets.evaluation.piecewise import METHODS
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, learned, records
@@ -79,8 +79,8 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
     shown = rates[(rates["metric"] == metric) & (rates["method"] == METHODS[0])]
     if shown.empty:
         return nothing(title, f"nothing was compared on {label}")
-    group = np.select([shown["anchor_arm"] == BASELINE, shown["test_arm"] != BASELINE], [0, 1], 2)
-    shown = shown.assign(group=group).sort_values(
+    kinds = [kind_of(*arms) for arms in zip(shown["test_arm"], shown["anchor_arm"], strict=True)]
+    shown = shown.assign(group=kinds).sort_values(
         ["codec", "group", "test_arm", "maps", "anchor_arm"], kind="stable"
     )
     figure = new_figure(8, 1.3 + 0.36 * len(shown))

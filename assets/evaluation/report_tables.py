@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, main_metric
+from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, kind_of, main_metric
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
@@ -23,8 +23,8 @@ GROUPS = {
         "Predicted maps against the same mechanism with other maps",
         "Below 0 the prediction earns something that a control does not; against oracle, above 0 is what better maps could add.",
     ),
-    "classical": (
-        "Learned baseline against classical codecs and others’ curves",
+    "others": (
+        "Learned codecs against classical codecs and others’ curves",
         "Below 0 the learned codec needs fewer bits. Published curves are compared by their points alone, without an interval.",
     ),
 }
@@ -70,8 +70,7 @@ def bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
     codecs = sorted(rates["codec"].unique())
     for row in with_looks(ordered.sort_values(order, kind="stable"), codecs, "test_arm"):
-        of_controls = "classical" if row["test_arm"] == BASELINE else "controls"
-        parts["arms" if row["anchor_arm"] == BASELINE else of_controls].append(row)
+        parts[kind_of(row["test_arm"], row["anchor_arm"])].append(row)
     return [
         {"id": name, "title": title, "about": about, "rows": parts[name], "notes": any(r["reason"] for r in parts[name])}
         for name, (title, about) in GROUPS.items()
