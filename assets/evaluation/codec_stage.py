@@ -14,6 +14,8 @@ from models.experiments import Experiment
 
 #: columns of points that an experiment has under the same name
 OF_EXPERIMENT = ("codec", "arm", "maps", "preset", "variant", "rate_name", "seed")
+#: the validation pictures that a rate is searched on: the first 32 by name
+SEARCHED = "val:32"
 
 
 def parts(world: World, partition: str) -> tuple[Experiment, str]:
@@ -40,7 +42,7 @@ class RdPoints(Stage):
         searched: Sequence[Need] = ()
         if experiment.target_bpp:
             searched = picture_needs(
-                world, experiment.dataset, experiment.maps, experiment.saliency, ("val",)
+                world, experiment.dataset, experiment.maps, experiment.saliency, (SEARCHED,)
             )
         return [Need("trained_codec", experiment.key), *measured, *searched]
 
@@ -85,7 +87,7 @@ class RdPoints(Stage):
             run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
-            searched = searched_rates(task, experiment, codec, task.progress)
+            searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
             rates = [r["lmbda"] for r in searched] or experiment.rates
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
             seen = measure_codec(

@@ -9,14 +9,11 @@ from assets.saliency.pairs import open_pairs
 from models.errors import FoveaError
 from models.experiments import Experiment
 
-#: validation pictures that a rate is searched on: the first by name
-PICTURES = 32
-
 
 def searched_rates(
-    task: Task, experiment: Experiment, codec: Any, progress: Progress
+    task: Task, experiment: Experiment, codec: Any, split: str, progress: Progress
 ) -> list[dict[str, float]]:
-    """For each target: target_bpp, lmbda, level and the bpp reached on validation pictures; empty without targets.
+    """For each target: target_bpp, lmbda, level and the bpp reached on these validation pictures; empty without targets.
 
     Raises FoveaError with the reachable range for a target outside of it.
     """
@@ -25,7 +22,7 @@ def searched_rates(
     if not experiment.target_bpp:
         return []
     table, pictures, maps = open_pairs(
-        task, experiment.dataset, "val", maps=experiment.maps, model=experiment.saliency, limit=PICTURES
+        task, experiment.dataset, split, maps=experiment.maps, model=experiment.saliency
     )
     if table.empty:
         raise FoveaError(

@@ -37,19 +37,18 @@ def open_pairs(
     *,
     maps: str = "predicted",
     model: str = DEFAULT_SALIENCY,
-    limit: int | None = None,
 ) -> Pairs:
-    """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val) and the maps of
-    this kind by this model, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
+    """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val; of `val:4` the
+    first four) and the maps of this kind by this model, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
     frames = reader.given["rgba_frames", dataset]
     predicted = maps in ("predicted", "shuffled")
     other = other_maps(reader.world, dataset, model) if predicted else ""
     kind = "pairs" if predicted and not other else "pictures"
-    table = frames.part(f"{split} {kind}").head(limit)
+    table = frames.part(f"{split} {kind}")
     pictures = [frames.array("resized_frames", k) for k in table.key]
     source: Artifact = frames
     if other:
         source = reader.given["other_maps", other]
-        table = source.part(f"{split} pairs").head(limit)
+        table = source.part(f"{split} pairs")
     own = [source.array("saliency_maps", k) for k in table.map_key] if predicted else None
     return Pairs(table, pictures, condition_maps(reader.world.dataset(dataset), table, pictures, own, maps))

@@ -50,8 +50,11 @@ def predict_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
 
 
 def split_part(table: "pd.DataFrame", split: str, columns: Sequence[str]) -> Part:
-    """The rows of a split by image, with a version that depends on these columns of them."""
-    rows = table[table.split == split].sort_values("image").reset_index(drop=True)
+    """The rows of a split by image, of `val:4` the first four, with a version that depends on these columns of them."""
+    name, _, first = split.partition(":")
+    rows = (
+        table[table.split == name].sort_values("image").reset_index(drop=True).head(int(first or len(table)))
+    )
     return Part(rows, digest(rows[list(columns)].to_numpy().tolist()))
 
 
@@ -118,7 +121,7 @@ class SaliencyMaps(Stage):
         )
 
     def part(self, view: View, name: str) -> Part:
-        """`maps`: every frame with the key of its map. `train pairs` and so on: those of a split."""
+        """`maps`: every frame with the key of its map. `train pairs`, `val:4 pairs` and so on: those of a split."""
         if name == "maps":
             frames = view.given["resized_frames"].part("frames")
             table = keyed_maps(frames, _sources(view))
@@ -277,7 +280,7 @@ class RgbaFrames(Stage):
         return ("assets.frames.stages", "assets.saliency.checks", "assets.saliency.statistics")
 
     def part(self, view: View, name: str) -> Part:
-        """`train pictures`, `val pairs` and so on: the rows of a split (`measured`: test where there is one, else val), and
+        """`train pictures`, `val:4 pairs` and so on: the rows of a split, or the first of it (`measured`: test where there is one, else val), and
         what a version depends on: the pictures alone, or each with its map. `pngs`: every frame with the key of its PNG."""
         if name == "pngs":
             table, code = view.given["saliency_maps"].part("maps"), code_version("assets.saliency.rgba")

@@ -5,6 +5,15 @@ import json
 from typing import Any
 
 from assets.graph import Check, Made
+from models.experiments import Experiment, Trunk
+
+PROBE_PICTURES, GENERATIVE_PROBE_PICTURES = 4, 8
+
+
+def looked_at(entry: Trunk | Experiment) -> int:
+    """How many pictures of each part a training's probes see, the first of val by name; the doctor's are among them."""
+    return GENERATIVE_PROBE_PICTURES if entry.card.objective == "adversarial" else PROBE_PICTURES
+
 
 _ASKED = {
     "gradients": "Every encoder parameter gets a gradient.",

@@ -15,6 +15,7 @@ from assets.saliency.names import other_maps
 from assets.saliency.pairs import Reader, open_pairs
 from assets.store import UnitWriter
 from assets.story import told
+from assets.training.checks import looked_at
 from assets.training.milestones import (
     FROM_SCRATCH,
     FROM_TRUNK,
@@ -23,7 +24,7 @@ from assets.training.milestones import (
     milestone_steps,
     scored,
 )
-from assets.training.watch import GENERATIVE_PROBE_PICTURES, PROBE_PICTURES, Looked, Watch, spread
+from assets.training.watch import Looked, Watch, spread
 from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
 from models.device import chosen_device
@@ -71,8 +72,8 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
     record = entry.resolved()
     maps, model = str(record["maps"]), str(record.get("saliency") or "")
 
-    def split(name: str, limit: int | None = None) -> Looked:
-        found = open_pairs(bench, entry.dataset, name, maps=maps, model=model, limit=limit)
+    def split(name: str) -> Looked:
+        found = open_pairs(bench, entry.dataset, name, maps=maps, model=model)
         return Looked(found.pictures, list(found.table.image), found.maps)
 
     seen = split("train")
@@ -80,7 +81,7 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
         raise FoveaError(
             f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
         )
-    held = split("val", _looked_at(entry))
+    held = split(f"val:{looked_at(entry)}")
     torch.manual_seed(int(record["seed"]))
     if isinstance(entry, Experiment) and entry.trunk:
         trunk = load_codec(bench.given["trunk_codec"].folder / "codec")
@@ -162,7 +163,7 @@ def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: 
 
 def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
     """What looks at the training. stages: how many to keep beside the first."""
-    steps, wanted = int(given.record["steps"]), _looked_at(given.entry)
+    steps, wanted = int(given.record["steps"]), looked_at(given.entry)
     count = len(given.train.pictures)
     seen = given.train.some(spread(count, wanted) if given.generative else range(min(wanted, count)))
     watched = given.held if given.held.pictures else seen
@@ -190,11 +191,6 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
         rate=given.rate,
         perceive=perceive,
     )
-
-
-def _looked_at(entry: Experiment | Trunk) -> int:
-    """How many pictures of each part the probes see."""
-    return GENERATIVE_PROBE_PICTURES if entry.card.objective == "adversarial" else PROBE_PICTURES
 
 
 def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:

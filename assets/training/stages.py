@@ -6,7 +6,7 @@ from typing import Any
 
 from assets.graph import Need, Stage, Task, View
 from assets.saliency.names import picture_needs
-from assets.training.checks import DOCTOR
+from assets.training.checks import DOCTOR, looked_at
 from assets.world import World
 from models.experiments import Experiment, Trunk
 
@@ -32,7 +32,9 @@ LOOKS_ON = (
 def _needs(world: World, entry: Trunk | Experiment) -> tuple[Need, ...]:
     record = entry.resolved()
     model = str(record.get("saliency") or "")
-    return picture_needs(world, entry.dataset, str(record["maps"]), model, ("train", "val"))
+    return picture_needs(
+        world, entry.dataset, str(record["maps"]), model, ("train", f"val:{looked_at(entry)}")
+    )
 
 
 def _code(entry: Trunk | Experiment) -> Sequence[str]:

@@ -10,9 +10,6 @@ from assets.training.milestones import Milestones, Shown
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.metrics import psnr_db
 
-PROBE_PICTURES = 4
-GENERATIVE_PROBE_PICTURES = 8
-
 
 class Looked(NamedTuple):
     """Pictures that are looked at, with their names and, where the codec takes them, their maps."""

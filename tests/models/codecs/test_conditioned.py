@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scenes import scene, spot
 
 from models.card import cards
 from models.codecs import bitstream, catalogue, levelmap
@@ -20,23 +21,11 @@ from models.training.doctor import examine
 
 CARDS = {name: found.card for name, found in cards().found.items()}
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor", "light")
+ALL = (*NAMES, "bls2017")
 PLAIN_AND_GAIN = [(n, m) for n in NAMES for m in ("none", "gain")]
 TOLD = [name for name, card in CARDS.items() if "hyper" in card.mechanisms]
 TOLD_LEVELS = [(n, "hyper") for n in TOLD]
 SIZES = ((1, 1), (16, 16), (17, 90), (64, 64), (50, 70), (33, 129))
-
-
-def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width] / 30.0
-    base = 128 + 70 * np.sin(2 * x + seed) * np.cos(3 * y) + 20 * (x > 1)
-    noise = np.random.default_rng(seed).normal(0, 3, (height, width, 3))
-    return (np.stack([base, 0.7 * base, 255 - base], axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
-def spot(height: int, width: int) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width]
-    s = np.exp(-((y / height - 0.3) ** 2 + (x / width - 0.4) ** 2) * 12)
-    return np.round(255 * s / s.max()).astype(np.uint8)
 
 
 def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002, 0.02), **values):
@@ -86,7 +75,9 @@ def disturbed(codec):
     return codec.eval()
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS])
+@pytest.mark.parametrize(
+    ("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS, ("bls2017", "none"), ("bls2017", "gain")]
+)
 def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(150, 230), spot(150, 230)
@@ -133,22 +124,24 @@ def test_the_file_s_estimate_is_that_of_the_forward_pass(trained_codec, name):
     assert np.array_equal(again, encoded.reconstruction)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
     codec = trained_codec(name)
     twin = catalogue.build(dataclasses.replace(codec.config, mechanism="gain", gamma=0.5, span=3.0))
     twin.load_weights(codec.weights())
     picture = scene(50, 70)
-    flat = twin.encode(picture, saliency_map=np.full((50, 70), 77, np.uint8), rate=0.005)
-    plain = codec.encode(picture, rate=0.005)
-    assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
-    assert flat.bits_estimate == plain.bits_estimate
-    assert np.array_equal(flat.reconstruction, plain.reconstruction)
+    for lmbda in (0.0016, 0.005, 0.0256):
+        plain = codec.encode(picture, rate=lmbda)
+        for value in (0, 77, 255):
+            flat = twin.encode(picture, saliency_map=np.full((50, 70), value, np.uint8), rate=lmbda)
+            assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
+            assert flat.bits_estimate == plain.bits_estimate
+            assert np.array_equal(flat.reconstruction, plain.reconstruction)
 
 
 @pytest.mark.parametrize(
     ("name", "mechanism"),
-    [*((n, m) for n in NAMES for m in CARDS[n].mechanisms if m != "hyper"), *TOLD_LEVELS],
+    [*((n, m) for n in ALL for m in CARDS[n].mechanisms if m != "hyper"), *TOLD_LEVELS],
 )
 def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism):
     trunk = trained_codec(name)
@@ -159,9 +152,10 @@ def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism)
     with torch.no_grad():
         out, expected = branch.eval()(x, saliency_map=s, level=level), trunk(x, level=level)
     # the fourth plane changes the order of summation, nothing else
-    torch.testing.assert_close(out.x_hat, expected.x_hat, rtol=0, atol=5e-3 if mechanism == "concat" else 0)
+    atol, rtol, share = (2e-3, 1e-4, 0.99) if name == "bls2017" else (5e-3, 1e-3, 0.98)
+    torch.testing.assert_close(out.x_hat, expected.x_hat, rtol=0, atol=atol if mechanism == "concat" else 0)
     for k, v in expected.likelihoods.items():
-        assert torch.isclose(out.likelihoods[k], v, rtol=1e-3).float().mean() > 0.98
+        assert torch.isclose(out.likelihoods[k], v, rtol=rtol).float().mean() > share
     with pytest.raises(FoveaError, match=r"update\(\)"):
         branch.encode(scene(20, 20), saliency_map=spot(20, 20))
 
@@ -178,7 +172,7 @@ def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name, mechan
     assert again.encode(picture, saliency_map=saliency_map, rate=0.004).data == encoded.data
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_damaged_weights_and_files_are_refused(trained_codec, name):
     codec = trained_codec(name)
     for key in [k for k in codec.weights() if k.startswith("tables.")]:
@@ -231,12 +225,16 @@ def test_many_mutated_files_in_a_process_of_their_own(tmp_path, trained_codec, n
 
 @pytest.mark.parametrize(
     ("name", "mechanism"),
-    [*((n, m) for n in NAMES for m in CARDS[n].mechanisms if m not in ("loss", "hyper")), *TOLD_LEVELS],
+    [*((n, m) for n in ALL for m in CARDS[n].mechanisms if m not in ("loss", "hyper")), *TOLD_LEVELS],
 )
 def test_parameters_are_partitioned_and_the_map_is_asked_for(name, mechanism):
-    codec = fresh(name, mechanism, span=1.0)
-    names = [n for n, _ in codec.named_parameters()]
-    assert len(names) == len(codec.main_parameters()) + len(codec.aux_parameters())
+    # a codec of one level has no gains
+    for codec in (
+        *((fresh(name, mechanism, (0.01,)),) if mechanism != "hyper" else ()),
+        fresh(name, mechanism, span=1.0),
+    ):
+        main, aux = ({id(p) for p in part} for part in (codec.main_parameters(), codec.aux_parameters()))
+        assert not main & aux and main | aux == {id(p) for p in codec.parameters()}
     codec.aux_loss().backward()
     assert [n for n, p in codec.named_parameters() if p.grad is not None] == ["entropy_bottleneck.quantiles"]
     if mechanism == "none":
@@ -344,38 +342,7 @@ def test_a_checkpoint_of_another_kind_is_refused():
         one.load_compressai(other.state_dict())
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), ("mbt2018_mean", "hyper")])
-def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, name, mechanism):
-    from models.experiments import Trunk
-    from models.tracking import NullRun
-    from models.training.data import FrameSet
-    from models.training.loop import TrainingStopped, train
-    from models.training.rate_distortion import RateDistortion
-
-    record = Trunk(codec=name, dataset="d", preset="tiny", rates=(0.002, 0.02)).resolved()
-    record |= {"steps": 5, "crop": 48, "batch_size": 2, "mechanism": mechanism, "gamma": 0.5}
-    record |= {"fresh_lr_factor": 5.0}
-    pictures = [scene(70, 60, seed) for seed in range(3)]
-
-    def run(folder: str, stop) -> str:
-        codec = fresh(name, mechanism, gamma=0.5, span=1.0)
-        frames = FrameSet(pictures, [spot(70, 60)] * 3)
-        made = train(
-            RateDistortion(record, codec, frames),
-            workdir=tmp_path / folder,
-            tracker_run=NullRun(),
-            threads=1,
-            should_stop=stop,
-        )
-        return catalogue.load_codec(made).identity().hex()
-
-    steps = iter(range(1, 100))
-    with pytest.raises(TrainingStopped):
-        run("parts", lambda: next(steps) == 3)
-    assert run("parts", None) == run("whole", None)
-
-
-@pytest.mark.parametrize("name", (*NAMES, "bls2017"))
+@pytest.mark.parametrize("name", ALL)
 def test_one_analysis_serves_every_rate(trained_codec, name):
     codec, picture = trained_codec(name), scene(48, 80)
     analysed = codec.analysed(picture)
@@ -385,7 +352,7 @@ def test_one_analysis_serves_every_rate(trained_codec, name):
         assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
 
 
-@pytest.mark.parametrize("name", (*NAMES, "bls2017"))
+@pytest.mark.parametrize("name", ALL)
 def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, name, monkeypatch):
     codec = trained_codec(name)
     encoded = codec.encode(scene(48, 80))
