@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -68,8 +68,9 @@ OTHER_PICTURE_SUFFIXES: Final = frozenset(
 
 BUILT_IN: Final = ("sample", "cityscapes")
 DEFAULT_FRAME_SIZE: Final = (512, 256)
-#: The classical codecs that stand beside the learned ones, unless a dataset names fewer.
-CLASSICAL: Final = ("jpeg", "webp", "avif", "jpegxl", "bicubic")
+Classical = Literal["jpeg", "jpeg_guided", "jpeg_trellis", "webp", "avif", "jpegxl", "bicubic"]
+#: The classical codecs that stand beside the learned ones, unless a dataset names others; in the order of `Classical`.
+CLASSICAL: Final[tuple[Classical, ...]] = ("jpeg", "jpeg_guided", "webp", "avif", "jpegxl", "bicubic")
 #: Widths and heights of frames: below, no codec or metric here has anything to work on.
 MIN_SIDE: Final = 16
 MAX_SIDE: Final = 16384
@@ -111,8 +112,9 @@ class Dataset:
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
     upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (whole cities may be absent) to
     `cityscapes`, whose `path` may also be the archive. `saliency` names the model that the maps come from (the
-    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default. `classical` names the classical
-    codecs that are measured: AVIF and JPEG XL at their slow settings cost most of the time on a large dataset.
+    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default. `classical` names the codecs of
+    models/codecs/classical.py that are measured: AVIF and JPEG XL at their slow settings cost most of the time on a
+    large dataset.
     """
 
     name: str
@@ -283,13 +285,11 @@ class Table(Strict):
 
     size: Annotated[Any, AfterValidator(parse_size)] = DEFAULT_FRAME_SIZE
     saliency: Annotated[str, AfterValidator(_known_model)] = ""
-    classical: list[Literal["jpeg", "webp", "avif", "jpegxl", "bicubic"]] = Field(
-        list(CLASSICAL), min_length=1
-    )
+    classical: list[Classical] = Field(list(CLASSICAL), min_length=1)
 
     def dataset(self, name: str) -> "Dataset":
         """The dataset of this name."""
-        classical = tuple(codec for codec in CLASSICAL if codec in self.classical)
+        classical = tuple(codec for codec in get_args(Classical) if codec in self.classical)
         return self._of(Dataset(name, "folder", size=self.size, saliency=self.saliency, classical=classical))
 
     @abstractmethod
@@ -370,6 +370,7 @@ def add_dataset(
     fixations: Path | str | None = None,
     size: str | None = None,
     saliency: str = "",
+    classical: Sequence[str] = (),
 ) -> Dataset:
     """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset.
 
@@ -377,7 +378,7 @@ def add_dataset(
 
     Raises:
         FoveaError: bad or taken name, no such folder, not a folder, no picture in it, bad size or splits, no such
-            fixation table.
+            fixation table, or classical codec.
     """
     _check_name(name, "name")
     folder = Path(path).expanduser().absolute()
@@ -389,7 +390,8 @@ def add_dataset(
         raise FoveaError(
             f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})"
         )
-    given = {"path": folder, "splits": splits, "fixations": fixations, "size": size, "saliency": saliency}
+    given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "size": size}
+    given |= {"saliency": saliency, "classical": list(classical) or None}
     given = {name: value for name, value in given.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     if dataset.fixations and not dataset.fixations.is_file():
@@ -400,6 +402,7 @@ def add_dataset(
         "fixations": str(dataset.fixations or ""),
         "size": "" if dataset.size == "native" else format_size(dataset.size),
         "saliency": dataset.saliency,
+        "classical": list(dataset.classical) if classical else "",
     }
     with _editing(config_dir) as tables:
         if name in tables:

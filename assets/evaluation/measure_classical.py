@@ -13,7 +13,7 @@ def measure_classical(name: str, subject: Subject, threads: int = 1) -> list[tup
 
     def one(quality: float) -> tuple[dict[str, Any], Picture]:
         began = time.perf_counter()
-        data = classical.encode(name, quality, subject.picture)
+        data = classical.encode(name, quality, subject.picture, subject.saliency_map)
         middle = time.perf_counter()
         decoded = classical.decode(name, data)
         ended = time.perf_counter()

@@ -26,6 +26,8 @@ DASHES: dict[str, tuple[float, ...]] = {
 }
 CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "jpeg": ("JPEG", "#5c6370", (2, 2)),
+    "jpeg_guided": ("JPEG, guided", "#3f4754", (5, 1)),
+    "jpeg_trellis": ("JPEG, trellis", "#4f5866", (3, 1)),
     "webp": ("WebP", "#7d8590", (7, 2)),
     "avif": ("AVIF", "#8a7a66", (4, 2, 1, 2)),
     "jpegxl": ("JPEG XL", "#6f7f6f", (1, 2)),

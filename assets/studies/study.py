@@ -88,7 +88,8 @@ def _coder(
 ) -> Callable[[str, Side, Picture], tuple[bytes, Picture]]:
     """(file, reconstruction) of an image's original by one training; "" are the classical codecs."""
     if not experiment:
-        return lambda image, side, original: _classical(side.codec, side.point, original)
+        maps = {s.image: s.saliency_map for s in subjects_of(chain, dataset, "none")}
+        return lambda image, side, original: _classical(side.codec, side.point, original, maps[image])
     from models.codecs.catalogue import load_codec
 
     record = chain.experiment(experiment)
@@ -103,10 +104,12 @@ def _coder(
     return code
 
 
-def _classical(codec: str, quality: float, original: Picture) -> tuple[bytes, Picture]:
+def _classical(
+    codec: str, quality: float, original: Picture, saliency_map: Picture | None = None
+) -> tuple[bytes, Picture]:
     from models.codecs import classical
 
-    data = classical.encode(codec, quality, original)
+    data = classical.encode(codec, quality, original, saliency_map)
     return data, classical.decode(codec, data)
 
 

@@ -7,6 +7,8 @@
 | avif   | aom           | speed 3, 4:4:4, tune=psnr, one tile |
 | avif-visual | aom      | the same with libavif's own tune for stills |
 | jpegxl | libjxl        | effort 9, quality by libjxl's own JPEG-like scale |
+| jpeg_guided | mozjpeg | progressive, coefficients chosen under a saliency map (models/codecs/guided_jpeg.py) |
+| jpeg_trellis | mozjpeg | the same without a map: all places count alike |
 | bicubic | libwebp, OpenCV | the picture area-averaged to `quality` percent of its sides, lossless, enlarged bicubically |
 
 JPEG's chroma: 4:2:0 at the quality asked for, unless the largest 4:4:4 file that is not larger has less squared error.
@@ -26,6 +28,7 @@ library versions (`library_versions`). bpp is 8·len(file) over the picture's pi
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import cv2
 import imagecodecs
@@ -33,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from models.codecs import guided_jpeg
 from models.codecs.bitstream import check_size, read_varints, write_varints
 from models.errors import FoveaError
 
@@ -41,13 +45,17 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Classical:
-    """One codec: its label, the qualities of its curve, rising (about 0.05 to 2 bpp), and its two functions."""
+    """One codec: its label, the qualities of its curve, rising (about 0.05 to 2 bpp), and its two functions.
+
+    guided: `encode` takes a saliency map, too, uint8 H×W.
+    """
 
     name: str
     label: str
     qualities: tuple[float, ...]
-    encode: Callable[[Picture, float], bytes]
+    encode: Callable[..., bytes]
     decode: Callable[[bytes], Picture]
+    guided: bool = False
 
 
 def _squared_error(a: Picture, b: Picture) -> int:
@@ -155,6 +163,8 @@ def _decode_bicubic(data: bytes) -> Picture:
     return np.asarray(cv2.resize(thumbnail, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+_GUIDED = (20.0, 45.0, 65.0, 80.0, 90.0, 95.0)
+
 CLASSICAL: Mapping[str, Classical] = {
     c.name: c
     for c in (
@@ -165,6 +175,8 @@ CLASSICAL: Mapping[str, Classical] = {
             "avif-visual", "AVIF, visual tune", (1, 6, 15, 29, 46, 66), _encode_avif_visual, _decode_avif
         ),
         Classical("jpegxl", "JPEG XL", (0, 7, 15, 35, 62, 80, 90), _encode_jpegxl, _decode_jpegxl),
+        Classical("jpeg_guided", "JPEG, guided", _GUIDED, guided_jpeg.encode, _decode_jpeg, guided=True),
+        Classical("jpeg_trellis", "JPEG, trellis", _GUIDED, guided_jpeg.encode, _decode_jpeg),
         Classical("bicubic", "bicubic", (2, 4, 7, 11, 16, 24, 36), _encode_bicubic, _decode_bicubic),
     )
 }
@@ -176,17 +188,23 @@ def _codec(name: str) -> Classical:
     return CLASSICAL[name]
 
 
-def encode(codec: str, quality: float, picture: Picture) -> bytes:
-    """The whole file, as it would lie on a disk. picture: uint8 RGB, H×W×3; quality: 0 to 100.
+def encode(codec: str, quality: float, picture: Picture, saliency_map: Picture | None = None) -> bytes:
+    """The whole file, as it would lie on a disk. picture: uint8 RGB, H×W×3; quality: 0 to 100; saliency_map: uint8 H×W, which
+    a guided codec needs and no other looks at.
 
-    Raises FoveaError for an unknown codec, a quality out of range or a picture that is not uint8 RGB.
+    Raises FoveaError for an unknown codec, a quality out of range, a picture that is not uint8 RGB, or no map.
     """
     chosen = _codec(codec)
     if not 0 <= quality <= 100:
         raise FoveaError(f"{codec}: quality goes from 0 to 100, not {quality}")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
         raise FoveaError(f"{codec}: needs uint8 RGB, H×W×3, got {picture.dtype} {picture.shape}")
-    return chosen.encode(np.ascontiguousarray(picture), quality)
+    picture = np.ascontiguousarray(picture)
+    if not chosen.guided:
+        return chosen.encode(picture, quality)
+    if saliency_map is None:
+        raise FoveaError(f"{codec} needs the picture's saliency map; jpeg_trellis is the same without one")
+    return chosen.encode(picture, quality, saliency_map)
 
 
 def decode(codec: str, data: bytes) -> Picture:
@@ -207,5 +225,7 @@ def library_versions() -> dict[str, str]:
         "avif": f"libavif {features.version('avif')} (Pillow)",
         "avif-visual": f"libavif {features.version('avif')} (Pillow)",
         "jpegxl": str(imagecodecs.jpegxl_version()),
+        "jpeg_guided": f"mozjpeg-lossless-optimization {version('mozjpeg-lossless-optimization')}",
+        "jpeg_trellis": f"mozjpeg-lossless-optimization {version('mozjpeg-lossless-optimization')}",
         "bicubic": f"{imagecodecs.webp_version()}, OpenCV {cv2.__version__}",
     }

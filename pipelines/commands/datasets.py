@@ -37,9 +37,20 @@ def list_() -> None:
 @click.option("--test", multiple=True, help="Glob of test pictures.")
 @click.option("--fixations", type=PATH, help="Parquet or CSV: image, subject, x, y (1-based pixels).")
 @click.option("--size", help="WxH (area-resized, never enlarged) or native. Default: native.")
+@click.option(
+    "--classical",
+    multiple=True,
+    help="A classical codec to measure beside the learned ones (jpeg_trellis, webp, …); repeat it for each. Default: the usual.",
+)
 def add(
-    name: str, path: Path, splits: str | None, fixations: Path | None, size: str | None, **globs: tuple[str, ...]
-) -> None:  # fmt: skip
+    name: str,
+    path: Path,
+    splits: str | None,
+    fixations: Path | None,
+    size: str | None,
+    classical: tuple[str, ...],
+    **globs: tuple[str, ...],
+) -> None:
     """Register the pictures below PATH under NAME.
 
     \b
@@ -55,7 +66,13 @@ def add(
         raise FoveaError("give either --splits or globs, not both")
     home = Home.from_environment()
     dataset = add_dataset(
-        home.config, name, path, splits=splits or chosen or None, fixations=fixations, size=size
+        home.config,
+        name,
+        path,
+        splits=splits or chosen or None,
+        fixations=fixations,
+        size=size,
+        classical=classical,
     )
     try:
         if _show(name, new=True) == 0:

@@ -50,10 +50,10 @@ def test_two_datasets_are_always_there(tmp_path: Path) -> None:
         assert word in CITYSCAPES_NEEDS
 
 
-def test_fewer_classical_codecs(tmp_path: Path) -> None:
+def test_other_classical_codecs(tmp_path: Path) -> None:
     known = load_registry(registry(tmp_path, '[datasets.sample]\nclassical = ["webp", "jpeg"]\n'))
     assert known["sample"].classical == ("jpeg", "webp")
-    assert known["cityscapes"].classical == ("jpeg", "webp", "avif", "jpegxl", "bicubic")
+    assert known["cityscapes"].classical == ("jpeg", "jpeg_guided", "webp", "avif", "jpegxl", "bicubic")
     for wrong in ("[]", '["jpg"]', '"jpeg"'):
         with pytest.raises(FoveaError, match=r"datasets\.sample\.classical.*: (expected|list should)"):
             load_registry(registry(tmp_path, f"[datasets.sample]\nclassical = {wrong}\n"))
@@ -86,9 +86,11 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
             tmp_path, "globbed", pictures, splits={"train": "a*", "test": ["b*", "c*"]}, size="640x480"
         ),
         add_dataset(tmp_path, "counted", pictures, splits="500/60/140", fixations=table, size="native"),
+        add_dataset(tmp_path, "peers", pictures, classical=("webp", "jpeg_trellis")),
     ]
     known = load_registry(tmp_path)
-    assert list(known) == ["sample", "cityscapes", "plain", "globbed", "counted"]
+    assert list(known) == ["sample", "cityscapes", "plain", "globbed", "counted", "peers"]
+    assert known["peers"].classical == ("jpeg_trellis", "webp")
     assert [known[d.name] for d in added] == added
     assert known["globbed"].splits == Splits("globs", globs=(("train", ("a*",)), ("test", ("b*", "c*"))))
     assert known["globbed"].size == (640, 480)

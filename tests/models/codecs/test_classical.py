@@ -26,7 +26,7 @@ def test_round_trip_keeps_size_and_rate_and_quality_rise(codec: str) -> None:
     assert 6 <= len(qualities) <= 8 and list(qualities) == sorted(set(qualities))
     sizes, errors = [], []
     for quality in (qualities[0], qualities[len(qualities) // 2], qualities[-1]):
-        data = classical.encode(codec, quality, picture)
+        data = classical.encode(codec, quality, picture, picture[..., 0])
         decoded = classical.decode(codec, data)
         assert decoded.shape == picture.shape and decoded.dtype == np.uint8
         sizes.append(len(data))
@@ -40,13 +40,15 @@ def test_round_trip_keeps_size_and_rate_and_quality_rise(codec: str) -> None:
 def test_odd_and_tiny_pictures(codec: str, size: tuple[int, int]) -> None:
     picture = scene()[: size[0], : size[1]]
     quality = classical.CLASSICAL[codec].qualities[2]
-    assert classical.decode(codec, classical.encode(codec, quality, picture)).shape == (*size, 3)
+    data = classical.encode(codec, quality, picture, picture[..., 0])
+    assert classical.decode(codec, data).shape == (*size, 3)
 
 
 @pytest.mark.parametrize("codec", classical.CLASSICAL)
 def test_same_input_same_bytes(codec: str) -> None:
     quality = classical.CLASSICAL[codec].qualities[1]
-    assert classical.encode(codec, quality, scene()) == classical.encode(codec, quality, scene())
+    first, second = (classical.encode(codec, quality, scene(), scene()[..., 1]) for _ in range(2))
+    assert first == second
 
 
 def test_jpeg_takes_the_better_chroma_at_equal_bytes() -> None:
@@ -93,13 +95,15 @@ def test_avif_is_tuned_for_the_metric_of_the_curves() -> None:
 
 def test_errors_name_the_way_out() -> None:
     with pytest.raises(
-        FoveaError, match=r"unknown classical codec 'gif'.*jpeg, webp, avif, avif-visual, jpegxl"
+        FoveaError, match=r"unknown classical codec 'gif'.*jpeg, webp, avif, avif-visual, jpegxl, jpeg_guided"
     ):
         classical.encode("gif", 50, scene())
     with pytest.raises(FoveaError, match="quality goes from 0 to 100"):
         classical.encode("jpeg", 101, scene())
     with pytest.raises(FoveaError, match="needs uint8 RGB"):
         classical.encode("jpeg", 50, scene()[..., 0])
+    with pytest.raises(FoveaError, match="jpeg_guided needs the picture's saliency map"):
+        classical.encode("jpeg_guided", 50, scene())
     for codec, entry in classical.CLASSICAL.items():
         with pytest.raises(FoveaError, match=f"not a {entry.label} file"):
             classical.decode(codec, b"nothing of the kind")
