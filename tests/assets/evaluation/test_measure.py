@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from assets.evaluation.measure import Subject, measure_codec
+from assets.evaluation.measure_classical import measure_classical
+from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -60,3 +62,18 @@ def test_a_file_that_decodes_to_something_else_names_its_picture(codec, monkeypa
     monkeypatch.setattr(codec, "entropy_decode", lambda data: own(data)._replace(y_hat=own(data).y_hat + 1))
     with pytest.raises(FoveaError, match="0: the decoded file differs"):
         measure_codec(codec, [dataclasses.replace(subjects(1)[0])], LAMBDAS)
+
+
+@pytest.mark.parametrize("name", ["jpeg_guided", "jpeg_trellis"])
+def test_a_guided_jpeg_gets_the_map_of_the_metrics(name):
+    subject = subjects(1)[0]
+    saliency_map = np.zeros((176, 192), np.uint8)
+    saliency_map[:, :96] = 255
+    subject = dataclasses.replace(subject, saliency_map=saliency_map)
+    rows = [row for row, _ in measure_classical(name, subject)]
+    qualities = classical.CLASSICAL[name].qualities
+    assert [row["rate"] for row in rows] == list(qualities)
+    for row, quality in zip(rows[:2], qualities, strict=False):
+        assert row["bytes"] == len(classical.encode(name, quality, subject.picture, saliency_map))
+        plain = len(classical.encode("jpeg_trellis", quality, subject.picture))
+        assert (row["bytes"] != plain) == (name == "jpeg_guided")
