@@ -68,14 +68,14 @@ class Guide(NamedTuple):
     uniform: bool = False
     maps: Path | None = None
 
-    def check(self, codec: Codec, several: bool) -> None:
-        """Raises FoveaError for what does not go together, or not with the codec."""
+    def check(self, mechanism: str, several: bool) -> None:
+        """Raises FoveaError for what does not go together, or not with the codec's mechanism."""
         if self.maps is None:
             return
         if self.uniform:
             raise FoveaError("give either a map or --uniform, not both")
-        if codec.config.mechanism not in NEEDS_MAP:
-            raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
+        if mechanism not in NEEDS_MAP:
+            raise FoveaError(f"the model does not take a saliency map (mechanism {mechanism})")
         if not self.maps.exists():
             raise FoveaError(f"no such file: {self.maps}")
         if several and not self.maps.is_dir():
@@ -96,6 +96,45 @@ class Compressed(NamedTuple):
     seconds: float
 
 
+#: a picture and what guides it, to the file and the picture that it shows
+Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
+
+
+def _compressed(
+    work: Sequence[tuple[Path, Path]],
+    coder: Coder,
+    guide: Guide,
+    guided: bool,
+    threads: int,
+    failed: list[str] | None,
+) -> Iterator[Compressed]:
+    predictor: Any = None
+    if guided and not guide.uniform and guide.maps is None:
+        from models.saliency.predict import load_model
+
+        predictor = load_model(DEFAULT_SALIENCY)
+
+    def read(source: Path) -> tuple[float, Picture, Picture | None]:
+        began = time.perf_counter()
+        picture = read_picture(source)
+        if guide.maps is not None:
+            return began, picture, own_map(guide.maps, source, picture)
+        return began, picture, None if predictor is None else predictor.predict([picture])[0]
+
+    def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
+        began, picture, looked_at = loaded
+        data, shown = coder(picture, looked_at)
+        seconds = time.perf_counter() - began
+        bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
+        psnr, looked = psnr_db(picture, shown), float("nan")
+        if looked_at is not None and looked_at.any():
+            looked = psnr_db(picture, shown, looked_at)
+        return data, Compressed(Path(), len(data), bpp, psnr, looked, seconds)
+
+    for target, _, said in _each(work, read, code, threads, failed):
+        yield said._replace(path=target)
+
+
 def compress_files(
     work: Sequence[tuple[Path, Path]],
     codec: Codec,
@@ -113,25 +152,10 @@ def compress_files(
     refinement (models/codecs/effort.py). failed: gets what is wrong with each picture that cannot be read or coded, and the
     others go on; None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
-    guide.check(codec, len(work) > 1)
     takes = codec.config.mechanism in NEEDS_MAP
-    predictor: Any = None
-    if takes and not guide.uniform and guide.maps is None:
-        from models.saliency.predict import load_model
+    guide.check(codec.config.mechanism, len(work) > 1)
 
-        predictor = load_model(DEFAULT_SALIENCY)
-
-    def read(source: Path) -> tuple[float, Picture, Picture | None]:
-        began = time.perf_counter()
-        picture = read_picture(source)
-        if guide.maps is not None:
-            return began, picture, own_map(guide.maps, source, picture)
-        if predictor is not None:
-            return began, picture, predictor.predict([picture])[0]
-        return began, picture, None
-
-    def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
-        began, picture, looked_at = loaded
+    def coder(picture: Picture, looked_at: Picture | None) -> tuple[bytes, Picture]:
         given = looked_at
         if given is None and takes:
             given = np.full(picture.shape[:2], 255, np.uint8)
@@ -146,17 +170,37 @@ def compress_files(
 
             analysed = refine(codec, picture, analysed, at, effort)
         encoded = codec.encode_analysed(analysed, at)
-        seconds = time.perf_counter() - began
-        spent = 8 * len(encoded.data) / (picture.shape[0] * picture.shape[1])
-        shown = encoded.reconstruction
-        psnr, looked = psnr_db(picture, shown), float("nan")
-        if looked_at is not None and looked_at.any():
-            looked = psnr_db(picture, shown, looked_at)
-        return encoded.data, Compressed(Path(), len(encoded.data), spent, psnr, looked, seconds)
+        return encoded.data, encoded.reconstruction
 
     codec.name()
-    for target, _, said in _each(work, read, code, threads, failed):
-        yield said._replace(path=target)
+    return _compressed(work, coder, guide, takes, threads, failed)
+
+
+JPEG_QUALITY = 80
+
+
+def compress_jpeg(
+    source: Path,
+    target: Path,
+    *,
+    bpp: float | None = None,
+    guide: Guide = Guide(),  # noqa: B008
+) -> Compressed:
+    """Write a JPEG whose coefficients follow the map (models/codecs/guided_jpeg.py), at JPEG_QUALITY or as the largest file
+    of at most `bpp`. Raises FoveaError as `compress_files`, and where no quality is that small."""
+    guide.check("gain", several=False)
+
+    def coder(picture: Picture, looked_at: Picture | None) -> tuple[bytes, Picture]:
+        from models.codecs import classical, guided_jpeg
+
+        if bpp is None:
+            data = guided_jpeg.encode(picture, JPEG_QUALITY, looked_at)
+        else:
+            data, _ = guided_jpeg.encode_to_size(picture, bpp, looked_at)
+        return data, classical.decode("jpeg", data)
+
+    (said,) = _compressed([(source, target)], coder, guide, True, 1, None)
+    return said
 
 
 def own_map(maps: Path, source: Path, picture: Picture) -> Picture:

@@ -33,12 +33,12 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
     "batch_size": 8,
     "crop": 128,
-    "lr": 2e-3,
+    "lr": 6e-4,
     "aux_lr": 1e-3,
     "clip_norm": 1.0,
     "warmup_steps": 200,
-    "final_lr_factor": 0.01,
-    "ema": 0.9995,
+    "final_lr_factor": 0.02,
+    "ema": 0.999,
     "distortion": "mse",
     "mechanism": "gain",
     "gamma": 0.5,
@@ -47,7 +47,7 @@ RECIPE: dict[str, Any] = {
     "augment": 0.5,
     "mode": "fast",
     "optimiser": "soap",
-    "balance": 0.5,
+    "balance": 0.4,
 }
 WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
 """N and M of each base."""

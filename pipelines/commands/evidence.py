@@ -179,7 +179,7 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
     \b
     Test pictures are enough. Each codec uniform and guided by saliency, where it can be; CompressAI checkpoints that
     fovea evaluate has seen on the dataset are in.
-      fovea datasets add kodak ~/kodak && fovea benchmark --dataset kodak --codec bls2017
+      fovea datasets add kodak ~/kodak --test '*' && fovea benchmark --dataset kodak --codec light
     Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html.
     """
     from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of

@@ -15,7 +15,7 @@ from pipelines.commands.options import PATH, chain_here
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@options.output("The .fov file to write; a folder for several pictures.", required=True)
+@options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
 @click.option(
     "--model",
     default="bls2017",
@@ -52,7 +52,8 @@ def compress(
 
     \b
     Places where people look get more of the bits, with a model that takes a map (--uniform: all alike). Prints bytes,
-    bits per pixel, PSNR, PSNR weighted by the map, and seconds.
+    bits per pixel, PSNR, PSNR weighted by the map, and seconds. `-o photo.jpg` writes a JPEG that everything opens: its
+    coefficients follow the map, its decoder knows nothing of it.
     """
     from assets.frames.targets import pictures_in, targets_of
 
@@ -61,17 +62,30 @@ def compress(
             raise FoveaError(f"{name} {rate:g}: a positive number is needed")
     if bpp is not None and lmbda is not None:
         raise FoveaError("give either --lmbda or --bpp, not both")
-    _check_ending(images, output, ".fov", "compressed pictures are .fov files")
-    work = targets_of(images, output, ".fov", pictures_in)
+    jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
+    if jpeg and (lmbda is not None or effort):
+        raise FoveaError(
+            f"{output}: --lmbda and --effort are of .fov files; a JPEG takes --bpp, --uniform and --map"
+        )
+    if not jpeg:
+        _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
+    work = targets_of(images, output, output.suffix if jpeg else ".fov", pictures_in)
+    if jpeg and (len(work) != 1 or work[0][1] != output):
+        raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
     # torch is loaded from here on: what can be refused without it has been
-    from assets.evaluation.code_files import Guide, compress_files
+    from assets.evaluation.code_files import Guide, compress_files, compress_jpeg
     from models.codecs.catalogue import open_codec
 
-    codec = open_codec(model)
+    guide = Guide(uniform, maps)
     failed: list[str] | None = [] if len(work) > 1 else None
-    for said in compress_files(
-        work, codec, lmbda=lmbda, bpp=bpp, guide=Guide(uniform, maps), effort=effort, failed=failed
-    ):
+    made = (
+        iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])
+        if jpeg
+        else compress_files(
+            work, open_codec(model), lmbda=lmbda, bpp=bpp, guide=guide, effort=effort, failed=failed
+        )
+    )
+    for said in made:
         looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB where people look"
         click.echo(
             f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"

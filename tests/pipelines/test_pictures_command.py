@@ -54,3 +54,20 @@ def test_a_missing_file_is_refused_before_torch_is_loaded(tmp_path: Path, comman
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert done.stdout.split() == ["1", "False"] and "no such file: no." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png", "-o", "b.jpg", "--effort", "10"], "of .fov files"),
+        (["a.png", "a.png", "-o", "b.jpg"], "b.jpg"),
+        (["a.png", "-o", "b.txt"], "or one .jpg"),
+    ],
+)
+def test_a_jpeg_is_made_of_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
+    done = CliRunner().invoke(main, ["compress", *words])
+    assert done.exit_code == 1 and said in done.output and not Path("b.jpg").exists()

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from assets.evaluation.code_files import Guide, compress_files, decompress_files
+from assets.evaluation.code_files import Guide, compress_files, compress_jpeg, decompress_files
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import files_in, pictures_in, targets_of
@@ -154,3 +155,22 @@ def test_where_results_go(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FoveaError, match="nothing to do"):
         targets_of([tmp_path / "empty"], out, ".fov", files_in)
+
+
+def test_a_jpeg_follows_the_map(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = np.cumsum(rng.integers(-9, 10, (64, 96, 3)), axis=1).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_png(picture))
+    labels = np.zeros((64, 96, 3), np.uint8)
+    labels[:, :48] = 255
+    (tmp_path / "map.png").write_bytes(encode_png(labels))
+    target = tmp_path / "a.jpg"
+    errors = []
+    for guide in (Guide(uniform=True), Guide(maps=tmp_path / "map.png")):
+        said = compress_jpeg(tmp_path / "a.png", target, bpp=1.5, guide=guide)
+        assert said.size == target.stat().st_size and 1.0 < said.bpp <= 1.5
+        assert np.isnan(said.looked_at_db) == guide.uniform
+        shown = np.asarray(Image.open(target).convert("RGB")).astype(float)
+        errors.append([np.square(shown - picture)[:, part].mean() for part in (slice(48), slice(48, None))])
+    assert errors[1][0] < errors[0][0] and errors[1][1] > errors[0][1]
+    assert compress_jpeg(tmp_path / "a.png", target).size == target.stat().st_size
