@@ -18,7 +18,7 @@ from pipelines.commands.options import PATH, chain_here
 @options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
 @click.option(
     "--model",
-    default="bls2017",
+    default="light",
     show_default=True,
     help="A shipped codec's name, or a folder with codec.json and weights.",
 )
