@@ -78,3 +78,21 @@ class FeatureTransform(nn.Module):
         """x: N×C×h×w; saliency_map: N×1×H×W with H = h·k, W = w·k."""
         scale, shift = self.condition(pool(saliency_map, saliency_map.shape[2] // x.shape[2])).chunk(2, dim=1)
         return x * (1 + scale) + shift
+
+
+class SynthesisTransform(nn.Module):
+    """x·(1 + scale) + shift with scale and shift from features of z_hat at 16×16 pixels; does nothing at the start."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        """x: N×C×(h·k)×(w·k); features: N×hidden×h×w."""
+        factors = F.interpolate(
+            self.last(features), scale_factor=x.shape[2] // features.shape[2], mode="nearest"
+        )
+        scale, shift = factors.chunk(2, dim=1)
+        return x * (1 + scale) + shift

@@ -90,24 +90,6 @@ class Parameters(NamedTuple):
     level: Tensor | None = None
 
 
-class SynthesisTransform(nn.Module):
-    """x·(1 + scale) + shift with scale and shift from features of z_hat at 16×16 pixels; does nothing at the start."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        """x: N×C×(h·k)×(w·k); features: N×hidden×h×w."""
-        factors = F.interpolate(
-            self.last(features), scale_factor=x.shape[2] // features.shape[2], mode="nearest"
-        )
-        scale, shift = factors.chunk(2, dim=1)
-        return x * (1 + scale) + shift
-
-
 class HyperpriorCodec(ConditionedCodec):
     """h_a, h_s, gaussian_conditional beside what ConditionedCodec has. A paper's class makes h_a and h_s."""
 
@@ -144,7 +126,7 @@ class HyperpriorCodec(ConditionedCodec):
             self.condition = nn.Sequential(
                 deconv(n, hidden), nn.LeakyReLU(0.1), deconv(hidden, hidden), nn.LeakyReLU(0.1)
             )
-            self.g_s_transforms = nn.ModuleList(SynthesisTransform(n, hidden) for _ in range(3))
+            self.g_s_transforms = nn.ModuleList(conditioning.SynthesisTransform(n, hidden) for _ in range(3))
         if config.mechanism == "hyper":
             asking, telling = conv(hidden, n), conv(hidden, 1, 3, 1)
             # a branch starts where its trunk stopped: nothing is asked, and what is told rounds to the base level, but
