@@ -98,7 +98,7 @@ class RdPoints(Stage):
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
                 dataset=dataset,
                 split=str(table.split.iloc[0]),
-                train_dataset=experiment.dataset,
+                train_dataset="" if experiment.untrained else experiment.dataset,
                 experiment=experiment.key,
                 mlflow_run_id=run.run_id,
             )

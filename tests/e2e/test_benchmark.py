@@ -51,7 +51,7 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
     assert "saliency_gain vs jpeg" in done.stdout and "saliency_gain vs uniform" in done.stdout
     table = pd.read_parquet(tmp_path / "home/tables/benchmark.held.parquet")
-    assert set(table.codec) == {"bls2017"} and set(table.n_images) == {5}
+    assert set(table.codec) == {"bls2017"} and set(table.n_images) == {5} and set(table.train_dataset) == {""}
     assert {*table.anchor_arm} == {"jpeg", "uniform"}
     page = (tmp_path / "home/reports/held.benchmark.html").read_text()
     assert "held.benchmark" in page and "saliency_gain" in page
