@@ -17,6 +17,7 @@ import filelock
 import pandas as pd
 import pytest
 
+from assets.datasets import CLASSICAL
 from assets.frames.sample import make_sample
 
 pytestmark = [pytest.mark.e2e]
@@ -123,7 +124,7 @@ FRAMES = {"source_frames", "resized_frames", "saliency_maps", "rgba_frames"}
 
 def test_tables_report_and_links(place: Place) -> None:
     points = pd.read_parquet(place.home / "tables/rd_points.parquet")
-    assert set(points.codec) == {"bls2017", "jpeg", "webp", "avif", "jpegxl", "bicubic"}
+    assert set(points.codec) == {"bls2017", *CLASSICAL}
     learned = points[points.codec == "bls2017"]
     assert len(learned) == 2 * 4 * COUNTS["test"]
     assert (learned.mlflow_run_id != "").all()
