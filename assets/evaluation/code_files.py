@@ -84,6 +84,9 @@ class Guide(NamedTuple):
             )
 
 
+GUIDED = Guide()
+
+
 class Compressed(NamedTuple):
     """What is said of a file. looked_at_db: PSNR weighted by the map that guided it, NaN where none did. seconds: of reading,
     predicting and coding."""
@@ -141,7 +144,7 @@ def compress_files(
     *,
     lmbda: float | None = None,
     bpp: float | None = None,
-    guide: Guide = Guide(),  # noqa: B008
+    guide: Guide = GUIDED,
     effort: int = 0,
     threads: int = 0,
     failed: list[str] | None = None,
@@ -184,7 +187,7 @@ def compress_jpeg(
     target: Path,
     *,
     bpp: float | None = None,
-    guide: Guide = Guide(),  # noqa: B008
+    guide: Guide = GUIDED,
 ) -> Compressed:
     """Write a JPEG whose coefficients follow the map (models/codecs/guided_jpeg.py), at JPEG_QUALITY or as the largest file
     of at most `bpp`. Raises FoveaError as `compress_files`, and where no quality is that small."""

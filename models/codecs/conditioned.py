@@ -147,10 +147,6 @@ class ConditionedCodec(Codec):
     def build_tables(self) -> None:
         """Set `tables` and what else coding needs, from weights and quantiles as they are."""
 
-    def side_latent(self, y: Tensor) -> Tensor | None:
-        """z, where there is one that depends on y alone."""
-        return None
-
     def show(self, y_hat: Tensor, g_s: nn.Sequential | None = None) -> Tensor:
         """x_hat, N×3×H×W. g_s: another form of the layers."""
         return (g_s or self.g_s)(y_hat)

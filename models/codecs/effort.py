@@ -18,6 +18,7 @@ from torch import Tensor
 from models.codecs import conditioning
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Picture, picture_to_tensor
 from models.codecs.conditioned import ConditionedCodec, Setting
+from models.codecs.hyperprior import HyperpriorCodec
 from models.errors import FoveaError
 
 EVERY = 10
@@ -73,9 +74,11 @@ class Refinement:
             self.lmbda = 255**2 * lmbda * self.inside
             self.bins = [codec.gain(self.level)[0]]
             self.start = [given.y]
-            if (z := codec.side_latent(given.y)) is not None:
-                self.bins.append(codec.gain_z(self.base)[0])  # type: ignore[operator]
-                self.start.append(z)
+            if isinstance(codec, HyperpriorCodec):
+                gains = codec.gains_z(self.base)
+                assert gains is not None  # with levels there are some
+                self.bins.append(gains[0])
+                self.start.append(codec.hyper_analyse(given.y, None))
         self.best, self.cost = given, self.cost_of(self.start)
 
     def cost_of(self, latents: list[Tensor]) -> float:

@@ -104,6 +104,8 @@ class HyperpriorCodec(ConditionedCodec):
     )
     #: what the coding tables may be derived by, the default first
     arithmetics: tuple[str, ...] = ("integer", "float")
+    #: whether training, under gains, synthesises from rounded latents instead of the noisy ones that it rates
+    straight_through = False
     h_a: nn.Sequential
     h_s: nn.Sequential
 
@@ -184,10 +186,6 @@ class HyperpriorCodec(ConditionedCodec):
                 v = self.h_a_transforms[i // 2](v, s)
         return v
 
-    def side_latent(self, y: Tensor) -> Tensor | None:
-        """As `ConditionedCodec.side_latent` says."""
-        return self.hyper_analyse(y, None)
-
     def latent_z(self, y: Tensor, at: Setting) -> Tensor:
         """What the encoder makes of y, unless the setting has another."""
         if at.z is not None:
@@ -249,7 +247,10 @@ class HyperpriorCodec(ConditionedCodec):
         forward, inverse = gain
         scaled = (y if mu is None else y - mu) * forward
         q = (quantise or (noisy if self.training else torch.round))(scaled)
-        y_hat = q * inverse
+        shown = q
+        if self.training and self.straight_through and quantise is None:
+            shown = scaled + (torch.round(scaled) - scaled).detach()
+        y_hat = shown * inverse
         return y_hat if mu is None else y_hat + mu, self._likelihood(q, sigma * forward)
 
     def _likelihood(self, q: Tensor, scale: Tensor) -> Tensor:

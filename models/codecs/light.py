@@ -12,12 +12,10 @@ et al. 2022). Training rates noisy latents and synthesises from rounded ones, wi
 Widths: `n` channels of z and `m` of y; those of the transforms follow from `m`.
 """
 
-import torch
 from torch import Tensor, nn
 
 from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig
-from models.codecs.entropy import Quantise, noisy
 from models.codecs.hyperprior import HyperpriorCodec
 from models.codecs.layers import conv
 
@@ -57,6 +55,7 @@ class Light(HyperpriorCodec):
     """h_a sees y with its signs; h_s, kept small since it runs in integers, gives M scales, then M means."""
 
     arithmetics = ("integer",)
+    straight_through = True
 
     def __init__(self, config: CodecConfig):
         super().__init__(config)
@@ -89,18 +88,3 @@ class Light(HyperpriorCodec):
             *(conv(a, 48, 3, 1), nn.PixelShuffle(4)),
         )
         return g_a, g_s
-
-    def _gaussian(
-        self,
-        y: Tensor,
-        sigma: Tensor,
-        mu: Tensor | None,
-        gain: tuple[Tensor, Tensor] | None,
-        quantise: Quantise | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        if not self.training or quantise is not None or gain is None or mu is None:
-            return super()._gaussian(y, sigma, mu, gain, quantise)
-        forward, inverse = gain
-        scaled = (y - mu) * forward
-        rounded = scaled + (torch.round(scaled) - scaled).detach()
-        return rounded * inverse + mu, self._likelihood(noisy(scaled), sigma * forward)
