@@ -86,7 +86,8 @@ def compress(
         )
     )
     for said in made:
-        looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB where people look"
+        where = "where the map points" if maps else "where people look"
+        looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB {where}"
         click.echo(
             f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
         )
