@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -161,13 +162,14 @@ class Folder:
 
 
 @contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def written_beside(path: Path, way: str = "set FOVEA_HOME to") -> Iterator[Path]:
     """A temporary path in the same folder, renamed onto `path` when the block ends well, removed when it does not.
 
-    Raises FoveaError when the disk is full or the folder cannot be written.
+    Raises FoveaError when the disk is full or the folder cannot be written (`explained`).
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    with explained(path):
+    # file systems end names at 255 bytes
+    beside = path.with_name(f".{path.name[:32]}.{os.getpid()}-{secrets.token_hex(4)}")
+    with explained(path, way):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield beside
@@ -182,9 +184,31 @@ def write_whole(path: Path, content: bytes | str) -> None:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_output(path: Path, content: bytes | str) -> None:
+    """`write_whole` for a file that a person named with -o."""
+    with written_beside(path, "let -o name") as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_ours(path: Path, mark: bytes) -> None:
+    """Raises FoveaError where something lies at `path` that does not match the pattern `mark` in its first KiB: it was made
+    by somebody else, and is not written over."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as file:
+            ours = re.search(mark, file.read(1024))
+    except OSError:
+        ours = None
+    if not ours:
+        raise FoveaError(
+            f"{path} is there and was not made by this command: name another output, or move it away"
+        )
+
+
 @contextlib.contextmanager
-def explained(path: Path | UPath) -> Iterator[None]:
-    """Turns the operating system's refusals to write into errors that say what to do."""
+def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[None]:
+    """Turns the operating system's refusals to write into errors that say what to do; `way` leads to another place."""
     try:
         yield
     except OSError as error:
@@ -192,11 +216,11 @@ def explained(path: Path | UPath) -> Iterator[None]:
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveaError(
-                f"no space left while writing {path}: free some space or set FOVEA_HOME to a larger disk, then run "
-                "the same command again; what is finished is kept"
+                f"no space left while writing {path}: free some space or {way} a larger disk, then run the same command again; "
+                "what is finished is kept"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise FoveaError(
-                f"cannot write {path}: {error.strerror}; set FOVEA_HOME to a folder you can write"
+                f"cannot write {path}: {error.strerror}; {way} a folder you can write"
             ) from error
         raise

@@ -9,7 +9,8 @@ import numpy as np
 
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.home import write_whole
+from assets.frames.targets import signed
+from assets.home import write_output
 from models.codecs.base import Codec, Picture
 from models.codecs.batch import in_order
 from models.errors import FoveaError
@@ -57,7 +58,7 @@ def _each(
             missed(done)
             continue
         target, data, about = done
-        write_whole(target, data)
+        write_output(target, data)
         yield target, data, about
 
 
@@ -180,6 +181,7 @@ def compress_files(
 
 
 JPEG_QUALITY = 80
+COMPRESS = "fovea compress"
 
 
 def compress_jpeg(
@@ -199,7 +201,9 @@ def compress_jpeg(
         if bpp is None:
             data = guided_jpeg.encode(picture, JPEG_QUALITY, looked_at)
         else:
-            data, _ = guided_jpeg.encode_to_size(picture, bpp, looked_at)
+            mark = 8 * len(signed(b"", COMPRESS)) / (picture.shape[0] * picture.shape[1])
+            data, _ = guided_jpeg.encode_to_size(picture, bpp - mark, looked_at)
+        data = signed(data, COMPRESS)
         return data, classical.decode("jpeg", data)
 
     (said,) = _compressed([(source, target)], coder, guide, True, 1, None)
@@ -256,7 +260,7 @@ def decompress_files(
     def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, tuple[int, int]]:
         data, codec = loaded
         picture = codec.decode(data)
-        return encode_png(picture), (picture.shape[1], picture.shape[0])
+        return signed(encode_png(picture), "fovea decompress"), (picture.shape[1], picture.shape[0])
 
     for target, _, (width, height) in _each(work, read, code, threads, failed):
         yield target, width, height

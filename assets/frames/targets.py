@@ -1,25 +1,41 @@
 """Which files a command reads, and where it writes what it makes of each."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from assets.frames.encode import png_chunk
 from assets.frames.folder import find_pictures
+from assets.home import check_ours
 from models.errors import FoveaError
 
 
 def targets_of(
-    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]]
+    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]], by: str
 ) -> list[tuple[Path, Path]]:
     """What is read and where it is written: the named file for one source, else a folder in which given folders are mirrored.
 
-    inside: the names below a folder that count. Raises FoveaError for a missing source, two that would meet in one file,
-    an output that does not fit, and one that would take the place of its source.
+    inside: the names below a folder that count; those below `output` don't. by: the command, as in `signed`.
+    Raises FoveaError for a missing source, two that would meet in one file, an output that does not fit, and one that would
+    take the place of a source or of a file that the command did not make.
     """
     work = _targets(sources, output, suffix, inside)
-    for source, target in work:
-        if target.exists() and target.samefile(source):
-            raise FoveaError(f"{target} would be written over what it is made from: name another output")
+    read = {os.path.realpath(source) for source, _ in work}
+    inodes = {(found.st_dev, found.st_ino) for found in (os.stat(path) for path in read)}
+    for _, target in work:
+        if target.exists() and ((found := target.stat()).st_dev, found.st_ino) in inodes:
+            raise FoveaError(f"{target} is read in this call and would be written over: name another output")
+        check_ours(target, rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode())
     return work
+
+
+def signed(data: bytes, by: str) -> bytes:
+    """A PNG or JPEG that names the command that made it in its first bytes, so that it may be written over by it."""
+    if data.startswith(b"\x89PNG"):
+        place, mark = 33, png_chunk(b"tEXt", b"Software\0" + by.encode())  # behind IHDR
+    else:
+        place, mark = 20, b"\xff\xfe" + (len(by) + 2).to_bytes(2, "big") + by.encode()  # behind JFIF's APP0
+    return data[:place] + mark + data[place:]
 
 
 def _targets(
@@ -37,7 +53,11 @@ def _targets(
     work: list[tuple[Path, Path]] = []
     for source in sources:
         if source.is_dir():
-            work += [(source / p, output / Path(p).with_suffix(suffix)) for p in inside(source)]
+            earlier = (
+                os.path.relpath(output.resolve(), source.resolve()) + "/"
+            )  # what was made before is no source
+            names = (p for p in inside(source) if not p.startswith(earlier))
+            work += [(source / p, output / Path(p).with_suffix(suffix)) for p in names]
         else:
             work.append((source, output / f"{source.stem}{suffix}"))
     if not work:

@@ -7,14 +7,15 @@ from assets.frames.contact import overlay as laid_over
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures
-from assets.frames.targets import targets_of
-from assets.home import write_whole
+from assets.frames.targets import signed, targets_of
+from assets.home import write_output
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 from models.saliency.maps import SaliencyModel
 from models.saliency.predict import load_model
 
 BATCH = 16
+BY = "fovea saliency"
 
 
 def predict_files(
@@ -31,7 +32,7 @@ def predict_files(
     model: the default one where None. output: see `targets_of`. Returns what was written. Raises FoveaError for a broken
     file, named, after the others have been done.
     """
-    work = targets_of(images, output, ".png", find_pictures)
+    work = targets_of(images, output, ".png", find_pictures, BY)
     predictor = model or load_model(DEFAULT_SALIENCY)
     written: list[Path] = []
     broken: list[str] = []
@@ -44,7 +45,7 @@ def predict_files(
                 broken.append(str(error))
         maps = predictor.predict([picture for picture, _ in good], flip=flip)
         for (picture, target), found in zip(good, maps, strict=True):
-            write_whole(target, encode_png(laid_over(picture, found) if overlay else found))
+            write_output(target, signed(encode_png(laid_over(picture, found) if overlay else found), BY))
             written.append(target)
         if progress:
             progress(min(start + BATCH, len(work)), len(work), "maps predicted")

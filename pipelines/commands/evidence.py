@@ -14,7 +14,7 @@ from pipelines.commands.options import PATH, chain_here, write_page
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@options.output("The page to write; default: FOVEA_HOME/reports/compare/.")
+@options.output("The page to write; default: FOVEA_HOME/reports/compare/.", mark=options.PAGE)
 def compare(first: str, second: str, output: Path | None) -> None:
     """Hold two sweeps against each other, curve by curve: did a change help?
 
@@ -221,7 +221,7 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
     type=click.IntRange(1),
     help="Of torch, and classical files at once.",
 )
-@options.output("Also write the table as Markdown.")
+@options.output("Also write the table as Markdown.", mark=rb"\A\| codec \|")
 def gaps(
     dataset: str, sweep_name: str, pictures: int, classical: bool, threads: int, output: Path | None
 ) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+#: in each page's head (`output`)
+PAGE = rb" Fovea</title>"
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=0)
 
@@ -35,9 +37,20 @@ def sweep(default: str = "smoke") -> Decorator:
     return click.option("--sweep", "sweep_name", default=default, show_default=True, help=about)
 
 
-def output(about: str, *, required: bool = False) -> Decorator:
-    """`-o`, `--output`: a path."""
-    return click.option("-o", "--output", type=PATH, required=required, help=about)
+def output(about: str, *, required: bool = False, mark: bytes = b"") -> Decorator:
+    """`-o`, `--output`: a path. mark: a pattern in the first KiB of what the command writes; it writes over nothing else, and
+    over no folder."""
+
+    def checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+        from assets.home import check_ours
+
+        if path and mark:
+            if path.is_dir():
+                raise FoveaError(f"{path} is a folder: name the file to write, for example {path / 'output'}")
+            check_ours(path, mark)
+        return path
+
+    return click.option("-o", "--output", type=PATH, required=required, help=about, callback=checked)
 
 
 def chain_here(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
@@ -67,9 +80,7 @@ def warn(text: str) -> None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a text, whole or not at all. Raises FoveaError for a folder."""
-    from assets.home import write_whole
+    """Write a text, whole or not at all."""
+    from assets.home import write_output
 
-    if path.is_dir():
-        raise FoveaError(f"{path} is a folder: name the file to write, for example {path / 'page.html'}")
-    write_whole(path, text)
+    write_output(path, text)

@@ -69,7 +69,7 @@ def compress(
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
-    work = targets_of(images, output, output.suffix if jpeg else ".fov", pictures_in)
+    work = targets_of(images, output, output.suffix if jpeg else ".fov", pictures_in, "fovea compress")
     if jpeg and (len(work) != 1 or work[0][1] != output):
         raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
     # torch is loaded from here on: what can be refused without it has been
@@ -105,7 +105,7 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
     from assets.frames.targets import files_in, targets_of
 
     _check_ending(files, output, ".png", "decoded pictures are written as PNG")
-    work = targets_of(files, output, ".png", files_in)
+    work = targets_of(files, output, ".png", files_in, "fovea decompress")
     from assets.evaluation.code_files import decompress_files
     from models.codecs.bitstream import unpack
     from models.codecs.catalogue import codec_for, open_codec

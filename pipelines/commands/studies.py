@@ -13,7 +13,7 @@ from pipelines.commands.options import PATH, chain_here, warn, write_page
 if TYPE_CHECKING:
     from assets.studies.preferences import Result
 
-OUTPUT = options.output("Default: in reports.")
+OUTPUT = options.output("Default: in reports.", mark=options.PAGE)
 
 
 def _keep_page(target: Path, html: str) -> None:

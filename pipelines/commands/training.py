@@ -100,7 +100,7 @@ def _make_with_ranks(
 @click.command()
 @options.sweep()
 @options.dataset
-@options.output("Default: DATASET.SWEEP.sbatch here.")
+@options.output("Default: DATASET.SWEEP.sbatch here.", mark=rb"bash THIS_FILE")
 @click.option("--time", default="24:00:00", show_default=True, help="Limit of each task.")
 @click.option("--partition", default="", help="The cluster's partition.")
 @click.option("--account", default="", help="The account that pays.")
@@ -116,14 +116,14 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
       bash cityscapes.seed.sbatch          submits; nodes need this folder, .venv and FOVEA_HOME at the same place
       fovea run --sweep seed --dataset cityscapes      afterwards: measures, tables, report
     """
-    from assets.home import write_whole
+    from assets.home import write_output
     from pipelines.slurm import Resources, missing, script
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
     path = (output or Path(f"{sweep.key}.sbatch")).absolute()
     text = script(chain, sweep, Resources(**asked, device="cuda" if asked["gpus"] else "cpu"))
-    write_whole(path, text)
+    write_output(path, text)
     trunks, experiments = missing(chain, sweep)
     click.echo(f"{path}: {len(trunks)} trunks, {len(experiments)} experiments\nsubmit: bash {path}")
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from assets.evaluation.code_files import Guide, compress_files, compress_jpeg, decompress_files
+from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.frames.targets import files_in, pictures_in, targets_of
+from assets.frames.targets import files_in, pictures_in, signed, targets_of
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -40,13 +40,13 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
         picture = rng.integers(0, 256, (40, 24, 3), dtype=np.uint8)
         path.write_bytes(encode_png(picture))
         shown[name] = codec.encode(picture)
-    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     for said, (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
         assert said.path == target and target.stat().st_size == said.size
         assert said.bpp == 8 * said.size / (40 * 24) and said.seconds > 0 and np.isnan(said.looked_at_db)
     for name, encoded in shown.items():
         assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
-    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in)
+    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
     assert [(w, h) for _, w, h in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
     for name, encoded in shown.items():
         np.testing.assert_array_equal(read_picture(tmp_path / "out" / name), encoded.reconstruction)
@@ -58,7 +58,7 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
 def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
     codec = selective()
     (tmp_path / "a.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
-    work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in)
+    work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in, "test")
     for uniform in (False, True):
         (said,) = compress_files(work, codec, guide=Guide(uniform))
         assert np.isnan(said.looked_at_db) == uniform
@@ -76,7 +76,7 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
         labels = np.zeros((64, 64, 3), np.uint8)
         labels[:, :marked] = 1
         (tmp_path / f"maps/{name}.png").write_bytes(encode_png(labels))
-    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     sizes = [said.size for said in compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"))]
     assert sizes[0] < sizes[1] - 10
 
@@ -107,7 +107,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     for name in "acd":
         (tmp_path / f"in/{name}.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
     (tmp_path / "in/b.png").write_bytes(b"no picture")
-    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in)
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     failed: list[str] = []
     done = [said.path.name for said in compress_files(work, codec, threads=2, failed=failed)]
     assert done == ["a.fov", "c.fov", "d.fov"] and len(failed) == 1 and "b.png" in failed[0]
@@ -115,26 +115,50 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
         list(compress_files(work, codec, threads=2))
     whole = (tmp_path / "fov/c.fov").read_bytes()
     (tmp_path / "fov/c.fov").write_bytes(whole[: len(whole) // 2])
-    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in)
+    back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
     failed = []
     shown = [path.name for path, _, _ in decompress_files(back, lambda _: codec, threads=2, failed=failed)]
     assert shown == ["a.png", "d.png"] and len(failed) == 1 and "c.fov" in failed[0]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "d.png"]
 
 
-def test_a_source_is_never_written_over(tmp_path: Path) -> None:
-    one = tmp_path / "a.fov"
-    one.write_bytes(b"")
-    for output in (one, tmp_path / "." / "a.fov"):
-        with pytest.raises(FoveaError, match="written over what it is made from"):
-            targets_of([one], output, ".fov", pictures_in)
-    for name in ("x/a.png", "x/a.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
+def test_nothing_is_written_over_but_what_the_command_made(tmp_path: Path) -> None:
+    """Also through links, other spellings of a path, and where one source would take another's place."""
+    photo = encode_png(np.full((40, 24, 3), 90, np.uint8))
+    folder = tmp_path / "x"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        (folder / name).write_bytes(photo)
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "hard.png").hardlink_to(folder / "a.png")
+    one = folder / "a.png"
+    for sources, output, said in (
+        ([one], one, "is read in this call"),
+        ([one], folder / ".." / "x" / "a.png", "is read in this call"),
+        ([one], tmp_path / "hard.png", "is read in this call"),
+        ([folder], tmp_path / "link", "is read in this call"),
+        ([folder / "b.jpg"], one, "was not made by this command"),
+        ([folder], tmp_path, "was not made by this command"),
+    ):
+        (tmp_path / "b.png").write_bytes(signed(photo, "fovea other"))
+        with pytest.raises(FoveaError, match=said):
+            targets_of(sources, output, ".png", pictures_in, "fovea test")
+    (tmp_path / "b.png").write_bytes(signed(photo, "fovea test"))
+    (tmp_path / "hard.png").unlink()
+    assert targets_of([folder / "b.jpg"], tmp_path / "b.png", ".png", pictures_in, "fovea test")
+    # what an earlier call put below the folder is no source of the next
+    (folder / "out").mkdir()
+    (folder / "out/a.png").write_bytes(signed(photo, "fovea test"))
+    work = targets_of([folder], folder / "out", ".png", pictures_in, "fovea test")
+    assert [source.name for source, _ in work] == ["a.png", "b.jpg"]
+    # of .fov files the format itself says so
+    (tmp_path / "a.fov").write_bytes(b"field of view: FOV 60")
+    with pytest.raises(FoveaError, match=r"a\.fov is there and was not made"):
+        targets_of([one], tmp_path / "a.fov", ".fov", pictures_in, "fovea test")
+    for name in ("c.png", "c.jpg"):
+        (folder / name).write_bytes(photo)
     with pytest.raises(FoveaError, match="rename one of them"):
-        targets_of(
-            [tmp_path / "x"], tmp_path / "out", ".fov", lambda folder: [p.name for p in folder.iterdir()]
-        )
+        targets_of([folder], tmp_path / "out", ".fov", pictures_in, "fovea test")
 
 
 def test_where_results_go(tmp_path: Path) -> None:
@@ -142,7 +166,7 @@ def test_where_results_go(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
     one, other, out = tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "out"
-    assert targets_of([one], out, ".fov", pictures_in) == [(one, out)]
+    assert targets_of([one], out, ".fov", pictures_in, "test") == [(one, out)]
     for sources, output, said in (
         ([one], tmp_path, "is a folder: name the file"),
         ([one, other], out, "would both be written to"),
@@ -151,10 +175,10 @@ def test_where_results_go(tmp_path: Path) -> None:
         ([tmp_path / "x", other], one, "several results need a folder"),
     ):
         with pytest.raises(FoveaError, match=said):
-            targets_of(sources, output, ".fov", lambda folder: [p.name for p in folder.iterdir()])
+            targets_of(sources, output, ".fov", lambda folder: [p.name for p in folder.iterdir()], "test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FoveaError, match="nothing to do"):
-        targets_of([tmp_path / "empty"], out, ".fov", files_in)
+        targets_of([tmp_path / "empty"], out, ".fov", files_in, "test")
 
 
 def test_a_jpeg_follows_the_map(tmp_path: Path) -> None:
@@ -174,3 +198,4 @@ def test_a_jpeg_follows_the_map(tmp_path: Path) -> None:
         errors.append([np.square(shown - picture)[:, part].mean() for part in (slice(48), slice(48, None))])
     assert errors[1][0] < errors[0][0] and errors[1][1] > errors[0][1]
     assert compress_jpeg(tmp_path / "a.png", target).size == target.stat().st_size
+    assert targets_of([tmp_path / "a.png"], target, ".jpg", pictures_in, COMPRESS)  # made again

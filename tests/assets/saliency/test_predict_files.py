@@ -93,6 +93,16 @@ def test_the_command_line(pictures: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     code, said = saliency("center_prior")
     assert code == 0 and str(tmp_path / "map.png") in said
+    code, said = saliency("center_prior")
+    assert code == 0, said  # its own map is made again
+    before = {path: path.read_bytes() for path in pictures.rglob("*.*")}
+    for output in (pictures, pictures / "deep" / ".."):
+        done = run(main, ["saliency", str(pictures), "-o", str(output), "--model", "center_prior"])
+        assert done.exit_code == 1 and "would be written over" in done.output
+    (tmp_path / "map.png").write_bytes(before[pictures / "a.png"])
+    code, said = saliency("center_prior")
+    assert code == 1 and "was not made by this command" in said
+    assert {path: path.read_bytes() for path in pictures.rglob("*.*")} == before
     code, said = saliency("sam_vgg")
     assert code == 1 and "no weights at" in said
     code, said = saliency("sam_light")
