@@ -1,5 +1,6 @@
 """Which files a command reads, and where it writes what it makes of each."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,13 +21,20 @@ def targets_of(
     take the place of a source or of a file that the command did not make.
     """
     work = _targets(sources, output, suffix, inside)
-    read = {os.path.realpath(source) for source, _ in work}
-    inodes = {(found.st_dev, found.st_ino) for found in (os.stat(path) for path in read)}
+    read = {_place(source) for source, _ in work} - {None}
     for _, target in work:
-        if target.exists() and ((found := target.stat()).st_dev, found.st_ino) in inodes:
+        if _place(target) in read:
             raise FoveaError(f"{target} is read in this call and would be written over: name another output")
         check_ours(target, rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode())
     return work
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Disk and inode: the same through every link and spelling. None where nothing is."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def signed(data: bytes, by: str) -> bytes:
