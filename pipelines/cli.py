@@ -1,5 +1,6 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
+import io
 import os
 import shutil
 import sys
@@ -26,6 +27,12 @@ class Guarded(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for stream in (
+            sys.stdout,
+            sys.stderr,
+        ):  # names of files are bytes, and a terminal may know few characters
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except FoveaError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +16,7 @@ def folder_state(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("."):
             seen = path.stat()
-            found.update(f"{path.relative_to(folder)}|{seen.st_size}|{seen.st_mtime_ns}\n".encode())
+            found.update(os.fsencode(f"{path.relative_to(folder)}|{seen.st_size}|{seen.st_ctime_ns}\n"))
     return found.hexdigest()[:32]
 
 

@@ -145,14 +145,20 @@ class _Broken(Exception):
     """The reason alone; the public functions add the file's name."""
 
 
+def read_file(path: Path, name: str | None = None) -> bytes:
+    """A file's bytes. Raises BrokenPicture for one that can't be read, and for a pipe or device, which would wait for ever."""
+    try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise BrokenPicture(name or str(path), "is a pipe, socket or device, not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenPicture(name or str(path), f"can't be read: {error.strerror or error}") from error
+
+
 def _load(source: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, name or "picture"
-    label = name or str(source)
-    try:
-        return Path(source).read_bytes(), label
-    except OSError as error:
-        raise BrokenPicture(label, f"can't be read: {error.strerror or error}") from error
+    return read_file(Path(source), name), name or str(source)
 
 
 class _Stored(NamedTuple):

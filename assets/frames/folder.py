@@ -1,8 +1,9 @@
 """Folders of pictures: which files there are, what they are called, and which split each belongs to."""
 
-import csv
 import hashlib
 import os
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from assets.datasets import OTHER_PICTURE_SUFFIXES, PICTURE_SUFFIXES, SPLIT_ALIASES, SPLITS, Splits
+from assets.frames.sheet import read_sheet
 from models.errors import FoveaError
 
 #: Shares of a hundred for train, val and the rest (test), where nothing else says.
@@ -19,12 +21,19 @@ HASH_TRAIN, HASH_VAL = 80, 10
 def find_pictures(root: Path) -> list[str]:
     """Return the picture files below `root` as sorted relative posix paths, formats that are not read included.
 
-    Hidden files and folders are skipped, links are followed (a loop of links is walked once).
+    Hidden files and folders are skipped, links are followed (a loop of links is walked once). Raises FoveaError for a folder
+    that can't be listed.
     """
+
+    def stop(error: OSError) -> None:
+        raise FoveaError(
+            f"{error.filename}: the folder can't be listed: {error.strerror}. Make it readable, or move it away"
+        ) from error
+
     found: list[str] = []
     seen: set[str] = set()
     suffixes = PICTURE_SUFFIXES | OTHER_PICTURE_SUFFIXES
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -58,28 +67,66 @@ def image_ids(paths: Sequence[str]) -> dict[str, str]:
     }
 
 
-def name_index(images: Iterable[str], paths: Iterable[str]) -> dict[str, str | None]:
-    """Map every way to name a picture to its id: id, id with suffix, file name, file name without suffix.
+class Names:
+    """Finds a picture by any name that fits it alone: id, id with suffix, file name, file name without suffix; also with
+    other capitals, accents composed or not, or `\\` for `/`; and by an absolute path that ends in one of the first two."""
 
-    A name that fits several pictures maps to None.
-    """
-    images = list(images)
-    exact = set(images)
-    index: dict[str, str | None] = {image: image for image in images}
-    for image, path in zip(images, paths, strict=True):
-        name = PurePosixPath(path).name
-        suffix = PurePosixPath(path).suffix
-        for alias in {image + suffix, name, _stem(name), PurePosixPath(image).name} - exact:
-            index[alias] = image if index.get(alias, image) == image else None
-    return index
+    def __init__(self, images: Iterable[str], paths: Iterable[str]) -> None:
+        ids: dict[str, str | None] = {}
+        plain: dict[str, str | None] = {}
+        folded: dict[str, str | None] = {}
+        self._ends: dict[str, str | None] = {}
+        for image, path in zip(images, paths, strict=True):
+            name, suffix = PurePosixPath(path).name, PurePosixPath(path).suffix
+            ids[image] = image
+            for alias in {image, image + suffix, name, _stem(name), PurePosixPath(image).name}:
+                _put(plain, alias, image)
+                _put(folded, _folded(alias), image)
+            for alias in (image, image + suffix):
+                _put(self._ends, _folded(alias), image)
+        self._known = folded | plain | ids
+
+    def resolve(self, names: Iterable[str]) -> tuple[dict[str, str], list[str], list[str]]:
+        """The id of each name that fits one picture, the names that fit none, and those that fit several."""
+        found: dict[str, str] = {}
+        unknown: list[str] = []
+        ambiguous: list[str] = []
+        for name in dict.fromkeys(names):
+            try:
+                image = self._find(name)
+            except KeyError:
+                unknown.append(name)
+                continue
+            if image is None:
+                ambiguous.append(name)
+            else:
+                found[name] = image
+        return found, unknown, ambiguous
+
+    def _find(self, name: str) -> str | None:
+        path = name.replace("\\", "/").removeprefix("./")
+        for form in (name, path, _folded(path)):
+            if form in self._known:
+                return self._known[form]
+        parts = _folded(path).split("/") if re.match(r"/|[A-Za-z]:/", path) else []
+        ends = ("/".join(parts[k:]) for k in range(1, len(parts)))
+        return self._ends[next((end for end in ends if end in self._ends), name)]
+
+
+def _put(index: dict[str, str | None], alias: str, image: str) -> None:
+    index[alias] = image if index.get(alias, image) == image else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def assign_splits(paths: Sequence[str], splits: Splits, root: Path) -> dict[str, str]:
     """Return the split of each relative path; a path that globs, CSV, counts or folders leave out has none.
 
     Raises:
-        FoveaError: a glob that fits nothing, a picture that two splits claim, a CSV without the columns image and
-            split, with an unknown split, or with names that fit no picture or several; no split folder there.
+        FoveaError: a glob that fits nothing, a picture that two splits claim, a CSV as in `read_sheet`, with an unknown
+            split, or with names that fit no picture or several; no split folder there.
     """
     if splits.rule == "auto":
         tops = {path.split("/", 1)[0].lower() for path in paths if "/" in path}
@@ -95,6 +142,12 @@ def assign_splits(paths: Sequence[str], splits: Splits, root: Path) -> dict[str,
     if splits.csv is None:
         raise FoveaError(f"{root}: the splits rule 'csv' names no file")
     return _by_csv(paths, splits.csv, root)
+
+
+def printable(path: str) -> str:
+    """The path with \\x… for bytes that are not UTF-8 and for control characters."""
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\0-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", shown)
 
 
 def hash_split(name: str) -> str:
@@ -157,32 +210,20 @@ def _by_order(paths: Sequence[str], counts: tuple[int, int, int], root: Path) ->
 
 
 def _by_csv(paths: Sequence[str], file: Path, root: Path) -> dict[str, str]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FoveaError(f"{file}: can't be read as CSV: {error}") from error
-    if rows and not {"image", "split"} <= set(rows[0]):
-        raise FoveaError(f"{file}: has columns {', '.join(map(str, rows[0]))}; needed are image and split")
     ids = image_ids(paths)
     path_of: Mapping[str, str] = {image: path for path, image in ids.items()}
-    index = name_index(ids.values(), ids.keys())
+    table = read_sheet(file, ("image", "split"))
+    found, unknown, ambiguous = Names(ids.values(), ids.keys()).resolve(table["image"])
     assigned: dict[str, str] = {}
-    unknown: list[str] = []
-    for line, row in enumerate(rows, start=2):
-        split = SPLIT_ALIASES.get((row["split"] or "").strip().lower())
+    for line, name, said in zip(table.index, table["image"], table["split"], strict=True):
+        split = SPLIT_ALIASES.get(said.lower())
         if split is None:
-            raise FoveaError(
-                f"{file}, line {line}: {row['split']!r} is no split; the splits are train, val and test"
-            )
-        name = (row["image"] or "").strip().removeprefix("./")
-        image = index.get(name)
-        if image is None:
-            unknown.append(f"{name} (fits several pictures)" if name in index else name)
-        elif assigned.setdefault(path_of[image], split) != split:
-            raise FoveaError(
-                f"{file}, line {line}: {name} stands in two splits, {assigned[path_of[image]]} and {split}"
-            )
+            what = f"{said!r} is no split" if said else f"{name} has no split (is the row cut short?)"
+            raise FoveaError(f"{file}, line {line}: {what}; the splits are train, val and test")
+        if name in found and assigned.setdefault(path_of[found[name]], split) != split:
+            one = assigned[path_of[found[name]]]
+            raise FoveaError(f"{file}, line {line}: {name} stands in two splits, {one} and {split}")
+    unknown += [f"{name} (fits several pictures)" for name in ambiguous]
     if unknown:
         raise FoveaError(f"{file} names {some(unknown)} that {root} doesn't hold")
     if not assigned:

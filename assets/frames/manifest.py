@@ -10,7 +10,7 @@ One row a picture file, sorted by image:
 | group | city or sub-folder, "" at the top |
 | width, height | pixels, after EXIF orientation; 0 where quarantined before that was known |
 | sha256 | of the file's bytes, "" where it can't be read; in an archive `crc32:…` (archive.peek_frame) |
-| bytes | file size |
+| bytes | file size, 0 where that is not known |
 | status | ok, or quarantined |
 | reason | why quarantined, "" else |
 
@@ -33,8 +33,8 @@ from typing import Final
 import pandas as pd
 
 from assets.datasets import PICTURE_SUFFIXES, Dataset, Splits
-from assets.frames.decode import BrokenPicture, read_header
-from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids
+from assets.frames.decode import BrokenPicture, read_file, read_header
+from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids, printable
 from models.errors import FoveaError
 
 COLUMNS: Final = (
@@ -63,7 +63,7 @@ def scan(
 ) -> pd.DataFrame:
     """Look at every picture of a dataset and return its manifest.
 
-    Files whose path, size and modification time (ns) are in the SQLite file `cache_path` are not read again.
+    Files whose path, size and time of change (ns) are in the SQLite file `cache_path` are not read again.
     `progress` is called with (files read, files to read, note). For `sample` and `cityscapes`, give the dataset its folder
     with `assets.datasets.with_root`; the pictures are those below `leftImg8bit` where there is such a folder.
 
@@ -76,20 +76,23 @@ def scan(
         splits = Splits("folders")
         if (root / "leftImg8bit").is_dir():
             root = root / "leftImg8bit"
-    paths = find_pictures(root)
+    files = {printable(path): path for path in find_pictures(root)}
+    paths = sorted(files)
     if not paths:
         raise FoveaError(f"dataset {dataset.name!r}: no picture in {root} or below")
     split_of = assign_splits(paths, splits, root)
     ids = image_ids(paths)
     chosen = [path for path in paths if path in split_of]
+    odd = Inspected("", 0, 0, "its name is not UTF-8 or has control characters: rename it")
     by_folder = splits.rule in ("auto", "folders")
-    inspected, sizes = _inspect_all(root, chosen, cache_path, workers, progress)
+    sound = [path for path in chosen if files[path] == path]
+    inspected, sizes = _inspect_all(root, sound, cache_path, workers, progress)
     rows = []
     for path in chosen:
-        found = inspected[path]
+        found = inspected.get(path, odd)
         rows.append(
             (ids[path], str(root / path), split_of[path], group_of(path, by_folder), found.width, found.height,
-             found.sha256, sizes[path], "quarantined" if found.reason else "ok", found.reason)
+             found.sha256, sizes.get(path, 0), "quarantined" if found.reason else "ok", found.reason)
         )  # fmt: skip
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
     manifest = quarantine_copies(manifest)
@@ -108,9 +111,9 @@ def inspect(path: Path) -> Inspected:
         reason = f"{path.suffix.lower()} files are not read: convert it to PNG, JPEG, WebP or TIFF"
         return Inspected("", 0, 0, reason)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Inspected("", 0, 0, f"can't be read: {error.strerror or error}")
+        data = read_file(path)
+    except BrokenPicture as error:
+        return Inspected("", 0, 0, error.reason)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         header = read_header(data, path.name)
@@ -130,7 +133,7 @@ def _inspect_all(
     for path in paths:
         try:
             stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (three times as quick as Path for thousands)
-            stamps[path] = (stat.st_size, stat.st_mtime_ns)
+            stamps[path] = (stat.st_size, stat.st_ctime_ns)  # mtime is set back by those who copy times along
         except OSError:
             stamps[path] = (0, -1)  # vanished or a broken link: inspect() says so
     known = _read_cache(cache_path, root)
@@ -154,7 +157,7 @@ def _read_cache(file: Path | None, root: Path) -> dict[str, tuple[tuple[int, int
     try:
         with closing(sqlite3.connect(file, timeout=30)) as connection:
             rows = connection.execute(
-                "SELECT path, bytes, mtime_ns, sha256, width, height, reason FROM files WHERE root = ? AND version = ?",
+                "SELECT path, bytes, ctime_ns, sha256, width, height, reason FROM seen WHERE root = ? AND version = ?",
                 (str(root), _CACHE_VERSION),
             ).fetchall()
     except sqlite3.DatabaseError:
@@ -178,12 +181,10 @@ def _write_cache(
         try:
             with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
                 connection.execute(
-                    "CREATE TABLE IF NOT EXISTS files (root TEXT, path TEXT, bytes INTEGER, mtime_ns INTEGER, "
+                    "CREATE TABLE IF NOT EXISTS seen (root TEXT, path TEXT, bytes INTEGER, ctime_ns INTEGER, "
                     "sha256 TEXT, width INTEGER, height INTEGER, reason TEXT, version INTEGER, PRIMARY KEY (root, path))"
                 )
-                connection.executemany(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-                )
+                connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             return
         except sqlite3.OperationalError:
             return  # locked for half a minute, or a full disk: only a cache

@@ -1,5 +1,6 @@
 """Where people looked: fixation tables, moved to frames, and their density maps."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from assets.datasets import Dataset
-from assets.frames.folder import name_index, some
+from assets.frames.folder import Names, some
 from assets.frames.resize import Geometry, fit
+from assets.frames.sheet import numbers, read_sheet
 from models.errors import FoveaError
 
 #: Standard deviation of the density's Gaussian at 800 pixels of picture width (about a degree of sight for OSIE).
@@ -21,61 +23,77 @@ SIGMA_PX_AT_800: Final = 24.0
 _COLUMNS: Final = ("image", "subject", "x", "y")
 
 
+OUTSIDE, NO_NUMBERS = "outside their picture", "without numbers"
+UNKNOWN, BROKEN = "on pictures that are not in the dataset", "on quarantined pictures"
+
+
 @dataclass(frozen=True)
 class Fixations:
     """A checked table: columns image (the manifest's id), subject, x, y, and what else the file had.
 
     x, y are 1-based pixels of the picture as it is viewed (after EXIF orientation): pixel 1 spans 0.5 … 1.5.
-    `dropped` rows lay outside their picture or had no numbers, `ignored` rows named pictures that are not there.
+    `left_out`: how many rows were left out, by reason.
     """
 
     table: pd.DataFrame
-    dropped: int
-    ignored: int
+    left_out: Mapping[str, int]
+
+    @property
+    def dropped(self) -> int:
+        """Rows that lay outside their picture or had no numbers."""
+        return sum(n for why, n in self.left_out.items() if why not in (UNKNOWN, BROKEN))
+
+    def why(self) -> str:
+        """ "2 outside their picture, 1 without numbers", or "" where every row is used."""
+        return ", ".join(f"{n} {why}" for why, n in self.left_out.items() if n)
 
 
 def read_fixations(file: Path, manifest: pd.DataFrame, *, ignore_unknown: bool = False) -> Fixations:
     """Read a Parquet or CSV table with columns image, subject, x, y and check it against a manifest.
 
-    `image` may be the picture's id, its path or file name, with or without suffix. Points up to 1 pixel outside their
-    picture are moved to its border, others are dropped and counted.
+    `image` may be any name that `Names` finds. Points up to 1 pixel outside their picture are moved to its border, others
+    are left out and counted.
 
     Raises:
         FoveaError: no such file, not a table, a missing column, a name that several pictures have, pictures that the
             manifest doesn't have (unless `ignore_unknown`; quarantined pictures are known), or no usable row.
     """
     table = _read_table(file)
-    if missing := [name for name in _COLUMNS if name not in table.columns]:
-        raise FoveaError(
-            f"{file}: no column {', '.join(missing)}; needed are {', '.join(_COLUMNS)} "
-            f"(found {', '.join(map(str, table.columns))})"
-        )
-    index = name_index(manifest["image"], manifest["path"])
+    x, y = numbers(table["x"]), numbers(table["y"])
+    numeric = np.isfinite(x) & np.isfinite(y)
     names = table["image"].astype(str).str.strip()
-    resolved: Mapping[str, str | None] = {name: index.get(name) for name in names.unique()}
-    unknown = sorted(name for name, image in resolved.items() if image is None)
-    if ambiguous := [name for name in unknown if name in index]:
+    index = Names(manifest["image"], manifest["path"])
+    resolved, unknown, ambiguous = index.resolve(sorted(names[numeric].unique()))
+    if ambiguous:
         raise FoveaError(
             f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
         )
     if unknown and not ignore_unknown:
         raise FoveaError(
-            f"{file} names {some(unknown)} that the dataset doesn't have; correct the table or ignore such rows"
+            f"{file} names {some(unknown)} that the dataset doesn't have: take these rows out of the table, or put the "
+            "pictures into the folder"
         )
     image = names.map(resolved)
     known = image.notna()
     sound = manifest.set_index("image")
-    x = pd.to_numeric(table["x"], errors="coerce").astype(float)
-    y = pd.to_numeric(table["y"], errors="coerce").astype(float)
     width = image.map(sound["width"]).astype(float)
     height = image.map(sound["height"]).astype(float)
     usable = image.map(sound["status"] == "ok").fillna(False).astype(bool)
     inside = x.between(-0.5, width + 1.5) & y.between(-0.5, height + 1.5)
     keep = known & usable & inside
+    left_out = {
+        OUTSIDE: int((known & usable & ~inside & numeric).sum()),
+        NO_NUMBERS: int((~numeric).sum()),
+        UNKNOWN: int((~known & numeric).sum()),
+        BROKEN: int((known & ~usable & numeric).sum()),
+    }
     kept = table.assign(image=image, x=x.clip(0.5, width + 0.5), y=y.clip(0.5, height + 0.5))[keep]
+    found = Fixations(kept.reset_index(drop=True), left_out)
     if kept.empty:
-        raise FoveaError(f"{file}: none of its {len(table)} rows lies in a picture of the dataset")
-    return Fixations(kept.reset_index(drop=True), int((known & usable & ~inside).sum()), int((~known).sum()))
+        raise FoveaError(
+            f"{file}: none of its {len(table)} rows can be used ({found.why() or 'it has none'})"
+        )
+    return found
 
 
 def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> NDArray[np.float64]:
@@ -204,7 +222,7 @@ def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
     kept = pd.concat(parts, ignore_index=True)
     if kept.empty:
         raise FoveaError(f"{dataset.fixations}: no fixation lies in a frame of {dataset.name}")
-    return Fixations(kept, read.dropped + len(read.table) - len(kept), read.ignored)
+    return Fixations(kept, {**read.left_out, "outside the frame's crop": len(read.table) - len(kept)})
 
 
 def _geometries(
@@ -240,11 +258,21 @@ def _counts(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.fl
 def _read_table(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise FoveaError(f"no fixation table {file}")
+    if file.suffix.lower() in (".csv", ".tsv"):
+        table = read_sheet(file, _COLUMNS)
+        for name in set(table.columns) - {"image", "x", "y"}:
+            with contextlib.suppress(ValueError):
+                table[name] = pd.to_numeric(table[name])
+        return table
+    if file.suffix.lower() not in (".parquet", ".pq"):
+        raise FoveaError(f"{file}: a fixation table is a .parquet, .csv or .tsv file")
     try:
-        if file.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(file)
-        if file.suffix.lower() in (".csv", ".tsv"):
-            return pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", dtype={"image": str})
+        table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise FoveaError(f"{file}: can't be read as a table: {error}") from error
-    raise FoveaError(f"{file}: a fixation table is a .parquet, .csv or .tsv file")
+    if missing := [name for name in _COLUMNS if name not in table.columns]:
+        raise FoveaError(
+            f"{file}: no column {', '.join(missing)}; needed are {', '.join(_COLUMNS)} "
+            f"(found {', '.join(map(str, table.columns))})"
+        )
+    return table

@@ -1,4 +1,4 @@
-"""Recorded fixations: the table, its pictures and split, folds of the training pictures."""
+"""The pictures of recorded fixations, and folds of the training pictures."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from models.errors import FoveaError
@@ -28,17 +27,3 @@ def read_picture(source: PictureSource, name: str) -> NDArray[np.uint8]:
 def fold_of(name: str, folds: int) -> int:
     """The fold that a picture belongs to: a hash of its name, the same everywhere."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % folds
-
-
-def read_fixations(path: Path) -> pd.DataFrame:
-    """A table with columns image, subject, x, y (1-based pixels) from Parquet or CSV, checked."""
-    try:
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise FoveaError(f"{path}: not a readable table of fixations ({error})") from error
-    missing = {"image", "subject", "x", "y"} - set(table.columns)
-    if missing:
-        raise FoveaError(f"{path}: columns {sorted(missing)} are missing (needed: image, subject, x, y)")
-    if not np.isfinite(table[["x", "y"]].to_numpy(float)).all():
-        raise FoveaError(f"{path}: x and y must be finite numbers, 1-based pixels")
-    return table

@@ -77,7 +77,7 @@ def add(
     try:
         if _show(name, new=True) == 0:
             raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
-    except FoveaError:
+    except BaseException:
         remove_dataset(home.config, name)
         raise
     click.echo(f"registered {dataset.name}: {dataset.path}")
@@ -128,7 +128,7 @@ def _show(name: str, *, new: bool = False) -> int:
         # the table may well know the pictures that the splits leave out
         found = read_fixations(path, table, ignore_unknown=not new or bool(left_out(table)))
         eyes = found.table
-        more = f"; {found.ignored} on pictures that are not in the dataset" if found.ignored else ""
+        more = f"; left out: {found.why()}" if found.why() else ""
         click.echo(
             f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures{more}"
         )

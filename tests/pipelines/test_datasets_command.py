@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ def added(pictures: Path, *more: str) -> tuple[int, str]:
 def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: Path) -> None:
     code, said = added(pictures, "--splits", "2/1/0")
     assert code == 0, said
-    assert "fixations: 6 of 1 people on 3 pictures; 2 on pictures that are not in the dataset" in said
+    assert (
+        "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
+    )
     shown = CliRunner().invoke(main, ["datasets", "show", "some"])
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
 
@@ -39,3 +42,20 @@ def test_fixations_on_unknown_pictures_are_refused(pictures: Path) -> None:
         file.write("elsewhere.png,0,5,5\n")
     code, said = added(pictures, "--splits", "2/1/1")
     assert code != 0 and "elsewhere.png" in said
+
+
+def test_after_any_error_nothing_stays_registered(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("assets.frames.manifest.scan", fails)
+    code, said = added(pictures)
+    assert code == 1 and "a fault of ours" in said
+    assert "some" not in CliRunner().invoke(main, ["datasets", "list"]).output
+
+
+def test_a_name_that_is_not_utf_8_is_one_quarantined_picture(pictures: Path) -> None:
+    Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9.png")).write_bytes((pictures / "0.png").read_bytes())
+    code, said = added(pictures)
+    assert code == 0, said
+    assert r"quarantined caf\xe9: its name is not UTF-8" in said and "some: 4 pictures" in said

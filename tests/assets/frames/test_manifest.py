@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from PIL import Image
 
 from assets.datasets import Dataset, Splits, parse_splits
 from assets.frames import manifest as manifest_module
+from assets.frames.decode import BrokenPicture, read_picture
 from assets.frames.encode import encode_png
-from assets.frames.folder import assign_splits, find_pictures, hash_split, image_ids, name_index
+from assets.frames.folder import Names, assign_splits, find_pictures, hash_split, image_ids
 from assets.frames.manifest import COLUMNS, left_out, scan
 from models.errors import FoveaError
 
@@ -83,11 +85,34 @@ def test_image_ids_are_unique(paths: list[str]) -> None:
 
 
 def test_a_picture_is_found_by_any_clear_name() -> None:
-    index = name_index(["train/a", "val/a", "val/b"], ["/d/train/a.png", "/d/val/a.png", "/d/val/b.png"])
-    assert index["train/a.png"] == index["train/a"] == "train/a"
-    assert index["b"] == index["b.png"] == "val/b"
-    assert index["a"] is None and index["a.png"] is None
-    assert "c" not in index
+    names = Names(
+        ["train/a", "val/a", "val/b", "val/caf\u00e9"],
+        ["/d/train/a.png", "/d/val/a.png", "/d/val/b.png", "/d/val/caf\u00e9.png"],
+    )
+    ways = {
+        "train/a": ["train/a", "train/a.png", "./train/a.png", r"Train\A.PNG", r"C:\pictures\train\a.png", "/else/train/a"],
+        "val/b": ["b", "b.png", "val/b", "B.PNG", r"val\b.png"],
+        "val/caf\u00e9": ["cafe\u0301", "CAFE\u0301.png"],
+    }  # fmt: skip
+    for image, given_names in ways.items():
+        assert names.resolve(given_names)[0] == dict.fromkeys(given_names, image)
+    # an absolute path that ends in another folder is another picture
+    found, unknown, ambiguous = names.resolve(["a", "A.png", "c", "/else/test/b.png", ""])
+    assert (found, unknown, ambiguous) == ({}, ["c", "/else/test/b.png", ""], ["a", "A.png"])
+
+
+def test_a_name_that_is_no_text_is_one_quarantined_picture(tmp_path: Path) -> None:
+    long = "\u00e9" * 120 + ".png"
+    put(tmp_path, "NA.png", "null.png", "\u00fc.png", "u\u0308.png", "a" * 251 + ".png", long)
+    for name in (b"caf\xe9.png", b"two\nlines.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(picture(7))
+    table = scan(folder(tmp_path)).set_index("image")
+    good = table.index[table["status"] == "ok"]
+    assert sorted(good) == sorted(["NA", "null", "\u00fc", "u\u0308", "a" * 251, long[:-4]])
+    bad = table[table["status"] != "ok"]
+    assert list(bad.index) == [r"caf\xe9", r"two\x0alines"]
+    assert bad["reason"].str.contains("rename it").all()
+    table.to_parquet(tmp_path / "t.parquet")  # each text can be written
 
 
 # ---- splits
@@ -157,6 +182,22 @@ def csv(tmp_path: Path, text: str) -> Splits:
     return parse_splits("splits.csv", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Image;Split;note\na;TRAIN;x\n;;\nsub\\b.png;Validation;\nc.png;test",
+        "image, split\r\na, train\r\nsub/b, val\r\nc, test\r\n".encode("utf-16"),
+        "IMAGE\tSPLIT\n\na\ttrain\nC:\\data\\sub\\b.png\tval\n/mnt/c.png\ttest\n".encode("utf-16-le"),
+        "\ufeffimage,split\r\nA.PNG,train\r\nb,val\r\nc,test\r\n".encode(),
+    ],
+)
+def test_splits_as_spreadsheets_save_them(tmp_path: Path, data: bytes) -> None:
+    put(tmp_path, "a.png", "sub/b.png", "c.png", "d.png")
+    (tmp_path / "splits.csv").write_bytes(data)
+    table = scan(folder(tmp_path, splits=parse_splits("splits.csv", tmp_path)))
+    assert splits_of(table) == {"a": "train", "sub/b": "val", "c": "test"}
+
+
 def test_splits_from_csv(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "sub/b.png", "c.png", "d.png")
     rule = csv(tmp_path, "image,split,note\na,train,x\nsub/b.png,Validation,\n./c.png,test,\n")
@@ -168,12 +209,15 @@ def test_splits_from_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("image,part\na,train\n", "has columns image, part; needed are image and split"),
+        ("image,part\na,train\n", r"no column split; needed are image, split \(found image, part\)"),
+        ("image,split\na\n", "line 2: a has no split .is the row cut short"),
+        ("image,split\na,train,,b\n", "line 2: 4 cells, the header has 2"),
+        ('image,split\na,"train\n', "splits.csv, line 2: unexpected end of data"),
         ("image,split\na,trian\n", r"splits\.csv, line 2: 'trian' is no split"),
         ("image,split\nghost,train\na,val\n", r"splits\.csv names 1 picture \(ghost\) that .* doesn't hold"),
         ("image,split\na,train\na.png,val\n", "line 3: a.png stands in two splits, train and val"),
         ("image,split\n", "no picture in it"),
-        ("", "no picture in it"),
+        ("", "the table is empty"),
     ],
 )
 def test_a_bad_csv_is_named_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
@@ -220,6 +264,27 @@ def test_broken_files_are_quarantined_by_name_and_the_rest_kept(tmp_path: Path) 
     assert "can't be read" in table.loc["nowhere", "reason"]
 
 
+def test_a_pipe_is_quarantined_and_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.png", "locked/b.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    table = scan(folder(tmp_path)).set_index("image")
+    assert "is a pipe" in table.loc["pipe", "reason"] and table.loc["a", "status"] == "ok"
+    with pytest.raises(BrokenPicture, match=r"pipe\.png: is a pipe"):
+        read_picture(tmp_path / "pipe.png")
+    listed = os.scandir
+
+    def refused(place: object) -> object:
+        if str(place).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(FoveaError, match="locked: the folder can't be listed: Permission denied"):
+        scan(folder(tmp_path))
+
+
 def test_copies_are_quarantined_and_never_leak_into_test(tmp_path: Path) -> None:
     put(tmp_path, "train/a.png", "train/b.png", "test/c.png", "val/d.png")
     same = (tmp_path / "test/c.png").read_bytes()
@@ -257,10 +322,11 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
     read.clear()
     pd.testing.assert_frame_equal(scan(folder(root), cache), first)
     assert read == []
-    # A change that keeps size and name, and a new file: only these two are read.
-    data = bytearray((root / "b.png").read_bytes())
+    # A change that keeps name, size and time of modification, and a new file: only these two are read.
+    data, before = bytearray((root / "b.png").read_bytes()), (root / "b.png").stat()
+    time.sleep(0.02)  # a file system's clock has ticks
     (root / "b.png").write_bytes(bytes(data[:-30]) + bytes(30))
-    os.utime(root / "b.png", ns=(1, 1))
+    os.utime(root / "b.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     put(root, "d.png")
     second = scan(folder(root), cache).set_index("image")
     assert sorted(read) == ["b.png", "d.png"]

@@ -40,7 +40,7 @@ def test_osie_with_its_fixations(tmp_path: Path) -> None:
     assert dict(table["split"].value_counts()) == {"train": 500, "val": 60, "test": 140}
     assert dataset.fixations is not None
     read = read_fixations(dataset.fixations, table)
-    assert (len(read.table), read.dropped, read.ignored) == (98321, 0, 0)
+    assert (len(read.table), read.why()) == (98321, "")
     test = table[table["split"] == dataset.evaluation_split(table)]
     maps = frame_fixation_maps(dataset, test.iloc[:10], [(256, 512)] * 10)
     for density in maps:

@@ -48,7 +48,7 @@ def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
     read = read_fixations(file, manifest("a", "b", "sub/c"))
     assert list(read.table["image"]) == ["a", "b", "sub/c"]
     assert list(read.table["duration"]) == [210, 90, 5]
-    assert (read.dropped, read.ignored) == (0, 0)
+    assert read.why() == ""
     assert points_of(read)["b"][0].tolist() == [400.5]
 
 
@@ -63,10 +63,28 @@ def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Pa
         ("a", 0, -0.6, 300.0), ("a", 0, 801.6, 300.0), ("a", 0, 300.0, 9999.0), ("a", 0, None, 3.0),
     ]  # fmt: skip
     read = read_fixations(table(tmp_path, rows), manifest("a"))
-    assert read.dropped == 4
+    assert read.dropped == 4 and read.why() == "3 outside their picture, 1 without numbers"
     assert read.table[["x", "y"]].to_numpy().tolist() == [[0.5, 300.0], [0.5, 300.0], [800.5, 600.5]]
     frame = map_points(read.table["x"], read.table["y"], fit((800, 600), "native"))
     assert len(frame) == 3  # the border belongs to the picture
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Image;Subject;X;Y\nsub\\a.jpg;p1;12,5;3\nNA;p2;4;5,25\nnull;p2;",
+        'image, subject, x, y\nsub/a, p1, "12,5", 3\nNA.jpg, p2, 4, 5.25\nnull',
+        "image\tsubject\tx\ty\r\nC:\\osie\\sub\\A.JPG\tp1\t12.5\t3\r\nNA\tp2\t4\t5.25\r\nghost\tp2\t#REF!\t1\r\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> None:
+    """A row that is cut or has no numbers is counted; names that pandas takes for missing values stay names."""
+    (tmp_path / "eyes.csv").write_bytes(text.encode(encoding))
+    read = read_fixations(tmp_path / "eyes.csv", manifest("sub/a", "NA", "null"))
+    rows = read.table[["image", "subject", "x", "y"]].to_numpy().tolist()
+    assert rows == [["sub/a", "p1", 12.5, 3.0], ["NA", "p2", 4.0, 5.25]]
+    assert read.why() == "1 without numbers"
 
 
 def test_unknown_pictures_are_named_or_ignored(tmp_path: Path) -> None:
@@ -76,7 +94,7 @@ def test_unknown_pictures_are_named_or_ignored(tmp_path: Path) -> None:
     ):
         read_fixations(file, manifest("a"))
     read = read_fixations(file, manifest("a"), ignore_unknown=True)
-    assert (len(read.table), read.ignored) == (1, 2)
+    assert (len(read.table), read.why()) == (1, "2 on pictures that are not in the dataset")
 
 
 def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
@@ -89,18 +107,20 @@ def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
 def test_quarantined_pictures_are_known_but_not_used(tmp_path: Path) -> None:
     both = pd.concat([manifest("a"), manifest("broken", status="quarantined")])
     read = read_fixations(table(tmp_path, [("a", 0, 5.0, 5.0), ("broken", 0, 5.0, 5.0)]), both)
-    assert (list(read.table["image"]), read.dropped, read.ignored) == (["a"], 0, 0)
+    assert (list(read.table["image"]), read.why()) == (["a"], "1 on quarantined pictures")
 
 
 def test_bad_tables_are_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "eyes.txt").write_text("image,subject,x,y\n")
+    (tmp_path / "decimal.csv").write_text("image,subject,x,y\na,0,1,5,2,5\n")
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     for file, reason in [
         (tmp_path / "none.csv", r"no fixation table .*none\.csv"),
+        (tmp_path / "decimal.csv", r"decimal\.csv, line 2: 6 cells, the header has 4; .*decimal comma"),
         (tmp_path / "eyes.txt", r"eyes\.txt: a fixation table is a"),
         (tmp_path / "broken.parquet", r"broken\.parquet: can't be read as a table"),
         (table(tmp_path, [("a", 1.0)], "short.csv", "image x"), r"short\.csv: no column subject, y; needed are image, subject, x, y"),
-        (table(tmp_path, [("a", 0, 9e9, 1.0)], "far.csv"), r"far\.csv: none of its 1 rows"),
+        (table(tmp_path, [("a", 0, 9e9, 1.0)], "far.csv"), r"far\.csv: none of its 1 rows can be used \(1 outside their picture"),
     ]:  # fmt: skip
         with pytest.raises(FoveaError, match=reason):
             read_fixations(file, manifest("a"))

@@ -8,7 +8,6 @@ import pytest
 
 from models.errors import FoveaError
 from models.saliency import benchmark
-from models.saliency.fixations import read_fixations
 from models.saliency.predict import load_model
 
 OSIE = Path(os.environ.get("FOVEA_SHARED", Path(__file__).parents[4] / "shared")) / "data" / "osie"
@@ -87,7 +86,7 @@ def test_fixations_that_are_not_there(data):
 @pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE is not at {OSIE}")
 def test_the_protocol_on_osie():
     """Ten test pictures: the order that the benchmark of the whole part has."""
-    table = read_fixations(OSIE / "fixations.parquet")
+    table = pd.read_parquet(OSIE / "fixations.parquet")
     few = sorted(table["image"].unique())[560::14]
     models = {n: load_model(n, threads=1) for n in ("center_prior", "spectral_residual", "sam_lite")}
     scores = benchmark.score_pictures(models, OSIE / "stimuli", table, few, halves=1)

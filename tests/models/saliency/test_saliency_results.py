@@ -4,10 +4,10 @@ import os
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from models.saliency import benchmark
-from models.saliency.fixations import read_fixations
 from models.saliency.predict import load_model
 
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "saliency_osie.md"
@@ -42,7 +42,7 @@ def test_the_table_has_every_model_and_metric():
 @pytest.mark.slow
 @pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE is not at {OSIE}")
 def test_the_benchmark_gives_the_committed_numbers():
-    table = read_fixations(OSIE / "fixations.parquet")
+    table = pd.read_parquet(OSIE / "fixations.parquet")
     names = sorted(table["image"].unique())
     models = ["center_prior", "sam_lite", "sam_lite+flip"]
     loaded = {label: load_model(label.removesuffix("+flip"), threads=1) for label in models}

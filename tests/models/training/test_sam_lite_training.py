@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.errors import FoveaError
-from models.saliency.fixations import fold_of, read_fixations
+from models.saliency.fixations import fold_of
 from models.saliency.sam_lite import load_sam_lite
 from models.tracking import NullRun
 from models.training import sam_lite
@@ -125,19 +125,8 @@ def test_colour_jitter_keeps_type_and_can_be_off():
     assert not np.array_equal(jittered, picture)
 
 
-def test_tables_and_splits_that_cannot_work(data, tmp_path):
+def test_splits_that_cannot_work(data):
     folder, table, split = data
-    path = tmp_path / "t.csv"
-    table.drop(columns="subject").to_csv(path, index=False)
-    with pytest.raises(FoveaError, match=r"columns \['subject'\] are missing"):
-        read_fixations(path)
-    table.assign(x=np.nan).to_csv(path, index=False)
-    with pytest.raises(FoveaError, match="finite"):
-        read_fixations(path)
-    with pytest.raises(FoveaError, match="not a readable table"):
-        read_fixations(tmp_path / "absent.parquet")
-    table.to_csv(path, index=False)
-    assert len(read_fixations(path)) == len(table)
     with pytest.raises(FoveaError, match="training and validation"):
         SamLiteTraining(folder, table, {"0.png": "train"}, TINY)
     with pytest.raises(FoveaError, match=r"9\.png and 0 more pictures have no fixations"):

@@ -1,0 +1,88 @@
+"""Tables that people typed or saved from a spreadsheet, as text."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from models.errors import FoveaError
+
+
+def read_sheet(file: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """The rows of a CSV as stripped texts, "" where a row is short; the index is each row's line, attrs["short"] the short
+    rows' lines.
+
+    Cells end at commas, semicolons or tabs, whichever finds the needed columns; their capitals don't matter. UTF-8, UTF-16,
+    else Latin-1. Raises FoveaError that names file and line: unreadable, a needed column missing or twice, a row with more
+    cells than the header, a quote that does not end.
+    """
+    try:
+        text = _decoded(file.read_bytes())
+    except OSError as error:
+        raise FoveaError(f"{file}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FoveaError(f"{file}: not a text file: save the table as CSV") from error
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    if not head:
+        raise FoveaError(f"{file}: the table is empty")
+
+    def found(delimiter: str) -> int:
+        return len({c.strip().lower() for c in next(csv.reader([head], delimiter=delimiter))} & set(needed))
+
+    delimiter = max(",;\t", key=found)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    columns: list[str] = []
+    rows: dict[int, list[str]] = {}
+    short = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not columns:
+                columns = _columns(file, cells, needed)
+                continue
+            if any(cells[len(columns) :]):
+                raise FoveaError(
+                    f"{file}, line {reader.line_num}: {len(cells)} cells, the header has {len(columns)}; a cell with a "
+                    f"{delimiter!r} in it (a decimal comma?) must stand in quotes"
+                )
+            if len(cells) < len(columns):
+                short.append(reader.line_num)
+            rows[reader.line_num] = (cells + [""] * len(columns))[: len(columns)]
+    except csv.Error as error:
+        raise FoveaError(f"{file}, line {reader.line_num}: {error}") from error
+    table = pd.DataFrame(list(rows.values()), list(rows), columns, dtype=str)
+    table.attrs["short"] = short
+    return table
+
+
+def numbers(texts: pd.Series) -> pd.Series:
+    """float64, NaN for what is no number; a lone comma is a decimal one."""
+    return pd.to_numeric(texts.astype(str).str.replace(",", "."), errors="coerce").astype(float)
+
+
+def _decoded(data: bytes) -> str:
+    if b"\0" in data[:64] or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        little = data[:2] == b"\xff\xfe" or data[1:2] == b"\0"
+        return data.decode("utf-16-le" if little else "utf-16-be").lstrip("\ufeff")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _columns(file: Path, cells: Sequence[str], needed: Sequence[str]) -> list[str]:
+    columns = [cell.lower() if cell.lower() in needed else cell for cell in cells]
+    for name in needed:
+        if columns.count(name) > 1:
+            raise FoveaError(f"{file}: the column {name} stands there twice")
+    if missing := [name for name in needed if name not in columns]:
+        raise FoveaError(
+            f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} (found {', '.join(cells)})"
+        )
+    return columns
