@@ -10,8 +10,9 @@
 | alpha or a transparent colour | dropped where every pixel is opaque, else refused |
 | CMYK, Lab, float, 12-bit JPEG | refused: there is no one right conversion |
 | several pictures in a file (animation, TIFF pages) | refused |
-| colour profile, gamma | not applied: samples are taken as they stand |
-| damage | PNG: every chunk's CRC and the zlib checksum. JPEG: the end marker (JPEG has no checksum: damage inside that keeps the markers goes unnoticed). WebP, TIFF: declared length, decoder's own errors |
+| ICC profile, RGB or grey | converted to sRGB (colour.py), 16 bits after rounding to 8; without a usable one, samples are taken as sRGB |
+| TIFF: bands beyond the colours that are not declared alpha | dropped |
+| damage | of samples, not of metadata or what stands behind the picture. PNG: every chunk's CRC and the zlib checksum. JPEG: the end marker (JPEG has no checksum: damage inside that keeps the markers goes unnoticed). WebP, TIFF: declared length, decoder's own errors |
 
 Ordinary 8-bit PNGs (the bulk of Cityscapes) take a fast way: libdeflate inflates two to three times as fast as the zlib
 that PNG libraries call, so the rows are inflated first, stored as a PNG without compression, and libspng only undoes the
@@ -24,16 +25,18 @@ import re
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from assets.frames.colour import to_srgb
 from assets.frames.encode import png_chunk
 from models.errors import FoveaError
 
@@ -69,12 +72,13 @@ class BrokenPicture(FoveaError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture: format, size after orientation, EXIF orientation (1 … 8)."""
+    """What a file says of its picture: format, size after orientation, EXIF orientation (1 … 8), ICC profile or b""."""
 
     format: str
     width: int
     height: int
     orientation: int
+    profile: bytes = field(default=b"", repr=False)
 
 
 def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
@@ -102,10 +106,10 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     data, label = _load(source, name)
     try:
         header, decode = _header(data)
-        picture = _to_rgb8(decode())
+        picture = to_srgb(_to_rgb8(decode()), header.profile)
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, Warning) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, LookupError) as error:
         raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
     picture = orient(picture, header.orientation)
     if picture.shape != (header.height, header.width, 3):
@@ -162,11 +166,12 @@ def _load(source: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
 
 
 class _Stored(NamedTuple):
-    """A picture as it is stored: its size and EXIF orientation, and what gives its samples, H×W or H×W×C."""
+    """A picture as it is stored: size, EXIF orientation, ICC profile, and what gives its samples, H×W or H×W×C."""
 
     width: int
     height: int
     orientation: int
+    profile: bytes
     decode: Callable[[], NDArray[Any]]
 
 
@@ -181,7 +186,7 @@ def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
             looks = "something else" if re.search(rb"[^\t\n\r\f\x20-\xff]", data[:512]) else "text"
             raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
         kind, stored = kinds[0].lower(), _by_pillow(data, kinds[0])
-    width, height, orientation, decode = stored
+    width, height, orientation, profile, decode = stored
     if width < MIN_SIDE or height < MIN_SIDE:
         raise _Broken(f"{width}×{height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels")
     if width * height > MAX_PIXELS:
@@ -190,7 +195,7 @@ def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
         orientation = 1  # outside the standard: viewers show the picture as stored
     if orientation >= 5:
         width, height = height, width
-    return Header(kind, width, height, orientation), decode
+    return Header(kind, width, height, orientation, profile), decode
 
 
 def _exif_orientation(exif: bytes) -> int:
@@ -235,8 +240,22 @@ def _png(data: bytes) -> _Stored:
         width,
         height,
         orientation,
-        lambda: _plain_png(ihdr, chunks[b"IDAT"]) if plain else codecs.png_decode(data),
+        _png_profile(bytes(chunks.get(b"iCCP", [b""])[0])),
+        lambda: _plain_png(ihdr, chunks[b"IDAT"]) if plain else codecs.png_decode(_bare_png(chunks)),
     )
+
+
+def _png_profile(iccp: bytes) -> bytes:
+    try:
+        return zlib.decompress(iccp.partition(b"\0")[2][1:]) if iccp else b""
+    except zlib.error:
+        return b""
+
+
+def _bare_png(chunks: dict[bytes, list[memoryview]]) -> bytes:
+    """Without metadata, which libpng prints warnings of."""
+    kinds = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+    return _PNG + b"".join(png_chunk(kind, bytes(body)) for kind in kinds for body in chunks.get(kind, []))
 
 
 def _plain_png(ihdr: bytes, idat: list[memoryview]) -> NDArray[Any]:
@@ -272,10 +291,10 @@ def _buffer(name: str, size: int) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _pillow(stream: io.BytesIO, kind: str, warning: Literal["error", "ignore"]) -> Iterator[Image.Image]:
-    """One thread at a time: the filters of warnings belong to the whole process."""
+def _pillow(stream: io.BytesIO, kind: str) -> Iterator[Image.Image]:
+    """Without warnings: they are of metadata. One thread at a time, since their filters belong to the whole process."""
     with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter(warning)
+        warnings.simplefilter("ignore")
         with Image.open(stream, formats=(kind,)) as image:
             yield image
 
@@ -283,9 +302,11 @@ def _pillow(stream: io.BytesIO, kind: str, warning: Literal["error", "ignore"]) 
 def _by_pillow(data: bytes, kind: str) -> _Stored:
     if kind == "WEBP" and (declared := struct.unpack_from("<I", data, 4)[0] + 8) > len(data):
         raise _Broken(f"cut short: the WebP has {len(data)} of the {declared} bytes that it declares")
+    if kind == "TIFF" and (plain := _plain_tiff(data)):
+        return plain
     stream = io.BytesIO(data)
     try:
-        with _pillow(stream, kind, "ignore") as image:
+        with _pillow(stream, kind) as image:
             if image.mode not in _MODES:
                 mode = {"LAB": "Lab", "F": "float"}.get(image.mode, image.mode)
                 raise _Broken(
@@ -293,19 +314,25 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
                 )
             if kind == "JPEG":
                 # opening it has read as far as the first scan: past a thumbnail, which has an end marker of its own
-                if data.find(b"\xff\xd9", stream.tell()) < 0:
+                end = data.find(b"\xff\xd9", stream.tell()) + 2
+                if end < 2:
                     raise _Broken(f"cut short: the JPEG ends after {len(data)} bytes without its end marker")
-                return _Stored(
-                    *image.size, _exif_orientation(image.info.get("exif", b"")), lambda: _jpeg_samples(data)
-                )
+                orientation = _exif_orientation(image.info.get("exif", b""))
+                return _Stored(*image.size, orientation, _profile(image), lambda: _jpeg_samples(data[:end]))
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise _Broken(f"{pages} pictures in one file: one file must be one picture")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 tags = dict(image.tag_v2)
                 # Pillow's size is the one after orientation
-                return _Stored(tags[256], tags[257], tags.get(274, 1), lambda: _tiff_samples(data, tags))
+                turned = tags.get(274, 1)
+
+                def decode() -> NDArray[Any]:
+                    # Pillow turns TIFFs while loading them: back to how they are stored, the caller turns all formats alike
+                    return orient(_samples(data, "TIFF"), {6: 8, 8: 6}.get(turned, turned))
+
+                return _Stored(tags[256], tags[257], turned, _profile(image), decode)
             orientation = _exif_orientation(image.info.get("exif", b""))
-            return _Stored(*image.size, orientation, lambda: _samples(data, kind))
+            return _Stored(*image.size, orientation, _profile(image), lambda: _samples(data, kind))
     except UnidentifiedImageError as error:
         raise _Broken(
             f"damaged, cut short, or a rare kind of {kind} that is not read: save it as an RGB PNG"
@@ -316,32 +343,87 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
         raise _Broken(f"damaged or cut short: {str(error) or type(error).__name__}") from error
 
 
+def _profile(image: Image.Image) -> bytes:
+    found = image.info.get("icc_profile")
+    return found if isinstance(found, bytes) else b""
+
+
 def _jpeg_samples(data: bytes) -> NDArray[Any]:
+    """data: up to its end marker."""
     decoded: NDArray[Any] = codecs.jpeg8_decode(data)
     corner = decoded[-4:, -8:].reshape(-1, 3 if decoded.ndim == 3 else 1)
-    if (corner == corner[0]).all():
-        # Where data are missing inside, libjpeg goes on in one flat colour to the end without an error. So does many
-        # a sky or border: the strict parser of JPEG XL's lossless transcoding tells the two apart.
-        try:
-            codecs.jpegxl_encode_jpeg(data)
-        except codecs.JpegxlError as error:
-            raise _Broken("damaged: the JPEG's data end before its pixels do") from error
+    # Where data are missing inside, libjpeg goes on in one flat colour to the end without an error. So does many a sky or
+    # border.
+    if (corner == corner[0]).all() and _ends_early(data):
+        raise _Broken("damaged: the JPEG's data end before its pixels do")
     return decoded
 
 
+def _ends_early(data: bytes) -> bool:
+    """Whether a JPEG's scans hold less than its pixels. Two decoders have to agree: the strict parser of JPEG XL's lossless
+    transcoding, which knows no 4:1:1, and Pillow, which wants more where neither pixels nor data have ended."""
+    head, frame = [data[:2]], b""
+    at = 2
+    while data[at + 1] != 0xDA:  # up to the first scan
+        start = data.index(b"\xff", at)
+        marker, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        if marker == 0xFF:  # a fill byte
+            at = start + 1
+            continue
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):  # metadata and comments
+            head.append(data[start:end])
+        if marker in (0xC0, 0xC1, 0xC2):
+            frame = data[start:end]
+        at = end
+    bare = b"".join(head) + data[at:]
+    try:
+        codecs.jpegxl_encode_jpeg(bare)
+    except codecs.JpegxlError:
+        if frame[1:2] == b"\xc2":  # progressive: Pillow waits for the end marker
+            return all(factors >> 4 <= 2 and factors & 15 <= 2 for factors in frame[11::3])
+        try:
+            with _pillow(io.BytesIO(bare[:-2] + bytes(8)), "JPEG") as image:  # what a decoder reads ahead
+                image.load()
+        except OSError:
+            return True
+    return False
+
+
 def _samples(data: bytes, kind: str) -> NDArray[Any]:
-    # a decoder that warns about the file has not read it for certain
-    with _pillow(io.BytesIO(data), kind, "error") as image:
+    with _pillow(io.BytesIO(data), kind) as image:
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _tiff_samples(data: bytes, tags: dict[int, Any]) -> NDArray[Any]:
-    if np.max(tags.get(258, 1)) == 16:  # Pillow cuts 16-bit colour to 8 bits in its own way
+def _plain_tiff(data: bytes) -> _Stored | None:
+    """One page of grey or RGB, 8 or 16 bits a sample; None for others. Not by Pillow, which knows few layouts of bands and
+    cuts 16 bits to 8 in its own way, and for which libtiff prints."""
+    stream = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    try:
+        with _PILLOW, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stream.seek(tags.next)
+            tags.load(stream)
+            first = {
+                tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)
+            }
+            profile = tags.get(34675, b"")
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None
+    width, height, bits, photometric, turned, planes, extra, kind = first.values()
+    if tags.next or {256, 257, 262} - set(tags) or bits not in (8, 16) or photometric > 2 or kind != 1:
+        return None
+
+    def decode() -> NDArray[Any]:
         samples: NDArray[Any] = codecs.tiff_decode(data)
-        return 65535 - samples if tags.get(262) == 0 else samples
-    # Pillow turns TIFFs while loading them: back to how they are stored, the caller turns all formats alike.
-    orientation = tags.get(274, 1)
-    return orient(_samples(data, "TIFF"), {6: 8, 8: 6}.get(orientation, orientation))
+        if samples.ndim == 3 and planes == 2:  # one for each band
+            samples = np.moveaxis(samples, 0, -1)
+        if photometric == 0:
+            samples = np.iinfo(samples.dtype).max - samples
+        kept = (3 if photometric == 2 else 1) + (338 in tags and extra in (1, 2))
+        return samples if samples.ndim == 2 else samples[..., :kept]
+
+    return _Stored(width, height, turned, profile if isinstance(profile, bytes) else b"", decode)
 
 
 # ---- samples → uint8 RGB

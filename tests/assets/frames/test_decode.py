@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from assets.frames.decode import BrokenPicture, orient, read_header, read_picture
 from assets.frames.encode import encode_png, png_chunk
@@ -254,6 +255,171 @@ def test_a_jpeg_with_a_hole_does_not_end_in_grey() -> None:
     flat = smooth()
     flat[60:] = 200
     assert read_picture(saved(flat, "JPEG")).shape == flat.shape  # a flat corner is no hole
+
+
+def flat_jpeg(**options: object) -> bytes:
+    """Its lower half is one colour, so that what is missing there can't be told from what is there by looking."""
+    picture = smooth()
+    picture[48:] = 90
+    return saved(picture, "JPEG", quality=90, **options)
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def patched(data: bytes, at: int, value: bytes) -> bytes:
+    return data[:at] + value + data[at + len(value) :]
+
+
+def sampled(factors: int) -> bytes:
+    picture = smooth()
+    picture[48:] = 90
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors])[1].tobytes()
+
+
+SOUND_JPEGS = {
+    "4:1:1": sampled(cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411),
+    "4:4:0": sampled(cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440),
+    "a motion photo's video": flat_jpeg() + b"\0\0\0\x18ftypmp42" + bytes(3000),
+    "a second end marker": flat_jpeg() + b"x\xff\xd9",
+    "unknown intent": flat_jpeg(icc_profile=patched(SRGB, 64, b"\0\0\0\x09")),
+    "profile of version 5": flat_jpeg(icc_profile=patched(SRGB, 8, b"\5")),
+    "profile cut short": flat_jpeg(icc_profile=SRGB[:100]),
+    "profile in chunks": flat_jpeg(icc_profile=SRGB + bytes(70_000)),
+    "no profile at all": flat_jpeg(icc_profile=b"hello"),
+    "fill bytes": b"\xff\xd8\xff\xff" + flat_jpeg()[2:],
+    "progressive": flat_jpeg(progressive=True, icc_profile=b"hello"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOUND_JPEGS)
+def test_a_sound_jpeg_is_not_damaged_for_its_metadata(name: str) -> None:
+    assert read_picture(SOUND_JPEGS[name]).shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize("name", ["4:1:1", "4:4:0", "unknown intent", "progressive"])
+def test_a_hole_is_found_whatever_the_metadata(name: str) -> None:
+    data = SOUND_JPEGS[name]
+    scan = data.rindex(b"\xff\xda")
+    with pytest.raises(BrokenPicture, match="end before"):
+        read_picture(data[: scan + (len(data) - scan) // 3].rstrip(b"\xff") + b"\xff\xd9")
+
+
+def tiff(
+    bands: NDArray[Any], *, planar: bool = False, extra: tuple[int, ...] = (), odd: bool = False
+) -> bytes:
+    """Uncompressed RGB with further bands, in one plane or several; odd: metadata that libraries warn of."""
+    height, width, count = bands.shape
+    planes = [bands[..., k] for k in range(count)] if planar else [bands]
+    sizes = [plane.nbytes for plane in planes]
+
+    def entries(offsets: list[int]) -> bytes:
+        tags: list[tuple[int, str, list[int]]] = [
+            (256, "I", [width]), (257, "I", [height]), (258, "H", [8 * bands.itemsize] * count), (259, "H", [1]),
+            (262, "H", [2]), (273, "I", offsets), *([(274, "H", [1, 1])] if odd else []), (277, "H", [count]),
+            (278, "I", [height]), (279, "I", sizes), (284, "H", [2 if planar else 1]),
+            *([(338, "H", list(extra))] if extra else []), *([(34665, "I", [10**7]), (50000, "I", [7])] if odd else []),
+        ]  # fmt: skip
+        place, body, rows = 8 + 2 + 12 * len(tags) + 4, b"", b""
+        for tag, kind, values in tags:
+            value = struct.pack(f"<{len(values)}{kind}", *values)
+            if len(value) > 4:
+                value, body = struct.pack("<I", place + len(body)), body + value
+            rows += struct.pack("<HHI", tag, 3 if kind == "H" else 4, len(values)) + value.ljust(4, b"\0")
+        return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4) + body
+
+    start = len(entries([0] * len(planes)))
+    head = entries([start + sum(sizes[:k]) for k in range(len(planes))])
+    return head + b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("extra", [None, (), (0,), (0, 0)])
+def test_tiffs_with_bands_of_no_meaning_and_odd_metadata(
+    deep: bool, planar: bool, extra: tuple[int, ...] | None
+) -> None:
+    picture = smooth()
+    bands = [picture] if extra is None else [picture, *(noise(96, 128, 1, k) for k in range(len(extra) or 1))]
+    samples: NDArray[Any] = np.dstack(bands)
+    if deep:
+        samples = samples.astype(np.uint16) * 257
+    data = tiff(samples, planar=planar, extra=extra or (), odd=True)
+    np.testing.assert_array_equal(read_picture(data), picture)
+    if extra == (0,):
+        with pytest.raises(BrokenPicture, match="transparent"):
+            read_picture(tiff(samples, planar=planar, extra=(2,)))
+
+
+def test_no_library_writes_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    packed = bytearray(saved(smooth(), "TIFF", compression="tiff_deflate"))
+    packed[60:90] = bytes(30)
+    for data in (bytes(packed), tiff(smooth(), odd=True)[:-900]):
+        with pytest.raises(BrokenPicture, match="can't be decoded"):
+            read_picture(data)
+    for picture in (Image.fromarray(smooth()).convert("P"), Image.fromarray(noise(40, 60, 1))):
+        read_picture(saved(picture, "PNG", icc_profile=SRGB[:150]))
+    assert capfd.readouterr().err == ""
+
+
+def matrix_profile(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...]) -> bytes:
+    """An ICC profile of these colourants (XYZ under D50) and gamma 2.2."""
+
+    def fixed(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(v * 65536) for v in values))
+
+    white = (0.9642, 1.0, 0.8249)
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(80),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        **{name: b"XYZ " + bytes(4) + fixed(*xyz) for name, xyz in
+           ((b"wtpt", white), (b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue))},
+        **{name: b"curv" + bytes(4) + struct.pack(">IH", 1, round(2.2 * 256)) for name in (b"rTRC", b"gTRC", b"bTRC")},
+    }  # fmt: skip
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s", 132 + 12 * len(tags) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ "
+    )
+    head += bytes(12) + b"acsp" + bytes(28) + fixed(*white)
+    return head.ljust(128, b"\0") + table + body
+
+
+P3 = (0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)
+SRGB_D50 = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_colours_of_a_wider_profile_become_srgb(kind: str) -> None:
+    picture = np.empty((32, 32, 3), np.uint8)
+    picture[:] = 180, 110, 90
+    options = {"quality": 100, "lossless": True} if kind in ("WEBP", "JPEG") else {}
+    shown = read_picture(saved(picture, kind, icc_profile=matrix_profile(*P3), **options))
+    linear = np.linalg.solve(np.array(SRGB_D50).T, np.array(P3).T @ (picture[0, 0] / 255) ** 2.2)
+    expected = 255 * np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    assert np.abs(shown - expected).max() < 3 and shown[0, 0, 0] > 190
+    for profile in (
+        SRGB,
+        b"",
+        SRGB[:90],
+        matrix_profile(*P3)[:150],
+        patched(matrix_profile(*P3), 16, b"CMYK"),
+    ):
+        same = read_picture(saved(picture, kind, icc_profile=profile, **options))
+        assert np.abs(same.astype(int) - picture).max() <= (2 if kind == "JPEG" else 0)
+
+
+def test_a_grey_profile_is_for_grey_pictures() -> None:
+    grey = bytearray(matrix_profile(*P3).replace(b"rTRC", b"kTRC"))
+    grey[16:20] = b"GRAY"
+    struct.pack_into(">H", grey, grey.rindex(b"curv") + 12, 256)  # blue's is not read
+    linear = bytes(grey).replace(struct.pack(">IH", 1, round(2.2 * 256)), struct.pack(">IH", 1, 256))
+    shown = read_picture(saved(np.full((32, 32), 55, np.uint8), "PNG", icc_profile=linear))
+    assert (shown == shown[..., :1]).all() and abs(int(shown[0, 0, 0]) - 128) < 3  # 0.216 of the light
+    picture = smooth()
+    np.testing.assert_array_equal(read_picture(saved(picture, "PNG", icc_profile=linear)), picture)
 
 
 def test_a_thumbnails_end_marker_is_not_the_pictures() -> None:
