@@ -1,20 +1,17 @@
-"""Dagster's side of the graph: assets, partitions and how they map onto each other, and checks, derived from the stages;
-and jobs, which name the stages that they launch.
+"""Dagster's side of the graph: assets, partitions and checks, derived from the stages; and jobs, which name the stages that
+they launch."""
 
-Read when the code location loads: a new dataset or sweep shows after a reload of the location.
-"""
-
-import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import dagster as dg
 
-from assets.graph import Stage, edges
+from assets.graph import Stage
 from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
+from pipelines.partitions import axis, drawn
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
 #: `dagster instance concurrency set gpu K` sets it for this one
@@ -30,31 +27,9 @@ class Workshop(Protocol):
         """Make the unit of the context's asset and partition, or find it in the store."""
 
 
-@functools.cache
-def partitions(keys: tuple[str, ...]) -> dg.StaticPartitionsDefinition:
-    """Stages with equal partitions share a definition, so that they can be launched together."""
-    return dg.StaticPartitionsDefinition(list(keys))
-
-
-def dependencies(stage: Stage, world: World, known: Mapping[str, dict[str, None]]) -> list[dg.AssetDep]:
-    """Upstream assets with the partitions of theirs that each partition needs. known: partitions by stage."""
-    found: dict[str, dict[str, dict[str, None]]] = {name: {} for name in stage.reads}
-    optional: set[str] = set()
-    for need, partition in edges(stage, world):
-        if need.partition in known[need.stage]:
-            found[need.stage].setdefault(need.partition, {})[partition] = None
-            optional |= {need.stage} if need.optional else set()
-    deps = []
-    for name, pairs in found.items():
-        same = known[name] == known[stage.name] and all(list(down) == [up] for up, down in pairs.items())
-        mapping = dg.StaticPartitionMapping({up: list(down) for up, down in pairs.items()})
-        metadata = {"allow_missing_partitions": True} if name in optional else None
-        deps.append(dg.AssetDep(name, partition_mapping=None if same else mapping, metadata=metadata))
-    return deps
-
-
-def asset_of(stage: Stage, world: World, known: Mapping[str, dict[str, None]]) -> dg.AssetsDefinition:
-    """The asset of a stage."""
+def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
+    """The asset of a stage. Which partitions of the others its partitions need, the planner knows; here one is made from the
+    same of an asset that shares them, and else from all. known: stages that have an asset."""
 
     def body(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
         return workshop.materialize(context)
@@ -66,8 +41,14 @@ def asset_of(stage: Stage, world: World, known: Mapping[str, dict[str, None]]) -
     made: dg.AssetsDefinition = dg.asset(
         name=stage.name,
         description=" ".join((stage.__doc__ or "").split()),
-        partitions_def=partitions(tuple(known[stage.name])),
-        deps=dependencies(stage, world, known),
+        partitions_def=axis(stage.name),
+        deps=[
+            dg.AssetDep(
+                name, partition_mapping=None if axis(name) == axis(stage.name) else dg.AllPartitionMapping()
+            )
+            for name in stage.reads
+            if name in known
+        ],
         group_name=stage.group,
         kinds=set(stage.kinds),
         owners=OWNERS,
@@ -78,11 +59,8 @@ def asset_of(stage: Stage, world: World, known: Mapping[str, dict[str, None]]) -
     return made
 
 
-def assets_of(world: World, stages: Mapping[str, Stage] = STAGES) -> list[dg.AssetsDefinition]:
-    """An asset for each stage, over what is registered."""
-    known = {name: dict.fromkeys(stage.partitions(world)) for name, stage in stages.items()}
-    return [asset_of(stage, world, known) for stage in stages.values()]
-
+_DRAWN = {stage.name: stage for stage in drawn(STAGES, World(Home.from_environment()))}
+ASSETS = [asset_of(stage, _DRAWN) for stage in _DRAWN.values()]
 
 #: jobs to launch from the UI: name → stages, all with the same partitions
 LAUNCHED: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -108,7 +86,5 @@ LAUNCHED: Mapping[str, tuple[tuple[str, ...], str]] = {
 JOBS: dict[str, Any] = {
     name: dg.define_asset_job(name, selection=dg.AssetSelection.assets(*stages), description=about)
     for name, (stages, about) in LAUNCHED.items()
+    if set(stages) <= set(_DRAWN)
 }
-
-WORLD = World(Home.from_environment())
-ASSETS = assets_of(WORLD)

@@ -5,12 +5,12 @@ import dagster as dg
 from assets.home import Home
 from pipelines.assets import ASSETS, JOBS
 from pipelines.resources import FoveaWorkshop, chosen_executor
-from pipelines.schedules import cityscapes_changes, fetch_change, nightly, refresh
+from pipelines.schedules import cityscapes_changes, fetch_change, nightly, register_dataset, sweep
 from pipelines.sensors import new_pictures
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[*JOBS.values(), refresh, fetch_change],
+    jobs=[sweep, register_dataset, *JOBS.values(), fetch_change],
     schedules=[nightly, cityscapes_changes],
     sensors=[new_pictures],
     resources={"workshop": FoveaWorkshop()},

@@ -1,23 +1,30 @@
-"""Carrying out a plan as Dagster runs: in this process or in workers that live as long (workers.py), so that torch and
-CompressAI are imported once a command, or each step on the cluster that the profile names."""
+"""Carrying out a plan as one Dagster run, in this process or in workers that live as long (workers.py), so that torch and
+CompressAI are imported once a command; or each step as a run on the cluster that the profile names."""
 
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import dagster as dg
+from dagster import DagsterEventType as Kind
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import MAX_RETRIES_TAG, REPOSITORY_LABEL_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.chain import Chain
 from assets.graph import Progress, silent
-from assets.home import Home
+from assets.home import ROOT, Home
 from assets.settings import Profile
 from models.errors import FoveaError
 from pipelines.executors import asked_of, cluster_of
 from pipelines.instance import owner
+from pipelines.partitions import offer
 from pipelines.plan import Outcome, Step, carry_out
-from pipelines.steps import made_in_process, quiet
+from pipelines.resources import STOPPED
+from pipelines.steps import OP, PLAN_JOB, RUN, SWEEP, made_here, quiet, told, took
 from pipelines.workers import Workers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
@@ -35,45 +42,98 @@ def run_targets(
     strict: bool = False,
     threads: int = 0,
     parallel: int = 1,
-    instance: dg.DagsterInstance | None = None,
+    context: dg.OpExecutionContext | None = None,
 ) -> Outcome:
-    """Make what is stale of the targets, each as a Dagster run of its asset and partition.
+    """Make what is stale of the targets, and tell a Dagster run of it: the one of `context`, or one of its own.
 
     threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
     cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
     """
     cluster, mine = cluster_of(chain.home), owner(chain.home)
-    own = contextlib.nullcontext(instance) if instance else dg.DagsterInstance.get()
-    tags = {"fovea/sweep": sweep} if sweep else {}
+    own = contextlib.nullcontext(context.instance) if context else dg.DagsterInstance.get()
+    tags = {SWEEP: sweep} if sweep else {}
     one_at_a_time = threading.Lock()
     with own as active, quiet():
         end_orphans(active, cluster, mine)
-        with carriers(chain, active, cluster, threads, parallel) as (carry, at_once):
+        offer(active, wanted)
+        told_to: AbstractContextManager[tuple[str, Outcome]]
+        if context is None:
+            named = {"sweeps": [sweep]} if sweep else {"sweeps": [], "units": [" ".join(n) for n in wanted]}
+            told_to = plan_run(active, named, {IN_PROCESS: mine, **tags})
+        else:
+            told_to = contextlib.nullcontext((context.run_id, Outcome()))
+        with (
+            told_to as (run_id, outcome),
+            carriers(chain, active, cluster, threads, parallel, run_id) as (carry, at_once),
+        ):
 
             def make(step: Step) -> str:
                 with one_at_a_time:
                     progress = show(step) if show else silent
                 try:
-                    return carry(step, {IN_PROCESS: mine, "fovea/why": step.why[:200], **tags}, progress)
+                    about = {RUN: run_id, IN_PROCESS: mine, "fovea/why": step.why[:200], **tags}
+                    return carry(step, about, progress)
                 finally:
                     getattr(progress, "done", lambda: None)()
 
-            return carry_out(chain, list(wanted), make, strict=strict, parallel=at_once)
+            return carry_out(chain, list(wanted), make, outcome, strict=strict, parallel=at_once)
+
+
+@contextlib.contextmanager
+def plan_run(
+    instance: dg.DagsterInstance, named: Mapping[str, list[str]], tags: Mapping[str, str]
+) -> Iterator[tuple[str, Outcome]]:
+    """A run of the job `sweep` as the UI would have started it, which ends as what is written into the outcome says."""
+    from pipelines.schedules import sweep
+
+    origin = code_location().get_job_origin(PLAN_JOB)
+    run = instance.create_run_for_job(
+        sweep,
+        run_config={"ops": {OP: {"config": named}}},
+        # who started the command starts it again, not the daemon
+        tags={**tags, REPOSITORY_LABEL_TAG: origin.repository_origin.get_label(), MAX_RETRIES_TAG: "0"},
+        remote_job_origin=origin,
+    )
+    outcome, began = Outcome(), time.monotonic()
+    told(instance, run.run_id, Kind.PIPELINE_START)
+    told(instance, run.run_id, Kind.STEP_START, step=OP)
+    try:
+        yield run.run_id, outcome
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        (instance.report_run_canceled if stopped else instance.report_run_failed)(
+            run, STOPPED if stopped else str(error)
+        )
+        raise
+    if outcome.messages:
+        instance.report_run_failed(run, "; ".join(outcome.messages))
+    else:
+        told(instance, run.run_id, Kind.STEP_SUCCESS, took(time.monotonic() - began), step=OP)
+        told(instance, run.run_id, Kind.PIPELINE_SUCCESS)
+
+
+def code_location() -> RemoteRepositoryOrigin:
+    """Where `fovea ui` loads the graph from: runs that name it stand under their jobs and in the timeline."""
+    target = LoadableTargetOrigin(module_name="pipelines.definitions", working_directory=str(ROOT))
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name="fovea")
+    return RemoteRepositoryOrigin(location, "__repository__")
 
 
 @contextlib.contextmanager
 def carriers(
-    chain: Chain, instance: dg.DagsterInstance, cluster: Profile | None, threads: int, parallel: int
+    chain: Chain,
+    instance: dg.DagsterInstance,
+    cluster: Profile | None,
+    threads: int,
+    parallel: int,
+    run_id: str,
 ) -> Iterator[tuple[Carry, int]]:
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)
     if cluster is None and parallel == 1:
 
         def carry(step: Step, tags: Mapping[str, str], progress: Progress) -> str:
-            return patiently(
-                lambda: made_in_process(chain, instance, step, tags, progress),
-                lambda: end_orphans(instance, mine=mine),
-            )
+            return patiently(lambda: made_here(chain, instance, step, tags, progress))
 
         yield carry, 1
         return
@@ -88,7 +148,7 @@ def carriers(
             yield workers.make, workers.count
     except BaseException:
         try:
-            end_orphans(instance, cluster, mine)
+            end_orphans(instance, cluster, mine, going_on=run_id)
         except FoveaError as away:  # must not hide why the command ends
             logging.getLogger("fovea.ray").warning(
                 "%s; steps that still run there are stopped by the next fovea run", away
@@ -100,15 +160,13 @@ def carriers(
 DATABASE_TRIES = 3
 
 
-def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
-    """Start a step again whose run was cut by Dagster's database: what it made is found, a training goes on.
+def patiently(make: Callable[[], str]) -> str:
+    """Start a step again that Dagster's database cut: what it made is found, a training goes on.
 
     Raises FoveaError when the database stays away; connecting itself waits (pipelines/postgres.py).
     """
     for attempt in range(1, DATABASE_TRIES + 1):
         try:
-            if attempt > 1:
-                end_cut_runs()
             return make()
         except Exception as error:
             cut = type(error).__module__.split(".")[0] in ("sqlalchemy", "psycopg2", "dagster_postgres")
@@ -126,14 +184,17 @@ def patiently(make: Callable[[], str], end_cut_runs: Callable[[], None]) -> str:
 IN_PROCESS = "fovea/in-process"
 
 
-def end_orphans(instance: dg.DagsterInstance, cluster: Profile | None = None, mine: str = "yes") -> None:
+def end_orphans(
+    instance: dg.DagsterInstance, cluster: Profile | None = None, mine: str = "yes", going_on: str = ""
+) -> None:
     """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold; stop what is
     left of them on the cluster.
 
-    Call while holding the run lock: any unfinished run with our tag and owner then belongs to a process that is gone.
+    going_on: a run that is left alone. Call while holding the run lock: any unfinished run with our tag and owner then belongs to a process that is gone.
     """
     unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
     left = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: mine}))
+    left = [run for run in left if run.run_id != going_on]
     if left and cluster is not None:
         from pipelines.ray_cluster import stop_steps
 

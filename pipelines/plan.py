@@ -90,15 +90,21 @@ Maker = Callable[[Step], str]
 
 
 def carry_out(
-    chain: Chain, wanted: list[Name], make: Maker, *, strict: bool = False, parallel: int = 1
+    chain: Chain,
+    wanted: list[Name],
+    make: Maker,
+    outcome: Outcome | None = None,
+    *,
+    strict: bool = False,
+    parallel: int = 1,
 ) -> Outcome:
     """Make what is stale, and only that. A failure keeps what does not depend on it going.
 
     Of what is ready, the first in order is made next, up to `parallel` steps at once. What a failed unit would have fed is
     skipped, except where it is optional: the tables use what there is. Only this thread touches the chain: with
-    `parallel` > 1, `make` has to work with one of its own.
+    `parallel` > 1, `make` has to work with one of its own. outcome: is written into, default a new one.
     """
-    outcome = Outcome()
+    outcome = outcome or Outcome()
     wanted = list(dict.fromkeys(wanted))
     needs = {name: _needs(chain, name) for name in wanted}
     open_names = dict.fromkeys(wanted)  # neither made nor given up

@@ -1,6 +1,5 @@
 """What assets get from the outside: the workshop, which makes a unit or finds it and tells Dagster about it."""
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,70 +40,35 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """See pipelines.assets.Workshop."""
-        tags = {"dagster.run_id": context.run.run_id, **sweep_tags(context)}
+        tags = mlflow_tags(context.run.run_id, context.run.tags.get("fovea/sweep", ""))
         stage, partition = context.asset_key.path[-1], context.partition_key
         try:
-            chain = active_chain(tags) or self.chain(tags)
-            return self._made(chain, stage, partition, progress_of(context))
+            return materialized(self.chain(tags), stage, partition, logged(context.log.info))
         except FoveaError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
             # Dagster would start it again by the retry policy, but who interrupts a step wants it to end
-            _active.interrupted = True
             raise dg.Failure(description=STOPPED, allow_retries=False) from interrupt
 
-    def _made(self, chain: Chain, stage: str, partition: str, progress: Progress) -> dg.MaterializeResult:
-        made = chain.make(stage, partition, progress)
-        if stage == "report":
-            from assets.evaluation.report_stage import publish
 
-            publish(chain, made)
-        elif stage == "saliency_benchmark":
-            from assets.evaluation.tables import write_tables
+def materialized(chain: Chain, stage: str, partition: str, progress: Progress) -> dg.MaterializeResult:
+    """Make a unit or find it, and put reports and tables where people look for them."""
+    made = chain.make(stage, partition, progress)
+    if stage == "report":
+        from assets.evaluation.report_stage import publish
 
-            write_tables(chain)
-        return result_of(made, chain)
+        publish(chain, made)
+    elif stage == "saliency_benchmark":
+        from assets.evaluation.tables import write_tables
 
-
-def sweep_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """The sweep that a run was started for, so that its MLflow runs gather under one parent."""
-    sweep = context.run.tags.get("fovea/sweep", "")
-    return {"fovea.sweep": sweep, "fovea.parent": f"sweep {sweep}"} if sweep else {}
+        write_tables(chain)
+    return result_of(made, chain)
 
 
-_active = threading.local()
-
-
-def active_chain(tags: dict[str, str]) -> Chain | None:
-    """The chain of the `fovea run` that executes this step in its own process, if any."""
-    chain: Chain | None = getattr(_active, "chain", None)
-    if chain is not None:
-        chain.tags = {**chain.tags, **tags}
-    return chain
-
-
-def set_active_chain(chain: Chain | None, progress: Progress | None = None) -> None:
-    """Let steps that run in this thread share a chain and show progress on its terminal."""
-    _active.chain, _active.progress = chain, progress
-    if chain is not None:
-        _active.interrupted = False
-
-
-def interrupted() -> bool:
-    """Whether the step that this thread ran last was ended by an interrupt."""
-    return bool(getattr(_active, "interrupted", False))
-
-
-def progress_of(context: dg.AssetExecutionContext) -> Progress:
-    """Progress in Dagster's log every ten seconds, and on the terminal of `fovea run`."""
-    log, shown = logged(context.log.info), getattr(_active, "progress", None)
-
-    def both(done: float, total: float, note: str = "") -> None:
-        log(done, total, note)
-        if shown is not None:
-            shown(done, total, note)
-
-    return both
+def mlflow_tags(run_id: str, sweep: str) -> dict[str, str]:
+    """What MLflow's runs hear of the Dagster run; those of a sweep gather under one parent."""
+    found = {"fovea.sweep": sweep, "fovea.parent": f"sweep {sweep}"} if sweep else {}
+    return {"dagster.run_id": run_id, **found}
 
 
 def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:

@@ -4,18 +4,26 @@ import os
 from collections.abc import Iterable
 
 import dagster as dg
+from pydantic import Field
 
 from assets.chain import Chain, Name
+from assets.evaluation.pieces import sweep_of
 from assets.graph import Progress, silent
 from assets.home import Home
 from models.errors import FoveaError
+from pipelines.partitions import FIRST_SWEEP
 from pipelines.plan import Step, dataset_targets, stale, targets
 
 
-class Refresh(dg.Config):
-    """Which sweeps to bring up to date, as `dataset.sweep`."""
+class Wanted(dg.Config):
+    """What to bring up to date."""
 
-    sweeps: list[str]
+    sweeps: list[str] = Field(
+        [FIRST_SWEEP], description="dataset.sweep: frames, codecs, tables and report of each"
+    )
+    units: list[str] = Field(
+        [], description="single units, each as an asset and its partition: rgba_frames kodak"
+    )
 
 
 def brought_up_to_date(
@@ -28,7 +36,7 @@ def brought_up_to_date(
         context.log.info(f"{step.stage} {step.partition}: {step.why}")
         return silent
 
-    outcome = run_targets(chain, wanted, sweep=sweep, show=show, instance=context.instance)
+    outcome = run_targets(chain, wanted, sweep=sweep, show=show, context=context)
     context.log.info(f"{name}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
     chain.tracker.flush()
     return outcome.messages
@@ -40,33 +48,32 @@ def fail_with(problems: Iterable[str]) -> None:
         raise dg.Failure(description=said, allow_retries=False)
 
 
-@dg.op(
-    description="Makes what is stale of the sweeps, each unit as a Dagster run of its own asset and partition."
-)
-def bring_up_to_date(context: dg.OpExecutionContext, config: Refresh) -> None:
-    """Sweep after sweep; one that is not there does not keep the others."""
+@dg.op(description="Makes what is stale, each unit as a materialization of its asset and partition.")
+def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
+    """One after the other; one that is not there does not keep the others."""
     from pipelines.launch import one_run_at_a_time
     from pipelines.mlflow_tracking import tracked_chain
 
     home, problems = Home.from_environment(), list[str]()
     with one_run_at_a_time(home):
-        for key in config.sweeps:
+        for key in (*config.sweeps, *([""] if config.units else [])):
             chain = tracked_chain(home)
-            if key in chain.sweeps:
-                problems += brought_up_to_date(
-                    context, chain, key, targets(chain, chain.sweeps[key]), sweep=key
-                )
-            else:
-                problems.append(f"no sweep {key!r}; write dataset.sweep, for example sample.smoke")
+            units = [(stage, partition) for stage, _, partition in (u.partition(" ") for u in config.units)]
+            try:
+                wanted = targets(chain, sweep_of(chain.world, key)) if key else units
+                problems += brought_up_to_date(context, chain, key or "units", wanted, key)
+            except FoveaError as error:
+                problems.append(str(error))
     fail_with(problems)
 
 
 # it plans and waits beside the daemon whatever the profile's executor is; what it starts goes to the cluster
 @dg.job(
-    description="Brings sweeps up to date: computes what is stale, makes it, computes again.",
+    description="Brings a sweep up to date, from its pictures to its report: what `fovea run` does. Launch it as it stands for "
+    "sample.smoke (about ten minutes on two cores), or name other sweeps in the launchpad. Only what is stale is made.",
     executor_def=dg.in_process_executor,
 )
-def refresh() -> None:
+def sweep() -> None:
     """See bring_up_to_date."""
     bring_up_to_date()
 
@@ -83,10 +90,12 @@ def kept_fresh() -> list[str]:
 
 
 @dg.schedule(
-    job=refresh,
+    job=sweep,
     cron_schedule="0 2 * * *",
     execution_timezone="UTC",
-    description="Every night at 2: reruns what is stale, and only that.",
+    description="Every night at 2 UTC: makes what is stale of every sweep that was run once (or of those that FOVEA_NIGHTLY "
+    "names). On, it costs a look at the folders a night (seconds), and the work itself only when pictures, settings or code "
+    "have changed: then as much as `fovea run`. Needs `fovea ui` to be running.",
 )
 def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Asks the planner; a night on which nothing changed launches nothing."""
@@ -138,7 +147,8 @@ def fetch_change() -> None:
     job=fetch_change,
     cron_schedule="0 3 * * 1",
     execution_timezone="UTC",
-    description="Mondays at 3: asks the Cityscapes site whether the package changed. Off until started; needs credentials.",
+    description="Mondays at 3 UTC: asks the Cityscapes site whether its package changed. On, it costs three small requests a "
+    "week with your account; a changed package is downloaded again (11 GB) and its frames are made anew.",
 )
 def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Three small requests; downloads only when the md5 that the site states differs from what is here."""
@@ -163,3 +173,39 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
     if md5 is None:
         return dg.SkipReason("the site offers the archive that is here")
     return dg.RunRequest(run_key=f"cityscapes-{md5}", tags={"fovea/why": f"the site's md5 is {md5}"})
+
+
+class Folder(dg.Config):
+    """A folder of pictures to register."""
+
+    name: str = Field("pictures", description="what the dataset is called: small letters, digits, - and _")
+    path: str = Field("~/pictures", description="the folder, on the machine where Dagster runs")
+    size: str = Field("native", description="WxH (area-resized, never enlarged) or native")
+    fixations: str = Field("", description="a Parquet or CSV table with image, subject, x, y; empty for none")
+
+
+@dg.op(description="Registers a folder of pictures, as `fovea datasets add` does.")
+def register(context: dg.OpExecutionContext, config: Folder) -> None:
+    """Its row appears in the graph at once."""
+    from assets.datasets import add_dataset
+    from pipelines.partitions import shown
+
+    home = Home.from_environment()
+    try:
+        dataset = add_dataset(
+            home.config, config.name, config.path, size=config.size, fixations=config.fixations or None
+        )
+    except FoveaError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    shown(home)
+    context.log.info(f"registered {dataset.name}: {dataset.path}")
+
+
+@dg.job(
+    description="Registers a folder of pictures under a name; its row appears in the graph at once. Name and folder are typed in "
+    "the launchpad. Splits and other options: `fovea datasets add --help`.",
+    executor_def=dg.in_process_executor,
+)
+def register_dataset() -> None:
+    """See register."""
+    register()

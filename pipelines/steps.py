@@ -1,46 +1,132 @@
-"""One step of a plan as a Dagster run: in this process or on the cluster, and what it came to."""
+"""One step of a plan: made in this process and told to the run that carries out the plan, or as a run on the cluster."""
 
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster import DagsterEventType as Kind
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    EngineEventData,
+    StepMaterializationData,
+)
+from dagster._core.execution.plan.objects import StepSuccessData
+from dagster._utils.error import serializable_error_info_from_exc_info
 
 from assets.chain import Chain
 from assets.graph import Progress
-from pipelines.assets import ASSETS
+from models.errors import FoveaError
+from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import FoveaWorkshop, interrupted, set_active_chain
+from pipelines.resources import logged, materialized, mlflow_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-#: the assets alone: what a step of a plan needs of the code location
-graph = dg.Definitions(
-    assets=ASSETS, resources={"workshop": FoveaWorkshop()}, executor=dg.in_process_executor
-)
+#: the job whose runs carry out plans, and the tags of what is part of one: the run, and the sweep
+PLAN_JOB, OP, RUN, SWEEP = "sweep", "bring_up_to_date", "fovea/run", "fovea/sweep"
 
 
-def made_in_process(
+def told(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    kind: Kind,
+    data: Any = None,
+    said: str = "",
+    step: str | None = None,
+) -> None:
+    """Write an event down in a run. said: default Dagster's words for it. step: of the job, in whose bar it is drawn."""
+    event = DagsterEvent(
+        kind.value, job_name=PLAN_JOB, event_specific_data=data, message=said or None, step_key=step
+    )
+    instance.report_dagster_event(event, run_id)
+
+
+def took(seconds: float) -> StepSuccessData:
+    """What the end of a step says."""
+    return StepSuccessData(1000 * seconds)  # type: ignore[no-untyped-call]
+
+
+def made_here(
     chain: Chain, instance: dg.DagsterInstance, step: Step, tags: Mapping[str, str], progress: Progress
 ) -> str:
-    """One step as a Dagster run in this thread; what went wrong, or "". Raises KeyboardInterrupt when it was interrupted."""
-    set_active_chain(chain, progress)
-    try:
-        result = graph.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(step.stage)],
-            partition_key=step.partition,
-            raise_on_error=False,
-            tags=tags,
-            run_config={"loggers": QUIET},
+    """Make a step in this thread and tell the run that `tags` names; what went wrong, or ""."""
+    run_id, key = tags[RUN], dg.AssetKey(step.stage)
+
+    def say(line: str) -> None:
+        told(instance, run_id, Kind.ENGINE_EVENT, EngineEventData(), f"{step.stage} {step.partition}: {line}")
+
+    log = logged(say)
+
+    def both(done: float, total: float, note: str = "") -> None:
+        log(done, total, note)
+        progress(done, total, note)
+
+    planned = AssetMaterializationPlannedData(key, partition=step.partition)
+    told(
+        instance,
+        run_id,
+        Kind.ASSET_MATERIALIZATION_PLANNED,
+        planned,
+        f"{step.stage} {step.partition}: {step.why}",
+    )
+    chain.tags = {**chain.tags, **mlflow_tags(run_id, tags.get(SWEEP, ""))}
+    tries = 1 + (RETRY.max_retries if chain.stages[step.stage].retried else 0)
+    while True:
+        tries -= 1
+        try:
+            result = materialized(chain, step.stage, step.partition, both)
+            break
+        except FoveaError as error:
+            return str(error)
+        except Exception as error:
+            problem = str(error).strip() or type(error).__name__
+            stack = EngineEventData(error=serializable_error_info_from_exc_info(sys.exc_info()))
+            told(instance, run_id, Kind.ENGINE_EVENT, stack, f"{step.stage} {step.partition}: {problem}")
+            if not tries:
+                return problem
+            time.sleep(float(RETRY.delay or 0))
+    return _tell_result(instance, run_id, step, result)
+
+
+def _tell_result(
+    instance: dg.DagsterInstance, run_id: str, step: Step, result: dg.MaterializeResult[Any]
+) -> str:
+    """The materialization and its checks, which say what blocks."""
+    from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+    key, version = dg.AssetKey(step.stage), result.data_version
+    made = dg.AssetMaterialization(
+        key,
+        partition=step.partition,
+        metadata=result.metadata,
+        tags={DATA_VERSION_TAG: version.value} if version else None,
+    )
+    name = f"{step.stage} {step.partition}"
+    told(instance, run_id, Kind.ASSET_MATERIALIZATION, StepMaterializationData(made, []), name)
+    problem = ""
+    for found in result.check_results or ():
+        blocking = found.severity == dg.AssetCheckSeverity.ERROR
+        evaluation = AssetCheckEvaluation(
+            asset_key=key,
+            check_name=str(found.check_name),
+            passed=found.passed,
+            metadata=found.metadata,
+            severity=found.severity,
+            description=found.description,
+            blocking=blocking,
+            partition=step.partition,
         )
-    finally:
-        set_active_chain(None)
-    problem = "" if result.success else failure_of(result)
-    # by the step, or while Dagster wrote down what the step did
-    if interrupted() or dg.DagsterExecutionInterruptedError.__name__ in problem:
-        raise KeyboardInterrupt
+        word = "passed" if found.passed else "failed"
+        told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, evaluation, f"{name}: {found.check_name} {word}")
+        if blocking and not found.passed and not problem:
+            detail = found.metadata.get("detail") if found.metadata else None
+            said = getattr(detail, "value", detail)
+            problem = f"check {found.check_name} failed" + (f": {said}" if said is not None else "")
     return problem
 
 
@@ -91,9 +177,9 @@ def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str
     failures = [event for event in result.all_events if event.is_failure]
     for failure in failures:
         data: Any = failure.event_specific_data
-        told = getattr(data, "user_failure_data", None)
-        if told is not None and told.description:
-            return str(told.description)
+        described = getattr(data, "user_failure_data", None)
+        if described is not None and described.description:
+            return str(described.description)
         error = getattr(data, "error", None)
         if error is not None:
             return str((error.cause or error).message).strip()

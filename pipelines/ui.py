@@ -15,8 +15,15 @@ from assets.home import ROOT, Home
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
+from pipelines.partitions import shown
 
 STOP_AFTER_S = 15.0
+#: what the announced addresses open: the graph with its groups open, the experiments as runs
+FIRST_PAGE = {
+    "dagster": "/asset-groups?expanded="
+    + ",".join(f"global@global:{g}" for g in ("frames", "saliency", "training", "evaluation")),
+    "mlflow": "/#/experiments?workflowType=machine_learning",
+}
 
 
 def free(port: int) -> bool:
@@ -48,6 +55,7 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
                 f"port {wanted} is taken: stop what listens there, or choose another with {name}"
             )
     prepare_instance(home)
+    shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
     remote = home.profile.tracking_uri()
     environment = {
@@ -100,7 +108,7 @@ def _announce(
     while waiting and time.monotonic() < deadline and all(c.poll() is None for c in children.values()):
         for name, wanted in list(waiting.items()):
             if not free(wanted):
-                print(f"{name:8} http://127.0.0.1:{wanted}", flush=True)
+                print(f"{name:8} http://127.0.0.1:{wanted}{FIRST_PAGE[name]}", flush=True)
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):

@@ -184,7 +184,7 @@ def serve(pipe: Connection, asked: Asked) -> None:
     import dagster as dg
 
     from pipelines.mlflow_tracking import tracked_chain
-    from pipelines.steps import made_in_process, quiet
+    from pipelines.steps import made_here, quiet
 
     chain, sent = tracked_chain(device=asked.device), threading.Lock()
 
@@ -197,7 +197,7 @@ def serve(pipe: Connection, asked: Asked) -> None:
             chain.forget()
             chain.tags = {}
             chain.threads = asked.share if chain.stages[step.stage].share else asked.threads
-            problem = made_in_process(chain, instance, step, tags, progress)
+            problem = made_here(chain, instance, step, tags, progress)
             with sent:
                 pipe.send(problem)
     chain.tracker.flush()

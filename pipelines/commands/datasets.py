@@ -2,12 +2,16 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from models.errors import FoveaError
 from pipelines.commands.options import PATH, chain_here
 from pipelines.commands.runs import say_quarantined
+
+if TYPE_CHECKING:
+    from assets.home import Home
 
 
 @click.group()
@@ -80,6 +84,7 @@ def add(
     except BaseException:
         remove_dataset(home.config, name)
         raise
+    _shown_in_dagster(home)
     click.echo(f"registered {dataset.name}: {dataset.path}")
 
 
@@ -90,8 +95,20 @@ def remove(name: str) -> None:
     from assets.datasets import remove_dataset
     from assets.home import Home
 
-    remove_dataset(Home.from_environment().config, name)
+    home = Home.from_environment()
+    remove_dataset(home.config, name)
+    _shown_in_dagster(home)
     click.echo(f"forgot {name}")
+
+
+def _shown_in_dagster(home: "Home") -> None:
+    """A UI that is open shows it at once; nothing to do where Dagster was never started."""
+    from pipelines.instance import instance_folder
+
+    if (instance_folder(home) / "dagster.yaml").exists():
+        from pipelines.partitions import shown
+
+        shown(home)
 
 
 @datasets.command()

@@ -118,34 +118,47 @@ query Asset($key: AssetKeyInput!) {
       ... on IntMetadataEntry { intValue } ... on BoolMetadataEntry { boolValue } ... on MarkdownMetadataEntry { mdStr } } } }
   }
 }"""
+PARTITIONS = "query Rows($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "fovea"}
+DEFAULTS = """
+query Form($selector: PipelineSelector!) { runConfigSchemaOrError(selector: $selector) { ... on RunConfigSchema { rootDefaultYaml } } }"""
 START_SENSOR = """
 mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } } }"""
 
 
 def launch(ui: Ui, asset: str) -> str:
+    return ended(ui, "__ASSET_JOB", {}, [{"path": [asset]}], {"dagster/partition": "drawn"})
+
+
+def ended(ui: Ui, job: str, config: Any, assets: Any = None, tags: Any = ()) -> str:
     params = {
         "selector": {
             "repositoryName": "__repository__",
             "repositoryLocationName": "fovea",
-            "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": [asset]}],
+            "pipelineName": job,
+            "assetSelection": assets,
             "assetCheckSelection": None,
         },
-        "runConfigData": "{}",
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "drawn"}]},
+        "runConfigData": json.dumps(config),
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in dict(tags).items()]},
     }
     started = ui.ask(LAUNCH, params=params)["launchRun"]
     assert started["__typename"] == "LaunchRunSuccess", started
     run_id: str = started["run"]["runId"]
     status = ui.until(
-        f"the run of {asset}",
+        f"the run of {job}",
         lambda: (
             (s := ui.ask(RUN, id=run_id)["runOrError"]["status"]) in ("SUCCESS", "FAILURE", "CANCELED") and s
         ),
     )
     assert status == "SUCCESS"
     return run_id
+
+
+def rows(ui: Ui, asset: str) -> list[str]:
+    found = ui.ask(PARTITIONS, key={"path": [asset]})["assetNodeOrError"]["partitionKeys"]
+    return [str(key) for key in found]
 
 
 def materializations(ui: Ui, asset: str) -> list[dict[str, Any]]:
@@ -193,6 +206,30 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
     assert fired
 
 
+def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Ui) -> None:
+    assert "drawn" in rows(ui, "rgba_frames") and "drawn.smoke" not in rows(ui, "report")
+    assert {"sample", "drawn"} >= set(rows(ui, "source_frames"))
+    folder = str(ui.pictures / "test")
+    by_form = {"ops": {"register": {"config": {"name": "formed", "path": folder}}}}
+    ended(ui, "register_dataset", by_form)
+    assert "formed" in rows(ui, "source_frames")
+    fovea = [sys.executable, "-m", "pipelines.cli", "datasets"]
+    for words, there in (("add", "typed", folder, "--test", "*"), True), (("remove", "typed"), False):
+        subprocess.run([*fovea, *words], env=ui.environment, cwd=ROOT, check=True, capture_output=True)
+        assert ("typed" in rows(ui, "source_frames")) is there
+    assert "formed.smoke" not in rows(ui, "report"), "a folder adds no row but its own"
+
+
+def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Ui) -> None:
+    ended(
+        ui,
+        "sweep",
+        {"ops": {"bring_up_to_date": {"config": {"sweeps": [], "units": ["source_frames drawn"]}}}},
+    )
+    schema = ui.ask(DEFAULTS, selector=SELECTOR | {"pipelineName": "sweep"})["runConfigSchemaOrError"]
+    assert "sample.smoke" in schema["rootDefaultYaml"]
+
+
 def test_mlflow_answers(ui: Ui) -> None:
     def look() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{ui.mlflow_port}/health", timeout=20) as answer:
@@ -207,7 +244,7 @@ from pipelines.instance import prepare_instance
 from assets.home import Home
 prepare_instance(Home.from_environment())
 from pipelines.definitions import defs
-from pipelines.schedules import nightly, refresh
+from pipelines.schedules import nightly
 with dg.DagsterInstance.get() as instance:
     for name in sys.argv[1:]:
         import os

@@ -9,34 +9,48 @@ from assets.chain import Chain
 from assets.stages import open_chain
 from models.errors import FoveaError
 from pipelines import launch, resources
+from pipelines.assets import ASSETS
 from pipelines.instance import prepare_instance
-from pipelines.plan import plan
+from pipelines.partitions import offer
 
 
-@pytest.mark.parametrize("where", ["result_of", "make", "log"])
-def test_an_interrupt_ends_a_step(where: str, installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_run(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (installation / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 1, val = 1, test = 1 }\n")
+    tried = []
+
+    def interrupt(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise KeyboardInterrupt
+
+    chain = open_chain(threads=1)
+    monkeypatch.setattr(Chain, "make", interrupt)
+    prepare_instance(chain.home)
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_targets(chain, [("source_frames", "sample")])
+    with dg.DagsterInstance.get() as instance:
+        ended = [run.status for run in instance.get_runs()]
+    assert len(tried) == 1
+    assert ended == [dg.DagsterRunStatus.CANCELED]
+
+
+def test_an_interrupt_ends_a_step_that_the_ui_launched(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = []
 
     def interrupt(*_: object, **__: object) -> None:
         tried.append(1)
         raise dg.DagsterExecutionInterruptedError
 
-    chain = open_chain(threads=1)
-    if where == "result_of":
-        monkeypatch.setattr(resources, "result_of", interrupt)
-    elif where == "make":
-        monkeypatch.setattr(Chain, "make", interrupt)
-    else:
-        monkeypatch.setattr(resources, "progress_of", interrupt)
-    prepare_instance(chain.home)
-    with dg.DagsterInstance.get() as instance:
-        step = plan(chain, [("source_frames", "sample")])[0]
-        with pytest.raises(KeyboardInterrupt):
-            launch.made_in_process(chain, instance, step, {}, lambda *_: None)
-        ended = [run.status for run in instance.get_runs()]
-    assert len(tried) == 1
-    assert ended == [dg.DagsterRunStatus.FAILURE]
+    monkeypatch.setattr(Chain, "make", interrupt)
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer(instance, [("source_frames", "sample")])
+        done = dg.materialize(
+            [asset for asset in ASSETS if asset.key == dg.AssetKey("source_frames")],
+            partition_key="sample", instance=instance, raise_on_error=False,
+            resources={"workshop": resources.FoveaWorkshop()},
+        )  # fmt: skip
+    assert not done.success and len(tried) == 1
 
 
 def test_an_absent_cluster_does_not_hide_an_interrupt(
@@ -48,7 +62,7 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
     monkeypatch.setenv("FOVEA_PROFILE", "cluster")
     ended: list[int] = []
 
-    def end(*_: object) -> None:
+    def end(*_: object, **__: object) -> None:
         ended.append(1)
         if len(ended) > 1:
             raise FoveaError("Ray at http://127.0.0.1:9 does not answer")

@@ -5,8 +5,13 @@ import pytest
 from dagster import DagsterRunStatus, RunsFilter
 
 from assets.home import Home
+from assets.stages import open_chain
+from assets.world import World
 from models.errors import FoveaError
+from pipelines import launch
+from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
+from pipelines.partitions import drawn, sync_rows
 
 
 @dg.op
@@ -44,3 +49,68 @@ def test_one_run_at_a_time(installation: Path) -> None:
         pass
     with one_run_at_a_time(home):
         pass
+
+
+def test_a_plan_is_one_run_which_the_ui_can_launch_again(installation: Path) -> None:
+    (installation / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 1, val = 1, test = 1 }\n")
+    chain = open_chain(threads=1)
+    wanted = [("source_frames", "sample"), ("resized_frames", "sample")]
+    prepare_instance(chain.home)
+    assert launch.run_targets(chain, wanted).made == 2
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        events = [e.dagster_event for e in instance.all_logs(run.run_id) if e.dagster_event]
+        made = [e.step_materialization_data.materialization for e in events if e.is_step_materialization]
+        assert instance.get_dynamic_partitions("datasets") == ["sample"]
+        assert instance.get_dynamic_partitions("sweeps") == []
+    assert (run.job_name, run.status) == ("sweep", DagsterRunStatus.SUCCESS)
+    assert run.tags[".dagster/repository"] == "__repository__@fovea", "else no timeline shows it"
+    assert run.tags["dagster/max_retries"] == "0", "the daemon would start a command of a terminal again"
+    assert run.run_config["ops"]["bring_up_to_date"]["config"]["units"] == [" ".join(name) for name in wanted]
+    assert [(m.asset_key.path[-1], m.partition) for m in made] == wanted
+    checks = {
+        e.asset_check_evaluation_data.check_name for e in events if "CHECK_EVALUATION" in e.event_type_value
+    }
+    assert {"splits_present", "no_frame_lost"} <= checks
+
+
+def test_a_failure_is_told_to_the_run_with_its_stack(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the lamp is out")
+
+    monkeypatch.setattr("pipelines.steps.RETRY", dg.RetryPolicy(max_retries=1, delay=0))
+    monkeypatch.setattr("assets.frames.stages.SourceFrames.make", fail)
+    chain = open_chain(threads=1)
+    prepare_instance(chain.home)
+    done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")])
+    assert (done.failed, done.skipped) == (1, 1)
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        said = [e.dagster_event for e in instance.all_logs(run.run_id) if e.dagster_event]
+    stacks = [e.engine_event_data.error for e in said if e.is_engine_event and e.engine_event_data.error]
+    assert run.status == DagsterRunStatus.FAILURE
+    assert len(stacks) == 2 and all("the lamp is out" in s.message and s.stack for s in stacks)
+
+
+def test_rows_are_what_was_asked_for(installation: Path) -> None:
+    home, stages = Home.from_environment(), open_chain().stages
+    with dg.DagsterInstance.ephemeral() as instance:
+        sync_rows(instance, open_chain())
+        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], "what a new graph offers"
+        (installation / "more").mkdir()
+        (installation / "eyes.csv").write_text("image,subject,x,y\n")
+        add = f'[datasets.more]\npath = "{installation / "more"}"\n'
+        (home.config / "fovea.toml").write_text(add)
+        sync_rows(instance, open_chain())
+        assert instance.get_dynamic_partitions("datasets") == ["sample", "more"]
+        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], (
+            "a folder adds no row but its own"
+        )
+        assert "fixation_maps" not in {s.name for s in drawn(stages, World(home))}
+        (home.config / "fovea.toml").write_text(add + f'fixations = "{installation / "eyes.csv"}"\n')
+        assert {"fixation_maps", "saliency_model"} <= {s.name for s in drawn(stages, World(home))}
+        (home.config / "fovea.toml").write_text("")
+        sync_rows(instance, open_chain())
+        assert instance.get_dynamic_partitions("datasets") == ["sample"]
