@@ -36,32 +36,36 @@ Carry = Callable[[Step, Mapping[str, str], Progress], str]
 def run_targets(
     chain: Chain,
     wanted: Sequence[tuple[str, str]],
+    into: dg.OpExecutionContext | dg.JobDefinition,
     *,
     sweep: str = "",
     show: Show | None = None,
     strict: bool = False,
     threads: int = 0,
     parallel: int = 1,
-    context: dg.OpExecutionContext | None = None,
 ) -> Outcome:
-    """Make what is stale of the targets, and tell a Dagster run of it: the one of `context`, or one of its own.
+    """Make what is stale of the targets, and tell a Dagster run of it: the one of a context, or a new one of a job.
 
     threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
     cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
     """
     cluster, mine = cluster_of(chain.home), owner(chain.home)
-    own = contextlib.nullcontext(context.instance) if context else dg.DagsterInstance.get()
+    own = (
+        contextlib.nullcontext(into.instance)
+        if isinstance(into, dg.OpExecutionContext)
+        else dg.DagsterInstance.get()
+    )
     tags = {SWEEP: sweep} if sweep else {}
     one_at_a_time = threading.Lock()
     with own as active, quiet():
         end_orphans(active, cluster, mine)
         offer(active, wanted)
         told_to: AbstractContextManager[tuple[str, Outcome]]
-        if context is None:
-            named = {"sweeps": [sweep]} if sweep else {"sweeps": [], "units": [" ".join(n) for n in wanted]}
-            told_to = plan_run(active, named, {IN_PROCESS: mine, **tags})
+        if isinstance(into, dg.OpExecutionContext):
+            told_to = contextlib.nullcontext((into.run_id, Outcome()))
         else:
-            told_to = contextlib.nullcontext((context.run_id, Outcome()))
+            named = {"sweeps": [sweep]} if sweep else {"sweeps": [], "units": [" ".join(n) for n in wanted]}
+            told_to = plan_run(active, into, named, {IN_PROCESS: mine, **tags})
         with (
             told_to as (run_id, outcome),
             carriers(chain, active, cluster, threads, parallel, run_id) as (carry, at_once),
@@ -81,14 +85,15 @@ def run_targets(
 
 @contextlib.contextmanager
 def plan_run(
-    instance: dg.DagsterInstance, named: Mapping[str, list[str]], tags: Mapping[str, str]
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    named: Mapping[str, list[str]],
+    tags: Mapping[str, str],
 ) -> Iterator[tuple[str, Outcome]]:
-    """A run of the job `sweep` as the UI would have started it, which ends as what is written into the outcome says."""
-    from pipelines.schedules import sweep
-
+    """A run of the job as the UI would have started it, which ends as what is written into the outcome says."""
     origin = code_location().get_job_origin(PLAN_JOB)
     run = instance.create_run_for_job(
-        sweep,
+        job,
         run_config={"ops": {OP: {"config": named}}},
         # who started the command starts it again, not the daemon
         tags={**tags, REPOSITORY_LABEL_TAG: origin.repository_origin.get_label(), MAX_RETRIES_TAG: "0"},

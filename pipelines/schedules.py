@@ -36,7 +36,7 @@ def brought_up_to_date(
         context.log.info(f"{step.stage} {step.partition}: {step.why}")
         return silent
 
-    outcome = run_targets(chain, wanted, sweep=sweep, show=show, context=context)
+    outcome = run_targets(chain, wanted, context, sweep=sweep, show=show)
     context.log.info(f"{name}: {outcome.made} made, {outcome.found} found, {outcome.failed} failed")
     chain.tracker.flush()
     return outcome.messages

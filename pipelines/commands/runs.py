@@ -128,6 +128,7 @@ def make_stale(
         return 0
     from pipelines.instance import prepare_instance
     from pipelines.launch import one_run_at_a_time, run_targets
+    from pipelines.schedules import sweep
     from pipelines.terminal import Board
 
     with one_run_at_a_time(chain.home):
@@ -137,6 +138,7 @@ def make_stale(
             outcome = run_targets(
                 chain,
                 wanted,
+                sweep,
                 sweep=sweep_key,
                 show=board.show,
                 strict=strict,

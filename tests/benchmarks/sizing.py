@@ -138,12 +138,13 @@ def dagster_run() -> dict[str, float]:
         from pipelines.instance import prepare_instance
         from pipelines.launch import run_targets
         from pipelines.plan import dataset_targets
+        from pipelines.schedules import sweep
 
         home = Home.from_environment()
         add_dataset(home.config, "pictures", here / "pictures")
         prepare_instance(home)
         chain = open_chain(home, threads=1, device="cpu")
-        outcome = run_targets(chain, dataset_targets(chain, "pictures"))
+        outcome = run_targets(chain, dataset_targets(chain, "pictures"), sweep)
         assert outcome.failed == 0, outcome.messages
         events = size = runs = 0
         for file in (home.dagster / "history" / "runs").glob("*.db"):

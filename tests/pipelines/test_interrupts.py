@@ -12,6 +12,7 @@ from pipelines import launch, resources
 from pipelines.assets import ASSETS
 from pipelines.instance import prepare_instance
 from pipelines.partitions import offer
+from pipelines.schedules import sweep
 
 
 def test_an_interrupt_ends_the_run(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +27,7 @@ def test_an_interrupt_ends_the_run(installation: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Chain, "make", interrupt)
     prepare_instance(chain.home)
     with pytest.raises(KeyboardInterrupt):
-        launch.run_targets(chain, [("source_frames", "sample")])
+        launch.run_targets(chain, [("source_frames", "sample")], sweep)
     with dg.DagsterInstance.get() as instance:
         ended = [run.status for run in instance.get_runs()]
     assert len(tried) == 1
@@ -85,5 +86,5 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
     chain = open_chain(threads=1)
     prepare_instance(chain.home)
     with pytest.raises(KeyboardInterrupt):
-        launch.run_targets(chain, [("source_frames", "sample")])
+        launch.run_targets(chain, [("source_frames", "sample")], sweep)
     assert len(ended) == 2 and "does not answer; steps that still run there" in caplog.text

@@ -12,6 +12,7 @@ from pipelines import launch
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
 from pipelines.partitions import drawn, sync_rows
+from pipelines.schedules import sweep
 
 
 @dg.op
@@ -56,7 +57,7 @@ def test_a_plan_is_one_run_which_the_ui_can_launch_again(installation: Path) -> 
     chain = open_chain(threads=1)
     wanted = [("source_frames", "sample"), ("resized_frames", "sample")]
     prepare_instance(chain.home)
-    assert launch.run_targets(chain, wanted).made == 2
+    assert launch.run_targets(chain, wanted, sweep).made == 2
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         events = [e.dagster_event for e in instance.all_logs(run.run_id) if e.dagster_event]
@@ -84,7 +85,7 @@ def test_a_failure_is_told_to_the_run_with_its_stack(
     monkeypatch.setattr("assets.frames.stages.SourceFrames.make", fail)
     chain = open_chain(threads=1)
     prepare_instance(chain.home)
-    done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")])
+    done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")], sweep)
     assert (done.failed, done.skipped) == (1, 1)
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
