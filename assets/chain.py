@@ -76,6 +76,7 @@ class Chain:
         self._views: dict[Name, View] = {}
         self._units: dict[Name, Unit] = {}
         self._parts: dict[tuple[str, str, str], Part] = {}
+        self._failed: frozenset[str] | None = None
 
     @property
     def registry(self) -> dict[str, Dataset]:
@@ -168,6 +169,7 @@ class Chain:
 
     def forget(self, stage: str = "", partition: str = "") -> None:
         """Compute keys again after something was made: of this artifact and what is made from it, or of all."""
+        self._failed = None
         if not stage:
             for known in (self._views, self._units, self._parts):
                 known.clear()
@@ -300,8 +302,31 @@ class Chain:
                 found.append(dict(json.loads(text)))
         return found
 
+    # ---- what must not be used
+
+    def note_failed(self, unit: Unit, found: str) -> None:
+        """Keep what a blocking check found wrong with a unit, or, with "", that there is nothing."""
+        name = f"failed/{unit.stage}/{unit.digest}"
+        if found:
+            self.home.common.write(name, found.encode())
+        elif name in self._failures():
+            self.home.common.delete(name)
+        self._failed = None
+
+    def failed(self, unit: Unit) -> str:
+        """What a blocking check found wrong with a unit when it was made; "" else."""
+        name = f"failed/{unit.stage}/{unit.digest}"
+        with contextlib.suppress(FileNotFoundError):
+            return self.home.common.read(name).decode() if name in self._failures() else ""
+        return ""
+
+    def _failures(self) -> frozenset[str]:
+        if self._failed is None:
+            self._failed = frozenset(self.home.common.listing("failed"))
+        return self._failed
+
     def why(self, stage: str, partition: str) -> str:
-        """Why the unit is stale, in words; "" when it is not."""
+        """Why the unit is stale, in words; "" when it is not. One with a failed check stays so, and the check is tried again."""
         try:
             unit = self.unit(stage, partition)
         except Waiting as waiting:
@@ -309,7 +334,7 @@ class Chain:
                 return "not here yet"
             return f"waits for {waiting.stage} of {waiting.partition}"
         if self.has(unit):
-            return ""
+            return self.failed(unit)
         before = self.latest(stage, partition)
         if before is None:
             return "never made"

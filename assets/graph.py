@@ -127,6 +127,9 @@ class Keeper(Protocol):
     def has(self, unit: Unit) -> bool:
         """Whether the artifact is there."""
 
+    def failed(self, unit: Unit) -> str:
+        """What a blocking check found wrong with it; "" else."""
+
 
 @dataclass
 class Artifact:
@@ -220,9 +223,10 @@ class Given:
 
 
 def there(keeper: Keeper, need: Need) -> bool:
-    """Whether an artifact that may be absent is in the store."""
+    """Whether an artifact that may be absent is in the store, and fit to be used."""
     try:
-        return keeper.has(keeper.unit(need.stage, need.partition))
+        unit = keeper.unit(need.stage, need.partition)
+        return keeper.has(unit) and not keeper.failed(unit)
     except FoveaError:
         return False
 

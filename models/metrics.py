@@ -6,7 +6,8 @@ fixation map, which is how long people looked where.
 
 Three rules hold everywhere:
 
-- PSNR ends at 100 dB (`PSNR_CAP_DB`), so identical pictures give a number that means and tables survive.
+- PSNR lies in 0 … 100 dB (`PSNR_CAP_DB`), so identical pictures give a number that means and tables survive; MS-SSIM and
+  the indices end at their bounds, which rounding would pass on flat pictures.
 - A metric that cannot be measured on a picture (a map of zeros, a picture too small for an index) is NaN.
 - A picture smaller than 161 pixels on a side gets fewer MS-SSIM scales: as many as leave an 11-pixel window room, with
   the scales' weights divided by their sum. Below 11 pixels the window is the largest odd one that fits.
@@ -114,7 +115,7 @@ def _weighted(values: _Float, weights: _Float) -> float:
 
 def _psnr_db(error: float) -> float:
     if error > 0:
-        return float(min(PSNR_CAP_DB, 10 * np.log10(255.0**2 / error)))
+        return float(np.clip(10 * np.log10(255.0**2 / error), 0.0, PSNR_CAP_DB))
     return PSNR_CAP_DB if error == 0 else float("nan")
 
 
@@ -194,7 +195,7 @@ def _ms_ssim(
                 pooled = (
                     inside.ravel() @ similarity.reshape(-1, 3) / total if total > 0 else np.full(3, np.nan)
                 )
-            products[name] *= np.maximum(pooled, 0.0) ** exponent
+            products[name] *= np.clip(pooled, 0.0, 1.0) ** exponent
         if scale < count - 1:
             x, y = _halve(x), _halve(y)
             # repeated at the border, so that a constant map stays constant
@@ -206,9 +207,12 @@ def _indices(original: Picture, reconstruction: Picture) -> dict[str, float]:
     """VSI and HaarPSI (0 to 1, 1 = identical), GMSD (0 = identical, at most 0.5), by `piq`.
 
     Zhang et al. 2014 ("VSI"), Reisenhofer et al. 2018 ("HaarPSI"), Xue et al. 2014 ("GMSD"). NaN below 16 pixels a side.
+    Equal pictures are 1, 1 and 0, also black ones, for which HaarPSI divides by 0.
     """
     if min(original.shape[:2]) < _INDICES_MIN_SIDE:
         return dict.fromkeys(_INDICES, float("nan"))
+    if np.array_equal(original, reconstruction):
+        return {"vsi": 1.0, "haarpsi": 1.0, "gmsd": 0.0}
     # torch and piq take seconds to import
     import piq
     import torch
@@ -218,7 +222,8 @@ def _indices(original: Picture, reconstruction: Picture) -> dict[str, float]:
             torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1)[None])).float().div_(255)
             for p in (original, reconstruction)
         )
-        return {name: float(getattr(piq, name)(x, y, data_range=1.0)) for name in _INDICES}
+        found = {name: float(getattr(piq, name)(x, y, data_range=1.0)) for name in _INDICES}
+    return {name: min(max(value, 0.0), 0.5 if name == "gmsd" else 1.0) for name, value in found.items()}
 
 
 def measure(

@@ -109,6 +109,8 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     if made.unit.stage == "report":
         metadata["report"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
     checks = [checked(check, made) for check in chain.stages[made.unit.stage].checks]
+    blocking = (c for c in checks if not c.passed and c.severity is dg.AssetCheckSeverity.ERROR)
+    chain.note_failed(made.unit, next(map(failure_text, blocking), ""))
     return dg.MaterializeResult(
         metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks
     )
@@ -120,6 +122,13 @@ def checked(check: Check, made: Made) -> dg.AssetCheckResult:
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
     metadata = {k: dg.MetadataValue.md(v) if isinstance(v, str) and "\n" in v else v for k, v in said.items()}
     return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)
+
+
+def failure_text(check: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> str:
+    """A check that did not hold, with what it saw."""
+    detail = (check.metadata or {}).get("detail")
+    said = getattr(detail, "value", detail)
+    return f"check {check.check_name} failed" + (f": {said}" if said else "")
 
 
 def shown_metadata(path: Path) -> dg.MetadataValue:

@@ -24,7 +24,7 @@ from assets.graph import Progress
 from models.errors import FoveaError
 from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import logged, materialized, mlflow_tags
+from pipelines.resources import failure_text, logged, materialized, mlflow_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the job whose runs carry out plans, and the tags of what is part of one: the run, and the sweep
@@ -124,9 +124,7 @@ def _tell_result(
         word = "passed" if found.passed else "failed"
         told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, evaluation, f"{name}: {found.check_name} {word}")
         if blocking and not found.passed and not problem:
-            detail = found.metadata.get("detail") if found.metadata else None
-            said = getattr(detail, "value", detail)
-            problem = f"check {found.check_name} failed" + (f": {said}" if said is not None else "")
+            problem = failure_text(found)
     return problem
 
 
@@ -172,8 +170,7 @@ def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str
     """The first thing that went wrong, in a line: a blocking check, or the step's error."""
     for event in result.get_asset_check_evaluations():
         if not event.passed and event.blocking:
-            detail = event.metadata.get("detail")
-            return f"check {event.check_name} failed" + (f": {detail.value}" if detail is not None else "")
+            return failure_text(event)
     failures = [event for event in result.all_events if event.is_failure]
     for failure in failures:
         data: Any = failure.event_specific_data

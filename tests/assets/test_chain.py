@@ -69,7 +69,20 @@ class Harvest(Stage):
         task.writer.path("value").write_text(str(task.given[asked[0]].part(asked[1])))
 
 
-STAGES = {"grow": Grow(), "weigh": Weigh(), "harvest": Harvest()}
+class Count(Stage):
+    """Uses what there is of Grow."""
+
+    name = "count"
+    reads = ("grow",)
+
+    def needs(self, world: World, partition: str) -> Sequence[Need]:
+        return [Need("grow", p, optional=True) for p in "pq"]
+
+    def make(self, task: Task) -> None:
+        task.writer.path("value").write_text(str(len(task.given.all("grow"))))
+
+
+STAGES = {"grow": Grow(), "weigh": Weigh(), "harvest": Harvest(), "count": Count()}
 
 
 @pytest.fixture
@@ -177,6 +190,21 @@ def test_a_failure_leaves_the_unit_unmade(chain: Chain) -> None:
     assert not chain.ready("grow", "p")
     SETTINGS["fail"] = False
     assert not chain.make("grow", "p").hit
+
+
+def test_a_failed_check_is_not_forgotten_and_what_failed_it_is_not_used(chain: Chain) -> None:
+    unit = chain.make("grow", "p").unit
+    before = chain.unit("count", "r").digest
+    chain.note_failed(unit, "check colour failed: a.png is black")
+    for later in (chain, Chain(chain.home, STAGES)):
+        later.forget()
+        assert later.why("grow", "p") == "check colour failed: a.png is black"
+        assert later.unit("count", "r").digest != before
+        assert (later.make("count", "r").folder / "value").read_text() == "0"
+    assert chain.make("grow", "p").hit  # its check is tried again
+    chain.note_failed(unit, "")
+    chain.forget()
+    assert chain.why("grow", "p") == "" and chain.unit("count", "r").digest == before
 
 
 def test_a_result_that_was_deleted_is_made_again(chain: Chain) -> None:

@@ -39,6 +39,19 @@ def test_identical_pictures_end_at_the_cap_and_one() -> None:
     assert values["psnr_db"] == values["ew_psnr_db"] == metrics.PSNR_CAP_DB
 
 
+@pytest.mark.parametrize("value", [0, 1, 90, 255])
+@pytest.mark.parametrize("size", [(16, 16), (160, 176), (331, 257)])
+def test_values_of_flat_pictures_are_finite_and_in_range(value: int, size: tuple[int, int]) -> None:
+    flat = np.full((*size, 3), value, np.uint8)
+    near = np.clip(flat.astype(int) + np.random.default_rng(0).integers(-1, 2, flat.shape), 0, 255)
+    ramp = np.broadcast_to(np.arange(size[1], dtype=np.float32), size)
+    for one in (flat, near.astype(np.uint8)):
+        for other in (flat, near.astype(np.uint8), 255 - flat):
+            for name, found in metrics.measure(one, other, saliency_map=ramp, fixation_map=ramp).items():
+                most = 100.0 if name.endswith("_db") else 0.5 if name == "gmsd" else 1.0
+                assert 0 <= found <= most, (name, found)
+
+
 @pytest.mark.parametrize("size", [(256, 512), (161, 161), (171, 333), (250, 163)])
 def test_ms_ssim_agrees_with_pytorch_msssim(size: tuple[int, int]) -> None:
     import torch

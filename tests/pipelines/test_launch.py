@@ -1,17 +1,23 @@
+import shutil
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from dagster import DagsterRunStatus, RunsFilter
 
+from assets.evaluation.checks import MEASURED
+from assets.graph import Made, Unit
 from assets.home import Home
 from assets.stages import open_chain
 from assets.world import World
 from models.errors import FoveaError
+from models.metrics import METRICS
 from pipelines import launch
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
 from pipelines.partitions import drawn, sync_rows
+from pipelines.resources import result_of
 from pipelines.schedules import sweep
 
 
@@ -115,3 +121,31 @@ def test_rows_are_what_was_asked_for(installation: Path) -> None:
         (home.config / "fovea.toml").write_text("")
         sync_rows(instance, open_chain())
         assert instance.get_dynamic_partitions("datasets") == ["sample"]
+
+
+def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = {"image": "a", "codec": "jpeg", "rate_name": "quality", "rate": 50.0, "bpp": 1.0, "psnr_db": 30.0}
+    chain = open_chain()
+    stage = chain.stages["classical_rd_points"]
+    monkeypatch.setattr(type(stage), "checks", MEASURED)
+    unit = Unit(stage.name, "some", {})
+
+    def told(**values: float) -> str:
+        with chain.store.writing(stage.name, unit.digest) as writer:
+            row = dict.fromkeys(METRICS, 0.5) | point | values
+            pd.DataFrame([row, row | {"ms_ssim": 0.5}]).to_parquet(writer.path("points.parquet"))
+            writer.meta["facts"] = {}
+        manifest = chain.store.manifest(stage.name, unit.digest)
+        made = Made(unit, True, manifest, chain.store, 0.0)
+        (check,) = result_of(made, chain).check_results or ()
+        shutil.rmtree(made.folder)
+        return "" if check.passed else chain.failed(unit)
+
+    said = told(ms_ssim=1.5, haarpsi=float("inf"))
+    assert said.startswith(
+        "check values_in_range failed: a, jpeg at quality 50: ms_ssim is 1.5; a, jpeg at quality 50: haarpsi is inf"
+    )
+    assert chain.failed(unit) == said
+    assert told(sw_psnr_db=float("nan")) == "" and chain.failed(unit) == ""
