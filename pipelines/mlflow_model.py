@@ -4,10 +4,17 @@ so that it loads where Fovea is not installed."""
 import hashlib
 import importlib.metadata
 import json
+import re
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import FoveaError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 REQUIREMENTS = [
     "mlflow",
@@ -58,6 +65,33 @@ def save_model(folder: Path, target: Path) -> None:
             ),
             metadata={"fovea.digest": folder_digest(folder)},
         )
+
+
+def fetch_codec(address: str, client: "MlflowClient", folder: Path) -> Path:
+    """The codec's folder of a registered model, fetched into `folder`.
+
+    address: models:/NAME/VERSION or models:/NAME@ALIAS. Raises FoveaError for one that is not there, or holds no codec.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    # not mlflow's own reading of such addresses: it looks into the registry of the process, whatever it is told
+    found = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", address)
+    if found is None:
+        raise FoveaError(f"{address}: the address of a model is models:/NAME/VERSION or models:/NAME@ALIAS")
+    name, version, alias = found.groups()
+    try:
+        version = version or client.get_model_version_by_alias(name, alias).version
+        source = client.get_model_version_download_uri(name, version)
+        fetched = mlflow.artifacts.download_artifacts(
+            artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+        )
+    except (MlflowException, OSError) as error:
+        raise FoveaError(f"{address}: {str(error).splitlines()[0]}") from error
+    codec = Path(fetched) / "artifacts" / "codec"
+    if not codec.is_dir():
+        raise FoveaError(f"{address} is not a codec that Fovea registered: it has no artifacts/codec")
+    return codec
 
 
 def _copy_modules(codec: str, to: Path) -> None:

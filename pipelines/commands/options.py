@@ -1,5 +1,6 @@
 """What commands share: options, the chain that they work on, and how they say and write things."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from models.errors import FoveaError
 
 if TYPE_CHECKING:
     from assets.chain import Chain
+    from models.codecs.base import Codec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -17,6 +19,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PAGE = rb" Fovea</title>"
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=0)
+CODEC = "A shipped codec's name, an experiment's key, a saved codec's folder, or an MLflow address (models:/NAME/1)"
 
 dataset = click.option(
     "--dataset", default="sample", show_default=True, help="A registered dataset (fovea datasets list)."
@@ -72,6 +75,40 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     chain.dataset(on)
     find(name, on)
     return chain.sweeps[f"{on}.{name}"]
+
+
+def codec_named(name: str) -> "Codec":
+    """A codec by what a command line calls it: a shipped name, an experiment's key, a saved codec's folder, or an MLflow
+    model's address (models:/NAME/VERSION, models:/NAME@ALIAS). Raises FoveaError for what is none of them, or not made."""
+    from models.codecs.catalogue import load_codec, open_codec, shipped
+
+    if name.startswith("models:/"):
+        from assets.home import Home
+        from pipelines.mlflow_model import fetch_codec
+        from pipelines.mlflow_store import MlflowStore, Unreachable
+
+        home = Home.from_environment()
+        store = MlflowStore(home.mlflow, home.profile.tracking_uri().strip())
+        try:
+            client = store.connect()
+        except Unreachable as error:
+            raise FoveaError(f"{name}: MLflow at {store.name} does not answer: {error}") from error
+        with tempfile.TemporaryDirectory(prefix="fovea-model-") as folder:
+            return load_codec(fetch_codec(name, client, Path(folder)))
+    if name not in shipped() and not Path(name).exists():
+        from assets.graph import Waiting
+
+        chain = chain_here(tracking=False)
+        if name not in chain.experiments:
+            raise FoveaError(
+                f"{name!r} is no shipped codec ({', '.join(shipped())}), no experiment's key (fovea status --keys), no "
+                "folder and no models:/ address"
+            )
+        try:
+            return load_codec(chain.made("trained_codec", name).folder / "codec")
+        except Waiting:
+            raise FoveaError(f"{name} is not trained, or is stale: fovea train {name}") from None
+    return open_codec(name)
 
 
 def warn(text: str) -> None:

@@ -20,7 +20,7 @@ from pipelines.commands.options import PATH, chain_here
     "--model",
     default="light",
     show_default=True,
-    help="A shipped codec's name, or a folder with codec.json and weights.",
+    help=f"{options.CODEC}.",
 )
 @click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
 @click.option("--bpp", type=float, help="Rate: bits per pixel of the file, as near as levels allow.")
@@ -74,7 +74,6 @@ def compress(
         raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
     # torch is loaded from here on: what can be refused without it has been
     from assets.evaluation.code_files import Guide, compress_files, compress_jpeg
-    from models.codecs.catalogue import open_codec
 
     guide = Guide(uniform, maps)
     failed: list[str] | None = [] if len(work) > 1 else None
@@ -82,7 +81,7 @@ def compress(
         iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])
         if jpeg
         else compress_files(
-            work, open_codec(model), lmbda=lmbda, bpp=bpp, guide=guide, effort=effort, failed=failed
+            work, options.codec_named(model), lmbda=lmbda, bpp=bpp, guide=guide, effort=effort, failed=failed
         )
     )
     for said in made:
@@ -97,9 +96,7 @@ def compress(
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @options.output("The PNG to write; a folder for several files.", required=True)
-@click.option(
-    "--model", help="A shipped codec's name or a folder; default: the shipped codec that made the file."
-)
+@click.option("--model", help=f"{options.CODEC}; default: the shipped codec that made the file.")
 def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
     """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
     from assets.frames.targets import files_in, targets_of
@@ -108,9 +105,9 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
     work = targets_of(files, output, ".png", files_in, "fovea decompress")
     from assets.evaluation.code_files import decompress_files
     from models.codecs.bitstream import unpack
-    from models.codecs.catalogue import codec_for, open_codec
+    from models.codecs.catalogue import codec_for
 
-    named = open_codec(model) if model else None
+    named = options.codec_named(model) if model else None
     found: dict[bytes, Any] = {}
 
     def opened(data: bytes) -> Any:

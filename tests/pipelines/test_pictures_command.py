@@ -71,3 +71,21 @@ def test_a_jpeg_is_made_of_one_picture(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     done = CliRunner().invoke(main, ["compress", *words])
     assert done.exit_code == 1 and said in done.output and not Path("b.jpg").exists()
+
+
+def test_a_model_that_is_not_there_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
+    keys = CliRunner().invoke(main, ["status", "--keys"]).output.split()
+    for model, said in (
+        ("lihgt", "no experiment's key (fovea status --keys)"),
+        (keys[0], f"{keys[0]} is not trained, or is stale: fovea train {keys[0]}"),
+        ("models:/fovea", "models:/NAME/VERSION"),
+    ):
+        done = CliRunner().invoke(main, ["compress", "a.png", "-o", "a.fov", "--model", model])
+        assert done.exit_code == 1 and said in done.output, done.output
+        assert not Path("a.fov").exists()

@@ -15,6 +15,7 @@ from PIL import Image
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, load_codec, save_codec
 from models.errors import FoveaError
+from pipelines.commands.options import codec_named
 from pipelines.mlflow_model import folder_digest, save_model
 from pipelines.mlflow_tracking import MlflowTracker
 
@@ -50,7 +51,7 @@ def png(array):
     return cv2.imencode(".png", array)[1].tobytes()
 
 
-def test_registered_loaded_and_used(codec, picture, tmp_path):
+def test_registered_loaded_and_used(codec, picture, tmp_path, monkeypatch):
     import mlflow.pyfunc
 
     tracker = MlflowTracker(tmp_path / "mlflow", "")
@@ -64,6 +65,13 @@ def test_registered_loaded_and_used(codec, picture, tmp_path):
     names = {Path(a.path).name for a in client.list_artifacts(run.run_id, "model/artifacts/codec")}
     assert names == {"weights.safetensors", "codec.json"}
     tracker.close()
+    monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
+    for name in (address, "models:/fovea-bls2017/1"):
+        assert codec_named(name).identity() == load_codec(codec).identity()
+    with pytest.raises(FoveaError, match=r"models:/fovea-bls2017/7: .*7"):
+        codec_named("models:/fovea-bls2017/7")
+    with pytest.raises(FoveaError, match=r"models:/NAME/VERSION or"):
+        codec_named("models:/fovea-bls2017")
 
     model = mlflow.pyfunc.load_model(f"{tmp_path}/mlflow/artifacts/fovea-sample/{run.run_id}/artifacts/model")
     map_ = np.zeros(picture.shape[:2], np.uint8)
