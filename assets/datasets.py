@@ -43,7 +43,7 @@ from pydantic import (
 
 from models.config import SETTINGS_FILE, read_tables
 from models.errors import FoveaError
-from models.validation import Typed, checked
+from models.validation import Typed, checked, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -341,10 +341,11 @@ class FolderTable(Table):
 TABLES: Final[Mapping[str, type[Table]]] = {"sample": SampleTable, "cityscapes": CityscapesTable}
 
 
-def load_registry(config_dir: Path) -> dict[str, Dataset]:
+def load_registry(config_dir: Path, wrong: dict[str, FoveaError] | None = None) -> dict[str, Dataset]:
     """Read the datasets of `config_dir/fovea.toml`, `sample` and `cityscapes` first; a missing file is an empty one.
 
-    Folders are not looked at here, so that one that vanished stops only its own dataset.
+    Folders are not looked at here, so that one that vanished stops only its own dataset. wrong: gets what is wrong with each
+    table that is left out for it; None: the first one is raised.
 
     Raises:
         FoveaError: the file is no TOML, has unknown fields or bad values; the message names file and field.
@@ -354,10 +355,15 @@ def load_registry(config_dir: Path) -> dict[str, Dataset]:
     known: dict[str, Dataset] = {}
     for name in dict.fromkeys((*BUILT_IN, *tables)):
         where, table = f"{file}: datasets.{name}", tables.get(name, {})
-        _check_name(name, where, built_in_allowed=True)
-        if not isinstance(table, dict):
-            raise FoveaError(f"{where}: expected a table [datasets.{name}], got {table!r}")
-        known[name] = checked(TABLES.get(name, FolderTable), table, where, config_dir).dataset(name)
+        try:
+            _check_name(name, where, built_in_allowed=True)
+            if not isinstance(table, dict):
+                raise FoveaError(f"{where}: expected a table [datasets.{name}], got {table!r}")
+            known[name] = checked(TABLES.get(name, FolderTable), table, where, config_dir).dataset(name)
+        except FoveaError as error:
+            if wrong is None:
+                raise
+            wrong[name] = error
     return known
 
 
@@ -414,8 +420,8 @@ def add_dataset(
     return dataset
 
 
-def remove_dataset(config_dir: Path, name: str) -> Dataset:
-    """Forget a registered folder (its pictures and results stay) and return what it was.
+def remove_dataset(config_dir: Path, name: str) -> None:
+    """Forget a registered folder; its pictures and results stay.
 
     Raises:
         FoveaError: no such dataset, or one of the two that are always there.
@@ -423,22 +429,15 @@ def remove_dataset(config_dir: Path, name: str) -> Dataset:
     if name in BUILT_IN:
         raise FoveaError(f"{name!r} is always there and can't be removed")
     with _editing(config_dir) as tables:
-        dataset = find_dataset(load_registry(config_dir), name)
+        if name not in tables:
+            raise FoveaError(unknown("dataset", name, tables))
         del tables[name]
-    return dataset
 
 
 def find_dataset(registry: Mapping[str, Dataset], name: str) -> Dataset:
-    """Return the dataset of that name.
-
-    Raises:
-        FoveaError: there is none; the message lists the names there are.
-    """
+    """The dataset of that name. Raises FoveaError with what was probably meant, or what there is."""
     if name not in registry:
-        raise FoveaError(
-            f"no dataset {name!r}; there are {', '.join(registry)}. Add a folder of pictures with "
-            f"`fovea datasets add {name} PATH`"
-        )
+        raise FoveaError(f"{unknown('dataset', name, registry)} (fovea datasets add {name} PATH)")
     return registry[name]
 
 
@@ -476,9 +475,10 @@ def _editing(config_dir: Path) -> Iterator[Any]:
     file = config_dir / SETTINGS_FILE
     try:
         with FileLock(f"{file}.lock", timeout=30):
-            load_registry(config_dir)
+            read_tables(file, "datasets")
+            file = file.resolve()  # a link into a folder of dotfiles stays one
             document = (
-                tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+                tomlkit.parse(file.read_text(encoding="utf-8-sig")) if file.exists() else tomlkit.document()
             )
             tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
             yield tables

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.datasets import Dataset, load_registry
+from assets.datasets import Dataset, find_dataset, load_registry
 from assets.home import Home
 from assets.log import lasting_logger
 from models.errors import FoveaError
@@ -34,16 +34,22 @@ class World:
 
     @functools.cached_property
     def registry(self) -> dict[str, Dataset]:
-        """All datasets by name."""
-        return load_registry(self.home.config)
+        """All datasets by name; one whose table is wrong is left out with a warning."""
+        found = load_registry(self.home.config, self._wrong)
+        for error in self._wrong.values():
+            _LOG.warning("left out: %s", error)
+        return found
+
+    @functools.cached_property
+    def _wrong(self) -> dict[str, FoveaError]:
+        return {}
 
     def dataset(self, name: str) -> Dataset:
-        """A registered dataset; raises FoveaError that lists what there is."""
-        if name not in self.registry:
-            raise FoveaError(
-                f"unknown dataset {name!r}; registered: {', '.join(self.registry)} (fovea datasets add NAME PATH)"
-            )
-        return self.registry[name]
+        """A registered dataset; raises FoveaError that says what is wrong with it, or what was probably meant."""
+        found = self.registry
+        if name in self._wrong:
+            raise self._wrong[name]
+        return find_dataset(found, name)
 
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:

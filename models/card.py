@@ -16,7 +16,7 @@ from pydantic import model_validator
 from models.config import config_folder
 from models.errors import FoveaError
 from models.mechanisms import Mechanism
-from models.validation import Typed, checked
+from models.validation import Typed, checked, unknown
 
 Value = int | float | str
 Objective = Literal["rate_distortion", "adversarial"]
@@ -215,4 +215,4 @@ def find_card(codec: str) -> Found:
         return found[codec]
     if codec in faults:
         raise FoveaError(faults[codec])
-    raise FoveaError("; ".join((f"unknown codec {codec!r}; known: {', '.join(found)}", *faults.values())))
+    raise FoveaError("; ".join((unknown("codec", codec, found), *faults.values())))

@@ -45,9 +45,13 @@ def read_tables(file: Path, table: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=16)
 def _read(file: Path, modified_ns: int, size: int) -> dict[str, dict[str, Any]]:
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
         raise FoveaError(f"{file}: can't be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise FoveaError(
+            f"{file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         twice = ": two tables of one name? Rename or delete one" if "twice" in str(error) else ""
         raise FoveaError(f"{file}: {error}{twice}") from error

@@ -12,7 +12,9 @@ def chosen_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise FoveaError(f"--device {name}: torch sees no GPU here; use --device cpu")
     try:
-        torch.device(name)
+        found = torch.device(name)
     except RuntimeError as error:
         raise FoveaError(f"--device {name}: not a device; say auto, cpu, cuda or cuda:N") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise FoveaError(f"--device {name}: the GPUs here are cuda:0 … cuda:{torch.cuda.device_count() - 1}")
     return name

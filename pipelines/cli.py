@@ -11,6 +11,7 @@ import click
 from models.errors import FoveaError
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import benchmark, compare, curves, evaluate, gaps
+from pipelines.commands.options import PORT
 from pipelines.commands.pictures import compress, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
 from pipelines.commands.studies import game, study
@@ -87,12 +88,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True, help="Dagster's port; MLflow takes --mlflow-port.")
-@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option(
+    "--port", default=3000, type=PORT, show_default=True, help="Dagster's port; MLflow takes --mlflow-port."
+)
+@click.option("--mlflow-port", default=5000, type=PORT, show_default=True)
 def ui(port: int, mlflow_port: int) -> None:
     """Dagster UI with its daemon, and the MLflow UI, on loopback; one Ctrl-C stops all."""
     from pipelines.ui import serve
 
+    if port == mlflow_port:
+        raise FoveaError(f"--port and --mlflow-port are both {port}: two servers need two ports")
     serve(port, mlflow_port)
 
 

@@ -29,12 +29,14 @@ class Benchmark(NamedTuple):
     page: str
 
 
-def chosen(world: World, dataset: str, codecs: Sequence[str]) -> list[Experiment]:
+def chosen(world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = ()) -> list[Experiment]:
     """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that ship.
 
-    Raises FoveaError for a dataset or a codec that is not known.
+    Raises FoveaError for a dataset or a codec that is not known, and for a peer that the dataset is not measured with.
     """
-    world.dataset(dataset)
+    measured = world.dataset(dataset).classical
+    if missing := [p for p in peers if p not in measured]:
+        raise FoveaError(f"--peers {missing[0]}: {dataset} is measured with {', '.join(measured)}")
     ships = world.sweeps[f"{dataset}.{SWEEP}"].experiments
     known = sorted({e.codec for e in ships})
     found = [e for e in ships if not codecs or e.codec in codecs]
@@ -61,15 +63,9 @@ def partitions_of(world: World, dataset: str, experiments: Sequence[Experiment])
 def benchmark_of(
     chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()
 ) -> Benchmark:
-    """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all.
-
-    Raises FoveaError for a peer that was not measured.
-    """
+    """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all."""
     points = concat_points(pd.read_parquet(chain.made(*piece).folder / POINTS) for piece in pieces)
     classical = points["arm"] == CLASSICAL_ARM
-    measured = sorted(set(points["codec"][classical]))
-    if missing := [p for p in peers if p not in measured]:
-        raise FoveaError(f"--peers {missing[0]}: {dataset} was measured with {', '.join(measured)}")
     if peers:
         points = points[~classical | points["codec"].isin(peers)]
     curves, rates = rd_curves(points), bd_rates(points, sweep="benchmark")

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from assets.evaluation.published import name_of
 from assets.home import write_whole
 from models.errors import FoveaError
+from models.validation import unknown
 
 
 class Checkpoint(BaseModel, frozen=True):
@@ -79,7 +80,7 @@ def keep_external(
     from models.codecs.external import WIDTHS, file_sha256
 
     if codec not in WIDTHS:
-        raise FoveaError(f"no checkpoint of CompressAI's is a {codec!r}; known: {', '.join(WIDTHS)}")
+        raise FoveaError(unknown("codec of CompressAI", codec, WIDTHS))
     name = name_of(name or codec)
     known = read_external(config, dataset, name)
     if known is not None and known.codec != codec:

@@ -24,6 +24,7 @@ from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
+from models.validation import unknown
 
 LAMBDAS = tuple(0.0008 * 2**k for k in range(9))
 SHRUNK = (0.4, 0.5, 0.625)
@@ -56,7 +57,7 @@ WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
 def config_of(name: str) -> CodecConfig:
     """What a base is built from. Raises FoveaError for a codec that has none."""
     if name not in WIDTHS:
-        raise FoveaError(f"no base {name!r}; there are: {', '.join(WIDTHS)}")
+        raise FoveaError(unknown("base", name, WIDTHS))
     n, m = WIDTHS[name]
     return CodecConfig(
         codec=name, n=n, m=m, mechanism="gain", lmbda=LAMBDAS, gamma=RECIPE["gamma"], span=RECIPE["span"]

@@ -20,6 +20,7 @@ from models.card import find_card
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.mechanisms import LEVELLED
+from models.validation import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,14 +177,19 @@ def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
     if folder.name in (WEIGHTS, DESCRIPTION):
         folder = folder.parent
     config, identity = _describe(folder)
-    codec = build(config)
     try:
+        codec = build(config)
         weights = load_file(folder / WEIGHTS)
     except FileNotFoundError:
         raise FoveaError(f"no codec in {folder}: {WEIGHTS} is missing") from None
     except SafetensorError as error:
         raise FoveaError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    codec.load_weights(weights)
+    except FoveaError as error:
+        raise FoveaError(f"{folder / DESCRIPTION}: {error}") from error
+    try:
+        codec.load_weights(weights)
+    except FoveaError as error:
+        raise FoveaError(f"{folder / WEIGHTS} is damaged: {error}") from error
     if codec.identity().hex() != identity:
         raise FoveaError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes")
     return codec.eval().to(device)
@@ -215,9 +221,7 @@ def open_codec(name: str) -> "Codec":
     for place in (folder, folder / "codec"):
         if (place / DESCRIPTION).is_file():
             return load_codec(place)
-    raise FoveaError(
-        f"{name!r} is neither a shipped codec ({', '.join(shipped()) or 'none'}) nor a folder with {DESCRIPTION}"
-    )
+    raise FoveaError(f"{unknown('codec', name, shipped())}; or name a folder with {DESCRIPTION}")
 
 
 def codec_for(data: bytes) -> "Codec":

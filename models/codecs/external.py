@@ -5,13 +5,13 @@ arithmetic, so that the strings are those of its own `compress`.
 """
 
 import hashlib
-import pickle
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.codecs.catalogue import build
 from models.errors import FoveaError
+from models.validation import unknown
+from models.weights import read_weights
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec
@@ -44,17 +44,14 @@ def _read(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FoveaError(f"{path}: no such file") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:  # fmt: skip
-        raise FoveaError(
-            f"{path}: not a checkpoint of weights alone ({str(error).splitlines()[0] if str(error) else error!r}); "
-            "a whole pickled model is not loaded: save its state_dict()"
-        ) from error
+        except FileNotFoundError:
+            raise FoveaError(f"{path}: no such file") from None
+        except (SafetensorError, OSError) as error:
+            raise FoveaError(f"{path}: not a checkpoint, or damaged ({error})") from error
+    loaded = read_weights(path)
     while isinstance(loaded, dict) and (
         inner := next((k for k in WRAPPED if isinstance(loaded.get(k), dict)), None)
     ):
@@ -77,7 +74,7 @@ def load_checkpoint(path: Path, codec: str) -> "Codec":
     from models.codecs.conditioned import ConditionedCodec
 
     if codec not in WIDTHS:
-        raise FoveaError(f"no checkpoint of CompressAI's is a {codec!r}; known: {', '.join(WIDTHS)}")
+        raise FoveaError(unknown("codec of CompressAI", codec, WIDTHS))
     import torch
 
     state = _read(path)

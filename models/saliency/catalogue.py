@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import FoveaError
+from models.validation import unknown
 
 MODELS = ("sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior")
 DEFAULT_MODEL = "sam_lite"
@@ -59,7 +60,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
 def code_modules(name: str) -> tuple[str, ...]:
     """The modules whose code, with what they import, decides the maps of this model."""
     if name not in _CODE:
-        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+        raise FoveaError(unknown("saliency model", name, MODELS))
     return _CODE[name]
 
 
@@ -77,7 +78,7 @@ def model_version(name: str, weights_dir: Path | None = None) -> str:
     if name in _CONSTANT:
         return _CONSTANT[name]
     if name not in MODELS:
-        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+        raise FoveaError(unknown("saliency model", name, MODELS))
     path = weights_path(name, weights_dir)
     try:
         status = path.stat()

@@ -5,6 +5,7 @@ from pathlib import Path
 from models.errors import FoveaError
 from models.saliency.catalogue import MODELS, describe_weights, model_version, weights_path
 from models.saliency.maps import SaliencyModel
+from models.validation import unknown
 
 
 def load_model(
@@ -15,7 +16,7 @@ def load_model(
     Raises FoveaError for an unknown name, missing or damaged weights, or a device that is not there.
     """
     if name not in MODELS:
-        raise FoveaError(f"unknown saliency model {name!r}: one of {', '.join(MODELS)}")
+        raise FoveaError(unknown("saliency model", name, MODELS))
     if name in ("spectral_residual", "center_prior"):
         from models.saliency.classical import ClassicalModel
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from models.errors import FoveaError
 from models.saliency.catalogue import MODELS
+from models.validation import unknown
 
 VARIANTS = ("sam_lite", "sam_vgg", "sam_resnet")
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -111,7 +112,7 @@ def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
     found = _NAME.fullmatch(name)
     if not found:
         raise FoveaError(
-            f"unknown saliency model {name!r}: one of {', '.join(MODELS)}, or one that you train, DATASET.VARIANT, such as "
+            f"{unknown('saliency model', name, MODELS)}; or one that you train, DATASET.VARIANT, such as "
             f"osie.sam_lite or osie.sam_lite+{DEFAULT_FOLDS}folds"
         )
     fields: dict[str, Any] = {

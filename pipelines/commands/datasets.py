@@ -24,6 +24,7 @@ def list_() -> None:
     """All datasets."""
     from assets.datasets import format_size
 
+    click.echo(f"{'name':16} {'kind':10} {'size':9} where")
     for name, dataset in chain_here(tracking=False).registry.items():
         where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
         eyes = ", fixations" if dataset.fixations else ""
@@ -133,10 +134,13 @@ def _show(name: str, *, new: bool = False) -> int:
     for row in table[table.status != "ok"].to_dict("records"):
         click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
     say_quarantined(chain, name)
-    if not set(good.split) & {"val", "test"}:
-        click.secho(
-            f"{name} has nothing to measure on: name pictures with --test GLOB or --splits CSV", fg="yellow"
+    if "test" not in set(good.split):
+        lacks = (
+            "no test picture: codecs are measured on val"
+            if "val" in set(good.split)
+            else "nothing to measure on"
         )
+        click.secho(f"{name} has {lacks}; name pictures with --test GLOB or --splits CSV", fg="yellow")
     path = chain.dataset(name).fixations
     if path:
         from assets.frames.manifest import left_out

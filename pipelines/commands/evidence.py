@@ -88,10 +88,15 @@ def list_() -> None:
     from assets.evaluation.published import published_curves
 
     chain = chain_here(tracking=False)
-    for dataset in chain.registry:
-        for curve in published_curves(chain.home.config, dataset):
-            rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
-            click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)} points, {rates}  {curve.source}")
+    found = [(d, curve) for d in chain.registry for curve in published_curves(chain.home.config, d)]
+    click.echo(
+        f"{'dataset':16} {'curve':32} points"
+        if found
+        else "no published curve is here (fovea curves import FILE --dataset NAME)"
+    )
+    for dataset, curve in found:
+        rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
+        click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)}, {rates}  {curve.source}")
 
 
 @curves.command()
@@ -188,14 +193,15 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
     from pipelines.commands.runs import make_stale
 
     chain = chain_here(threads, device)
-    experiments = chosen(chain.world, dataset, codecs)
+    shown = [p for p in peers.split(",") if p]
+    experiments = chosen(chain.world, dataset, codecs, shown)
     wanted = partitions_of(chain.world, dataset, experiments)
     targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
     failed = make_stale(chain, f"benchmark of {dataset}", targets, threads=threads)
     if failed:
         sys.exit(1)
     chain.forget()
-    found = benchmark_of(chain, dataset, wanted, [p for p in peers.split(",") if p])
+    found = benchmark_of(chain, dataset, wanted, shown)
     click.echo("\n" + curve_lines(found.curves))
     click.echo("\n" + bd_lines(found.rates))
     name = f"benchmark.{dataset}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import FoveaError
+from models.validation import unknown
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -20,6 +21,7 @@ PAGE = rb" Fovea</title>"
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=0)
 CODEC = "A shipped codec's name, an experiment's key, a saved codec's folder, or an MLflow address (models:/NAME/1)"
+PORT = click.IntRange(1, 65535)
 
 dataset = click.option(
     "--dataset", default="sample", show_default=True, help="A registered dataset (fovea datasets list)."
@@ -57,15 +59,22 @@ def output(about: str, *, required: bool = False, mark: bytes = b"") -> Decorato
 
 
 def chain_here(threads: int = 0, device: str = "auto", tracking: bool = True) -> "Chain":
-    """The chain of this installation. threads: 0 leaves all cores."""
+    """The chain of this installation. threads: 0 leaves all cores. Raises FoveaError for a device that is not here, unless a
+    cluster carries out the steps."""
     options: dict[str, Any] = {"device": device, **({"threads": threads} if threads else {})}
     if tracking:
         from pipelines.mlflow_tracking import tracked_chain
 
-        return tracked_chain(**options)
-    from assets.stages import open_chain
+        chain = tracked_chain(**options)
+    else:
+        from assets.stages import open_chain
 
-    return open_chain(**options)
+        chain = open_chain(**options)
+    if device not in ("auto", "cpu") and chain.home.profile.executor != "ray":
+        from models.device import chosen_device
+
+        chosen_device(device)
+    return chain
 
 
 def sweep_of(chain: "Chain", name: str, on: str) -> Any:
@@ -101,8 +110,8 @@ def codec_named(name: str) -> "Codec":
         chain = chain_here(tracking=False)
         if name not in chain.experiments:
             raise FoveaError(
-                f"{name!r} is no shipped codec ({', '.join(shipped())}), no experiment's key (fovea status --keys), no "
-                "folder and no models:/ address"
+                f"{unknown('codec', name, shipped())}; or give an experiment's key (fovea status --keys), a folder, or a "
+                "models:/ address"
             )
         try:
             return load_codec(chain.made("trained_codec", name).folder / "codec")

@@ -252,7 +252,7 @@ def test_explanations() -> None:
 
 def test_unknown_names_are_clear(tmp_path: Path) -> None:
     chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
-    with pytest.raises(FoveaError, match="unknown dataset 'moon'; registered: sample, cityscapes"):
+    with pytest.raises(FoveaError, match="unknown dataset 'moon'; known: sample, cityscapes"):
         chain.dataset("moon")
     with pytest.raises(FoveaError, match="nearest: sample-bls2017-smoke-uniform"):
         chain.experiment("sample-bls2017-smoke-unifrom-l0.013")

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from assets.datasets import (
     CITYSCAPES_NEEDS,
@@ -17,6 +18,8 @@ from assets.datasets import (
     remove_dataset,
     with_root,
 )
+from assets.home import Home
+from assets.world import World
 from models.errors import FoveaError
 
 
@@ -108,6 +111,37 @@ def test_comments_and_other_settings_stay(tmp_path: Path, pictures: Path) -> Non
     assert (tmp_path / "fovea.toml").read_text().strip() == text.strip()
 
 
+def test_a_link_to_a_folder_of_dotfiles_stays_one_and_a_byte_order_mark_is_passed_over(
+    tmp_path: Path, pictures: Path
+) -> None:
+    (tmp_path / "dotfiles").mkdir()
+    real = tmp_path / "dotfiles" / "fovea.toml"
+    real.write_text("[datasets.sample]\nseed = 2\n", encoding="utf-8-sig")
+    (tmp_path / "fovea.toml").symlink_to(real)
+    add_dataset(tmp_path, "mine", pictures)
+    assert (tmp_path / "fovea.toml").is_symlink() and "mine" in real.read_text()
+    known = load_registry(tmp_path)
+    assert known["sample"].seed == 2 and known["mine"].root() == pictures
+    remove_dataset(tmp_path, "mine")
+    assert (tmp_path / "fovea.toml").is_symlink() and "mine" not in real.read_text()
+    real.write_text("[datasets.sample]\n", encoding="utf-16")
+    with pytest.raises(FoveaError, match="save it as UTF-8"):
+        load_registry(tmp_path)
+
+
+def test_a_wrong_table_stops_only_what_names_it(tmp_path: Path, pictures: Path) -> None:
+    config = registry(tmp_path, f'[datasets.bad]\npath = "{pictures}"\nsplitz = 3\n')
+    world = World(Home(tmp_path / "home", config, UPath(tmp_path / "home/data")))
+    assert world.dataset("sample").kind == "sample" and "bad" not in world.registry
+    with pytest.raises(FoveaError, match=r"datasets\.bad: unknown field 'splitz'; did you mean 'splits'"):
+        world.dataset("bad")
+    with pytest.raises(FoveaError, match="unknown dataset 'sampel'; did you mean 'sample'"):
+        world.dataset("sampel")
+    add_dataset(config, "mine", pictures)
+    remove_dataset(config, "bad")
+    assert set(load_registry(config)) == {"sample", "cityscapes", "mine"}
+
+
 def test_relative_paths_start_at_the_file(tmp_path: Path, pictures: Path) -> None:
     known = load_registry(registry(tmp_path, '[datasets.mine]\npath = "pictures"\n'))
     assert known["mine"].root() == pictures
@@ -162,7 +196,7 @@ def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
 def test_removing_refuses(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="can't be removed"):
         remove_dataset(tmp_path, "sample")
-    with pytest.raises(FoveaError, match="no dataset 'ghost'; there are sample, cityscapes"):
+    with pytest.raises(FoveaError, match="unknown dataset 'ghost'"):
         remove_dataset(tmp_path, "ghost")
 
 

@@ -58,7 +58,7 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
 
     for words, names in (
         (["--codec", "bls2018"], "bls2017"),
-        (["--codec", "bls2017", "--peers", "webp"], "was measured with jpeg"),
+        (["--codec", "bls2017", "--peers", "webp"], "is measured with jpeg"),
     ):
         wrong = fovea(tmp_path, "benchmark", "--dataset", "held", *words)
         assert wrong.returncode == 1 and names in wrong.stderr

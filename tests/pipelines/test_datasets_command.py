@@ -59,3 +59,11 @@ def test_a_name_that_is_not_utf_8_is_one_quarantined_picture(pictures: Path) -> 
     code, said = added(pictures)
     assert code == 0, said
     assert r"quarantined caf\xe9: its name is not UTF-8" in said and "some: 4 pictures" in said
+
+
+def test_lists_have_heads_or_say_that_there_is_nothing(pictures: Path) -> None:
+    code, said = added(pictures, "--splits", "3/1/0")
+    assert code == 0 and "some has no test picture: codecs are measured on val" in said
+    lines = CliRunner().invoke(main, ["datasets", "list"]).output.splitlines()
+    assert lines[0].split() == ["name", "kind", "size", "where"] and lines[-1].split()[0] == "some"
+    assert "no published curve is here" in CliRunner().invoke(main, ["curves", "list"]).output

@@ -82,7 +82,7 @@ def test_a_model_that_is_not_there_is_named_with_the_way_out(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     keys = CliRunner().invoke(main, ["status", "--keys"]).output.split()
     for model, said in (
-        ("lihgt", "no experiment's key (fovea status --keys)"),
+        ("lihgt", "give an experiment's key (fovea status --keys)"),
         (keys[0], f"{keys[0]} is not trained, or is stale: fovea train {keys[0]}"),
         ("models:/fovea", "models:/NAME/VERSION"),
     ):

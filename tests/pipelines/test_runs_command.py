@@ -4,9 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from pipelines import schedules
+from pipelines.cli import main
 from pipelines.commands import runs
 from pipelines.plan import Outcome
 
@@ -33,3 +37,35 @@ def test_what_the_weekly_look_makes_is_told_at_once(
     with dg.DagsterInstance.ephemeral() as instance, ends:
         schedules.bring_change(dg.build_op_context(instance=instance))
     assert flushed == ["sent"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("ui --port 70000", "--port"),
+        ("ui --port 3000 --mlflow-port 3000", "two servers need two ports"),
+        ("run --device cuda", "--device cuda: torch sees no GPU here"),
+        ("run --device gpu", "--device gpu: not a device"),
+        ("benchmark --dataset sample --device cuda:9", "--device cuda:9: "),
+        ("run --dataset sampel", "did you mean 'sample'"),
+        ("run --sweep smok", "did you mean 'smoke'"),
+        ("benchmark --codec ligt", "did you mean 'light'"),
+        ("benchmark --peers jpg", "--peers jpg: sample is measured with jpeg"),
+        ("datasets remove sampel", "unknown dataset 'sampel'"),
+        ("compress a.png -o a.fov --model ligt", "did you mean 'light'"),
+        ("compress a.png -o a.fov --effort -1", "--effort"),
+        ("saliency a.png -o b.png --model sam_light", "did you mean 'sam_lite'"),
+        ("evaluate a.pth --codec mbt2018 --dataset sample", "did you mean 'mbt2018_mean'"),
+        ("base ligt --pictures . --steps 1 -o out", "did you mean 'light'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    monkeypatch.chdir(installation)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code in (1, 2) and said in done.output, done.output
+    assert not isinstance(done.exception, Exception), done.exception
+    assert not (installation / "home" / "data").exists()

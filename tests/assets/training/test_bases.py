@@ -63,7 +63,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name)
 
 
 def test_what_cannot_be_trained_is_named(frames, tmp_path):
-    with pytest.raises(FoveaError, match="no base 'cheng2020_anchor'; there are: light, bls2017"):
+    with pytest.raises(FoveaError, match="unknown base 'cheng2020_anchor'; known: light, bls2017"):
         bases.train_base("cheng2020_anchor", frames, tmp_path, steps=1)
     with pytest.raises(FoveaError, match="nothing: no picture in it"):
         bases.frames_of([str(tmp_path / "nothing")])

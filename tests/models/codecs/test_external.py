@@ -59,17 +59,29 @@ def test_what_is_no_checkpoint_is_refused(reference: torch.nn.Module, tmp_path: 
     torch.save({"a": 1}, numbers)
     good = tmp_path / "good.pth"
     torch.save(reference.state_dict(), good)
+    data, damaged = good.read_bytes(), {}
+    for name, bad in {
+        "cut": data[: len(data) // 2], "flipped": data[:200] + b"x" * 60 + data[260:], "empty": b"", "zeros": bytes(999),
+        "code": b'cos\nsystem\n(S"echo hi"\ntR.',
+    }.items():  # fmt: skip
+        damaged[name] = tmp_path / f"{name}.pth"
+        damaged[name].write_bytes(bad)
     for path, codec, said in (
-        (whole, "bmshj2018_hyperprior", "whole.pth: not a checkpoint of weights alone"),
-        (text, "bmshj2018_hyperprior", "text.pth: not a checkpoint"),
+        (whole, "bmshj2018_hyperprior", "whole.pth: damaged, or a whole pickled model"),
+        (text, "bmshj2018_hyperprior", "text.pth: no checkpoint of weights"),
+        (damaged["cut"], "mbt2018_mean", "cut.pth: cut short or damaged"),
+        (damaged["flipped"], "mbt2018_mean", "flipped.pth: damaged"),
+        *((damaged[name], "mbt2018_mean", "no checkpoint of weights") for name in ("empty", "zeros", "code")),
+        (tmp_path, "mbt2018_mean", "not a file"),
         (numbers, "bmshj2018_hyperprior", "not a state dict"),
         (tmp_path / "none.pth", "bmshj2018_hyperprior", "no such file"),
         (good, "mbt2018_mean", "is not a mbt2018_mean"),
         (good, "cheng2020_anchor", "has no g_a.0.conv1.weight"),
         (good, "bls2017", "known: bmshj2018_factorized"),
     ):
-        with pytest.raises(FoveaError, match=said):
+        with pytest.raises(FoveaError, match=said) as caught:
             load_checkpoint(path, codec)
+        assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_weights_that_diverged_are_refused_by_file_and_layer(
