@@ -57,8 +57,8 @@ class Tracker:
         """Start or continue the run with this key."""
         return Run()
 
-    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
-        """Register the codec in `folder` (weights + configuration) as a model; returns its address or ""."""
+    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "", about: str = "") -> str:
+        """Register the codec in `folder` (weights + configuration) as a model; returns its address or "". about: Markdown."""
         return ""
 
     def run_id(self, key: str) -> str:
@@ -67,6 +67,10 @@ class Tracker:
 
     def run_url(self, run_id: str) -> str:
         """Where a browser shows the run, or ""."""
+        return ""
+
+    def table_url(self, run_id: str, sweep: str) -> str:
+        """Where a browser shows the table of the trainings of a sweep, to which the run belongs, or ""."""
         return ""
 
     def flush(self) -> None:

@@ -11,12 +11,14 @@ MLflow's global state (active run, tracking URI) is never used.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
 import posixpath
 import re
 import socket
+import sqlite3
 import tempfile
 import urllib.parse
 import urllib.request
@@ -30,7 +32,9 @@ from filelock import FileLock
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from assets.log import lasting_logger
+from assets.versions import commit
 from pipelines.journal import Journal, Progress, Record
+from pipelines.mlflow_view import ALL, VIEW_TAG, view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -52,6 +56,15 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+#: where MLflow's database keeps addresses of artifacts
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
 
 log = lasting_logger("fovea.mlflow")
 
@@ -161,6 +174,7 @@ class MlflowStore:
                 logging.getLogger(talkative).setLevel(logging.WARNING)
             if self.local:
                 self._make_database()
+                self._follow_move()
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def _make_database(self) -> None:
@@ -179,6 +193,24 @@ class MlflowStore:
             artifacts = (self.folder / "artifacts").as_uri()
             SqlAlchemyStore(f"sqlite:///{making}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]
             making.replace(database)
+
+    def _follow_move(self) -> None:
+        """Have a database that was moved or copied with its folder name the artifacts that lie beside it: MLflow keeps whole
+        addresses, and would read from, and write to, where the folder was."""
+        here = (self.folder / "artifacts").resolve().as_uri()
+        with (
+            contextlib.closing(sqlite3.connect(self.folder / "mlflow.db", timeout=LOCK_S)) as database,
+            database,
+        ):
+            kept = database.execute("select artifact_location from experiments").fetchall()
+            left = {
+                base for (at,) in kept if (base := at.rpartition("/")[0]).startswith("file:") and base != here
+            }
+            for base, (table, column) in itertools.product(left, ADDRESSES):
+                database.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (f"{here}/", len(base) + 2, len(base) + 1, f"{base}/"),
+                )
 
     # ---- stories ---------------------------------------------------------------------------------------------------
 
@@ -221,6 +253,8 @@ class MlflowStore:
 
     def _create(self, experiment: str, header: Record, journal: Journal) -> "MlflowRun":
         tags = {KEY_TAG: header["key"], "mlflow.source.name": "fovea", "mlflow.source.type": "LOCAL"}
+        if made_by := commit():
+            tags["mlflow.source.git.commit"] = made_by
         if header["parent"]:
             parent = Journal.of(journal.folder, header["parent"])
             with parent.lock.acquire(timeout=LOCK_S):
@@ -235,8 +269,13 @@ class MlflowStore:
             slug = re.sub(r"[^\w.\-]", "_", name)
             served = urllib.parse.urlsplit(self.uri).scheme in ("http", "https", "databricks")
             where = None if served else (self.folder / "artifacts" / slug).resolve().as_uri()
+            about = (
+                f"Codecs trained or measured on `{name.removeprefix('fovea-')}`. Runs of a sweep hang under the run `sweep …`, "
+                "which holds its report, curves and tables; a training's row has the figures of the test pictures."
+            )
+            tags = {"mlflow.note.content": about, VIEW_TAG + ALL: view()}
             with _already_there():  # another process was quicker
-                self._client.create_experiment(name, artifact_location=where)
+                self._client.create_experiment(name, artifact_location=where, tags=tags)
             return self._experiment(name)
         if found.lifecycle_stage != "active":
             log.warning("MLflow's experiment %r was deleted: it is restored, since it is used again", name)
@@ -262,6 +301,9 @@ class MlflowStore:
             elif record["op"] == "metrics" and status != "FINISHED" and not record.get("system"):
                 status = "RUNNING"  # also one that failed: it was resumed
         tags = {name: value for name, value in tags.items() if known.tags.get(name) != value}
+        if tags.get("fovea.stage") == "sweep":
+            sweep = tags["fovea.sweep"]
+            self._client.set_experiment_tag(known.progress.experiment_id, VIEW_TAG + sweep, view(sweep))
         known.tags |= tags
         if NAME_TAG in tags:
             self._client.update_run(run_id, name=tags.pop(NAME_TAG))
@@ -355,7 +397,12 @@ class MlflowStore:
                 client.create_registered_model(name)
             tags = {DIGEST_TAG: record["digest"], KEY_TAG: known.tags.get(KEY_TAG, "")}
             source = f"{known.artifact_uri}/model"
-            version = client.create_model_version(name, source=source, run_id=run_id, tags=tags).version
+            about = record.get("about") or None
+            version = client.create_model_version(
+                name, source=source, run_id=run_id, tags=tags, description=about
+            ).version
+            if about:
+                client.update_registered_model(name, about)
         if record["alias"]:
             client.set_registered_model_alias(name, record["alias"], str(version))
 

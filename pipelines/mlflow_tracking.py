@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from models.errors import FoveaError
 from models.tracking import Run, Tracker
 from pipelines.journal import Journal, Progress, Record
 from pipelines.mlflow_store import LOCK_S, NAME_TAG, MlflowStore, clean_name, log, unanswered
+from pipelines.mlflow_view import base_address, run_address, table_address
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -115,17 +116,21 @@ class MlflowTracker(Tracker):
         return (Journal.of(self.journals, key).progress(self.store.id) or Progress()).run_id
 
     def run_url(self, run_id: str) -> str:
-        """Where a browser shows the run, or "" for one that this home does not know. Base: FOVEA_MLFLOW_UI, else the
-        server, else http://127.0.0.1:5000 (`make ui`)."""
-        own = self.store.name if self.store.name.startswith("http") else "http://127.0.0.1:5000"
-        base = (os.environ.get("FOVEA_MLFLOW_UI") or own).rstrip("/")
+        """See models.tracking.Tracker. "" for a run that this home does not know."""
+        return self._address(run_id, lambda base, known: run_address(base, known.experiment_id, run_id))
+
+    def table_url(self, run_id: str, sweep: str) -> str:
+        """See models.tracking.Tracker."""
+        return self._address(run_id, lambda base, known: table_address(base, known.experiment_id, sweep))
+
+    def _address(self, run_id: str, page: Callable[[str, Progress], str]) -> str:
         for journal in Journal.all(self.journals):
             known = journal.progress(self.store.id)
             if run_id and known is not None and known.run_id == run_id:
-                return f"{base}/#/experiments/{known.experiment_id}/runs/{run_id}"
+                return page(base_address(self.store.folder, self.store.name), known)
         return ""
 
-    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "") -> str:
+    def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "", about: str = "") -> str:
         """See models.tracking.Tracker. The same folder of the same run is one version, however often it is registered.
         Returns `models:/name@alias` or `models:/name/version`; "" while it waits for the server."""
         from pipelines.mlflow_model import folder_digest
@@ -134,7 +139,9 @@ class MlflowTracker(Tracker):
         if not (folder / "codec.json").is_file():
             raise FoveaError(f"no codec in {folder}: codec.json is missing")
         digest = folder_digest(folder)
-        run.keep(folder, "codec", {"op": "model", "name": name, "alias": alias, "digest": digest})
+        run.keep(
+            folder, "codec", {"op": "model", "name": name, "alias": alias, "digest": digest, "about": about}
+        )
         if not self.send(run.journal):
             return ""
         return f"models:/{name}" + (

@@ -15,6 +15,7 @@ from assets.home import ROOT, Home
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
+from pipelines.mlflow_view import TABLE, note_address
 from pipelines.partitions import shown
 
 STOP_AFTER_S = 15.0
@@ -22,7 +23,7 @@ STOP_AFTER_S = 15.0
 FIRST_PAGE = {
     "dagster": "/asset-groups?expanded="
     + ",".join(f"global@global:{g}" for g in ("frames", "saliency", "training", "evaluation")),
-    "mlflow": "/#/experiments?workflowType=machine_learning",
+    "mlflow": f"/#/experiments?{TABLE}",
 }
 
 
@@ -58,11 +59,11 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
     shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
     remote = home.profile.tracking_uri()
+    mlflow = redacted(remote) if remote.startswith("http") else f"http://127.0.0.1:{mlflow_port}"
+    note_address(home.mlflow, mlflow)
     environment = {
         **os.environ,
-        "FOVEA_MLFLOW_UI": redacted(remote)
-        if remote.startswith("http")
-        else f"http://127.0.0.1:{mlflow_port}",
+        "FOVEA_MLFLOW_UI": mlflow,
         "PYTHONWARNINGS": "ignore",
         # else a dozen processes for features that Fovea does not use
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -112,7 +113,7 @@ def _announce(
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):
-        print(f"mlflow   {redacted(remote)}", flush=True)
+        print(f"mlflow   {redacted(remote)}{FIRST_PAGE['mlflow']}", flush=True)
     for report in sorted(home.reports.glob("*.html")):
         print(f"report   {report}", flush=True)
     if home.shared is not None:

@@ -1,0 +1,66 @@
+"""Which page of MLflow a link opens, and what its run table shows.
+
+MLflow 3 opens experiments as traces unless an address says otherwise, and hides columns of metrics and parameters. A view
+that is kept in a tag of the experiment names them; an address names the view.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from assets.home import write_whole
+
+TABLE = "workflowType=machine_learning"
+VIEW_TAG, ALL = "mlflow.sharedViewState.", "trainings"
+_COLUMNS = (
+    "params.`arm`",
+    "params.`codec`",
+    "params.`rate`",
+    "metrics.`bpp`",
+    "metrics.`psnr_db`",
+    "metrics.`sw_psnr_db`",
+    "metrics.`ew_psnr_db`",
+    "metrics.`bd_rate_percent`",
+    "attributes.`Duration`",
+    "attributes.`Source`",
+)
+
+
+def view(sweep: str = "") -> str:
+    """The state of a run table with a row a training: of one sweep, or of all."""
+    rows = "tags.`fovea.stage` = 'trained_codec'" + (f" and tags.`fovea.sweep` = '{sweep}'" if sweep else "")
+    return json.dumps(
+        {
+            "searchFilter": rows,
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": True,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "modelVersionFilter": "All Runs",
+            "datasetsFilter": [],
+            "selectedColumns": list(_COLUMNS),
+        }
+    )
+
+
+def run_address(base: str, experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{TABLE}"
+
+
+def table_address(base: str, experiment_id: str, sweep: str = "") -> str:
+    """The run table of a sweep, or of all trainings on a dataset."""
+    return f"{base}/#/experiments/{experiment_id}/runs?viewStateShareKey={sweep or ALL}&{TABLE}"
+
+
+def base_address(folder: Path, server: str) -> str:
+    """Where MLflow's pages are: FOVEA_MLFLOW_UI, the server, or where `fovea ui` showed them last. folder: `Home.mlflow`."""
+    noted = folder / "address"
+    last = noted.read_text().strip() if noted.exists() else "http://127.0.0.1:5000"
+    named = os.environ.get("FOVEA_MLFLOW_UI") or (server if server.startswith("http") else last)
+    return named.rstrip("/")
+
+
+def note_address(folder: Path, address: str) -> None:
+    """Remember where `fovea ui` shows MLflow's pages."""
+    write_whole(folder / "address", address)
