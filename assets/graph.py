@@ -62,11 +62,11 @@ class Part(NamedTuple):
 
 class Check(NamedTuple):
     """What must hold of an artifact. holds: of what was made, whether it does, and numbers and texts to show beside it;
-    a text of several lines is Markdown. blocking: when it does not hold, nothing is made from the artifact."""
+    a text of several lines is Markdown; None where it does not apply. blocking: when it does not hold, nothing is made from the artifact."""
 
     name: str
     about: str
-    holds: "Callable[[Made], tuple[bool, dict[str, Any]]]"
+    holds: "Callable[[Made], tuple[bool, dict[str, Any]] | None]"
     blocking: bool = False
 
 

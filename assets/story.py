@@ -2,9 +2,49 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from assets.graph import Task
+from assets.graph import Artifact, Task
+from models.experiments import Experiment, Trunk
+from models.sweeps import Sweep
 from models.tracking import Run
+
+
+def short_name(entry: Experiment | Trunk) -> str:
+    """What a training is called among those of its sweep: `bls2017 saliency_gain 0.013`."""
+    if isinstance(entry, Trunk):
+        return f"{entry.codec} trunk"
+    rate = f"{entry.rates[0]:g}" if len(entry.rates) == 1 else ""
+    seed = f"seed {entry.seed}" if entry.seed else ""
+    return " ".join(filter(None, (entry.codec, entry.label, rate, entry.variant, seed)))
+
+
+def record_of(entry: Experiment | Trunk) -> dict[str, Any]:
+    """The record as parameters of a run: its rate as a number where it has one."""
+    record = entry.resolved()
+    rates = record.pop(entry.rate_name, [])
+    return {**record, "rate_name": entry.rate_name, "rate": rates[0] if len(rates) == 1 else rates}
+
+
+@contextmanager
+def training_run(task: Task, trained: Artifact, experiment: Experiment) -> Iterator[Run]:
+    """The run of a training that is over, to tell it what was found later."""
+    key = str(trained.meta.get("mlflow_key", trained.unit.digest))
+    run = task.tracker.run(experiment=f"fovea-{experiment.dataset}", name=short_name(experiment), key=key)
+    yield run
+    run.finish()
+
+
+@contextmanager
+def sweep_run(task: Task, sweep: Sweep) -> Iterator[Run]:
+    """The run that those of a sweep hang under. The unit notes it."""
+    key = f"sweep {sweep.key}"
+    tags = {**task.tags, "fovea.stage": "sweep", "fovea.sweep": sweep.key}
+    run = task.tracker.run(experiment=f"fovea-{sweep.dataset}", name=key, key=key, tags=tags)
+    yield run
+    run.finish()
+    task.writer.meta["mlflow_run_id"] = run.run_id
+    task.writer.meta["mlflow_key"] = key
 
 
 @contextmanager
@@ -18,7 +58,10 @@ def told(task: Task, *, dataset: str, name: str, parent: str | None = None) -> I
         name=name,
         key=task.unit.digest,
         parent_key=task.tags.get("fovea.parent", "") if parent is None else parent,
-        tags=task.tag(),
+        tags={
+            **task.tag(),
+            "mlflow.note.content": f"`{task.partition}`: in Dagster that partition of the asset `{task.unit.stage}`.",
+        },
     )
     try:
         yield run

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from assets.chain import Chain
+from assets.evaluation.pieces import MEANS
 from assets.graph import Check, Made, Progress
 from assets.home import Home
 from models.errors import FoveaError
@@ -43,7 +44,12 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         tags = mlflow_tags(context.run.run_id, context.run.tags.get("fovea/sweep", ""))
         stage, partition = context.asset_key.path[-1], context.partition_key
         try:
-            return materialized(self.chain(tags), stage, partition, logged(context.log.info))
+            chain = self.chain(tags)
+            result = materialized(chain, stage, partition, logged(context.log.info), context.log_event)
+            told = {c.check_name for c in result.check_results or ()}
+            # Dagster wants a word on each check
+            silent = [c.name for c in chain.stages[stage].checks if c.name not in told]
+            return result._replace(check_results=[*(result.check_results or ()), *map(not_asked, silent)])
         except FoveaError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
@@ -51,8 +57,25 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
             raise dg.Failure(description=STOPPED, allow_retries=False) from interrupt
 
 
-def materialized(chain: Chain, stage: str, partition: str, progress: Progress) -> dg.MaterializeResult:
-    """Make a unit or find it, and put reports and tables where people look for them."""
+def not_asked(name: str) -> dg.AssetCheckResult:
+    """The result of a check that does not apply."""
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=True,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="does not apply here: nothing was checked",
+    )
+
+
+def materialized(
+    chain: Chain,
+    stage: str,
+    partition: str,
+    progress: Progress,
+    observe: Callable[[dg.AssetObservation], Any],
+) -> dg.MaterializeResult:
+    """Make a unit or find it, and put reports and tables where people look for them. observe: hears what the unit says of
+    another asset: a measurement, of the codec that was measured."""
     made = chain.make(stage, partition, progress)
     if stage == "report":
         from assets.evaluation.report_stage import publish
@@ -62,6 +85,11 @@ def materialized(chain: Chain, stage: str, partition: str, progress: Progress) -
         from assets.evaluation.tables import write_tables
 
         write_tables(chain)
+    elif stage == "rd_points":
+        experiment, _, dataset = partition.rpartition("@")
+        found = {name: person(made.facts[name]) for name in MEANS if name in made.facts}
+        figures = {f"test_{name}": value for name, value in found.items()} | {"measured_on": dataset}
+        observe(dg.AssetObservation("trained_codec", partition=experiment, metadata=figures))
     return result_of(made, chain)
 
 
@@ -87,28 +115,37 @@ def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
 
 
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
-    """Facts, pictures, links and checks of a unit for Dagster; the data version is the unit's key."""
-    metadata: dict[str, dg.MetadataValue | str | float | int | bool] = {
-        "cache_hit": made.hit,
-        "unit": made.unit.digest,
-        "made": str(made.manifest["made"]),
-        "seconds": float(made.manifest["meta"].get("seconds", 0.0)),
-        "path": dg.MetadataValue.path(str(made.folder)),
+    """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
+    the unit's key."""
+    shown = made.shown()
+    texts = {"headline": made.facts["headline"]} if "headline" in made.facts else {}
+    metadata: dict[str, Any] = dict(texts)
+    link = mlflow_link(made, chain)
+    if made.unit.stage == "report":
+        if link:
+            page, _, query = link.partition("?")
+            metadata["report"] = dg.MetadataValue.url(f"{page}/artifacts/report/report.html?{query}")
+        metadata["report_file"] = dg.MetadataValue.path(
+            str(chain.home.reports / f"{made.unit.partition}.html")
+        )
+    metadata |= {picture.stem: shown_metadata(picture) for picture in shown if picture.suffix == ".md"}
+    metadata |= {
+        picture.stem if picture.stem not in metadata else f"{picture.stem}_plot": shown_metadata(picture)
+        for picture in shown
+        if picture.suffix != ".md"
     }
     for name, value in made.facts.items():
-        metadata[name] = (
-            value if isinstance(value, str | int | float | bool) else dg.MetadataValue.json(value)
-        )
-    for picture in made.shown():
-        metadata[picture.stem if picture.stem not in metadata else f"{picture.stem}_shown"] = shown_metadata(
-            picture
-        )
-    link = mlflow_link(made, chain)
+        metadata.setdefault(name if name not in metadata or name in texts else f"{name}_fact", person(value))
     if link:
         metadata["mlflow_run"] = dg.MetadataValue.url(link)
-    if made.unit.stage == "report":
-        metadata["report"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
-    checks = [checked(check, made) for check in chain.stages[made.unit.stage].checks]
+    metadata |= {
+        "cache_hit": made.hit,
+        "made": str(made.manifest["made"]),
+        "seconds": person(float(made.manifest["meta"].get("seconds", 0.0))),
+        "path": dg.MetadataValue.path(str(made.folder)),
+        "unit": made.unit.digest,
+    }
+    checks = [c for check in chain.stages[made.unit.stage].checks if (c := checked(check, made))]
     blocking = (c for c in checks if not c.passed and c.severity is dg.AssetCheckSeverity.ERROR)
     chain.note_failed(made.unit, next(map(failure_text, blocking), ""))
     return dg.MaterializeResult(
@@ -116,9 +153,19 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     )
 
 
-def checked(check: Check, made: Made) -> dg.AssetCheckResult:
-    """What a check says of an artifact; one that does not block warns."""
-    passed, said = check.holds(made)
+def person(value: Any) -> Any:
+    """A fact as metadata, its numbers with four digits that count."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if abs(value) < 1e4 else round(value)
+    return value if isinstance(value, str | int | bool) else dg.MetadataValue.json(value)
+
+
+def checked(check: Check, made: Made) -> dg.AssetCheckResult | None:
+    """What a check says of an artifact, None where it does not apply; one that does not block warns."""
+    found = check.holds(made)
+    if found is None:
+        return None
+    passed, said = found
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
     metadata = {k: dg.MetadataValue.md(v) if isinstance(v, str) and "\n" in v else v for k, v in said.items()}
     return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)

@@ -12,6 +12,7 @@ from dagster import DagsterEventType as Kind
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.events import (
     AssetMaterializationPlannedData,
+    AssetObservationData,
     DagsterEvent,
     EngineEventData,
     StepMaterializationData,
@@ -60,6 +61,15 @@ def made_here(
     def say(line: str) -> None:
         told(instance, run_id, Kind.ENGINE_EVENT, EngineEventData(), f"{step.stage} {step.partition}: {line}")
 
+    def observe(seen: dg.AssetObservation) -> None:
+        told(
+            instance,
+            run_id,
+            Kind.ASSET_OBSERVATION,
+            AssetObservationData(seen),
+            f"{step.stage} {step.partition}",
+        )
+
     log = logged(say)
 
     def both(done: float, total: float, note: str = "") -> None:
@@ -79,7 +89,7 @@ def made_here(
     while True:
         tries -= 1
         try:
-            result = materialized(chain, step.stage, step.partition, both)
+            result = materialized(chain, step.stage, step.partition, both, observe)
             break
         except FoveaError as error:
             return str(error)

@@ -55,7 +55,7 @@ MEASURED = (
 TRAINED = (
     *MEASURED,
     Check(
-        "estimate_holds",
+        "file_sizes_match_the_estimate",
         "Real bytes are within 2 % + 64 of the estimate (at most one file in fifty is below it).",
         _estimate,
         blocking=True,

@@ -7,7 +7,7 @@ from assets.evaluation import pieces
 from assets.evaluation.checks import TRAINED
 from assets.graph import Need, Stage, Task, View
 from assets.saliency.names import picture_needs
-from assets.story import told
+from assets.story import record_of, short_name, told, training_run
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
 from models.experiments import Experiment
@@ -82,9 +82,9 @@ class RdPoints(Stage):
         subjects = pieces.subjects_of(task, dataset, experiment.maps, experiment.saliency)
         table = pieces.measured_table(task, dataset)
         shown = frozenset(pieces.gallery_images(table.image))
-        parent = str(trained.meta.get("mlflow_key", ""))
-        with told(task, dataset=experiment.dataset, name=unit.partition, parent=parent) as run:
-            run.log_params({**experiment.resolved(), "measured_on": dataset, "experiment": experiment.key})
+        parent, name = str(trained.meta.get("mlflow_key", "")), f"{short_name(experiment)} on {dataset}"
+        with told(task, dataset=experiment.dataset, name=name, parent=parent or None) as run:
+            run.log_params({**record_of(experiment), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
             searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
@@ -107,11 +107,13 @@ class RdPoints(Stage):
             for (image, rate), picture in seen.kept.items():
                 writer.path(pieces.kept_name(image, "", rate)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
-            run.log_metrics(
-                [(i, pieces.finite_means(numbers[points.rate == rate])) for i, rate in enumerate(rates)]
-            )
+            means = [pieces.finite_means(numbers[points.rate == rate]) for rate in rates]
+            run.log_metrics(list(enumerate(means)))
             run.log_table(records(points[["image", *pieces.MEANS]]), "points")
             run.log_artifact(writer.path(pieces.POINTS))
+        if dataset == experiment.evaluate_on[0]:
+            with training_run(task, trained, experiment) as training:
+                training.log_metrics(list(enumerate(map(pieces.headline, means))))
         writer.meta["facts"] = {
             "pictures": len(subjects),
             **({"rates": searched} if searched else {}),

@@ -103,6 +103,11 @@ def finite_means(table: "pd.DataFrame") -> dict[str, float]:
     return {str(k): float(v) for k, v in table.mean().items() if math.isfinite(v)}
 
 
+def headline(means: Mapping[str, float]) -> dict[str, float]:
+    """What a row of a table says of a measurement: rate and qualities, rounded."""
+    return {k: round(means[k], 4) for k in (*MEANS, "ew_psnr_db") if k in means}
+
+
 #: share of the files that may be smaller than their estimate by more than the tolerance
 SMALLER_SHARE = 0.02
 

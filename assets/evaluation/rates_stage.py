@@ -1,16 +1,42 @@
 """`bd_rates`: arms compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.pieces import POINTS, measured_needs, measured_table, subjects_of, sweep_of
 from assets.graph import Need, Stage, Task, View
+from assets.story import sweep_run, training_run
 from assets.world import World
 from models.experiments import Experiment
 from models.sweeps import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: columns of the tables that MLflow shows
+RATES_SHOWN = (
+    "codec",
+    "test_arm",
+    "maps",
+    "anchor_arm",
+    "metric",
+    "bd_rate_percent",
+    "ci_low",
+    "ci_high",
+    "status",
+)
+CURVES_SHOWN = (
+    "codec",
+    "arm",
+    "maps",
+    "rate",
+    "bpp",
+    "psnr_db",
+    "sw_psnr_db",
+    "ew_psnr_db",
+    "ms_ssim",
+    "n_images",
+)
 
 
 class BdRates(Stage):
@@ -71,34 +97,66 @@ class BdRates(Stage):
         task.writer.path("shown/bd_rates.png").write_bytes(picture)
         told = table[table.status != "refused"]
         task.writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
-        name = f"sweep {sweep.key}"
-        tags = {**task.tags, "fovea.stage": "sweep", "fovea.sweep": sweep.key}
-        run = task.tracker.run(experiment=f"fovea-{sweep.dataset}", name=name, key=name, tags=tags)
-        run.log_params({"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)})
         values = {}
         for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()]):
             arms = f"{label_arm(r['test_arm'], r['maps'])}_vs_{r['anchor_arm']}".replace("@", "_")
             values[f"bd/{arms}/{r['codec']}/{r['metric']}"] = float(r["bd_rate_percent"])
-        run.log_metrics([(curves.facts["pieces"], values)])
-        run.log_artifact(task.writer.path("bd_rates.parquet"))
-        run.log_figure(picture, "curves/bd_rates.png")
-        run.finish()
-        task.writer.meta["mlflow_run_id"] = run.run_id
-        task.writer.meta["mlflow_key"] = name
+        step = int(curves.facts["pieces"])
+        with sweep_run(task, sweep) as run:
+            about = {"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)}
+            run.log_params(about)
+            run.log_metrics([(step, values)])
+            run.log_artifact(task.writer.path("bd_rates.parquet"))
+            run.log_table(records(rounded(told[told.method == "pchip"], RATES_SHOWN)), "tables/bd_rates")
+            means = pd.read_parquet(curves.folder / "rd_curves.parquet")
+            run.log_table(records(rounded(means, CURVES_SHOWN)), "tables/rd_curves")
+            for plot in (task.writer.path("shown/bd_rates.png"), *curves.made.shown()):
+                run.log_artifact(plot, "curves")
         ready = {made.partition for made in task.given.all("trained_codec")}
+        self._tell_trainings(task, sweep, told, step, ready)
         best = best_experiment([e for e in sweep.experiments if e.key in ready], told)
         if best is not None:
-            task.writer.meta["facts"] |= self._register(task, sweep, best)
+            task.writer.meta["facts"] |= self._register(task, sweep, best, points)
 
-    def _register(self, task: Task, sweep: Sweep, best: Experiment) -> dict[str, str]:
+    def _tell_trainings(
+        self, task: Task, sweep: Sweep, told: "pd.DataFrame", step: int, ready: Collection[str]
+    ) -> None:
+        """Each training hears the BD-rate of its arm against `uniform`."""
+        from assets.evaluation.bd_rate import main_metric
+        from assets.evaluation.rate_distortion import records
+
+        against = told[
+            (told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")
+        ]
+        rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
+        for experiment in (e for e in sweep.experiments if e.key in ready):
+            row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant))
+            if row is not None:
+                with training_run(task, task.given["trained_codec", experiment.key], experiment) as run:
+                    run.log_metrics([(step, {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)})])
+
+    def _register(self, task: Task, sweep: Sweep, best: Experiment, points: "pd.DataFrame") -> dict[str, str]:
         """Name the sweep's best codec in MLflow's registry, with an alias."""
-        trained = task.given["trained_codec", best.key]
-        key = str(trained.meta.get("mlflow_key", trained.unit.digest))
-        story = task.tracker.run(experiment=f"fovea-{best.dataset}", name=best.key, key=key)
-        name, alias = f"fovea-{best.codec}", f"best-{sweep.dataset}-{sweep.name}"
-        address = task.tracker.register_model(story, folder=trained.folder / "codec", name=name, alias=alias)
-        story.finish()
+        trained, name = task.given["trained_codec", best.key], f"fovea-{sweep.dataset}-{sweep.name}"
+        own = points[points.experiment == best.key]
+        said = ", ".join(
+            f"{row.bpp:.3f} bpp at {row.psnr_db:.2f} dB PSNR"
+            for _, row in own.groupby("rate")[["bpp", "psnr_db"]].mean().iterrows()
+        )
+        about = (
+            f"The best codec of sweep `{sweep.key}`: `{best.key}`. On the test pictures of {sweep.dataset}: {said}. "
+            f"`mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
+        )
+        with training_run(task, trained, best) as run:
+            address = task.tracker.register_model(
+                run, folder=trained.folder / "codec", name=name, alias="best", about=about
+            )
         return {"best": best.key, **({"model": address} if address else {})}
+
+
+def rounded(table: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
+    """Some columns for a table to look at."""
+    return table[[c for c in columns if c in table]].round(4)
 
 
 def best_experiment(experiments: Sequence[Experiment], rates: "pd.DataFrame") -> Experiment | None:

@@ -1,5 +1,6 @@
 """`report`: a sweep as a page."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from assets.evaluation.pieces import MEASURED, PIECES, measured_needs, piece_nee
 from assets.graph import Artifact, Made, Need, Stage, Task, View
 from assets.saliency.names import chosen_model
 from assets.store import digest
+from assets.story import sweep_run
 from assets.world import World
 from models.sweeps import Sweep
 from models.tracking import Tracker
 
 FOLDER = Path(__file__).parent
 TEMPLATES = ("page.html.j2", "parts.html.j2", "report.html.j2", "report.css", "report.js")
+#: where else a sweep is shown, in the description of its MLflow run
+WHERE = (
+    "The report is `report/report.html` among the artifacts, curves and tables beside it. In Dagster: asset `report`, partition "
+    "`{key}`. On disk: `FOVEA_HOME/reports/{key}.html`."
+)
 
 
 class Report(Stage):
@@ -42,18 +49,29 @@ class Report(Stage):
 
         from assets.evaluation.gallery import gallery
         from assets.evaluation.report import render_report
+        from assets.evaluation.report_tables import answer, bd_markdown
+        from assets.evaluation.verdict import find_verdicts
 
         sweep = sweep_of(task.world, task.partition)
         rates, curves = task.given["bd_rates"], task.given["rd_curves"]
+        table = pd.read_parquet(rates.folder / "bd_rates.parquet")
         html = render_report(
             curves=pd.read_parquet(curves.folder / "rd_curves.parquet"),
-            rates=pd.read_parquet(rates.folder / "bd_rates.parquet"),
+            rates=table,
             ideal=pd.read_parquet(rates.folder / "ideal.parquet"),
             gallery=gallery(task, sweep),
             provenance=provenance(task, sweep),
         )
         task.writer.path("report.html").write_text(html)
-        task.writer.meta["facts"] = {"bytes": len(html.encode())}
+        task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
+        shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))
+        verdicts = find_verdicts(table)
+        first = {v.place: answer(v) for v in reversed(verdicts)}
+        with sweep_run(task, sweep) as run:
+            run.log_artifact(task.writer.path("report.html"), "report")
+            listed = "".join(f"- {answer(v)}\n" for v in verdicts)
+            run.set_tags({"mlflow.note.content": f"{sweep.about}\n\n{listed}\n{WHERE.format(key=sweep.key)}"})
+        task.writer.meta["facts"] = {"headline": " ".join(first.values()), "bytes": len(html.encode())}
 
 
 def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, kind_of, main_metric
+from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import place_of, records
+from assets.evaluation.rate_distortion import label_arm, place_of, records
 from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict
 from models.metrics import METRICS
 
@@ -127,6 +127,23 @@ def answer(verdict: Verdict) -> str:
     if plain is not None and math.isfinite(float(plain["bd_rate_percent"])):
         text += f", {with_interval(plain)} at equal plain PSNR"
     return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+
+
+def bd_markdown(rates: pd.DataFrame) -> str:
+    """Arms against `uniform` as a table in Markdown: BD-rate and 95 % interval at equal quality by each metric."""
+    own = records(rates[(rates["method"] == "pchip") & (rates["anchor_arm"] == "uniform")])
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for r in own:
+        name = (str(r["codec"]), label_arm(str(r["test_arm"]), str(r["maps"])))
+        rows.setdefault(name, {})[str(r["metric"])] = with_interval(r)
+    metrics = [m for m in BD_METRICS if any(m in found for found in rows.values())]
+    head = ["codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *([*n, *(found.get(m, "–") for m in metrics)] for n, found in rows.items()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def others_said(curves: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from assets.graph import Bench, Task
 from assets.saliency.names import other_maps
 from assets.saliency.pairs import Reader, open_pairs
 from assets.store import UnitWriter
-from assets.story import told
+from assets.story import record_of, short_name, told
 from assets.training.checks import looked_at
 from assets.training.milestones import (
     FROM_SCRATCH,
@@ -103,15 +103,10 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
     """
     given, unit, writer = prepared(task, entry), task.unit, task.writer
     workdir = task.home.work / unit.digest
-    with told(task, dataset=entry.dataset, name=entry.key) as run:
-        run.log_params(
-            {
-                **given.record,
-                **maps_by(task, entry),
-                "code_version": unit.inputs.get("code", ""),
-                "threads": task.threads,
-            }
-        )
+    with told(task, dataset=entry.dataset, name=short_name(entry)) as run:
+        run.log_params({**record_of(entry), **maps_by(task, entry), "threads": task.threads})
+        # a tag: it differs from arm to arm, and says nothing when two are compared
+        run.set_tags({"fovea.code_version": str(unit.inputs.get("code", ""))})
         run.log_inputs({entry.dataset: data_version(task)}, "train")
         watch = _watch(
             given,
@@ -122,7 +117,7 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
         folder = train(
             given.objective,
             workdir=workdir,
-            tracker_run=run,
+            tracker_run=Prefixed(run),
             probe=watch.probe,
             device=chosen_device(task.device),
             threads=task.threads,
@@ -135,6 +130,25 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
         )
         shutil.copytree(folder, writer.path("codec"), dirs_exist_ok=True)
         _fill(given, watch, folder, writer, run)
+
+
+class Prefixed(Run):
+    """Tells a run of a training's rows as `train/…` and `val/…`: its plain names are those of the test pictures."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """See models.tracking.Run."""
+        self._run.log_metrics([(step, {_prefixed(k): v for k, v in row.items()}) for step, row in rows])
+
+
+def _prefixed(name: str) -> str:
+    """`probe/val_psnr_db` is `val/psnr_db`, `probe/train_psnr_db` is `train/pictures_psnr_db`, `loss` is `train/loss`."""
+    part, _, what = name.removeprefix("probe/").partition("_")
+    if not name.startswith("probe/"):
+        return f"train/{name}"
+    return {"val": f"val/{what}", "train": f"train/pictures_{what}"}.get(part, f"val/{part}_{what}")
 
 
 def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: Run) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from assets.graph import Need, Stage, Task, View
 from assets.saliency.names import picture_needs
+from assets.story import record_of, short_name, told
 from assets.training.checks import DOCTOR, looked_at
 from assets.world import World
 from models.experiments import Experiment, Trunk
@@ -149,4 +150,6 @@ def _take_trunk(task: Task, experiment: Experiment) -> None:
     codec = build(branch_config(experiment, trunk.config))
     codec.load_weights(trunk.weights())
     save_codec(codec, task.writer.path("codec"))
+    with told(task, dataset=experiment.dataset, name=short_name(experiment)) as run:
+        run.log_params(record_of(experiment))
     task.writer.meta["facts"] = {"trained": "no: the trunk as it is"}

@@ -182,7 +182,9 @@ def _summary(chain: "Chain", key: str) -> None:
     click.echo("\n" + bd_lines(pd.read_parquet(rates.folder / "bd_rates.parquet")))
     click.echo(f"\nreport  {chain.home.reports / f'{key}.html'}")
     click.echo(f"tables  {chain.home.tables}")
-    click.echo("UIs     make ui   (Dagster http://127.0.0.1:3000, MLflow http://127.0.0.1:5000)")
+    if table := chain.tracker.table_url(chain.tracker.run_id(f"sweep {key}"), key):
+        click.echo(f"MLflow  {table}")
+    click.echo("UIs     make ui   (Dagster at http://127.0.0.1:3000)")
 
 
 @click.command()

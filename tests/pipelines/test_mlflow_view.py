@@ -1,0 +1,57 @@
+"""What addresses of MLflow open, and where its artifacts are."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.mlflow_tracking import MlflowTracker
+from pipelines.mlflow_view import note_address
+
+
+def told(folder: Path, key: str = "k") -> str:
+    """A run of a sweep with one artifact; its id."""
+    tracker = MlflowTracker(folder, "")
+    tags = {"fovea.stage": "sweep", "fovea.sweep": "sample.smoke"}
+    run = tracker.run(experiment="fovea-sample", name="sweep sample.smoke", key=key, tags=tags)
+    run.log_figure(b"png", "curves/rd.png")
+    run.finish()
+    tracker.close()
+    return run.run_id
+
+
+def test_addresses_open_runs_and_their_table_where_the_ui_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
+    run_id, tracker = told(tmp_path / "mlflow"), MlflowTracker(tmp_path / "mlflow", "")
+    page, machine = f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning", "http://127.0.0.1"
+    assert tracker.run_url(run_id) == f"{machine}:5000{page}"
+    note_address(tmp_path / "mlflow", f"{machine}:5055")
+    assert tracker.run_url(run_id) == f"{machine}:5055{page}"
+    monkeypatch.setenv("FOVEA_MLFLOW_UI", f"{machine}:5066/")
+    assert tracker.run_url(run_id) == f"{machine}:5066{page}"
+    table = tracker.table_url(run_id, "sample.smoke")
+    assert (
+        table
+        == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
+    )
+    assert tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
+    experiment = tracker.store.connect().get_experiment("1")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
+    assert "`fovea.sweep` = 'sample.smoke'" in view["searchFilter"]
+    assert {"params.`arm`", "metrics.`bpp`", "metrics.`bd_rate_percent`"} <= set(view["selectedColumns"])
+    assert "mlflow.sharedViewState.trainings" in experiment.tags and experiment.tags["mlflow.note.content"]
+
+
+def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_path: Path) -> None:
+    was, now = tmp_path / "was here", tmp_path / "is 100% there"
+    first = told(was)
+    was.rename(now)
+    second = told(now, "another")
+    client = MlflowTracker(now, "").store.connect()
+    for run_id in (first, second):
+        assert [a.path for a in client.list_artifacts(run_id, "curves")] == ["curves/rd.png"]
+        assert Path(client.download_artifacts(run_id, "curves/rd.png")).read_bytes() == b"png"
+    assert not was.exists()
+    assert client.get_experiment("0").artifact_location.endswith("/artifacts/0")
