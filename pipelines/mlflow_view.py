@@ -32,7 +32,8 @@ def view(sweep: str = "") -> str:
     return json.dumps(
         {
             "searchFilter": rows,
-            "orderByKey": "attributes.start_time",
+            # by date they would be folded up under the sweep's run
+            "orderByKey": "params.`arm`",
             "orderByAsc": True,
             "startTime": "ALL",
             "lifecycleFilter": "Active",

@@ -14,6 +14,8 @@ from assets.home import Home
 from models.errors import FoveaError
 from pipelines.executors import asked_of, cluster_of
 
+#: facts that nobody looks for first
+PLUMBING = ("bytes", "device", "mode", "steps_per_s", "threads", "wall_s", "weights_sha256")
 STOPPED = "interrupted; started again, it goes on from what is finished"
 
 
@@ -118,8 +120,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
     the unit's key."""
     shown = made.shown()
-    texts = {"headline": made.facts["headline"]} if "headline" in made.facts else {}
-    metadata: dict[str, Any] = dict(texts)
+    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k == "headline"}
     link = mlflow_link(made, chain)
     if made.unit.stage == "report":
         if link:
@@ -134,8 +135,9 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         for picture in shown
         if picture.suffix != ".md"
     }
-    for name, value in made.facts.items():
-        metadata.setdefault(name if name not in metadata or name in texts else f"{name}_fact", person(value))
+    for name, value in sorted(made.facts.items(), key=lambda fact: fact[0] in PLUMBING):
+        if name != "headline":
+            metadata[name if name not in metadata else f"{name}_fact"] = person(value)
     if link:
         metadata["mlflow_run"] = dg.MetadataValue.url(link)
     metadata |= {

@@ -1,9 +1,11 @@
 """What tests of several folders share."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers.browser import Browser
 from servers.s3_server import S3Server
 
 from assets import remote
@@ -36,3 +38,31 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     monkeypatch.setattr(remote, "PAUSE_S", (0.05, 0.2))
     s3_server.door.open()
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    binary = next(
+        (f for n in ("chromium", "chromium-browser", "google-chrome") if (f := shutil.which(n))), None
+    )
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its driver on this machine (apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    base = tmp_path_factory.mktemp("browser")
+    downloads = base / "downloads"
+    downloads.mkdir()
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
+                 "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={base / 'profile'}"):  # fmt: skip
+        options.add_argument(word)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield Browser(opened, downloads)
+    finally:
+        opened.quit()

@@ -11,11 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from assets.frames.sample import make_sample
+from pipelines.ui import FIRST_PAGE
+
+if TYPE_CHECKING:
+    from servers.browser import Browser
 
 pytestmark = [pytest.mark.e2e]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -236,6 +240,29 @@ def test_mlflow_answers(ui: Ui) -> None:
             return bool(answer.status == 200)
 
     assert ui.until("MLflow", look)
+
+
+def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Ui, browser: "Browser") -> None:
+    """What is drawn: what can be made, green where it was; the run of the command line in the timeline."""
+    fovea = [sys.executable, "-m", "pipelines.cli", "run", "--dataset", "drawn", "--frames-only"]
+    subprocess.run(fovea, env=ui.environment, cwd=ROOT, check=True, capture_output=True)
+    here = f"http://127.0.0.1:{ui.port}"
+
+    def seen(page: str, *words: str) -> str:
+        """The page's text, once it has these words."""
+        browser.driver.get(here + page)
+        for _ in range(60):
+            text = str(browser.run("return document.body.innerText"))
+            if all(word in text for word in words):
+                return text
+            time.sleep(0.5)
+        raise AssertionError(f"{words} are not on {page}: {text}")
+
+    graph = seen(FIRST_PAGE["dagster"], "rgba_frames", "trained_codec", "report")
+    assert "fixation_maps" not in graph and "cityscapes_archive" not in graph, "nothing for them to do"
+    seen("/assets/rgba_frames?view=partitions", "drawn", "Materialized (1)")
+    seen("/overview/activity/timeline", "sweep")
+    seen("/locations/fovea/jobs/sweep/playground", "sample.smoke", "Launch Run")
 
 
 TICK = """

@@ -14,7 +14,7 @@ from assets.studies.game import LEVELS, read_forger, render_game
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
-    from conftest import Browser
+    from servers.browser import Browser
 
 SIDE, CROPS = 64, 5
 CASES = 4

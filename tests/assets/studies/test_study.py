@@ -34,7 +34,7 @@ from assets.studies.study import WINDOW, catch_trials, render_study, window_of
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
-    from conftest import Browser
+    from servers.browser import Browser
 
 ARMS = ("uniform", "saliency_gain")
 

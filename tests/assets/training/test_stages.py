@@ -47,3 +47,29 @@ def test_of_val_only_the_pictures_that_probes_and_doctor_see_count(
     assert digest() != before
     put(pictures, "val/3.png", value=5)
     assert digest() == before
+
+
+def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:
+    from assets.training.run import Prefixed
+    from models.tracking import Run
+
+    class Heard(Run):
+        rows: list[object]
+
+        def log_metrics(self, rows: object) -> None:
+            self.rows = list(rows)  # type: ignore[call-overload]
+
+    heard = Heard()
+    row = {"loss": 1.0, "bpp": 2.0, "probe/val_psnr_db": 3.0, "probe/train_psnr_db": 4.0, "probe/gap_db": 5.0}
+    Prefixed(heard).log_metrics([(7, row)])
+    names = ("train/loss", "train/bpp", "val/psnr_db", "train/pictures_psnr_db", "val/gap_db")
+    assert heard.rows == [(7, dict(zip(names, row.values(), strict=True)))]
+
+
+def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
+    from assets.story import record_of, short_name
+    from models.experiments import Experiment
+
+    one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
+    assert short_name(one) == "bls2017 uniform 0.013 scratch seed 2"
+    assert record_of(one)["rate"] == 0.013 and "lmbda" not in record_of(one)
