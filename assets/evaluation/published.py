@@ -7,19 +7,18 @@ A published curve is drawn beside measured ones and compared by its points alone
 no interval. It counts as a statement of its source.
 """
 
-import csv
-import io
 import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
+from assets.frames.sheet import read_sheet
 from assets.home import write_whole
 from models.errors import FoveaError
 from models.validation import complaint
@@ -86,20 +85,20 @@ def _points(
 
 def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCurve]:
     """The curves of a file: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db and, if known,
-    ms_ssim. Raises FoveaError that names the file and the field."""
+    ms_ssim (`read_sheet`). Raises FoveaError that names the file and the field."""
+    source = source or path.name
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FoveaError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not a table of a few points")
-        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return _read_csv(path, dataset, source)
+        return _read_json(path.read_text(encoding="utf-8-sig"), path, dataset, source)
     except FileNotFoundError:
         raise FoveaError(f"{path}: no such file") from None
     except OSError as error:
         raise FoveaError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise FoveaError(f"{path}: not a text file; give CompressAI's JSON or a CSV") from None
-    source = source or path.name
-    read = _read_csv if path.suffix.lower() == ".csv" else _read_json
-    return read(text, path, dataset, source)
 
 
 class _Results(BaseModel):
@@ -130,13 +129,14 @@ def _read_json(text: str, path: Path, dataset: str, source: str) -> list[Publish
     return [PublishedCurve(name_of(file.name), dataset, source, _points(rows, str(path)))]
 
 
-def _read_csv(text: str, path: Path, dataset: str, source: str) -> list[PublishedCurve]:
+def _read_csv(path: Path, dataset: str, source: str) -> list[PublishedCurve]:
     rows: dict[str, list[tuple[str, Any, Any, Any]]] = {}
-    for line, values in _csv_lines(text, path):
+    table = read_sheet(path, CSV_COLUMNS[:3], CSV_COLUMNS[3:])
+    for line, values in table.to_dict("index").items():
         if not values["codec"]:
-            raise FoveaError(f"{path}: {line} has no codec")
-        point = (line, values["bpp"], values["psnr_db"], values.get("ms_ssim") or None)
-        rows.setdefault(values["codec"], []).append(point)
+            raise FoveaError(f"{path}: line {line} has no codec")
+        numbers = [values.get(name, "").replace(",", ".") for name in CSV_COLUMNS[1:]]
+        rows.setdefault(values["codec"], []).append((f"line {line}", *numbers[:2], numbers[2] or None))
     if not rows:
         raise FoveaError(f"{path}: no point")
     curves = [
@@ -145,21 +145,6 @@ def _read_csv(text: str, path: Path, dataset: str, source: str) -> list[Publishe
     if len({c.name for c in curves}) != len(curves):
         raise FoveaError(f"{path}: two codecs have the same name once odd characters are replaced")
     return curves
-
-
-def _csv_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = [c.strip() for c in reader.fieldnames or ()]
-    missing = [c for c in CSV_COLUMNS[:3] if c not in columns]
-    unknown = [c for c in columns if c not in CSV_COLUMNS]
-    if missing or unknown:
-        what = f"column {missing[0]!r} is missing" if missing else f"column {unknown[0]!r} is unknown"
-        raise FoveaError(f"{path}: {what}; the columns are codec, bpp, psnr_db and, if known, ms_ssim")
-    reader.fieldnames = columns
-    for row in reader:
-        if None in row or None in row.values():
-            raise FoveaError(f"{path}: line {reader.line_num} does not have {len(columns)} columns")
-        yield f"line {reader.line_num}", {k: v.strip() for k, v in row.items()}
 
 
 def curve_folder(config: Path, dataset: str) -> Path:

@@ -4,17 +4,20 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from models.errors import FoveaError
+from models.validation import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def read_sheet(file: Path, needed: Sequence[str]) -> pd.DataFrame:
+def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None = None) -> "pd.DataFrame":
     """The rows of a CSV as stripped texts, "" where a row is short; the index is each row's line, attrs["short"] the short
     rows' lines.
 
-    Cells end at commas, semicolons or tabs, whichever finds the needed columns; their capitals don't matter. UTF-8, UTF-16,
+    further: other columns that there may be; None: any. Cells end at commas, semicolons or tabs, whichever finds the needed columns; their capitals don't matter. UTF-8, UTF-16,
     else Latin-1. Raises FoveaError that names file and line: unreadable, a needed column missing or twice, a row with more
     cells than the header, a quote that does not end.
     """
@@ -44,7 +47,7 @@ def read_sheet(file: Path, needed: Sequence[str]) -> pd.DataFrame:
             if not any(cells):
                 continue
             if not columns:
-                columns = _columns(file, cells, needed)
+                columns = _columns(file, cells, needed, further)
                 continue
             if any(cells[len(columns) :]):
                 raise FoveaError(
@@ -56,13 +59,17 @@ def read_sheet(file: Path, needed: Sequence[str]) -> pd.DataFrame:
             rows[reader.line_num] = (cells + [""] * len(columns))[: len(columns)]
     except csv.Error as error:
         raise FoveaError(f"{file}, line {reader.line_num}: {error}") from error
+    import pandas as pd
+
     table = pd.DataFrame(list(rows.values()), list(rows), columns, dtype=str)
     table.attrs["short"] = short
     return table
 
 
-def numbers(texts: pd.Series) -> pd.Series:
+def numbers(texts: "pd.Series") -> "pd.Series":
     """float64, NaN for what is no number; a lone comma is a decimal one."""
+    import pandas as pd
+
     return pd.to_numeric(texts.astype(str).str.replace(",", "."), errors="coerce").astype(float)
 
 
@@ -76,8 +83,11 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _columns(file: Path, cells: Sequence[str], needed: Sequence[str]) -> list[str]:
-    columns = [cell.lower() if cell.lower() in needed else cell for cell in cells]
+def _columns(
+    file: Path, cells: Sequence[str], needed: Sequence[str], further: Sequence[str] | None
+) -> list[str]:
+    known = (*needed, *(further or ()))
+    columns = [cell.lower() if cell.lower() in known else cell for cell in cells]
     for name in needed:
         if columns.count(name) > 1:
             raise FoveaError(f"{file}: the column {name} stands there twice")
@@ -85,4 +95,6 @@ def _columns(file: Path, cells: Sequence[str], needed: Sequence[str]) -> list[st
         raise FoveaError(
             f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} (found {', '.join(cells)})"
         )
+    if further is not None and (strange := [name for name in columns if name and name not in known]):
+        raise FoveaError(f"{file}: {unknown('column', strange[0], known)}")
     return columns

@@ -46,6 +46,11 @@ def test_compressai_s_two_layouts_and_a_csv_are_read(tmp_path: Path) -> None:
         two.points == tuple((b, p, None) for b, p in zip(RATES, PSNR, strict=True)) and two.source == "c.json"
     )
     table = written(tmp_path, "codec,bpp,psnr_db,ms_ssim\na,0.1,26,0.9\nb,0.2,27,\na,0.2,28,0.95\n", "t.csv")
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_bytes(
+        "Codec;bpp;PSNR_dB;ms_ssim\r\na;0,1;26;0,9\r\nb;0,2;27\r\na;0,2;28;0,95".encode("utf-16")
+    )
+    assert [c.points for c in read_curves(sheet, "kodak")] == [c.points for c in read_curves(table, "kodak")]
     a, b = read_curves(table, "kodak")
     assert a.points == ((0.1, 26.0, 0.9), (0.2, 28.0, 0.95)) and b.points == ((0.2, 27.0, None),)
 
@@ -68,9 +73,9 @@ def test_compressai_s_two_layouts_and_a_csv_are_read(tmp_path: Path) -> None:
         ({"name": "x", "results": {**results(), "ms-ssim-rgb": [10, 11, 12, 13]}}, "c.json", "MS-SSIM in dB"),
         ({"name": "///", "results": results()}, "c.json", "no name for a curve"),
         ({"name": "x", "results": {"bpp": [], "psnr": []}}, "c.json", "no point"),
-        ("a,b\n1,2\n", "t.csv", "column 'codec' is missing"),
-        ("codec,bpp,psnr_db,lpips\n", "t.csv", "column 'lpips' is unknown"),
-        ("codec,bpp,psnr_db\na,0.1\n", "t.csv", "line 2 does not have 3 columns"),
+        ("a,b\n1,2\n", "t.csv", "no column codec, bpp, psnr_db"),
+        ("codec,bpp,psnr_db,lpips\n", "t.csv", "unknown column 'lpips'"),
+        ("codec,bpp,psnr_db\na,0.1\n", "t.csv", "line 2, PSNR: '' is not a number"),
         ("codec,bpp,psnr_db\na,0.1,nan\n", "t.csv", "line 2, PSNR: 'nan' is not within"),
         ("codec,bpp,psnr_db\n", "t.csv", "no point"),
     ],
