@@ -11,7 +11,7 @@ from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import signed
 from assets.home import write_output
-from models.codecs.base import Codec, Picture
+from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import in_order
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
@@ -156,28 +156,40 @@ def compress_files(
     refinement (models/codecs/effort.py). failed: gets what is wrong with each picture that cannot be read or coded, and the
     others go on; None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
-    takes = codec.config.mechanism in NEEDS_MAP
     guide.check(codec.config.mechanism, len(work) > 1)
 
     def coder(picture: Picture, looked_at: Picture | None) -> tuple[bytes, Picture]:
-        given = looked_at
-        if given is None and takes:
-            given = np.full(picture.shape[:2], 255, np.uint8)
-        at = lmbda
-        if bpp is not None:
-            from models.codecs.target_rate import search_rate
-
-            at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
-        analysed = codec.analysed(picture, given)
-        if effort:
-            from models.codecs.effort import refine
-
-            analysed = refine(codec, picture, analysed, at, effort)
-        encoded = codec.encode_analysed(analysed, at)
+        encoded = encode_picture(codec, picture, looked_at, lmbda=lmbda, bpp=bpp, effort=effort)
         return encoded.data, encoded.reconstruction
 
     codec.name()
-    return _compressed(work, coder, guide, takes, threads, failed)
+    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, threads, failed)
+
+
+def encode_picture(
+    codec: Codec,
+    picture: Picture,
+    saliency_map: Picture | None,
+    *,
+    lmbda: float | None = None,
+    bpp: float | None = None,
+    effort: int = 0,
+) -> Encoded:
+    """One file. saliency_map: H×W uint8; None: every place counts alike. Other arguments as `compress_files`."""
+    given = saliency_map
+    if given is None and codec.config.mechanism in NEEDS_MAP:
+        given = np.full(picture.shape[:2], 255, np.uint8)
+    at = lmbda
+    if bpp is not None:
+        from models.codecs.target_rate import search_rate
+
+        at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
+    analysed = codec.analysed(picture, given)
+    if effort:
+        from models.codecs.effort import refine
+
+        analysed = refine(codec, picture, analysed, at, effort)
+    return codec.encode_analysed(analysed, at)
 
 
 JPEG_QUALITY = 80

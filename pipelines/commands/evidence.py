@@ -2,13 +2,19 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from models.errors import FoveaError
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here, write_page
+
+if TYPE_CHECKING:
+    from assets.chain import Chain
+    from assets.evaluation.benchmark import Benchmark
 
 
 @click.command()
@@ -187,21 +193,11 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
       fovea datasets add kodak ~/kodak --test '*' && fovea benchmark --dataset kodak --codec light
     Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html.
     """
-    from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
     from assets.evaluation.summary import bd_lines, curve_lines
     from assets.evaluation.tables import keep_table
-    from pipelines.commands.runs import make_stale
 
     chain = chain_here(threads, device)
-    shown = [p for p in peers.split(",") if p]
-    experiments = chosen(chain.world, dataset, codecs, shown)
-    wanted = partitions_of(chain.world, dataset, experiments)
-    targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
-    failed = make_stale(chain, f"benchmark of {dataset}", targets, threads=threads)
-    if failed:
-        sys.exit(1)
-    chain.forget()
-    found = benchmark_of(chain, dataset, wanted, shown)
+    found = benchmark_made(chain, dataset, codecs, [p for p in peers.split(",") if p], threads)
     click.echo("\n" + curve_lines(found.curves))
     click.echo("\n" + bd_lines(found.rates))
     name = f"benchmark.{dataset}"
@@ -209,6 +205,22 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
     target = chain.home.reports / f"{dataset}.benchmark.html"
     write_page(target, found.page)
     click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
+
+
+def benchmark_made(
+    chain: "Chain", dataset: str, codecs: Sequence[str], peers: Sequence[str], threads: int = 0
+) -> "Benchmark":
+    """What `benchmark` shows, made first where it is stale. Raises FoveaError for names that are not known, and where
+    something could not be made."""
+    from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
+    from pipelines.commands.runs import make_stale
+
+    wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers))
+    targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
+    if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
+        raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
+    chain.forget()
+    return benchmark_of(chain, dataset, wanted, peers)
 
 
 @click.command()

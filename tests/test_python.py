@@ -1,0 +1,72 @@
+"""`import fovea`: what docs/python.md shows, and what it refuses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import scene
+
+import fovea
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(scene(96, 128, 0)).save("photo.png")
+    return tmp_path
+
+
+def test_the_examples_of_the_page_run(here, capsys):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    assert len(code) == 2
+    exec("\n".join(code), {})
+    said = {
+        name: tuple(map(float, numbers))
+        for name, *numbers in re.findall(r"(\w+): ([\d.]+) bpp, MSE ([\d.]+)", capsys.readouterr().out)
+    }
+    assert set(said) == {"left", "people", "even"}
+    assert said["left"][1] < said["even"][1]
+    assert all(fovea.decompress(f"{name}.fov").shape == (96, 128, 3) for name in said)
+
+
+def test_rates_maps_and_models_that_can_not_be_are_named(here):
+    picture = np.asarray(Image.open("photo.png"))
+    size = 8 * len(fovea.compress(picture, bpp=0.9, saliency=False)) / (96 * 128)
+    assert 0.7 < size < 1.1
+    for given, said in (
+        ({"saliency": "photo.png"}, "photo.png has colours"),
+        ({"saliency": "nothing.png"}, "nothing.png"),
+        ({"model": "lihgt"}, "'lihgt' is no shipped codec"),
+        ({"lmbda": 1e9}, "1e+09"),
+    ):
+        with pytest.raises(fovea.FoveaError, match=re.escape(said)):
+            fovea.compress(picture, **given)
+    with pytest.raises(fovea.FoveaError, match="not a Fovea file"):
+        fovea.decompress(b"something else")
+    with pytest.raises(fovea.FoveaError, match="no such file"):
+        fovea.decompress("nothing.fov")
+
+
+def test_another_package_named_models_is_named(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import fovea"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert f"another package named models hides Fovea's: {tmp_path}" in done.stderr
+
+
+def test_python_m_is_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "fovea", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "fovea" in done.stdout
