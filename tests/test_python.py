@@ -44,7 +44,7 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
     for given, said in (
         ({"saliency": "photo.png"}, "photo.png has colours"),
         ({"saliency": "nothing.png"}, "nothing.png"),
-        ({"model": "lihgt"}, "'lihgt' is no shipped codec"),
+        ({"model": "lihgt"}, "'lihgt'; did you mean 'light'"),
         ({"lmbda": 1e9}, "1e+09"),
     ):
         with pytest.raises(fovea.FoveaError, match=re.escape(said)):
