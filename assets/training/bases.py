@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from assets.datasets import PICTURE_SUFFIXES
-from assets.frames.decode import read_picture
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import WEIGHTS, build, open_codec, save_codec
 from models.errors import FoveaError
@@ -64,26 +63,42 @@ def config_of(name: str) -> CodecConfig:
     )
 
 
-def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
-    """Pictures with SAM-Lite's maps. A source is a folder, or FOLDER:COUNT for the first so many of its files by name.
+def files_of(sources: Sequence[str]) -> list[Path]:
+    """The pictures of all sources: folders, or FOLDER:COUNT for the first so many of its files by name.
 
-    Raises FoveaError for a folder without a picture, or a file that can't be read.
+    Raises FoveaError for a folder without a picture.
     """
-    pictures: list[Picture] = []
-    names: list[str] = []
+    found: list[Path] = []
     for source in sources:
         folder, _, count = source.rpartition(":") if source.rpartition(":")[2].isdigit() else (source, "", "")
         files = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-        files = files[: int(count)] if count else files
         if not files:
             raise FoveaError(f"{folder}: no picture in it")
-        for file in files:
-            picture = read_picture(file)
-            for scale in SHRUNK if file.suffix.lower() in (".jpg", ".jpeg") else (1.0,):
-                size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-                smaller = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-                pictures.append(smaller.astype(np.uint8, copy=False))
-                names.append(f"{file.name}@{scale:g}")
+        found += files[: int(count)] if count else files
+    return found
+
+
+def is_jpeg(name: str) -> bool:
+    """Whether a file is one, by its name: it is trained on at the sizes of SHRUNK."""
+    return name.lower().endswith((".jpg", ".jpeg"))
+
+
+def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
+    """Pictures of the sources (see `files_of`) with SAM-Lite's maps. Raises FoveaError as it does, or for a file that can't
+    be read."""
+    from assets.frames.decode import (
+        read_picture,
+    )  # loads imagecodecs, which a training of frames at hand need not have
+
+    pictures: list[Picture] = []
+    names: list[str] = []
+    for file in files_of(sources):
+        picture = read_picture(file)
+        for scale in SHRUNK if is_jpeg(file.name) else (1.0,):
+            size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+            smaller = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+            pictures.append(smaller.astype(np.uint8, copy=False))
+            names.append(f"{file.name}@{scale:g}")
     return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
 
 

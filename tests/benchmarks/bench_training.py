@@ -1,15 +1,15 @@
 """Training steps a second: Fovea's loop against a plain one over the same model and the same frames, in one run.
 
-    GOMP_SPINCOUNT=1000 python tests/benchmarks/bench_training.py [--codec bls2017] [--threads 2] [--rounds 4]
+    GOMP_SPINCOUNT=1000 python tests/benchmarks/bench_training.py [--codec light] [--threads 2] [--rounds 4] [--device cuda]
 
 (Without the variable, two OpenMP threads on two busy cores wait for each other by spinning: many times slower.)
 
 The plain loop is what a CompressAI user writes: its FactorizedPrior, its loss, its two optimisers, gradient clipping, a
-DataLoader with two workers that decodes PNG files by PIL, crops and flips, a logged loss each step. bls2017, which
-CompressAI does not have, is the project's own class in both loops, in the plain one with CompressAI's GDN. Rounds
+DataLoader with two workers that decodes PNG files by PIL, crops and flips, a logged loss each step. bls2017 and light,
+which CompressAI does not have, are the project's own classes in both loops, in the plain one with CompressAI's GDN. Rounds
 alternate and so does who begins, so that both see the same machine; each is in a forked process of its own, so that
-neither inherits the other's settings. A round's set-up (workers, first steps) is not counted. The target is 1.5 on two
-cores.
+neither inherits the other's settings, and the first one to touch a GPU. A round's set-up (workers, first steps) is not
+counted. The target is 1.5 on two cores.
 """
 
 import argparse
@@ -19,13 +19,14 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+import torch._dynamo  # what every optimiser loads: once, before the forks
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -53,9 +54,12 @@ def made_pictures(count: int, height: int, width: int) -> list[np.ndarray]:
     return pictures
 
 
+OWN = ("bls2017", "light")
+"""Those that CompressAI lacks: trained with variable rate, as they ship."""
+
+
 def lambdas(codec: str) -> tuple[float, ...]:
-    """bls2017 is trained with variable rate, as its shipped trunk."""
-    return TRUNK_LAMBDAS if codec == "bls2017" else (0.01,)
+    return TRUNK_LAMBDAS if codec in OWN else (0.01,)
 
 
 def made_codec(options: argparse.Namespace) -> Codec:
@@ -94,7 +98,7 @@ def plain_factorized(options: argparse.Namespace) -> Step:
     from compressai.optimizers import net_aux_optimizer
 
     torch.manual_seed(0)
-    network = FactorizedPrior(options.n, options.m).train()
+    network = FactorizedPrior(options.n, options.m).to(options.device).train()
     criterion = RateDistortionLoss(lmbda=lambdas(options.codec)[0])
     rates = {"net": {"type": "Adam", "lr": 3e-4}, "aux": {"type": "Adam", "lr": 1e-3}}
     optimisers = net_aux_optimizer(network, rates)
@@ -116,7 +120,7 @@ def plain_factorized(options: argparse.Namespace) -> Step:
 
 def plain_variable(options: argparse.Namespace) -> Step:
     """The same for a codec of the project with CompressAI's GDN, each picture at a level of its own."""
-    codec = made_codec(options).train()
+    codec = made_codec(options).to(options.device).train()
     for module in codec.modules():
         if isinstance(module, GDN):
             module.__class__ = CompressAIGDN
@@ -124,7 +128,7 @@ def plain_variable(options: argparse.Namespace) -> Step:
     aux = torch.optim.Adam(codec.aux_parameters(), lr=1e-3)
 
     def step(x: Tensor) -> tuple[Tensor, ...]:
-        level = torch.rand(options.batch) * codec.top_level
+        level = torch.rand(options.batch, device=x.device) * codec.top_level
         main.zero_grad()
         aux.zero_grad()
         output: Output = codec(x, level=level)
@@ -147,14 +151,17 @@ def plain_variable(options: argparse.Namespace) -> Step:
 def plain_loop(paths: list[Path], options: argparse.Namespace) -> tuple[float, float]:
     """Seconds and processor seconds for `steps` steps."""
     torch.set_num_threads(options.threads)
-    step = (plain_variable if options.codec == "bls2017" else plain_factorized)(options)
+    step = (plain_variable if options.codec in OWN else plain_factorized)(options)
     files = Files(paths, options.crop, options.batch * (options.steps + options.warm))
-    loader = DataLoader(files, batch_size=options.batch, num_workers=2, shuffle=True)
+    pinned = options.device != "cpu"
+    loader = DataLoader(
+        files, batch_size=options.batch, num_workers=options.workers, shuffle=True, pin_memory=pinned
+    )
     began, used = 0.0, 0.0
     for number, x in enumerate(loader):
         if number == options.warm:
             began, used = time.perf_counter(), processor_s()
-        _ = [value.item() for value in step(x)]
+        _ = [value.item() for value in step(x.to(options.device, non_blocking=True))]
     seconds = time.perf_counter() - began
     del loader
     return seconds, processor_s() - used
@@ -168,6 +175,8 @@ def fovea_loop(frames: FrameSet, options: argparse.Namespace) -> tuple[float, fl
     def mark() -> bool:
         nonlocal done
         done += 1
+        if options.device != "cpu" and done in (options.warm, options.steps + options.warm):
+            torch.cuda.synchronize()
         marks[done] = time.perf_counter(), processor_s()
         return False
 
@@ -192,6 +201,7 @@ def fovea_loop(frames: FrameSet, options: argparse.Namespace) -> tuple[float, fl
             RateDistortion(record, made_codec(options), frames),
             workdir=Path(folder),
             tracker_run=NullRun(),
+            device=options.device,
             threads=options.threads,
             should_stop=mark,
         )
@@ -210,16 +220,41 @@ def crops_s(frames: FrameSet, options: argparse.Namespace) -> float:
     return (time.process_time() - began) / 50
 
 
-def forked(function: Callable[..., Any], *given: Any) -> Any:
-    """What the function returns, run in a fork of this process (which itself never starts torch's threads)."""
+def begun(function: Callable[..., Any], *given: Any, limit_s: float | None = None) -> Callable[[], Any]:
+    """Runs the function in a fork of this process (which itself never starts torch's threads, nor a GPU's driver); gives
+    what waits for its answer, for `limit_s` at most. That raises RuntimeError for one that failed, ended or was too slow."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=lambda: theirs.send(function(*given)))
+
+    def work() -> None:
+        try:
+            theirs.send((function(*given), ""))
+        except Exception as error:
+            theirs.send((None, f"{type(error).__name__}: {error}"))
+
+    process = context.Process(target=work)
     process.start()
     theirs.close()
-    result = ours.recv()
-    process.join()
-    return result
+
+    def answer() -> Any:
+        if not ours.poll(limit_s):
+            process.kill()
+            raise RuntimeError(f"not done after {limit_s:.0f} s")
+        try:
+            result, failed = ours.recv()
+        except EOFError:
+            result, failed = None, "its process ended without an answer"
+        process.join()
+        if failed:
+            raise RuntimeError(failed)
+        return result
+
+    return answer
+
+
+def forked(function: Callable[..., Any], *given: Any, limit_s: float | None = None) -> Any:
+    """What the function returns, run as `begun` says."""
+    return begun(function, *given, limit_s=limit_s)()
 
 
 def processor_s() -> float:
@@ -228,14 +263,13 @@ def processor_s() -> float:
     return sum(u.ru_utime + u.ru_stime for u in usages)
 
 
-def main() -> None:
-    """Print the rounds and the ratio of the medians."""
-    warnings.simplefilter("ignore")
+def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of a command line, by default this process's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--codec", default="bmshj2018_factorized", choices=("bmshj2018_factorized", "bls2017")
-    )
+    parser.add_argument("--codec", default="bmshj2018_factorized", choices=("bmshj2018_factorized", *OWN))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="of the plain loop's DataLoader")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=4)
@@ -245,32 +279,52 @@ def main() -> None:
     parser.add_argument("-m", type=int, default=64)
     parser.add_argument("--size", default="512x256", help="of the frames")
     parser.add_argument("--mode", default="deterministic", choices=("deterministic", "fast"))
-    options = parser.parse_args()
+    return parser.parse_args(given)
+
+
+def framed(options: argparse.Namespace) -> FrameSet:
     width, height = (int(v) for v in options.size.split("x"))
-    pictures = made_pictures(64, height, width)
-    frames = FrameSet(pictures)
+    return FrameSet(made_pictures(64, height, width))
 
-    print(f"crops: {1e3 * forked(crops_s, frames, options):.2f} ms a step")
 
+def compared(options: argparse.Namespace, limit_s: float | None = None) -> dict[str, float]:
+    """Prints the rounds; medians in steps a second, and both ratios. limit_s: of each loop, set-up included."""
+    frames = framed(options)
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
-        for path, picture in zip(paths, pictures, strict=True):
+        paths = [Path(folder) / f"{i}.png" for i in range(len(frames))]
+        for path, picture in zip(paths, frames.pictures, strict=True):
             cv2.imwrite(str(path), picture[:, :, ::-1])
         for number in range(options.rounds):
             loops = [(ours, fovea_loop, frames), (plain, plain_loop, paths)]
             for found, loop, given in loops if number % 2 == 0 else loops[::-1]:
-                found.append(forked(loop, given, options))
+                found.append(forked(loop, given, options, limit_s=limit_s))
             (a, cpu_a), (b, cpu_b) = ours[-1], plain[-1]
             print(
                 f"round {number + 1}: fovea {options.steps / a:.2f} steps/s ({cpu_a / options.steps:.3f} CPU s a step), "
                 f"plain {options.steps / b:.2f} steps/s ({cpu_b / options.steps:.3f})",
                 flush=True,
             )
-    wall = statistics.median(b for b, _ in plain) / statistics.median(a for a, _ in ours)
-    cpu = statistics.median(b for _, b in plain) / statistics.median(a for _, a in ours)
+    (a, cpu_a), (b, cpu_b) = (
+        [statistics.median(v) for v in zip(*found, strict=True)] for found in (ours, plain)
+    )
+    return {
+        "fovea_steps_per_s": options.steps / a,
+        "plain_steps_per_s": options.steps / b,
+        "ratio": b / a,
+        "ratio_cpu": cpu_b / cpu_a,
+    }
+
+
+def main() -> None:
+    """Print the rounds and the ratio of the medians."""
+    warnings.simplefilter("ignore")
+    options = options_of()
+    print(f"crops: {1e3 * forked(crops_s, framed(options), options):.2f} ms a step")
+    found = compared(options)
     print(
-        f"ratio fovea : plain = {wall:.2f} in steps a second, {cpu:.2f} in processor time ({options.threads} threads)"
+        f"ratio fovea : plain = {found['ratio']:.2f} in steps a second, {found['ratio_cpu']:.2f} in processor time "
+        f"({options.threads} threads)"
     )
 
 

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -67,3 +71,58 @@ def test_what_cannot_be_trained_is_named(frames, tmp_path):
         bases.train_base("cheng2020_anchor", frames, tmp_path, steps=1)
     with pytest.raises(FoveaError, match="nothing: no picture in it"):
         bases.frames_of([str(tmp_path / "nothing")])
+
+
+SESSION = Path(__file__).parents[2] / "benchmarks" / "gpu_session.py"
+BARE = f"""
+import runpy, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("dagster", "mlflow", "imagecodecs", "requests", "urllib3"):
+            raise ImportError(name + " is not here")
+
+def offline(event, given):
+    assert event != "socket.connect" or not isinstance(given[1], tuple), given
+
+sys.meta_path.insert(0, Missing())
+sys.addaudithook(offline)
+sys.path.insert(0, {str(SESSION.parent)!r})
+for given in sys.argv[1:]:
+    sys.argv = ["gpu_session", *given.split()]
+    try:
+        runpy.run_path({str(SESSION)!r}, run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+sys.exit(code)
+"""
+
+
+@pytest.mark.e2e
+def test_a_gpu_session_needs_no_pipeline_and_loses_nothing_to_a_part_that_fails(tmp_path):
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    whole = np.cumsum(rng.integers(-9, 10, (200, 210, 3)), axis=1).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), whole)
+    cv2.imwrite(str(tmp_path / "in" / "b.jpg"), whole)
+    pack = f"--pack {tmp_path}/in -o {tmp_path}/frames.npz"
+    run = f"--pictures {tmp_path}/frames.npz --out {tmp_path}/out --device cpu --toy --threads 1"
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, pack, f"{run} --begin bls2017={tmp_path}/missing"],
+        cwd=SESSION.parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    found = json.loads((tmp_path / "out" / "session.json").read_text())
+    failed = {name for name, said in found.items() if "failed" in said}
+    assert failed == {"train bls2017", "decode bls2017"}, found
+    assert all(name in done.stdout for name in found) and "missing" in found["train bls2017"]["failed"]
+    assert found["train light"]["steps"] == 3
+    assert load_codec(tmp_path / "out" / "light" / "final").config.n == 8
+    assert found["decode light"]["files"] == found["decode light"]["equal_symbols"] == 6
+    assert found["loop light fast"]["ratio"] > 0 and found["small trainings"]["count"] == 2
+    with np.load(tmp_path / "frames.npz") as packed:
+        kept = {Path(name).suffix: packed[name] for name in packed.files}
+    assert kept[".jpg"].tobytes() == (tmp_path / "in" / "b.jpg").read_bytes()
+    crop = cv2.imdecode(kept[".png"], cv2.IMREAD_COLOR)
+    places = [(top, left) for top in range(9) for left in range(19)]
+    assert any(np.array_equal(whole[y : y + 192, x : x + 192], crop) for y, x in places)
