@@ -366,7 +366,9 @@ class Experiment(Training):
         if self.mode != "deterministic":
             parts.append(self.mode)
         parts += self._targets()
-        parts += self._changes()
+        parts += [part for part in self._changes() if part != "steps=0"]
+        if self.untrained:
+            parts.append("as shipped" if self.trunk and self.trunk.shipped else "trunk alone")
         if self.trunk is None:
             parts.append("scratch")
         return ",".join(parts)

@@ -8,6 +8,9 @@ function pressed(name) {
   const button = document.querySelector(`[data-choose="${name}"] [aria-pressed="true"]`);
   return button ? button.value : null;
 }
+// the question is arm against arm: conventional codecs are a click away, and there from the start where nothing else is
+state.classical = !data.curves.some(c => !c.classical);
+document.querySelector('[data-choose="classical"]')?.setAttribute("aria-pressed", String(state.classical));
 // many arms at once are a thicket: start without the controls, one click brings them
 if (new Set(data.curves.filter(c => !c.classical).map(c => c.label)).size > 8) {
   state.controls = false;
@@ -43,7 +46,7 @@ function niceTicks(low, high, count) {
 }
 function logTicks(low, high) {
   const ticks = [];
-  for (let e = -5; e < 3; e++) for (const m of [1, 2, 5]) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(+(m * 10 ** e).toPrecision(2));
+  for (let e = -5; e < 3; e++) for (const m of high / low > 12 ? [1, 2, 5] : [1, 1.5, 2, 3, 5, 7]) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(+(m * 10 ** e).toPrecision(2));
   return ticks;
 }
 function marker(kind, x, y, r, parent, extra = "") {
@@ -134,7 +137,8 @@ function drawCurves() {
   const wide = learned.length ? extent(learned.map(s => s.x)) : [x0, x1];
   const x = [Math.max(x0, wide[0] / 2.5) / 1.1, Math.min(x1, wide[1] * 2.5) * 1.1];
   const inside = spots.filter(s => s.x >= x[0] && s.x <= x[1]);
-  let [y0, y1] = extent(inside.map(s => s.y));
+  const banded = visible.filter(s => state.bands && !s.curve.classical && !s.curve.control && s.spots.every(p => p.low !== null));
+  let [y0, y1] = extent([...inside.map(s => s.y), ...banded.flatMap(s => s.spots.flatMap(p => [p.low, p.high]))]);
   if (relative && learned.length) [y0, y1] = extent(learned.map(s => s.y).concat([0, ...inside.map(s => Math.max(-2.5, Math.min(2.5, s.y)))]));
   const pad = Math.max((y1 - y0) * .08, .05);
   const f = frame(holder, { x, y: [y0 - pad, y1 + pad], height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
@@ -145,7 +149,7 @@ function drawCurves() {
   drawn = [];
   for (const s of [...visible].reverse()) {
     const c = s.curve, group = svg("g", { class: `s ${c.classical ? "classical" : ""}`, style: `--c:${c.colour}` }, layer);
-    if (state.bands && !c.classical && !c.control && s.spots.every(p => p.low !== null)) {
+    if (banded.includes(s)) {
       const upper = s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.high)}`), lower = s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.low)}`).reverse();
       svg("path", { class: "band", d: `M${upper.concat(lower).join("L")}Z` }, group);
     }
@@ -220,6 +224,47 @@ function pin(item) {
   const text = describe(item).map(n => n.textContent).join(" · ");
   $("rd-pinned").replaceChildren(text + (runs.length ? " · MLflow: " : ""), ...runs.flatMap((r, i) => i ? [", ", r] : [r]));
 }
+/* The chart as a file: what is drawn now, with its styles written out; or its points. */
+const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font-size", "font-family", "visibility"];
+function drawing() {
+  const shown = $("rd").querySelector("svg"), copy = shown.cloneNode(true), box = shown.viewBox.baseVal;
+  const [from, to] = [shown, copy].map(root => [...root.querySelectorAll("*")]);
+  from.forEach((node, i) => STYLES.forEach(name => to[i].style.setProperty(name, getComputedStyle(node).getPropertyValue(name))));
+  copy.setAttribute("width", box.width);
+  copy.prepend(svg("rect", { width: box.width, height: box.height, fill: getComputedStyle($("rd").closest(".card")).backgroundColor }));
+  let y = 24;
+  for (const { curve } of seriesNow().filter(s => !state.hidden.has(s.curve.label))) {
+    svg("text", { x: 76, y: y += 16, fill: curve.colour, style: "font: 12px sans-serif" }, copy).textContent = curve.label;
+  }
+  return new XMLSerializer().serializeToString(copy);
+}
+function points() {
+  const rows = [["curve", "rate", "bpp", "bpp_low", "bpp_high", state.metric, "low", "high", "pictures"]];
+  for (const s of seriesNow().filter(s => !state.hidden.has(s.curve.label)))
+    for (const { point } of s.spots) rows.push([s.curve.label, point.rate, ...point.bpp, ...point.values[state.metric], point.n]);
+  return rows.map(row => row.map(v => /[",]/.test(v) ? `"${String(v).replaceAll('"', '""')}"` : v ?? "").join(",")).join("\n") + "\n";
+}
+function save(blob, kind) {
+  const link = html("a", { href: URL.createObjectURL(blob), download: `${document.title.split(" ")[0]}.${state.metric}.${kind}` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1e4);
+}
+$("rd-save")?.addEventListener("click", event => {
+  const kind = event.target.value;
+  if (kind === "csv") return save(new Blob([points()], { type: "text/csv" }), kind);
+  if (!kind || !$("rd").querySelector("svg")) return;
+  const text = new Blob([drawing()], { type: "image/svg+xml" });
+  if (kind === "svg") return save(text, kind);
+  const image = new Image(), canvas = html("canvas");
+  image.onload = () => {
+    [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob(blob => save(blob, kind));
+    URL.revokeObjectURL(image.src);
+  };
+  image.src = URL.createObjectURL(text);
+});
+
 function drawLegend(all) {
   const names = [...new Map(all.map(s => [s.curve.label, s.curve])).values()];
   $("rd-legend").replaceChildren(...names.map(curve => {
@@ -240,7 +285,8 @@ function drawLegend(all) {
 /* ---- BD table ------------------------------------------------------------------------------------------------- */
 
 function filterRates() {
-  for (const row of document.querySelectorAll("table.bd tbody tr")) row.hidden = row.dataset.metric !== state.bdMetric || row.dataset.method !== state.bdMethod;
+  for (const row of document.querySelectorAll("[data-metric][data-method]")) row.hidden = row.dataset.metric !== state.bdMetric || row.dataset.method !== state.bdMethod;
+  for (const list of document.querySelectorAll("#bd details")) list.hidden = !list.querySelector("li:not([hidden])");
   for (const table of document.querySelectorAll("table")) drawBars([...table.querySelectorAll("tr:not([hidden]) svg.ci")]);
 }
 function drawBars(bars) {

@@ -71,11 +71,16 @@ def bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
     codecs = sorted(rates["codec"].unique())
     for row in with_looks(ordered.sort_values(order, kind="stable"), codecs, "test_arm"):
         parts[kind_of(row["test_arm"], row["anchor_arm"])].append(row)
-    return [
-        {"id": name, "title": title, "about": about, "rows": parts[name], "notes": any(r["reason"] for r in parts[name])}
-        for name, (title, about) in GROUPS.items()
-        if parts[name]
-    ]  # fmt: skip
+    groups = []
+    for name, (title, about) in GROUPS.items():
+        rows = [r for r in parts[name] if r["status"] != "refused"]
+        refused = [r for r in parts[name] if r["status"] == "refused"]
+        if rows or refused:
+            notes = any(r["reason"] for r in rows)
+            groups.append(
+                {"id": name, "title": title, "about": about, "rows": rows, "refused": refused, "notes": notes}
+            )
+    return groups
 
 
 def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, Any]]:
@@ -117,16 +122,19 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def answer(verdict: Verdict) -> str:
-    """One sentence: on what, which arm, how many bits at equal looked-at quality and at equal PSNR, how sure."""
-    main, plain = verdict.main, verdict.plain
+    """One sentence: on what, which arm, how many bits at equal looked-at quality, what the whole picture costs, how sure."""
+    main = verdict.main
     head = f"On {verdict.place}: {verdict.arm}"
     if not math.isfinite(float(main["bd_rate_percent"])):
         why = str(main["reason"]) or "no common points"
         return f"{head} and uniform cannot be compared at equal {verdict.metric_label}: {why}."
-    text = f"{head} against uniform: {with_interval(main)} rate at equal {verdict.metric_label}"
-    if plain is not None and math.isfinite(float(plain["bd_rate_percent"])):
-        text += f", {with_interval(plain)} at equal plain PSNR"
-    return f"{text}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+    parts = [
+        f"{head} against uniform of the same codec: {with_interval(main)} rate at equal {verdict.metric_label}"
+    ]
+    if verdict.metric == "sw_psnr_db":
+        parts[0] += " (by the saliency model that also steers)"
+    parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
+    return f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:

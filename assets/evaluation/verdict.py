@@ -36,7 +36,8 @@ OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. main, plain: its BD rows on `metric` and on psnr_db. controls: BD rows of its controls by map.
+    """One arm's answer. main, plain, structure: its BD rows on `metric`, psnr_db and ms_ssim. controls: BD rows of its
+    controls by map.
 
     outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
     """
@@ -45,6 +46,7 @@ class Verdict:
     outcome: str
     main: Mapping[str, Any]
     plain: Mapping[str, Any] | None
+    structure: Mapping[str, Any] | None
     controls: Mapping[str, Mapping[str, Any]]
     reasons: Sequence[str]
 
@@ -68,6 +70,12 @@ class Verdict:
         """The metric's name on a page."""
         return METRICS[self.metric].label
 
+    @property
+    def costs(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What the whole picture costs: its BD rows at equal plain PSNR and MS-SSIM, with the words for each."""
+        named = (("plain PSNR", self.plain), ("MS-SSIM", self.structure))
+        return [(words, row) for words, row in named if row is not None and _finite(row, "bd_rate_percent")]
+
 
 def _finite(row: Mapping[str, Any], column: str) -> bool:
     return math.isfinite(float(row[column]))
@@ -82,13 +90,13 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
         if not metric:
             continue
         main = rows[metric, METHOD, BASELINE, "predicted"]
-        plain = rows.get(("psnr_db", METHOD, BASELINE, "predicted"))
+        plain, structure = (rows.get((m, METHOD, BASELINE, "predicted")) for m in ("psnr_db", "ms_ssim"))
         versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), "predicted")) for m in CONTROLS}
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
         controls = {maps: row for maps, row in same.items() if maps != "predicted"}
         reasons = [why, *_caveats(main, plain, metric)]
-        verdicts.append(Verdict(metric, outcome, main, plain, controls, reasons))
+        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, reasons))
 
     def order(v: Verdict) -> tuple[str, int, float]:
         known = _finite(v.main, "bd_rate_percent")

@@ -402,19 +402,29 @@ def test_chromium_runs_it_offline(page: str, tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     file = tmp_path / "report.html"
-    file.write_text(page, encoding="utf-8")
-    dom = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=4000", "--dump-dom", file.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)},
-    ).stdout  # fmt: skip
+    measure = "document.documentElement.dataset.over = document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    file.write_text(page.replace("</body>", f"<script>{measure}</script></body>"), encoding="utf-8")
+    at = {}
+    for width in (1400, 390):
+        at[width] = subprocess.run(
+            [
+                browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
+                "--virtual-time-budget=4000", f"--window-size={width},900", "--dump-dom", file.as_uri(),
+            ],
+            capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)},
+        ).stdout  # fmt: skip
+        assert 'data-over="0"' in at[width], f"it scrolls sideways at {width} pixels"
+    dom = at[1400]
     # the last line of the script ran, and what it draws is there
     assert 'data-ready="yes"' in dom
-    assert dom.count('class="line"') >= 10 and dom.count("<figure>") >= 8
-    assert dom.count('class="mark') > 40
+    # arms and controls; conventional codecs are a click away
+    data = re.search(r'id="data">(.*?)</script>', page, re.S)
+    assert data
+    learned = sum(not c["classical"] for c in json.loads(data[1])["curves"])
+    assert dom.count('class="line"') == learned >= 6 and dom.count("<figure>") >= 8
+    assert 'data-choose="classical" aria-pressed="false"' in dom
+    assert dom.count('class="mark') >= 4 * learned
     hidden = re.findall(r"<tr data-metric=\"(\w+)\" data-method=\"(\w+)\"[^>]*?( hidden=\"\")?>", dom)
     assert hidden and all(
         (metric == "ew_psnr_db" and method == "pchip") != bool(h) for metric, method, h in hidden
