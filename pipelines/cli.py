@@ -1,9 +1,14 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
+import contextlib
 import io
 import os
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import click
@@ -28,14 +33,13 @@ class Guarded(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        for stream in (
-            sys.stdout,
-            sys.stderr,
-        ):  # names of files are bytes, and a terminal may know few characters
+        for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
+                # names of files are bytes, and a terminal may know few characters
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with _stoppable():
+                return super().invoke(ctx)
         except FoveaError as error:
             said = str(error)
         except BrokenPipeError:
@@ -49,10 +53,32 @@ class Guarded(click.Group):
                 raise
             said = f"{type(error).__name__}{note}"
         except KeyboardInterrupt:
-            click.echo("\nfovea: stopped; run the same command again and it goes on from here", err=True)
             ctx.exit(130)
         click.secho(f"fovea: {said}", fg="red", err=True)
         ctx.exit(1)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C, and a scheduler's SIGTERM likewise, say at once that they were heard: what is under way may take seconds to end."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)
+        if os.getpid() == mine:  # and no child that was forked
+            os.write(2, b"\nfovea: stopping; run the same command again and it goes on from here\n")
+        raise KeyboardInterrupt
+
+    mine = os.getpid()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signs = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {sign: signal.signal(sign, stop) for sign in signs}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def _disk_note() -> str:

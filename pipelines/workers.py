@@ -84,21 +84,22 @@ class Workers:
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._alive: dict[int, BaseProcess] = {}
         self._stopping = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in range(self.count):
             self._idle.put(self._started(number))
         if threading.current_thread() is threading.main_thread():
             # the threads that wait for workers end when these do: before the interrupt is raised in this one
-            self._before = signal.signal(signal.SIGINT, self._interrupted)
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                self._before[sign] = signal.signal(sign, self._interrupted)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for sign, handler in self._before.items():
+            signal.signal(sign, handler)
         if kind is not None:
             self.stop()
         while not self._idle.empty():
@@ -110,6 +111,9 @@ class Workers:
         self.stop()
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if callable(heard := self._before.get(number)):
+            with contextlib.suppress(KeyboardInterrupt):
+                heard(number, frame)
         self.stop()
         raise KeyboardInterrupt
 

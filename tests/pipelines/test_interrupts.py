@@ -1,15 +1,20 @@
 """An interrupt ends a step wherever it comes, and is never taken for a failure to try again."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from assets.chain import Chain
 from assets.stages import open_chain
 from models.errors import FoveaError
 from pipelines import launch, resources
 from pipelines.assets import ASSETS
+from pipelines.cli import main
 from pipelines.instance import prepare_instance
 from pipelines.partitions import offer
 from pipelines.schedules import sweep
@@ -88,3 +93,27 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
     with pytest.raises(KeyboardInterrupt):
         launch.run_targets(chain, [("source_frames", "sample")], sweep)
     assert len(ended) == 2 and "does not answer; steps that still run there" in caplog.text
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_answered_at_once_in_one_line(
+    sign: signal.Signals,
+    installation: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    heard: list[str] = []
+
+    def busy(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), sign)
+            time.sleep(30)
+        finally:
+            heard.append(capfd.readouterr().err)  # while the work is being ended
+
+    before = signal.getsignal(sign)
+    monkeypatch.setattr("pipelines.commands.runs.sweep_of", busy)
+    done = CliRunner().invoke(main, ["run"])
+    assert done.exit_code == 130 and signal.getsignal(sign) is before
+    assert heard[0].strip() == "fovea: stopping; run the same command again and it goes on from here"
+    assert done.output + capfd.readouterr().err == ""
