@@ -190,17 +190,20 @@ def write_output(path: Path, content: bytes | str) -> None:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def check_ours(path: Path, mark: bytes) -> None:
-    """Raises FoveaError where something lies at `path` that does not match the pattern `mark` in its first KiB: it was made
-    by somebody else, and is not written over."""
-    if not os.path.lexists(path):
-        return
+def is_ours(path: Path, mark: bytes) -> bool:
+    """Whether a file is there that has the pattern `mark` in its first KiB."""
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return False
         with path.open("rb") as file:
-            ours = re.search(mark, file.read(1024))
+            return bool(re.search(mark, file.read(1024)))
     except OSError:
-        ours = None
-    if not ours:
+        return False
+
+
+def check_ours(path: Path, mark: bytes) -> None:
+    """Raises FoveaError where something lies at `path` that somebody else made (`is_ours`): it is not written over."""
+    if os.path.lexists(path) and not is_ours(path, mark):
         raise FoveaError(
             f"{path} is there and was not made by this command: name another output, or move it away"
         )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assets.frames.encode import png_chunk
-from assets.frames.folder import find_pictures
-from assets.home import check_ours
+from assets.frames.folder import find_pictures, image_ids
+from assets.home import check_ours, is_ours
 from models.errors import FoveaError
 
 
@@ -16,17 +16,22 @@ def targets_of(
 ) -> list[tuple[Path, Path]]:
     """What is read and where it is written: the named file for one source, else a folder in which given folders are mirrored.
 
-    inside: the names below a folder that count; those below `output` don't. by: the command, as in `signed`.
+    inside: the names below a folder that count; what the command itself put below `output` doesn't. by: the command, as in `signed`.
     Raises FoveaError for a missing source, two that would meet in one file, an output that does not fit, and one that would
     take the place of a source or of a file that the command did not make.
     """
-    work = _targets(sources, output, suffix, inside)
+    mark = rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode()
+    work = _targets(sources, output, suffix, inside, mark)
     read = {_place(source) for source, _ in work} - {None}
     for _, target in work:
         if _place(target) in read:
             raise FoveaError(f"{target} is read in this call and would be written over: name another output")
-        check_ours(target, rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode())
+        check_ours(target, mark)
     return work
+
+
+def _below(name: str, folder: str) -> bool:
+    return folder == "." or name.startswith(f"{folder}/")
 
 
 def _place(path: Path) -> tuple[int, int] | None:
@@ -47,7 +52,7 @@ def signed(data: bytes, by: str) -> bytes:
 
 
 def _targets(
-    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]]
+    sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]], mark: bytes
 ) -> list[tuple[Path, Path]]:
     for source in sources:
         if not source.exists():
@@ -61,11 +66,11 @@ def _targets(
     work: list[tuple[Path, Path]] = []
     for source in sources:
         if source.is_dir():
-            earlier = (
-                os.path.relpath(output.resolve(), source.resolve()) + "/"
-            )  # what was made before is no source
-            names = (p for p in inside(source) if not p.startswith(earlier))
-            work += [(source / p, output / Path(p).with_suffix(suffix)) for p in names]
+            inner = os.path.relpath(output.resolve(), source.resolve())
+            named = image_ids(
+                [p for p in inside(source) if not (_below(p, inner) and is_ours(source / p, mark))]
+            )
+            work += [(source / p, output / f"{name}{suffix}") for p, name in named.items()]
         else:
             work.append((source, output / f"{source.stem}{suffix}"))
     if not work:
@@ -75,9 +80,9 @@ def _targets(
     targets = [t for _, t in work]
     if len(set(targets)) < len(targets):
         twice = sorted(t for t in set(targets) if targets.count(t) > 1)[0]
-        ways = "rename one of them" if all(s.is_dir() for s in sources) else "give their folder instead"
         raise FoveaError(
-            f"{' and '.join(str(s) for s, t in work if t == twice)} would both be written to {twice}: {ways}"
+            f"{' and '.join(str(s) for s, t in work if t == twice)} would both be written to {twice}: give their folder "
+            "instead, or one at a time"
         )
     return work
 

@@ -169,6 +169,9 @@ def test_the_systems_refusals_say_what_to_do(number: int, said: str, tmp_path: P
     with pytest.raises(FoveaError, match=said) as caught, explained(tmp_path):
         raise OSError(number, os.strerror(number))
     assert "FOVEA_HOME" in str(caught.value)
+    with pytest.raises(FoveaError, match=said) as caught, explained(tmp_path, "let -o name"):
+        raise OSError(number, os.strerror(number))
+    assert "FOVEA_HOME" not in str(caught.value) and "let -o name a" in str(caught.value)
 
 
 FULL = """

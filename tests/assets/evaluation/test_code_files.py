@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,14 +152,20 @@ def test_nothing_is_written_over_but_what_the_command_made(tmp_path: Path) -> No
     (folder / "out/a.png").write_bytes(signed(photo, "fovea test"))
     work = targets_of([folder], folder / "out", ".png", pictures_in, "fovea test")
     assert [source.name for source, _ in work] == ["a.png", "b.jpg"]
+    (folder / "out/b.jpg").write_bytes(photo)
+    for _ in range(2):
+        work = targets_of([folder / "out"], folder / "out", ".png", pictures_in, "fovea test")
+        assert work == [(folder / "out/b.jpg", folder / "out/b.png")]
+        (folder / "out/b.png").write_bytes(signed(photo, "fovea test"))
+    shutil.rmtree(folder / "out")
     # of .fov files the format itself says so
     (tmp_path / "a.fov").write_bytes(b"field of view: FOV 60")
     with pytest.raises(FoveaError, match=r"a\.fov is there and was not made"):
         targets_of([one], tmp_path / "a.fov", ".fov", pictures_in, "fovea test")
     for name in ("c.png", "c.jpg"):
         (folder / name).write_bytes(photo)
-    with pytest.raises(FoveaError, match="rename one of them"):
-        targets_of([folder], tmp_path / "out", ".fov", pictures_in, "fovea test")
+    work = targets_of([folder], tmp_path / "out", ".fov", pictures_in, "fovea test")
+    assert [target.name for _, target in work] == ["a.fov", "b.fov", "c.jpg.fov", "c.png.fov"]
 
 
 def test_where_results_go(tmp_path: Path) -> None:
