@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from assets.graph import Stage
+from assets.graph import Stage, edges
 from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
-from pipelines.partitions import axis, drawn
+from pipelines.partitions import OPTIONAL, axis, drawn
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
 #: `dagster instance concurrency set gpu K` sets it for this one
@@ -25,6 +25,14 @@ class Workshop(Protocol):
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """Make the unit of the context's asset and partition, or find it in the store."""
+
+
+def read_by(stage: Stage, known: Collection[str]) -> list[str]:
+    """The assets that a stage reads in this installation. One that stands there only for others is left out: the UI would
+    warn that it was not made yet."""
+    optional = [name for name in stage.reads if name in OPTIONAL and name in known]
+    needed = {need.stage for need, _ in edges(stage, _WORLD)} if optional else set()
+    return [name for name in stage.reads if name in known and (name not in OPTIONAL or name in needed)]
 
 
 def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
@@ -46,8 +54,7 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
             dg.AssetDep(
                 name, partition_mapping=None if axis(name) == axis(stage.name) else dg.AllPartitionMapping()
             )
-            for name in stage.reads
-            if name in known
+            for name in read_by(stage, known)
         ],
         group_name=stage.group,
         kinds=set(stage.kinds),
@@ -59,7 +66,8 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
     return made
 
 
-_DRAWN = {stage.name: stage for stage in drawn(STAGES, World(Home.from_environment()))}
+_WORLD = World(Home.from_environment())
+_DRAWN = {stage.name: stage for stage in drawn(STAGES, _WORLD)}
 ASSETS = [asset_of(stage, _DRAWN) for stage in _DRAWN.values()]
 
 #: jobs to launch from the UI: name → stages, all with the same partitions

@@ -247,11 +247,12 @@ def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Ui, browse
     fovea = [sys.executable, "-m", "pipelines.cli", "run", "--dataset", "drawn", "--frames-only"]
     subprocess.run(fovea, env=ui.environment, cwd=ROOT, check=True, capture_output=True)
     here = f"http://127.0.0.1:{ui.port}"
+    browser.online(2300, 1250)
 
     def seen(page: str, *words: str) -> str:
         """The page's text, once it has these words."""
         browser.driver.get(here + page)
-        for _ in range(60):
+        for _ in range(120):
             text = str(browser.run("return document.body.innerText"))
             if all(word in text for word in words):
                 return text

@@ -112,7 +112,8 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
     assert found.data.params == {"lr": "0.001", "lmbda": "[0.1, 0.2]", "arm": "gain@center", "a_b": "1"}
     tags = {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")}
     assert tags == {"fovea.key": "k1", "dagster.run_id": "d1"}
-    own = {"mlflow.runName", "mlflow.source.name", "mlflow.source.type", "mlflow.loggedArtifacts"}
+    source = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+    own = {"mlflow.runName", *source, "mlflow.loggedArtifacts"}
     assert set(found.data.tags) == {*tags, *own}
     assert b"s3cr3t-value" not in (home / "mlflow.db").read_bytes()  # nothing of the environment is logged
     assert [(m.step, m.value) for m in client(tracker).get_metric_history(run.run_id, "loss")] == [
@@ -133,7 +134,7 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
         {"path": "tables/rd.json", "type": "table"}
     ]
     assert not [p for p in (home / "journal" / "spool").rglob("*") if p.is_file()]
-    place = f"/#/experiments/{found.info.experiment_id}/runs/{run.run_id}"
+    place = f"/#/experiments/{found.info.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
     assert tracker.run_url(run.run_id) == f"http://127.0.0.1:5000{place}"
     monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://mlflow.example/")
     assert tracker.run_url(run.run_id) == f"https://mlflow.example{place}"

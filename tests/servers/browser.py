@@ -27,6 +27,12 @@ class Browser:
         self.driver.get(page.as_uri())
         assert self.run("return document.documentElement.dataset.ready") == "yes"
 
+    def online(self, width: int, height: int) -> None:
+        """A window of this size for pages of a server."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1})  # fmt: skip
+
     def run(self, script: str, *words: Any) -> Any:
         return self.driver.execute_script(script, *words)
 
