@@ -471,6 +471,8 @@ def _editing(config_dir: Path) -> Iterator[Any]:
     import tomlkit
     from filelock import FileLock, Timeout
 
+    from assets.home import written_beside
+
     config_dir.mkdir(parents=True, exist_ok=True)
     file = config_dir / SETTINGS_FILE
     try:
@@ -484,13 +486,9 @@ def _editing(config_dir: Path) -> Iterator[Any]:
             yield tables
             if not tables:
                 del document["datasets"]
-            beside = file.with_name(f".{file.name}.{os.getpid()}")
-            try:
+            with written_beside(file, "set FOVEA_CONFIG to") as beside:
                 beside.write_text(tomlkit.dumps(document), encoding="utf-8")
                 beside.chmod(file.stat().st_mode if file.exists() else 0o644)
-                beside.replace(file)
-            finally:
-                beside.unlink(missing_ok=True)
     except Timeout as error:
         raise FoveaError(f"{file} is being edited by another process ({file}.lock is held)") from error
 

@@ -1,6 +1,7 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -46,7 +47,9 @@ class Guarded(click.Group):
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            said = f"{where}{error.strerror or error}{_disk_note()}"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            way = ": free some, or write to a larger disk, and run the same command again" if full else ""
+            said = f"{where}{error.strerror or error}{_disk_note() or way}"
         except Exception as error:
             note = _disk_note()
             if not note:

@@ -247,7 +247,7 @@ def _png(data: bytes) -> _Stored:
 
 def _png_profile(iccp: bytes) -> bytes:
     try:
-        return zlib.decompress(iccp.partition(b"\0")[2][1:]) if iccp else b""
+        return zlib.decompressobj().decompress(iccp.partition(b"\0")[2][1:], 1 << 24) if iccp else b""
     except zlib.error:
         return b""
 

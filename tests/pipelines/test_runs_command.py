@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,3 +71,26 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
     assert done.exit_code in (1, 2) and said in done.output, done.output
     assert not isinstance(done.exception, Exception), done.exception
     assert not (installation / "home" / "data").exists()
+
+
+def test_a_full_disk_is_told_with_advice_that_fits(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "a.png")
+    cases: list[tuple[str, str, list[str], str]] = [
+        ("pathlib.Path.write_text", "set FOVEA_CONFIG to a larger disk", ["datasets", "add", "x", str(folder)], "fovea.toml"),
+        ("pathlib.Path.write_bytes", "let -o name a larger disk",
+         ["saliency", str(folder), "-o", str(tmp_path / "out"), "--model", "center_prior"], "a.png"),
+        ("assets.training.bases.train_base", "write to a larger disk",
+         ["base", "light", "--pictures", str(folder), "--steps", "1", "-o", str(tmp_path / "b")], "No space left"),
+    ]  # fmt: skip
+    for what, way, words, named in cases:
+        with monkeypatch.context() as patched:
+            patched.setattr(what, full)
+            done = CliRunner().invoke(main, words)
+        assert done.exit_code == 1 and way in done.output and named in done.output, done.output
