@@ -235,10 +235,12 @@ def begun(function: Callable[..., Any], *given: Any, limit_s: float | None = Non
     process = context.Process(target=work)
     process.start()
     theirs.close()
+    until = None if limit_s is None else time.monotonic() + limit_s
 
     def answer() -> Any:
-        if not ours.poll(limit_s):
+        if not ours.poll(None if until is None else max(until - time.monotonic(), 0)):
             process.kill()
+            process.join()
             raise RuntimeError(f"not done after {limit_s:.0f} s")
         try:
             result, failed = ours.recv()

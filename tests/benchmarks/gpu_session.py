@@ -58,16 +58,16 @@ class Size(NamedTuple):
     finish_s: float = 15.0
     pictures: int = 6
     shipped: tuple[str, ...] = tuple(shipped())
-    loop: str = "--steps 150 --warm 20 --rounds 2 --workers 4"
+    loop: str = "--steps 100 --warm 20 --rounds 1 --workers 4"
     modes: tuple[str, ...] = ("fast", "deterministic")
-    small: str = "--codec bls2017 --mode fast --steps 300"
+    small: str = "--codec bls2017 --mode fast --steps 150"
     count: int = 8
     saliency: int = 512
 
 
 TINY = "--warm 1 --steps 2 --batch 2 --crop 64 --size 64x64"
 TOY = Size(0.1, 1, 3, 0, 1, (), f"{TINY} --rounds 1 --workers 1", ("fast",), f"{TINY} -n 8 -m 16", 2, 2)
-TRAINING = 0.55
+TRAINING = 0.5
 """The trainings' part of all minutes."""
 
 
@@ -133,10 +133,11 @@ def trained(
 
     with suppress(BrokenBarrierError):
         together.wait()
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as place, suppress(TrainingStopped):
         bases.train_base(name, frames, Path(place), steps=10**6, should_stop=measured, **given)
     rate = (len(marks) - 1 - size.warm) / (marks[-1] - marks[size.warm])
-    left = until - time.monotonic() - size.finish_s
+    left = until - time.monotonic() - (marks[0] - began) - size.finish_s
     steps = min(max(int(0.9 * rate * left), size.warm), size.most_steps)
     print(f"{name}: {rate:.2f} steps/s, so {steps} steps; from {begin or 'random weights'}", flush=True)
     final = bases.train_base(name, frames, folder, steps=steps, **given)
@@ -221,9 +222,8 @@ def saliency(options: argparse.Namespace, size: Size) -> dict[str, Any]:
 def parts(options: argparse.Namespace, size: Size, until: float) -> dict[str, Callable[[], Any]]:
     """What is done after the trainings, which are under way when this returns; theirs come first."""
     together = barrier(len(bases.WIDTHS))
-    limit = until - time.monotonic() + 60
     done: dict[str, Callable[[], Any]] = {
-        f"train {name}": begun(trained, name, options, size, until, together, limit_s=limit)
+        f"train {name}": begun(trained, name, options, size, until, together, limit_s=options.left() - 30)
         for name in bases.WIDTHS
     }
 
@@ -235,7 +235,7 @@ def parts(options: argparse.Namespace, size: Size, until: float) -> dict[str, Ca
     done |= {f"decode shipped {name}": guarded(cross_decoded, name) for name in size.shipped}
     done["SAM-Lite"] = guarded(saliency)
     done["small trainings"] = lambda: small_trainings(options, size)
-    for (name, (n, m)), mode in itertools.product(bases.WIDTHS.items(), size.modes):
+    for mode, (name, (n, m)) in itertools.product(size.modes, bases.WIDTHS.items()):
         given = f"--codec {name} -n {n} -m {m} --mode {mode} --device {options.device} {size.loop}"
         compared = partial(bench_training.compared, bench_training.options_of(given.split()))
         done[f"loop {name} {mode}"] = lambda compared=compared: compared(options.left())
