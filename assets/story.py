@@ -11,12 +11,12 @@ from models.tracking import Run
 
 
 def short_name(entry: Experiment | Trunk) -> str:
-    """What a training is called among those of its sweep: `bls2017 saliency_gain 0.013`."""
+    """What a training is called among those of its sweep: `0.013 saliency_gain bls2017`. Tables cut the end off."""
     if isinstance(entry, Trunk):
         return f"{entry.codec} trunk"
     rate = f"{entry.rates[0]:g}" if len(entry.rates) == 1 else ""
     seed = f"seed {entry.seed}" if entry.seed else ""
-    return " ".join(filter(None, (entry.codec, entry.label, rate, entry.variant, seed)))
+    return " ".join(filter(None, (rate, entry.label, entry.codec, entry.variant, seed)))
 
 
 def record_of(entry: Experiment | Trunk) -> dict[str, Any]:

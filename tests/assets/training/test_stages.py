@@ -71,5 +71,5 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     from models.experiments import Experiment
 
     one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
-    assert short_name(one) == "bls2017 uniform 0.013 scratch seed 2"
+    assert short_name(one) == "0.013 uniform bls2017 scratch seed 2"
     assert record_of(one)["rate"] == 0.013 and "lmbda" not in record_of(one)
