@@ -313,9 +313,9 @@ class Chain:
             self.home.common.delete(name)
         self._failed = None
 
-    def failed(self, unit: Unit) -> str:
+    def failed(self, stage: str, key: str) -> str:
         """What a blocking check found wrong with a unit when it was made; "" else."""
-        name = f"failed/{unit.stage}/{unit.digest}"
+        name = f"failed/{stage}/{key}"
         with contextlib.suppress(FileNotFoundError):
             return self.home.common.read(name).decode() if name in self._failures() else ""
         return ""
@@ -334,7 +334,7 @@ class Chain:
                 return "not here yet"
             return f"waits for {waiting.stage} of {waiting.partition}"
         if self.has(unit):
-            return self.failed(unit)
+            return self.failed(stage, unit.digest)
         before = self.latest(stage, partition)
         if before is None:
             return "never made"

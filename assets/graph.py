@@ -127,8 +127,8 @@ class Keeper(Protocol):
     def has(self, unit: Unit) -> bool:
         """Whether the artifact is there."""
 
-    def failed(self, unit: Unit) -> str:
-        """What a blocking check found wrong with it; "" else."""
+    def failed(self, stage: str, key: str) -> str:
+        """What a blocking check found wrong with the artifact of this key; "" else."""
 
 
 @dataclass
@@ -226,7 +226,7 @@ def there(keeper: Keeper, need: Need) -> bool:
     """Whether an artifact that may be absent is in the store, and fit to be used."""
     try:
         unit = keeper.unit(need.stage, need.partition)
-        return keeper.has(unit) and not keeper.failed(unit)
+        return keeper.has(unit) and not keeper.failed(unit.stage, unit.digest)
     except FoveaError:
         return False
 

@@ -40,6 +40,7 @@ def write_tables(chain: Chain) -> None:
                 for stage, file in sources
                 for record in chain.all_latest(stage)
                 if chain.store.has(stage, str(record["key"]))
+                and not chain.failed(stage, str(record["key"]))
                 # a piece of an earlier version may lack what this one writes
                 and file in chain.store.manifest(stage, str(record["key"]))["objects"]
             ]

@@ -141,11 +141,11 @@ def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
         made = Made(unit, True, manifest, chain.store, 0.0)
         (check,) = result_of(made, chain).check_results or ()
         shutil.rmtree(made.folder)
-        return "" if check.passed else chain.failed(unit)
+        return "" if check.passed else chain.failed(stage.name, unit.digest)
 
     said = told(ms_ssim=1.5, haarpsi=float("inf"))
     assert said.startswith(
         "check values_in_range failed: a, jpeg at quality 50: ms_ssim is 1.5; a, jpeg at quality 50: haarpsi is inf"
     )
-    assert chain.failed(unit) == said
-    assert told(sw_psnr_db=float("nan")) == "" and chain.failed(unit) == ""
+    assert chain.failed(stage.name, unit.digest) == said
+    assert told(sw_psnr_db=float("nan")) == "" and chain.failed(stage.name, unit.digest) == ""

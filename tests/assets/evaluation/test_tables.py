@@ -37,6 +37,9 @@ def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> No
     assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 2
     assert list(pd.read_parquet(chain.home.tables / "ideal.parquet").dataset) == ["b"]
     assert not (chain.home.tables / "rd_curves.parquet").exists()
+    chain.note_failed(Unit("bd_rates", "a.one", {"partition": "a.one"}), "check values_in_range failed")
+    write_tables(chain)
+    assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 1
 
 
 def test_runs_that_mlflow_heard_of_later_are_in_the_tables(
