@@ -8,7 +8,7 @@ NumPy, SciPy, OpenCV and Pillow. --pictures takes folders, too, which are read a
 
 The trainings share the GPU, each with as many steps as fit by its first seconds, and end in OUT/CODEC/final. A part that
 fails is named and the others go on; OUT/session.json is written after each. Every part runs in forks of a process that
-itself never touches the GPU.
+itself never touches the GPU (PYTORCH_NVML_BASED_CUDA_CHECK=1 keeps any library from doing so when it looks for one).
 """
 
 import argparse
@@ -245,6 +245,7 @@ def parts(options: argparse.Namespace, size: Size, until: float) -> dict[str, Ca
 def main() -> int:
     """The command; 1 when a part failed."""
     warnings.simplefilter("ignore")
+    cv2.setNumThreads(1)  # its pool would not outlive a fork
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
