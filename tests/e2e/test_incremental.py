@@ -384,7 +384,7 @@ def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
         (("decompress", "/nonexistent.fov", "-o", "x.jpg"), "no such file: /nonexistent.fov"),
         (("decompress", "pipelines/cli.py", "-o", "x.jpg"), "ends in .png"),
         (("compress", "pipelines/cli.py", "-o", "x.png"), "ends in .fov"),
-        (("train", "nonsense", "--device", "toaster"), "nonsense"),
+        (("train", "nonsense", "--device", "toaster"), "--device toaster: not a device"),
     ],
 )
 def test_bad_input_is_one_clear_line(place: Place, words: tuple[str, ...], said: str) -> None:
