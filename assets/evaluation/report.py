@@ -84,8 +84,8 @@ def render_report(
         TEMPLATE,
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        # verdicts come best first: one sentence a dataset
-        answers=[tables.answer(v) for v in {v.place: v for v in reversed(verdicts)}.values()],
+        answers=tables.answers(rates),
+        words=tables.CONTROL_WORDS,
         verdicts=verdicts,
         places=_places(curves, metrics),
         metrics=metrics,

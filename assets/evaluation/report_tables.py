@@ -11,7 +11,7 @@ from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
-from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict
+from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict, find_verdicts
 from models.metrics import METRICS
 
 GROUPS = {
@@ -121,20 +121,37 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+CONTROL_WORDS = {
+    "center": "the centre bias",
+    "shuffled": "another picture’s map",
+    "oracle": "people’s own fixations",
+}
+
+
+def answers(rates: pd.DataFrame) -> list[str]:
+    """The best arm's sentence for each place."""
+    return [answer(v) for v in {v.place: v for v in reversed(find_verdicts(rates))}.values()]
+
+
 def answer(verdict: Verdict) -> str:
-    """One sentence: on what, which arm, how many bits at equal looked-at quality, what the whole picture costs, how sure."""
-    main = verdict.main
-    head = f"On {verdict.place}: {verdict.arm}"
+    """On what, which arm, how many bits at equal looked-at quality, what the whole picture costs, how sure, and what other
+    maps give by the same mechanism."""
+    main, named = verdict.main, " ".join(filter(None, (verdict.arm, str(verdict.main["variant"]))))
+    head = f"On {verdict.place}: {named} of {main['codec']}"
     if not math.isfinite(float(main["bd_rate_percent"])):
         why = str(main["reason"]) or "no common points"
         return f"{head} and uniform cannot be compared at equal {verdict.metric_label}: {why}."
-    parts = [
-        f"{head} against uniform of the same codec: {with_interval(main)} rate at equal {verdict.metric_label}"
-    ]
+    parts = [f"{head} against uniform: {with_interval(main)} rate at equal {verdict.metric_label}"]
     if verdict.metric == "sw_psnr_db":
         parts[0] += " (by the saliency model that also steers)"
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
-    return f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+    text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+    others = [
+        f"{CONTROL_WORDS.get(maps, maps)} {with_interval(row)}"
+        for maps, row in verdict.controls.items()
+        if math.isfinite(float(row["bd_rate_percent"]))
+    ]
+    return f"{text} The same with other maps: {', '.join(others)}." if others else text
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:

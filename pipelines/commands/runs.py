@@ -41,13 +41,21 @@ def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
 @click.option(
     "--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table."
 )
+@click.option("--peers", is_flag=True, help="Print the conventional codecs' numbers, too.")
 def run(
-    dataset: str, sweep_name: str, strict: bool, threads: int, device: str, parallel: int, frames_only: bool
+    dataset: str,
+    sweep_name: str,
+    strict: bool,
+    threads: int,
+    device: str,
+    parallel: int,
+    frames_only: bool,
+    peers: bool,
 ) -> None:
     """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
 
     \b
-    Prints the rate-distortion table and BD-rates, and where report and UIs are.
+    Prints the arms' points and BD-rates, what they say in a sentence, and where report and UIs are.
     Exit code 1 when something failed; what does not depend on it is made all the same.
     """
     from pipelines.plan import dataset_targets, targets
@@ -67,7 +75,7 @@ def run(
         failed = make_stale(
             chain, sweep.key, targets(chain, sweep), sweep.key, strict=strict, threads=threads, parallel=parallel
         )  # fmt: skip
-        _summary(chain, sweep.key)
+        _summary(chain, sweep.key, peers)
     say_quarantined(chain, dataset)
     if failed:
         sys.exit(1)
@@ -165,8 +173,9 @@ def _parallel(chain: "Chain") -> int:
     return max(1, len(gpus()))
 
 
-def _summary(chain: "Chain", key: str) -> None:
-    """Report and tables where people look for them, also when somebody deleted them there; and what they say."""
+def _summary(chain: "Chain", key: str, peers: bool) -> None:
+    """Report and tables where people look for them, also when somebody deleted them there; and what they say. peers: with
+    the numbers of codecs from elsewhere."""
     if report := _made(chain, "report", key):
         from assets.evaluation.report_stage import publish
 
@@ -176,11 +185,28 @@ def _summary(chain: "Chain", key: str) -> None:
         return
     import pandas as pd
 
+    from assets.evaluation.bd_rate import kind_of
+    from assets.evaluation.rate_distortion import learned
+    from assets.evaluation.report_tables import answers
     from assets.evaluation.summary import bd_lines, curve_lines
 
-    click.echo("\n" + curve_lines(pd.read_parquet(curves.folder / "rd_curves.parquet")))
-    click.echo("\n" + bd_lines(pd.read_parquet(rates.folder / "bd_rates.parquet")))
-    click.echo(f"\nreport  {chain.home.reports / f'{key}.html'}")
+    points = pd.read_parquet(curves.folder / "rd_curves.parquet")
+    found = pd.read_parquet(rates.folder / "bd_rates.parquet")
+    shown = found
+    if not peers and len(codecs := learned(points)):
+        points = points[points["codec"].isin(codecs)]
+        own = [
+            kind_of(*pair) != "others" for pair in zip(found["test_arm"], found["anchor_arm"], strict=True)
+        ]
+        shown = found[own]
+    click.echo("\n" + curve_lines(points))
+    click.echo("\n" + bd_lines(shown))
+    if len(shown) < len(found):
+        click.echo("(against JPEG, WebP and others: in the report, or with --peers)")
+    click.echo()
+    for sentence in answers(found):
+        click.secho(sentence, bold=True)
+    click.echo(f"report  {(chain.home.reports / f'{key}.html').as_uri()}")
     click.echo(f"tables  {chain.home.tables}")
     if table := chain.tracker.table_url(chain.tracker.run_id(f"sweep {key}"), key):
         click.echo(f"MLflow  {table}")

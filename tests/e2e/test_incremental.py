@@ -83,6 +83,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place.fovea("datasets", "add", "drawn", str(place.pictures))
     first = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
     assert " 0 failed" in first.stdout, first.stdout + first.stderr
+    # what was found, in a sentence; conventional codecs' numbers only when asked for
+    assert re.search(r"^On drawn.* (against|and) uniform.*\.$", first.stdout, flags=re.M), first.stdout
+    assert "jpegxl" not in first.stdout and "with --peers" in first.stdout
     yield place
 
 
