@@ -48,30 +48,24 @@ class Fixations:
         return ", ".join(f"{n} {why}" for why, n in self.left_out.items() if n)
 
 
-def read_fixations(file: Path, manifest: pd.DataFrame, *, ignore_unknown: bool = False) -> Fixations:
+def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     """Read a Parquet or CSV table with columns image, subject, x, y and check it against a manifest.
 
     `image` may be any name that `Names` finds. Points up to 1 pixel outside their picture are moved to its border, others
-    are left out and counted.
+    are left out and counted, as are rows of pictures that the manifest doesn't have: one table may serve several datasets.
 
     Raises:
-        FoveaError: no such file, not a table, a missing column, a name that several pictures have, pictures that the
-            manifest doesn't have (unless `ignore_unknown`; quarantined pictures are known), or no usable row.
+        FoveaError: no such file, not a table, a missing column, a name that several pictures have, or no usable row.
     """
     table = _read_table(file)
     x, y = numbers(table["x"]), numbers(table["y"])
     numeric = np.isfinite(x) & np.isfinite(y)
     names = table["image"].astype(str).str.strip()
     index = Names(manifest["image"], manifest["path"])
-    resolved, unknown, ambiguous = index.resolve(sorted(names[numeric].unique()))
+    resolved, _, ambiguous = index.resolve(sorted(names[numeric].unique()))
     if ambiguous:
         raise FoveaError(
             f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
-        )
-    if unknown and not ignore_unknown:
-        raise FoveaError(
-            f"{file} names {some(unknown)} that the dataset doesn't have: take these rows out of the table, or put the "
-            "pictures into the folder"
         )
     image = names.map(resolved)
     known = image.notna()
@@ -150,7 +144,7 @@ def frame_fixation_maps(
     """
     if dataset.fixations is None:
         return [None] * len(table)
-    by_image = points_of(read_fixations(dataset.fixations, table, ignore_unknown=True))
+    by_image = points_of(read_fixations(dataset.fixations, table))
     maps: list[NDArray[np.float32] | None] = []
     for image, geometry in _geometries(dataset, table, shapes):
         x, y = by_image.get(image, (np.empty(0), np.empty(0)))
@@ -169,7 +163,7 @@ def frame_fixation_halves(
     """
     if dataset.fixations is None:
         return [None] * len(table)
-    eyes = read_fixations(dataset.fixations, table, ignore_unknown=True).table
+    eyes = read_fixations(dataset.fixations, table).table
     groups = {str(image): rows for image, rows in eyes.groupby("image", sort=False)}
     found: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = []
     for image, geometry in _geometries(dataset, table, shapes):
@@ -212,7 +206,7 @@ def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
     `table` holds rows of the manifest; what the frame's crop cut off counts as dropped. Raises FoveaError for a dataset
     without a fixation table, and as `read_fixations`.
     """
-    read = read_fixations(fixation_table(dataset), table, ignore_unknown=True)
+    read = read_fixations(fixation_table(dataset), table)
     sizes = dict(zip(table["image"], zip(table["width"], table["height"], strict=True), strict=True))
     parts = []
     for image, rows in read.table.groupby("image", sort=True):

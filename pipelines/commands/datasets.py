@@ -80,7 +80,7 @@ def add(
         classical=classical,
     )
     try:
-        if _show(name, new=True) == 0:
+        if _show(name) == 0:
             raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
     except BaseException:
         remove_dataset(home.config, name)
@@ -119,10 +119,8 @@ def show(name: str) -> None:
     _show(name)
 
 
-def _show(name: str, *, new: bool = False) -> int:
-    """Print what is in a dataset; returns how many pictures can be used. new: fixations of unknown pictures are an error
-    where the splits leave none out."""
-
+def _show(name: str) -> int:
+    """Print what is in a dataset; returns how many pictures can be used."""
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
@@ -143,11 +141,9 @@ def _show(name: str, *, new: bool = False) -> int:
         click.secho(f"{name} has {lacks}; name pictures with --test GLOB or --splits CSV", fg="yellow")
     path = chain.dataset(name).fixations
     if path:
-        from assets.frames.manifest import left_out
         from assets.saliency.fixations import read_fixations
 
-        # the table may well know the pictures that the splits leave out
-        found = read_fixations(path, table, ignore_unknown=not new or bool(left_out(table)))
+        found = read_fixations(path, table)
         eyes = found.table
         more = f"; left out: {found.why()}" if found.why() else ""
         click.echo(

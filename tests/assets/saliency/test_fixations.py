@@ -87,14 +87,13 @@ def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> Non
     assert read.why() == "1 without numbers"
 
 
-def test_unknown_pictures_are_named_or_ignored(tmp_path: Path) -> None:
+def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
+    """A table of a whole set serves a part of it; one that names no picture of the dataset is a mistake."""
     file = table(tmp_path, [("a", 0, 5.0, 5.0), ("ghost", 0, 5.0, 5.0), ("phantom.jpg", 0, 5.0, 5.0)])
-    with pytest.raises(
-        FoveaError, match=r"eyes\.csv names 2 pictures \(ghost, phantom\.jpg\) that the dataset doesn't have"
-    ):
-        read_fixations(file, manifest("a"))
-    read = read_fixations(file, manifest("a"), ignore_unknown=True)
+    read = read_fixations(file, manifest("a"))
     assert (len(read.table), read.why()) == (1, "2 on pictures that are not in the dataset")
+    with pytest.raises(FoveaError, match=r"eyes\.csv: none of its 3 rows .*3 on pictures that are not in"):
+        read_fixations(file, manifest("b"))
 
 
 def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
