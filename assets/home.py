@@ -13,6 +13,7 @@ from upath import UPath
 
 from assets.remote import Remote, files_below, hidden
 from assets.settings import Profile, find_profile
+from models.config import config_folder, usual_place
 from models.errors import FoveaError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,14 +36,10 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """FOVEA_HOME (default `.fovea/` in the project), FOVEA_CONFIG (default the project), FOVEA_PROFILE (default
+        """FOVEA_HOME (default `.fovea/` in `usual_place`), FOVEA_CONFIG (default `usual_place`), FOVEA_PROFILE (default
         `local`), FOVEA_DATA (default `data` in the profile's storage; any fsspec address)."""
-        state = Path(os.environ.get("FOVEA_HOME") or ROOT / ".fovea").expanduser().resolve()
-        config = Path(os.environ.get("FOVEA_CONFIG") or ROOT).expanduser().resolve()
-        if config.is_file() or config.suffix == ".toml":
-            raise FoveaError(
-                f"FOVEA_CONFIG names the file {config}; it must be the folder that holds fovea.toml"
-            )
+        state = Path(os.environ.get("FOVEA_HOME") or usual_place() / ".fovea").expanduser().resolve()
+        config = config_folder()
         profile = find_profile(config)
         data = os.environ.get("FOVEA_DATA")
         if data:

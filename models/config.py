@@ -13,14 +13,31 @@ TABLES: Final = ("datasets", "profiles", "presets", "sweeps")
 """Tables of the file; each holds tables by name."""
 
 
+PROJECT: Final = Path(__file__).resolve().parent.parent
+
+
+def usual_place() -> Path:
+    """Where state and settings lie when nothing says otherwise: in the clone; where Fovea is installed as a package, in the
+    working directory."""
+    return PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
+
+
+def pin_folders() -> None:
+    """Make FOVEA_HOME and FOVEA_CONFIG mean the same to every process that this one starts, wherever that runs."""
+    installed = usual_place() != PROJECT
+    for name, usual in (("FOVEA_HOME", ".fovea"), ("FOVEA_CONFIG", ".")):
+        if given := os.environ.get(name) or (usual if installed else ""):
+            os.environ[name] = str(Path(given).expanduser().absolute())
+
+
 def config_folder() -> Path:
-    """FOVEA_CONFIG, default the project. Raises FoveaError where it names a file."""
-    return _folder(os.environ.get("FOVEA_CONFIG", ""))
+    """FOVEA_CONFIG, default `usual_place`. Raises FoveaError where it names a file."""
+    return _folder(os.environ.get("FOVEA_CONFIG") or str(usual_place()))
 
 
 @functools.lru_cache(maxsize=16)
 def _folder(named: str) -> Path:
-    folder = Path(named or Path(__file__).parent.parent).expanduser().resolve()
+    folder = Path(named).expanduser().resolve()
     if folder.is_file() or folder.suffix == ".toml":
         raise FoveaError(
             f"FOVEA_CONFIG names the file {folder}; it must be the folder that holds {SETTINGS_FILE}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from models.config import pin_folders
 from models.errors import FoveaError
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import benchmark, compare, curves, evaluate, gaps
@@ -112,8 +113,9 @@ def main() -> None:
       fovea compress photo.png -o photo.fov        one picture, with the shipped codec
 
     State lies in FOVEA_HOME (default: .fovea/ of the repository), what you typed in fovea.toml of FOVEA_CONFIG
-    (default: the repository).
+    (default: the repository). Installed as a package, Fovea takes the working directory in place of the repository.
     """
+    pin_folders()
 
 
 @main.command()

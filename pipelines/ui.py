@@ -36,7 +36,9 @@ def free(port: int) -> bool:
 def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
     """Name → command line of each child."""
     python = [sys.executable, "-m"]
-    workspace = ["-w", str(ROOT / "workspace.yaml")]
+    # a clone has the file, an installed package doesn't
+    file = ROOT / "workspace.yaml"
+    workspace = ["-w", str(file)] if file.is_file() else ["-m", "pipelines.definitions"]
     store = home.profile.tracking_uri() or f"sqlite:///{home.mlflow / 'mlflow.db'}"
     return {
         "dagster": [*python, "dagster", "dev", *workspace, "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
