@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
     "batch_size": 8,
     "crop": 128,
-    "lr": 6e-4,
+    "lr": 1e-3,
     "aux_lr": 1e-3,
     "clip_norm": 1.0,
     "warmup_steps": 200,
@@ -49,6 +49,8 @@ RECIPE: dict[str, Any] = {
     "optimiser": "soap",
     "balance": 0.4,
 }
+PLAIN = 60
+"""Made pictures of one colour or a slow change between two, which photographs have too little of: skies, walls, borders."""
 WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
 """N and M of each base."""
 
@@ -61,6 +63,21 @@ def config_of(name: str) -> CodecConfig:
     return CodecConfig(
         codec=name, n=n, m=m, mechanism="gain", lmbda=LAMBDAS, gamma=RECIPE["gamma"], span=RECIPE["span"]
     )
+
+
+def plain_pictures(count: int) -> list[Picture]:
+    """H×W×3 uint8: half of them of one colour, black, white, grey or any; half a straight gradient."""
+    pictures = []
+    for k in range(count):
+        rng = np.random.default_rng(k)
+        first, second = rng.integers(0, 256, (2, 3)).astype(float)
+        if k % 4 == 0:
+            first = np.full(3, (0.0, 255.0, first[0])[k // 4 % 3])
+        turn, (y, x) = 2 * np.pi * rng.random(), np.mgrid[:192, :256]
+        along = np.cos(turn) * x + np.sin(turn) * y
+        along = (along - along.min()) / np.ptp(along) if k % 2 else np.zeros_like(along)
+        pictures.append(np.round(first + (second - first) * along[..., None]).astype(np.uint8))
+    return pictures
 
 
 def files_of(sources: Sequence[str]) -> list[Path]:
@@ -84,7 +101,7 @@ def is_jpeg(name: str) -> bool:
 
 
 def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
-    """Pictures of the sources (see `files_of`) with SAM-Lite's maps. Raises FoveaError as it does, or for a file that can't
+    """Pictures of the sources (see `files_of`), then plain ones, with SAM-Lite's maps. Raises FoveaError as it does, or for a file that can't
     be read."""
     from assets.frames.decode import (
         read_picture,
@@ -99,6 +116,8 @@ def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
             smaller = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
             pictures.append(smaller.astype(np.uint8, copy=False))
             names.append(f"{file.name}@{scale:g}")
+    pictures += plain_pictures(PLAIN)
+    names += [f"plain {k}" for k in range(PLAIN)]
     return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
 
 
@@ -147,6 +166,8 @@ def train_base(
         record["begin"] = started.identity().hex()
     torch.manual_seed(record["seed"])
     codec = build(config)
-    if started is not None:
+    if started is None:
+        codec.start(frames.pictures, record["seed"])
+    else:
         codec.load_trunk(started.weights())
     return train(Base(record, codec, frames), workdir=workdir, tracker_run=NullRun(), **hooks)

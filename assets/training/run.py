@@ -89,6 +89,7 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
         codec.load_trunk(trunk.state_dict())
     else:
         codec = build(config_for(entry))
+        codec.start(seen.pictures, int(record["seed"]))
     module, _, name = objective_of(entry.codec).partition(":")
     frames = FrameSet(seen.pictures, seen.maps, names=seen.names)
     objective: Objective = getattr(importlib.import_module(module), name)(record, codec, frames)

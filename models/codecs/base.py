@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -302,6 +302,9 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over what `weights()` gave, tables included. Raises FoveaError when names or shapes do not fit."""
+
+    def start(self, pictures: Sequence[Picture], seed: int = 0) -> None:
+        """First weights that suit the training pictures, in place of some of the random ones; most codecs have none."""
 
     @abstractmethod
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:

@@ -21,6 +21,11 @@ def small(monkeypatch):
     monkeypatch.setattr(bases, "WIDTHS", {"light": (8, 32), "bls2017": (8, 16)})
 
 
+@pytest.fixture(autouse=True)
+def few_plain(monkeypatch):
+    monkeypatch.setattr(bases, "PLAIN", 2)
+
+
 @pytest.fixture
 def frames(tmp_path):
     folder = tmp_path / "pictures"
@@ -34,11 +39,18 @@ def frames(tmp_path):
 
 
 def test_sources_are_counted_and_jpegs_shrunk(frames):
-    assert list(frames.names) == [
+    assert list(frames.names[:-2]) == [
         *("0.png@1", "1.png@1", "0.png@1", "1.png@1", "2.png@1", "3.jpg@0.4", "3.jpg@0.5", "3.jpg@0.625")
     ]
-    assert frames.pictures[-1].shape == (100, 125, 3) and frames.maps[-1].shape == (100, 125)
+    assert frames.pictures[7].shape == (100, 125, 3) and frames.maps[7].shape == (100, 125)
     assert max(m.max() for m in frames.maps) == 255
+
+
+def test_half_of_the_plain_pictures_have_one_colour():
+    pictures = bases.plain_pictures(48)
+    steps = [int(np.abs(np.diff(p.astype(int), axis=1)).max()) for p in pictures]
+    assert [step == 0 for step in steps] == [k % 2 == 0 for k in range(48)] and max(steps) <= 2
+    assert {int(p.min()) for p in pictures[::4] if p.min() == p.max()} > {0, 255}
 
 
 @pytest.mark.parametrize("name", ["light", "bls2017"])
@@ -57,7 +69,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name)
         encoded = codec.encode(picture, saliency_map=given, rate=0.01)
         assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
     said = json.loads((made[0] / "training.json").read_text())["record"]
-    assert said["data"] == {"pictures": 8, "sha256": frames.digest()} and "begin" not in said
+    assert said["data"] == {"pictures": 10, "sha256": frames.digest()} and "begin" not in said
 
     later = bases.train_base(
         name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scenes import scene
 
 from models.codecs import bitstream, catalogue
 from models.codecs.base import CodecConfig
@@ -227,6 +228,22 @@ owner.dequantized = lambda s, *given: (symbols.append(s), read(s, *given))[1]
 picture = codec.decode(data)
 print(json.dumps([hashlib.sha256(symbols[0].numpy().tobytes()).hexdigest(), picture.tolist()]))
 """
+
+
+def test_a_symbol_may_be_the_one_before_where_that_saves_more_than_it_costs(trained_codec, monkeypatch):
+    codec = trained_codec("light", "gain")
+    picture = scene(96, 128, 3)
+    given = codec.analysed(picture, np.full((96, 128), 255, np.uint8))
+    seen = []
+    for worth in (None, 1e6, codec.worth, 3.0):
+        monkeypatch.setattr(codec, "worth", worth)
+        encoded = codec.encode_analysed(given, 0.01)
+        assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
+        y_hat = codec.entropy_decode(encoded.data).y_hat
+        seen.append((len(encoded.data), encoded.bits_estimate, float((y_hat - given.y).square().mean())))
+    plain, dear, usual, cheap = seen
+    assert dear == plain
+    assert cheap[1] < usual[1] < plain[1] and cheap[2] > usual[2] > plain[2]
 
 
 INSTRUCTIONS = ("default", "avx2", "avx512")

@@ -51,6 +51,21 @@ def test_it_is_faster_than_adam_where_directions_matter():
     assert reached[Soap] < 0.2 * reached[torch.optim.Adam]
 
 
+def test_each_axis_of_a_convolution_is_turned_into_its_basis():
+    """An outer product of three vectors has one direction an axis: a step along it, whatever the directions are."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs, places = (
+        torch.nn.functional.normalize(torch.randn(n, generator=generator), dim=0) for n in (6, 5, 9)
+    )
+    direction = torch.einsum("o,i,p->oip", outputs, inputs, places).reshape(6, 5, 3, 3)
+    w = torch.nn.Parameter(torch.zeros(6, 5, 3, 3))
+    optimiser = Soap([w], lr=0.01, eps=1e-3)  # else noise of zeros is normalised, too
+    for _ in range(4):
+        w.grad = 7 * direction
+        optimiser.step()
+    torch.testing.assert_close(w.detach(), -0.03 * direction, rtol=0.02, atol=2e-5)
+
+
 def test_every_shape_moves_and_a_saved_state_goes_on_alike():
     def parameters():
         generator = torch.Generator().manual_seed(1)

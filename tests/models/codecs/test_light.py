@@ -1,0 +1,38 @@
+import numpy as np
+import torch
+from scenes import scene
+
+from models.codecs import catalogue
+from models.codecs.base import CodecConfig
+
+LAMBDAS = (0.003, 0.012, 0.048)
+
+
+def started(pictures, seed=0):
+    torch.manual_seed(seed)
+    codec = catalogue.build(CodecConfig(codec="light", n=8, m=64, mechanism="gain", lmbda=LAMBDAS))
+    codec.start(pictures)
+    return codec.eval()
+
+
+@torch.no_grad()
+def test_a_training_starts_from_principal_components():
+    """Without rounding its first picture is that of as many components, near enough; the first channels vary most."""
+    pictures = [scene(96, 112, seed) for seed in range(6)]
+    codec = started(pictures)
+    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0
+    y = codec.analyse(x, None)
+    error = float((codec.show(y) - x).square().mean())
+    blocks = torch.nn.functional.pixel_unshuffle(x, 16).permute(0, 2, 3, 1).reshape(-1, 768).double()
+    variances = torch.linalg.eigvalsh(torch.cov(blocks.T, correction=0)).flip(0)
+    assert error < 1.5 * float(variances[64:].sum() / 768) + 2e-4
+    of_channels = y.transpose(0, 1).flatten(1).var(dim=1)
+    assert of_channels[:8].sum() > 0.8 * of_channels.sum()
+
+
+def test_a_start_is_the_same_each_time_and_small_pictures_do_not_hinder():
+    pictures = [scene(96, 112, 0), np.zeros((4, 40, 3), np.uint8)]
+    first, again = started(pictures), started(pictures)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    none = started(pictures[1:])
+    assert all(bool(torch.isfinite(p).all()) for p in none.parameters())
