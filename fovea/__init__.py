@@ -58,14 +58,14 @@ def compress(
     alike. effort: steps of refinement. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError
     for what can't be read, and for a rate that the codec does not reach.
     """
-    from assets.evaluation.code_files import encode_picture, own_map
+    from assets.evaluation.code_files import encode_picture, own_map, predicted_map
     from models.mechanisms import NEEDS_MAP
 
     codec, shown = load(model) if isinstance(model, str) else model, _picture(picture)
     takes = codec.config.mechanism in NEEDS_MAP
     guide = None
     if saliency is True:
-        guide = globals()["saliency"](shown) if takes else None
+        guide = predicted_map()(shown) if takes else None
     elif saliency is not False:
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")

@@ -55,6 +55,14 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         fovea.decompress("nothing.fov")
 
 
+def test_the_smallest_pictures_come_back(here):
+    codec = fovea.load()
+    for height, width in ((1, 1), (3, 40), (16, 16)):
+        picture = np.full((height, width, 3), 90, np.uint8)
+        again = fovea.decompress(fovea.compress(picture, model=codec), codec)
+        assert again.shape == picture.shape and np.abs(again.astype(int) - picture).max() < 40
+
+
 def test_another_package_named_models_is_named(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()

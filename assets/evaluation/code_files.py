@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from assets.frames.decode import read_picture
+from assets.frames.decode import MIN_SIDE, read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import signed
 from assets.home import write_output
@@ -100,6 +100,14 @@ class Compressed(NamedTuple):
     seconds: float
 
 
+def predicted_map(model: str = DEFAULT_SALIENCY) -> Callable[[Picture], Picture | None]:
+    """What a built-in or shipped model says of a picture, H×W uint8; None for one that is too small to look around in."""
+    from models.saliency.predict import load_model
+
+    predictor = load_model(model)
+    return lambda picture: predictor.predict([picture])[0] if min(picture.shape[:2]) >= MIN_SIDE else None
+
+
 #: a picture and what guides it, to the file and the picture that it shows
 Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 
@@ -112,18 +120,14 @@ def _compressed(
     threads: int,
     failed: list[str] | None,
 ) -> Iterator[Compressed]:
-    predictor: Any = None
-    if guided and not guide.uniform and guide.maps is None:
-        from models.saliency.predict import load_model
-
-        predictor = load_model(DEFAULT_SALIENCY)
+    predicted = predicted_map() if guided and not guide.uniform and guide.maps is None else None
 
     def read(source: Path) -> tuple[float, Picture, Picture | None]:
         began = time.perf_counter()
         picture = read_picture(source)
         if guide.maps is not None:
             return began, picture, own_map(guide.maps, source, picture)
-        return began, picture, None if predictor is None else predictor.predict([picture])[0]
+        return began, picture, None if predicted is None else predicted(picture)
 
     def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
         began, picture, looked_at = loaded

@@ -85,16 +85,22 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     """Check a file without decoding its pixels, and return what it says of its picture.
 
     Finds: empty and foreign files, PNGs with a missing or damaged chunk, JPEGs without end marker, WebPs shorter than
-    they say, pictures smaller than 16×16 or too large, and what `read_picture` refuses for its kind (CMYK, animation).
+    they say, pictures too small for a frame (16×16) or too large, and what `read_picture` refuses for its kind (CMYK,
+    animation).
 
     Raises:
         BrokenPicture: one of these.
     """
     data, label = _load(source, name)
     try:
-        return _header(data)[0]
+        header = _header(data)[0]
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
+    if min(header.width, header.height) < MIN_SIDE:
+        raise BrokenPicture(
+            label, f"{header.width}×{header.height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels"
+        )
+    return header
 
 
 def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture:
@@ -187,8 +193,6 @@ def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
             raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
         kind, stored = kinds[0].lower(), _by_pillow(data, kinds[0])
     width, height, orientation, profile, decode = stored
-    if width < MIN_SIDE or height < MIN_SIDE:
-        raise _Broken(f"{width}×{height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels")
     if width * height > MAX_PIXELS:
         raise _Broken(f"{width}×{height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
     if orientation not in range(1, 9):
