@@ -18,7 +18,7 @@ WORDS = ("run", "--dataset", "drawn", "--sweep", "smoke", "--threads", "1")
 #: a step that was started again would take a training more than this
 ENDS_S = 60.0
 #: of a thread that computes without asking whether there was a signal
-AT_ONCE_S = 15.0
+AT_ONCE_S = 5.0
 
 
 def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -103,11 +102,6 @@ def test_an_interrupt_is_answered_at_once_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("pytest-xdist runs this in a thread that gets no signals")
-    # a shell starts what runs in the background with SIGINT ignored
-    if signal.getsignal(sign) is signal.SIG_IGN:
-        signal.signal(sign, signal.default_int_handler)
     heard: list[str] = []
 
     def busy(*_: object) -> None:
