@@ -49,7 +49,7 @@ RECIPE: dict[str, Any] = {
     "optimiser": "soap",
     "balance": 0.4,
 }
-PLAIN = 60
+PLAIN = 120
 """Made pictures of one colour or a slow change between two, which photographs have too little of: skies, walls, borders."""
 WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
 """N and M of each base."""

@@ -162,6 +162,11 @@ def noisy(values: Tensor) -> Tensor:
     return values + torch.empty_like(values).uniform_(-0.5, 0.5)
 
 
+def ste(values: Tensor, symbols: Tensor) -> Tensor:
+    """The symbols, with the gradient of the values that they were chosen for (straight-through estimator)."""
+    return values + (symbols - values).detach()
+
+
 class FactorizedPrior(EntropyBottleneck):
     """CompressAI's EntropyBottleneck whose bins may have any width. State-dict names are CompressAI's."""
 
@@ -171,11 +176,12 @@ class FactorizedPrior(EntropyBottleneck):
         gain: tuple[Tensor, Tensor] | None = None,
         training: bool | None = None,
         quantise: Quantise | None = None,
+        rounded: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """y_hat and likelihoods, both N×M×h×w, in float32.
 
         gain: gain and inverse gain, broadcastable to y. None is gain 1: exactly CompressAI's computation. quantise: in
-        place of noise (training) or rounding, where there is a gain.
+        place of noise (training) or rounding, where there is a gain. rounded: y_hat is rounded in training, too.
         """
         if training is None:
             training = self.training
@@ -185,8 +191,9 @@ class FactorizedPrior(EntropyBottleneck):
         median = self.medians()
         scaled = (y - median) * forward
         q = (quantise or (noisy if training else torch.round))(scaled)
+        shown = ste(scaled, torch.round(scaled)) if rounded else q
         step = forward.reciprocal()
-        return q * inverse + median, self._bin_likelihood(median + q * step, step.expand_as(q))
+        return shown * inverse + median, self._bin_likelihood(median + q * step, step.expand_as(q))
 
     def medians(self) -> Tensor:
         """1×M×1×1, without gradient."""

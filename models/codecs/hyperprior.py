@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from models.codecs import conditioning
 from models.codecs.base import LEVEL_STEPS, CodecConfig, Latents
 from models.codecs.conditioned import ConditionedCodec, Modelled, Setting
-from models.codecs.entropy import Quantise, Tables, bits, noisy
+from models.codecs.entropy import Quantise, Tables, bits, noisy, ste
 from models.codecs.gain import Gain
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
 from models.codecs.layers import conv, deconv
@@ -104,7 +104,7 @@ class HyperpriorCodec(ConditionedCodec):
     )
     #: what the coding tables may be derived by, the default first
     arithmetics: tuple[str, ...] = ("integer", "float")
-    #: whether training, under gains, synthesises from rounded latents instead of the noisy ones that it rates
+    #: whether training, under gains, shows h_s and g_s the symbols that files have instead of the noisy ones that it rates
     straight_through = False
     #: bits that a squared bin of error is worth where the encoder may take the symbol before the one that a value rounds to
     #: (`symbols_of`); None: it never does
@@ -224,7 +224,9 @@ class HyperpriorCodec(ConditionedCodec):
         _, base, level, _, quantise = at
         wanted, z = self.wanted(base, level), self.latent_z(y, at)
         with torch.autocast(y.device.type, enabled=False):
-            z_hat, z_likelihoods = self.entropy_bottleneck(z.float(), self.gains_z(base), quantise=quantise)
+            z_hat, z_likelihoods = self.entropy_bottleneck(
+                z.float(), self.gains_z(base), quantise=quantise, rounded=self._rounds(quantise)
+            )
         sigma, mu = self.split(self.h_s(z_hat)[:, :, : y.shape[2], : y.shape[3]])
         penalty: Tensor | float = 0.0
         if wanted is not None:
@@ -249,12 +251,14 @@ class HyperpriorCodec(ConditionedCodec):
             return self.gaussian_conditional(y, sigma, means=mu)
         forward, inverse = gain
         scaled = (y if mu is None else y - mu) * forward
+        scale = sigma * forward
         q = (quantise or (noisy if self.training else torch.round))(scaled)
-        shown = q
-        if self.training and self.straight_through and quantise is None:
-            shown = scaled + (torch.round(scaled) - scaled).detach()
+        shown = ste(scaled, self._chosen(scaled, scale)) if self._rounds(quantise) else q
         y_hat = shown * inverse
-        return y_hat if mu is None else y_hat + mu, self._likelihood(q, sigma * forward)
+        return y_hat if mu is None else y_hat + mu, self._likelihood(q, scale)
+
+    def _rounds(self, quantise: Quantise | None) -> bool:
+        return self.training and self.straight_through and quantise is None
 
     def _likelihood(self, q: Tensor, scale: Tensor) -> Tensor:
         conditional = self.gaussian_conditional
@@ -302,13 +306,18 @@ class HyperpriorCodec(ConditionedCodec):
         return Parameters(z_hat, sigma, mu, grid.long().numpy(), level)
 
     def symbols_of(self, y: Tensor, p: Parameters, gain: tuple[Tensor, Tensor] | None) -> Tensor:
-        """int32, what is coded of y. A codec that says what error is worth takes, instead of the symbol that a value rounds
-        to, the one before it on the way to zero where that saves more bits than its error is worth (rate–distortion
-        optimised quantisation: Sullivan and Wiegand 1998, "Rate-distortion optimization for video compression"). Decoders
-        know nothing of it."""
+        """int32, what is coded of y."""
         values, scale = y if p.mu is None else y - p.mu, p.sigma
         if gain is not None:
             values, scale = values * gain[0], scale * gain[0]
+        return self._chosen(values, scale).int()
+
+    @torch.no_grad()
+    def _chosen(self, values: Tensor, scale: Tensor) -> Tensor:
+        """Symbols for values in units of a bin. A codec that says what error is worth takes, instead of the symbol that a
+        value rounds to, the one before it on the way to zero where that saves more bits than its error is worth
+        (rate–distortion optimised quantisation: Sullivan and Wiegand 1998, "Rate-distortion optimization for video
+        compression"). Decoders know nothing of it."""
         symbols = torch.round(values)
         if self.worth is not None:
             at = symbols != 0
@@ -317,7 +326,7 @@ class HyperpriorCodec(ConditionedCodec):
             saved = torch.log2(self._likelihood(before, scale) / self._likelihood(nearest, scale))
             error = (value - before).square() - (value - nearest).square()
             symbols[at] = torch.where(saved > self.worth * error, before, nearest)
-        return symbols.int()
+        return symbols
 
     def dequantized(self, symbols: Tensor, p: Parameters, gain: tuple[Tensor, Tensor] | None) -> Tensor:
         """What `show` takes: encoder and decoder run this on equal tensors, so that both see the same picture."""

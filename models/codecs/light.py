@@ -7,8 +7,8 @@
 Mean-scale hyperprior (Minnen et al. 2018) without a context model, so that its files decode on any machine
 (hyperprior.py), and gains (Cui et al. 2021) for all rates and for levels that differ from place to place. No layer works
 at more than a quarter of the picture's sides. Blocks are residual bottlenecks (He et al. 2016) with ReLU, as in ELIC (He
-et al. 2022). Training rates noisy latents and synthesises from rounded ones, with the gradient passed straight through
-(Minnen and Singh 2020, "Channel-wise autoregressive entropy models").
+et al. 2022). Training rates noisy latents and shows h_s and g_s the symbols that files have, with the gradient passed
+straight through (Minnen and Singh 2020, "Channel-wise autoregressive entropy models").
 
 The lines start as the principal components of pictures' blocks (`start`), the networks as small corrections of them. A
 network alone leaves most of its channels of y unused, whatever the rate, and ends at 33 dB: nothing leads a gradient to

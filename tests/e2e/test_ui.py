@@ -128,7 +128,9 @@ SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "fovea
 DEFAULTS = """
 query Form($selector: PipelineSelector!) { runConfigSchemaOrError(selector: $selector) { ... on RunConfigSchema { rootDefaultYaml } } }"""
 START_SENSOR = """
-mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } } }"""
+mutation Start($selector: SensorSelector!) {
+  startSensor(sensorSelector: $selector) { __typename ... on Sensor { id } ... on PythonError { message } } }"""
+STOP_SENSOR = "mutation Stop($id: String!) { stopSensor(id: $id) { __typename } }"
 
 
 def launch(ui: Ui, asset: str) -> str:
@@ -188,7 +190,8 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
         "repositoryLocationName": "fovea",
         "sensorName": "new_pictures",
     }
-    assert ui.ask(START_SENSOR, selector=selector)["startSensor"]["__typename"] == "Sensor"
+    sensor = ui.ask(START_SENSOR, selector=selector)["startSensor"]
+    assert sensor["__typename"] == "Sensor"
     new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128))[0]
     (ui.pictures / "test" / new.parent.name).mkdir(exist_ok=True)
     (ui.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png").write_bytes(
@@ -208,6 +211,9 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
         if {"key": "dagster/sensor_name", "value": "new_pictures"} in r["tags"]
     ]
     assert fired
+    # it would run what later tests register, too
+    stopped = ui.ask(STOP_SENSOR, id=sensor["id"])["stopSensor"]["__typename"]
+    assert stopped == "StopSensorMutationResult"
 
 
 def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Ui) -> None:
