@@ -8,6 +8,7 @@ import pandas as pd
 from assets.chain import Chain
 from assets.evaluation.rate_distortion import CURVE_KEYS
 from assets.home import write_whole, written_beside
+from models.errors import FoveaError
 
 #: table → (stage whose current pieces make it, file in the piece)
 TABLES = {
@@ -28,6 +29,17 @@ def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     with written_beside(folder / f"{name}.parquet") as beside:
         table.to_parquet(beside, index=False)
     write_whole(folder / f"{name}.csv", table.to_csv(index=False))
+
+
+def latest_table(chain: Chain, stage: str, partition: str) -> pd.DataFrame:
+    """The table that `rd_curves` or `bd_rates` last made of a sweep. Raises FoveaError where it made none."""
+    record = chain.latest(stage, partition)
+    if partition not in chain.sweeps or record is None:
+        raise FoveaError(
+            f"no curves of {partition!r} are here (fovea run --dataset DATASET --sweep SWEEP makes those of DATASET.SWEEP)"
+        )
+    (file,) = (f for s, f in TABLES[stage] if s == stage)
+    return pd.read_parquet(chain.store.path(stage, str(record["key"]), file))
 
 
 def write_tables(chain: Chain) -> None:

@@ -106,6 +106,41 @@ def list_() -> None:
 
 
 @curves.command()
+@click.argument("sweep", metavar="DATASET.SWEEP")
+@click.option(
+    "--output",
+    "-o",
+    type=PATH,
+    required=True,
+    help="FILE.tex: LaTeX. Otherwise a folder: a JSON file a curve, as CompressAI's results.",
+)
+@click.option("--metric", default="psnr_db", show_default=True, help="Of LaTeX's plot and BD-rates.")
+def export(sweep: str, output: Path, metric: str) -> None:
+    """Write a sweep's curves for other programs and papers.
+
+    \b
+      fovea curves export sample.smoke -o curves/       CompressAI's JSON; fovea curves import reads it
+      fovea curves export sample.smoke -o curves.tex    a pgfplots figure and a booktabs table of BD-rates
+    """
+    from assets.evaluation.export import EXPORTED, compressai_results, curves_with, latex
+    from assets.evaluation.tables import latest_table
+    from assets.home import check_ours
+
+    chain = chain_here(tracking=False)
+    rows = latest_table(chain, "rd_curves", sweep)
+    if output.suffix == ".tex":
+        rates = latest_table(chain, "bd_rates", sweep)
+        files = {output: latex(curves_with(rows, metric), rates, metric)}
+    else:
+        files = {output / name: text for name, text in compressai_results(rows).items()}
+    for path in files:
+        check_ours(path, EXPORTED)
+    for path, text in files.items():
+        write_page(path, text)
+        click.echo(f"written {path}")
+
+
+@curves.command()
 @click.argument("name")
 @click.option("--dataset", required=True)
 def remove(name: str, dataset: str) -> None:

@@ -139,6 +139,13 @@ def test_tables_report_and_links(place: Place) -> None:
     refused = rates[rates.status == "refused"]
     assert (refused.reason != "").all()
     assert len(rates) > 0
+    out = place.home.parent / "curves"
+    place.fovea("curves", "export", "drawn.tiny", "-o", str(out))
+    assert {"uniform.json", "saliency_gain.json", "WebP.json"} <= {p.name for p in out.iterdir()}
+    theirs = out / "theirs.tex"
+    theirs.write_text("my own notes")
+    refused_ = place.fovea("curves", "export", "drawn.tiny", "-o", str(theirs), check=False)
+    assert "not made by this command" in refused_.stderr and theirs.read_text() == "my own notes"
 
 
 def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> None:

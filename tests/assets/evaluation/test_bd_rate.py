@@ -1,4 +1,6 @@
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 
 from assets.evaluation import bd_rate as bd
-from assets.evaluation.rate_distortion import concat_points, curves_of
+from assets.evaluation.export import compressai_results, curves_with, latex
+from assets.evaluation.published import read_curves
+from assets.evaluation.rate_distortion import concat_points, curves_of, rd_curves
 from models.errors import FoveaError
 
 # ../shared/reference/codecs.md: published curves on Kodak, (bpp, PSNR in dB, MS-SSIM)
@@ -334,3 +338,22 @@ def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
 
 def test_no_comparison_gives_an_empty_table() -> None:
     assert list(rates(make_points()).columns) == list(bd.BD_RATE_COLUMNS)
+
+
+def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path) -> None:
+    points = concat_points([make_points(), make_points("saliency_gain", "predicted", rate=0.8)])
+    curves = rd_curves(points, resamples=10)
+    files = compressai_results(curves)
+    assert sorted(files) == ["saliency_gain.json", "uniform.json"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        (back,) = read_curves(tmp_path / name, "kodak")
+        rows = curves[curves["arm"] == back.name].sort_values("bpp")
+        assert list(back.points) == list(zip(rows["bpp"], rows["psnr_db"], rows["ms_ssim"], strict=True))
+        assert len(json.loads(text)["results"]["ew_psnr_db"]) == len(rows)
+    page = latex(curves, bd.bd_rates(points), "psnr_db")
+    first = curves.iloc[0]
+    assert page.count("\\addplot") == 2 and f"({first.bpp:.4f},{first.psnr_db:.4f})" in page
+    assert r"saliency\_gain & uniform & $-20.0$ & $[-20.0, -20.0]$ \\" in page
+    with pytest.raises(FoveaError, match=r"did you mean 'psnr_db'\?"):
+        curves_with(curves, "psnr")

@@ -1,0 +1,86 @@
+"""Curves for other people's programs and papers: CompressAI's result files, and LaTeX."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from assets.evaluation.palette import look
+from assets.evaluation.published import name_of
+from assets.evaluation.rate_distortion import CurveKey, curves_of, label_arm, learned, records
+from models.errors import FoveaError
+from models.metrics import METRICS
+from models.validation import unknown
+
+COMPRESSAI = {"bpp": "bpp", "psnr_db": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
+"""Our columns, and what CompressAI's result files call them; other metrics keep our names."""
+EXPORTED = rb'pgfplots,booktabs|"description"'
+"""What these files have near their beginning."""
+_SPECIAL = re.compile(r"([#$%&_{}])")
+
+
+def _named(curves: pd.DataFrame) -> Iterator[tuple[str, CurveKey, pd.DataFrame]]:
+    """Each curve with a name of its own, its points by rising bpp. curves: as `rd_curves` gives them."""
+    codecs = learned(curves)
+    found = [
+        (look(key._asdict(), codecs).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)
+    ]
+    labels = [label for label, *_ in found]
+    for label, key, rows in found:
+        yield label if labels.count(label) == 1 else f"{label} ({key.place}, {key.train_dataset})", key, rows
+
+
+def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
+    """Name of the file → its text: a curve each, as CompressAI's `results/` has them, and `fovea curves import` reads."""
+    files = {}
+    for label, key, rows in _named(curves):
+        metrics = ["bpp", *(m for m in METRICS if m in rows and rows[m].notna().all())]
+        results = {COMPRESSAI.get(m, m): [float(v) for v in rows[m]] for m in metrics}
+        facts: dict[str, Any] = {"name": label, "description": f"{key.place}, trained on {key.train_dataset}"}
+        if not key.train_dataset:
+            facts["description"] = key.place
+        files[f"{name_of(label)}.json"] = json.dumps(facts | {"results": results}, indent=2) + "\n"
+    return files
+
+
+def curves_with(curves: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The points that have this metric. Raises FoveaError where none has it."""
+    has = [m for m in METRICS if m in curves and curves[m].notna().any()]
+    if metric not in has:
+        raise FoveaError(unknown("metric", metric, has))
+    return curves[curves[metric].notna()]
+
+
+def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
+    """A plot of `metric` over bpp for pgfplots, and a booktabs table of the BD-rates on it. rates: as `bd_rates` has them."""
+    label = METRICS[metric].label + (f" ({METRICS[metric].unit})" if METRICS[metric].unit else "")
+    lines = [
+        r"% \usepackage{pgfplots,booktabs}",
+        r"\begin{tikzpicture}",
+        rf"\begin{{axis}}[xlabel={{rate (bits per pixel)}}, ylabel={{{_tex(label)}}}, legend pos=south east]",
+    ]
+    for name, _, rows in _named(curves):
+        points = " ".join(
+            f"({bpp:.4f},{value:.4f})" for bpp, value in zip(rows["bpp"], rows[metric], strict=True)
+        )
+        lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
+    lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
+    lines += [
+        rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\",
+        r"\midrule",
+    ]
+    several = len(learned(curves)) > 1
+    shown = rates[(rates["metric"] == metric) & (rates["method"] == "pchip") & (rates["status"] != "refused")]
+    for row in records(shown):
+        test = f"{row['codec']} " * several + label_arm(row["test_arm"], row["maps"])
+        interval = f"$[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]$" if row["status"] == "ok" else "--"
+        lines.append(
+            rf"{_tex(test)} & {_tex(row['anchor_arm'])} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\"
+        )
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text)
