@@ -110,7 +110,7 @@ class Dataset:
 
     `path` is the folder of the pictures; None for `sample` (its folder is made by the pipeline) and for `cityscapes`
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
-    upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (whole cities may be absent) to
+    upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (frames may be absent) to
     `cityscapes`, whose `path` may also be the archive. `saliency` names the model that the maps come from (the
     catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default. `classical` names the codecs of
     models/codecs/classical.py that are measured: AVIF and JPEG XL at their slow settings cost most of the time on a

@@ -88,6 +88,7 @@ class CityscapesArchive(Stage):
             "message": report.message(),
             "missing": report.missing[:LISTED],
             "extra": report.extra[:LISTED],
+            "partial": report.partial[:LISTED],
         }
         done = find_finished(downloads(task.home))
         downloaded = done is not None and done.path == source.path
@@ -158,22 +159,23 @@ def own_path(world: World) -> Path | None:
 
 
 def count_frames(world: World) -> CountReport:
-    """Counts and names against the official ones; whole cities may be absent when the dataset says `subset = true`."""
+    """Counts and names against the official ones; frames may be absent when the dataset says `subset = true`."""
     _, listing = cityscapes_listing(world)
     return check_counts(
         listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset
     )
 
 
-def require_counts(world: World) -> None:
-    """Raise FoveaError unless the frames are the official ones, or whole cities of them in a declared subset."""
+def require_counts(world: World) -> CountReport:
+    """Raise FoveaError unless the frames are the official ones, or some of them in a declared subset."""
     report = count_frames(world)
     if not report.ok:
         source, _ = cityscapes_listing(world)
         raise FoveaError(
-            f"{source.path}: {report.message()} (fovea.toml: [datasets.cityscapes] subset = true allows whole cities to "
-            "be absent)"
+            f"{source.path}: {report.message()} (fovea.toml: [datasets.cityscapes] subset = true allows frames to be "
+            "absent)"
         )
+    return report
 
 
 def city_table(report: CountReport) -> str:

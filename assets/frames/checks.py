@@ -18,6 +18,13 @@ def _official(made: Made) -> tuple[bool, dict[str, Any]]:
     return bool(counts["ok"]), said | ({"which": listed + "\n"} if listed else {})
 
 
+def _whole_cities(made: Made) -> tuple[bool, dict[str, Any]]:
+    partial = made.manifest["meta"]["counts"]["partial"]
+    return not partial, {"incomplete": len(partial)} | (
+        {"which": "".join(f"- missing `{line}`\n" for line in partial)} if partial else {}
+    )
+
+
 def _fresh(made: Made) -> tuple[bool, dict[str, Any]] | None:
     from assets.frames.sources import last_answer
     from assets.home import Home
@@ -68,9 +75,14 @@ def _quarantine(made: Made) -> tuple[bool, dict[str, Any]]:
 ARCHIVE = (
     Check(
         "official_counts",
-        "2975, 500 and 1525 frames under their official names; whole cities may be absent in a subset.",
+        "2975, 500 and 1525 frames under their official names; frames may be absent in a subset.",
         _official,
         blocking=True,
+    ),
+    Check(
+        "whole_cities",
+        "No city is there in part: in a declared subset that is allowed, but an interrupted copy looks the same.",
+        _whole_cities,
     ),
     Check(
         "fresh",

@@ -92,6 +92,7 @@ class SourceFrames(Stage):
 
     def make(self, task: Task) -> None:
         dataset, writer = task.dataset(task.partition), task.writer
+        official: dict[str, str] = {}
         if dataset.kind == "sample":
             from assets.frames.manifest import scan
             from assets.frames.sample import make_sample
@@ -109,7 +110,7 @@ class SourceFrames(Stage):
             if dataset.kind == CITYSCAPES:
                 from assets.frames.archive_stage import require_counts
 
-                require_counts(task.world)
+                official["official_counts"] = require_counts(task.world).message()
             table = self._table(task)
         table.to_parquet(writer.path(FRAMES), index=False)
         broken = table[table.status != "ok"]
@@ -118,6 +119,7 @@ class SourceFrames(Stage):
             **{f"frames_{s}": int((table.split == s).sum()) for s in ("train", "val", "test")},
             "quarantined": len(broken),
             "source_bytes": int(table.bytes.sum()),
+            **official,
         }
         writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
 

@@ -118,6 +118,7 @@ def test_the_archive_in_place_goes_all_the_way_and_nothing_is_extracted(
     assert facts["cityscapes_archive"]["source"] == str(archive)
     assert facts["cityscapes_archive"]["size_bytes"] == archive.stat().st_size
     assert not facts["cityscapes_archive"]["downloaded"]
+    assert "train/aachen: all 174" in facts["source_frames"].pop("official_counts")
     assert facts["source_frames"] | {"hit": 0} == {
         "frames": COUNT,
         "frames_train": 85,
@@ -222,7 +223,9 @@ def test_what_is_missing_is_listed_and_stops_the_run(
     assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
 
 
-def test_half_a_city_is_no_subset(settle: Callable[..., None], tmp_path: Path) -> None:
+def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(
+    settle: Callable[..., None], tmp_path: Path
+) -> None:
     tree = write_tree(tmp_path / "tree", counts=CITIES)
     lost = sorted((tree / "leftImg8bit/test/bonn").iterdir())[:2]
     for path in lost:
@@ -233,6 +236,14 @@ def test_half_a_city_is_no_subset(settle: Callable[..., None], tmp_path: Path) -
     with pytest.raises(FoveaError, match="test/bonn: 2 of 46") as raised:
         make("source_frames")
     assert "selfie.png" in str(raised.value)
+    (tree / "leftImg8bit/val/lindau/selfie.png").unlink()
+    make("cityscapes_archive")
+    make("source_frames")
+    look_again = look()
+    passed, said = checks(look_again.made("cityscapes_archive", NAME))["whole_cities"]
+    assert not passed and "test/bonn: 2 of 46" in said["which"]
+    facts = look_again.made("source_frames", NAME).facts
+    assert "test/bonn: 2 of 46" in facts["official_counts"] and facts["frames_test"] == 44
 
 
 def test_only_cityscapes_has_an_archive(settle: Callable[..., None], archive: Path) -> None:
