@@ -1,12 +1,14 @@
 """Which page of MLflow a link opens, and what its run table shows.
 
-MLflow 3 opens experiments as traces unless an address says otherwise, and hides columns of metrics and parameters. A view
-that is kept in a tag of the experiment names them; an address names the view.
+MLflow 3 opens experiments as traces unless an address says otherwise, and hides columns of metrics and parameters; its chart
+view begins with the metrics of training. A view that is kept in a tag of the experiment names columns and first charts; an
+address names the view.
 """
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from assets.home import write_whole
 
@@ -24,6 +26,34 @@ _COLUMNS = (
     "attributes.`Duration`",
     "attributes.`Source`",
 )
+_OVER_BPP = ("psnr_db", "sw_psnr_db", "ms_ssim")
+
+
+def _charts() -> dict[str, Any]:
+    """The chart view's first section; MLflow adds those of all other metrics after it."""
+    common: dict[str, Any] = {
+        "metricSectionId": "first",
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": 100,
+    }
+    plots = [
+        {
+            "uuid": key,
+            "type": "SCATTER",
+            "xaxis": {"key": "bpp", "type": "METRIC"},
+            "yaxis": {"key": key, "type": "METRIC"},
+        }
+        for key in _OVER_BPP
+    ]
+    bar = {"uuid": "bd", "type": "BAR", "metricKey": "bd_rate_percent"}
+    section = {"uuid": "first", "name": "Test pictures", "display": True, "isReordered": True, "columns": 2}
+    return {
+        "compareRunCharts": [common | chart for chart in (*plots, bar)],
+        "compareRunSections": [section],
+        "isAccordionReordered": True,  # else sections are sorted by name
+        "runsHiddenMode": "SHOW_ALL",
+    }
 
 
 def view(sweep: str = "") -> str:
@@ -40,6 +70,7 @@ def view(sweep: str = "") -> str:
             "modelVersionFilter": "All Runs",
             "datasetsFilter": [],
             "selectedColumns": list(_COLUMNS),
+            **_charts(),
         }
     )
 
