@@ -37,7 +37,7 @@ def _charts() -> dict[str, Any]:
         "isGenerated": False,
         "runsCountToCompare": 100,
     }
-    plots = [
+    plots: list[dict[str, Any]] = [
         {
             "uuid": key,
             "type": "SCATTER",
@@ -46,7 +46,7 @@ def _charts() -> dict[str, Any]:
         }
         for key in _OVER_BPP
     ]
-    bar = {"uuid": "bd", "type": "BAR", "metricKey": "bd_rate_percent"}
+    bar: dict[str, Any] = {"uuid": "bd", "type": "BAR", "metricKey": "bd_rate_percent"}
     section = {"uuid": "first", "name": "Test pictures", "display": True, "isReordered": True, "columns": 2}
     return {
         "compareRunCharts": [common | chart for chart in (*plots, bar)],

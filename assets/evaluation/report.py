@@ -84,7 +84,7 @@ def render_report(
         TEMPLATE,
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        answers=tables.answers(rates),
+        answers=[*{v.place: tables.answer(v) for v in reversed(verdicts)}.values()],
         words=tables.CONTROL_WORDS,
         verdicts=verdicts,
         places=_places(curves, metrics),

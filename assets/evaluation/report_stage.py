@@ -49,7 +49,7 @@ class Report(Stage):
 
         from assets.evaluation.gallery import gallery
         from assets.evaluation.report import render_report
-        from assets.evaluation.report_tables import answer, bd_markdown
+        from assets.evaluation.report_tables import answer, answers, bd_markdown
         from assets.evaluation.verdict import find_verdicts
 
         sweep = sweep_of(task.world, task.partition)
@@ -66,12 +66,11 @@ class Report(Stage):
         task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
         shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))
         verdicts = find_verdicts(table)
-        first = {v.place: answer(v) for v in reversed(verdicts)}
         with sweep_run(task, sweep) as run:
             run.log_artifact(task.writer.path("report.html"), "report")
             listed = "".join(f"- {answer(v)}\n" for v in verdicts)
             run.set_tags({"mlflow.note.content": f"{sweep.about}\n\n{listed}\n{WHERE.format(key=sweep.key)}"})
-        task.writer.meta["facts"] = {"headline": " ".join(first.values()), "bytes": len(html.encode())}
+        task.writer.meta["facts"] = {"headline": " ".join(answers(table)), "bytes": len(html.encode())}
 
 
 def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
-from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict, find_verdicts
+from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict, first_verdicts
 from models.metrics import METRICS
 
 GROUPS = {
@@ -129,8 +129,8 @@ CONTROL_WORDS = {
 
 
 def answers(rates: pd.DataFrame) -> list[str]:
-    """The best arm's sentence for each place."""
-    return [answer(v) for v in {v.place: v for v in reversed(find_verdicts(rates))}.values()]
+    """The sentence of each codec's best arm for each place."""
+    return [answer(v) for v in first_verdicts(rates)]
 
 
 def answer(verdict: Verdict) -> str:
@@ -151,7 +151,8 @@ def answer(verdict: Verdict) -> str:
         for maps, row in verdict.controls.items()
         if math.isfinite(float(row["bd_rate_percent"]))
     ]
-    return f"{text} The same with other maps: {', '.join(others)}." if others else text
+    maps = f"The same with other maps: {', '.join(others)}." if others else ""
+    return " ".join(filter(None, (text, maps, verdict.beside)))
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:

@@ -13,11 +13,15 @@ from typing import Any
 import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS
+from assets.evaluation.numerals import with_interval
+from assets.evaluation.palette import CLASSICAL
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from models.metrics import METRICS
 
 WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
 CONTROLS = tuple(WORDS)
+PEERS = ("jpeg", "webp", "jpegxl", "avif")
+"""Conventional codecs that an arm is held against in a line of its own."""
 METHOD = "pchip"
 #: columns of bd_rates that set one arm apart from another
 ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
@@ -39,7 +43,7 @@ class Verdict:
     """One arm's answer. main, plain, structure: its BD rows on `metric`, psnr_db and ms_ssim. controls: BD rows of its
     controls by map.
 
-    outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
+    beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
     """
 
     metric: str
@@ -48,6 +52,7 @@ class Verdict:
     plain: Mapping[str, Any] | None
     structure: Mapping[str, Any] | None
     controls: Mapping[str, Mapping[str, Any]]
+    beside: str
     reasons: Sequence[str]
 
     @property
@@ -95,14 +100,23 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
         controls = {maps: row for maps, row in same.items() if maps != "predicted"}
+        others = [rows.get((metric, METHOD, name, "predicted")) for name in PEERS]
         reasons = [why, *_caveats(main, plain, metric)]
-        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, reasons))
+        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
 
     def order(v: Verdict) -> tuple[str, int, float]:
         known = _finite(v.main, "bd_rate_percent")
         return v.place, OUTCOMES.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
 
     return sorted(verdicts, key=order)
+
+
+def first_verdicts(rates: pd.DataFrame) -> list[Verdict]:
+    """Of `find_verdicts` the best of each codec on each place."""
+    found: dict[tuple[str, str], Verdict] = {}
+    for verdict in find_verdicts(rates):
+        found.setdefault((verdict.place, str(verdict.main["codec"])), verdict)
+    return list(found.values())
 
 
 def _outcome(
@@ -134,6 +148,13 @@ def _outcome(
         return HELPS, f"Also better than {' and '.join(there)} with the same mechanism."
     rest = " or ".join(name for name, beaten in there.items() if not beaten)
     return NOT_MAPS, f"Not shown to be better than {rest}: this is no evidence for saliency."
+
+
+def _beside(others: Sequence[Mapping[str, Any] | None]) -> str:
+    """The arm against conventional codecs, where there is an interval."""
+    there = [row for row in others if row is not None and _finite(row, "ci_low")]
+    said = ", ".join(f"{CLASSICAL[row['anchor_arm']][0]} {with_interval(row)}" for row in there)
+    return f"Against conventional codecs at the same quality: {said}." if said else ""
 
 
 def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: str) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.ideal import ideal_rows
-from assets.evaluation.rate_distortion import concat_points, rd_curves, shared_parts, without_parts
+from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
 from assets.evaluation.report import render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.evaluation.verdict import find_verdicts
@@ -227,6 +227,13 @@ def test_data_for_the_charts_is_strict_json_with_the_same_numbers(page: str) -> 
     assert ms_ssim == pytest.approx((-10 * np.log10(1 - expected["ms_ssim"])).tolist(), abs=1e-3)
 
 
+def numbers_of(rates: pd.DataFrame, anchor: str) -> list[dict[str, object]]:
+    """saliency_gain against a conventional codec where people looked."""
+    found = rates[(rates["test_arm"] == "saliency_gain") & (rates["maps"] == "predicted")]
+    found = found[(found["anchor_arm"] == anchor) & (found["metric"] == "ew_psnr_db")]
+    return records(found[found["method"] == "pchip"])
+
+
 def test_headline_says_what_the_numbers_say(page: str) -> None:
     text = re.sub(r"[ \n]+", " ", " ".join(parse(page).text))
     rates = made_tables(True)["rates"]
@@ -240,6 +247,11 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
     assert numerals.interval(first.main["ci_low"], first.main["ci_high"]) in headline
     assert numerals.percent(first.plain["bd_rate_percent"]) in headline
     assert "One training run an arm" in headline
+    known = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpegxl": "JPEG XL"}
+    assert set(rates["anchor_arm"]) & set(known), "the page is made with conventional codecs"
+    for codec in set(rates["anchor_arm"]) & set(known):
+        (row,) = numbers_of(rates, codec)
+        assert f"{known[codec]} {numerals.with_interval(row)}" in headline
 
 
 @functools.cache
