@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from assets.datasets import Dataset
 from assets.graph import (
     Bench,
     FanOut,
@@ -40,8 +39,6 @@ from assets.store import UnitWriter, digest
 from assets.versions import PARSED, code_version, library_versions
 from assets.world import World
 from models.errors import FoveaError
-from models.experiments import Experiment, Trunk
-from models.sweeps import Sweep
 from models.tracking import NullTracker, Tracker
 
 Name = tuple[str, str]
@@ -77,34 +74,6 @@ class Chain:
         self._units: dict[Name, Unit] = {}
         self._parts: dict[tuple[str, str, str], Part] = {}
         self._failed: frozenset[str] | None = None
-
-    @property
-    def registry(self) -> dict[str, Dataset]:
-        """See World."""
-        return self.world.registry
-
-    @property
-    def sweeps(self) -> dict[str, Sweep]:
-        """See World."""
-        return self.world.sweeps
-
-    @property
-    def experiments(self) -> dict[str, Experiment]:
-        """See World."""
-        return self.world.experiments
-
-    @property
-    def trunks(self) -> dict[str, Trunk]:
-        """See World."""
-        return self.world.trunks
-
-    def dataset(self, name: str) -> Dataset:
-        """See World."""
-        return self.world.dataset(name)
-
-    def experiment(self, key: str) -> Experiment:
-        """See World."""
-        return self.world.experiment(key)
 
     def needs(self, stage: str, partition: str) -> list[Need]:
         """What an artifact is made from. Raises FoveaError for a partition that cannot be."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from assets.datasets import Dataset
 from assets.home import Home
@@ -23,6 +23,7 @@ from models.tracking import Tracker
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 Progress = Callable[[float, float, str], None]
@@ -60,14 +61,23 @@ class Part(NamedTuple):
     version: str
 
 
+#: whether a check holds, and numbers and texts to show beside it; a text of several lines is Markdown
+Held = tuple[bool, dict[str, Any]]
+
+
 class Check(NamedTuple):
-    """What must hold of an artifact. holds: of what was made, whether it does, and numbers and texts to show beside it;
-    a text of several lines is Markdown; None where it does not apply. blocking: when it does not hold, nothing is made from the artifact."""
+    """What must hold of an artifact. holds: of what was made; None where it does not apply. blocking: when it does not
+    hold, nothing is made from the artifact."""
 
     name: str
     about: str
-    holds: "Callable[[Made], tuple[bool, dict[str, Any]] | None]"
+    holds: "Callable[[Made], Held | None]"
     blocking: bool = False
+
+
+def check(*, blocking: bool = False) -> "Callable[[Callable[[Made], Held | None]], Check]":
+    """The function as a check of its name, its docstring as what is asked."""
+    return lambda holds: Check(holds.__name__, " ".join((holds.__doc__ or "").split()), holds, blocking)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,12 @@ class Made:
     def facts(self) -> dict[str, Any]:
         """Numbers and texts to show beside the result."""
         return dict(self.manifest["meta"].get("facts", {}))
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of its Parquet files."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / name)
 
     def shown(self) -> list[Path]:
         """Pictures and plots to show, in order."""
@@ -165,6 +181,10 @@ class Artifact:
         """What its manifest says beside facts."""
         found: Mapping[str, Any] = self.made.manifest["meta"]
         return found
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """One of its Parquet files."""
+        return self.made.table(name)
 
     def part(self, name: str) -> Any:
         """The content of a part, also of an artifact that is not made yet. Raises NotGivenError for one that no need names."""
@@ -369,13 +389,14 @@ class Task(Bench):
 class Stage(ABC):
     """One column of the graph; the docstring of a stage is what the UI says of it.
 
-    name: of the stage, its asset and its place in the store. reads: stages that `needs` may name, drawn as edges. group,
-    kinds, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
+    name: of the stage, its asset and its place in the store. over: what of the world has a partition each. reads: stages
+    that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
     tried again. share: of what is at once on a machine it has a share of the cores. fanned_out: its frames are worked on in
     chunks. shelves: other places in the store that it owns. points_into: shelves that its artifacts have arrays on.
     """
 
     name: ClassVar[str]
+    over: ClassVar[Literal["", "registry", "sweeps", "trunks", "experiments"]] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     group: ClassVar[str] = ""
     kinds: ClassVar[frozenset[str]] = frozenset()
@@ -389,7 +410,7 @@ class Stage(ABC):
 
     def partitions(self, world: World) -> list[str]:
         """The partitions that the UI offers; none for a stage that only other stages ask."""
-        return []
+        return list(getattr(world, self.over)) if self.over else []
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         """What the artifact is made from, known without the store. Raises FoveaError for a partition that cannot be."""

@@ -72,10 +72,10 @@ def chunk_demand(stage: str, cluster: Profile) -> Demand:
 def _codec_share(chain: Chain, stage: str, partition: str) -> float:
     entry: Experiment | Trunk
     if stage == "trunk_codec":
-        entry = chain.trunks[partition]
+        entry = chain.world.trunks[partition]
         if entry.shipped:
             return 0.0
     else:
-        entry = chain.experiment(partition.rpartition("@")[0] if stage == "rd_points" else partition)
+        entry = chain.world.experiment(partition.rpartition("@")[0] if stage == "rd_points" else partition)
     record = entry.resolved()
     return gpu_share(int(record["n"]), int(record["m"]))

@@ -86,7 +86,7 @@ def kept_fresh() -> list[str]:
     if named:
         return [n.strip() for n in named.split(",") if n.strip()]
     chain = open_chain()
-    return [r["partition"] for r in chain.all_latest("report") if r["partition"] in chain.sweeps]
+    return [r["partition"] for r in chain.all_latest("report") if r["partition"] in chain.world.sweeps]
 
 
 @dg.schedule(
@@ -102,9 +102,8 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     from assets.stages import open_chain
 
     chain = open_chain()
-    found = {
-        key: stale(chain, targets(chain, chain.sweeps[key])) for key in kept_fresh() if key in chain.sweeps
-    }
+    sweeps = chain.world.sweeps
+    found = {key: stale(chain, targets(chain, sweeps[key])) for key in kept_fresh() if key in sweeps}
     work = {key: steps for key, steps in found.items() if steps}
     if not work:
         return dg.SkipReason(

@@ -36,7 +36,7 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
     state: dict[str, str] = {}
     requests = []
     chain = open_chain()
-    for name, dataset in chain.registry.items():
+    for name, dataset in chain.world.registry.items():
         if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():
             continue
         state[name] = folder_state(Path(dataset.path))

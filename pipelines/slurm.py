@@ -64,7 +64,7 @@ class Resources:
 def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
     """Keys of the sweep's trunks and experiments that the store does not have."""
     lacking = [n for n in chain.upstream(("report", sweep.key)) if n[0] in TRAINED and not chain.ready(*n)]
-    trunks = [p for stage, p in lacking if stage == "trunk_codec" and not chain.trunks[p].shipped]
+    trunks = [p for stage, p in lacking if stage == "trunk_codec" and not chain.world.trunks[p].shipped]
     return trunks, [p for stage, p in lacking if stage == "trained_codec"]
 
 

@@ -30,7 +30,7 @@ def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 def main(key: str, target: str) -> None:
     """Print the table of a sweep and plot gain against cost."""
     chain = open_chain()
-    table = trade(pd.read_parquet(chain.home.tables / "bd_rates.parquet"), chain.sweeps[key])
+    table = trade(pd.read_parquet(chain.home.tables / "bd_rates.parquet"), chain.world.sweeps[key])
     names = ["codec", "test_arm", "maps", "gamma", "span"]
     wide = table.pivot(index=names, columns="metric", values="bd_rate_percent").sort_index()
     text = table["bd_rate_percent"].map("{:+.1f} % ".format)

@@ -64,7 +64,7 @@ def benchmark_of(
     chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()
 ) -> Benchmark:
     """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all."""
-    points = concat_points(pd.read_parquet(chain.made(*piece).folder / POINTS) for piece in pieces)
+    points = concat_points(chain.made(*piece).table(POINTS) for piece in pieces)
     classical = points["arm"] == CLASSICAL_ARM
     if peers:
         points = points[~classical | points["codec"].isin(peers)]

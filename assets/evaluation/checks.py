@@ -1,17 +1,15 @@
 """What must hold of measured points."""
 
-from typing import Any
-
-from assets.graph import Check, Made
+from assets.graph import Held, Made, check
 from models.errors import FoveaError
 
 
-def _in_range(made: Made) -> tuple[bool, dict[str, Any]]:
-    import pandas as pd
-
+@check(blocking=True)
+def values_in_range(made: Made) -> Held:
+    """bpp is positive, and each metric lies in its range."""
     from models.metrics import METRICS, PSNR_CAP_DB
 
-    table = pd.read_parquet(made.folder / "points.parquet")
+    table = made.table("points.parquet")
     limits = {m: (0.0, PSNR_CAP_DB if METRICS[m].unit == "dB" else 1.0) for m in METRICS if m in table}
     wrong = ["no file was measured"] if table.empty else []
     for name, (low, high) in {"bpp": (1e-9, 1e9), **limits}.items():
@@ -31,12 +29,12 @@ def _in_range(made: Made) -> tuple[bool, dict[str, Any]]:
     }
 
 
-def _estimate(made: Made) -> tuple[bool, dict[str, Any]]:
-    import pandas as pd
-
+@check(blocking=True)
+def file_sizes_match_the_estimate(made: Made) -> Held:
+    """Real bytes are within 2 % + 64 of the estimate (at most one file in fifty is below it)."""
     from assets.evaluation.pieces import check_estimate
 
-    table = pd.read_parquet(made.folder / "points.parquet")
+    table = made.table("points.parquet")
     try:
         below = check_estimate(table, made.unit.partition)
     except FoveaError as error:
@@ -44,20 +42,5 @@ def _estimate(made: Made) -> tuple[bool, dict[str, Any]]:
     return True, {"files_below_estimate": below, "pictures": len(table)}
 
 
-MEASURED = (
-    Check(
-        "values_in_range",
-        "bpp is positive, and each metric lies in its range.",
-        _in_range,
-        blocking=True,
-    ),
-)
-TRAINED = (
-    *MEASURED,
-    Check(
-        "file_sizes_match_the_estimate",
-        "Real bytes are within 2 % + 64 of the estimate (at most one file in fifty is below it).",
-        _estimate,
-        blocking=True,
-    ),
-)
+MEASURED = (values_in_range,)
+TRAINED = (*MEASURED, file_sizes_match_the_estimate)

@@ -23,13 +23,10 @@ class ClassicalRdPoints(Stage):
     """JPEG, WebP, AVIF, JPEG XL and a thumbnail on the dataset's measured split, each picture at each quality, once a
     picture."""
 
-    name = "classical_rd_points"
+    name, over = "classical_rd_points", "registry"
     reads = ("rgba_frames",)
     group, kinds, checks = "evaluation", frozenset({"jpeg", "python"}), CHECKS
     share, shelves = True, ("classical_pictures",)
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.registry)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return pieces.measured_needs(world, partition)

@@ -16,13 +16,10 @@ class RdCurves(Stage):
     """All points of a sweep, and their means over pictures and seeds with 95 % bootstrap intervals, a row for each point
     of each curve."""
 
-    name = "rd_curves"
+    name, over = "rd_curves", "sweeps"
     reads = pieces.PIECES
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
     retried = False
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.sweeps)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return pieces.piece_needs(world, pieces.sweep_of(world, partition))

@@ -3,7 +3,6 @@
 from collections import defaultdict
 
 import numpy as np
-import pandas as pd
 
 from assets.evaluation.pieces import POINTS, gallery_images, kept_name, pieces_of
 from assets.evaluation.rate_distortion import records
@@ -24,7 +23,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
     for made in pieces_of(task.given)[0]:
         if made.stage == "external_rd_points":
             continue
-        points = pd.read_parquet(made.folder / POINTS)
+        points = made.table(POINTS)
         for row in records(points[(points.dataset == sweep.dataset) & points.image.isin(shown)]):
             classical = made.stage == "classical_rd_points"
             path = made.folder / kept_name(

@@ -158,11 +158,10 @@ def pieces_of(given: Given) -> tuple[list[Artifact], list[str]]:
 
 def points_of(given: Given) -> "pd.DataFrame":
     """All measured rows of a sweep."""
-    import pandas as pd
 
     from assets.evaluation.rate_distortion import concat_points
 
-    return concat_points([pd.read_parquet(piece.folder / POINTS) for piece in pieces_of(given)[0]])
+    return concat_points([piece.table(POINTS) for piece in pieces_of(given)[0]])
 
 
 def sweep_points(chain: Chain, sweep: Sweep) -> "pd.DataFrame":

@@ -46,13 +46,10 @@ class BdRates(Stage):
     best codec gets an alias in MLflow's registry.
     """
 
-    name = "bd_rates"
+    name, over = "bd_rates", "sweeps"
     reads = ("rd_curves", "rgba_frames", "trained_codec")
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
     retried = False
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.sweeps)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)
@@ -76,9 +73,9 @@ class BdRates(Stage):
         from assets.saliency.condition import fixation_halves
 
         sweep, curves = sweep_of(task.world, task.partition), task.given["rd_curves"]
-        points = pd.read_parquet(curves.folder / POINTS)
+        points = curves.table(POINTS)
         table = bd_rates(points, sweep=sweep.name)
-        others = pd.read_parquet(curves.folder / "published.parquet")
+        others = curves.table("published.parquet")
         if len(others):
             compared = published_rates(rd_curves(points, resamples=2), others, sweep=sweep.name)
             table = pd.concat([table, compared], ignore_index=True)
@@ -108,7 +105,7 @@ class BdRates(Stage):
             run.log_metrics([(step, values)])
             run.log_artifact(task.writer.path("bd_rates.parquet"))
             run.log_table(records(rounded(told[told.method == "pchip"], RATES_SHOWN)), "tables/bd_rates")
-            means = pd.read_parquet(curves.folder / "rd_curves.parquet")
+            means = curves.table("rd_curves.parquet")
             run.log_table(records(rounded(means, CURVES_SHOWN)), "tables/rd_curves")
             for plot in (task.writer.path("shown/bd_rates.png"), *curves.made.shown()):
                 run.log_artifact(plot, "curves")

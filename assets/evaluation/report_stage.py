@@ -28,13 +28,10 @@ class Report(Stage):
     """One self-contained HTML file: curves, BD-rates with intervals, pictures side by side, each with its bpp. It lies at
     FOVEA_HOME/reports/DATASET.SWEEP.html, too."""
 
-    name = "report"
+    name, over = "report", "sweeps"
     reads = ("rd_curves", "bd_rates", "rgba_frames", *PIECES)
     group, kinds = "evaluation", frozenset({"html"})
     retried = False
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.sweeps)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)
@@ -45,8 +42,6 @@ class Report(Stage):
         return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES])}
 
     def make(self, task: Task) -> None:
-        import pandas as pd
-
         from assets.evaluation.gallery import gallery
         from assets.evaluation.report import render_report
         from assets.evaluation.report_tables import answer, answers, bd_markdown
@@ -54,11 +49,11 @@ class Report(Stage):
 
         sweep = sweep_of(task.world, task.partition)
         rates, curves = task.given["bd_rates"], task.given["rd_curves"]
-        table = pd.read_parquet(rates.folder / "bd_rates.parquet")
+        table = rates.table("bd_rates.parquet")
         html = render_report(
-            curves=pd.read_parquet(curves.folder / "rd_curves.parquet"),
+            curves=curves.table("rd_curves.parquet"),
             rates=table,
-            ideal=pd.read_parquet(rates.folder / "ideal.parquet"),
+            ideal=rates.table("ideal.parquet"),
             gallery=gallery(task, sweep),
             provenance=provenance(task, sweep),
         )

@@ -29,10 +29,10 @@ def read_side(chain: Chain, text: str) -> Side:
     if text.endswith((".parquet", ".csv")):
         return _table(Path(text))
     name, _, back = text.partition("~")
-    if name not in chain.sweeps:
+    if name not in chain.world.sweeps:
         raise FoveaError(
-            f"{text!r} is neither DATASET.SWEEP (sweeps: {', '.join(sorted({s.name for s in chain.sweeps.values()}))}; "
-            f"datasets: {', '.join(chain.registry)}) nor a table of points (.parquet or .csv)"
+            f"{text!r} is neither DATASET.SWEEP (sweeps: {', '.join(sorted({s.name for s in chain.world.sweeps.values()}))}; "
+            f"datasets: {', '.join(chain.world.registry)}) nor a table of points (.parquet or .csv)"
         )
     if back:
         return _earlier(chain, text, name, back)
@@ -43,7 +43,7 @@ def read_side(chain: Chain, text: str) -> Side:
             f"nothing of {name} is measured: fovea run --dataset {dataset} --sweep {sweep} (or name an earlier make, {name}~1)"
         )
     about = f"{len(found)} pieces" + (f", {len(missing)} not measured yet" if missing else "")
-    return Side(text, about, concat_points([pd.read_parquet(m.folder / POINTS) for m in found]))
+    return Side(text, about, concat_points([m.table(POINTS) for m in found]))
 
 
 def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
 def latest_table(chain: Chain, stage: str, partition: str) -> pd.DataFrame:
     """The table that `rd_curves` or `bd_rates` last made of a sweep. Raises FoveaError where it made none."""
     record = chain.latest(stage, partition)
-    if partition not in chain.sweeps or record is None:
+    if partition not in chain.world.sweeps or record is None:
         raise FoveaError(
             f"no curves of {partition!r} are here (fovea run --dataset DATASET --sweep SWEEP makes those of DATASET.SWEEP)"
         )

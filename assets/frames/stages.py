@@ -38,12 +38,9 @@ class SourceFrames(Stage):
     Cityscapes is read from its archive's directory, and must be complete or declared a subset.
     """
 
-    name = "source_frames"
+    name, over = "source_frames", "registry"
     reads = (ARCHIVE_STAGE,)
     group, kinds, checks = "frames", frozenset({"python", "file"}), SOURCE
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.registry)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return (
@@ -81,7 +78,7 @@ class SourceFrames(Stage):
 
         dataset = view.dataset(view.partition)
         if dataset.kind == "sample":
-            return pd.read_parquet(view.mine().folder / FRAMES)
+            return view.mine().table(FRAMES)
         tables: dict[str, pd.DataFrame] = view.world.__dict__.setdefault("_source_tables", {})
         if view.partition not in tables:
             cache = view.home.state / "cache" / "checksums.sqlite"
@@ -166,13 +163,10 @@ class ResizedFrames(Stage):
     Addressed by content: only pictures that changed are processed; nothing is ever upscaled.
     """
 
-    name = "resized_frames"
+    name, over = "resized_frames", "registry"
     reads = ("source_frames",)
     group, kinds, checks = "frames", frozenset({"opencv", "numpy"}), RESIZED
     fanned_out, points_into = True, ("resized_frames",)
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.registry)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         drawn = world.dataset(partition).kind == "sample"  # its pictures lie in the artifact itself

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from assets.graph import Task
@@ -22,8 +21,8 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
     """Fill the unit: `saliency_benchmark.parquet` (a row a model and metric), `scores.parquet` (a row a model and
     picture), `shown/benchmark.md`, `shown/benchmark.png`, facts. Raises FoveaError for fewer than two pictures."""
     made, unit, writer = task.given["fixation_maps"], task.unit, task.writer
-    eyes = pd.read_parquet(made.folder / FIXATIONS)
-    pictures = pd.read_parquet(made.folder / PICTURES)
+    eyes = made.table(FIXATIONS)
+    pictures = made.table(PICTURES)
     part = str(unit.inputs["split"])
     measured = pictures[pictures.split == part]
     if len(measured) < 2:

@@ -79,13 +79,10 @@ def top_share(saliency_map: "NDArray[np.uint8]", part: float = 0.1) -> float:
 class SaliencyMaps(Stage):
     """A saliency map a frame (uint8, 255 where the picture is most salient), by content and model version."""
 
-    name = "saliency_maps"
+    name, over = "saliency_maps", "registry"
     reads = ("resized_frames", "saliency_model")
     group, kinds, checks = "saliency", frozenset({"pytorch"}), MAP_CHECKS
     fanned_out, points_into = True, ("saliency_maps",)
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.registry)
 
     def dataset(self, partition: str) -> str:
         """The dataset whose maps these are."""
@@ -261,13 +258,10 @@ class RgbaFrames(Stage):
     """Frame and map as one thing, which codecs are trained and measured on: pairs that point into the shards of both, and
     for people one lossless PNG each, the map in the alpha channel."""
 
-    name = "rgba_frames"
+    name, over = "rgba_frames", "registry"
     reads = ("resized_frames", "saliency_maps")
     group, kinds, checks = "saliency", frozenset({"opencv", "png"}), RGBA_CHECKS
     fanned_out, points_into = True, ("resized_frames", "saliency_maps")
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.registry)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return [Need("resized_frames", partition, "frames"), Need("saliency_maps", partition, "maps")]

@@ -22,7 +22,7 @@ def earlier_table(made: Made | None, name: str, version: str) -> pd.DataFrame | 
         or name not in made.manifest["objects"]
     ):
         return None
-    return pd.read_parquet(made.folder / name)
+    return made.table(name)
 
 
 def measure_maps(

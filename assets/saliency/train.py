@@ -36,8 +36,8 @@ def train_saliency(task: Task, training: SaliencyTraining) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit: `weights/VARIANT.safetensors` with its JSON and
     the list of pictures that it has seen, `shown/`, facts."""
     made, unit, writer = task.given["fixation_maps"], task.unit, task.writer
-    eyes = pd.read_parquet(made.folder / FIXATIONS)
-    pictures = pd.read_parquet(made.folder / PICTURES)
+    eyes = made.table(FIXATIONS)
+    pictures = made.table(PICTURES)
     for part in ("train", "val"):
         if part not in set(pictures.split):
             raise FoveaError(

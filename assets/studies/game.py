@@ -65,17 +65,17 @@ def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
     A training from random weights begins with grey and ends with pictures; one that starts from a trunk is good from its
     first step. Raises FoveaError that says what to train.
     """
-    chain.dataset(dataset)
+    chain.world.dataset(dataset)
     if key:
-        stage = "trunk_codec" if key in chain.trunks else "trained_codec"
+        stage = "trunk_codec" if key in chain.world.trunks else "trained_codec"
         try:
             return read_forger(chain.made(stage, key).folder, key)
         except Waiting as error:
             raise FoveaError(f"{key} is not trained yet: `fovea train {key}` trains it") from error
     forgers = []
-    trainings: list[Trunk | Experiment] = [*chain.trunks.values(), *chain.experiments.values()]
+    trainings: list[Trunk | Experiment] = [*chain.world.trunks.values(), *chain.world.experiments.values()]
     for entry in trainings:
-        stage = "trunk_codec" if entry.key in chain.trunks else "trained_codec"
+        stage = "trunk_codec" if entry.key in chain.world.trunks else "trained_codec"
         made = None
         if entry.dataset == dataset and not entry.seed:
             with contextlib.suppress(FoveaError):

@@ -92,7 +92,7 @@ def _coder(
         return lambda image, side, original: _classical(side.codec, side.point, original, maps[image])
     from models.codecs.catalogue import load_codec
 
-    record = chain.experiment(experiment)
+    record = chain.world.experiment(experiment)
     codec = load_codec(chain.made("trained_codec", experiment).folder / "codec")
     subjects = subjects_of(chain, dataset, record.maps, record.saliency)
     conditions = {subject.image: subject.condition for subject in subjects}

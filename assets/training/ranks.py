@@ -45,7 +45,7 @@ def _accompany(chain: Chain, stage: str, partition: str) -> None:
     """Train with the others what rank 0 writes."""
     if stage not in TRAINED:
         raise FoveaError(f"{stage} is not trained by several processes")
-    entry = chain.trunks[partition] if stage == "trunk_codec" else chain.experiment(partition)
+    entry = chain.world.trunks[partition] if stage == "trunk_codec" else chain.world.experiment(partition)
     given = prepared(chain.bench(stage, partition), entry)
     train(
         given.objective,

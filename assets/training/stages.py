@@ -66,13 +66,10 @@ class TrunkCodec(Stage):
     Resumable to the bit: a killed run goes on from its last checkpoint.
     """
 
-    name = "trunk_codec"
+    name, over = "trunk_codec", "trunks"
     reads = ("rgba_frames",)
     group, kinds, checks = "training", frozenset({"pytorch"}), DOCTOR
     gpu = share = True
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.trunks)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         trunk = world.trunks[partition]
@@ -110,13 +107,10 @@ class TrunkCodec(Stage):
 class TrainedCodec(Stage):
     """One experiment: one arm at one rate with one seed. The codec doctor's checks block what comes after."""
 
-    name = "trained_codec"
+    name, over = "trained_codec", "experiments"
     reads = ("rgba_frames", "other_maps", "trunk_codec")
     group, kinds, checks = "training", frozenset({"pytorch", "mlflow"}), DOCTOR
     gpu = share = True
-
-    def partitions(self, world: World) -> list[str]:
-        return list(world.experiments)
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment = world.experiment(partition)

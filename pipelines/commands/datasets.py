@@ -25,7 +25,7 @@ def list_() -> None:
     from assets.datasets import format_size
 
     click.echo(f"{'name':16} {'kind':10} {'size':9} where")
-    for name, dataset in chain_here(tracking=False).registry.items():
+    for name, dataset in chain_here(tracking=False).world.registry.items():
         where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
         eyes = ", fixations" if dataset.fixations else ""
         click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{eyes}")
@@ -139,7 +139,7 @@ def _show(name: str) -> int:
             else "nothing to measure on"
         )
         click.secho(f"{name} has {lacks}; name pictures with --test GLOB or --splits CSV", fg="yellow")
-    path = chain.dataset(name).fixations
+    path = chain.world.dataset(name).fixations
     if path:
         from assets.saliency.fixations import read_fixations
 

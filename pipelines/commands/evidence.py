@@ -83,7 +83,7 @@ def import_(file: Path, dataset: str, source: str) -> None:
     from assets.evaluation.published import keep_curve, read_curves
 
     chain = chain_here(tracking=False)
-    chain.dataset(dataset)
+    chain.world.dataset(dataset)
     for curve in read_curves(file, dataset, source):
         click.echo(f"{curve.name}: {len(curve.points)} points, {keep_curve(chain.home.config, curve)}")
 
@@ -94,7 +94,7 @@ def list_() -> None:
     from assets.evaluation.published import published_curves
 
     chain = chain_here(tracking=False)
-    found = [(d, curve) for d in chain.registry for curve in published_curves(chain.home.config, d)]
+    found = [(d, curve) for d in chain.world.registry for curve in published_curves(chain.home.config, d)]
     click.echo(
         f"{'dataset':16} {'curve':32} points"
         if found
@@ -173,8 +173,6 @@ def evaluate(
     Each checkpoint is a point of one curve. The rows join rd_points, and the plots and tables of the dataset's sweeps.
       fovea evaluate bmshj2018-hyperprior-*.pth.tar --codec bmshj2018_hyperprior --dataset kodak
     """
-    import pandas as pd
-
     from assets.evaluation.checkpoints import keep_external, kept_when_measured
     from assets.evaluation.pieces import POINTS
     from assets.evaluation.rate_distortion import rd_curves
@@ -185,7 +183,7 @@ def evaluate(
     from pipelines.terminal import Board
 
     chain = chain_here(threads)
-    chain.dataset(dataset)
+    chain.world.dataset(dataset)
     if quality is not None and len(checkpoints) > 1:
         raise FoveaError("--quality is for one checkpoint; several take theirs from their names")
     for path in checkpoints:
@@ -201,7 +199,7 @@ def evaluate(
     write_tables(chain)
     verb = "found" if made.hit else "measured"
     click.echo(f"{verb} {external.partition}, {made.facts['pictures']} pictures")
-    click.echo(curve_lines(rd_curves(pd.read_parquet(made.folder / POINTS), resamples=2)))
+    click.echo(curve_lines(rd_curves(made.table(POINTS), resamples=2)))
     for file in external.files:
         click.echo(f"quality {file.quality:g}: sha256 {file.sha256}")
     click.echo(f"fovea run --dataset {dataset} brings it into plots and report")

@@ -81,9 +81,9 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     """The sweep of this name on a dataset. Raises FoveaError for one that is not there, of either."""
     from models.sweeps import sweep as find
 
-    chain.dataset(on)
+    chain.world.dataset(on)
     find(name, on)
-    return chain.sweeps[f"{on}.{name}"]
+    return chain.world.sweeps[f"{on}.{name}"]
 
 
 def codec_named(name: str) -> "Codec":
@@ -108,7 +108,7 @@ def codec_named(name: str) -> "Codec":
         from assets.graph import Waiting
 
         chain = chain_here(tracking=False)
-        if name not in chain.experiments:
+        if name not in chain.world.experiments:
             raise FoveaError(
                 f"{unknown('codec', name, shipped())}; or give an experiment's key (fovea status --keys), a folder, or a "
                 "models:/ address"

@@ -62,7 +62,7 @@ def run(
 
     chain = chain_here(threads, device)
     if frames_only:
-        chain.dataset(dataset)
+        chain.world.dataset(dataset)
         failed = make_stale(
             chain, dataset, dataset_targets(chain, dataset), strict=strict, threads=threads, parallel=parallel
         )
@@ -183,15 +183,13 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     rates, curves = _made(chain, "bd_rates", key), _made(chain, "rd_curves", key)
     if not rates or not curves:
         return
-    import pandas as pd
-
     from assets.evaluation.bd_rate import kind_of
     from assets.evaluation.rate_distortion import learned
     from assets.evaluation.report_tables import answers
     from assets.evaluation.summary import bd_lines, curve_lines
 
-    points = pd.read_parquet(curves.folder / "rd_curves.parquet")
-    found = pd.read_parquet(rates.folder / "bd_rates.parquet")
+    points = curves.table("rd_curves.parquet")
+    found = rates.table("bd_rates.parquet")
     shown = found
     if not peers and len(codecs := learned(points)):
         points = points[points["codec"].isin(codecs)]
@@ -258,7 +256,7 @@ def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
     from assets.saliency.fixations import fixation_table
 
     chain = chain_here(threads, device)
-    fixation_table(chain.dataset(dataset))
+    fixation_table(chain.world.dataset(dataset))
     wanted = [*chain.upstream(("fixation_maps", dataset)), ("saliency_benchmark", dataset)]
     failed = make_stale(chain, f"saliency benchmark of {dataset}", wanted)
     made = _made(chain, "saliency_benchmark", dataset)

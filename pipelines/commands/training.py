@@ -64,9 +64,9 @@ def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:
 
     if is_training(key):
         return chain.upstream(("saliency_model", training_of(key).key))
-    if key in chain.trunks:
+    if key in chain.world.trunks:
         return chain.upstream(("trunk_codec", key))
-    return chain.upstream(("trained_codec", chain.experiment(key).key))
+    return chain.upstream(("trained_codec", chain.world.experiment(key).key))
 
 
 def _make_with_ranks(

@@ -253,9 +253,9 @@ def test_explanations() -> None:
 def test_unknown_names_are_clear(tmp_path: Path) -> None:
     chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
     with pytest.raises(FoveaError, match="unknown dataset 'moon'; known: sample, cityscapes"):
-        chain.dataset("moon")
+        chain.world.dataset("moon")
     with pytest.raises(FoveaError, match="nearest: sample-bls2017-smoke-uniform"):
-        chain.experiment("sample-bls2017-smoke-unifrom-l0.013")
+        chain.world.experiment("sample-bls2017-smoke-unifrom-l0.013")
 
 
 def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_status_hashes_each_frame_once_for_its_array_its_map_and_its_png(
         monkeypatch.setattr(module, "digest", counting(module.__name__))
     done = CliRunner().invoke(main, ["status", "--dataset", "made", "--sweep", "seed"])
     assert done.exit_code == 2, done.output
-    units = len(targets(chain := open_chain(), chain.sweeps["made.seed"]))
+    units = len(targets(chain := open_chain(), chain.world.sweeps["made.seed"]))
     assert (
         units > 50 and f"{units - 3} of {units} units are stale" in done.output
     ) or f"{units} of {units}" in done.output

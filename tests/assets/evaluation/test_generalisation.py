@@ -222,7 +222,7 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
     chain = open_chain(threads=1)
-    sweep = chain.sweeps["sample.gan-tiny"]
+    sweep = chain.world.sweeps["sample.gan-tiny"]
     assert generalisation(chain, sweep, pictures=4).empty
     for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
         chain.make(stage, "sample")

@@ -403,7 +403,7 @@ def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are
     home: Home, trained: Tracker, choosing: Any
 ) -> None:
     before = look(home)
-    assert not before.registry["eyes"].saliency
+    assert not before.world.registry["eyes"].saliency
     after = choosing(KEY)
     for part, same in (("train pictures", True), ("val pictures", True), ("train pairs", False)):
         versions = {c.given["rgba_frames", "eyes"].version(part) for c in (before, after)}

@@ -37,7 +37,7 @@ def test_of_val_only_the_pictures_that_probes_and_doctor_see_count(
 
     def digest() -> str:
         chain = open_chain(Home.from_environment())
-        (experiment,) = chain.sweeps["street.mine"].experiments
+        (experiment,) = chain.world.sweeps["street.mine"].experiments
         return chain.unit("trained_codec", experiment.key).digest
 
     before = digest()
