@@ -352,21 +352,20 @@ class Experiment(Training):
         ]
         return found + (["raw"] if self.mechanism in ("concat", "sft") and not self.normalised else [])
 
-    def _targets(self) -> list[str]:
-        return ["bpp=" + "_".join(number(v) for v in self.target_bpp)] if self.target_bpp else []
+    def _apart(self) -> list[str]:
+        """What differs from the defaults, but for the seed, overrides and options."""
+        parts = self._weighting()
+        if self.saliency != DEFAULT_SALIENCY:
+            parts.append(f"by={self.saliency}")
+        parts += [v for v in (self.distortion, self.mode) if v not in ("mse", "deterministic")]
+        if self.target_bpp:
+            parts.append("bpp=" + "_".join(map(number, self.target_bpp)))
+        return parts
 
     @property
     def variant(self) -> str:
         """What else sets its curve apart from another of the same arm: weighting, maps' model, distortion, budget."""
-        parts = self._weighting()
-        if self.saliency != DEFAULT_SALIENCY:
-            parts.append(f"by={self.saliency}")
-        if self.distortion != "mse":
-            parts.append(self.distortion)
-        if self.mode != "deterministic":
-            parts.append(self.mode)
-        parts += self._targets()
-        parts += [part for part in self._changes() if part != "steps=0"]
+        parts = self._apart() + [part for part in self._changes() if part != "steps=0"]
         if self.untrained:
             parts.append("as shipped" if self.trunk and self.trunk.shipped else "trunk alone")
         if self.trunk is None:
@@ -376,14 +375,7 @@ class Experiment(Training):
     @property
     def key(self) -> str:
         """Readable and unique: dataset, codec, preset, arm, rate, then whatever differs from the defaults."""
-        parts = [self.dataset, self.codec, self.preset, self.label, self._rate_part(), *self._weighting()]
-        if self.saliency != DEFAULT_SALIENCY:
-            parts.append(f"by={self.saliency}")
-        if self.distortion != "mse":
-            parts.append(self.distortion)
-        if self.mode != "deterministic":
-            parts.append(self.mode)
-        parts += self._targets()
+        parts = [self.dataset, self.codec, self.preset, self.label, self._rate_part(), *self._apart()]
         if self.seed:
             parts.append(f"s{self.seed}")
         parts += self._changes()

@@ -120,7 +120,6 @@ class MlflowTracker(Tracker):
         return self._address(run_id, lambda base, known: run_address(base, known.experiment_id, run_id))
 
     def table_url(self, run_id: str, sweep: str) -> str:
-        """See models.tracking.Tracker."""
         return self._address(run_id, lambda base, known: table_address(base, known.experiment_id, sweep))
 
     def _address(self, run_id: str, page: Callable[[str, Progress], str]) -> str:

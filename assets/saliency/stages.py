@@ -223,11 +223,9 @@ class OtherMaps(SaliencyMaps):
         return [p for p in dict.fromkeys(found) if p]
 
     def dataset(self, partition: str) -> str:
-        """See SaliencyMaps."""
         return partition.partition("@")[0]
 
     def model(self, world: World, partition: str) -> str:
-        """See SaliencyMaps."""
         return partition.partition("@")[2]
 
 

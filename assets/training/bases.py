@@ -125,7 +125,6 @@ class Base(RateDistortion):
     """Its weights are float16 numbers, so that they ship in half the bytes."""
 
     def write(self, folder: Path) -> Path:
-        """See Objective."""
         trained = self.chosen().to("cpu")
         trained.round_to_half()
         trained.update()

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.codecs.base import Codec
-from models.errors import FoveaError
 from models.losses import l1_ms_ssim, ms_ssim
 from models.training.critics import (
     Discriminators,
@@ -37,7 +36,7 @@ from models.training.critics import (
 )
 from models.training.data import Batch, Crops, FrameSet, Places
 from models.training.loop import Diverged, Move, Rows
-from models.training.rate_distortion import Draw, Plan, RateDistortion
+from models.training.rate_distortion import Draw, Plan, RateDistortion, read_fields
 
 DISCRIMINATORS = "discriminators.safetensors"
 OUTSIDE = 0.1
@@ -62,31 +61,14 @@ class Terms(NamedTuple):
     scales: int
     lr_factor: float
     beta1: float
-    faults: tuple[str, ...]
+    faults: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Terms":
         """Raises FoveaError for a record that lacks a field, naming it."""
-        try:
-            return cls(
-                fidelity=float(record["fidelity"]),
-                perceptual=float(record["perceptual"]),
-                adversarial=float(record["adversarial"]),
-                matching=float(record["matching"]),
-                start=float(record["start"]),
-                chroma=float(record["chroma"]),
-                features=str(record["features"]),
-                jitter=int(record["jitter"]),
-                width=int(record["critic_width"]),
-                scales=int(record["critic_scales"]),
-                lr_factor=float(record["critic_lr"]),
-                beta1=float(record["beta1"]),
-                faults=tuple(str(record["fault"]).split("+")),
-            )
-        except KeyError as error:
-            raise FoveaError(
-                f"the record has no field {error}; give train() an experiment's resolved()"
-            ) from error
+        named = {"width": "critic_width", "scales": "critic_scales", "lr_factor": "critic_lr"}
+        faults = tuple(str(record.get("fault", "")).split("+"))
+        return cls(**read_fields(cls, record, **named), faults=faults)
 
     @property
     def judging(self) -> bool:
@@ -271,7 +253,6 @@ class Adversarial(RateDistortion):
         return min(self.plan.ema, (1 + step) / (10 + step))
 
     def about(self, step: int) -> str:
-        """See Objective."""
         return self.seen_at(step)
 
     def check(self, rows: Rows) -> None:

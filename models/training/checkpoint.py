@@ -23,15 +23,23 @@ class DamagedCheckpointWarning(UserWarning):
     """A checkpoint could not be used; the one before it is."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state after `step` steps and drop all but the newest two checkpoints. Returns the file.
-
-    state: what torch.load(weights_only=True) reads back: tensors, numbers, strings, lists and dicts of them.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def packed(state: dict[str, Any]) -> bytes:
+    """A training's state as bytes: tensors, numbers, strings, lists and dicts of them."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getbuffer()
+    return buffer.getvalue()
+
+
+def unpacked(payload: bytes | memoryview, device: str | torch.device) -> dict[str, Any]:
+    """The state again, tensors on `device`; nothing in it is executed."""
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    return state
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` steps and drop all but the newest two checkpoints. Returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    payload = packed(state)
     path = folder / f"step-{step:09d}.ckpt"
     beside = folder / f".{path.name}.{os.getpid()}"
     with beside.open("wb") as file:
@@ -61,8 +69,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict[st
         header = len(MAGIC) + 32
         payload = memoryview(data)[header:]
         if data[:header] == MAGIC + hashlib.sha256(payload).digest():
-            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-            return state
+            return unpacked(payload, device)
         warnings.warn(
             f"{path} is damaged ({len(data)} bytes): going on from the checkpoint before it",
             DamagedCheckpointWarning,

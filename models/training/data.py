@@ -85,8 +85,7 @@ class Batch(NamedTuple):
     picture: NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Weighting:
+class Weighting(NamedTuple):
     """The parameters of models.saliency.weighting.weight_map."""
 
     alpha: float

@@ -51,13 +51,10 @@ class Epochs(Objective):
         return len(self.history) - 1, row
 
     def done(self, step: int) -> bool:
-        """See Objective."""
         return step >= self.steps or (step % self.row_every == 0 and bool(step) and self.out_of_patience())
 
     def state(self) -> dict[str, Any]:
-        """See Objective."""
         return {"best": self.best, "history": json.dumps(self.history)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See Objective."""
         self.best, self.history = dict(state["best"]), json.loads(state["history"])

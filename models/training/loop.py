@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.tracking import NullRun, Run
-from models.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from models.training.checkpoint import drop_checkpoints, load_checkpoint, packed, save_checkpoint, unpacked
 from models.training.exact import torch_settings
-from models.training.ranks import Ranks, joined, packed, unpacked
+from models.training.ranks import Ranks, joined
 
 PROGRESS_S = 0.5
 

@@ -10,7 +10,6 @@ they wait there while it prepares frames or solves quantiles, however long that 
 
 import datetime
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -175,16 +174,3 @@ def join(device: str = "auto") -> Iterator[tuple[Ranks, str]]:
     finally:
         _joined = Ranks()
         dist.destroy_process_group()
-
-
-def packed(state: dict[str, Any]) -> bytes:
-    """A training's state as bytes: tensors, numbers, strings, lists and dicts of them."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def unpacked(payload: bytes, device: torch.device) -> dict[str, Any]:
-    """The state again, tensors on `device`."""
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-    return state

@@ -36,6 +36,19 @@ WEIGHTED = ("loss", "concat", "sft")
 UNIFORM_SHARE = 0.25
 
 
+def read_fields(kind: Any, record: Mapping[str, Any], **named: str) -> dict[str, Any]:
+    """The texts and numbers that a NamedTuple takes, as its annotations have them. named: what the record calls a field, where that
+    is another name. Raises FoveaError for a record that lacks one without a default."""
+    found = {}
+    for field, annotation in kind.__annotations__.items():
+        name = named.get(field, field)
+        if name in record and annotation in (int, float, str, bool):
+            found[field] = annotation(record[name])
+        elif name not in record and field not in kind._field_defaults:
+            raise FoveaError(f"the record has no field {name!r}; give train() an experiment's resolved()")
+    return found
+
+
 class Plan(NamedTuple):
     """The numbers of a record, typed.
 
@@ -55,54 +68,25 @@ class Plan(NamedTuple):
     ema: float
     distortion: str
     mechanism: str
-    weighting: Weighting | None
-    gamma: float
-    lmbda: tuple[float, ...]
-    fast: bool
-    augment: float
+    gamma: float = 1.0
+    augment: float = 0.0
     fresh_lr_factor: float = 1.0
     optimiser: str = "adam"
     balance: float = 0.0
+    weighting: Weighting | None = None
+    lmbda: tuple[float, ...] = ()
+    fast: bool = False
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Plan":
         """Raises FoveaError for a record that lacks a field, naming it."""
-        try:
-            mechanism = str(record["mechanism"])
-            weighting = None
-            if mechanism in WEIGHTED:
-                weighting = Weighting(
-                    alpha=float(record["alpha"]),
-                    gamma=float(record["gamma"]),
-                    normalised=bool(record["normalised"]),
-                    scale=float(record["scale"]),
-                )
-            return cls(
-                seed=int(record["seed"]),
-                steps=int(record["steps"]),
-                batch=int(record["batch_size"]),
-                crop=int(record["crop"]),
-                lr=float(record["lr"]),
-                aux_lr=float(record["aux_lr"]),
-                clip_norm=float(record["clip_norm"]),
-                warmup_steps=int(record["warmup_steps"]),
-                final_lr_factor=float(record["final_lr_factor"]),
-                ema=float(record["ema"]),
-                distortion=str(record["distortion"]),
-                mechanism=mechanism,
-                weighting=weighting,
-                gamma=float(record.get("gamma", 1.0)),
-                lmbda=tuple(float(v) for v in record.get("lmbda", ())),
-                fast=record.get("mode", "deterministic") == "fast",
-                augment=float(record.get("augment", 0.0)),
-                fresh_lr_factor=float(record.get("fresh_lr_factor", 1.0)),
-                optimiser=str(record.get("optimiser", "adam")),
-                balance=float(record.get("balance", 0.0)),
-            )
-        except KeyError as error:
-            raise FoveaError(
-                f"the record has no field {error}; give train() an experiment's resolved()"
-            ) from error
+        weighted = record.get("mechanism") in WEIGHTED
+        return cls(
+            **read_fields(cls, record, batch="batch_size"),
+            weighting=Weighting(**read_fields(Weighting, record)) if weighted else None,
+            lmbda=tuple(map(float, record.get("lmbda", ()))),
+            fast=record.get("mode") == "fast",
+        )
 
     def lr_at(self, step: int) -> float:
         """Linear warm-up, then a cosine from lr to lr · final_lr_factor at the last step."""
@@ -231,7 +215,6 @@ class RateDistortion(Objective):
         self.row_every = max(1, min(50, plan.steps // 20))
 
     def prepare(self, device: torch.device, ranks: Ranks) -> None:
-        """See Objective."""
         plan = self.plan
         self.device, self.share = device, ranks.share(plan.batch)
         self.part = (self.share.stop - self.share.start) / plan.batch
@@ -318,7 +301,6 @@ class RateDistortion(Objective):
         return (middle / codec.lmbda_at(level)) ** self.plan.balance
 
     def decay(self, step: int) -> float:
-        """See Objective."""
         return self.plan.ema
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:

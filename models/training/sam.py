@@ -215,7 +215,6 @@ class SamTraining(Epochs):
         self.steps = self.config.epochs * self.row_every
 
     def prepare(self, device: torch.device, ranks: Ranks) -> None:
-        """See Objective."""
         name, config = self.name, self.config
         network = load_network(name, self.start) if self.start else initialise(name, config.seed)
         self.device, self.network = device, network.to(device)
@@ -232,7 +231,6 @@ class SamTraining(Epochs):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def moves(self, step: int) -> Iterator[Move]:
-        """See Objective."""
         epoch, place = divmod(step, self.row_every)
         if place == 0 or not self.batches:
             self.network.train()
@@ -247,7 +245,6 @@ class SamTraining(Epochs):
         return "its batch: " + ", ".join(item.name for item in self.batches[step % self.row_every])
 
     def chosen(self) -> SAM:
-        """See Objective."""
         return copy.deepcopy(self.network).eval()
 
     def validated(self) -> tuple[dict[str, float], Mapping[str, Tensor]]:
@@ -258,7 +255,6 @@ class SamTraining(Epochs):
         return means, weights_of(self.network)
 
     def score(self, row: Mapping[str, float]) -> float:
-        """See Epochs."""
         return -row["val/loss"]
 
     def out_of_patience(self) -> bool:

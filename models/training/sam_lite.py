@@ -349,7 +349,6 @@ class SamLiteTraining(Epochs):
         self.steps = (config.head_epochs + config.epochs) * self.row_every
 
     def prepare(self, device: torch.device, ranks: Ranks) -> None:
-        """See Objective."""
         torch.manual_seed(self.config.seed)
         model = SamLite(dropout=self.config.dropout)
         model.backbone.load_state_dict(imagenet_weights())
@@ -365,7 +364,6 @@ class SamLiteTraining(Epochs):
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See Objective."""
         super().restore(state)
         if len(self.history) > self.config.head_epochs:
             self.optimisers["main"] = _optimiser(self.model, self.config, whole=True)
@@ -390,7 +388,6 @@ class SamLiteTraining(Epochs):
         return (True, step - head, self.steps - head) if step >= head else (False, step, head)
 
     def moves(self, step: int) -> Iterator[Move]:
-        """See Objective."""
         config = self.config
         epoch, place = divmod(step, self.row_every)
         if place == 0:
@@ -420,19 +417,16 @@ class SamLiteTraining(Epochs):
 
     @torch.no_grad()
     def chosen(self) -> SamLite:
-        """See Objective."""
         kept = copy.deepcopy(self.model)
         for parameter, average in zip(kept.parameters(), self.average, strict=True):
             parameter.copy_(average)
         return kept.eval()
 
     def validated(self) -> tuple[dict[str, float], Mapping[str, Tensor]]:
-        """See Epochs."""
         judged = self.chosen()
         return validate(judged, self.val, self.config), judged.state_dict()
 
     def score(self, row: Mapping[str, float]) -> float:
-        """See Epochs."""
         return row["val_score"]
 
     def out_of_patience(self) -> bool:
