@@ -46,10 +46,8 @@ Name = tuple[str, str]
 
 @dataclass
 class Chain:
-    """One look at the world: registry and folders are read once, so make a new one to see changes.
-
-    stages: every stage by name, each after what it is made from; assets/stages.py has them.
-    """
+    """One look at the world: registry and folders are read once, so make a new one to see changes. stages: every stage by
+    name, each after what it is made from; assets/stages.py has them."""
 
     home: Home
     stages: Mapping[str, Stage]

@@ -130,11 +130,8 @@ class Dataset:
     classical: tuple[str, ...] = CLASSICAL
 
     def root(self) -> Path:
-        """Return the existing folder of the pictures.
-
-        Raises:
-            FoveaError: there is no such folder; the message says what to do.
-        """
+        """Return the existing folder of the pictures. Raises FoveaError: there is no such folder; the message says what to
+        do."""
         if self.path is None:
             if self.kind == "cityscapes":
                 raise FoveaError(CITYSCAPES_NEEDS)
@@ -151,11 +148,8 @@ class Dataset:
         return self.path
 
     def evaluation_split(self, manifest: "pd.DataFrame") -> str:
-        """Return the split that codecs are measured on: "test" where the manifest has one, else "val".
-
-        Raises:
-            FoveaError: the manifest has neither.
-        """
+        """Return the split that codecs are measured on: "test" where the manifest has one, else "val". Raises FoveaError:
+        the manifest has neither."""
         present = set(manifest.loc[manifest["status"] == "ok", "split"])
         for split in ("test", "val"):
             if split in present:
@@ -174,11 +168,7 @@ CITYSCAPES_NEEDS: Final = (
 
 
 def parse_size(text: object) -> Size:
-    """Read "512x256" (width × height) or "native".
-
-    Raises:
-        FoveaError: anything else, a side under 16 or over 16384.
-    """
+    """Read "512x256" (width × height) or "native". Raises FoveaError: anything else, a side under 16 or over 16384."""
     if text == "native":
         return "native"
     match = re.fullmatch(r"\s*(\d{1,6})\s*[x×]\s*(\d{1,6})\s*", text) if isinstance(text, str) else None
@@ -196,11 +186,8 @@ def format_size(size: Size) -> str:
 
 
 def parse_splits(value: object, base: Path) -> Splits:
-    """Read a splits rule: a word, a CSV file, counts such as "500/60/140", or a mapping of split to globs.
-
-    Raises:
-        FoveaError: no such rule, or a CSV that is not there.
-    """
+    """Read a splits rule: a word, a CSV file, counts such as "500/60/140", or a mapping of split to globs. Raises
+    FoveaError: no such rule, or a CSV that is not there."""
     if isinstance(value, Mapping):
         return _parse_globs(value)
     if value is None or value == "auto":
@@ -347,8 +334,7 @@ def load_registry(config_dir: Path, wrong: dict[str, FoveaError] | None = None) 
     Folders are not looked at here, so that one that vanished stops only its own dataset. wrong: gets what is wrong with each
     table that is left out for it; None: the first one is raised.
 
-    Raises:
-        FoveaError: the file is no TOML, has unknown fields or bad values; the message names file and field.
+    Raises FoveaError: the file is no TOML, has unknown fields or bad values; the message names file and field.
     """
     file = config_dir / SETTINGS_FILE
     tables = read_tables(file, "datasets")
@@ -382,9 +368,8 @@ def add_dataset(
 
     Relative paths given here start at the working directory and are written out in full.
 
-    Raises:
-        FoveaError: bad or taken name, no such folder, not a folder, no picture in it, bad size or splits, no such
-            fixation table, or classical codec.
+    Raises FoveaError: bad or taken name, no such folder, not a folder, no picture in it, bad size or splits, no such
+    fixation table, or classical codec.
     """
     _check_name(name, "name")
     folder = Path(path).expanduser().absolute()
@@ -421,11 +406,8 @@ def add_dataset(
 
 
 def remove_dataset(config_dir: Path, name: str) -> None:
-    """Forget a registered folder; its pictures and results stay.
-
-    Raises:
-        FoveaError: no such dataset, or one of the two that are always there.
-    """
+    """Forget a registered folder; its pictures and results stay. Raises FoveaError: no such dataset, or one of the two that
+    are always there."""
     if name in BUILT_IN:
         raise FoveaError(f"{name!r} is always there and can't be removed")
     with _editing(config_dir) as tables:

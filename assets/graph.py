@@ -216,9 +216,7 @@ class Artifact:
 @dataclass
 class Given:
     """What needs name, and nothing else: `given[stage]`, or `given[stage, partition]` where there are several of a stage.
-
-    needs: None gives everything, for readers who make no artifact.
-    """
+    needs: None gives everything, for readers who make no artifact."""
 
     _keeper: Keeper
     asker: str

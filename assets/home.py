@@ -160,10 +160,8 @@ class Folder:
 
 @contextlib.contextmanager
 def written_beside(path: Path, way: str = "set FOVEA_HOME to") -> Iterator[Path]:
-    """A temporary path in the same folder, renamed onto `path` when the block ends well, removed when it does not.
-
-    Raises FoveaError when the disk is full or the folder cannot be written (`explained`).
-    """
+    """A temporary path in the same folder, renamed onto `path` when the block ends well, removed when it does not. Raises
+    FoveaError when the disk is full or the folder cannot be written (`explained`)."""
     # file systems end names at 255 bytes
     beside = path.with_name(f".{path.name[:32]}.{os.getpid()}-{secrets.token_hex(4)}")
     with explained(path, way):

@@ -163,10 +163,8 @@ class Cache:
         return path
 
     def get(self, name: str, size: int, fetch: Callable[[Path], None], sha256: str = "") -> Path:
-        """The entry's path; fetched, and checked by size and digest, when it is not there.
-
-        Raises FoveaError for an object that is not what its manifest says.
-        """
+        """The entry's path; fetched, and checked by size and digest, when it is not there. Raises FoveaError for an object
+        that is not what its manifest says."""
         if path := self.find(name, size):
             return path
         self._make_room(size)

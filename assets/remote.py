@@ -137,11 +137,9 @@ class Remote:
             self.tried(lambda: self._fs().rm_file(self.at(name)))
 
     def tried(self, call: Callable[[], T], *, writes: bool = False) -> T:
-        """What the call returns, tried again while the server does not answer.
-
-        Raises FileNotFoundError for what is not there (on writing: FoveaError, the bucket is missing), FoveaError for
-        what the server refuses, StorageAway after `wait_s` seconds without an answer.
-        """
+        """What the call returns, tried again while the server does not answer. Raises FileNotFoundError for what is not
+        there (on writing: FoveaError, the bucket is missing), FoveaError for what the server refuses, StorageAway after
+        `wait_s` seconds without an answer."""
         from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
         failed_s, told = 0.0, False
@@ -236,10 +234,8 @@ def may_pass(error: BaseException) -> bool:
 
 
 def _http_status(error: BaseException | None) -> int:
-    """Status of the server's answer that an error, or what it was made from, stands for; 0 without an answer.
-
-    An error inside an answer of status 200, as S3 gives for long requests, counts as none.
-    """
+    """Status of the server's answer that an error, or what it was made from, stands for; 0 without an answer. An error
+    inside an answer of status 200, as S3 gives for long requests, counts as none."""
     while error is not None:
         answer = getattr(error, "response", None)
         if isinstance(answer, dict):

@@ -175,10 +175,8 @@ class Profile(Typed):
         return (os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow).strip()
 
     def environment(self, config: Path) -> dict[str, str]:
-        """Variables that make a process elsewhere see this profile; holds no secret.
-
-        config: the folder of fovea.toml as that process sees it.
-        """
+        """Variables that make a process elsewhere see this profile; holds no secret. config: the folder of fovea.toml as
+        that process sees it."""
         return {"FOVEA_PROFILE": self.name, "FOVEA_CONFIG": str(config)}
 
 
@@ -191,12 +189,8 @@ BUILT_IN: Final = {
 
 def find_profile(config: Path, name: str | None = None) -> Profile:
     """The profile of that name in `config/fovea.toml`, or a built-in one; default: FOVEA_PROFILE, else `local`. A folder as
-    storage is made absolute. Other tables are not looked at.
-
-    Raises:
-        FoveaError: no such profile, no TOML, an unknown field, a value of the wrong kind, a password in the file; names
-            file and field.
-    """
+    storage is made absolute. Other tables are not looked at. Raises FoveaError: no such profile, no TOML, an unknown field,
+    a value of the wrong kind, a password in the file; names file and field."""
     wanted = name or os.environ.get("FOVEA_PROFILE") or DEFAULT_PROFILE
     file = config / SETTINGS_FILE
     tables = read_tables(file, "profiles")
@@ -234,9 +228,7 @@ _FOLDERS: Final = ("FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_SHARED", "
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
     """Those variables of this environment as a process elsewhere may be told them, in a file or a job that others read.
-
-    Folders are made absolute. An address with a password or a token in it is left out: each node has its own.
-    """
+    Folders are made absolute. An address with a password or a token in it is left out: each node has its own."""
     found = {n: v for n in names if (v := os.environ.get(n)) and not _holds_secret(v)}
     return {n: str(Path(v).absolute()) if n in _FOLDERS else v for n, v in found.items()}
 

@@ -50,9 +50,7 @@ def sweep_run(task: Task, sweep: Sweep) -> Iterator[Run]:
 @contextmanager
 def told(task: Task, *, dataset: str, name: str, parent: str | None = None) -> Iterator[Run]:
     """The run of a unit that is being made, in the dataset's experiment: FINISHED with the block, FAILED where that raises.
-
-    parent: the key of the run that it hangs under (default: what the task's tags say). The unit notes the run.
-    """
+    parent: the key of the run that it hangs under (default: what the task's tags say). The unit notes the run."""
     run = task.tracker.run(
         experiment=f"fovea-{dataset}",
         name=name,

@@ -203,10 +203,8 @@ def library_versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str:
-    """The Git commit of the code, with `+` when files differ from it; "" outside a repository and without Git.
-
-    FOVEA_COMMIT names it where the code was copied without its repository, as in a container's image.
-    """
+    """The Git commit of the code, with `+` when files differ from it; "" outside a repository and without Git. FOVEA_COMMIT
+    names it where the code was copied without its repository, as in a container's image."""
     import subprocess
 
     def git(*words: str) -> str:

@@ -23,11 +23,8 @@ def evaluation_key(experiment: str, dataset: str) -> str:
 
 @dataclass
 class World:
-    """What a person has registered: datasets, sweeps, files. Read once, so make a new one to see changes.
-
-    made_before: partitions that this installation has made of a stage, registered or not; none where nobody looks at the
-    state.
-    """
+    """What a person has registered: datasets, sweeps, files. Read once, so make a new one to see changes. made_before:
+    partitions that this installation has made of a stage, registered or not; none where nobody looks at the state."""
 
     home: Home
     made_before: Callable[[str], Sequence[str]] = lambda stage: ()

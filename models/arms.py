@@ -21,10 +21,8 @@ UNCONTROLLED = ("uniform", "weighted_raw")
 
 
 def arm(name: str) -> dict[str, Any]:
-    """The record's fields for an arm such as `weighted` or `saliency_gain@center`.
-
-    Raises FoveaError for an unknown arm or control.
-    """
+    """The record's fields for an arm such as `weighted` or `saliency_gain@center`. Raises FoveaError for an unknown arm or
+    control."""
     base, _, control = name.partition("@")
     if base not in ARMS or (control and (base == "uniform" or control not in CONTROLS)):
         known = ", ".join(ARMS)

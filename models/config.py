@@ -46,10 +46,8 @@ def _folder(named: str) -> Path:
 
 
 def read_tables(file: Path, table: str) -> dict[str, Any]:
-    """The tables `[TABLE.NAME]` of a TOML file by name, {} without the file.
-
-    Raises FoveaError for a file that can't be read, no TOML, an unknown table; names file and key.
-    """
+    """The tables `[TABLE.NAME]` of a TOML file by name, {} without the file. Raises FoveaError for a file that can't be
+    read, no TOML, an unknown table; names file and key."""
     try:
         status = file.stat()
     except FileNotFoundError:

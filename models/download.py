@@ -121,10 +121,8 @@ def hash_file(path: Path, algorithm: str, meter: Meter) -> str:
 
 @contextlib.contextmanager
 def alone_at(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """The only process that brings `path`, whose folder is made; another one waits. OSErrors become FoveaErrors.
-
-    The system lets go of the lock when a process is killed.
-    """
+    """The only process that brings `path`, whose folder is made; another one waits. OSErrors become FoveaErrors. The system
+    lets go of the lock when a process is killed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))

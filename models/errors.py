@@ -2,7 +2,5 @@
 
 
 class FoveaError(ValueError):
-    """Bad input, a missing file, a setting that cannot work.
-
-    The message names the file or field and the way out; the command line prints it without a traceback.
-    """
+    """Bad input, a missing file, a setting that cannot work. The message names the file or field and the way out; the
+    command line prints it without a traceback."""

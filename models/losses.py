@@ -162,11 +162,8 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, weight: Tensor | None = None) -> Tensor
 
 
 def l1_ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Zhao 2017's mix at every place, values in [0, 1], N×1×H×W.
-
-    Windows of sigma 0.5, 1, 2, 4, 8 at full resolution around each place (equation 8), cut at 3 sigma, borders
-    replicated; L1 smoothed by the widest (equation 14).
-    """
+    """Zhao 2017's mix at every place, values in [0, 1], N×1×H×W. Windows of sigma 0.5, 1, 2, 4, 8 at full resolution around
+    each place (equation 8), cut at 3 sigma, borders replicated; L1 smoothed by the widest (equation 14)."""
     product = torch.ones_like(x)
     luminance = product
     for sigma in ZHAO_SIGMAS:

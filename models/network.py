@@ -51,11 +51,8 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient a client is.
-
-    `attempts` failures in a row end a request or download; `progress_bytes` of new data start the count again. A
-    connection that brings less than `min_rate_bytes_s` over `stall_window_s` counts as dropped.
-    """
+    """How patient a client is. `attempts` failures in a row end a request or download; `progress_bytes` of new data start
+    the count again. A connection that brings less than `min_rate_bytes_s` over `stall_window_s` counts as dropped."""
 
     attempts: int = 10
     backoff_s: float = 1.0
@@ -142,10 +139,8 @@ def send(
 
 
 def read_pieces(response: requests.Response, most: int) -> Iterator[bytes]:
-    """The body as it arrives, up to `most` bytes at a time, without waiting for a piece to be full.
-
-    Raises Transient when the connection drops, stalls or ends early.
-    """
+    """The body as it arrives, up to `most` bytes at a time, without waiting for a piece to be full. Raises Transient when
+    the connection drops, stalls or ends early."""
     while True:
         try:
             piece = response.raw.read1(most, decode_content=False)

@@ -54,10 +54,8 @@ class Perception:
 
     @torch.inference_mode()
     def patch_features(self, picture: Picture) -> Floats:
-        """Mean features of the last block (320 channels) over each whole PATCH×PATCH cell: cells × 320.
-
-        Raises FoveaError for a picture without one whole cell.
-        """
+        """Mean features of the last block (320 channels) over each whole PATCH×PATCH cell: cells × 320. Raises FoveaError
+        for a picture without one whole cell."""
         height, width = picture.shape[0] // PATCH * PATCH, picture.shape[1] // PATCH * PATCH
         if not height or not width:
             raise FoveaError(

@@ -155,11 +155,8 @@ def sweep_names() -> list[str]:
 
 
 def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
-    """The sweep of this name on a dataset; `registered`: the datasets that there are, for `also_on`.
-
-    Raises FoveaError that names file, table and field: for a wrong table, and for a record that cannot be. Other tables
-    are not looked at.
-    """
+    """The sweep of this name on a dataset; `registered`: the datasets that there are, for `also_on`. Raises FoveaError that
+    names file, table and field: for a wrong table, and for a record that cannot be. Other tables are not looked at."""
     file = config_folder() / SETTINGS_FILE
     own, shipped = read_tables(file, "sweeps"), _shipped()
     if name in own and name in shipped:

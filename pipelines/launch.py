@@ -166,10 +166,8 @@ DATABASE_TRIES = 3
 
 
 def patiently(make: Callable[[], str]) -> str:
-    """Start a step again that Dagster's database cut: what it made is found, a training goes on.
-
-    Raises FoveaError when the database stays away; connecting itself waits (pipelines/postgres.py).
-    """
+    """Start a step again that Dagster's database cut: what it made is found, a training goes on. Raises FoveaError when the
+    database stays away; connecting itself waits (pipelines/postgres.py)."""
     for attempt in range(1, DATABASE_TRIES + 1):
         try:
             return make()

@@ -68,10 +68,8 @@ def save_model(folder: Path, target: Path) -> None:
 
 
 def fetch_codec(address: str, client: "MlflowClient", folder: Path) -> Path:
-    """The codec's folder of a registered model, fetched into `folder`.
-
-    address: models:/NAME/VERSION or models:/NAME@ALIAS. Raises FoveaError for one that is not there, or holds no codec.
-    """
+    """The codec's folder of a registered model, fetched into `folder`. address: models:/NAME/VERSION or models:/NAME@ALIAS.
+    Raises FoveaError for one that is not there, or holds no codec."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 

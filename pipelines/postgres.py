@@ -107,10 +107,8 @@ def call_patiently(storage: Any, wait_s: float) -> None:
 
 
 class PatientPostgresStorage(DagsterPostgresStorage):
-    """dagster_postgres' storage that waits up to `wait_s` seconds for a server that is away.
-
-    Raises FoveaError when the server stays away, or refuses the user or the database.
-    """
+    """dagster_postgres' storage that waits up to `wait_s` seconds for a server that is away. Raises FoveaError when the
+    server stays away, or refuses the user or the database."""
 
     def __init__(
         self,

@@ -15,11 +15,8 @@ PATIENCE_S = 10.0
 
 
 def launch_ranks(arguments: Sequence[str], processes: int) -> int:
-    """Run the command line `processes` times, as the ranks of one training; gives the exit code.
-
-    When one fails the others are ended. They are this process's children in its own process group, so that a Ctrl-C
-    reaches all.
-    """
+    """Run the command line `processes` times, as the ranks of one training; gives the exit code. When one fails the others
+    are ended. They are this process's children in its own process group, so that a Ctrl-C reaches all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

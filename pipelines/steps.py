@@ -1,6 +1,7 @@
 """One step of a plan: made in this process and told to the run that carries out the plan, or as a run on the cluster."""
 
 import contextlib
+import functools
 import logging
 import sys
 import time
@@ -56,34 +57,19 @@ def made_here(
     chain: Chain, instance: dg.DagsterInstance, step: Step, tags: Mapping[str, str], progress: Progress
 ) -> str:
     """Make a step in this thread and tell the run that `tags` names; what went wrong, or ""."""
-    run_id, key = tags[RUN], dg.AssetKey(step.stage)
-
-    def say(line: str) -> None:
-        told(instance, run_id, Kind.ENGINE_EVENT, EngineEventData(), f"{step.stage} {step.partition}: {line}")
+    run_id, name = tags[RUN], f"{step.stage} {step.partition}"
+    tell = functools.partial(told, instance, run_id)
+    log = logged(lambda line: tell(Kind.ENGINE_EVENT, EngineEventData(), f"{name}: {line}"))
 
     def observe(seen: dg.AssetObservation) -> None:
-        told(
-            instance,
-            run_id,
-            Kind.ASSET_OBSERVATION,
-            AssetObservationData(seen),
-            f"{step.stage} {step.partition}",
-        )
-
-    log = logged(say)
+        tell(Kind.ASSET_OBSERVATION, AssetObservationData(seen), name)
 
     def both(done: float, total: float, note: str = "") -> None:
         log(done, total, note)
         progress(done, total, note)
 
-    planned = AssetMaterializationPlannedData(key, partition=step.partition)
-    told(
-        instance,
-        run_id,
-        Kind.ASSET_MATERIALIZATION_PLANNED,
-        planned,
-        f"{step.stage} {step.partition}: {step.why}",
-    )
+    planned = AssetMaterializationPlannedData(dg.AssetKey(step.stage), partition=step.partition)
+    tell(Kind.ASSET_MATERIALIZATION_PLANNED, planned, f"{name}: {step.why}")
     chain.tags = {**chain.tags, **mlflow_tags(run_id, tags.get(SWEEP, ""))}
     tries = 1 + (RETRY.max_retries if chain.stages[step.stage].retried else 0)
     while True:
@@ -96,7 +82,7 @@ def made_here(
         except Exception as error:
             problem = str(error).strip() or type(error).__name__
             stack = EngineEventData(error=serializable_error_info_from_exc_info(sys.exc_info()))
-            told(instance, run_id, Kind.ENGINE_EVENT, stack, f"{step.stage} {step.partition}: {problem}")
+            tell(Kind.ENGINE_EVENT, stack, f"{name}: {problem}")
             if not tries:
                 return problem
             time.sleep(float(RETRY.delay or 0))

@@ -184,10 +184,8 @@ def _deltas(means: Sides, method: str) -> _Deltas:
 
 
 def delta(means: Sides, method: str) -> Delta:
-    """BD-rate in per cent and BD-quality in dB of the first draw's pair of curves, points in any order.
-
-    Raises FoveaError for an unknown method; a pair that can't be compared comes back with its reason.
-    """
+    """BD-rate in per cent and BD-quality in dB of the first draw's pair of curves, points in any order. Raises FoveaError
+    for an unknown method; a pair that can't be compared comes back with its reason."""
     for who, count in (("anchor", means.anchor_bpp.shape[1]), ("test", means.test_bpp.shape[1])):
         if count < MIN_POINTS:
             return Delta(
@@ -358,11 +356,8 @@ NO_PICTURES = "a published curve has no pictures, its points alone are compared"
 
 
 def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str = "") -> pd.DataFrame:
-    """`uniform` of each codec against each published curve of the same pictures, by mean points; columns
-    `BD_RATE_COLUMNS`, without intervals.
-
-    curves, published: as `rd_curves` and `published_rows` give them.
-    """
+    """`uniform` of each codec against each published curve of the same pictures, by mean points; columns `BD_RATE_COLUMNS`,
+    without intervals. curves, published: as `rd_curves` and `published_rows` give them."""
     tests = curves_of(curves[curves["arm"] == BASELINE])
     rows = []
     for (a, anchor), (t, test) in itertools.product(curves_of(published), tests):

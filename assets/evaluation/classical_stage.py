@@ -64,9 +64,7 @@ def _measured(
     task: Task, codecs: Sequence[str], subjects: Sequence["Subject"], table: "pd.DataFrame"
 ) -> tuple[list[dict[str, Any]], int]:
     """A row for each picture, codec and quality, and how many pictures were not in the store. table: the subjects' rows.
-
-    Reconstructions of the gallery's pictures go into the unit.
-    """
+    Reconstructions of the gallery's pictures go into the unit."""
     from assets.evaluation.measure_classical import measure_classical
     from assets.frames.encode import encode_png
 

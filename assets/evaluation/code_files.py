@@ -227,11 +227,9 @@ def compress_jpeg(
 
 
 def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
-    """A picture's map, H×W uint8, from the file `maps` or from that of the same name in the folder `maps`: a saliency map, or
-    a label map that is 0 where nothing matters.
-
-    Raises FoveaError where there is none, for colours, and for another size than the picture's.
-    """
+    """A picture's map, H×W uint8, from the file `maps` or from that of the same name in the folder `maps`: a saliency map,
+    or a label map that is 0 where nothing matters. Raises FoveaError where there is none, for colours, and for another size
+    than the picture's."""
     path = maps
     if maps.is_dir():
         found = sorted(p for p in maps.iterdir() if p.stem == source.stem and p.is_file())

@@ -47,10 +47,8 @@ def render_comparison(
     rates: pd.DataFrame,
     points: pd.DataFrame,
 ) -> str:
-    """The whole page as one string.
-
-    first, second: name and about of each side. before, after: their points. rates, points: as `compare_points` gives them.
-    """
+    """The whole page as one string. first, second: name and about of each side. before, after: their points. rates, points:
+    as `compare_points` gives them."""
     curves = both_curves(before, after, rates)
     metrics = [m for m in CURVE_METRICS if any(m in p["values"] for c in curves for p in c["points"])]
     codecs = sorted(set(rates["codec"]))

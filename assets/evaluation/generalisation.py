@@ -168,10 +168,8 @@ def crops_of(
 
 
 def trained_folder(chain: Chain, key: str) -> tuple[Path, str, Mapping[str, Any], bool]:
-    """The trained codec of an experiment, its unit's key and facts, and whether it is the current one; else it is the
-    one made last, by a record, data or code that have changed since.
-
-    Raises Waiting where there is none."""
+    """The trained codec of an experiment, its unit's key and facts, and whether it is the current one; else it is the one
+    made last, by a record, data or code that have changed since. Raises Waiting where there is none."""
     try:
         made = chain.made("trained_codec", key)
         return made.folder, made.unit.digest, made.facts, True

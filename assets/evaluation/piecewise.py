@@ -47,11 +47,8 @@ def _akima_slopes(x: Floats, y: Floats) -> Floats:
 
 
 def integrate(x: Floats, y: Floats, low: Floats, high: Floats, method: str) -> Floats:
-    """Integrals of many piecewise cubic interpolants, each from its low to its high.
-
-    x, y: curves × points, x rising along each row, at least 3 points. low, high: one a curve, inside x's range.
-    Raises FoveaError for an unknown method.
-    """
+    """Integrals of many piecewise cubic interpolants, each from its low to its high. x, y: curves × points, x rising along
+    each row, at least 3 points. low, high: one a curve, inside x's range. Raises FoveaError for an unknown method."""
     if method not in METHODS:
         raise FoveaError(f"unknown interpolation {method!r}; known: {', '.join(METHODS)}")
     slopes = _pchip_slopes(x, y) if method == "pchip" else _akima_slopes(x, y)

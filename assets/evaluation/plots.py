@@ -71,10 +71,8 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
 
 
 def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str = "") -> bytes:
-    """BD-rates of one metric with their intervals, one line a comparison; refused ones say so.
-
-    rates: as `bd_rates` gives them. Left of 0 the tested curve needs fewer bits.
-    """
+    """BD-rates of one metric with their intervals, one line a comparison; refused ones say so. rates: as `bd_rates` gives
+    them. Left of 0 the tested curve needs fewer bits."""
     label = metric_label(metric)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == METHODS[0])]
     if shown.empty:

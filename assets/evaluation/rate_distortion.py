@@ -178,10 +178,8 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
 
 
 def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
-    """Parts of `variant` that all curves of Fovea's own training have, in order: what a label need not repeat.
-
-    table: `rd_curves` or `rd_points`. None where only one training is there.
-    """
+    """Parts of `variant` that all curves of Fovea's own training have, in order: what a label need not repeat. table:
+    `rd_curves` or `rd_points`. None where only one training is there."""
     named = [key for key in CURVE_KEYS if key not in ("dataset", "split")]
     own = table.loc[~table["arm"].isin(REFERENCE_ARMS), named].drop_duplicates()
     return common_parts(own["variant"])

@@ -43,9 +43,7 @@ class GalleryShot(NamedTuple):
 @dataclass(frozen=True)
 class GalleryItem:
     """A picture with its map (uint8 H×W) and its reconstructions: every arm at every rate, classical at any quality.
-
-    fixation_map: H×W, where people looked, if it is known.
-    """
+    fixation_map: H×W, where people looked, if it is known."""
 
     image: str
     original: Picture

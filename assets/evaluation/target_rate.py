@@ -14,9 +14,7 @@ def searched_rates(
     task: Task, experiment: Experiment, codec: Any, split: str, progress: Progress
 ) -> list[dict[str, float]]:
     """For each target: target_bpp, lmbda, level and the bpp reached on these validation pictures; empty without targets.
-
-    Raises FoveaError with the reachable range for a target outside of it.
-    """
+    Raises FoveaError with the reachable range for a target outside of it."""
     from models.codecs.target_rate import search_rate
 
     if not experiment.target_bpp:

@@ -81,11 +81,8 @@ class Source(NamedTuple):
 
 
 class FrameRef(NamedTuple):
-    """One frame, found without decoding it.
-
-    `image` is the member's path below `leftImg8bit/` without suffix. `crc32`, `offset` and `compressed_bytes` are those
-    of the archive's directory (None in a tree).
-    """
+    """One frame, found without decoding it. `image` is the member's path below `leftImg8bit/` without suffix. `crc32`,
+    `offset` and `compressed_bytes` are those of the archive's directory (None in a tree)."""
 
     image: str
     split: str
@@ -139,11 +136,8 @@ def _source_at(path: Path) -> Source | None:
 
 
 def scan(source: Source) -> Listing:
-    """Frames and strangers of `source`.
-
-    An archive's whole directory is checked first (UnsafeArchive). Other files than PNG, and what operating systems
-    leave behind (`__MACOSX/`, `._*`), are passed over.
-    """
+    """Frames and strangers of `source`. An archive's whole directory is checked first (UnsafeArchive). Other files than
+    PNG, and what operating systems leave behind (`__MACOSX/`, `._*`), are passed over."""
     members = _archive_members(source.path) if source.kind == "archive" else _tree_members(source.path)
     frames, strangers = [], []
     for member, *about in members:
@@ -189,11 +183,9 @@ def _walk(folder: str | Path, depth: int) -> Iterator[os.DirEntry[str]]:
 
 
 def read_frame(source: Source, ref: FrameRef) -> bytes:
-    """The PNG bytes of one frame, from any process or thread; CRC checked where they come from an archive.
-
-    Raises BrokenFrame for what touches this frame alone, FoveaError when the source as a whole is gone or the
-    process cannot read on.
-    """
+    """The PNG bytes of one frame, from any process or thread; CRC checked where they come from an archive. Raises
+    BrokenFrame for what touches this frame alone, FoveaError when the source as a whole is gone or the process cannot read
+    on."""
     try:
         if source.kind == "tree":
             return (source.path / ref.member).read_bytes()

@@ -139,9 +139,7 @@ def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> t
 
 def ask_site(home: Home, *, attempts: int = 3) -> str | None:
     """The site's md5 when it has another archive than the one downloaded, else None; the answer is noted for the check.
-
-    Raises FoveaError: no credentials, no answer.
-    """
+    Raises FoveaError: no credentials, no answer."""
     from assets.frames import cityscapes
     from models.network import Manner, Policy
 

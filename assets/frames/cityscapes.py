@@ -157,10 +157,8 @@ class _Answer(NamedTuple):
 
 
 class Site:
-    """A session with the site. Logs in by itself, follows no redirect, retries what may pass.
-
-    Raises LoginRefused for bad credentials and FoveaError for everything else that does not pass.
-    """
+    """A session with the site. Logs in by itself, follows no redirect, retries what may pass. Raises LoginRefused for bad
+    credentials and FoveaError for everything else that does not pass."""
 
     def __init__(self, base_url: str, credentials: Credentials, manner: Manner):
         self.base_url = base_url
@@ -223,10 +221,8 @@ class Site:
         return stated[1].lower()
 
     def open_package(self, package: int, headers: dict[str, str]) -> requests.Response:
-        """A streamed answer, 200, 206 or 416 only; the caller closes it. One try.
-
-        Raises Transient, NotTheFile or FoveaError.
-        """
+        """A streamed answer, 200, 206 or 416 only; the caller closes it. One try. Raises Transient, NotTheFile or
+        FoveaError."""
         path = f"/file-handling/?packageID={package}"
         response = self._send("GET", path, headers=headers)
         if response.status_code in (200, 206, 416):

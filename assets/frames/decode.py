@@ -88,8 +88,7 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     they say, pictures too small for a frame (16×16) or too large, and what `read_picture` refuses for its kind (CMYK,
     animation).
 
-    Raises:
-        BrokenPicture: one of these.
+    Raises BrokenPicture: one of these.
     """
     data, label = _load(source, name)
     try:
@@ -104,11 +103,8 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
 
 
 def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture:
-    """Decode a file, or the bytes of one, into uint8 RGB, H×W×3, C-contiguous; `name` is for messages.
-
-    Raises:
-        BrokenPicture: the file is damaged or of a kind that is refused (table above); nothing is guessed.
-    """
+    """Decode a file, or the bytes of one, into uint8 RGB, H×W×3, C-contiguous; `name` is for messages. Raises
+    BrokenPicture: the file is damaged or of a kind that is refused (table above); nothing is guessed."""
     data, label = _load(source, name)
     try:
         header, decode = _header(data)
@@ -124,11 +120,8 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
 
 
 def read_png_samples(data: bytes, name: str | None = None) -> NDArray[Any]:
-    """Return a PNG's samples as they are stored, alpha included: uint8 or uint16, H×W or H×W×C.
-
-    Raises:
-        BrokenPicture: no PNG, or one of its checksums fails (PNG libraries pass over some).
-    """
+    """Return a PNG's samples as they are stored, alpha included: uint8 or uint16, H×W or H×W×C. Raises BrokenPicture: no
+    PNG, or one of its checksums fails (PNG libraries pass over some)."""
     label = name or "picture"
     if not data.startswith(_PNG):
         raise BrokenPicture(label, "not a PNG")

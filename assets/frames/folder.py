@@ -51,10 +51,8 @@ def find_pictures(root: Path) -> list[str]:
 
 
 def image_ids(paths: Sequence[str]) -> dict[str, str]:
-    """Name each relative path: without its suffix, or with it where several files differ in nothing else.
-
-    `a.jpg` and `a.png` are `a.jpg` and `a.png`; a lone `b.png` is `b`.
-    """
+    """Name each relative path: without its suffix, or with it where several files differ in nothing else. `a.jpg` and
+    `a.png` are `a.jpg` and `a.png`; a lone `b.png` is `b`."""
     stems: defaultdict[str, int] = defaultdict(int)
     for path in paths:
         stems[_stem(path)] += 1
@@ -122,12 +120,9 @@ def _folded(name: str) -> str:
 
 
 def assign_splits(paths: Sequence[str], splits: Splits, root: Path) -> dict[str, str]:
-    """Return the split of each relative path; a path that globs, CSV, counts or folders leave out has none.
-
-    Raises:
-        FoveaError: a glob that fits nothing, a picture that two splits claim, a CSV as in `read_sheet`, with an unknown
-            split, or with names that fit no picture or several; no split folder there.
-    """
+    """Return the split of each relative path; a path that globs, CSV, counts or folders leave out has none. Raises
+    FoveaError: a glob that fits nothing, a picture that two splits claim, a CSV as in `read_sheet`, with an unknown split,
+    or with names that fit no picture or several; no split folder there."""
     if splits.rule == "auto":
         tops = {path.split("/", 1)[0].lower() for path in paths if "/" in path}
         splits = Splits("folders" if tops & set(SPLIT_ALIASES) else "hash")

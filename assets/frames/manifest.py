@@ -67,8 +67,7 @@ def scan(
     `progress` is called with (files read, files to read, note). For `sample` and `cityscapes`, give the dataset its folder
     with `assets.datasets.with_root`; the pictures are those below `leftImg8bit` where there is such a folder.
 
-    Raises:
-        FoveaError: the folder is missing or has no picture, or the splits rule doesn't fit it.
+    Raises FoveaError: the folder is missing or has no picture, or the splits rule doesn't fit it.
     """
     root = dataset.root()
     splits = dataset.splits

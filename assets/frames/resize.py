@@ -57,10 +57,8 @@ def fit(src_size: tuple[int, int], size: Size) -> Geometry:
 
 
 def resize(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Bring a picture (uint8, H×W×3) to `size` = (width, height) by `fit`, C-contiguous.
-
-    Each frame pixel is the mean over its area in the picture, rounded.
-    """
+    """Bring a picture (uint8, H×W×3) to `size` = (width, height) by `fit`, C-contiguous. Each frame pixel is the mean over
+    its area in the picture, rounded."""
     geometry = fit((picture.shape[1], picture.shape[0]), size)
     left, top, width, height = geometry.crop
     cut = picture[top : top + height, left : left + width]

@@ -174,10 +174,8 @@ class Scene:
         return self.sun * float(np.interp(x, self.fronts, self.sides))
 
     def paste(self, sprite: Sprite, corners: ArrayLike, tint: ArrayLike, owns: bool = True) -> None:
-        """Lay a sprite on four world points (top left, top right, bottom right, bottom left), hazed by distance.
-
-        `tint` multiplies its colours. What `owns` its pixels hides what is written there.
-        """
+        """Lay a sprite on four world points (top left, top right, bottom right, bottom left), hazed by distance. `tint`
+        multiplies its colours. What `owns` its pixels hides what is written there."""
         world, points, (h, w) = np.asarray(corners, np.float64), self.project(corners), sprite.rgba.shape[:2]
         limits, self.count = self.canvas.shape[1::-1], self.count + owns
         x0, y0 = np.clip(np.floor(points.min(axis=0)), 0, limits).astype(int)

@@ -99,11 +99,8 @@ def cityscapes_listing(world: World) -> tuple[Source, Listing]:
 
 
 def cityscapes_table(world: World) -> "pd.DataFrame":
-    """The manifest of Cityscapes (assets/frames/manifest.py): splits and cities from the layout.
-
-    Content is known by SHA-256 in a tree (read once, then by size and time of change), and by `peek_frame` in an
-    archive.
-    """
+    """The manifest of Cityscapes (assets/frames/manifest.py): splits and cities from the layout. Content is known by
+    SHA-256 in a tree (read once, then by size and time of change), and by `peek_frame` in an archive."""
     import pandas as pd
 
     from assets.frames.manifest import scan as scan_folder
@@ -159,10 +156,8 @@ def _look(source: Source, ref: FrameRef) -> tuple[int, int, str, str]:
 
 
 def reader(world: World, name: str, root: Path | None) -> Reader:
-    """How the bytes of a dataset's rows are read, from any thread.
-
-    The reader raises BrokenFrame or BrokenPicture for what touches one picture, FoveaError when the source is gone.
-    """
+    """How the bytes of a dataset's rows are read, from any thread. The reader raises BrokenFrame or BrokenPicture for what
+    touches one picture, FoveaError when the source is gone."""
     if world.dataset(name).kind == CITYSCAPES:
         source, listing = cityscapes_listing(world)
         if source.kind == "archive":
@@ -204,8 +199,7 @@ def resize_rows(
 
     At most `workers × chunk` pictures are under way or wait to be taken.
 
-    Raises:
-        FoveaError: the source as a whole is gone.
+    Raises FoveaError: the source as a whole is gone.
     """
     from assets.frames.decode import BrokenPicture
     from assets.frames.resize import decode_and_resize

@@ -158,10 +158,8 @@ def resize_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
 
 
 class ResizedFrames(Stage):
-    """Decoded, upright, area-resized frames as raw uint8 arrays in memory-mapped shards, one array a picture.
-
-    Addressed by content: only pictures that changed are processed; nothing is ever upscaled.
-    """
+    """Decoded, upright, area-resized frames as raw uint8 arrays in memory-mapped shards, one array a picture. Addressed by
+    content: only pictures that changed are processed; nothing is ever upscaled."""
 
     name, over = "resized_frames", "registry"
     reads = ("source_frames",)

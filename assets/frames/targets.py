@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assets.frames.encode import png_chunk
-from assets.frames.folder import find_pictures, image_ids
+from assets.frames.folder import image_ids
 from assets.home import check_ours, is_ours
 from models.errors import FoveaError
 
@@ -21,7 +21,17 @@ def targets_of(
     take the place of a source or of a file that the command did not make.
     """
     mark = rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode()
-    work = _targets(sources, output, suffix, inside, mark)
+    for source in sources:
+        if not source.exists():
+            raise FoveaError(f"no such file: {source}")
+    if len(sources) == 1 and not sources[0].is_dir():
+        if output.is_dir():
+            raise FoveaError(
+                f"{output} is a folder: name the file to write, for example {output / sources[0].stem}{suffix}"
+            )
+        work = [(sources[0], output)]
+    else:
+        work = _mirrored(sources, output, suffix, inside, mark)
     read = {_place(source) for source, _ in work} - {None}
     for _, target in work:
         if _place(target) in read:
@@ -51,18 +61,10 @@ def signed(data: bytes, by: str) -> bytes:
     return data[:place] + mark + data[place:]
 
 
-def _targets(
+def _mirrored(
     sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]], mark: bytes
 ) -> list[tuple[Path, Path]]:
-    for source in sources:
-        if not source.exists():
-            raise FoveaError(f"no such file: {source}")
-    if len(sources) == 1 and not sources[0].is_dir():
-        if output.is_dir():
-            raise FoveaError(
-                f"{output} is a folder: name the file to write, for example {output / sources[0].stem}{suffix}"
-            )
-        return [(sources[0], output)]
+    """Several sources, or what is in folders, each with its place below the folder `output`."""
     work: list[tuple[Path, Path]] = []
     for source in sources:
         if source.is_dir():
@@ -85,11 +87,6 @@ def _targets(
             "instead, or one at a time"
         )
     return work
-
-
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures below a folder."""
-    return find_pictures(folder)
 
 
 def files_in(folder: Path) -> list[str]:

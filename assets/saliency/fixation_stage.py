@@ -14,10 +14,8 @@ SHOWN_OVERLAYS = 6
 
 
 class FixationMaps(Stage):
-    """Where people looked, moved to the frames: of datasets with recorded eye movements (`--fixations TABLE`).
-
-    Densities are drawn from them where they are needed.
-    """
+    """Where people looked, moved to the frames: of datasets with recorded eye movements (`--fixations TABLE`). Densities
+    are drawn from them where they are needed."""
 
     name = "fixation_maps"
     reads = ("resized_frames",)

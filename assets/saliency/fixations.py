@@ -54,8 +54,8 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     `image` may be any name that `Names` finds. Points up to 1 pixel outside their picture are moved to its border, others
     are left out and counted, as are rows of pictures that the manifest doesn't have: one table may serve several datasets.
 
-    Raises:
-        FoveaError: no such file, not a table, a missing column, a name that several pictures have, or no usable row.
+    Raises FoveaError: no such file, not a table, a missing column, a name that several pictures have, or no usable
+    row.
     """
     table = _read_table(file)
     x, y = numbers(table["x"]), numbers(table["y"])
@@ -92,9 +92,7 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
 
 def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> NDArray[np.float64]:
     """Move 1-based picture pixels to a frame: N×2 array of continuous (x, y), pixel i of the frame spanning i … i + 1.
-
-    Points that the frame's crop cut off are left out.
-    """
+    Points that the frame's crop cut off are left out."""
     moved, inside = _moved(x, y, geometry)
     return moved[inside]
 
@@ -117,8 +115,7 @@ def fixation_map(
     A Gaussian of `sigma` pixels (default 24 · width / 800) at each point, cut at 4 σ, mass beyond the frame's border
     reflected back into it; `size` is (width, height).
 
-    Raises:
-        FoveaError: no point at all.
+    Raises FoveaError: no point at all.
     """
     counts = _counts(points, size)
     if not counts.any():
@@ -139,8 +136,7 @@ def frame_fixation_maps(
     `table` holds rows of the manifest (any of them: rows of the fixation table for other pictures are passed over);
     `shapes` are the frames' (height, width), checked against the dataset's size.
 
-    Raises:
-        FoveaError: no or a bad fixation table, or a frame whose size is not what the dataset's size makes of it.
+    Raises FoveaError: no or a bad fixation table, or a frame whose size is not what the dataset's size makes of it.
     """
     if dataset.fixations is None:
         return [None] * len(table)

@@ -20,9 +20,7 @@ CODE = {
 
 class SaliencyModel(Stage):
     """A saliency model trained on a dataset's fixations; with a fold, without that part of the training pictures.
-
-    Resumable: a killed run goes on from its last epoch.
-    """
+    Resumable: a killed run goes on from its last epoch."""
 
     name = "saliency_model"
     reads = ("fixation_maps",)

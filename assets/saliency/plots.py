@@ -22,9 +22,7 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
     """One panel a metric: a dot with its 95 % interval for each model, the human ceiling as a line with its interval.
-
-    summary: as models.saliency.benchmark.summarise gives it.
-    """
+    summary: as models.saliency.benchmark.summarise gives it."""
     nss = summary[summary.metric == "nss"].set_index("model")["mean"].drop(CEILING, errors="ignore")
     order = list(nss.sort_values().index)
     figure = new_figure(11, 1.6 + 0.5 * len(order))

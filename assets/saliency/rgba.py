@@ -20,11 +20,8 @@ Pixels = NDArray[np.uint8]
 
 
 def pack(rgb: Pixels, saliency_map: Pixels) -> bytes:
-    """Write a frame (uint8 H×W×3) and its map (uint8 H×W, 255 = the picture's maximum) as one RGBA PNG.
-
-    Raises:
-        FoveaError: the two differ in size, or are not uint8 of these shapes.
-    """
+    """Write a frame (uint8 H×W×3) and its map (uint8 H×W, 255 = the picture's maximum) as one RGBA PNG. Raises FoveaError:
+    the two differ in size, or are not uint8 of these shapes."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise FoveaError(f"rgba: the frame must be uint8 H×W×3, not {rgb.dtype} {rgb.shape}")
     if saliency_map.dtype != np.uint8 or saliency_map.shape != rgb.shape[:2]:
@@ -35,11 +32,8 @@ def pack(rgb: Pixels, saliency_map: Pixels) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[Pixels, Pixels]:
-    """Read what `pack` wrote: the frame (uint8 H×W×3) and its map (uint8 H×W), both C-contiguous.
-
-    Raises:
-        FoveaError: not an 8-bit RGBA PNG, or a damaged one.
-    """
+    """Read what `pack` wrote: the frame (uint8 H×W×3) and its map (uint8 H×W), both C-contiguous. Raises FoveaError: not an
+    8-bit RGBA PNG, or a damaged one."""
     pixels = read_png_samples(data, "rgba frame")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 4:
         raise FoveaError(f"rgba: expected an 8-bit RGBA PNG, got {pixels.dtype} {pixels.shape}")

@@ -29,10 +29,8 @@ def chosen(table: pd.DataFrame, count: int = SAMPLE) -> pd.DataFrame:
 
 
 def measure_sizes(frame: Pixels, saliency_map: Pixels, density: NDArray[np.floating[Any]]) -> dict[str, int]:
-    """Bytes of one map in each of `WAYS`, and of the frame's PNG without it.
-
-    `frame` is H×W×3, `saliency_map` H×W, both uint8; `density` H×W is the map as the model predicts it.
-    """
+    """Bytes of one map in each of `WAYS`, and of the frame's PNG without it. `frame` is H×W×3, `saliency_map` H×W, both
+    uint8; `density` H×W is the map as the model predicts it."""
     plain, packed = io.BytesIO(), io.BytesIO()
     np.savez(plain, density.astype(np.float32))
     np.savez_compressed(packed, density.astype(np.float32))

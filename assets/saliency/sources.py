@@ -45,10 +45,8 @@ def trained_source(given: Given, training: SaliencyTraining) -> MapSource:
 
 
 def map_sources(world: World, given: Given, model: str) -> tuple[MapSource, ...]:
-    """The sources behind a model's name: the model itself, then those that left out a part of its training pictures.
-
-    Raises Waiting for a training that is not done, FoveaError for an unknown name or missing weights.
-    """
+    """The sources behind a model's name: the model itself, then those that left out a part of its training pictures. Raises
+    Waiting for a training that is not done, FoveaError for an unknown name or missing weights."""
     from models.saliency.catalogue import describe_weights, shipped_folds, weights_path
 
     if trained := trainings_of(model):

@@ -32,10 +32,8 @@ def measure_maps(
     measure: Callable[[Map], tuple[float, ...]],
     known: pd.DataFrame | None,
 ) -> tuple[pd.DataFrame, NDArray[np.float64] | None]:
-    """The table with `columns` for each map, and the mean map (H×W, 0 … 255) where all have one size.
-
-    Maps whose `map_key` is in `known` are not measured again.
-    """
+    """The table with `columns` for each map, and the mean map (H×W, 0 … 255) where all have one size. Maps whose `map_key`
+    is in `known` are not measured again."""
     names = list(columns)
     values: dict[str, tuple[float, ...]] = {}
     if known is not None and {"map_key", *names} <= set(known.columns):

@@ -72,9 +72,7 @@ def rows_of(
     points: pd.DataFrame, arm: str, codec: str | None = None, variant: str | None = None
 ) -> pd.DataFrame:
     """The measured rows of one arm, such as `saliency_gain@center` or `webp`: of one codec, one variant, its first seed.
-
-    Adds `label`. codec, variant: as rd_points has them, needed where an arm has several. Raises FoveaError.
-    """
+    Adds `label`. codec, variant: as rd_points has them, needed where an arm has several. Raises FoveaError."""
     columns = zip(points.codec, points.arm, points.maps, strict=True)
     labels = [codec if arm == CLASSICAL_ARM else label_arm(arm, maps) for codec, arm, maps in columns]
     points = points.assign(label=labels)

@@ -33,10 +33,8 @@ def catch_trials(pairs: int) -> int:
 def make_design(
     chain: Chain, sweep: Sweep, arms: tuple[str, str], *, seed: int, tolerance: float, **which: Any
 ) -> Design:
-    """The design, named by the digest of what it asks. which: pairs, codec and variant, see `match_pairs`.
-
-    Raises FoveaError when nothing was measured or nothing matches.
-    """
+    """The design, named by the digest of what it asks. which: pairs, codec and variant, see `match_pairs`. Raises
+    FoveaError when nothing was measured or nothing matches."""
     points = sweep_points(chain, sweep)
     points = points[points.dataset == sweep.dataset]
     if points.empty:
@@ -61,10 +59,8 @@ def make_design(
 
 
 def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture, Picture]]:
-    """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured.
-
-    Raises FoveaError when a file has another length than rd_points says: this would not be the picture that was matched.
-    """
+    """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured. Raises FoveaError when a
+    file has another length than rd_points says: this would not be the picture that was matched."""
     keys = measured_table(chain, design.dataset).set_index("image").key
     names = {pair.image for pair in design.pairs}
     images = {n: np.asarray(chain.store.array("resized_frames", keys[n])) for n in names}
@@ -121,10 +117,8 @@ def window_of(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, 
 
 
 def render_study(design: Design, shown: Sequence[tuple[Picture, Picture, Picture]]) -> str:
-    """The study as one HTML file. shown: (original, first, second) for each pair of the design.
-
-    Raises FoveaError when the pictures take more than `BUDGET_BYTES`: loss would change what is compared.
-    """
+    """The study as one HTML file. shown: (original, first, second) for each pair of the design. Raises FoveaError when the
+    pictures take more than `BUDGET_BYTES`: loss would change what is compared."""
     rng = np.random.default_rng(design.seed + 1)
     originals = {pair.image: original for pair, (original, _, _) in zip(design.pairs, shown, strict=True)}
     windows = {image: window_of(original.shape, rng) for image, original in originals.items()}

@@ -81,10 +81,8 @@ def plain_pictures(count: int) -> list[Picture]:
 
 
 def files_of(sources: Sequence[str]) -> list[Path]:
-    """The pictures of all sources: folders, or FOLDER:COUNT for the first so many of its files by name.
-
-    Raises FoveaError for a folder without a picture.
-    """
+    """The pictures of all sources: folders, or FOLDER:COUNT for the first so many of its files by name. Raises FoveaError
+    for a folder without a picture."""
     found: list[Path] = []
     for source in sources:
         folder, _, count = source.rpartition(":") if source.rpartition(":")[2].isdigit() else (source, "", "")

@@ -8,10 +8,8 @@ from assets.figures import INK, new_axes, new_figure, nothing, png
 
 
 def training_curves(history: Sequence[Mapping[str, float]], *, title: str = "") -> bytes:
-    """Loss, rate and PSNR over steps; a key such as `val_bpp` joins the panel whose name it ends with.
-
-    history: rows with `step` and values; rows may hold different ones.
-    """
+    """Loss, rate and PSNR over steps; a key such as `val_bpp` joins the panel whose name it ends with. history: rows with
+    `step` and values; rows may hold different ones."""
     table = pd.DataFrame([dict(row) for row in history])
     panels = {
         "loss": "loss (bits per pixel + λ · squared error)",

@@ -61,10 +61,8 @@ def _inputs(view: View, entry: Trunk | Experiment) -> dict[str, Any]:
 
 
 class TrunkCodec(Stage):
-    """A variable-rate codec trained without saliency, from which all arms of a comparison branch.
-
-    Resumable to the bit: a killed run goes on from its last checkpoint.
-    """
+    """A variable-rate codec trained without saliency, from which all arms of a comparison branch. Resumable to the bit: a
+    killed run goes on from its last checkpoint."""
 
     name, over = "trunk_codec", "trunks"
     reads = ("rgba_frames",)

@@ -25,11 +25,8 @@ class Looked(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """The probe of a training, and what keeps its stages.
-
-    seen: training pictures. held: held-out ones, maybe none. stages show held-out pictures, or training pictures where
-    none are held out, at the steps `kept_at` and before the first.
-    """
+    """The probe of a training, and what keeps its stages. seen: training pictures. held: held-out ones, maybe none. stages
+    show held-out pictures, or training pictures where none are held out, at the steps `kept_at` and before the first."""
 
     seen: Looked
     held: Looked
@@ -77,10 +74,8 @@ def look(
     shown: list[Shown] | None = None,
     perceive: Callable[[Any, Any], float] | None = None,
 ) -> dict[str, float]:
-    """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written.
-
-    shown: gets each picture's reconstruction. perceive: also the mean of this distance of x_hat and x, as `perceptual`.
-    """
+    """Mean PSNR and estimated bpp over a few whole pictures, by the forward in evaluation mode: no file is written. shown:
+    gets each picture's reconstruction. perceive: also the mean of this distance of x_hat and x, as `perceptual`."""
     was_training, device = codec.training, codec.device
     codec.eval()
     psnr, bpp, perceived = [], [], []

@@ -135,10 +135,8 @@ def _fit_prior(
 
 
 def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Means over pictures with bootstrap 95 % intervals: one row per model and metric.
-
-    Columns: model, metric, mean, ci_low, ci_high, n_images. All models share the same resampled pictures.
-    """
+    """Means over pictures with bootstrap 95 % intervals: one row per model and metric. Columns: model, metric, mean,
+    ci_low, ci_high, n_images. All models share the same resampled pictures."""
     rows = []
     for label, group in scores.groupby("model", sort=False):
         values = group.sort_values("image")[list(METRICS)].to_numpy(np.float64)

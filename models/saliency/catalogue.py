@@ -71,10 +71,8 @@ def _file_digest(path: Path, size: int, modified_ns: int) -> str:
 
 
 def model_version(name: str, weights_dir: Path | None = None) -> str:
-    """A string that changes whenever the model's maps may change: weights' checksum and inference settings.
-
-    Raises FoveaError for an unknown name or where the weights are missing.
-    """
+    """A string that changes whenever the model's maps may change: weights' checksum and inference settings. Raises
+    FoveaError for an unknown name or where the weights are missing."""
     if name in _CONSTANT:
         return _CONSTANT[name]
     if name not in MODELS:

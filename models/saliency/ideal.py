@@ -27,10 +27,8 @@ class Ideal(NamedTuple):
 
 
 def ideal_of_weights(weights: Map, metric_map: Map) -> Ideal:
-    """The ideal for one picture. weights: H×W, positive, any scale. metric_map: H×W, not negative, any scale.
-
-    Raises FoveaError for weights that are not positive, maps of different sizes, or a metric map of zeros.
-    """
+    """The ideal for one picture. weights: H×W, positive, any scale. metric_map: H×W, not negative, any scale. Raises
+    FoveaError for weights that are not positive, maps of different sizes, or a metric map of zeros."""
     w = np.asarray(weights, np.float64)
     p = np.asarray(metric_map, np.float64)
     if w.shape != p.shape:
@@ -49,9 +47,7 @@ def ideal_gain(
     conditioning_map: Map, metric_map: Map, *, alpha: float = ALPHA, gamma: float = GAMMA
 ) -> Ideal:
     """The ideal when a saliency map conditions, through `weight_map`, and another (or the same) one measures.
-
-    conditioning_map: H×W, uint8 or float, scaled to maximum 1 here. Raises as `ideal_of_weights`.
-    """
+    conditioning_map: H×W, uint8 or float, scaled to maximum 1 here. Raises as `ideal_of_weights`."""
     s = np.asarray(conditioning_map, np.float64)
     peak = s.max()
     s = s / peak if peak > 0 else np.ones_like(s)

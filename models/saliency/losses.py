@@ -28,10 +28,8 @@ def correlation(prediction: Tensor, density: Tensor) -> Tensor:
 
 
 def normalised_scanpath_saliency(prediction: Tensor, fixations: Tensor) -> Tensor:
-    """Mean of the standardised prediction (population standard deviation) over fixations.
-
-    `fixations` holds 1 where somebody looked, or a count: counts weigh. Maps without a fixation count as 0.
-    """
+    """Mean of the standardised prediction (population standard deviation) over fixations. `fixations` holds 1 where
+    somebody looked, or a count: counts weigh. Maps without a fixation count as 0."""
     p = prediction.flatten(1)
     z = (p - p.mean(1, keepdim=True)) / (
         p.std(1, correction=0, keepdim=True) + EPSILON * p.amax(1, keepdim=True)

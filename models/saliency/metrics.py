@@ -87,10 +87,8 @@ def auc_judd(prediction: Map, points: Points) -> float:
 
 
 def auc_shuffled(prediction: Map, points: Points, other_points: Points) -> float:
-    """Area under the ROC curve: fixated pixels against all fixations on other pictures.
-
-    `other_points` are in this picture's pixels; every one of them counts, also where several share a pixel.
-    """
+    """Area under the ROC curve: fixated pixels against all fixations on other pictures. `other_points` are in this
+    picture's pixels; every one of them counts, also where several share a pixel."""
     height, width = prediction.shape
     columns = np.clip(np.rint(other_points[:, 0]), 0, width - 1).astype(np.intp)
     rows = np.clip(np.rint(other_points[:, 1]), 0, height - 1).astype(np.intp)

@@ -11,10 +11,8 @@ from models.validation import unknown
 def load_model(
     name: str, *, weights_dir: Path | None = None, device: str = "cpu", threads: int | None = None
 ) -> SaliencyModel:
-    """The model called `name` (see catalogue.MODELS), ready to predict.
-
-    Raises FoveaError for an unknown name, missing or damaged weights, or a device that is not there.
-    """
+    """The model called `name` (see catalogue.MODELS), ready to predict. Raises FoveaError for an unknown name, missing or
+    damaged weights, or a device that is not there."""
     if name not in MODELS:
         raise FoveaError(unknown("saliency model", name, MODELS))
     if name in ("spectral_residual", "center_prior"):

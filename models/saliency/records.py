@@ -102,11 +102,8 @@ class SaliencyTraining:
 
 
 def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
-    """The trainings that a name for maps stands for: none for a model of the catalogue, one for a training's key, and
-    with `+Kfolds` the K trainings that leave a fold out after it.
-
-    Raises FoveaError for a name that is neither.
-    """
+    """The trainings that a name for maps stands for: none for a model of the catalogue, one for a training's key, and with
+    `+Kfolds` the K trainings that leave a fold out after it. Raises FoveaError for a name that is neither."""
     if name in MODELS:
         return ()
     found = _NAME.fullmatch(name)
@@ -157,10 +154,8 @@ def training_of(key: str) -> SaliencyTraining:
 
 @dataclass(frozen=True)
 class Seen:
-    """Contents of picture files (first 16 hexadecimal digits of SHA-256) that a model was made with.
-
-    `train` pictures set the weights, `validation` pictures chose epoch and inference settings.
-    """
+    """Contents of picture files (first 16 hexadecimal digits of SHA-256) that a model was made with. `train` pictures set
+    the weights, `validation` pictures chose epoch and inference settings."""
 
     train: frozenset[str] = frozenset()
     validation: frozenset[str] = frozenset()

@@ -47,10 +47,8 @@ PRIORS = 16
 
 
 class ShiftedMaxPool(nn.Module):
-    """2×2 max pooling with Theano's 'same' border: out[i] = max(x[s·i − 1], x[s·i]) along each axis.
-
-    Padding lies on all sides and the surplus is cut off at the end, so the windows are one pixel before the usual.
-    """
+    """2×2 max pooling with Theano's 'same' border: out[i] = max(x[s·i − 1], x[s·i]) along each axis. Padding lies on all
+    sides and the surplus is cut off at the end, so the windows are one pixel before the usual."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -63,10 +61,8 @@ class ShiftedMaxPool(nn.Module):
 
 
 class LearnedPrior(nn.Module):
-    """16 Gaussians: one vector [μ_x, μ_y, σ_x, σ_y], clipped at every forward, each map divided by its maximum.
-
-    Both axes are in units of the width: x runs from 0 to 1, y from (1 − H/W)/2 to (1 + H/W)/2, ends included.
-    """
+    """16 Gaussians: one vector [μ_x, μ_y, σ_x, σ_y], clipped at every forward, each map divided by its maximum. Both axes
+    are in units of the width: x runs from 0 to 1, y from (1 − H/W)/2 to (1 + H/W)/2, ends included."""
 
     limits = ((0.25, 0.75), (0.35, 0.65), (0.1, 0.9), (0.2, 0.8))
 

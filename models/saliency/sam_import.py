@@ -319,9 +319,7 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def convert(path: Path, out_dir: Path) -> Path:
     """Convert a published weight file (HDF5 in spite of `.pkl`); returns `out_dir/sam_vgg.safetensors` or `sam_resnet…`.
-
-    Raises FoveaError, naming the layer, where the file isn't one; nothing is written then.
-    """
+    Raises FoveaError, naming the layer, where the file isn't one; nothing is written then."""
     path = Path(path)
     name, state = read_weights(path)
     about = {

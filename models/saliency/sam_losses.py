@@ -47,10 +47,8 @@ def kl_loss(prediction: Tensor, density: Tensor) -> Tensor:
 
 
 def cc_loss(prediction: Tensor, density: Tensor) -> Tensor:
-    """−2 · Pearson's correlation: (Σ yq − Σy Σq / n) / √((Σ y² − (Σy)² / n) (Σ q² − (Σq)² / n)).
-
-    0, with gradient 0, where one of the maps is constant.
-    """
+    """−2 · Pearson's correlation: (Σ yq − Σy Σq / n) / √((Σ y² − (Σy)² / n) (Σ q² − (Σq)² / n)). 0, with gradient 0, where
+    one of the maps is constant."""
     y, q = _to_sum_1(density), _to_sum_1(_scaled(prediction))
     n = y.shape[2] * y.shape[3]
     sum_y, sum_q = _sum(y), _sum(q)
@@ -61,10 +59,8 @@ def cc_loss(prediction: Tensor, density: Tensor) -> Tensor:
 
 
 def nss_loss(prediction: Tensor, fixations: Tensor) -> Tensor:
-    """−mean over fixated pixels of (p − mean p) / (std p + ε), population standard deviation.
-
-    `fixations` is 0 or 1. A picture without a fixation counts as 0.
-    """
+    """−mean over fixated pixels of (p − mean p) / (std p + ε), population standard deviation. `fixations` is 0 or 1. A
+    picture without a fixation counts as 0."""
     p = _scaled(prediction)
     centred = p - _mean(p)
     variance = _mean(centred * centred)

@@ -23,10 +23,8 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 def fit(height: int, width: int, rows: int, columns: int) -> tuple[int, int, int, int]:
-    """Where a picture lies in a frame of rows×columns, aspect kept: (height, width, top, left) of its place there.
-
-    Integer floors as published, each side at least 1 and at most the frame's.
-    """
+    """Where a picture lies in a frame of rows×columns, aspect kept: (height, width, top, left) of its place there. Integer
+    floors as published, each side at least 1 and at most the frame's."""
     if height / rows > width / columns:
         new_width = min(max(width * rows // height, 1), columns)
         return rows, new_width, 0, (columns - new_width) // 2
@@ -44,11 +42,8 @@ def pad_picture(picture: NDArray[np.uint8], rows: int, columns: int) -> NDArray[
 
 
 def pad_fixations(fixations: NDArray, rows: int, columns: int) -> NDArray[np.uint8]:
-    """A binary fixation map (H×W, not 0 where somebody looked) in the geometry of `pad_picture`.
-
-    Each fixated pixel's coordinates are scaled and rounded to even halves, then held inside. Result: rows×columns,
-    0 or 1.
-    """
+    """A binary fixation map (H×W, not 0 where somebody looked) in the geometry of `pad_picture`. Each fixated pixel's
+    coordinates are scaled and rounded to even halves, then held inside. Result: rows×columns, 0 or 1."""
     height, width, top, left = fit(fixations.shape[0], fixations.shape[1], rows, columns)
     y, x = np.nonzero(fixations)
     y = np.minimum(np.round(y * (height / fixations.shape[0])).astype(np.int64), height - 1)
@@ -61,10 +56,8 @@ def pad_fixations(fixations: NDArray, rows: int, columns: int) -> NDArray[np.uin
 def preprocess(
     frames: Sequence[Picture], size: tuple[int, int] = INPUT_SIZE, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Pictures (H×W×3 uint8 RGB, sizes may differ) to N×3×rows×columns float32 BGR minus the ImageNet mean.
-
-    The bars are black before the mean is subtracted, so they are −mean in the result.
-    """
+    """Pictures (H×W×3 uint8 RGB, sizes may differ) to N×3×rows×columns float32 BGR minus the ImageNet mean. The bars are
+    black before the mean is subtracted, so they are −mean in the result."""
     padded = np.stack([pad_picture(np.ascontiguousarray(frame[:, :, ::-1]), *size) for frame in frames])
     x = torch.from_numpy(padded).to(device).permute(0, 3, 1, 2)
     mean = torch.tensor(MEAN_BGR, device=device).view(1, 3, 1, 1)

@@ -16,10 +16,8 @@ from models.saliency.sam import BLUR_SIGMA, INPUT_SIZE, SAM, build
 
 
 def load_network(name: str, path: Path) -> SAM:
-    """The network with the weights of a safetensors file, on the CPU, in evaluation mode.
-
-    Raises FoveaError, naming the tensor, where one is missing, unknown, or has another shape or type.
-    """
+    """The network with the weights of a safetensors file, on the CPU, in evaluation mode. Raises FoveaError, naming the
+    tensor, where one is missing, unknown, or has another shape or type."""
     network = build(name)
     try:
         state = load_file(path)
@@ -61,10 +59,8 @@ def sha256_of(path: Path) -> str:
 
 
 def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
-    """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former.
-
-    The JSON gets the file's `sha256` and the `inference` settings that `load_predictor` reads.
-    """
+    """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former. The JSON gets the
+    file's `sha256` and the `inference` settings that `load_predictor` reads."""
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"{name}.safetensors"

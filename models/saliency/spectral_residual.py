@@ -32,10 +32,8 @@ def spectral_residual(picture: NDArray[np.uint8]) -> NDArray[np.float64] | None:
 
 
 def predict_density(picture: NDArray[np.uint8], *, centered: bool = True) -> NDArray[np.float32]:
-    """H×W×3 uint8 RGB to an H×W float32 map with sum 1; the centre prior alone where nothing stands out.
-
-    `centered=False` gives the plain spectral residual, without the last blur and the prior.
-    """
+    """H×W×3 uint8 RGB to an H×W float32 map with sum 1; the centre prior alone where nothing stands out. `centered=False`
+    gives the plain spectral residual, without the last blur and the prior."""
     height, width = picture.shape[:2]
     prior = gaussian_map(height, width)
     response = spectral_residual(picture)

@@ -68,10 +68,8 @@ def weight_means(maps: Sequence[NDArray[np.uint8]], *, alpha: float, gamma: floa
 
 
 def center_map(height: int, width: int) -> NDArray[np.float32]:
-    """The centre bias: what people look at before they have seen what is there. Maximum 1.
-
-    A Gaussian in the middle of the picture with the spread of OSIE's fixations (172 px of 800, 116 px of 600).
-    """
+    """The centre bias: what people look at before they have seen what is there. Maximum 1. A Gaussian in the middle of the
+    picture with the spread of OSIE's fixations (172 px of 800, 116 px of 600)."""
     y = (np.arange(height) - (height - 1) / 2) / (CENTER_SD_Y * height)
     x = (np.arange(width) - (width - 1) / 2) / (CENTER_SD_X * width)
     bump = np.exp(-0.5 * (y[:, None] ** 2 + x[None, :] ** 2))

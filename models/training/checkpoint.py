@@ -57,11 +57,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any] | None:
-    """The newest state that is whole, tensors on `device`; None when there is none.
-
-    Warns (DamagedCheckpointWarning) for each file that is passed over, and deletes it. Files that an interrupted
-    writer left beside are deleted too.
-    """
+    """The newest state that is whole, tensors on `device`; None when there is none. Warns (DamagedCheckpointWarning) for
+    each file that is passed over, and deletes it. Files that an interrupted writer left beside are deleted too."""
     for leftover in folder.glob(".step-*.ckpt.*"):
         leftover.unlink(missing_ok=True)
     for path in checkpoints(folder):

@@ -12,9 +12,7 @@ from models.training.loop import Objective
 
 class Epochs(Objective):
     """A row an epoch: the training's numbers and those of the validation pictures. The best epoch's weights are kept.
-
-    `row_every` is the number of steps of an epoch.
-    """
+    `row_every` is the number of steps of an epoch."""
 
     #: between `train` or `val` and a number's name
     mark: str

@@ -54,10 +54,8 @@ class SeededNoise(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _shared(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], share: slice) -> Tensor:
-        """This rank's part of what one process would draw for the whole batch.
-
-        The batch is the first axis, or part of the last where CompressAI has its bottleneck's C×1×(N·h·w).
-        """
+        """This rank's part of what one process would draw for the whole batch. The batch is the first axis, or part of the
+        last where CompressAI has its bottleneck's C×1×(N·h·w)."""
         count = share.stop - share.start
         if func not in self.IN_PLACE:
             shape = torch.Size(args if isinstance(args[0], int) else args[0])

@@ -54,10 +54,8 @@ class Ranks:
         return slice(batch * self.rank // self.size, batch * (self.rank + 1) // self.size)
 
     def sum_gradients(self, parameters: Iterable[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
-        """Replace the parameters' gradients by their sums over the ranks; gives the sums of `numbers`, too.
-
-        numbers: scalars on the parameters' device, float32. Every rank gets the same bits.
-        """
+        """Replace the parameters' gradients by their sums over the ranks; gives the sums of `numbers`, too. numbers:
+        scalars on the parameters' device, float32. Every rank gets the same bits."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat(
             [*(g.detach().float().reshape(-1) for g in gradients), torch.stack(list(numbers)).float()]

@@ -107,11 +107,8 @@ class Draw(NamedTuple):
 
 
 def levels_at(plan: Plan, codec: Codec, step: int) -> np.ndarray:
-    """The level of each item of a step's batch, float32.
-
-    One lambda: the nearest level that a file can name. Several: spread evenly over the range with a random offset, in
-    random order, so that each batch covers it.
-    """
+    """The level of each item of a step's batch, float32. One lambda: the nearest level that a file can name. Several:
+    spread evenly over the range with a random offset, in random order, so that each batch covers it."""
     low = codec.level_of(plan.lmbda[0]) if plan.lmbda else 0.0
     if len(plan.lmbda) <= 1:
         return np.full(plan.batch, round(low * LEVEL_STEPS) / LEVEL_STEPS, dtype=np.float32)

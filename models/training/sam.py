@@ -45,10 +45,8 @@ from models.training.ranks import Ranks
 
 @dataclasses.dataclass(frozen=True)
 class SAMConfig:
-    """The recipe; defaults as published.
-
-    size: the input's rows and columns. sigma: of the density made from the fixations, as a part of the picture's width.
-    """
+    """The recipe; defaults as published. size: the input's rows and columns. sigma: of the density made from the fixations,
+    as a part of the picture's width."""
 
     epochs: int = 10
     batch_size: int = 1
@@ -181,10 +179,8 @@ def _batches(items: Sequence[Item], config: SAMConfig, epoch: int | None) -> Ite
 
 
 class SamTraining(Epochs):
-    """SAM on pictures with fixations.
-
-    name: sam_vgg or sam_resnet. start: a safetensors file of the same network. Raises FoveaError for an unknown name and where there are no pictures.
-    """
+    """SAM on pictures with fixations. name: sam_vgg or sam_resnet. start: a safetensors file of the same network. Raises
+    FoveaError for an unknown name and where there are no pictures."""
 
     names = NUMBERS
     shown = ("loss", "kl", "cc", "nss", "val/loss")

@@ -126,10 +126,8 @@ class FixationPictures:
 def targets(
     points: np.ndarray, window: tuple[float, float, float, float], size: tuple[int, int], sigma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fixation counts and density (sums to 1) of a window (x0, y0, width, height) of a picture, on a grid `size`.
-
-    Points are 0-based pixel centres; those outside of the window are left out. sigma: grid cells.
-    """
+    """Fixation counts and density (sums to 1) of a window (x0, y0, width, height) of a picture, on a grid `size`. Points
+    are 0-based pixel centres; those outside of the window are left out. sigma: grid cells."""
     height, width = size
     columns = np.floor((points[:, 0] + 0.5 - window[0]) / window[2] * width).astype(int)
     rows = np.floor((points[:, 1] + 0.5 - window[1]) / window[3] * height).astype(int)
@@ -233,10 +231,8 @@ def validate(model: SamLite, data: FixationPictures, config: SamLiteConfig) -> d
 
 @torch.inference_mode()
 def choose_inference(model: SamLite, data: FixationPictures, config: SamLiteConfig) -> dict[str, Any]:
-    """Working rows and blur (cells of the map) with the best score on the validation pictures, at their own size.
-
-    Returns `inference` (rows, blur) and `val`: KL, CC, NSS and score of that choice, single pass.
-    """
+    """Working rows and blur (cells of the map) with the best score on the validation pictures, at their own size. Returns
+    `inference` (rows, blur) and `val`: KL, CC, NSS and score of that choice, single pass."""
     model.eval()
     device = next(model.parameters()).device
     table: dict[tuple[int, float], dict[str, float]] = {}

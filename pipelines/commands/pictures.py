@@ -55,13 +55,10 @@ def compress(
     bits per pixel, PSNR, PSNR weighted by the map, and seconds. `-o photo.jpg` writes a JPEG that everything opens: its
     coefficients follow the map, its decoder knows nothing of it.
     """
-    from assets.frames.targets import pictures_in, targets_of
+    from assets.frames.folder import find_pictures
+    from assets.frames.targets import targets_of
 
-    for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise FoveaError(f"{name} {rate:g}: a positive number is needed")
-    if bpp is not None and lmbda is not None:
-        raise FoveaError("give either --lmbda or --bpp, not both")
+    _check_rates(lmbda, bpp)
     jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
     if jpeg and (lmbda is not None or effort):
         raise FoveaError(
@@ -69,7 +66,7 @@ def compress(
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
-    work = targets_of(images, output, output.suffix if jpeg else ".fov", pictures_in, "fovea compress")
+    work = targets_of(images, output, output.suffix if jpeg else ".fov", find_pictures, "fovea compress")
     if jpeg and (len(work) != 1 or work[0][1] != output):
         raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
     # torch is loaded from here on: what can be refused without it has been
@@ -91,6 +88,15 @@ def compress(
             f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
         )
     _tell_failed(failed, len(work))
+
+
+def _check_rates(lmbda: float | None, bpp: float | None) -> None:
+    """Raises FoveaError for one that is no positive number, and for both."""
+    for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise FoveaError(f"{name} {rate:g}: a positive number is needed")
+    if bpp is not None and lmbda is not None:
+        raise FoveaError("give either --lmbda or --bpp, not both")
 
 
 @click.command()

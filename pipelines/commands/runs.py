@@ -123,10 +123,8 @@ def make_stale(
     threads: int = 0,
     parallel: int = 1,
 ) -> int:
-    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed.
-
-    parallel: steps at once; 0: what the profile says, else one for each GPU.
-    """
+    """Make what is stale of the targets as Dagster runs, with progress; returns how many failed. parallel: steps at once;
+    0: what the profile says, else one for each GPU."""
     from pipelines.plan import stale
 
     work = stale(chain, wanted, strict=strict)
@@ -143,16 +141,8 @@ def make_stale(
         prepare_instance(chain.home)
         at_once = min(parallel or _parallel(chain), len(work))
         with Board(len(work), parallel=at_once) as board:
-            outcome = run_targets(
-                chain,
-                wanted,
-                sweep,
-                sweep=sweep_key,
-                show=board.show,
-                strict=strict,
-                threads=threads,
-                parallel=at_once,
-            )
+            how: dict[str, Any] = {"strict": strict, "threads": threads, "parallel": at_once}
+            outcome = run_targets(chain, wanted, sweep, sweep=sweep_key, show=board.show, **how)
         chain.tracker.flush()
     click.echo(
         f"{outcome.made} made, {outcome.found} already there, {outcome.failed} failed, {outcome.skipped} skipped"

@@ -9,7 +9,8 @@ from PIL import Image
 from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
-from assets.frames.targets import files_in, pictures_in, signed, targets_of
+from assets.frames.folder import find_pictures as pictures_in
+from assets.frames.targets import files_in, signed, targets_of
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
