@@ -374,14 +374,16 @@ class Experiment(Training):
 
     @property
     def key(self) -> str:
-        """Readable and unique: dataset, codec, preset, arm, rate, then whatever differs from the defaults."""
-        parts = [self.dataset, self.codec, self.preset, self.label, self._rate_part(), *self._apart()]
-        if self.seed:
-            parts.append(f"s{self.seed}")
-        parts += self._changes()
-        parts.append(f"from={self.trunk.key}" if self.trunk else "scratch")
+        """Readable and unique. Rate, seed and codec come first (the codec, where it has several rates) and the arm last, so
+        that a list which cuts keys in the middle still tells a sweep's rows apart; between them whatever differs from the
+        defaults."""
+        parts = [self._rate_part(), *([f"s{self.seed}"] if self.seed else [])]
+        parts = [*parts, self.codec] if len(self.rates) == 1 else [self.codec, *parts]
+        parts += [self.dataset, self.preset, *self._changes()]
         if self.evaluate_on != (self.dataset,):
             parts.append("on=" + "+".join(self.evaluate_on))
+        parts.append(f"from={self.trunk.key}" if self.trunk else "scratch")
+        parts += [*self._apart(), self.label]
         return "-".join(parts)
 
     def resolved(self) -> dict[str, Any]:

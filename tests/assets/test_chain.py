@@ -254,8 +254,8 @@ def test_unknown_names_are_clear(tmp_path: Path) -> None:
     chain = Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
     with pytest.raises(FoveaError, match="unknown dataset 'moon'; known: sample, cityscapes"):
         chain.world.dataset("moon")
-    with pytest.raises(FoveaError, match="nearest: sample-bls2017-smoke-uniform"):
-        chain.world.experiment("sample-bls2017-smoke-unifrom-l0.013")
+    with pytest.raises(FoveaError, match=r"nearest: l0\.013-bls2017-sample-smoke"):
+        chain.world.experiment("l0.013-bls2017-sample-smoke-from=shipped-bls2017-unifrom")
 
 
 def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, tmp_path: Path) -> None:

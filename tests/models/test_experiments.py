@@ -204,7 +204,7 @@ def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
 def test_target_rates_change_the_key_but_not_what_training_uses() -> None:
     plain = Experiment(dataset="sample", codec="bls2017", rates=(0.002, 0.02))
     asked = plain.but(target_bpp=(0.25, 0.5))
-    assert asked.key == plain.key.replace("-scratch", "-bpp=0.25_0.5-scratch")
+    assert asked.key == plain.key.replace("-scratch", "-scratch-bpp=0.25_0.5")
     assert asked.resolved() == plain.resolved() and asked.variant != plain.variant
 
 
