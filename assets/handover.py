@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from assets.log import lasting_logger
-from assets.remote import Remote, files_below, hidden, sha256_of
+from assets.remote import Remote, files_below, hidden
 from models.errors import FoveaError
+from models.weights import sha256_of
 
 LIST = "files.json"
 #: seconds between two looks at the work folder

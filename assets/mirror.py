@@ -24,9 +24,10 @@ from upath import UPath
 
 from assets.home import explained, write_whole, written_beside
 from assets.log import lasting_logger
-from assets.remote import AT_ONCE, Remote, files_below, hidden, sha256_of
+from assets.remote import AT_ONCE, Remote, files_below, hidden
 from assets.store import MANIFEST, Store, alive, digest, write_manifest
 from models.errors import FoveaError
+from models.weights import sha256_of
 
 CACHE_BYTES = 20 << 30
 

@@ -5,7 +5,6 @@ An object appears under its name with the request that completes it, so nobody s
 
 import contextlib
 import errno
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -47,12 +46,6 @@ _log = lasting_logger("fovea.storage")
 
 class StorageAway(FoveaError):
     """The object store did not answer for as long as it may take."""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from assets.home import Folder, explained
-from assets.remote import Remote, sha256_of
+from assets.remote import Remote
 from models.errors import FoveaError
+from models.weights import sha256_of
 
 MANIFEST = "manifest.json"
 Array = NDArray[np.uint8]

@@ -1,11 +1,18 @@
-"""torch's weight files, without its advice."""
+"""torch's weight files, without its advice, and the checksum of any file."""
 
+import hashlib
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from models.errors import FoveaError
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> Any:

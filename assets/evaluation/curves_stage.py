@@ -44,6 +44,7 @@ class RdCurves(Stage):
             "assets.saliency.pairs",
             "assets.evaluation.measure",
             "assets.saliency.condition",
+            "assets.saliency.fixations",
         )
 
     def part(self, view: View, name: str) -> Part:

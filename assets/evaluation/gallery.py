@@ -9,7 +9,7 @@ from assets.evaluation.rate_distortion import records
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
 from assets.graph import Task
-from assets.saliency.condition import fixation_maps
+from assets.saliency.fixations import frame_fixation_maps
 from assets.saliency.pairs import open_pairs
 from models.sweeps import Sweep
 
@@ -43,7 +43,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
                 original=picture,
                 saliency_map=np.asarray((seen.maps or [])[place]),
                 shots=shots[str(image)],
-                fixation_map=fixation_maps(task.dataset(sweep.dataset), one, [picture])[0],
+                fixation_map=frame_fixation_maps(task.dataset(sweep.dataset), one, [picture.shape[:2]])[0],
             )
         )
     return items

@@ -72,7 +72,8 @@ def measured_table(reader: "Reader", dataset: str) -> "pd.DataFrame":
 def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_SALIENCY) -> list["Subject"]:
     """The measured pictures with the map that conditions the encoder and the maps that metrics weigh with."""
     from assets.evaluation.measure import Subject
-    from assets.saliency.condition import condition_maps, fixation_maps
+    from assets.saliency.condition import condition_maps
+    from assets.saliency.fixations import frame_fixation_maps
     from assets.saliency.pairs import open_pairs
 
     seen, record = open_pairs(reader, dataset, "measured"), reader.world.dataset(dataset)
@@ -82,7 +83,7 @@ def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_
         conditions = open_pairs(reader, dataset, "measured", maps=maps, model=model).maps
     else:
         conditions = condition_maps(record, seen.table, seen.pictures, seen.maps, maps)
-    eyes = fixation_maps(record, seen.table, seen.pictures)
+    eyes = frame_fixation_maps(record, seen.table, [p.shape[:2] for p in seen.pictures])
     return [
         Subject(str(image), picture, conditions[i] if conditions else None, seen.maps[i], eyes[i])
         for i, (image, picture) in enumerate(zip(seen.table.image, seen.pictures, strict=True))

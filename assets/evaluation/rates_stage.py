@@ -70,7 +70,7 @@ class BdRates(Stage):
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
         from assets.evaluation.rate_distortion import label_arm, rd_curves, records
-        from assets.saliency.condition import fixation_halves
+        from assets.saliency.fixations import frame_fixation_halves
 
         sweep, curves = sweep_of(task.world, task.partition), task.given["rd_curves"]
         points = curves.table(POINTS)
@@ -86,7 +86,7 @@ class BdRates(Stage):
         ideal = ideal_rows(
             [s.saliency_map for s in subjects],
             [s.fixation_map for s in subjects],
-            fixation_halves=fixation_halves(dataset, measured, [s.picture for s in subjects]),
+            fixation_halves=frame_fixation_halves(dataset, measured, [s.picture.shape[:2] for s in subjects]),
             images=list(measured.image),
         )
         ideal.assign(dataset=sweep.dataset).to_parquet(task.writer.path("ideal.parquet"), index=False)

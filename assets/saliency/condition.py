@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assets.datasets import Dataset
+from assets.saliency.fixations import frame_fixation_maps
 from models.errors import FoveaError
 
 Array = NDArray[np.uint8]
@@ -38,7 +39,7 @@ def condition_maps(
 
         return [_scaled(center_map(*p.shape[:2])) for p in pictures]
     if maps == "oracle":
-        found = fixation_maps(dataset, table, pictures)
+        found = frame_fixation_maps(dataset, table, [p.shape[:2] for p in pictures])
         missing = [image for image, m in zip(table.image, found, strict=True) if m is None]
         if missing:
             raise FoveaError(
@@ -47,28 +48,6 @@ def condition_maps(
             )
         return [_scaled(m) for m in found if m is not None]
     raise FoveaError(f"unknown maps {maps!r}")
-
-
-def fixation_maps(
-    dataset: Dataset, table: pd.DataFrame, pictures: Sequence[Array]
-) -> list[NDArray[np.float32] | None]:
-    """People's fixation density (float32, sum 1) for each row, None where nobody's eyes were recorded."""
-    if dataset.fixations is None:
-        return [None] * len(table)
-    from assets.saliency.fixations import frame_fixation_maps
-
-    return frame_fixation_maps(dataset, table, [p.shape[:2] for p in pictures])
-
-
-def fixation_halves(
-    dataset: Dataset, table: pd.DataFrame, pictures: Sequence[Array]
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]:
-    """The densities (float32, sum 1) of two halves of the people for each row, None where fewer than two looked."""
-    if dataset.fixations is None:
-        return [None] * len(table)
-    from assets.saliency.fixations import frame_fixation_halves
-
-    return frame_fixation_halves(dataset, table, [p.shape[:2] for p in pictures])
 
 
 def _scaled(density: NDArray[np.float32]) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import FoveaError
 from models.validation import unknown
+from models.weights import sha256_of
 
 MODELS = ("sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior")
 DEFAULT_MODEL = "sam_lite"
@@ -66,8 +67,7 @@ def code_modules(name: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=32)
 def _file_digest(path: Path, size: int, modified_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def model_version(name: str, weights_dir: Path | None = None) -> str:

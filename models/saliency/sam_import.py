@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
@@ -26,9 +27,10 @@ from torch import Tensor
 from models.download import ChecksumError, NotTheFile, Wanted, alone_at, fetch, write_json
 from models.errors import FoveaError
 from models.network import PATIENT, Manner, send
-from models.saliency.catalogue import weights_path
+from models.saliency.catalogue import describe_weights, weights_path
 from models.saliency.sam import PRIORS, AttentiveConvLSTM, DilatedResNet, DilatedVGG, build
-from models.saliency.sam_weights import check_state, sha256_of, write_weights
+from models.saliency.sam_weights import check_state, write_weights
+from models.weights import sha256_of
 
 RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
 PUBLISHED = {
@@ -402,7 +404,9 @@ def fetch_weights(
     sources = _read_sources(sources_path)
     first_use = sources.get(file_name)
     expected = sha256 or PINNED.get(file_name) or first_use
-    described = _description(target)
+    described: dict[str, Any] = {}
+    with contextlib.suppress(FoveaError):  # a damaged one counts as none
+        described = describe_weights(target)
     there = target.is_file() and described.get("source") == file_name
     if there and expected in (None, described.get("source_sha256")):
         return target
@@ -440,14 +444,6 @@ def fetch_weights(
     if mine:
         file.unlink()
     return path
-
-
-def _description(target: Path) -> dict[str, object]:
-    try:
-        described = json.loads(target.with_suffix(".json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return described if isinstance(described, dict) else {}
 
 
 def _read_sources(path: Path) -> dict[str, str]:

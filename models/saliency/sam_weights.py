@@ -1,6 +1,5 @@
 """SAM's weights: safetensors files and the JSON beside them, checked tensor by tensor."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from models.errors import FoveaError
 from models.saliency.sam import BLUR_SIGMA, INPUT_SIZE, SAM, build
+from models.weights import sha256_of
 
 
 def load_network(name: str, path: Path) -> SAM:
@@ -50,12 +50,6 @@ def check_state(network: SAM, state: dict[str, Tensor], source: Path | str) -> N
             raise FoveaError(f"{source}: {key} is {found}, not float32 {'×'.join(map(str, tensor.shape))}")
     if unknown := sorted(set(state) - set(expected)):
         raise FoveaError(f"{source}: {unknown[0]} is not a tensor of {network.name}")
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:

@@ -37,10 +37,11 @@ from models.saliency.sam import (
 )
 from models.saliency.sam_losses import cc_loss, kl_loss, nss_loss
 from models.saliency.sam_predictor import pad_fixations, pad_picture, preprocess
-from models.saliency.sam_weights import load_network, sha256_of, write_weights
+from models.saliency.sam_weights import load_network, write_weights
 from models.training.epochs import Epochs
 from models.training.loop import Move
 from models.training.ranks import Ranks
+from models.weights import sha256_of
 
 
 @dataclasses.dataclass(frozen=True)
