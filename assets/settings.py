@@ -166,18 +166,9 @@ class Profile(Typed):
             options["client_kwargs"] = {"region_name": self.s3_region}
         return options
 
-    def secret_names(self) -> tuple[str, ...]:
-        """Environment variables that this profile may read a secret from."""
-        return (*SECRETS, self.database_password_env)
-
     def tracking_uri(self) -> str:
         """Where MLflow runs go: MLFLOW_TRACKING_URI, else the profile's server, else "" (the embedded store)."""
         return (os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow).strip()
-
-    def environment(self, config: Path) -> dict[str, str]:
-        """Variables that make a process elsewhere see this profile; holds no secret. config: the folder of fovea.toml as
-        that process sees it."""
-        return {"FOVEA_PROFILE": self.name, "FOVEA_CONFIG": str(config)}
 
 
 #: Profiles that need no table in fovea.toml.

@@ -167,7 +167,7 @@ def l1_ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     product = torch.ones_like(x)
     luminance = product
     for sigma in ZHAO_SIGMAS:
-        luminance, structure = _similarity_same(x_hat, x, sigma)
+        luminance, structure = _similarity(_padded(x_hat, sigma), _padded(x, sigma), _window(sigma, x))
         product = product * structure
     smoothed = _filter(_padded((x_hat - x).abs(), ZHAO_SIGMAS[-1]), _window(ZHAO_SIGMAS[-1], x))
     mixed = ZHAO_ALPHA * (1 - luminance * product) + (1 - ZHAO_ALPHA) * smoothed
@@ -181,7 +181,3 @@ def _window(sigma: float, like: Tensor) -> Tensor:
 def _padded(values: Tensor, sigma: float) -> Tensor:
     radius = round(3 * sigma)
     return F.pad(values, (radius, radius, radius, radius), mode="replicate")
-
-
-def _similarity_same(a: Tensor, b: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    return _similarity(_padded(a, sigma), _padded(b, sigma), _window(sigma, a))

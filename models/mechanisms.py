@@ -1,9 +1,8 @@
 """How a saliency map may reach a codec (codecs/conditioning.py, codecs/agustsson2019.py); `none` and `loss` leave the codec as it is."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 Mechanism = Literal["none", "loss", "concat", "sft", "gain", "hyper", "select"]
-MECHANISMS: tuple[str, ...] = get_args(Mechanism)
 
 NEEDS_MAP = ("concat", "sft", "gain", "hyper", "select")
 """Mechanisms that encode with a map."""

@@ -49,7 +49,7 @@ def check_part(part: str, home: Home) -> Iterator[Line]:
 
 def _without_secrets(error: BaseException, profile: Profile) -> str:
     text = str(error)
-    for value in filter(None, map(os.environ.get, profile.secret_names())):
+    for value in filter(None, map(os.environ.get, (*SECRETS, profile.database_password_env))):
         text = text.replace(value, "…")
     return " ".join(text.split())[:300]
 

@@ -14,18 +14,19 @@ One row a picture file, sorted by image:
 | status | ok, or quarantined |
 | reason | why quarantined, "" else |
 
-Pictures that a splits rule leaves out (no glob fits, not in the CSV) are no rows; `left_out(manifest)` counts them.
+Pictures that a splits rule leaves out (no glob fits, not in the CSV) are no rows.
 
 Two files of the same content: the one in the most protected split stays (test before val before train, then the first by
 path), the others are quarantined by name, so that no picture is trained on and measured on.
 """
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import os
-import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,13 +36,14 @@ import pandas as pd
 from assets.datasets import PICTURE_SUFFIXES, Dataset, Splits
 from assets.frames.decode import BrokenPicture, read_file, read_header
 from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids, printable
+from assets.home import write_whole
 from models.errors import FoveaError
 
 COLUMNS: Final = (
     "image", "path", "split", "group", "width", "height", "sha256", "bytes", "status", "reason"
 )  # fmt: skip
 #: Raise this when what `read_header` accepts changes: cached verdicts of another version are not used.
-_CACHE_VERSION: Final = 2
+_CACHE_VERSION: Final = 3
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ class Inspected:
 
 def scan(
     dataset: Dataset,
-    cache_path: Path | None = None,
+    cache: Path | None = None,
     *,
     workers: int | None = None,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> pd.DataFrame:
     """Look at every picture of a dataset and return its manifest.
 
-    Files whose path, size and time of change (ns) are in the SQLite file `cache_path` are not read again.
+    Files whose path, size and time of change (ns) an earlier look kept in the folder `cache` are not read again.
     `progress` is called with (files read, files to read, note). For `sample` and `cityscapes`, give the dataset its folder
     with `assets.datasets.with_root`; the pictures are those below `leftImg8bit` where there is such a folder.
 
@@ -85,7 +87,7 @@ def scan(
     odd = Inspected("", 0, 0, "its name is not UTF-8 or has control characters: rename it")
     by_folder = splits.rule in ("auto", "folders")
     sound = [path for path in chosen if files[path] == path]
-    inspected, sizes = _inspect_all(root, sound, cache_path, workers, progress)
+    inspected, sizes = _inspect_all(root, sound, cache, workers, progress)
     rows = []
     for path in chosen:
         found = inspected.get(path, odd)
@@ -94,14 +96,7 @@ def scan(
              found.sha256, sizes.get(path, 0), "quarantined" if found.reason else "ok", found.reason)
         )  # fmt: skip
     manifest = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
-    manifest = quarantine_copies(manifest)
-    manifest.attrs["left_out"] = len(paths) - len(chosen)
-    return manifest
-
-
-def left_out(manifest: pd.DataFrame) -> int:
-    """Return how many pictures of the folder the splits rule left out (0 for a manifest read back from a file)."""
-    return int(manifest.attrs.get("left_out", 0))
+    return quarantine_copies(manifest)
 
 
 def inspect(path: Path) -> Inspected:
@@ -124,7 +119,7 @@ def inspect(path: Path) -> Inspected:
 def _inspect_all(
     root: Path,
     paths: list[str],
-    cache_path: Path | None,
+    cache: Path | None,
     workers: int | None,
     progress: Callable[[float, float, str], None] | None,
 ) -> tuple[dict[str, Inspected], dict[str, int]]:
@@ -135,7 +130,7 @@ def _inspect_all(
             stamps[path] = (stat.st_size, stat.st_ctime_ns)  # mtime is set back by those who copy times along
         except OSError:
             stamps[path] = (0, -1)  # vanished or a broken link: inspect() says so
-    known = _read_cache(cache_path, root)
+    known = _read_cache(cache, root)
     inspected = {path: known[path][1] for path in paths if path in known and known[path][0] == stamps[path]}
     todo = [path for path in paths if path not in inspected]
     if todo:
@@ -146,50 +141,36 @@ def _inspect_all(
                 inspected[path] = result
                 if progress:
                     progress(done, len(todo), "files checked")
-        _write_cache(cache_path, root, ((path, stamps[path], inspected[path]) for path in todo))
+        _write_cache(cache, root, stamps, inspected)
     return inspected, {path: stamp[0] for path, stamp in stamps.items()}
 
 
-def _read_cache(file: Path | None, root: Path) -> dict[str, tuple[tuple[int, int], Inspected]]:
-    if file is None or not file.exists():
-        return {}
-    try:
-        with closing(sqlite3.connect(file, timeout=30)) as connection:
-            rows = connection.execute(
-                "SELECT path, bytes, ctime_ns, sha256, width, height, reason FROM seen WHERE root = ? AND version = ?",
-                (str(root), _CACHE_VERSION),
-            ).fetchall()
-    except sqlite3.DatabaseError:
-        return {}  # damaged or another program's: everything is read again
-    return {row[0]: ((row[1], row[2]), Inspected(*row[3:])) for row in rows}
+def _read_cache(folder: Path | None, root: Path) -> dict[str, tuple[tuple[int, int], Inspected]]:
+    if folder is not None:
+        # one that is damaged or another program's: everything is read again
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            kept = json.loads(_cache_file(folder, root).read_text())
+            if kept["version"] == _CACHE_VERSION:
+                return {
+                    path: ((size, at), Inspected(*rest)) for path, (size, at, *rest) in kept["seen"].items()
+                }
+    return {}
 
 
 def _write_cache(
-    file: Path | None, root: Path, entries: Iterable[tuple[str, tuple[int, int], Inspected]]
+    folder: Path | None, root: Path, stamps: Mapping[str, tuple[int, int]], inspected: Mapping[str, Inspected]
 ) -> None:
     """Keep what can be trusted for ever: a file that couldn't be read may be readable next time."""
-    if file is None:
-        return
-    rows = [
-        (str(root), path, *stamp, found.sha256, found.width, found.height, found.reason, _CACHE_VERSION)
-        for path, stamp, found in entries
-        if found.sha256
-    ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in (1, 2):
-        try:
-            with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS seen (root TEXT, path TEXT, bytes INTEGER, ctime_ns INTEGER, "
-                    "sha256 TEXT, width INTEGER, height INTEGER, reason TEXT, version INTEGER, PRIMARY KEY (root, path))"
-                )
-                connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            return
-        except sqlite3.OperationalError:
-            return  # locked for half a minute, or a full disk: only a cache
-        except sqlite3.DatabaseError:
-            if attempt == 1:
-                file.unlink(missing_ok=True)
+    if folder is not None:
+        seen = {
+            p: (*stamps[p], *dataclasses.astuple(found)) for p, found in inspected.items() if found.sha256
+        }
+        with contextlib.suppress(OSError, FoveaError):  # a full disk, say: it is only a cache
+            write_whole(_cache_file(folder, root), json.dumps({"version": _CACHE_VERSION, "seen": seen}))
+
+
+def _cache_file(folder: Path, root: Path) -> Path:
+    return folder / f"checksums-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.json"
 
 
 def quarantine_copies(manifest: pd.DataFrame) -> pd.DataFrame:

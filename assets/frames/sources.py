@@ -110,7 +110,7 @@ def cityscapes_table(world: World) -> "pd.DataFrame":
         raise FoveaError(f"{source.path} holds no frame leftImg8bit/SPLIT/CITY/*.png")
     cache = world.home.state / "cache"
     if source.kind == "tree":
-        table = scan_folder(with_root(world.dataset(CITYSCAPES), source.path), cache / "checksums.sqlite")
+        table = scan_folder(with_root(world.dataset(CITYSCAPES), source.path), cache)
         names = {ref.image for ref in listing.frames}
         return table[table.image.isin(names)].reset_index(drop=True)
     name = f"archive-{digest(str(source.path))[:12]}-"

@@ -81,7 +81,7 @@ class SourceFrames(Stage):
             return view.mine().table(FRAMES)
         tables: dict[str, pd.DataFrame] = view.world.__dict__.setdefault("_source_tables", {})
         if view.partition not in tables:
-            cache = view.home.state / "cache" / "checksums.sqlite"
+            cache = view.home.state / "cache"
             tables[view.partition] = (
                 cityscapes_table(view.world) if dataset.kind == CITYSCAPES else scan(dataset, cache)
             )

@@ -12,7 +12,6 @@ from models.validation import unknown
 from models.weights import sha256_of
 
 MODELS = ("sam_lite", "sam_vgg", "sam_resnet", "spectral_residual", "center_prior")
-DEFAULT_MODEL = "sam_lite"
 SHIPPED = Path(__file__).parent / "weights"
 _CODE = {
     "sam_lite": ("models.saliency.sam_lite_predictor",),

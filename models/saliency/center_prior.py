@@ -1,7 +1,5 @@
 """The centre prior: one Gaussian, whatever the picture shows."""
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,10 +25,3 @@ def gaussian_map(
     y = ((np.arange(height) + 0.5) / height - mean_y) / sigma_y
     g = np.exp(-0.5 * y**2)[:, None] * np.exp(-0.5 * x**2)[None, :]
     return (g / g.sum()).astype(np.float32)
-
-
-def predict_density(
-    frames: Iterable[NDArray[np.uint8]], prior: tuple[float, float, float, float] = OSIE_PRIOR
-) -> Sequence[NDArray[np.float32]]:
-    """One map per frame (H×W×3), H×W float32, sum 1."""
-    return [gaussian_map(frame.shape[0], frame.shape[1], prior) for frame in frames]

@@ -12,7 +12,7 @@ spatial softmax instead of SAM's last ReLU, so that no map can be dead.
                         └───────── Σ ──────┘ 1/8 → 3×3 → logits (+ log priors) → ×2 → softmax, 1/4
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -72,16 +72,17 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """N×3×H×W in [-1, 1] to the features at strides 8, 16 and 32."""
-        return self.from_block(0, self.stem(x))
+        return tapped(self.blocks, TAPS, self.stem(x))
 
-    def from_block(self, start: int, x: Tensor) -> list[Tensor]:
-        """The taps at or after block `start`, whose input is x."""
-        taps = []
-        for index in range(start, len(self.blocks)):
-            x = self.blocks[index](x)
-            if index in TAPS:
-                taps.append(x)
-        return taps
+
+def tapped(layers: Iterable[nn.Module], taps: Container[int], x: Tensor) -> list[Tensor]:
+    """What the layers, one after the other, make of x: after each whose place is in `taps`."""
+    found = []
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index in taps:
+            found.append(x)
+    return found
 
 
 def imagenet_weights() -> dict[str, Tensor]:

@@ -79,10 +79,6 @@ class Terms(NamedTuple):
         """The first step with more than the distortion."""
         return round(self.start * steps)
 
-    def scales_seen(self) -> int:
-        """How many discriminators the generator's adversarial term counts."""
-        return 1 if "scale" in self.faults else self.scales
-
 
 class FixedCrops(Crops):
     """The middle of each picture, never mirrored: the port's fault of no augmentation."""
@@ -153,7 +149,7 @@ class Judges:
             fake = self.discriminators(x_hat)
             with torch.no_grad():
                 real = self.discriminators(x)
-            adversarial = generator_loss(fake, terms.scales_seen())
+            adversarial = generator_loss(fake, 1 if "scale" in terms.faults else terms.scales)
             matching = feature_matching(real, fake)
         loss = terms.fidelity * d + terms.perceptual * p
         loss = loss + terms.adversarial * adversarial + terms.matching * matching

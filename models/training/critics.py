@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.saliency.layers import ConvNorm
-from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights
+from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights, tapped
 from models.weights import read_weights
 
 FEATURES = ("efficientnet", "efficientnet-deep", "vgg")
@@ -121,19 +121,14 @@ class EfficientFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
-        x = self.stem((x * 255 - 127) / 128)
-        taps = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.taps:
-                taps.append(x)
-        return taps
+        return tapped(self.blocks, self.taps, self.stem((x * 255 - 127) / 128))
 
 
 class VggFeatures(nn.Module):
     """VGG-16 after relu1_2, relu2_2 and relu3_3. Raises FoveaError where its weights are not in torch's cache."""
 
     TAPS = (3, 8, 15)
+    STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of ImageNet's colours
     shares = (1.0, 1.0, 1.0)
 
     def __init__(self) -> None:
@@ -153,15 +148,8 @@ class VggFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
-        x = (x - x.new_tensor([0.485, 0.456, 0.406])[:, None, None]) / x.new_tensor([0.229, 0.224, 0.225])[
-            :, None, None
-        ]
-        taps = []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self.TAPS:
-                taps.append(x)
-        return taps
+        mean, deviation = x.new_tensor(self.STATISTICS)[..., None, None]
+        return tapped(self.layers, self.TAPS, (x - mean) / deviation)
 
 
 Features = EfficientFeatures | VggFeatures

@@ -22,7 +22,7 @@ pytestmark = [
 def test_camvid_has_its_folders_as_splits_and_is_measured_on_val(tmp_path: Path) -> None:
     add_dataset(tmp_path, "camvid", DATA / "camvid")
     dataset = load_registry(tmp_path)["camvid"]
-    table = scan(dataset, tmp_path / "cache.sqlite")
+    table = scan(dataset, tmp_path / "cache")
     assert (table["status"] == "ok").all()
     assert dict(table["split"].value_counts()) == {"train": 367, "val": 101}
     assert dataset.evaluation_split(table) == "val"
