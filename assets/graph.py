@@ -387,10 +387,12 @@ class Task(Bench):
 class Stage(ABC):
     """One column of the graph; the docstring of a stage is what the UI says of it.
 
-    name: of the stage, its asset and its place in the store. over: what of the world has a partition each. reads: stages
-    that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of as many places as there are GPUs. retried: a failure is
-    tried again. share: of what is at once on a machine it has a share of the cores. fanned_out: its frames are worked on in
-    chunks. shelves: other places in the store that it owns. points_into: shelves that its artifacts have arrays on.
+    name: of the stage, its asset and its place in the store. over: what of the world has a partition each. reads:
+    stages that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of
+    as many places as there are GPUs. retried: a failure is tried again. share: of what is at once on a machine it has
+    a share of the cores. fanned_out: its frames are worked on in chunks. onlookers: modules that draw its artifacts
+    or examine them, so that no digest covers them. shelves: other places in the store that it owns. points_into:
+    shelves that its artifacts have arrays on.
     """
 
     name: ClassVar[str]
@@ -403,6 +405,7 @@ class Stage(ABC):
     share: ClassVar[bool] = False
     fanned_out: ClassVar[bool] = False
     checks: ClassVar[tuple[Check, ...]] = ()
+    onlookers: ClassVar[tuple[str, ...]] = ()
     shelves: ClassVar[tuple[str, ...]] = ()
     points_into: ClassVar[tuple[str, ...]] = ()
 
@@ -423,8 +426,8 @@ class Stage(ABC):
         return ()
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
-        """Modules that the stage's own module reaches and that don't shape this artifact: they draw it, or examine it."""
-        return ()
+        """Modules that the stage's own module reaches and that don't shape this artifact; default: `onlookers`."""
+        return self.onlookers
 
     def part(self, view: View, name: str) -> Part:
         """A part of the artifact, known before it is made where it can be. Raises Waiting where it cannot."""

@@ -172,10 +172,7 @@ class Profile(Typed):
 
 
 #: Profiles that need no table in fovea.toml.
-BUILT_IN: Final = {
-    DEFAULT_PROFILE: Profile(),
-    "ci": Profile(name="ci", cache_gib=2.0, storage_wait_s=60.0),
-}
+BUILT_IN: Final = {DEFAULT_PROFILE: Profile(), "ci": Profile(name="ci", cache_gib=2.0, storage_wait_s=60.0)}
 
 
 def find_profile(config: Path, name: str | None = None) -> Profile:

@@ -150,9 +150,7 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, weight: Tensor | None = None) -> Tensor
             inner = w[:, :, 5:-5, 5:-5]
             total = inner.sum(dim=(2, 3))
             pooled = torch.where(
-                total > 0,
-                (values * inner).sum(dim=(2, 3)) / total.clamp_min(1e-12),
-                values.mean(dim=(2, 3)),
+                total > 0, (values * inner).sum(dim=(2, 3)) / total.clamp_min(1e-12), values.mean(dim=(2, 3))
             )
         result = result * pooled.clamp_min(1e-6) ** exponents[scale]
         if scale < scales - 1:

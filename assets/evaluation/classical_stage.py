@@ -27,6 +27,7 @@ class ClassicalRdPoints(Stage):
     reads = ("rgba_frames",)
     group, kinds, checks = "evaluation", frozenset({"jpeg", "python"}), CHECKS
     share, shelves = True, ("classical_pictures",)
+    onlookers = pieces.LOOKS_ON
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return pieces.measured_needs(world, partition)
@@ -35,9 +36,6 @@ class ClassicalRdPoints(Stage):
         codecs = list(view.dataset(view.partition).classical)
         eyes = view.world.fixations_digest(view.partition)
         return {"dataset": view.partition, "codecs": codecs, "fixations": eyes}
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return pieces.LOOKS_ON
 
     def make(self, task: Task) -> None:
         unit, codecs = task.unit, task.dataset(task.partition).classical

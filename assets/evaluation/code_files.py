@@ -201,11 +201,7 @@ COMPRESS = "fovea compress"
 
 
 def compress_jpeg(
-    source: Path,
-    target: Path,
-    *,
-    bpp: float | None = None,
-    guide: Guide = GUIDED,
+    source: Path, target: Path, *, bpp: float | None = None, guide: Guide = GUIDED
 ) -> Compressed:
     """Write a JPEG whose coefficients follow the map (models/codecs/guided_jpeg.py), at JPEG_QUALITY or as the largest file
     of at most `bpp`. Raises FoveaError as `compress_files`, and where no quality is that small."""

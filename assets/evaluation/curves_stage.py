@@ -20,6 +20,14 @@ class RdCurves(Stage):
     reads = pieces.PIECES
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
     retried = False
+    onlookers = (
+        "assets.evaluation.checkpoints",
+        "assets.saliency.names",
+        "assets.saliency.pairs",
+        "assets.evaluation.measure",
+        "assets.saliency.condition",
+        "assets.saliency.fixations",
+    )
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return pieces.piece_needs(world, pieces.sweep_of(world, partition))
@@ -36,16 +44,6 @@ class RdCurves(Stage):
             "missing": len(missing),
             "published": digest([[c.name, c.source, c.points] for c in published]),
         }
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return (
-            "assets.evaluation.checkpoints",
-            "assets.saliency.names",
-            "assets.saliency.pairs",
-            "assets.evaluation.measure",
-            "assets.saliency.condition",
-            "assets.saliency.fixations",
-        )
 
     def part(self, view: View, name: str) -> Part:
         """`points`: what is known of them are the keys of their pieces."""

@@ -31,6 +31,7 @@ class ExternalRdPoints(Stage):
     reads = ("rgba_frames",)
     group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), TRAINED
     gpu = share = True
+    onlookers = pieces.LOOKS_ON
 
     def partitions(self, world: World) -> list[str]:
         return [e.partition for dataset in world.registry for e in externals(world.home.config, dataset)]
@@ -51,9 +52,6 @@ class ExternalRdPoints(Stage):
         from models.codecs.catalogue import code_module
 
         return (code_module(_record(world, partition).codec),)
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return pieces.LOOKS_ON
 
     def make(self, task: Task) -> None:
         import pandas as pd

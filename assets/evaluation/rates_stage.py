@@ -50,6 +50,7 @@ class BdRates(Stage):
     reads = ("rd_curves", "rgba_frames", "trained_codec")
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
     retried = False
+    onlookers = ("assets.evaluation.checkpoints", "assets.evaluation.published")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)
@@ -59,9 +60,6 @@ class BdRates(Stage):
     def inputs(self, view: View) -> Mapping[str, Any]:
         sweep = sweep_of(view.world, view.partition)
         return {"sweep": view.partition, "fixations": view.world.fixations_digest(sweep.dataset)}
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return ("assets.evaluation.checkpoints", "assets.evaluation.published")
 
     def make(self, task: Task) -> None:
         import pandas as pd

@@ -46,12 +46,7 @@ OTHERS = {
 def with_looks(table: pd.DataFrame, codecs: Sequence[str], arm: str = "arm") -> list[dict[str, Any]]:
     """The rows with place, look and whether they are a control's. arm: the column that names the arm."""
     return [
-        {
-            **r,
-            "place": place_of(r),
-            "look": look(r, codecs, arm),
-            "control": r["maps"] not in OWN_MAPS,
-        }
+        {**r, "place": place_of(r), "look": look(r, codecs, arm), "control": r["maps"] not in OWN_MAPS}
         for r in records(table)
     ]
 

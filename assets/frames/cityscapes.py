@@ -274,12 +274,7 @@ class Site:
 
     def _send(self, method: str, path: str, **options: Any) -> requests.Response:
         return send(
-            self._session,
-            method,
-            self.base_url + path,
-            self._manner.policy,
-            allow_redirects=False,
-            **options,
+            self._session, method, self.base_url + path, self._manner.policy, allow_redirects=False, **options
         )
 
     def _unexpected(self, path: str, answer: _Answer) -> FoveaError:

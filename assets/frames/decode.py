@@ -91,10 +91,8 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     Raises BrokenPicture: one of these.
     """
     data, label = _load(source, name)
-    try:
+    with _named(label):
         header = _header(data)[0]
-    except _Broken as error:
-        raise BrokenPicture(label, str(error)) from error
     if min(header.width, header.height) < MIN_SIDE:
         raise BrokenPicture(
             label, f"{header.width}×{header.height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels"
@@ -106,13 +104,9 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     """Decode a file, or the bytes of one, into uint8 RGB, H×W×3, C-contiguous; `name` is for messages. Raises
     BrokenPicture: the file is damaged or of a kind that is refused (table above); nothing is guessed."""
     data, label = _load(source, name)
-    try:
+    with _named(label):
         header, decode = _header(data)
         picture = to_srgb(_to_rgb8(decode()), header.profile)
-    except _Broken as error:
-        raise BrokenPicture(label, str(error)) from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, LookupError) as error:
-        raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
     picture = orient(picture, header.orientation)
     if picture.shape != (header.height, header.width, 3):
         raise BrokenPicture(label, f"decodes to {picture.shape[1]}×{picture.shape[0]}, header says otherwise")
@@ -125,12 +119,8 @@ def read_png_samples(data: bytes, name: str | None = None) -> NDArray[Any]:
     label = name or "picture"
     if not data.startswith(_PNG):
         raise BrokenPicture(label, "not a PNG")
-    try:
+    with _named(label):
         return _png(data).decode()
-    except _Broken as error:
-        raise BrokenPicture(label, str(error)) from error
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
-        raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
 
 
 def orient(picture: Picture, orientation: int) -> Picture:
@@ -146,6 +136,17 @@ def orient(picture: Picture, orientation: int) -> Picture:
 
 class _Broken(Exception):
     """The reason alone; the public functions add the file's name."""
+
+
+@contextlib.contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Whatever goes wrong with a picture, as BrokenPicture."""
+    try:
+        yield
+    except _Broken as error:
+        raise BrokenPicture(label, str(error)) from error
+    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, LookupError) as error:
+        raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
 
 
 def read_file(path: Path, name: str | None = None) -> bytes:

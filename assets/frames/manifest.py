@@ -21,15 +21,13 @@ path), the others are quarantined by name, so that no picture is trained on and 
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -46,8 +44,7 @@ COLUMNS: Final = (
 _CACHE_VERSION: Final = 3
 
 
-@dataclass(frozen=True)
-class Inspected:
+class Inspected(NamedTuple):
     """What was learnt from reading one file's bytes once."""
 
     sha256: str
@@ -162,9 +159,7 @@ def _write_cache(
 ) -> None:
     """Keep what can be trusted for ever: a file that couldn't be read may be readable next time."""
     if folder is not None:
-        seen = {
-            p: (*stamps[p], *dataclasses.astuple(found)) for p, found in inspected.items() if found.sha256
-        }
+        seen = {p: (*stamps[p], *found) for p, found in inspected.items() if found.sha256}
         with contextlib.suppress(OSError, FoveaError):  # a full disk, say: it is only a cache
             write_whole(_cache_file(folder, root), json.dumps({"version": _CACHE_VERSION, "seen": seen}))
 

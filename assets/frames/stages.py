@@ -165,6 +165,12 @@ class ResizedFrames(Stage):
     reads = ("source_frames",)
     group, kinds, checks = "frames", frozenset({"opencv", "numpy"}), RESIZED
     fanned_out, points_into = True, ("resized_frames",)
+    onlookers = (
+        "assets.frames.sample",
+        "assets.frames.archive_stage",
+        "assets.frames.checks",
+        "assets.frames.contact",
+    )
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         drawn = world.dataset(partition).kind == "sample"  # its pictures lie in the artifact itself
@@ -179,14 +185,6 @@ class ResizedFrames(Stage):
             "size": str(view.dataset(view.partition).size),
             **({"broken": digest(sorted(broken.items()))} if broken else {}),
         }
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return (
-            "assets.frames.sample",
-            "assets.frames.archive_stage",
-            "assets.frames.checks",
-            "assets.frames.contact",
-        )
 
     def part(self, view: View, name: str) -> Part:
         """`keys`: usable source frames with the key of each one's array, in the manifest's order. `frames`: those that can

@@ -19,6 +19,7 @@ class SaliencyBenchmark(Stage):
     name = "saliency_benchmark"
     reads = ("fixation_maps", "saliency_model")
     group, kinds, checks = "saliency", frozenset({"pytorch", "mlflow"}), BENCHMARK
+    onlookers = ("assets.saliency.sources", "assets.saliency.checks", "assets.story")
 
     def partitions(self, world: World) -> list[str]:
         return with_fixations(world)
@@ -37,9 +38,6 @@ class SaliencyBenchmark(Stage):
             "models": {label: s.version for label, s in models.items()},
             "model_code": code_version(*modules),
         }
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return ("assets.saliency.sources", "assets.saliency.checks", "assets.story")
 
     def make(self, task: Task) -> None:
         from assets.saliency.benchmark import run_benchmark

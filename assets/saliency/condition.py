@@ -14,11 +14,7 @@ Array = NDArray[np.uint8]
 
 
 def condition_maps(
-    dataset: Dataset,
-    table: pd.DataFrame,
-    pictures: Sequence[Array],
-    own: Sequence[Array] | None,
-    maps: str,
+    dataset: Dataset, table: pd.DataFrame, pictures: Sequence[Array], own: Sequence[Array] | None, maps: str
 ) -> list[Array] | None:
     """One uint8 map (255 = the picture's maximum) for each row of the table, or None for `none`.
 

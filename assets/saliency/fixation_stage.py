@@ -21,6 +21,7 @@ class FixationMaps(Stage):
     reads = ("resized_frames",)
     group, kinds, checks = "saliency", frozenset({"pandas", "parquet"}), CHECKS
     points_into = ("resized_frames",)
+    onlookers = ("assets.saliency.stages", "assets.saliency.checks", "assets.frames.contact")
 
     def partitions(self, world: World) -> list[str]:
         return with_fixations(world)
@@ -33,9 +34,6 @@ class FixationMaps(Stage):
 
         fixation_table(view.dataset(view.partition))
         return {"fixations": view.world.fixations_digest(view.partition)}
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return ("assets.saliency.stages", "assets.saliency.checks", "assets.frames.contact")
 
     def part(self, view: View, name: str) -> Part:
         """`train`, `val`, `test`: pictures and fixations of a split; `measured`: the one that codecs are measured on."""

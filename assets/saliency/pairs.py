@@ -31,12 +31,7 @@ class Pairs(NamedTuple):
 
 
 def open_pairs(
-    reader: Reader,
-    dataset: str,
-    split: str,
-    *,
-    maps: str = "predicted",
-    model: str = DEFAULT_SALIENCY,
+    reader: Reader, dataset: str, split: str, *, maps: str = "predicted", model: str = DEFAULT_SALIENCY
 ) -> Pairs:
     """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val; of `val:4` the
     first four) and the maps of this kind by this model, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""

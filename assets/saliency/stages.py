@@ -83,6 +83,12 @@ class SaliencyMaps(Stage):
     reads = ("resized_frames", "saliency_model")
     group, kinds, checks = "saliency", frozenset({"pytorch"}), MAP_CHECKS
     fanned_out, points_into = True, ("saliency_maps",)
+    onlookers = (
+        "assets.frames.stages",
+        "assets.saliency.checks",
+        "assets.saliency.rgba",
+        "assets.saliency.sizes",
+    )
 
     def dataset(self, partition: str) -> str:
         """The dataset whose maps these are."""
@@ -108,14 +114,6 @@ class SaliencyMaps(Stage):
         model = self.model(world, partition)
         trained = trainings_of(model)
         return code_modules(trained[0].variant if trained else model)
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return (
-            "assets.frames.stages",
-            "assets.saliency.checks",
-            "assets.saliency.rgba",
-            "assets.saliency.sizes",
-        )
 
     def part(self, view: View, name: str) -> Part:
         """`maps`: every frame with the key of its map. `train pairs`, `val:4 pairs` and so on: those of a split."""
@@ -260,6 +258,7 @@ class RgbaFrames(Stage):
     reads = ("resized_frames", "saliency_maps")
     group, kinds, checks = "saliency", frozenset({"opencv", "png"}), RGBA_CHECKS
     fanned_out, points_into = True, ("resized_frames", "saliency_maps")
+    onlookers = ("assets.frames.stages", "assets.saliency.checks", "assets.saliency.statistics")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return [Need("resized_frames", partition, "frames"), Need("saliency_maps", partition, "maps")]
@@ -267,9 +266,6 @@ class RgbaFrames(Stage):
     def inputs(self, view: View) -> Mapping[str, Any]:
         rows = view.own("pngs")[["image", "split", "rgba_key"]].to_numpy().tolist()
         return {"frames": digest(rows), "count": len(rows)}
-
-    def apart(self, world: World, partition: str) -> Sequence[str]:
-        return ("assets.frames.stages", "assets.saliency.checks", "assets.saliency.statistics")
 
     def part(self, view: View, name: str) -> Part:
         """`train pictures`, `val:4 pairs` and so on: the rows of a split, or the first of it (`measured`: test where there is one, else val), and

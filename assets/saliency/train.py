@@ -108,11 +108,7 @@ def _objective(
         from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
         config = SamLiteConfig(**recipe, folds=training.folds, fold=training.fold, seed=training.seed)
-        about = {
-            "training": training.key,
-            "threads": task.threads,
-            "device": chosen_device(task.device),
-        }
+        about = {"training": training.key, "threads": task.threads, "device": chosen_device(task.device)}
         return SamLiteTraining(picture, eyes, split, config, about=about)
     from models.training.sam import Item, SAMConfig, SamTraining
 

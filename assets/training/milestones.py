@@ -134,11 +134,6 @@ class Milestones:
             return {}
         files = {"original.png": (self.folder / "original.png").read_bytes()}
         files |= {f"{s['step']}.png": (self.folder / f"{s['step']}.png").read_bytes() for s in stages}
-        listing = {
-            "format": FORMAT,
-            **facts,
-            "crops": [c._asdict() for c in self.crops],
-            "stages": stages,
-        }
+        listing = {"format": FORMAT, **facts, "crops": [c._asdict() for c in self.crops], "stages": stages}
         files["stages.json"] = json.dumps(listing, indent=1).encode()
         return files

@@ -37,9 +37,7 @@ class PatchDiscriminator(nn.Module):
             low, high = width << (k - 1), width << k
             blocks.append(
                 nn.Sequential(
-                    nn.Conv2d(low, high, 4, stride=2, padding=1),
-                    nn.InstanceNorm2d(high),
-                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(low, high, 4, stride=2, padding=1), nn.InstanceNorm2d(high), nn.LeakyReLU(0.2)
                 )
             )
         blocks.append(nn.Conv2d(width << (layers - 1), 1, 3, padding=1))

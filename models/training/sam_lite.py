@@ -23,12 +23,7 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.saliency.fixations import PictureSource, fold_of, read_picture
-from models.saliency.losses import (
-    correlation,
-    kl_divergence,
-    normalised_scanpath_saliency,
-    sam_loss,
-)
+from models.saliency.losses import correlation, kl_divergence, normalised_scanpath_saliency, sam_loss
 from models.saliency.sam_lite import (
     SamLite,
     gaussian_blur,

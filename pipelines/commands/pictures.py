@@ -16,12 +16,7 @@ from pipelines.commands.options import PATH, chain_here
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
-@click.option(
-    "--model",
-    default="light",
-    show_default=True,
-    help=f"{options.CODEC}.",
-)
+@click.option("--model", default="light", show_default=True, help=f"{options.CODEC}.")
 @click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
 @click.option("--bpp", type=float, help="Rate: bits per pixel of the file, as near as levels allow.")
 @click.option("--uniform", is_flag=True, help="Every place counts alike: no saliency.")
