@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -90,14 +90,11 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     return found
 
 
-def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> NDArray[np.float64]:
-    """Move 1-based picture pixels to a frame: N×2 array of continuous (x, y), pixel i of the frame spanning i … i + 1.
-    Points that the frame's crop cut off are left out."""
-    moved, inside = _moved(x, y, geometry)
-    return moved[inside]
-
-
-def _moved(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def map_points(
+    x: ArrayLike, y: ArrayLike, geometry: Geometry
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """1-based picture pixels in a frame: N×2 continuous (x, y), pixel i of the frame spanning i … i + 1; and which of them
+    the frame's crop did not cut off."""
     moved = np.stack(
         geometry.to_frame(np.asarray(x, np.float64) - 0.5, np.asarray(y, np.float64) - 0.5), axis=-1
     )
@@ -140,13 +137,8 @@ def frame_fixation_maps(
     """
     if dataset.fixations is None:
         return [None] * len(table)
-    by_image = points_of(read_fixations(dataset.fixations, table))
-    maps: list[NDArray[np.float32] | None] = []
-    for image, geometry in _geometries(dataset, table, shapes):
-        x, y = by_image.get(image, (np.empty(0), np.empty(0)))
-        points = map_points(x, y, geometry)
-        maps.append(fixation_map(points, geometry.size) if len(points) else None)
-    return maps
+    looked = _looked(dataset.fixations, dataset, table, shapes)
+    return [fixation_map(points, size) if len(points) else None for _, size, points, _ in looked]
 
 
 def frame_fixation_halves(
@@ -159,26 +151,16 @@ def frame_fixation_halves(
     """
     if dataset.fixations is None:
         return [None] * len(table)
-    eyes = read_fixations(dataset.fixations, table).table
-    groups = {str(image): rows for image, rows in eyes.groupby("image", sort=False)}
     found: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = []
-    for image, geometry in _geometries(dataset, table, shapes):
-        halves = None
-        if image in groups:
-            rows = groups[image]
-            moved, inside = _moved(rows["x"], rows["y"], geometry)
-            people = rows["subject"].to_numpy()[inside]
-            who = sorted(set(people.tolist()))
-            if len(who) > 1:
-                digest = hashlib.sha256(image.encode()).digest()
-                order = np.random.default_rng(list(digest[:8])).permutation(len(who))
-                first = np.isin(people, [who[i] for i in order[: len(who) // 2]])
-                points = moved[inside]
-                halves = (
-                    fixation_map(points[first], geometry.size),
-                    fixation_map(points[~first], geometry.size),
-                )
-        found.append(halves)
+    for image, size, points, people in _looked(dataset.fixations, dataset, table, shapes):
+        who = sorted(set(people.tolist()))
+        if len(who) < 2:
+            found.append(None)
+            continue
+        seed = list(hashlib.sha256(image.encode()).digest()[:8])
+        order = np.random.default_rng(seed).permutation(len(who))
+        first = np.isin(people, [who[i] for i in order[: len(who) // 2]])
+        found.append((fixation_map(points[first], size), fixation_map(points[~first], size)))
     return found
 
 
@@ -207,7 +189,7 @@ def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
     parts = []
     for image, rows in read.table.groupby("image", sort=True):
         width, height = sizes[image]
-        moved, inside = _moved(rows["x"], rows["y"], fit((int(width), int(height)), dataset.size))
+        moved, inside = map_points(rows["x"], rows["y"], fit((int(width), int(height)), dataset.size))
         parts.append(rows.assign(x=moved[:, 0] + 0.5, y=moved[:, 1] + 0.5)[inside])
     kept = pd.concat(parts, ignore_index=True)
     if kept.empty:
@@ -215,9 +197,12 @@ def frame_fixations(dataset: Dataset, table: pd.DataFrame) -> Fixations:
     return Fixations(kept, {**read.left_out, "outside the frame's crop": len(read.table) - len(kept)})
 
 
-def _geometries(
-    dataset: Dataset, table: pd.DataFrame, shapes: Sequence[tuple[int, int]]
-) -> Iterator[tuple[str, Geometry]]:
+def _looked(
+    file: Path, dataset: Dataset, table: pd.DataFrame, shapes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, tuple[int, int], NDArray[np.float64], NDArray[Any]]]:
+    """Each row's image, the size of its frame, where people looked on that (as `map_points`), and who."""
+    eyes = read_fixations(file, table).table
+    groups = {str(image): rows for image, rows in eyes.groupby("image", sort=False)}
     rows = zip(table["image"], table["width"], table["height"], shapes, strict=True)
     for image, width, height, (frame_height, frame_width) in rows:
         geometry = fit((int(width), int(height)), dataset.size)
@@ -225,16 +210,9 @@ def _geometries(
             raise FoveaError(
                 f"{image}: the frame is {frame_width}×{frame_height}, fixations are for {geometry.size}"
             )
-        yield str(image), geometry
-
-
-def points_of(fixations: Fixations) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return each image's x and y (1-based pixels of the picture), all people together."""
-    table = fixations.table
-    return {
-        str(image): (rows["x"].to_numpy(np.float64), rows["y"].to_numpy(np.float64))
-        for image, rows in table.groupby("image", sort=False)
-    }
+        own = groups.get(str(image), eyes.iloc[:0])
+        points, inside = map_points(own["x"], own["y"], geometry)
+        yield str(image), geometry.size, points[inside], own["subject"].to_numpy()[inside]
 
 
 def _counts(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:

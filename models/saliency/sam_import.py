@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from models.download import ChecksumError, NotTheFile, Wanted, alone_at, fetch, 
 from models.errors import FoveaError
 from models.network import PATIENT, Manner, send
 from models.saliency.catalogue import describe_weights, weights_path
-from models.saliency.sam import PRIORS, AttentiveConvLSTM, DilatedResNet, DilatedVGG, build
+from models.saliency.sam import AttentiveConvLSTM, DilatedResNet, DilatedVGG, build
 from models.saliency.sam_weights import check_state, write_weights
 from models.weights import sha256_of
 
@@ -65,53 +65,34 @@ class Layer:
     arrays: tuple[Array, ...]
 
 
+#: names of arrays in a convolution and in a batch norm, there and here; Keras 1 keeps the variance in its running_std
+CONV = {"W": "weight", "b": "bias"}
+NORM = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_std": "running_var"}
+
+
 def expected_layers(name: str) -> list[Layer]:
     """The weighted layers of "sam_vgg" (19) or "sam_resnet" (113), in the order of the published files."""
     shapes = {key: tuple(tensor.shape) for key, tensor in build(name).state_dict().items()}
 
-    def conv(layer: str, target: str, stable: bool = True) -> Layer:
-        return Layer(
-            layer,
-            stable,
-            (
-                Array("W", shapes[f"{target}.weight"], f"{target}.weight"),
-                Array("b", shapes[f"{target}.bias"], f"{target}.bias"),
-            ),
-        )
-
-    def norm(layer: str, target: str) -> Layer:
-        # Keras 1 calls it running_std and keeps the variance in it.
-        parts = {
-            "gamma": "weight",
-            "beta": "bias",
-            "running_mean": "running_mean",
-            "running_std": "running_var",
-        }
-        return Layer(
-            layer,
-            True,
-            tuple(Array(label, shapes[f"{target}.{key}"], f"{target}.{key}") for label, key in parts.items()),
-        )
+    def layer(name: str, target: str, parts: Mapping[str, str] = CONV, stable: bool = True) -> Layer:
+        arrays = (Array(label, shapes[f"{target}.{key}"], f"{target}.{key}") for label, key in parts.items())
+        return Layer(name, stable, tuple(arrays))
 
     layers: list[Layer] = []
     if name == "sam_vgg":
         for stage, (_, repeats) in enumerate(DilatedVGG.stages, 1):
             for repeat in range(1, repeats + 1):
-                layers.append(conv(f"block{stage}_conv{repeat}", f"backbone.block{stage}_conv{repeat}"))
+                layers.append(layer(f"block{stage}_conv{repeat}", f"backbone.block{stage}_conv{repeat}"))
     else:
-        layers += [conv("conv1", "backbone.conv1"), norm("bn_conv1", "backbone.bn_conv1")]
+        layers += [layer("conv1", "backbone.conv1"), layer("bn_conv1", "backbone.bn_conv1", NORM)]
         for stage, letters, *_ in DilatedResNet.stages:
             for letter in letters:
                 block = f"{stage}{letter}"
                 tail = ("branch2c", "branch1") if letter == "a" else ("branch2c",)
                 for group in (("branch2a",), ("branch2b",), tail):
-                    layers += [
-                        conv(f"res{block}_{branch}", f"backbone.res{block}.{branch}") for branch in group
-                    ]
-                    layers += [
-                        norm(f"bn{block}_{branch}", f"backbone.res{block}.bn_{branch}") for branch in group
-                    ]
-        layers.append(conv("convolution2d (2048 → 512)", "reduce", stable=False))
+                    layers += [layer(f"res{block}_{b}", f"backbone.res{block}.{b}") for b in group]
+                    layers += [layer(f"bn{block}_{b}", f"backbone.res{block}.bn_{b}", NORM) for b in group]
+        layers.append(layer("convolution2d (2048 → 512)", "reduce", stable=False))
 
     kernel = shapes["recurrent.w_a.weight"]
     width = kernel[0]
@@ -120,21 +101,16 @@ def expected_layers(name: str) -> list[Layer]:
         arrays.append(Array(f"{part}.W", shapes[f"recurrent.{part}.weight"], f"recurrent.{part}.weight"))
         if part != "v_a":
             arrays.append(Array(f"{part}.b", (width,), f"recurrent.{part}.bias"))
-    for gate in AttentiveConvLSTM.gates:
-        rows = (
-            AttentiveConvLSTM.gates.index(gate) * width,
-            (AttentiveConvLSTM.gates.index(gate) + 1) * width,
-        )
+    for place, gate in enumerate(AttentiveConvLSTM.gates):
+        rows = (place * width, (place + 1) * width)
         for side in ("w", "u"):
             arrays.append(Array(f"{side}_{gate}.W", kernel, f"recurrent.{side}.weight", rows))
             arrays.append(Array(f"{side}_{gate}.b", (width,), f"recurrent.{side}.bias", rows))
     layers.append(Layer("attentiveconvlstm", False, tuple(arrays)))
     for index in (1, 2):
-        layers.append(
-            Layer(f"learningprior {index}", False, (Array("W", (4 * PRIORS,), f"prior{index}.weight"),))
-        )
-        layers.append(conv(f"atrousconvolution2d {index}", f"mix{index}", stable=False))
-    layers.append(conv("convolution2d (last, 1×1)", "readout", stable=False))
+        layers.append(layer(f"learningprior {index}", f"prior{index}", {"W": "weight"}, stable=False))
+        layers.append(layer(f"atrousconvolution2d {index}", f"mix{index}", stable=False))
+    layers.append(layer("convolution2d (last, 1×1)", "readout", stable=False))
     return layers
 
 
