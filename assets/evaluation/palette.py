@@ -34,6 +34,13 @@ CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "bicubic": ("thumbnail", "#a0a0a0", (1, 4)),
 }
 """Label, colour and dash of the classical codecs."""
+SETTINGS = {
+    "jpeg": "baseline, optimised",
+    "webp": "method 6",
+    "avif": "speed 3",
+    "jpegxl": "effort 9",
+}
+"""What those are set to that have a choice (models/codecs/classical.py)."""
 MARKERS = ("circle", "square", "diamond", "triangle", "cross")
 _OTHER = "#444444"
 OTHERS = ("#7a5195", "#4a7c59", "#9c5a3c", "#3d6b8e", "#8c6d1f")

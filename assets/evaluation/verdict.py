@@ -14,14 +14,12 @@ import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import CLASSICAL
+from assets.evaluation.palette import CLASSICAL, SETTINGS
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from models.metrics import METRICS
 
 WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
 CONTROLS = tuple(WORDS)
-PEERS = ("jpeg", "webp", "jpegxl", "avif")
-"""Conventional codecs that an arm is held against in a line of its own."""
 METHOD = "pchip"
 #: columns of bd_rates that set one arm apart from another
 ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
@@ -100,7 +98,7 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
         same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
         controls = {maps: row for maps, row in same.items() if maps != "predicted"}
-        others = [rows.get((metric, METHOD, name, "predicted")) for name in PEERS]
+        others = [rows.get((metric, METHOD, name, "predicted")) for name in SETTINGS]
         reasons = [why, *_caveats(main, plain, metric)]
         verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
 
@@ -153,8 +151,12 @@ def _outcome(
 def _beside(others: Sequence[Mapping[str, Any] | None]) -> str:
     """The arm against conventional codecs, where there is an interval."""
     there = [row for row in others if row is not None and _finite(row, "ci_low")]
-    said = ", ".join(f"{CLASSICAL[row['anchor_arm']][0]} {with_interval(row)}" for row in there)
+    said = ", ".join(f"{_with_setting(row['anchor_arm'])} {with_interval(row)}" for row in there)
     return f"Against conventional codecs at the same quality: {said}." if said else ""
+
+
+def _with_setting(codec: str) -> str:
+    return f"{CLASSICAL[codec][0]} ({SETTINGS[codec]})"
 
 
 def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: str) -> list[str]:
