@@ -13,11 +13,9 @@ from torch import Tensor
 
 from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version, weights_path
+from models.saliency.maps import Density, Picture, check_frame
 from models.saliency.sam import BLUR_SIGMA, INPUT_SIZE, NETWORKS, SAM
 from models.saliency.sam_weights import load_network, missing_weights
-
-Picture = NDArray[np.uint8]
-Density = NDArray[np.float32]
 
 MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -156,13 +154,6 @@ class SAMPredictor:
 
 def _density(saliency: Density) -> Density:
     return (saliency / saliency.sum(dtype=np.float64)).astype(np.float32)
-
-
-def check_frame(frame: Picture) -> Picture:
-    """Raises FoveaError unless the frame is an H×W×3 uint8 picture."""
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise FoveaError(f"a frame must be H×W×3 uint8 RGB, not {frame.dtype} of shape {frame.shape}")
-    return frame
 
 
 def load_predictor(

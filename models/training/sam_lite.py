@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.saliency.fixations import PictureSource, fold_of, read_picture
-from models.saliency.losses import correlation, kl_divergence, normalised_scanpath_saliency, sam_loss
+from models.saliency.losses import sam_loss
 from models.saliency.sam_lite import (
     SamLite,
     gaussian_blur,
@@ -210,18 +210,15 @@ def validate(model: SamLite, data: FixationPictures, config: SamLiteConfig) -> d
     """KL, CC, NSS on the map grid, single pass, and the score that chooses the epoch: CC + NSS/4 − KL/2."""
     model.eval()
     device = next(model.parameters()).device
-    sums = {"kl": 0.0, "cc": 0.0, "nss": 0.0}
+    total = np.zeros(3)
     for names in _batches(data, config.batch_size, config.rows, None):
         size = working_size(*data.size(names[0]), config.rows)
         pictures, counts, densities = (
             t.to(device) for t in _batch([make_sample(data, n, size, config, None) for n in names])
         )
-        maps = model(pictures).exp()
-        sums["kl"] += kl_divergence(maps, densities).item() * len(names)
-        sums["cc"] += correlation(maps, densities).item() * len(names)
-        sums["nss"] += normalised_scanpath_saliency(maps, counts).item() * len(names)
-    means = {key: value / len(data.names) for key, value in sums.items()}
-    return _with_score(means)
+        _, parts = sam_loss(model(pictures).exp(), densities, counts)
+        total += parts.double().cpu().numpy() * len(names)
+    return _means(total, len(data.names))
 
 
 @torch.inference_mode()
@@ -232,7 +229,7 @@ def choose_inference(model: SamLite, data: FixationPictures, config: SamLiteConf
     device = next(model.parameters()).device
     table: dict[tuple[int, float], dict[str, float]] = {}
     for rows in sorted({config.rows + offset for offset in (-16, 0, 16)}):
-        sums = {blur: dict.fromkeys(("kl", "cc", "nss"), 0.0) for blur in BLURS}
+        sums = {blur: np.zeros(3) for blur in BLURS}
         for name in data.names:
             picture = data.picture(name)
             height, width = picture.shape[:2]
@@ -248,11 +245,9 @@ def choose_inference(model: SamLite, data: FixationPictures, config: SamLiteConf
             maps = model(x).exp()
             for blur in BLURS:
                 blurred = resize_maps(gaussian_blur(maps, blur), (height, width))
-                sums[blur]["kl"] += kl_divergence(blurred, density_t).item()
-                sums[blur]["cc"] += correlation(blurred, density_t).item()
-                sums[blur]["nss"] += normalised_scanpath_saliency(blurred, counts_t.clamp(max=1.0)).item()
-        for blur, values in sums.items():
-            table[rows, blur] = _with_score({k: v / len(data.names) for k, v in values.items()})
+                _, parts = sam_loss(blurred, density_t, counts_t.clamp(max=1.0))
+                sums[blur] += parts.double().cpu().numpy()
+        table |= {(rows, blur): _means(total, len(data.names)) for blur, total in sums.items()}
     rows, blur = max(table, key=lambda key: table[key]["score"])
     return {
         "inference": {"rows": rows, "blur": blur},
@@ -264,22 +259,21 @@ def choose_inference(model: SamLite, data: FixationPictures, config: SamLiteConf
     }
 
 
-def _with_score(means: dict[str, float]) -> dict[str, float]:
-    return {**means, "score": means["cc"] + means["nss"] / 4.0 - means["kl"] / 2.0}
+def _means(total: np.ndarray, count: int) -> dict[str, float]:
+    """Means from sums of KL, CC and NSS, and the score that they give."""
+    kl, cc, nss = (total / count).tolist()
+    return {"kl": kl, "cc": cc, "nss": nss, "score": cc + nss / 4.0 - kl / 2.0}
 
 
 def _optimiser(model: SamLite, config: SamLiteConfig, *, whole: bool) -> torch.optim.AdamW:
-    backbone = [p for n, p in model.named_parameters() if n.startswith("backbone.")]
-    plain = [
-        p
-        for n, p in model.named_parameters()
-        if n.startswith("prior") or (p.ndim < 2 and "backbone." not in n)
-    ]
-    rest = [
-        p
-        for n, p in model.named_parameters()
-        if not n.startswith("backbone.") and not any(p is q for q in plain)
-    ]
+    backbone: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        if name.startswith("backbone."):
+            backbone.append(p)
+        else:
+            (plain if name.startswith("prior") or p.ndim < 2 else rest).append(p)
     head_lr = config.lr if whole else config.head_lr
     groups: list[dict[str, Any]] = [
         {"params": rest, "base_lr": head_lr, "weight_decay": config.weight_decay},
