@@ -15,28 +15,11 @@ if TYPE_CHECKING:
 
 #: columns of the tables that MLflow shows
 RATES_SHOWN = (
-    "codec",
-    "test_arm",
-    "maps",
-    "anchor_arm",
-    "metric",
-    "bd_rate_percent",
-    "ci_low",
-    "ci_high",
-    "status",
-)
+    "codec", "test_arm", "maps", "anchor_arm", "metric", "bd_rate_percent", "ci_low", "ci_high", "status",
+)  # fmt: skip
 CURVES_SHOWN = (
-    "codec",
-    "arm",
-    "maps",
-    "rate",
-    "bpp",
-    "psnr_db",
-    "sw_psnr_db",
-    "ew_psnr_db",
-    "ms_ssim",
-    "n_images",
-)
+    "codec", "arm", "maps", "rate", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db", "ms_ssim", "n_images",
+)  # fmt: skip
 
 
 class BdRates(Stage):

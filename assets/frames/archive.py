@@ -28,28 +28,13 @@ ROOT_VARIABLE = "CITYSCAPES_ROOT"
 # Official numbers of frames, city by city (2975 + 500 + 1525).
 OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
     "train": {
-        "aachen": 174,
-        "bochum": 96,
-        "bremen": 316,
-        "cologne": 154,
-        "darmstadt": 85,
-        "dusseldorf": 221,
-        "erfurt": 109,
-        "hamburg": 248,
-        "hanover": 196,
-        "jena": 119,
-        "krefeld": 99,
-        "monchengladbach": 94,
-        "strasbourg": 365,
-        "stuttgart": 196,
-        "tubingen": 144,
-        "ulm": 95,
-        "weimar": 142,
-        "zurich": 122,
+        "aachen": 174, "bochum": 96, "bremen": 316, "cologne": 154, "darmstadt": 85, "dusseldorf": 221, "erfurt": 109,
+        "hamburg": 248, "hanover": 196, "jena": 119, "krefeld": 99, "monchengladbach": 94, "strasbourg": 365,
+        "stuttgart": 196, "tubingen": 144, "ulm": 95, "weimar": 142, "zurich": 122,
     },
     "val": {"frankfurt": 267, "lindau": 59, "munster": 174},
     "test": {"berlin": 544, "bielefeld": 181, "bonn": 46, "leverkusen": 58, "mainz": 298, "munich": 398},
-}
+}  # fmt: skip
 
 FRAME_NAME = re.compile(r"(?P<city>[a-z]+)_\d{6}_\d{6}_leftImg8bit\.png")
 
