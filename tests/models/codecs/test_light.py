@@ -36,3 +36,21 @@ def test_a_start_is_the_same_each_time_and_small_pictures_do_not_hinder():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     none = started(pictures[1:])
     assert all(bool(torch.isfinite(p).all()) for p in none.parameters())
+
+
+@torch.no_grad()
+def test_training_shows_g_s_the_symbols_of_files(monkeypatch):
+    """Chosen by rate and error, from a rounded z; but for the few that integer arithmetic of h_s rounds the other way."""
+    codec = started([scene(96, 112, seed) for seed in range(6)])
+    codec.update()
+    x = torch.from_numpy(scene(64, 96, 9)).permute(2, 0, 1)[None] / 255.0
+    even, level = torch.ones_like(x[:, :1]), torch.tensor([1.0])
+    held = codec.latents(x, saliency_map=even, level=level).y_hat
+    shown = []
+    monkeypatch.setattr(codec, "show", lambda y_hat: shown.append(y_hat) or torch.zeros_like(x))
+    codec.train()(x, saliency_map=even, level=level)
+    apart = (shown[0] - held).abs() > 1e-2
+    assert float(apart.float().mean()) < 0.001
+    monkeypatch.setattr(type(codec), "worth", None)
+    codec(x, saliency_map=even, level=level)
+    assert float(((shown[1] - held).abs() > 1e-2).float().mean()) > 0.003
