@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from assets.home import ROOT, Home
+from assets.home import ROOT, Home, write_whole
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
@@ -19,6 +19,11 @@ from pipelines.mlflow_view import TABLE, note_address
 from pipelines.partitions import shown
 
 STOP_AFTER_S = 15.0
+WORKSPACE = """load_from:
+  - python_module:
+      module_name: pipelines.definitions
+      location_name: fovea
+"""
 #: what the announced addresses open: the graph with its groups open, the experiments as runs
 FIRST_PAGE = {
     "dagster": "/asset-groups?expanded="
@@ -36,12 +41,14 @@ def free(port: int) -> bool:
 def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
     """Name → command line of each child."""
     python = [sys.executable, "-m"]
-    # a clone has the file, an installed package doesn't
-    file = ROOT / "workspace.yaml"
-    workspace = ["-w", str(file)] if file.is_file() else ["-m", "pipelines.definitions"]
+    workspace = ROOT / "workspace.yaml"
+    if not workspace.is_file():
+        # an installed package; links and runs of the command line name the location
+        workspace = home.dagster / "workspace.yaml"
+        write_whole(workspace, WORKSPACE)
     store = home.profile.tracking_uri() or f"sqlite:///{home.mlflow / 'mlflow.db'}"
     return {
-        "dagster": [*python, "dagster", "dev", *workspace, "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
+        "dagster": [*python, "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
         "mlflow": [
             *python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
             "--backend-store-uri", store, "--artifacts-destination", str(home.mlflow / "artifacts"),

@@ -17,6 +17,7 @@ them.
 Widths: `n` channels of z and `m` of y; those of the transforms follow from `m`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -73,7 +74,7 @@ class Sum(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: what each part takes."""
-        return torch.stack([part(x) for part in self]).sum(dim=0)
+        return functools.reduce(torch.add, (part(x) for part in self))
 
 
 class Light(HyperpriorCodec):
