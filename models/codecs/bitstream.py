@@ -3,7 +3,17 @@
     "FOV" | version 1 byte | codec 1 | model 8 | width − 1, height − 1, level: varints | number of strings 1
     | length of each string but the last: varints | strings | CRC-32 of all before: 4 bytes, little-endian
 
-About 25 bytes for a picture of ordinary size. A varint has 7 bits a byte, low bits first, the high bit set on all but
+About 25 bytes for a picture of ordinary size. A progressive file has version 2, and its last string in pieces, so that any
+beginning of it can be read and checked:
+
+    … | length of each string but the last, of the part of the last that is here, and of the rest: varints
+    | strings but the last | CRC-32 of all before | the last string: PIECE bytes and 2 of the CRC-32 of all bytes of the file
+    before that are no checksums, again and again
+
+A file that ends before its last string does was cut short, and is read as far as it goes; the bytes after its last checksum
+are unchecked. `cut` makes a file that says how long it is, and is checked to its end.
+
+A varint has 7 bits a byte, low bits first, the high bit set on all but
 its last byte, at most five bytes. The parser takes bytes from anybody: whatever they are, it returns or raises
 BitstreamError, and allocates no more than the file's own length.
 """
@@ -15,7 +25,10 @@ from typing import NamedTuple
 from models.errors import FoveaError
 
 MAGIC = b"FOV"
-VERSION = 1
+VERSION, PROGRESSIVE = 1, 2
+PIECE = 512
+WORD = 4
+"""Bytes that the range coder writes at once."""
 MODEL_BYTES = 8
 MAX_SIDE = 1 << 16
 MAX_PIXELS = 1 << 26
@@ -46,7 +59,8 @@ class BitstreamError(FoveaError):
 
 
 class Contents(NamedTuple):
-    """A parsed file. model: the first 8 bytes of the codec's identity. level: in steps of 1/LEVEL_STEPS."""
+    """A parsed file. model: the first 8 bytes of the codec's identity. level: in steps of 1/LEVEL_STEPS. total: of a progressive
+    file, how many bytes its last string had before it was cut; `strings` has those that are here."""
 
     codec: str
     model: bytes
@@ -54,6 +68,7 @@ class Contents(NamedTuple):
     height: int
     level: int
     strings: tuple[bytes, ...]
+    total: int | None = None
 
 
 def write_varints(values: Iterable[int]) -> bytes:
@@ -102,10 +117,23 @@ def check_size(width: int, height: int) -> None:
 def pack(contents: Contents) -> bytes:
     """The file's bytes."""
     check_size(contents.width, contents.height)
-    head = MAGIC + bytes([VERSION, CODEC_NUMBERS.get(contents.codec, 0)]) + contents.model[:MODEL_BYTES]
+    version = VERSION if contents.total is None else PROGRESSIVE
+    head = MAGIC + bytes([version, CODEC_NUMBERS.get(contents.codec, 0)]) + contents.model[:MODEL_BYTES]
     head += write_varints([contents.width - 1, contents.height - 1, contents.level])
     head += bytes([len(contents.strings)]) + write_varints(len(s) for s in contents.strings[:-1])
-    body = head + b"".join(contents.strings)
+    last = contents.strings[-1]
+    if contents.total is None:
+        return _sealed(head + b"".join(contents.strings))
+    head += write_varints([len(last), contents.total - len(last)]) + b"".join(contents.strings[:-1])
+    out, crc = bytearray(_sealed(head)), zlib.crc32(head)
+    for at in range(0, len(last), PIECE):
+        piece = last[at : at + PIECE]
+        crc = zlib.crc32(piece, crc)
+        out += piece + (crc & 0xFFFF).to_bytes(2, "little")
+    return bytes(out)
+
+
+def _sealed(body: bytes) -> bytes:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
@@ -115,44 +143,103 @@ def unpack(data: bytes) -> Contents:
         raise BitstreamError("not a Fovea file: it does not start with FOV")
     if len(data) < 4:
         raise BitstreamError("damaged file: cut short after the first bytes")
-    if data[3] != VERSION:
+    if data[3] not in (VERSION, PROGRESSIVE):
         raise BitstreamError(
-            f"the file has format version {data[3]}, this Fovea reads version {VERSION}: "
+            f"the file has format version {data[3]}, this Fovea reads versions {VERSION} and {PROGRESSIVE}: "
             "use the release that wrote it, or a later one"
         )
     if len(data) < 3 + 2 + MODEL_BYTES + 3 + 1 + 4:
         raise BitstreamError("damaged file: cut short within its header")
-    body = data[:-4]
-    if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
-        raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
+    if data[3] == VERSION:
+        body = data[:-4]
+        if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
+            raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
+        contents, position, lengths = _head(body)
+        rest = len(body) - position - sum(lengths)
+        if rest < 0:
+            raise BitstreamError("damaged file: its strings are longer than the file")
+        return contents._replace(strings=_parts(body, position, [*lengths, rest]))
+    contents, position, lengths = _head(data)
+    here, position = _read_varint(data, position)
+    missing, position = _read_varint(data, position)
+    end = position + sum(lengths)
+    if len(data) < end + 4:
+        raise BitstreamError(
+            f"damaged file, or cut too short for a picture: it has {len(data)} of the {end + 4} bytes that any needs"
+        )
+    if zlib.crc32(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
+        raise BitstreamError("damaged file: its beginning was changed, the checksum does not match")
+    last = _pieces(data[end + 4 :], here, zlib.crc32(data[:end]))
+    return contents._replace(strings=(*_parts(data, position, lengths), last), total=here + missing)
+
+
+def _head(data: bytes) -> tuple[Contents, int, list[int]]:
+    """What stands before the strings, where that ends, and the length of each string but the last."""
     names = {0: OWN, **{number: name for name, number in CODEC_NUMBERS.items()}}
     if data[4] not in names:
         raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {data[4]}")
     position = 5 + MODEL_BYTES
-    width, position = _read_varint(body, position)
-    height, position = _read_varint(body, position)
-    level, position = _read_varint(body, position)
+    width, position = _read_varint(data, position)
+    height, position = _read_varint(data, position)
+    level, position = _read_varint(data, position)
     width, height = width + 1, height + 1
     try:
         check_size(width, height)
     except FoveaError as error:
         raise BitstreamError(f"damaged file: {error}") from error
-    if position >= len(body):
+    if position >= len(data):
         raise BitstreamError("damaged file: cut short within its header")
-    count = body[position]
+    count = data[position]
     position += 1
+    if count == 0:
+        raise BitstreamError("damaged file: it has no strings")
     lengths = []
     for _ in range(count - 1):
-        length, position = _read_varint(body, position)
+        length, position = _read_varint(data, position)
         lengths.append(length)
-    rest = len(body) - position - sum(lengths)
-    if count == 0 or rest < 0:
-        raise BitstreamError("damaged file: its strings are longer than the file")
-    strings = []
-    for length in [*lengths, rest]:
-        strings.append(body[position : position + length])
-        position += length
-    return Contents(names[data[4]], data[5 : 5 + MODEL_BYTES], width, height, level, tuple(strings))
+    return Contents(names[data[4]], data[5 : 5 + MODEL_BYTES], width, height, level, ()), position, lengths
+
+
+def _parts(data: bytes, position: int, lengths: list[int]) -> tuple[bytes, ...]:
+    ends = [position + sum(lengths[: i + 1]) for i in range(len(lengths))]
+    return tuple(data[end - length : end] for end, length in zip(ends, lengths, strict=True))
+
+
+def _pieces(data: bytes, length: int, crc: int) -> bytes:
+    """The last string of a progressive file, as far as it is here."""
+    if len(data) > length + 2 * -(-length // PIECE):
+        raise BitstreamError("damaged file: bytes are left over at its end")
+    out = bytearray()
+    for at in range(0, len(data), PIECE + 2):
+        size = min(PIECE, length - len(out))
+        piece, seal = data[at : at + size], data[at + size : at + size + 2]
+        crc = zlib.crc32(piece, crc)
+        if len(seal) == 2 and crc & 0xFFFF != int.from_bytes(seal, "little"):
+            raise BitstreamError(
+                f"damaged file: changed among the {PIECE} bytes of picture from number {at} on, the checksum does not match"
+            )
+        out += piece
+    return bytes(out)
+
+
+def cut(data: bytes, size: int) -> bytes:
+    """The beginning of a progressive file as one of at most `size` bytes, for which it takes no model: 4 bytes less at most.
+
+    Raises FoveaError for another file, for one that is shorter, and for fewer bytes than any picture needs.
+    """
+    contents = unpack(data)
+    if contents.total is None:
+        raise FoveaError("not a progressive file: only those can be cut (fovea compress --progressive)")
+    last = contents.strings[-1]
+    if size > len(pack(contents)):
+        raise FoveaError(f"the file has {len(data)} bytes, {size} cannot be cut from it")
+    least = len(pack(contents._replace(strings=(*contents.strings[:-1], b""))))
+    if size < least:
+        raise FoveaError(f"{size} bytes are too few: a picture of this file begins with {least}")
+    kept = min(len(last), size) // WORD * WORD
+    while len(made := pack(contents._replace(strings=(*contents.strings[:-1], last[:kept])))) > size:
+        kept -= WORD
+    return made
 
 
 def least_bytes(positions: int) -> int:

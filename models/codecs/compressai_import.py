@@ -53,9 +53,16 @@ if type(_compressai) is _Package:
     vars(_compressai).update(get_entropy_coder=lambda: "ans", available_entropy_coders=lambda: ["ans"])
 _enter("scipy.stats")
 
-from compressai.ans import RansDecoder, RansEncoder  # noqa: E402
+from compressai.ans import BufferedRansEncoder, RansDecoder, RansEncoder  # noqa: E402
 from compressai.entropy_models import EntropyBottleneck  # noqa: E402
 from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf  # noqa: E402
 from compressai.layers import GDN  # noqa: E402
 
-__all__ = ["GDN", "EntropyBottleneck", "RansDecoder", "RansEncoder", "pmf_to_quantized_cdf"]
+__all__ = [
+    "GDN",
+    "BufferedRansEncoder",
+    "EntropyBottleneck",
+    "RansDecoder",
+    "RansEncoder",
+    "pmf_to_quantized_cdf",
+]

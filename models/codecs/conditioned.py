@@ -143,6 +143,25 @@ class ConditionedCodec(Codec):
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """What `show` takes, from the strings. Raises BitstreamError."""
 
+    def write_progressive(
+        self, y: Tensor, at: Setting, ahead: np.ndarray
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+        """As `write`, the strings those of a progressive file. ahead: as `ahead` gives it."""
+        raise FoveaError(f"a codec {self.config.codec} with these options has no progressive files")
+
+    def read_progressive(
+        self,
+        strings: tuple[bytes, ...],
+        base: Tensor,
+        level: Tensor,
+        ahead: np.ndarray,
+        whole: bool,
+        h: int,
+        w: int,
+    ) -> Tensor:
+        """As `read`, of a progressive file. whole: nothing was cut off the last string."""
+        raise BitstreamError("damaged file: this model has no progressive files")
+
     @abstractmethod
     def build_tables(self) -> None:
         """Set `tables` and what else coding needs, from weights and quantiles as they are."""
@@ -283,8 +302,11 @@ class ConditionedCodec(Codec):
         return self.analyse(x if self.compressai_bytes else _channels_last(x), saliency_map).contiguous()
 
     @torch.inference_mode()
-    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
-        """As `Codec.encode_analysed` says."""
+    def encode_analysed(
+        self, given: Analysed, rate: float | None = None, *, progressive: bool = False
+    ) -> Encoded:
+        """As `Codec.encode_analysed` says. progressive: a file that shows the same picture, and of which any beginning shows
+        one. Raises FoveaError for a codec that has none."""
         self.built()
         y, s, width, height, z = given
         wanted = self.level_of(rate) if rate is not None else 0.5 * self.top_level
@@ -292,11 +314,21 @@ class ConditionedCodec(Codec):
         with torch.autocast(y.device.type, enabled=False):
             base = self.base_level(y, torch.tensor([row / LEVEL_STEPS]))
             level, steps = self.places(base, y, s)
-            strings, y_hat, estimate = self.write(y, Setting(s, base, level, z))
+            at = Setting(s, base, level, z)
+            if progressive:
+                strings, y_hat, estimate = self.write_progressive(y, at, self.ahead(steps, *y.shape[2:]))
+            else:
+                strings, y_hat, estimate = self.write(y, at)
         level_map = b"" if steps is None else levelmap.encode_levels(steps[0, 0].cpu().numpy())
-        strings = (*strings[:-1], strings[-1].ljust(bitstream.least_bytes(y.shape[2] * y.shape[3]), b"\0"))
+        total, least = len(strings[-1]), bitstream.least_bytes(y.shape[2] * y.shape[3])
+        first = self.present(progressive)
+        padded = [v.ljust(least, b"\0") if i == first else v for i, v in enumerate((level_map, *strings))]
         data = bitstream.pack(
-            Contents(self.config.codec, self.name(), width, height, row, (level_map, *strings))
+            Contents(
+                *(self.config.codec, self.name(), width, height, row),
+                strings=tuple(padded),
+                total=total if progressive else None,
+            )
         )
         return Encoded(data, estimate + 8 * len(level_map), Sent(y_hat, width, height), self)
 
@@ -310,15 +342,33 @@ class ConditionedCodec(Codec):
             raise BitstreamError("damaged file: it has a level or strings that this model does not know")
         level_map, strings = file.strings[0], file.strings[1:]
         h, w = -(-file.height // self.stride), -(-file.width // self.stride)
-        bitstream.check_plausible(h * w, len(strings[-1]))
+        bitstream.check_plausible(h * w, len(file.strings[self.present(file.total is not None)]))
         base = torch.full((1, 1, 1, 1), file.level / LEVEL_STEPS, device=self.device)
-        level = base
+        level, steps = base, None
         if level_map:
-            steps = levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))
-            level = self.levels_at(torch.from_numpy(steps)[None, None].to(self.device), base, h, w)
+            steps = torch.from_numpy(
+                levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))
+            )[None, None].to(self.device)
+            level = self.levels_at(steps, base, h, w)
         with torch.autocast(self.device.type, enabled=False):
-            y_hat = self.read(strings, base, level, h, w)
+            if file.total is None:
+                y_hat = self.read(strings, base, level, h, w)
+            else:
+                ahead, whole = self.ahead(steps, h, w), len(strings[-1]) == file.total
+                y_hat = self.read_progressive(strings, base, level, ahead, whole, h, w)
         return Sent(y_hat, file.width, file.height)
+
+    def present(self, progressive: bool) -> int:
+        """Of a file's strings the number of one that has symbols whatever was cut off: it is never very short."""
+        return 2 if progressive else self.coded_strings
+
+    def ahead(self, steps: Tensor | None, height: int, width: int) -> np.ndarray:
+        """How far each place is ahead of the base level by the level map, within the levels or beyond: height×width or 1×1,
+        in 1/LEVEL_STEPS."""
+        if steps is None:
+            return np.zeros((1, 1), dtype=np.int64)
+        cells = conditioning.spread(steps, height, width, self.cell)[0, 0].cpu().numpy()
+        return cells * round(conditioning.STEP * LEVEL_STEPS)
 
     def built(self) -> Tables:
         """The coding tables. Raises FoveaError when `update` has not run."""

@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.codecs import conditioning
+from models.codecs import conditioning, nested
 from models.codecs.base import LEVEL_STEPS, CodecConfig, Latents
 from models.codecs.conditioned import ConditionedCodec, Modelled, Setting
 from models.codecs.entropy import Quantise, Tables, bits, noisy, ste
@@ -88,6 +88,17 @@ class Parameters(NamedTuple):
     mu: Tensor | None
     grid: np.ndarray | None
     level: Tensor | None = None
+
+
+class _Coded(NamedTuple):
+    """One picture on its way into a file. strings_z: escapes, coded. bits: the estimate but for y's escapes."""
+
+    strings_z: tuple[bytes, bytes]
+    p: Parameters
+    level: Tensor
+    gain: tuple[Tensor, Tensor] | None
+    symbols: Tensor
+    bits: float
 
 
 class HyperpriorCodec(ConditionedCodec):
@@ -152,6 +163,7 @@ class HyperpriorCodec(ConditionedCodec):
         self._integer: IntegerSynthesis | None = None
         self._integer_level: IntegerSynthesis | None = None
         self._bounds = np.empty(0, dtype=np.int64)
+        self._trees: tuple[Tables, nested.Forest, nested.Order] | None = None
 
     # ── what a paper's class says ─────────────────────────────────────────────────────────────────────────────────
 
@@ -415,37 +427,104 @@ class HyperpriorCodec(ConditionedCodec):
 
     def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write` says."""
-        _, base, level, *_ = at
-        tables, gain_z, z = self.built(), self.gains_z(base), self.latent_z(y, at)
+        coded = self._coded(y, at)
+        coded_y, escapes_y = self.built().encode(
+            coded.symbols.cpu().numpy().ravel(), *self._scale_indexes(coded.p, coded.level, coded.gain)
+        )
+        return self._written(coded, escapes_y, coded_y)
+
+    def write_progressive(
+        self, y: Tensor, at: Setting, ahead: np.ndarray
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+        """As `ConditionedCodec.write_progressive` says."""
+        if not (self.exact and self.refinable):
+            return super().write_progressive(y, at, ahead)
+        coded = self._coded(y, at)
+        walk = self._walk_over(coded.p, at.base, coded.level, coded.gain, ahead, y.shape[2], y.shape[3])
+        return self._written(coded, *nested.encode(walk, coded.symbols.cpu().numpy().ravel()))
+
+    def _coded(self, y: Tensor, at: Setting) -> "_Coded":
+        """z's strings, and what else files of both kinds take of a picture."""
+        gain_z, z = self.gains_z(at.base), self.latent_z(y, at)
         z_symbols = self.entropy_bottleneck.symbols(z, gain_z)
-        p = self.parameters_for(z_symbols, base, y.shape[2], y.shape[3])
-        level = level if p.level is None else p.level
+        p = self.parameters_for(z_symbols, at.base, y.shape[2], y.shape[3])
+        level = at.level if p.level is None else p.level
         gain = self.gains(level)
         symbols = self.symbols_of(y, p, gain)
-        indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
-        coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
-        coded_y, escapes_y = tables.encode(
-            symbols.cpu().numpy().ravel(), *self._scale_indexes(p, level, gain)
-        )
+        indexes, used = self.channel_indexes(self.config.n, at.base, z.shape[2], z.shape[3])
+        coded_z, escapes_z = self.built().encode(z_symbols.cpu().numpy().ravel(), indexes, used)
         likelihoods = {
             "y": self._likelihood(symbols.float(), p.sigma if gain is None else p.sigma * gain[0]),
             "z": self.entropy_bottleneck(z, gain_z, training=False)[1],
         }
-        estimate = bits(likelihoods, escapes_z + escapes_y)
-        return (escapes_z, coded_z, escapes_y, coded_y), self.dequantized(symbols, p, gain), estimate
+        return _Coded((escapes_z, coded_z), p, level, gain, symbols, bits(likelihoods, escapes_z))
+
+    def _written(
+        self, coded: "_Coded", escapes_y: bytes, coded_y: bytes
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+        y_hat = self.dequantized(coded.symbols, coded.p, coded.gain)
+        return (*coded.strings_z, escapes_y, coded_y), y_hat, coded.bits + 8 * len(escapes_y)
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""
         escapes_z, coded_z, escapes_y, coded_y = strings
-        tables = self.built()
-        indexes, used = self.channel_indexes(self.config.n, base, -(-h // HYPER), -(-w // HYPER))
-        z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
-        p = self.parameters_for(z.reshape(1, self.config.n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
+        p = self._told(escapes_z, coded_z, base, h, w)
         level = level if p.level is None else p.level
         gain = self.gains(level)
-        symbols = tables.decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
+        symbols = self.built().decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
         return self.dequantized(
             torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain
+        )
+
+    def read_progressive(
+        self,
+        strings: tuple[bytes, ...],
+        base: Tensor,
+        level: Tensor,
+        ahead: np.ndarray,
+        whole: bool,
+        h: int,
+        w: int,
+    ) -> Tensor:
+        """As `ConditionedCodec.read_progressive` says."""
+        if not (self.exact and self.refinable):
+            return super().read_progressive(strings, base, level, ahead, whole, h, w)
+        escapes_z, coded_z, escapes_y, coded_y = strings
+        p = self._told(escapes_z, coded_z, base, h, w)
+        level = level if p.level is None else p.level
+        gain = self.gains(level)
+        walk = self._walk_over(p, base, level, gain, ahead, h, w)
+        nested.decode(walk, escapes_y, coded_y, whole)
+        values = torch.from_numpy(walk.shown()).reshape(1, self.config.m, h, w)
+        return self.dequantized(values.to(self.device), p, gain)
+
+    def _told(self, escapes_z: bytes, coded_z: bytes, base: Tensor, h: int, w: int) -> Parameters:
+        """What z says."""
+        height, width = -(-h // HYPER), -(-w // HYPER)
+        indexes, used = self.channel_indexes(self.config.n, base, height, width)
+        z = torch.from_numpy(self.built().decode(coded_z, escapes_z, indexes, used))
+        return self.parameters_for(z.reshape(1, self.config.n, height, width).to(self.device), base, h, w)
+
+    def _walk_over(
+        self,
+        p: Parameters,
+        base: Tensor,
+        level: Tensor,
+        gain: tuple[Tensor, Tensor] | None,
+        ahead: np.ndarray,
+        h: int,
+        w: int,
+    ) -> nested.Walk:
+        assert self.coding_gain is not None
+        if self._trees is None or self._trees[0] is not self.tables:
+            forest = nested.plant(self.built(), self.first_scale)
+            self._trees = self.built(), forest, nested.Order(self.coding_gain.numpy())
+        indexes, used = self._scale_indexes(p, level, gain)
+        rows = self.rows_at(level)[0, 0]
+        if p.level is not None:
+            ahead = rows - self.rows_at(base)[0, 0]
+        return nested.Walk(
+            *self._trees[1:], (used - self.first_scale)[indexes], rows, ahead, (self.config.m, h, w)
         )
 
     @property
