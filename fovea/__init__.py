@@ -49,14 +49,16 @@ def compress(
     lmbda: float | None = None,
     saliency: "Given | bool" = True,
     effort: int = 0,
+    progressive: bool = False,
     model: "Codec | str" = "light",
 ) -> bytes:
     """A .fov file's bytes.
 
     bpp: bits per pixel of the file, as near as levels allow; lmbda: the rate as a Lagrange multiplier of 255² · MSE; one of
     the two, or the middle of the codec's range. saliency: a map of one's own; True: SAM-Lite's; False: every place counts
-    alike. effort: steps of refinement. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError
-    for what can't be read, and for a rate that the codec does not reach.
+    alike. effort: steps of refinement. progressive: a file of which any beginning shows a picture, cut to `bpp` exactly.
+    model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be read, and for a rate
+    that the codec does not reach.
     """
     from assets.evaluation.code_files import encode_picture, own_map, predicted_map
     from models.mechanisms import NEEDS_MAP
@@ -74,7 +76,9 @@ def compress(
             if isinstance(saliency, str | Path)
             else saliency
         )
-    return encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, effort=effort).data
+    return encode_picture(
+        codec, shown, guide, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive
+    ).data
 
 
 def decompress(data: bytes | Path | str, model: "Codec | str | None" = None) -> "Picture":

@@ -19,7 +19,7 @@ from models.errors import FoveaError
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import benchmark, compare, curves, evaluate, gaps
 from pipelines.commands.options import PORT
-from pipelines.commands.pictures import compress, decompress, saliency, saliency_weights
+from pipelines.commands.pictures import compress, cut, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
 from pipelines.commands.studies import game, study
 from pipelines.commands.training import base, slurm, train
@@ -189,7 +189,7 @@ def _with_profiles(group: click.Group) -> None:
     for command in group.commands.values():
         if isinstance(command, click.Group):
             _with_profiles(command)
-        elif command.name not in ("compress", "decompress"):
+        elif command.name not in ("compress", "decompress", "cut"):
             command.params.append(
                 click.Option(
                     ["--profile"],
@@ -203,7 +203,7 @@ def _with_profiles(group: click.Group) -> None:
 
 
 for command in (
-    *(run, status, train, base, slurm, datasets, compress, decompress, saliency, saliency_benchmark),
+    *(run, status, train, base, slurm, datasets, compress, decompress, cut, saliency, saliency_benchmark),
     *(saliency_weights, benchmark, compare, curves, evaluate, gaps, game, study),
 ):
     main.add_command(command)

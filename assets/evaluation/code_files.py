@@ -10,9 +10,11 @@ import numpy as np
 from assets.frames.decode import MIN_SIDE, read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import signed
-from assets.home import write_output
+from assets.home import check_ours, write_output
+from models.codecs import bitstream
 from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import in_order
+from models.codecs.bitstream import BitstreamError
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
 from models.mechanisms import NEEDS_MAP
@@ -151,19 +153,22 @@ def compress_files(
     bpp: float | None = None,
     guide: Guide = GUIDED,
     effort: int = 0,
+    progressive: bool = False,
     threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[Compressed]:
     """Write a .fov file for each picture; yields what is to be said of each, in order.
 
-    bpp: each picture's level is searched for it. guide: a codec that takes no map is never guided. effort: steps of
+    bpp: each picture's level is searched for it; progressive files are cut to it. guide: a codec that takes no map is never guided. effort: steps of
     refinement (models/codecs/effort.py). failed: gets what is wrong with each picture that cannot be read or coded, and the
     others go on; None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
     """
     guide.check(codec.config.mechanism, len(work) > 1)
 
     def coder(picture: Picture, looked_at: Picture | None) -> tuple[bytes, Picture]:
-        encoded = encode_picture(codec, picture, looked_at, lmbda=lmbda, bpp=bpp, effort=effort)
+        encoded = encode_picture(
+            codec, picture, looked_at, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive
+        )
         return encoded.data, encoded.reconstruction
 
     codec.name()
@@ -178,13 +183,18 @@ def encode_picture(
     lmbda: float | None = None,
     bpp: float | None = None,
     effort: int = 0,
+    progressive: bool = False,
 ) -> Encoded:
     """One file. saliency_map: H×W uint8; None: every place counts alike. Other arguments as `compress_files`."""
+    if progressive and effort and bpp is not None:
+        raise FoveaError(
+            "effort makes a file smaller than the bpp that a progressive one is cut to: give a lmbda with it"
+        )
     given = saliency_map
     if given is None and codec.config.mechanism in NEEDS_MAP:
         given = np.full(picture.shape[:2], 255, np.uint8)
     at = lmbda
-    if bpp is not None:
+    if bpp is not None and not progressive:
         from models.codecs.target_rate import search_rate
 
         at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
@@ -193,11 +203,18 @@ def encode_picture(
         from models.codecs.effort import refine
 
         analysed = refine(codec, picture, analysed, at, effort)
+    if progressive:
+        from models.codecs.target_rate import encode_progressive
+
+        return encode_progressive(codec, analysed, at, bpp)
     return codec.encode_analysed(analysed, at)
 
 
 JPEG_QUALITY = 80
-COMPRESS = "fovea compress"
+COMPRESS, DECOMPRESS = "fovea compress", "fovea decompress"
+
+FRAMES = 8
+"""Pictures that a progressive file is shown in, at most, each from twice the bytes of the one before."""
 
 
 def compress_jpeg(
@@ -243,22 +260,38 @@ def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
     return np.ascontiguousarray(shown[..., 0])
 
 
+class Decompressed(NamedTuple):
+    """What is said of a decoded file. missing: bytes of it that were cut off."""
+
+    path: Path
+    width: int
+    height: int
+    size: int
+    missing: int
+
+
 def decompress_files(
     work: Sequence[tuple[Path, Path]],
     codec_for: Callable[[bytes], Codec],
     *,
+    sizes: Sequence[int] | None = None,
     threads: int = 0,
     failed: list[str] | None = None,
-) -> Iterator[tuple[Path, int, int]]:
-    """Write a PNG for each .fov file; yields its path, width and height, in order. codec_for: what made a file.
+) -> Iterator[Decompressed]:
+    """Write a PNG for each .fov file; yields what is to be said of each, in order. codec_for: what made a file. sizes: how
+    many bytes of each are taken, which progressive files allow; None: all.
 
     failed: gets what is wrong with each file that cannot be decoded, and the others go on; None: the first one ends it.
     Raises FoveaError then, which names the file.
     """
 
+    taken = None if sizes is None else iter(sizes)
+
     def read(source: Path) -> tuple[bytes, Codec]:
         try:
             data = source.read_bytes()
+            if taken is not None:
+                data = beginning(data, next(taken))
             codec = codec_for(data)
             codec.name()
         except OSError as error:
@@ -267,10 +300,45 @@ def decompress_files(
             raise FoveaError(f"{source}: {error}") from error
         return data, codec
 
-    def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, tuple[int, int]]:
+    def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        return signed(encode_png(picture), "fovea decompress"), (picture.shape[1], picture.shape[0])
+        said = Decompressed(
+            Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).missing()
+        )
+        return signed(encode_png(picture), DECOMPRESS), said
 
-    for target, _, (width, height) in _each(work, read, code, threads, failed):
-        yield target, width, height
+    for target, _, said in _each(work, read, code, threads, failed):
+        yield said._replace(path=target)
+
+
+def beginning(data: bytes, size: int) -> bytes:
+    """The first bytes of a progressive file. Raises FoveaError for another one."""
+    if bitstream.unpack(data).total is None:
+        raise FoveaError(
+            "not a progressive file: it shows a picture only as a whole (fovea compress --progressive)"
+        )
+    return data[:size]
+
+
+def frame_work(files: Sequence[Path], folder: Path) -> list[tuple[Path, Path, int]]:
+    """Progressive files, a PNG in the folder for each of their frames, and how many bytes it shows: all of them, half of them,
+    and so on, while these hold a picture. Raises FoveaError for another file, and where something else has a PNG's name."""
+    work = []
+    for file in files:
+        try:
+            data = file.read_bytes()
+            for halved in range(FRAMES):
+                size = len(data) >> halved
+                try:
+                    bitstream.unpack(beginning(data, size))
+                except BitstreamError:
+                    if not halved:
+                        raise
+                    break
+                work.append((file, folder / f"{file.stem}.{size:07}.png", size))
+        except FoveaError as error:
+            raise FoveaError(f"{file}: {error}") from error
+    for _, target, _ in work:
+        check_ours(target, DECOMPRESS.encode())
+    return work

@@ -70,6 +70,16 @@ class Contents(NamedTuple):
     strings: tuple[bytes, ...]
     total: int | None = None
 
+    def missing(self) -> int:
+        """How many bytes of the file were cut off, give or take a checksum: 0 for one that is whole, and for one that is not
+        progressive."""
+        here, total = len(self.strings[-1]), self.total or 0
+        return (
+            max(total - here + 2 * (-(-total // PIECE) - -(-here // PIECE)), 0)
+            if self.total is not None
+            else 0
+        )
+
 
 def write_varints(values: Iterable[int]) -> bytes:
     """Non-negative integers below 2^35."""
@@ -223,7 +233,8 @@ def _pieces(data: bytes, length: int, crc: int) -> bytes:
 
 
 def cut(data: bytes, size: int) -> bytes:
-    """The beginning of a progressive file as one of at most `size` bytes, for which it takes no model: 4 bytes less at most.
+    """The beginning of a progressive file as one of at most `size` bytes, for which it takes no model: whole words of
+    the range coder, so a few bytes less.
 
     Raises FoveaError for another file, for one that is shorter, and for fewer bytes than any picture needs.
     """

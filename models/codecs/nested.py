@@ -13,7 +13,8 @@ is at. (Lee et al. 2022, "DPICT: Deep progressive image compression using trit-p
 plane.)
 
 Everything that decides what is coded, when and how likely it is is integer arithmetic on integer tables, the same on every
-machine; `centre` alone is a float, and only shows pixels.
+machine; `centre` alone is a float, and only shows pixels. All of it is part of the format of progressive files
+(bitstream.py), the constants included.
 """
 
 from collections.abc import Callable
@@ -78,7 +79,8 @@ def log2_fixed(values: Ints) -> Ints:
 
 
 def plant(tables: Tables, first: int) -> Forest:
-    """The trees of the tables from number `first` on, all at once, one depth after the other."""
+    """The trees of the tables from number `first` on, all at once, one depth after the other. Each table has symbols on both
+    sides of 0, as Gaussian ones do."""
     lengths, low = tables.lengths[first:].astype(np.int64), tables.offsets[first:].astype(np.int64)
     starts = tables.starts[first:] - tables.starts[first]
     frequencies = tables.frequencies[tables.starts[first] :].astype(np.int64)
@@ -88,7 +90,8 @@ def plant(tables: Tables, first: int) -> Forest:
     mass, moment = (np.concatenate(([0], np.cumsum(v))) for v in (frequencies, frequencies * symbols))
     zero = starts - low  # where symbol 0 of a table is
     table, high = np.arange(len(lengths)), low + lengths - 1
-    total, grown = 0, []
+    total = 0
+    grown: list[Forest] = []
     while len(low):
         bounds = _cut(low, high, root=not grown)
         at = zero[table][:, None] + bounds

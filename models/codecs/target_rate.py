@@ -1,4 +1,5 @@
-"""Which level of a variable-rate codec spends a given number of bits: a bisection with real files."""
+"""Which level of a variable-rate codec spends a given number of bits: a bisection with real files; and progressive files cut
+to them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.codecs.base import LEVEL_STEPS, Codec, Picture
+from models.codecs import bitstream
+from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded, Picture
+from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
 
 
@@ -19,6 +22,12 @@ class Found(NamedTuple):
     bpp: float
     low: float
     high: float
+
+
+def lmbda_of(codec: Codec, row: int) -> float:
+    """The lambda of a level in 1/LEVEL_STEPS."""
+    ends = codec.config.lmbda
+    return min(max(float(codec.lmbda_at(torch.tensor(row / LEVEL_STEPS))), ends[0]), ends[-1])
 
 
 def search_rate(
@@ -39,16 +48,11 @@ def search_rate(
     analysed = [codec.analysed(p, m) for p, m in zip(pictures, given, strict=True)]
     known: dict[int, float] = {}
 
-    def lmbda_of(row: int) -> float:
-        ends = codec.config.lmbda
-        value = float(codec.lmbda_at(torch.tensor(row / LEVEL_STEPS)))
-        return min(max(value, ends[0]), ends[-1])
-
     def bpp(row: int) -> float:
         if row not in known:
             rates = []
             for one in analysed:
-                data = codec.encode_analysed(one, lmbda_of(row)).data
+                data = codec.encode_analysed(one, lmbda_of(codec, row)).data
                 rates.append(8 * len(data) / (one.height * one.width))
             known[row] = float(np.mean(rates))
         return known[row]
@@ -64,4 +68,32 @@ def search_rate(
         middle = (low + high) // 2
         low, high = (middle, high) if bpp(middle) <= target_bpp else (low, middle)
     row = min(low, high, key=lambda r: abs(bpp(r) - target_bpp))
-    return Found(lmbda_of(row), row / LEVEL_STEPS, bpp(row), lowest, highest)
+    return Found(lmbda_of(codec, row), row / LEVEL_STEPS, bpp(row), lowest, highest)
+
+
+def encode_progressive(
+    codec: Codec, given: Analysed, rate: float | None, bpp: float | None = None
+) -> Encoded:
+    """A progressive file: whole, at a rate as `Codec.encode` takes it, or of at most `bpp`: that of the lowest level which
+    spends as much, without what is too much. Raises FoveaError for a codec without such files, and for a bpp out of reach."""
+    if not isinstance(codec, ConditionedCodec):
+        raise FoveaError(f"a codec {codec.config.codec} has no progressive files")
+    if bpp is None:
+        return codec.encode_analysed(given, rate, progressive=True)
+    pixels = given.height * given.width
+    size = int(bpp * pixels / 8)
+    low, high = -1, codec.top_level * LEVEL_STEPS
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = len(codec.encode_analysed(given, lmbda_of(codec, middle)).data) >= size
+        low, high = (low, middle) if enough else (middle, high)
+    encoded = codec.encode_analysed(given, lmbda_of(codec, high), progressive=True)
+    whole = len(encoded.data)
+    if whole < size and high == codec.top_level * LEVEL_STEPS:
+        raise FoveaError(
+            f"{bpp:g} bpp is out of reach: this codec spends at most {8 * whole / pixels:.4f} bpp here"
+        )
+    if whole <= size:
+        return encoded
+    data = bitstream.cut(encoded.data, size)
+    return Encoded(data, 8.0 * len(data), codec.entropy_decode(data), codec)

@@ -1,4 +1,4 @@
-"""`fovea compress`, `decompress`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
+"""`fovea compress`, `decompress`, `cut`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
 
 import functools
 import math
@@ -18,7 +18,11 @@ from pipelines.commands.options import PATH, chain_here
 @options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
 @click.option("--model", default="light", show_default=True, help=f"{options.CODEC}.")
 @click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
-@click.option("--bpp", type=float, help="Rate: bits per pixel of the file, as near as levels allow.")
+@click.option(
+    "--bpp",
+    type=float,
+    help="Rate: bits per pixel of the file, as near as levels allow; with --progressive exactly, and never more.",
+)
 @click.option("--uniform", is_flag=True, help="Every place counts alike: no saliency.")
 @click.option(
     "--map",
@@ -33,6 +37,11 @@ from pipelines.commands.options import PATH, chain_here
     show_default=True,
     help="Steps of refinement, in tens: smaller files for the same picture, each step as long as three decodings.",
 )
+@click.option(
+    "--progressive",
+    is_flag=True,
+    help="A file of which any beginning shows a picture, first where people look (--uniform: everywhere alike).",
+)
 def compress(
     images: tuple[Path, ...],
     output: Path,
@@ -42,6 +51,7 @@ def compress(
     uniform: bool,
     maps: Path | None,
     effort: int,
+    progressive: bool,
 ) -> None:
     """Compress a picture to a .fov file, or pictures and folders of them over all cores.
 
@@ -55,9 +65,9 @@ def compress(
 
     _check_rates(lmbda, bpp)
     jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
-    if jpeg and (lmbda is not None or effort):
+    if jpeg and (lmbda is not None or effort or progressive):
         raise FoveaError(
-            f"{output}: --lmbda and --effort are of .fov files; a JPEG takes --bpp, --uniform and --map"
+            f"{output}: --lmbda, --effort and --progressive are of .fov files; a JPEG takes --bpp, --uniform and --map"
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
@@ -73,7 +83,13 @@ def compress(
         iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])
         if jpeg
         else compress_files(
-            work, options.codec_named(model), lmbda=lmbda, bpp=bpp, guide=guide, effort=effort, failed=failed
+            *(work, options.codec_named(model)),
+            lmbda=lmbda,
+            bpp=bpp,
+            guide=guide,
+            effort=effort,
+            progressive=progressive,
+            failed=failed,
         )
     )
     for said in made:
@@ -96,18 +112,39 @@ def _check_rates(lmbda: float | None, bpp: float | None) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
-@options.output("The PNG to write; a folder for several files.", required=True)
+@options.output("The PNG to write; a folder for several files.")
 @click.option("--model", help=f"{options.CODEC}; default: the shipped codec that made the file.")
-def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None:
-    """Decode a .fov file to a PNG, or several files and folders of them over all cores."""
+@click.option(
+    "--bytes", "size", type=click.IntRange(min=1), help="Take so many bytes of a progressive file only."
+)
+@click.option(
+    "--frames",
+    type=PATH,
+    help="A folder for pictures of a progressive file as it arrives: from all its bytes, half of them, and so on.",
+)
+def decompress(
+    files: tuple[Path, ...], output: Path | None, model: str | None, size: int | None, frames: Path | None
+) -> None:
+    """Decode a .fov file to a PNG, or several files and folders of them over all cores.
+
+    A progressive file that was cut short gives the picture that its bytes hold.
+    """
     from assets.frames.targets import files_in, targets_of
 
-    _check_ending(files, output, ".png", "decoded pictures are written as PNG")
-    work = targets_of(files, output, ".png", files_in, "fovea decompress")
-    from assets.evaluation.code_files import decompress_files
+    if (output is None) == (frames is None) or (frames is not None and size is not None):
+        raise FoveaError("name a PNG to write with -o, and --bytes with it, or a folder with --frames")
+    work: list[tuple[Path, Path]] = []
+    if output is not None:
+        _check_ending(files, output, ".png", "decoded pictures are written as PNG")
+        work = targets_of(files, output, ".png", files_in, "fovea decompress")
+    from assets.evaluation.code_files import decompress_files, frame_work
     from models.codecs.bitstream import unpack
     from models.codecs.catalogue import codec_for
 
+    sizes = None if size is None else [size] * len(work)
+    if frames is not None:
+        found_frames = frame_work(files, frames)
+        work, sizes = [(file, target) for file, target, _ in found_frames], [n for *_, n in found_frames]
     named = options.codec_named(model) if model else None
     found: dict[bytes, Any] = {}
 
@@ -120,9 +157,38 @@ def decompress(files: tuple[Path, ...], output: Path, model: str | None) -> None
         return found[wanted]
 
     failed: list[str] | None = [] if len(work) > 1 else None
-    for path, width, height in decompress_files(work, opened, failed=failed):
-        click.echo(f"{path}: {width}×{height}")
+    for said in decompress_files(work, opened, sizes=sizes, failed=failed):
+        part = f", from {said.size} of {said.size + said.missing} bytes" if said.missing else ""
+        click.echo(f"{said.path}: {said.width}×{said.height}{part}")
     _tell_failed(failed, len(work))
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.option("--bytes", "size", type=click.IntRange(min=1), help="At most so many bytes.")
+@click.option("--bpp", type=float, help="At most so many bits per pixel.")
+@options.output("The .fov file to write.", required=True)
+def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
+    """Cut a progressive file to a size, without a model: a smaller file of the same picture."""
+    from assets.frames.targets import targets_of
+    from assets.home import write_output
+    from models.codecs import bitstream
+
+    if (size is None) == (bpp is None) or (bpp is not None and not (math.isfinite(bpp) and bpp > 0)):
+        raise FoveaError("give the size either as --bytes or as --bpp, a positive number")
+    _check_ending((file,), output, ".fov", "compressed pictures are .fov files")
+    ((source, target),) = targets_of((file,), output, ".fov", lambda _: (), "fovea cut")
+    try:
+        data = source.read_bytes()
+        head = bitstream.unpack(data)
+        pixels = head.width * head.height
+        made = bitstream.cut(data, int(bpp * pixels / 8) if size is None and bpp else size or 0)
+    except OSError as error:
+        raise FoveaError(f"cannot read {source}: {error.strerror}") from error
+    except FoveaError as error:
+        raise FoveaError(f"{source}: {error}") from error
+    write_output(target, made)
+    click.echo(f"{target}: {len(made)} bytes, {8 * len(made) / pixels:.4f} bpp")
 
 
 def _check_ending(given: tuple[Path, ...], output: Path, ending: str, why: str) -> None:

@@ -42,7 +42,12 @@ def test_what_compress_is_told_about_maps_and_effort(
 
 
 @pytest.mark.parametrize(
-    "command", [["compress", "no.png", "-o", "a.fov"], ["decompress", "no.fov", "-o", "a.png"]]
+    "command",
+    [
+        ["compress", "no.png", "-o", "a.fov"],
+        ["decompress", "no.fov", "-o", "a.png"],
+        ["cut", "no.fov", "--bytes", "9", "-o", "a.fov"],
+    ],
 )
 def test_a_missing_file_is_refused_before_torch_is_loaded(tmp_path: Path, command: list[str]) -> None:
     script = (
@@ -60,6 +65,7 @@ def test_a_missing_file_is_refused_before_torch_is_loaded(tmp_path: Path, comman
     ("words", "said"),
     [
         (["a.png", "-o", "b.jpg", "--effort", "10"], "of .fov files"),
+        (["a.png", "-o", "b.jpg", "--progressive"], "of .fov files"),
         (["a.png", "a.png", "-o", "b.jpg"], "b.jpg"),
         (["a.png", "-o", "b.txt"], "or one .jpg"),
     ],
@@ -89,3 +95,54 @@ def test_a_model_that_is_not_there_is_named_with_the_way_out(
         done = CliRunner().invoke(main, ["compress", "a.png", "-o", "a.fov", "--model", model])
         assert done.exit_code == 1 and said in done.output, done.output
         assert not Path("a.fov").exists()
+
+
+def test_a_progressive_file_is_cut_and_shown_as_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save("a.png")
+
+    def fovea(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == code and (code == 0 or done.output.count("\n") == 1), done.output
+        return done.output
+
+    fovea("compress", "a.png", "-o", "a.fov", "--progressive", "--uniform")
+    size = Path("a.fov").stat().st_size
+    assert fovea("decompress", "a.fov", "-o", "a.fov.png").strip().endswith("96×64")
+    fovea("cut", "a.fov", "--bpp", "1.0", "-o", "small.fov")
+    assert 762 <= Path("small.fov").stat().st_size <= 768
+    said = fovea("decompress", "small.fov", "-o", "small.png")
+    parts = said.split()[-4:]
+    assert int(parts[0]) == Path("small.fov").stat().st_size and abs(int(parts[2]) - size) <= 2
+    assert "from 600 of " in fovea("decompress", "a.fov", "--bytes", "600", "-o", "part.png")
+    fovea("decompress", "a.fov", "--frames", "frames")
+    frames = sorted(Path("frames").iterdir())
+    assert len(frames) > 2 and frames[-1].name == f"a.{size:07}.png"
+    assert frames[-1].read_bytes() == Path("a.fov.png").read_bytes()
+    assert "begins with" in fovea("cut", "a.fov", "--bytes", "20", "-o", "b.fov", code=1)
+    assert "either as --bytes or as --bpp" in fovea("cut", "a.fov", "-o", "b.fov", code=1)
+    assert "--frames" in fovea("decompress", "a.fov", code=1)
+    fovea("compress", "a.png", "-o", "plain.fov", "--uniform")
+    for command in (["cut", "plain.fov", "-o", "b.fov"], ["decompress", "plain.fov", "-o", "b.png"]):
+        assert "not a progressive file" in fovea(*command, "--bytes", "300", code=1)
+    Path("a.fov").write_bytes(Path("a.fov").read_bytes().replace(b"FOV\2", b"FOV\2\x09", 1))
+    assert "a.fov: damaged file" in fovea("decompress", "a.fov", "-o", "a.fov.png", code=1)
+
+
+def test_a_file_is_cut_without_loading_torch(tmp_path: Path) -> None:
+    from models.codecs.bitstream import Contents, pack
+
+    whole = pack(Contents("light", b"8 bytes.", 40, 30, 3, (b"", b"", b"z", b"", bytes(400)), total=400))
+    (tmp_path / "a.fov").write_bytes(whole)
+    script = (
+        "import sys\nfrom pipelines.cli import main\ntry:\n    main(['cut', 'a.fov', '--bytes', '200', '-o', 'b.fov'])\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+    assert 196 <= (tmp_path / "b.fov").stat().st_size <= 200

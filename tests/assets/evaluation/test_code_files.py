@@ -49,7 +49,7 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
     for name, encoded in shown.items():
         assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
-    assert [(w, h) for _, w, h in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
+    assert [said[1:3] for said in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
     for name, encoded in shown.items():
         np.testing.assert_array_equal(read_picture(tmp_path / "out" / name), encoded.reconstruction)
     (tmp_path / "fov" / "a.fov").write_bytes(b"FOV")
@@ -119,7 +119,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "fov/c.fov").write_bytes(whole[: len(whole) // 2])
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
     failed = []
-    shown = [path.name for path, _, _ in decompress_files(back, lambda _: codec, threads=2, failed=failed)]
+    shown = [said.path.name for said in decompress_files(back, lambda _: codec, threads=2, failed=failed)]
     assert shown == ["a.png", "d.png"] and len(failed) == 1 and "c.fov" in failed[0]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "d.png"]
 

@@ -14,11 +14,24 @@ import zlib
 warnings.simplefilter("ignore")
 
 from models.codecs import catalogue  # noqa: E402
-from models.codecs.bitstream import BitstreamError  # noqa: E402
+from models.codecs.bitstream import BitstreamError, pack, unpack  # noqa: E402
 
 
 def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """A changed file; half of them with a right checksum, so that parser and coder are reached."""
+    contents = unpack(data)
+    if contents.total is not None and rng.random() < 0.7:
+        # a progressive one with right checksums
+        strings = [bytearray(s) for s in contents.strings]
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            one = rng.choice(strings)
+            place = rng.randrange(len(one) + 1)
+            if rng.random() < 0.5:
+                del one[place:]
+            else:
+                one[place : place + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
+        total = rng.choice((len(strings[-1]), max(contents.total, len(strings[-1]))))
+        return pack(contents._replace(strings=tuple(map(bytes, strings)), total=total))
     body = bytearray(data[:-4])
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         kind = rng.randrange(7)

@@ -97,3 +97,59 @@ def test_anything_with_a_right_checksum_is_parsed_or_refused(tail):
         return
     assert sum(map(len, contents.strings)) <= len(tail)
     assert contents.width * contents.height <= bitstream.MAX_PIXELS
+
+
+PIECES = CONTENTS._replace(strings=(b"", b"map", bytes(range(256)) * 5), total=1280)
+
+
+@given(strings=st.lists(st.binary(max_size=1200), min_size=1, max_size=4), missing=st.integers(0, 10**6))
+def test_progressive_files_are_unpacked(strings, missing):
+    contents = CONTENTS._replace(strings=tuple(strings), total=len(strings[-1]) + missing)
+    assert unpack(pack(contents)) == contents
+
+
+def test_any_beginning_of_a_progressive_file_is_read_as_far_as_it_goes():
+    data = pack(PIECES)
+    least = len(pack(PIECES._replace(strings=(b"", b"map", b""))))
+    before = b""
+    for size in range(len(data)):
+        if size < least:
+            with pytest.raises(BitstreamError, match=r"not a Fovea file|cut|ends"):
+                unpack(data[:size])
+            continue
+        contents = unpack(data[:size])
+        last = contents.strings[-1]
+        assert contents._replace(strings=PIECES.strings) == PIECES
+        assert PIECES.strings[-1].startswith(last) and last.startswith(before)
+        assert abs(size + contents.missing() - len(data)) <= 2
+        before = last
+    assert len(before) == 1280
+
+
+@pytest.mark.parametrize("place", range(0, len(pack(PIECES)), 11))
+def test_every_flipped_byte_of_a_progressive_file_is_refused(place):
+    data = bytearray(pack(PIECES))
+    data[place] ^= 0x41
+    with pytest.raises(BitstreamError):
+        unpack(bytes(data))
+    if 600 < place < 1000:
+        with pytest.raises(BitstreamError, match="from number 514 on"):
+            unpack(bytes(data[:1200]))
+
+
+@pytest.mark.parametrize("size", [60, 545, 548, 549, 550, 1000, 1200])
+def test_a_cut_file_is_at_most_four_bytes_shorter_and_whole_by_its_own_words(size):
+    made = bitstream.cut(pack(PIECES), size)
+    contents = unpack(made)
+    assert size - 6 < len(made) <= size and contents.total == 1280 and len(contents.strings[-1]) % 4 == 0
+    assert bitstream.cut(made, len(made)) == made
+    with pytest.raises(BitstreamError, match="left over"):
+        unpack(made + b"\0")
+
+
+def test_what_cannot_be_cut_is_refused():
+    for size, said in ((10, "begins with"), (5000, "cannot be cut from it")):
+        with pytest.raises(FoveaError, match=said):
+            bitstream.cut(pack(PIECES), size)
+    with pytest.raises(FoveaError, match="not a progressive file"):
+        bitstream.cut(pack(CONTENTS), 40)

@@ -12,7 +12,7 @@ from models.codecs import catalogue
 ROOT = Path(__file__).parents[3]
 
 
-def attack(codec, folder: Path, count: int, seed: int) -> dict[str, int]:
+def attack(codec, folder: Path, count: int, seed: int, *, progressive: bool = False) -> dict[str, int]:
     """Decode `count` mutated files in a process of its own, so that a crash is a failure and not the end."""
     catalogue.save_codec(codec, folder / "model")
     files = []
@@ -21,7 +21,8 @@ def attack(codec, folder: Path, count: int, seed: int) -> dict[str, int]:
         picture = np.cumsum(rng.integers(-9, 10, (height, width, 3)), axis=1).astype(np.uint8)
         saliency_map = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
         files.append(folder / f"{i}.fov")
-        files[-1].write_bytes(codec.encode(picture, saliency_map=saliency_map).data)
+        given = codec.analysed(picture, saliency_map)
+        files[-1].write_bytes(codec.encode_analysed(given, progressive=progressive).data)
     script = Path(__file__).with_name("fuzz_streams.py")
     done = subprocess.run(
         [sys.executable, str(script), str(folder / "model"), str(count), str(seed), *map(str, files)],
@@ -42,6 +43,15 @@ def attack(codec, folder: Path, count: int, seed: int) -> dict[str, int]:
 
 def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained):
     attack(gained, tmp_path, 2000, seed=1)
+
+
+def test_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_codec):
+    attack(trained_codec("light", "gain"), tmp_path, 1000, seed=3, progressive=True)
+
+
+@pytest.mark.slow
+def test_many_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_codec):
+    attack(trained_codec("mbt2018_mean", "hyper"), tmp_path, 10_000, seed=4, progressive=True)
 
 
 @pytest.mark.slow

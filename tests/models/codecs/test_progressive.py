@@ -1,0 +1,132 @@
+"""Files of which any beginning shows a picture, made and read by whole codecs."""
+
+import numpy as np
+import pytest
+import torch
+from scenes import scene, spot
+
+from models.codecs import bitstream, catalogue
+from models.codecs.base import CodecConfig
+from models.codecs.bitstream import BitstreamError
+from models.codecs.target_rate import encode_progressive
+from models.errors import FoveaError
+from models.metrics import psnr_db
+
+PICTURE, MAP = scene(96, 130, 3), spot(96, 130)
+
+
+@pytest.fixture(scope="module")
+def light():
+    return catalogue.open_codec("light")
+
+
+def files(codec, rate=None, picture=PICTURE, saliency_map=MAP):
+    given = codec.analysed(picture, saliency_map)
+    return codec.encode_analysed(given, rate), codec.encode_analysed(given, rate, progressive=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "mechanism"),
+    [
+        ("light", "gain"),
+        ("mbt2018_mean", "none"),
+        ("mbt2018_mean", "hyper"),
+        ("mbt2018_mean", "sft"),
+        ("bmshj2018_hyperprior", "gain"),
+    ],
+)
+@pytest.mark.parametrize("size", [(96, 130), (17, 5), (1, 1)])
+def test_the_whole_file_shows_the_plain_file_s_picture(trained_codec, name, mechanism, size):
+    codec = trained_codec(name, mechanism)
+    plain, progressive = files(codec, 0.02, scene(*size), spot(*size))
+    for one in (plain, progressive):
+        assert np.array_equal(codec.decode_checked(one), plain.reconstruction)
+    assert torch.equal(plain.sent.y_hat, progressive.sent.y_hat)
+    assert len(progressive.data) < 1.05 * len(plain.data) + 40
+    for kept in (0.3, 0.6, 0.9):
+        cut = progressive.data[: int(kept * len(progressive.data))]
+        try:
+            assert codec.decode(cut).shape == (*size, 3)
+        except BitstreamError as error:
+            assert "too short for a picture" in str(error) or "within its header" in str(error)
+
+
+def test_quality_does_not_fall_from_cut_to_cut(light):
+    _, whole = files(light, 0.03)
+    least = len(bitstream.pack(_without_planes(whole.data)))
+    before, looked_before = 0.0, 0.0
+    for size in np.linspace(least, len(whole.data), 50).astype(int).tolist():
+        shown = light.decode(bitstream.cut(whole.data, size))
+        now, looked = psnr_db(PICTURE, shown), psnr_db(PICTURE, shown, MAP)
+        assert now > before - 0.05 and looked > looked_before - 0.05
+        before, looked_before = now, looked
+    assert np.array_equal(shown, whole.reconstruction) and before > 29
+
+
+def _without_planes(data):
+    contents = bitstream.unpack(data)
+    return contents._replace(strings=(*contents.strings[:-1], b""))
+
+
+def test_places_that_matter_come_first(light):
+    flat = np.full_like(MAP, 255)
+    looked, plain = [], []
+    for saliency_map in (MAP, flat):
+        _, whole = files(light, 0.05, saliency_map=saliency_map)
+        shown = light.decode(bitstream.cut(whole.data, 600))
+        looked.append(psnr_db(PICTURE, shown, MAP.astype(float) ** 2))
+        plain.append(psnr_db(PICTURE, shown))
+    assert looked[0] > looked[1] + 0.5 and plain[0] < plain[1]
+
+
+def test_a_file_that_ends_early_and_one_that_was_cut_show_the_same(light):
+    _, whole = files(light, 0.05)
+    shorter = bitstream.cut(whole.data, 700)
+    contents = bitstream.unpack(shorter)
+    assert 696 <= len(shorter) <= 700 and 0 < contents.missing() < len(whole.data)
+    least = len(bitstream.pack(_without_planes(whole.data)))
+    ends = [
+        n
+        for n in range(least, 700)
+        if len(bitstream.unpack(whole.data[:n]).strings[-1]) == len(contents.strings[-1])
+    ]
+    assert np.array_equal(light.decode(whole.data[: ends[0]]), light.decode(shorter))
+    assert bitstream.cut(bitstream.cut(whole.data, 900), 700) == shorter
+    assert bitstream.cut(whole.data, len(whole.data)) == whole.data
+
+
+@pytest.mark.parametrize("bpp", [0.2, 0.4, 0.65])
+def test_a_rate_is_met_to_a_few_bytes(light, bpp):
+    picture = scene(208, 256, 5)
+    encoded = encode_progressive(light, light.analysed(picture, spot(208, 256)), None, bpp)
+    assert 0.995 * bpp <= 8 * len(encoded.data) / (208 * 256) <= bpp
+    assert np.array_equal(light.decode(encoded.data), encoded.reconstruction)
+
+
+def test_rates_out_of_reach_are_refused(light):
+    given = light.analysed(PICTURE, MAP)
+    with pytest.raises(FoveaError, match="spends at most"):
+        encode_progressive(light, given, None, 20.0)
+    with pytest.raises(FoveaError, match="too few: a picture of this file begins with"):
+        encode_progressive(light, given, None, 0.02)
+
+
+def test_codecs_without_such_files_say_so(trained_codec):
+    torch.manual_seed(0)
+    floats = catalogue.build(CodecConfig(codec="mbt2018_mean", n=4, m=8, options=(("arithmetic", "float"),)))
+    floats.update()
+    for codec in (trained_codec("bls2017", "none"), floats.eval()):
+        with pytest.raises(FoveaError, match="no progressive files"):
+            codec.encode_analysed(codec.analysed(PICTURE), progressive=True)
+
+
+def test_a_changed_byte_is_refused_wherever_it_is(light):
+    _, whole = files(light, 0.05)
+    for data in (whole.data, bitstream.cut(whole.data, 700)):
+        for place in (*range(30), *range(30, len(data), 7)):
+            changed = bytearray(data)
+            changed[place] ^= 0x15
+            with pytest.raises(BitstreamError):
+                light.decode(bytes(changed))
+        with pytest.raises(BitstreamError, match="left over"):
+            light.decode(data + b"\0")
