@@ -166,10 +166,13 @@ class Training(Record):
             del values["fresh_lr_factor"]
         return values
 
-    def _resolved_options(self) -> dict[str, Any]:
-        """Of adversarial training every option, of others those that differ; and m where it is the rate."""
+    def _resolved(self, budget: dict[str, Any]) -> dict[str, Any]:
+        """What trunks and experiments have in common. Of adversarial training every option, of others those that differ; and
+        m where it is the rate."""
         options = self._all_options if self.card.objective == "adversarial" else dict(self.options)
-        return options | ({"m": int(self.rates[0])} if self.rate_name == "channels" else {})
+        options |= {"m": int(self.rates[0])} if self.rate_name == "channels" else {}
+        named = {name: getattr(self, name) for name in ("dataset", "codec", "preset", "distortion", "seed")}
+        return {**named, self.rate_name: list(self.rates), **budget, **options}
 
     def _rate_part(self) -> str:
         return self.rate_name[0] + "_".join(number(v) for v in self.rates)
@@ -220,19 +223,7 @@ class Trunk(Training):
             return {"codec": self.codec, "shipped": self.shipped}
         budget = self._budget()
         budget["steps"] = budget.pop("trunk_steps")
-        return {
-            "kind": "trunk",
-            "dataset": self.dataset,
-            "codec": self.codec,
-            "preset": self.preset,
-            "mechanism": "none",
-            "maps": "none",
-            self.rate_name: list(self.rates),
-            "distortion": self.distortion,
-            "seed": self.seed,
-            **budget,
-            **self._resolved_options(),
-        }
+        return {"kind": "trunk", "mechanism": "none", "maps": "none", **self._resolved(budget)}
 
 
 class Experiment(Training):
@@ -390,25 +381,12 @@ class Experiment(Training):
         """Every value that training uses, flat, JSON-ready; `evaluate_on` and `target_bpp` are none of them."""
         budget = self._budget()
         budget.pop("trunk_steps")
+        own = ("mechanism", "maps", "alpha", "gamma", "normalised", "scale", "span", "mode")
         return {
             "kind": "experiment",
-            "dataset": self.dataset,
-            "codec": self.codec,
-            "preset": self.preset,
             "arm": self.label,
             "trunk": self.trunk.key if self.trunk else "",
-            "mechanism": self.mechanism,
-            "maps": self.maps,
             "saliency": "" if self.maps in ("none", "center", "oracle") else self.saliency,
-            "alpha": self.alpha,
-            "gamma": self.gamma,
-            "normalised": self.normalised,
-            "scale": self.scale,
-            "span": self.span,
-            "distortion": self.distortion,
-            self.rate_name: list(self.rates),
-            "seed": self.seed,
-            "mode": self.mode,
-            **budget,
-            **self._resolved_options(),
+            **{name: getattr(self, name) for name in own},
+            **self._resolved(budget),
         }

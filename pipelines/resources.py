@@ -119,7 +119,6 @@ def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
     the unit's key."""
-    shown = made.shown()
     metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k == "headline"}
     link = mlflow_link(made, chain)
     if made.unit.stage == "report":
@@ -129,12 +128,9 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         metadata["report_file"] = dg.MetadataValue.path(
             str(chain.home.reports / f"{made.unit.partition}.html")
         )
-    metadata |= {picture.stem: shown_metadata(picture) for picture in shown if picture.suffix == ".md"}
-    metadata |= {
-        picture.stem if picture.stem not in metadata else f"{picture.stem}_plot": shown_metadata(picture)
-        for picture in shown
-        if picture.suffix != ".md"
-    }
+    for picture in sorted(made.shown(), key=lambda file: file.suffix != ".md"):
+        own = picture.suffix == ".md" or picture.stem not in metadata
+        metadata[picture.stem if own else f"{picture.stem}_plot"] = shown_metadata(picture)
     for name, value in sorted(made.facts.items(), key=lambda fact: fact[0] in PLUMBING):
         if name != "headline":
             metadata[name if name not in metadata else f"{name}_fact"] = person(value)

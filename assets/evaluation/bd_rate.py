@@ -283,18 +283,11 @@ def compare_curves(
             continue
         sides, note = _align(anchor, test, metric, seeds_pair=seeds_pair)
         n_seeds, n_images = sides.test_bpp.shape[1:]
-        blank = {
-            **dict.fromkeys(MEASURED, np.nan),
-            "metric": metric,
-            "n_images": n_images,
-            "n_seeds": n_seeds,
-        }
+        counted = {"metric": metric, "n_images": n_images, "n_seeds": n_seeds}
+        blank = {**dict.fromkeys(MEASURED, np.nan), **counted}
         if n_images == 0 or n_seeds == 0:
-            nothing = {
-                "status": "refused",
-                "reason": _join("no picture was measured by both at every rate", note),
-            }
-            rows += [{**blank, "method": method, **nothing} for method in methods]
+            reason = _join("no picture was measured by both at every rate", note)
+            rows += [{**blank, "method": m, "status": "refused", "reason": reason} for m in methods]
             continue
         mean = _draw(sides, metric, np.ones((1, n_images)), np.ones((1, n_seeds)))
         drawn = None

@@ -233,10 +233,8 @@ class _Looks:
     def learned(self, entry: Experiment, rate: float, folder: Path, split: str) -> Measured:
         """A trained codec on both parts. `each_*_bytes`: of each file."""
         codec = load_codec(folder / "codec")
-        bound, sides = (
-            getattr(codec, "payload_bound", None),
-            [s.picture.shape[:2] for s in self.subjects(entry, split)],
-        )
+        bound = getattr(codec, "payload_bound", None)
+        sides = [s.picture.shape[:2] for s in self.subjects(entry, split)]
         bounds = [bound(*hw) / math.prod(hw) for hw in sides] if bound else [math.nan]
         row: dict[str, Any] = {"bound_bpp": float(np.mean(bounds))}
         crops: list[Crop] = []

@@ -76,11 +76,11 @@ def adversary(judges: Judges, x: Tensor, distortion: str) -> Finding:
             silent.append(k)
     judges.discriminators.zero_grad(set_to_none=True)
     numbers = {"scales": float(len(scales)), "silent_scales": float(len(silent))}
+    detail = f"all {len(scales)} discriminators reach the generator"
     if silent:
         names = ", ".join(f"1/{1 << k}" if k else "full size" for k in silent)
         detail = f"the generator's adversarial term leaves out the discriminator at {names}"
-        return Finding("adversary", False, detail, numbers)
-    return Finding("adversary", True, f"all {len(scales)} discriminators reach the generator", numbers)
+    return Finding("adversary", not silent, detail, numbers)
 
 
 def variety(plan: Plan, terms: Terms, frames: FrameSet) -> Finding:
@@ -94,13 +94,7 @@ def variety(plan: Plan, terms: Terms, frames: FrameSet) -> Finding:
     numbers = {"pictures": float(len(views)), "fixed_pictures": float(fixed)}
     # four looks at a picture that only mirrors are alike one time in eight; with room to move, hardly ever
     passed = fixed <= len(views) // 2
+    detail = f"{fixed} of {len(views)} pictures are cut the same way every time: no augmentation"
     if passed:
-        return Finding(
-            "variety", True, f"{len(views) - fixed} of {len(views)} pictures are cut in several ways", numbers
-        )
-    return Finding(
-        "variety",
-        False,
-        f"{fixed} of {len(views)} pictures are cut the same way every time: no augmentation",
-        numbers,
-    )
+        detail = f"{len(views) - fixed} of {len(views)} pictures are cut in several ways"
+    return Finding("variety", passed, detail, numbers)

@@ -33,18 +33,8 @@ class Soap(torch.optim.Optimizer):
         every: int = 10,
         widest: int = 768,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "shampoo": shampoo,
-                "eps": eps,
-                "every": every,
-                "widest": widest,
-                "plain": False,
-            },
-        )
+        rates = {"lr": lr, "betas": betas, "shampoo": shampoo, "eps": eps}
+        super().__init__(params, {**rates, "every": every, "widest": widest, "plain": False})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
