@@ -25,14 +25,9 @@ PAUSE_S = (0.25, 8.0)
 NETWORK_MODULES = ("aiohttp", "urllib3", "fsspec")
 #: botocore's errors that say nothing about the request; its others (a region that is none, no credentials) stay as they are
 PASSING = {
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteReadError",
-    "ResponseParserError",
-    "ChecksumError",
-    "MetadataRetrievalError",
-    "CredentialRetrievalError",
-}
+    "ConnectionError", "HTTPClientError", "IncompleteReadError", "ResponseParserError", "ChecksumError",
+    "MetadataRetrievalError", "CredentialRetrievalError",
+}  # fmt: skip
 #: HTTP answers after which the same request may go well; others below 500, and "not implemented", are refusals
 PASSING_STATUS = {408, 409, 425, 429}
 NOT_IMPLEMENTED = 501

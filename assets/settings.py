@@ -33,13 +33,9 @@ from models.validation import Typed, checked
 DEFAULT_PROFILE: Final = "local"
 #: Environment variables that hold secrets; never printed, never written.
 SECRETS: Final = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+)  # fmt: skip
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Amount = Annotated[float, Field(gt=0, lt=1e9)]
 

@@ -24,48 +24,19 @@ from models.errors import FoveaError
 PACKAGES = ("models", "assets", "pipelines")
 
 #: grids, registries and reporting: their content reaches a key by value, or cannot change a result
-LEFT_OUT = frozenset(
-    {
-        "models.arms",
-        "models.config",
-        "models.experiments",
-        "models.presets",
-        "models.sweeps",
-        "models.validation",
-        "models.card",
-        "models.tracking",
-        "models.errors",
-        "models.memory",
-        "models.codecs.catalogue",
-        "models.saliency.catalogue",
-        "assets.chain",
-        "assets.figures",
-        "assets.graph",
-        "assets.handover",
-        "assets.home",
-        "assets.log",
-        "assets.mirror",
-        "assets.remote",
-        "assets.settings",
-        "assets.store",
-        "assets.versions",
-        "assets.world",
-        "assets.datasets",
-    }
-)
+LEFT_OUT = frozenset({
+    "models.arms", "models.config", "models.experiments", "models.presets", "models.sweeps",
+    "models.validation", "models.card", "models.tracking", "models.errors", "models.memory",
+    "models.codecs.catalogue", "models.saliency.catalogue", "assets.chain", "assets.figures", "assets.graph",
+    "assets.handover", "assets.home", "assets.log", "assets.mirror", "assets.remote", "assets.settings",
+    "assets.store", "assets.versions", "assets.world", "assets.datasets",
+})  # fmt: skip
 
 #: libraries whose version is recorded with each unit; a change is reported, and stale only with --strict
 LIBRARIES = (
-    "torch",
-    "compressai",
-    "numpy",
-    "opencv-python-headless",
-    "imagecodecs",
-    "scipy",
-    "pandas",
-    "pytorch-msssim",
-    "piq",
-)
+    "torch", "compressai", "numpy", "opencv-python-headless", "imagecodecs", "scipy", "pandas",
+    "pytorch-msssim", "piq",
+)  # fmt: skip
 
 
 def module_file(name: str, root: Path = ROOT) -> Path | None:

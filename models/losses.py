@@ -69,19 +69,16 @@ def rate_distortion(
     squared = 255**2 * (x_hat - x).square().mean(dim=1, keepdim=True)
     mse = _mean(squared, valid)
 
-    if distortion == "mse":
-        d = squared if weight is None else weight * squared
-        cost = _mean(output.lmbda * d, valid)
-        d_mean = _mean(d, valid)
-    elif distortion == "ms_ssim":
+    if distortion == "ms_ssim":
         w = torch.ones_like(squared) if weight is None else weight
         d_mean = _mean(w, valid) * (1 - ms_ssim(x_hat, x, weight=w if valid is None else w * valid))
         priced = output.lmbda * w
         cost = _mean(priced, valid) * (
             1 - ms_ssim(x_hat, x, weight=priced if valid is None else priced * valid)
         )
-    elif distortion == "l1_ms_ssim":
-        d = l1_ms_ssim(x_hat, x) if weight is None else weight * l1_ms_ssim(x_hat, x)
+    elif distortion in ("mse", "l1_ms_ssim"):
+        d = squared if distortion == "mse" else l1_ms_ssim(x_hat, x)
+        d = d if weight is None else weight * d
         cost = _mean(output.lmbda * d, valid)
         d_mean = _mean(d, valid)
     else:

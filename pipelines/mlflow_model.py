@@ -17,16 +17,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 REQUIREMENTS = [
-    "mlflow",
-    "torch",
-    "compressai",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pillow",
-    "imagecodecs",
-    "pydantic",
-]
+    "mlflow", "torch", "compressai", "safetensors", "numpy", "pandas", "pillow", "imagecodecs", "pydantic",
+]  # fmt: skip
 
 
 def folder_digest(folder: Path) -> str:

@@ -15,17 +15,10 @@ from assets.home import write_whole
 TABLE = "workflowType=machine_learning"
 VIEW_TAG, ALL = "mlflow.sharedViewState.", "trainings"
 _COLUMNS = (
-    "params.`arm`",
-    "params.`codec`",
-    "params.`rate`",
-    "metrics.`bpp`",
-    "metrics.`psnr_db`",
-    "metrics.`sw_psnr_db`",
-    "metrics.`ew_psnr_db`",
-    "metrics.`bd_rate_percent`",
-    "attributes.`Duration`",
+    "params.`arm`", "params.`codec`", "params.`rate`", "metrics.`bpp`", "metrics.`psnr_db`",
+    "metrics.`sw_psnr_db`", "metrics.`ew_psnr_db`", "metrics.`bd_rate_percent`", "attributes.`Duration`",
     "attributes.`Source`",
-)
+)  # fmt: skip
 _OVER_BPP = ("psnr_db", "sw_psnr_db", "ms_ssim")
 
 

@@ -60,13 +60,9 @@ def sync_rows(instance: dg.DagsterInstance, chain: Chain) -> None:
 
 #: stages that stand in the graph where there is something for them to do: an asset without partitions is drawn green
 OPTIONAL = (
-    "cityscapes_archive",
-    "fixation_maps",
-    "saliency_benchmark",
-    "saliency_model",
-    "other_maps",
+    "cityscapes_archive", "fixation_maps", "saliency_benchmark", "saliency_model", "other_maps",
     "external_rd_points",
-)
+)  # fmt: skip
 
 
 def drawn(stages: Mapping[str, Stage], world: World) -> list[Stage]:

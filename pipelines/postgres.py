@@ -31,20 +31,10 @@ DEFAULT_WAIT_S = 180.0
 PAUSE_S = (0.2, 5.0)
 #: SQLSTATE classes and words of a server that is away or starting, in contrast to one that refuses
 PASSING = (
-    "connection refused",
-    "could not connect",
-    "starting up",
-    "shutting down",
-    "terminating connection",
-    "closed the connection unexpectedly",
-    "connection already closed",
-    "timeout expired",
-    "timed out",
-    "recovery mode",
-    "too many clients",
-    "reset by peer",
-    "name resolution",
-)
+    "connection refused", "could not connect", "starting up", "shutting down", "terminating connection",
+    "closed the connection unexpectedly", "connection already closed", "timeout expired", "timed out",
+    "recovery mode", "too many clients", "reset by peer", "name resolution",
+)  # fmt: skip
 
 _log = lasting_logger("fovea.database")
 

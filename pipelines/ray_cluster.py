@@ -49,18 +49,9 @@ CHUNK_RETRIES = 3
 CHUNKS_A_CPU = 2
 #: what a step sees of the command's environment. No secret: Ray shows a job's environment to anybody who asks
 FORWARDED = (
-    "FOVEA_PROFILE",
-    "FOVEA_CONFIG",
-    "FOVEA_HOME",
-    "FOVEA_DATA",
-    "FOVEA_RETRIES",
-    "FOVEA_SHARED",
-    "CITYSCAPES_ROOT",
-    "GOMP_SPINCOUNT",
-    "MLFLOW_TRACKING_URI",
-    "OMP_WAIT_POLICY",
-    "PYTHONPATH",
-)
+    "FOVEA_PROFILE", "FOVEA_CONFIG", "FOVEA_HOME", "FOVEA_DATA", "FOVEA_RETRIES", "FOVEA_SHARED",
+    "CITYSCAPES_ROOT", "GOMP_SPINCOUNT", "MLFLOW_TRACKING_URI", "OMP_WAIT_POLICY", "PYTHONPATH",
+)  # fmt: skip
 LOG_LINES = 30
 #: seconds that a job server may be away
 WAIT_S, PAUSE_S = 180.0, 2.0

@@ -23,13 +23,8 @@ ARRAY_SIZE = 1000
 TRAINED = ("trunk_codec", "trained_codec")
 #: what tells processes where state lies; secrets are left to the cluster's own environment
 PASSED_ON = (
-    "FOVEA_HOME",
-    "FOVEA_CONFIG",
-    "FOVEA_DATA",
-    "FOVEA_PROFILE",
-    "CITYSCAPES_ROOT",
-    "MLFLOW_TRACKING_URI",
-)
+    "FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_PROFILE", "CITYSCAPES_ROOT", "MLFLOW_TRACKING_URI",
+)  # fmt: skip
 
 
 #: what sbatch takes as --time: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S

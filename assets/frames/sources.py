@@ -33,6 +33,9 @@ ASKED = "asked.json"
 #: Raise this when what `_look` accepts changes.
 _TABLE_VERSION = 1
 
+#: errors that say nothing about a picture: its folder is gone, or this machine is short of something
+NOT_THE_FILES = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 #: gives the bytes of one row of a manifest
 Reader = Callable[[Mapping[str, Any]], bytes]
 Frame = NDArray[np.uint8]
@@ -172,14 +175,7 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        if error.errno in (
-            errno.ENOENT,
-            errno.ENOTDIR,
-            errno.ESTALE,
-            errno.EMFILE,
-            errno.ENFILE,
-            errno.ENOMEM,
-        ):
+        if error.errno in NOT_THE_FILES:
             raise FoveaError(
                 f"{path}: {error.strerror}; it was there a moment ago: bring the folder back (or leave it alone while "
                 "it is read) and run again, what is finished is kept"

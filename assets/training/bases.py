@@ -30,25 +30,11 @@ SHRUNK = (0.4, 0.5, 0.625)
 """Sizes at which a JPEG is trained on, as parts of its sides: its blocks and ringing are not what a codec is to learn."""
 
 RECIPE: dict[str, Any] = {
-    "seed": 0,
-    "batch_size": 8,
-    "crop": 128,
-    "lr": 1e-3,
-    "aux_lr": 1e-3,
-    "clip_norm": 1.0,
-    "warmup_steps": 200,
-    "final_lr_factor": 0.02,
-    "ema": 0.999,
-    "distortion": "mse",
-    "mechanism": "gain",
-    "gamma": 0.5,
-    "span": 4.0,
-    "lmbda": list(LAMBDAS),
-    "augment": 0.5,
-    "mode": "fast",
-    "optimiser": "soap",
+    "seed": 0, "batch_size": 8, "crop": 128, "lr": 1e-3, "aux_lr": 1e-3, "clip_norm": 1.0,
+    "warmup_steps": 200, "final_lr_factor": 0.02, "ema": 0.999, "distortion": "mse", "mechanism": "gain",
+    "gamma": 0.5, "span": 4.0, "lmbda": list(LAMBDAS), "augment": 0.5, "mode": "fast", "optimiser": "soap",
     "balance": 0.4,
-}
+}  # fmt: skip
 PLAIN = 120
 """Made pictures of one colour or a slow change between two, which photographs have too little of: skies, walls, borders."""
 WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}

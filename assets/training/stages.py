@@ -15,19 +15,10 @@ from models.experiments import Experiment, Trunk
 NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
 #: what looks at a training without a part in it
 LOOKS_ON = (
-    "assets.frames.contact",
-    "assets.frames.decode",
-    "assets.frames.encode",
-    "assets.saliency.names",
-    "assets.training.checks",
-    "assets.training.milestones",
-    "assets.training.plots",
-    "assets.training.watch",
-    "assets.story",
-    "models.metrics",
-    "models.training.adversarial_doctor",
-    "models.training.doctor",
-)
+    "assets.frames.contact", "assets.frames.decode", "assets.frames.encode", "assets.saliency.names",
+    "assets.training.checks", "assets.training.milestones", "assets.training.plots", "assets.training.watch",
+    "assets.story", "models.metrics", "models.training.adversarial_doctor", "models.training.doctor",
+)  # fmt: skip
 
 
 def _needs(world: World, entry: Trunk | Experiment) -> tuple[Need, ...]:

@@ -142,18 +142,9 @@ def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
         values = group.sort_values("image")[list(METRICS)].to_numpy(np.float64)
         draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
         low, high = np.percentile(values[draws].mean(1), [2.5, 97.5], axis=0)
-        for i, metric in enumerate(METRICS):
-            rows.append(
-                {
-                    "model": label,
-                    "metric": metric,
-                    "mean": float(values[:, i].mean()),
-                    "ci_low": float(low[i]),
-                    "ci_high": float(high[i]),
-                    "n_images": len(values),
-                }
-            )
-    return pd.DataFrame(rows)
+        means = [float(column.mean()) for column in values.T]
+        rows += [(label, *found, len(values)) for found in zip(METRICS, means, low, high, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "metric", "mean", "ci_low", "ci_high", "n_images"])
 
 
 def format_table(summary: pd.DataFrame) -> str:

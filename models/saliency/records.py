@@ -84,20 +84,14 @@ class SaliencyTraining:
 
     def resolved(self) -> dict[str, Any]:
         """Everything that sets this training apart, flat, JSON-ready."""
-        recipe = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in PRESETS[self.preset][self.variant].items()
-        }
+        start = (
+            "imagenet" if self.variant == "sam_lite" else "published" if self.published_start else "random"
+        )
+        recipe = PRESETS[self.preset][self.variant]
         return {
-            "variant": self.variant,
-            "start": "published"
-            if self.published_start
-            else "imagenet"
-            if self.variant == "sam_lite"
-            else "random",
-            "folds": self.folds,
-            "fold": self.fold,
-            "seed": self.seed,
-            **recipe,
+            **{name: getattr(self, name) for name in ("variant", "folds", "fold", "seed")},
+            "start": start,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in recipe.items()},
         }
 
 

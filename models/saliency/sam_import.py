@@ -404,18 +404,8 @@ def fetch_weights(
     if converted != name:
         raise FoveaError(f"{file}: holds {converted}, not {name}: check the address {address}")
     digest = sha256_of(file)
-    path = write_weights(
-        name,
-        state,
-        folder,
-        {
-            "source": file_name,
-            "source_sha256": digest,
-            "source_url": address,
-            "salicon": edition,
-            "licence": "MIT",
-        },
-    )
+    origin = {"source": file_name, "source_sha256": digest, "source_url": address}
+    path = write_weights(name, state, folder, {**origin, "salicon": edition, "licence": "MIT"})
     write_json(sources_path, {**sources, file_name: digest})
     if mine:
         file.unlink()
