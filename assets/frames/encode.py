@@ -26,14 +26,9 @@ def encode_png(pixels: NDArray[np.uint8], level: int = 1) -> bytes:
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     rows = _filtered(np.ascontiguousarray(pixels))
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            png_chunk(b"IHDR", header),
-            png_chunk(b"IDAT", codecs.deflate_encode(rows, level=level)),
-            png_chunk(b"IEND", b""),
-        )
-    )
+    packed = codecs.deflate_encode(rows, level=level)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
