@@ -173,16 +173,15 @@ def written_beside(path: Path, way: str = "set FOVEA_HOME to") -> Iterator[Path]
             beside.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, way: str = "set FOVEA_HOME to") -> None:
     """Write a file whole or not at all, text as UTF-8. Raises FoveaError as `written_beside` does."""
-    with written_beside(path) as beside:
+    with written_beside(path, way) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_output(path: Path, content: bytes | str) -> None:
     """`write_whole` for a file that a person named with -o."""
-    with written_beside(path, "let -o name") as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    write_whole(path, content, "let -o name")
 
 
 def is_ours(path: Path, mark: bytes) -> bool:

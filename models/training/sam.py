@@ -148,11 +148,8 @@ def _losses(network: SAM, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor,
     """The loss, and the means of NUMBERS over the batch, detached: the parts with their weights; the share of dead maps."""
     x, density, fixations = batch
     prediction = network(x)
-    kl, cc, nss = (
-        kl_loss(prediction, density).mean(),
-        cc_loss(prediction, density).mean(),
-        nss_loss(prediction, fixations).mean(),
-    )
+    kl, cc = kl_loss(prediction, density).mean(), cc_loss(prediction, density).mean()
+    nss = nss_loss(prediction, fixations).mean()
     dead = (prediction.amax((1, 2, 3)) <= 0).float().mean()
     loss = kl + cc + nss
     return loss, torch.stack((loss, kl, cc, nss, dead)).detach()
