@@ -10,6 +10,15 @@ from servers.s3_server import S3Server
 
 from assets import remote
 
+#: the files that take longest, longest first
+LONG = ("test_incremental", "test_ui", "test_own_codec", "test_conditioned", "test_interrupt", "test_benchmark", "test_bases",
+        "test_loop", "test_cityscapes_chain", "test_installed", "test_mlflow_tracking", "test_study", "test_game")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -33,20 +33,24 @@ class Place:
     home: Path
     pictures: Path
 
-    def fovea(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "PYTHONDONTWRITEBYTECODE")}
+        return kept | {
             "PYTHONPATH": str(self.code),
             "FOVEA_HOME": str(self.home),
             "FOVEA_CONFIG": str(self.home.parent / "config"),
             "PYTHONWARNINGS": "ignore",
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        environment.pop("DAGSTER_HOME", None)
-        command = [sys.executable, "-m", "pipelines.cli", *words]
-        done = subprocess.run(
-            command, cwd=self.code, env=environment, capture_output=True, text=True, timeout=900, check=False
-        )
+
+    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words], cwd=self.code, env=self.environment, capture_output=True, text=True, timeout=900
+        )  # fmt: skip
+
+    def fovea(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = self.python("-m", "pipelines.cli", *words)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
@@ -101,21 +105,7 @@ except SystemExit as end:
 
 def test_a_local_run_imports_nothing_of_a_cluster(place: Place) -> None:
     shutil.rmtree(place.home / "data" / "report")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(place.code),
-        "FOVEA_HOME": str(place.home),
-        "FOVEA_CONFIG": str(place.home.parent / "config"),
-        "PYTHONWARNINGS": "ignore",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", LOCAL],
-        cwd=place.code,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = place.python("-c", LOCAL)
     assert "1 made" in done.stdout
     assert "code 0 []" in done.stdout, done.stdout + done.stderr
 
@@ -309,20 +299,8 @@ chain = open_chain()
 import json
 print(json.dumps({s: chain.make(s, "drawn").facts for s in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")}))
 """
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(place.code),
-            "FOVEA_HOME": str(place.home),
-            "FOVEA_CONFIG": str(place.home.parent / "config"),
-        }
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            cwd=place.code,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = place.python("-c", code)
+        assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout.splitlines()[-1])
         total = sum(COUNTS.values()) + 1
         assert facts["resized_frames"]["resized"] == 1
@@ -380,26 +358,9 @@ def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
     assert "another `fovea run` works on" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("run", "--dataset", "moon"), "unknown dataset 'moon'"),
-        (("run", "--sweep", "everything"), "unknown sweep 'everything'"),
-        (("train", "nonsense"), "no sweep has an experiment 'nonsense'"),
-        (("datasets", "add", "drawn", "PICTURES"), "drawn"),
-        (("datasets", "add", "void", "/nonexistent/folder"), "/nonexistent/folder"),
-        (("decompress", "/nonexistent.fov", "-o", "x.png"), "/nonexistent.fov"),
-        (("compress", "/nonexistent.png", "-o", "x.fov"), "/nonexistent.png"),
-        (("compress", "/nonexistent.png", "-o", "x.fov", "--lmbda", "nan"), "--lmbda"),
-        (("decompress", "/nonexistent.fov", "-o", "x.jpg"), "no such file: /nonexistent.fov"),
-        (("decompress", "pipelines/cli.py", "-o", "x.jpg"), "ends in .png"),
-        (("compress", "pipelines/cli.py", "-o", "x.png"), "ends in .fov"),
-        (("train", "nonsense", "--device", "toaster"), "--device toaster: not a device"),
-    ],
-)
-def test_bad_input_is_one_clear_line(place: Place, words: tuple[str, ...], said: str) -> None:
-    done = place.fovea(*(w.replace("PICTURES", str(place.pictures)) for w in words), check=False)
+def test_bad_input_is_one_clear_line(place: Place) -> None:
+    """Through a process of its own; test_runs_command.py has the lines."""
+    done = place.fovea("datasets", "add", "drawn", str(place.pictures), check=False)
     assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "drawn" in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config
 
+import models.codecs.agustsson2019  # noqa: F401  (so does this)
 from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment
 from models.tracking import NullRun

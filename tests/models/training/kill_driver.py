@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config  # what use_deterministic_algorithms imports costs seconds: before forking, not in each child
 
-import models.codecs.bls2017  # noqa: F401  (costs seconds: before forking, not in each child)
+import models.codecs.bls2017  # noqa: F401  (so does this)
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 from models.tracking import NullRun
@@ -37,7 +38,7 @@ def record(**changed):
         "lmbda": list(LMBDA),
         "distortion": "mse",
         "seed": 3,
-        "steps": 60,
+        "steps": 40,
         "batch_size": 2,
         "crop": 32,
         "lr": 1e-3,
@@ -81,8 +82,8 @@ def run(folder, codec=None, **changed):
         tracker_run=JournalRun(folder / "journal"),
         probe=lambda step, seen: {"probe/first": float(next(seen.parameters()).sum())},
         threads=1,
-        checkpoint_every=10,
-        probe_every=30,
+        checkpoint_every=5,
+        probe_every=20,
     )
 
 

@@ -13,8 +13,10 @@ warnings.simplefilter("ignore")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import torch._inductor.config  # noqa: E402  (these cost seconds: before forking, not in each child)
 
-import models.codecs.bls2017  # noqa: E402  (costs seconds: before forking, not in each child)
+import models.codecs.agustsson2019  # noqa: E402
+import models.codecs.bls2017  # noqa: E402
 import models.codecs.mbt2018_mean  # noqa: E402, F401
 from models.arms import arm  # noqa: E402
 from models.codecs.base import CodecConfig  # noqa: E402

@@ -123,8 +123,8 @@ def test_each_step_once_in_the_tracker_after_kills(killed):
                     assert own.setdefault((key, step), value) == value
     undisturbed = kept["a"]
     assert all(own == undisturbed for own in kept.values())
-    assert {s for k, s in undisturbed if k == "loss"} == {3 * i for i in range(1, 21)}
-    assert {s for k, s in undisturbed if k == "probe/first"} == {30, 60}
+    assert {s for k, s in undisturbed if k == "loss"} == {2 * i for i in range(1, 21)}
+    assert {s for k, s in undisturbed if k == "probe/first"} == {20, 40}
 
 
 def test_the_artifact(tmp_path):
