@@ -215,17 +215,28 @@ def evaluate(
     help="A shipped codec, or an experiment's key (fovea status --keys); may be repeated. Default: all that ship.",
 )
 @click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
+@click.option(
+    "--cuts",
+    is_flag=True,
+    help="Instead, cut progressive files of one codec at many places, in several orders.",
+)
 @options.threads
 @options.device
-def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, device: str) -> None:
+def benchmark(
+    dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, threads: int, device: str
+) -> None:
     """Hold codecs against each other and against JPEG, WebP, AVIF and JPEG XL on a dataset, without training any.
 
     \b
     Test pictures are enough. Each codec uniform and guided by saliency, where it can be; CompressAI checkpoints that
     fovea evaluate has seen on the dataset are in.
       fovea datasets add kodak ~/kodak --test '*' && fovea benchmark --dataset kodak --codec light
-    Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html.
+    Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html; with --cuts
+    tables/cuts.DATASET.{csv,parquet}.
     """
+    if cuts:
+        _benchmark_cuts(dataset, codecs, threads)
+        return
     from assets.evaluation.summary import bd_lines, curve_lines
     from assets.evaluation.tables import keep_table
 
@@ -238,6 +249,31 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, threads: int, d
     target = chain.home.reports / f"{dataset}.benchmark.html"
     write_page(target, found.page)
     click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
+
+
+def _benchmark_cuts(dataset: str, codecs: Sequence[str], threads: int) -> None:
+    from assets.evaluation.cuts import cut_lines, measure_cuts
+    from assets.evaluation.tables import keep_table
+    from pipelines.commands.runs import make_stale
+
+    if len(codecs) > 1:
+        raise FoveaError("--cuts is of one codec: give one --codec")
+    chain = chain_here(threads, tracking=False)
+    chain.world.dataset(dataset)
+    codec = options.codec_named(codecs[0] if codecs else "light")
+    if make_stale(chain, f"frames of {dataset}", chain.upstream(("rgba_frames", dataset)), threads=threads):
+        raise FoveaError(f"the frames of {dataset} could not be made; what failed is said above")
+    chain.forget()
+    with click.progressbar(length=1, label="cuts", file=sys.stderr) as bar:
+
+        def show(done: float, total: float, note: str = "") -> None:
+            bar.length = int(total)
+            bar.update(int(done) - bar.pos)
+
+        found = measure_cuts(chain, dataset, codec, threads=chain.threads, progress=show)
+    keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
+    click.echo(cut_lines(found))
+    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv")
 
 
 def benchmark_made(

@@ -1,0 +1,162 @@
+"""Progressive files cut at many places: what the order of their pieces is worth, and what it costs to be cut."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from assets.evaluation.bd_rate import compare_curves
+from assets.evaluation.rate_distortion import curve_grid
+from assets.graph import Progress, silent
+from assets.saliency.fixations import frame_fixation_maps
+from assets.saliency.pairs import Reader, open_pairs
+from models.codecs import bitstream
+from models.codecs.batch import in_order
+from models.codecs.conditioned import ConditionedCodec
+from models.errors import FoveaError
+from models.metrics import psnr_db
+
+UNIFORM, SEPARATE = "uniform", "separate files"
+ORDERS = {"saliency": "predicted", "centre": "center", "another picture's": "shuffled", "people's": "oracle"}
+"""By what the table calls it, the maps that say which places come first."""
+
+BPP = (0.1, 0.4 / 3, 0.2, 0.8 / 3, 0.4, 1.6 / 3, 0.8)
+"""Where files are cut for curves: at 400×300 pixels 1.5, 2, 3, 4, 6, 8 and 12 kB."""
+
+PLACES, PICTURES = 50, 4
+"""Where files are cut to see whether quality ever falls, and of how many pictures."""
+
+
+class Cuts(NamedTuple):
+    """points: order, image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that counts. rates: BD-rates of each
+    order against uniform order, and of that against separate files. fall: the largest fall in dB from one of PLACES cuts to the
+    next, by metric. metric: ew_psnr_db where eye movements are known, else sw_psnr_db."""
+
+    points: pd.DataFrame
+    rates: pd.DataFrame
+    fall: dict[str, float]
+    metric: str
+
+
+def measure_cuts(
+    reader: Reader, dataset: str, codec: Any, *, threads: int = 1, progress: Progress = silent
+) -> Cuts:
+    """One file a picture and order, made at the second highest of the codec's rates and cut. Each cut file is decoded.
+
+    Raises FoveaError for a codec without levels, maps or progressive files, and Waiting where frames or maps are not made.
+    """
+    if not isinstance(codec, ConditionedCodec) or codec.config.mechanism != "gain" or not codec.top_level:
+        raise FoveaError("--cuts needs a codec with levels and mechanism gain, such as light")
+    table, pictures, predicted = open_pairs(reader, dataset, "measured")
+    arrays = [np.asarray(p) for p in pictures]
+    eyes = frame_fixation_maps(reader.world.dataset(dataset), table, [p.shape[:2] for p in arrays])
+    seen = [e for e in eyes if e is not None]
+    metric = "ew_psnr_db" if len(seen) == len(eyes) else "sw_psnr_db"
+    weights: Sequence[NDArray[Any]] = seen if len(seen) == len(eyes) else predicted or []
+    orders: dict[str, Sequence[NDArray[np.uint8]]] = {
+        UNIFORM: [np.full(p.shape[:2], 255, np.uint8) for p in arrays],
+        **{
+            name: open_pairs(reader, dataset, "measured", maps=kind).maps or []
+            for name, kind in ORDERS.items()
+            if kind != "oracle" or metric == "ew_psnr_db"
+        },
+    }
+    work = [(order, i) for i in range(len(arrays)) for order in orders]
+    worst = {"psnr_db": 0.0, metric: 0.0}
+
+    def quality(i: int, shown: NDArray[np.uint8]) -> dict[str, float]:
+        return {"psnr_db": psnr_db(arrays[i], shown), metric: psnr_db(arrays[i], shown, weights[i])}
+
+    def some(item: tuple[str, int]) -> list[dict[str, Any]]:
+        order, i = item
+        given = codec.analysed(arrays[i], np.asarray(orders[order][i]))
+        whole = codec.encode_analysed(given, codec.rates[-2], progressive=True)
+        pixels = given.width * given.height
+        found = []
+        for bpp in BPP:
+            data = _cut(whole.data, int(bpp * pixels / 8))
+            found.append((order, bpp, len(data), quality(i, codec.decode(data))))
+        if order == UNIFORM:
+            for rate in codec.rates[:-1]:
+                plain = codec.encode_analysed(given, rate)
+                found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
+        if i < PICTURES and order in (UNIFORM, "saliency"):
+            _see_falls([quality(i, shown) for shown in _places(codec, whole.data)], worst)
+            if not np.array_equal(
+                codec.decode(whole.data), codec.encode_analysed(given, codec.rates[-2]).reconstruction
+            ):
+                raise FoveaError(
+                    f"{table.image.iloc[i]}: the whole file shows another picture than a plain one"
+                )
+        return [
+            {"order": o, "image": table.image.iloc[i], "rate": r, "bpp": 8 * size / pixels, "seed": 0, **q}
+            for o, r, size, q in found
+        ]
+
+    rows: list[dict[str, Any]] = []
+    for number, some_rows in enumerate(in_order(some, work, threads=threads), 1):
+        rows += some_rows
+        progress(number, len(work), "files cut")
+    points = pd.DataFrame(rows)
+    return Cuts(points, _rates(points, metric), worst, metric)
+
+
+def _cut(data: bytes, size: int) -> bytes:
+    return data if size >= len(data) else bitstream.cut(data, size)
+
+
+def _places(codec: ConditionedCodec, data: bytes) -> Iterator[NDArray[np.uint8]]:
+    contents = bitstream.unpack(data)
+    least = len(bitstream.pack(contents._replace(strings=(*contents.strings[:-1], b""))))
+    for size in np.linspace(least, len(data), PLACES).astype(int).tolist():
+        yield codec.decode(bitstream.cut(data, size))
+
+
+def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> None:
+    for before, after in itertools.pairwise(qualities):
+        for name, value in worst.items():
+            worst[name] = max(value, before[name] - after[name])
+
+
+def _rates(points: pd.DataFrame, metric: str) -> pd.DataFrame:
+    grids = {
+        order: curve_grid(rows, ("bpp", "psnr_db", metric))
+        for order, rows in points.groupby("order", sort=False)
+    }
+    compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE)]
+    return pd.DataFrame(
+        {"order": test, "against": anchor, **row}
+        for anchor, test in ((SEPARATE, UNIFORM), *compared)
+        for row in compare_curves(grids[anchor], grids[test], ("pchip",))
+    )
+
+
+def cut_lines(cuts: Cuts) -> str:
+    """As text: quality at each bpp, BD-rates with intervals, the largest fall."""
+    points = cuts.points[cuts.points["order"] != SEPARATE]
+    lines = [
+        f"{'mean ' + name + ' at bpp':28}" + "".join(f"{bpp:9.3f}" for bpp in BPP) + _means(points, name)
+        for name in ("psnr_db", cuts.metric)
+    ]
+    for (order, against), rows in cuts.rates.groupby(["order", "against"], sort=False):
+        said = ", ".join(
+            f"{r.metric} {r.bd_rate_percent:+.1f} % [{r.ci_low:+.1f}, {r.ci_high:+.1f}]"
+            if r.status != "refused"
+            else f"{r.metric} refused: {r.reason}"
+            for r in rows.itertuples()
+        )
+        lines.append(f"{order} order against {against}: {said}")
+    falls = ", ".join(f"{name} {value:.3f} dB" for name, value in cuts.fall.items())
+    lines.append(f"largest fall from one of {PLACES} cuts to the next, first {PICTURES} pictures: {falls}")
+    return "\n".join(lines)
+
+
+def _means(points: pd.DataFrame, name: str) -> str:
+    wide = points.pivot_table(index="order", columns="rate", values=name, sort=False).sort_index(axis=1)
+    return "".join(
+        f"\n  {order:26}" + "".join(f"{value:9.2f}" for value in row)
+        for order, row in zip(wide.index, wide.to_numpy(), strict=True)
+    )

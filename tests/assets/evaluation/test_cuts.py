@@ -1,0 +1,62 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scenes import scene, spot
+
+from assets.evaluation import cuts
+from assets.evaluation.cuts import cut_lines, measure_cuts
+from assets.saliency.pairs import Pairs
+from models.codecs import catalogue
+from models.errors import FoveaError
+
+SIZE = (144, 176)
+
+
+@pytest.fixture
+def reader(monkeypatch):
+    """Three pictures whose predicted maps are where people looked, and other maps that are not."""
+    pictures = [scene(*SIZE, seed) for seed in (3, 5, 8)]
+    table = pd.DataFrame({"image": ["a", "b", "c"]})
+
+    def open_pairs(reader, dataset, split, *, maps="predicted"):
+        there = [spot(*SIZE)] * 3
+        return Pairs(table, pictures, [m[::-1, ::-1] for m in there] if maps == "shuffled" else there)
+
+    monkeypatch.setattr(cuts, "open_pairs", open_pairs)
+    monkeypatch.setattr(cuts, "frame_fixation_maps", lambda *_: [spot(*SIZE).astype(np.float32) ** 2] * 3)
+    monkeypatch.setattr(cuts, "BPP", (0.25, 0.32, 0.4, 0.5))
+    monkeypatch.setattr(cuts, "PLACES", 6)
+    monkeypatch.setattr(cuts, "PICTURES", 1)
+    return SimpleNamespace(world=SimpleNamespace(dataset=lambda name: name))
+
+
+def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
+    codec = catalogue.open_codec("light")
+    found = measure_cuts(reader, "some", codec)
+    points = found.points
+    assert found.metric == "ew_psnr_db" and len(points) == 3 * (5 * 4 + len(codec.rates) - 1)
+    cut = points[points["order"] != cuts.SEPARATE]
+    assert (cut.bpp <= cut.rate).all() and (cut.bpp > cut.rate - 8 * 8 / (SIZE[0] * SIZE[1])).all()
+    at = cut[cut.rate == 0.32].groupby("order")[["psnr_db", "ew_psnr_db"]].mean()
+    assert at.ew_psnr_db["saliency"] > at.ew_psnr_db["uniform"] + 0.3
+    assert at.ew_psnr_db["another picture's"] < at.ew_psnr_db["saliency"] - 0.3
+    assert at.psnr_db["uniform"] > at.psnr_db["saliency"]
+    assert max(found.fall.values()) < 0.05
+    said = cut_lines(found)
+    assert (
+        "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
+    )
+    assert "largest fall from one of 6 cuts to the next, first 1 pictures: psnr_db 0.0" in said
+
+
+def test_a_fall_is_seen():
+    worst = {"psnr_db": 0.0}
+    cuts._see_falls([{"psnr_db": v} for v in (20.0, 25.0, 24.5, 26.0)], worst)
+    assert worst == {"psnr_db": 0.5}
+
+
+def test_other_codecs_are_refused(reader):
+    with pytest.raises(FoveaError, match="such as light"):
+        measure_cuts(reader, "some", catalogue.open_codec("mbt2018_mean"))
