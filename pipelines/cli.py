@@ -27,6 +27,15 @@ from pipelines.commands.training import base, slurm, train
 # OpenMP's threads spin while they wait: on cores that others use, too, that makes training several times slower
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+TASKS = {
+    "Pictures": ("compress", "decompress", "cut", "saliency"),
+    "Experiments": ("datasets", "run", "status", "ui", "train", "base"),
+    "Evidence": ("benchmark", "compare", "curves", "evaluate", "gaps", "saliency-benchmark"),
+    "People": ("game", "study"),
+    "Machines": ("profile", "slurm", "saliency-weights"),
+}
+"""Commands as `fovea --help` lists them."""
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -60,6 +69,12 @@ class Guarded(click.Group):
             ctx.exit(130)
         click.secho(f"fovea: {said}", fg="red", err=True)
         ctx.exit(1)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All commands by task, each with its whole first sentence."""
+        for task, names in TASKS.items():
+            with formatter.section(task):
+                formatter.write_dl([(n, self.commands[n].get_short_help_str(limit=200)) for n in names])
 
 
 @contextlib.contextmanager

@@ -207,3 +207,14 @@ def test_the_whole_repository_loads_as_the_code_server_loads_it(
     assert "'sweep'" in done.stdout
     assert "nightly" in done.stdout
     assert "new_pictures" in done.stdout
+
+
+def test_help_lists_every_command_once_and_cuts_none() -> None:
+    from click.testing import CliRunner
+
+    from pipelines.cli import TASKS, main
+
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=200).output
+    listed = [name for names in TASKS.values() for name in names]
+    assert sorted(listed) == sorted(main.commands) and "..." not in shown.partition("Pictures:")[2]
+    assert all(f"\n  {name} " in shown for name in listed)

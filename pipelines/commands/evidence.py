@@ -64,7 +64,7 @@ def compare(first: str, second: str, output: Path | None) -> None:
 
 @click.group()
 def curves() -> None:
-    """Published curves of a dataset, drawn dashed beside what is measured here."""
+    """Curves from elsewhere, drawn dashed beside what is measured here; and a sweep's own, for other programs."""
 
 
 @curves.command("import")
