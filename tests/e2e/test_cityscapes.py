@@ -1,7 +1,6 @@
 """`fovea run --frames-only --dataset cityscapes` against a site on loopback: one command from the account to packed frames."""
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ROOT, environment, fovea
 from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import write_archive
 
@@ -20,7 +20,6 @@ from assets.frames.resize import resize
 from assets.saliency.rgba import unpack
 
 pytestmark = [pytest.mark.e2e]
-ROOT = Path(__file__).resolve().parents[2]
 CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
 PASSWORD = "Tr0ub4dor-and-3-horses"
 WRONG = "Tr0ub4dor-and-2-horses"
@@ -38,25 +37,11 @@ class Place:
         self.said = ""
 
     def environment(self, password: str = PASSWORD) -> dict[str, str]:
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("CITYSCAPES_", "DAGSTER_", "FOVEA_"))
-        }
-        return {
-            **kept,
-            "FOVEA_HOME": str(self.home),
-            "FOVEA_CONFIG": str(self.config),
-            "CITYSCAPES_URL": self.site.url,
-            "CITYSCAPES_USERNAME": self.site.username,
-            "CITYSCAPES_PASSWORD": password,
-            "PYTHONWARNINGS": "ignore",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
+        account = {"CITYSCAPES_USERNAME": self.site.username, "CITYSCAPES_PASSWORD": password}
+        return environment(self.home.parent, CITYSCAPES_URL=self.site.url, **account)
 
     def fovea(self, *words: str, password: str = PASSWORD) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *words],
-            cwd=ROOT, env=self.environment(password), capture_output=True, text=True, timeout=580, check=False,
-        )  # fmt: skip
+        done = fovea(self.environment(password), *words)
         self.said += done.stdout + done.stderr
         return done
 

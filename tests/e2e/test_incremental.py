@@ -4,11 +4,9 @@ The code runs from a copy of the repository, so that the tests can change it.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,12 @@ from pathlib import Path
 import filelock
 import pandas as pd
 import pytest
+from commands import ROOT, environment, fovea, python
 
 from assets.datasets import CLASSICAL
 from assets.frames.sample import make_sample
 
 pytestmark = [pytest.mark.e2e]
-ROOT = Path(__file__).resolve().parent.parent.parent
 COUNTS = {"train": 4, "val": 1, "test": 2}
 
 
@@ -35,25 +33,10 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "PYTHONDONTWRITEBYTECODE")}
-        return kept | {
-            "PYTHONPATH": str(self.code),
-            "FOVEA_HOME": str(self.home),
-            "FOVEA_CONFIG": str(self.home.parent / "config"),
-            "PYTHONWARNINGS": "ignore",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
+        return environment(self.home.parent, PYTHONPATH=str(self.code))
 
-    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *words], cwd=self.code, env=self.environment, capture_output=True, text=True, timeout=900
-        )  # fmt: skip
-
-    def fovea(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = self.python("-m", "pipelines.cli", *words)
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return done
+    def fovea(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return fovea(self.environment, *words, check=check)
 
     def stale(self) -> dict[str, list[str]]:
         """Stage → partitions that `fovea status` calls stale, with reasons as it prints them."""
@@ -82,7 +65,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         shutil.copytree(ROOT / folder, code / folder, ignore=shutil.ignore_patterns("__pycache__"))
     drawn = base / "drawn"
     make_sample(drawn, seed=3, counts=COUNTS, size=(256, 128), workers=2)
-    (base / "config").mkdir()
     place = Place(code, base / "home", drawn / "leftImg8bit")
     place.fovea("datasets", "add", "drawn", str(place.pictures))
     first = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
@@ -105,7 +87,7 @@ except SystemExit as end:
 
 def test_a_local_run_imports_nothing_of_a_cluster(place: Place) -> None:
     shutil.rmtree(place.home / "data" / "report")
-    done = place.python("-c", LOCAL)
+    done = python(place.environment, "-c", LOCAL)
     assert "1 made" in done.stdout
     assert "code 0 []" in done.stdout, done.stdout + done.stderr
 
@@ -299,7 +281,7 @@ chain = open_chain()
 import json
 print(json.dumps({s: chain.make(s, "drawn").facts for s in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")}))
 """
-        done = place.python("-c", code)
+        done = python(place.environment, "-c", code)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout.splitlines()[-1])
         total = sum(COUNTS.values()) + 1

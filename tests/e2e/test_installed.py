@@ -53,7 +53,7 @@ def package(tmp_path_factory):
 
 def test_state_and_settings_lie_in_the_working_directory(package, tmp_path):
     before = {p for p in package.rglob("*") if "__pycache__" not in p.parts}
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("FOVEA_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FOVEA_", "PYTHONDONTWRITE"))}
 
     def python(*words):
         done = subprocess.run(

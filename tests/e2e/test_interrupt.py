@@ -1,6 +1,5 @@
 """Ctrl-C and a scheduler's SIGTERM end a run in the middle of a training at once, and the same command goes on from there."""
 
-import os
 import re
 import signal
 import subprocess
@@ -9,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import ROOT, environment, fovea
 
 from assets.frames.sample import make_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-ROOT = Path(__file__).resolve().parent.parent.parent
 WORDS = ("run", "--dataset", "drawn", "--sweep", "smoke", "--threads", "1")
 #: a step that was started again would take a training more than this
 ENDS_S = 60.0
@@ -25,25 +24,18 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
     make_sample(
         tmp_path / "drawn", seed=3, counts={"train": 4, "val": 1, "test": 2}, size=(256, 128), workers=2
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "ignore",
-        "FOVEA_HOME": str(tmp_path / "home"),
-        "FOVEA_CONFIG": str(tmp_path),
-    }
-    environment.pop("DAGSTER_HOME", None)
-    command = [sys.executable, "-m", "pipelines.cli"]
-    subprocess.run(
-        [*command, "datasets", "add", "drawn", str(tmp_path / "drawn" / "leftImg8bit")],
-        env=environment, cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
+    here = environment(tmp_path)
+    fovea(here, "datasets", "add", "drawn", str(tmp_path / "drawn" / "leftImg8bit"), check=True)
     reached = 0
     for sign in (signal.SIGINT, signal.SIGTERM):
         said = tmp_path / f"{sign.name}.log"
         with said.open("w") as log:
             process = subprocess.Popen(
-                [*command, *WORDS], env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "pipelines.cli", *WORDS],
+                env=here,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
             until = time.monotonic() + 600
             while not (steps := [int(s) for s in re.findall(r"(\d+)/120 loss", said.read_text())]):
@@ -62,8 +54,5 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
         assert steps[0] >= reached
         kept = (tmp_path / "home" / "work").glob("*/**/step-*.ckpt")
         reached = max((int(re.findall(r"\d+", p.stem)[-1]) for p in kept), default=0)
-    done = subprocess.run(
-        [*command, "status", "--dataset", "drawn", "--sweep", "smoke"],
-        env=environment, cwd=ROOT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    done = fovea(here, "status", "--dataset", "drawn", "--sweep", "smoke")
     assert done.returncode == 2 and "trained_codec" in done.stdout

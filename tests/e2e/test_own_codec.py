@@ -1,17 +1,14 @@
 """A codec of one's own, from two files in FOVEA_CONFIG to a report with its curve, without touching the package."""
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import ROOT, environment, fovea
 
 pytestmark = [pytest.mark.e2e]
-ROOT = Path(__file__).resolve().parent.parent.parent
 TOY = Path(__file__).parent / "toy"
 SMALL = """
 [datasets.sample]
@@ -26,28 +23,14 @@ def package() -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files if "__pycache__" not in p.parts}
 
 
-def fovea(base: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "FOVEA_HOME": str(base / "home"),
-        "FOVEA_CONFIG": str(base / "config"),
-        "PYTHONWARNINGS": "ignore",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    environment.pop("DAGSTER_HOME", None)
-    command = [sys.executable, "-m", "pipelines.cli", *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
-    )
-
-
 def test_two_files_make_a_codec_with_a_curve_in_the_report(tmp_path: Path) -> None:
-    before = package()
-    shutil.copytree(TOY, tmp_path / "config", ignore=shutil.ignore_patterns("__pycache__"))
+    before, here = package(), environment(tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(TOY, tmp_path / "config", ignore=ignored, dirs_exist_ok=True)
     settings = tmp_path / "config" / "fovea.toml"
     settings.write_text(settings.read_text() + SMALL)
 
-    done = fovea(tmp_path, "run", "--sweep", "toy")
+    done = fovea(here, "run", "--sweep", "toy")
     assert done.returncode == 0 and " 0 failed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
     curves = pd.read_parquet(tmp_path / "home/tables/rd_curves.parquet")
     own = curves[curves.codec == "toy"]
@@ -57,15 +40,15 @@ def test_two_files_make_a_codec_with_a_curve_in_the_report(tmp_path: Path) -> No
     assert "toy" in report and "saliency_gain" in report
     assert package() == before
 
-    again = fovea(tmp_path, "run", "--sweep", "toy")
+    again = fovea(here, "run", "--sweep", "toy")
     assert "nothing to run" in again.stdout
     # a change of the file makes what it computed stale, a typo is one line that names file and field
     codec = tmp_path / "config" / "codecs" / "toy.py"
     codec.write_text(codec.read_text().replace("nn.ReLU()", "nn.LeakyReLU()"))
-    stale = fovea(tmp_path, "status", "--sweep", "toy").stdout
+    stale = fovea(here, "status", "--sweep", "toy").stdout
     assert "stale  trunk_codec" in stale and "stale  resized_frames" not in stale
     codec.write_text(codec.read_text().replace("    paper=", "    papers="))
-    wrong = fovea(tmp_path, "status", "--sweep", "toy")
+    wrong = fovea(here, "status", "--sweep", "toy")
     assert wrong.returncode == 1
     assert f"{codec}: CARD: unknown field 'papers'; did you mean 'paper'?" in wrong.stderr
-    assert fovea(tmp_path, "status", "--sweep", "smoke").returncode in (0, 2)
+    assert fovea(here, "status", "--sweep", "smoke").returncode in (0, 2)

@@ -1,9 +1,7 @@
 """`fovea ui` for real: Dagster's webserver and daemon, driven through GraphQL; ticks of schedule and sensor."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import ROOT, environment, fovea, python
+from servers.ports import free_port
 
 from assets.frames.sample import make_sample
 from pipelines.ui import FIRST_PAGE
@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from servers.browser import Browser
 
 pytestmark = [pytest.mark.e2e]
-ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 300.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Ui:
@@ -41,26 +34,11 @@ class Ui:
             base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2
         )
         self.pictures = base / "drawn/leftImg8bit"
-        (base / "config").mkdir()
-        self.environment = {
-            **os.environ,
-            "FOVEA_HOME": str(base / "home"),
-            "FOVEA_CONFIG": str(base / "config"),
-            "PYTHONWARNINGS": "ignore",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.environment.pop("DAGSTER_HOME", None)
-        fovea = [sys.executable, "-m", "pipelines.cli"]
-        subprocess.run(
-            [*fovea, "datasets", "add", "drawn", str(self.pictures)],
-            env=self.environment,
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        self.environment = environment(base)
+        fovea(self.environment, "datasets", "add", "drawn", str(self.pictures), check=True)
         self.log = (base / "ui.log").open("w+")
         self.process = subprocess.Popen(
-            [*fovea, "ui", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port)],
+            [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port)],
             env=self.environment, cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -84,7 +62,7 @@ class Ui:
                 found = None
             if found:
                 return found
-            time.sleep(1)
+            time.sleep(0.3)
         raise AssertionError(
             f"{what} did not happen in {PATIENCE_S:.0f} s: {(self.base / 'ui.log').read_text()}"
         )
@@ -223,9 +201,8 @@ def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Ui) -> None:
     by_form = {"ops": {"register": {"config": {"name": "formed", "path": folder}}}}
     ended(ui, "register_dataset", by_form)
     assert "formed" in rows(ui, "source_frames")
-    fovea = [sys.executable, "-m", "pipelines.cli", "datasets"]
     for words, there in (("add", "typed", folder, "--test", "*"), True), (("remove", "typed"), False):
-        subprocess.run([*fovea, *words], env=ui.environment, cwd=ROOT, check=True, capture_output=True)
+        fovea(ui.environment, "datasets", *words, check=True)
         assert ("typed" in rows(ui, "source_frames")) is there
     assert "formed.smoke" not in rows(ui, "report"), "a folder adds no row but its own"
 
@@ -250,8 +227,7 @@ def test_mlflow_answers(ui: Ui) -> None:
 
 def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Ui, browser: "Browser") -> None:
     """What is drawn: what can be made, green where it was; the run of the command line in the timeline."""
-    fovea = [sys.executable, "-m", "pipelines.cli", "run", "--dataset", "drawn", "--frames-only"]
-    subprocess.run(fovea, env=ui.environment, cwd=ROOT, check=True, capture_output=True)
+    fovea(ui.environment, "run", "--dataset", "drawn", "--frames-only", check=True)
     here = f"http://127.0.0.1:{ui.port}"
     browser.online(2300, 1250)
 
@@ -289,25 +265,9 @@ with dg.DagsterInstance.get() as instance:
 
 
 def test_the_schedules_tick_asks_the_planner(ui: Ui) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TICK, "drawn.tiny"],
-        env=ui.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    line = done.stdout.splitlines()[-1]
+    done = python(ui.environment, "-c", TICK, "drawn.tiny", "")
+    assert done.returncode == 0, done.stderr
+    line, idle = done.stdout.splitlines()[-2:]
     assert line.startswith("drawn.tiny 1 None")
     assert "'sweeps': ['drawn.tiny']" in line
-    environment = {**ui.environment, "FOVEA_NIGHTLY": ""}
-    idle = TICK.replace('os.environ["FOVEA_NIGHTLY"] = name', 'os.environ["FOVEA_NIGHTLY"] = ""')
-    done = subprocess.run(
-        [sys.executable, "-c", idle, "none"],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "none 0 no sweep has been run yet" in done.stdout
+    assert idle.startswith(" 0 no sweep has been run yet")

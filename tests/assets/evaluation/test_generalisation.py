@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import scene
 
 from assets.evaluation.classical_fit import Fitted, at_most, decoded, shrunk
 from assets.evaluation.generalisation import (
@@ -31,17 +32,6 @@ from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 
 
-def scene(seed=0, height=64, width=96):
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    picture = (
-        np.stack([x * 2, y * 3, 255 - x], -1)
-        + 25 * np.sin(x / 3)[..., None]
-        + rng.normal(0, 5, (height, width, 3))
-    )
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
 def made(codec, picture, divisor):
     small = shrunk(picture, divisor)
     return [Fitted(classical.encode(codec, float(q), small), divisor) for q in range(1, 40, 2)]
@@ -53,7 +43,7 @@ def error_of(codec, file, picture):
 
 @pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
 def test_the_file_within_the_budget_that_shows_the_picture_best(codec):
-    picture = scene(height=130, width=194)
+    picture = scene(130, 194)
     files = {d: made(codec, picture, d) for d in ((1,) if codec == "bicubic" else (1, 2, 4))}
     for budget in (len(files[1][4].data), 2 * len(files[1][4].data)):
         file = at_most(codec, picture, budget)
@@ -66,7 +56,7 @@ def test_the_file_within_the_budget_that_shows_the_picture_best(codec):
 
 @pytest.mark.parametrize("codec", ["webp", "avif"])
 def test_a_picture_is_shrunk_where_no_file_is_small_enough(codec):
-    picture = scene(height=130, width=194)
+    picture = scene(130, 194)
     least = [len(classical.encode(codec, 1.0, shrunk(picture, d))) for d in (1, 2, 4)]
     assert least[2] < least[1] < least[0]
     file = at_most(codec, picture, least[0] - 1)
@@ -83,7 +73,7 @@ def test_through_counts_the_payload_apart():
     torch.manual_seed(0)
     options = (("blocks", 1), ("norm", "none"), ("patch", 2))
     codec = build(CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), options=options)).eval()
-    subject = Subject("a", scene(), None, scene()[..., 0], None)
+    subject = Subject("a", scene(64, 96), None, scene(64, 96)[..., 0], None)
     ((data, shown, payload),) = through(codec, [subject], 4.0)
     assert shown.shape == (64, 96, 3) and 0 < payload < len(data) < payload + 30
 
@@ -269,7 +259,7 @@ def test_crops_stand_in_the_column_of_their_row():
 def test_crops_are_windows_of_the_decoded_pictures():
     from assets.frames.decode import read_picture
 
-    pictures = [scene(seed, 260, 300) for seed in range(4)]
+    pictures = [scene(260, 300, seed) for seed in range(4)]
     weighing = [np.zeros((260, 300), np.uint8) for _ in pictures]
     for w in weighing:
         w[200:, 250:] = 255

@@ -2,23 +2,16 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
+from scenes import scene
 
 from models.training import doctor
 
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 
 
-def scene(seed: int) -> np.ndarray:
-    y, x = np.mgrid[0:64, 0:128] / 30.0
-    base = 128 + 70 * np.sin(2 * x + seed) * np.cos(3 * y) + 20 * (x > 1)
-    noise = np.random.default_rng(seed).normal(0, 3, (64, 128, 3))
-    return (np.stack([base, 0.7 * base, 255 - base], axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
-PICTURES = [scene(0), scene(1)]
+PICTURES = [scene(64, 128), scene(64, 128, 1)]
 
 
 def planted(codec, **methods):

@@ -1,17 +1,10 @@
 import numpy as np
 import pytest
+from scenes import scene
 
 from models.codecs.base import LEVEL_STEPS
 from models.codecs.target_rate import search_rate
 from models.errors import FoveaError
-
-
-def scene(height: int, width: int, seed: int) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width] / 30.0
-    base = 128 + 70 * np.sin(2 * x + seed) * np.cos(3 * y)
-    noise = np.random.default_rng(seed).normal(0, 8, (height, width, 3))
-    return (base[..., None] + noise).clip(0, 255).astype(np.uint8)
-
 
 PICTURES = [scene(80, 112, seed) for seed in range(2)]
 MAPS = [np.tile(np.linspace(0, 255, 112).astype(np.uint8), (80, 1))] * 2

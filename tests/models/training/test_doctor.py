@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scenes import scene
 
 from models.codecs import entropy
 from models.codecs.base import CodecConfig, Output
@@ -14,14 +15,7 @@ from models.training import doctor
 CONFIG = CodecConfig(codec="bls2017", n=8, m=10, lmbda=(0.002, 0.02))
 
 
-def scene(seed: int, height: int = 80, width: int = 96) -> np.ndarray:
-    y, x = np.mgrid[0:height, 0:width] / 40.0
-    base = 128 + 60 * np.sin(x * 2 + seed) * np.cos(y * 3) + 40 * (x > 1.1) - 30 * (y > 0.7)
-    noise = np.random.default_rng(seed).normal(0, 4, (height, width, 3))
-    return (np.stack([base, 0.8 * base + 20 * x, 255 - base], axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
-PICTURES = [scene(i) for i in range(3)]
+PICTURES = [scene(80, 96, i) for i in range(3)]
 MAPS = [np.tile(np.linspace(0, 255, 96).astype(np.uint8), (80, 1))] * 3
 
 
@@ -67,7 +61,7 @@ def failed(findings: list[doctor.Finding]) -> dict[str, str]:
 def test_a_healthy_codec_passes_and_is_left_alone(weights, mechanism):
     codec = patient(weights, mechanism=mechanism, span=0.5)
     before, state = codec.identity(), torch.random.get_rng_state()
-    findings = doctor.examine(codec, PICTURES, maps=MAPS, held_out=[scene(9)], held_out_maps=MAPS[:1])
+    findings = doctor.examine(codec, PICTURES, maps=MAPS, held_out=[scene(80, 96, 9)], held_out_maps=MAPS[:1])
     assert failed(findings) == {}
     names = ["gradients", "reach", "rate", "reconstruction", "latents", "gap"]
     assert [f.name for f in findings] == names

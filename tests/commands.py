@@ -1,0 +1,31 @@
+"""The command line in processes of its own, on a home and a configuration below one folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(base: Path, **more: str) -> dict[str, str]:
+    """State in `base`/home and settings in `base`/config (made here), whatever this process's environment says."""
+    (base / "config").mkdir(parents=True, exist_ok=True)
+    foreign = ("CITYSCAPES_", "DAGSTER_", "FOVEA_", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    here = {"FOVEA_HOME": str(base / "home"), "FOVEA_CONFIG": str(base / "config"), "PYTHONPATH": str(ROOT)}
+    return kept | here | {"PYTHONWARNINGS": "ignore", "OMP_WAIT_POLICY": "PASSIVE"} | more
+
+
+def python(given: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """In the folder of the code that the environment names, so that a copy of it can be tried."""
+    return subprocess.run(
+        [sys.executable, *words], cwd=given["PYTHONPATH"], env=given, capture_output=True, text=True, timeout=900
+    )  # fmt: skip
+
+
+def fovea(given: dict[str, str], *words: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
+    done = python(given, "-m", "pipelines.cli", *words)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
