@@ -27,7 +27,8 @@ from models.codecs.bitstream import BitstreamError, read_varints
 from models.codecs.compressai_import import RansDecoder
 from models.codecs.conditioned import Modelled, Setting
 from models.codecs.entropy import Tables, bits
-from models.codecs.hyperprior import HYPER, HyperpriorCodec, Parameters
+from models.codecs.hyperprior import HyperpriorCodec, Parameters
+from models.codecs.hyperprior_model import HYPER
 
 # isort: split
 # after compressai_import, which keeps the rest of the package from loading

@@ -13,7 +13,8 @@ from scenes import scene
 
 from models.codecs import bitstream, catalogue
 from models.codecs.base import CodecConfig
-from models.codecs.hyperprior import gaussian_tables, scale_table
+from models.codecs.hyperprior import gaussian_tables
+from models.codecs.hyperprior_model import scale_table
 from models.codecs.integer_synthesis import FRACTION, LIMIT, IntegerSynthesis
 from models.errors import FoveaError
 
