@@ -86,9 +86,7 @@ class Chain:
             for need in needs:
                 if need.stage not in maker.reads:
                     raise NotGivenError(f"{stage}.needs names {need.stage}, which {stage}.reads does not")
-            self._views[name] = View(
-                self.world, maker, partition, Given(self, f"{stage} {partition}", needs), self
-            )
+            self._views[name] = View(self.world, maker, partition, Given(self, f"{stage} {partition}", needs), self)
         return self._views[name]
 
     def unit(self, stage: str, partition: str) -> Unit:
@@ -101,9 +99,7 @@ class Chain:
             for need in view.given.needs or ():
                 if not need.optional or there(self, need):
                     label = " ".join(filter(None, (need.stage, need.part)))
-                    found.setdefault(label, []).append(
-                        self.part(need.stage, need.partition, need.part).version
-                    )
+                    found.setdefault(label, []).append(self.part(need.stage, need.partition, need.part).version)
             for label, versions in found.items():
                 inputs[label] = versions[0] if len(versions) == 1 else digest(versions)
             modules = (type(maker).__module__, *maker.code(self.world, partition))
@@ -237,9 +233,7 @@ class Chain:
         now = self.unit(unit.stage, unit.partition)
         if now.digest != key:
             said = "; ".join(explain(unit.inputs, now.inputs))
-            raise FoveaError(
-                f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again"
-            )
+            raise FoveaError(f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again")
         return now
 
     # ---- what was made last, for explanations
@@ -262,9 +256,7 @@ class Chain:
     def all_latest(self, stage: str) -> list[dict[str, Any]]:
         """The last record of every partition of a stage."""
         found = []
-        for _, text in sorted(
-            self.home.common.read_many(self.home.common.listing(f"latest/{stage}")).items()
-        ):
+        for _, text in sorted(self.home.common.read_many(self.home.common.listing(f"latest/{stage}")).items()):
             with contextlib.suppress(json.JSONDecodeError):
                 found.append(dict(json.loads(text)))
         return found
@@ -305,9 +297,7 @@ class Chain:
         before = self.latest(stage, partition)
         if before is None:
             return "never made"
-        return (
-            "; ".join(explain(before["inputs"], dict(unit.inputs))) or "its result is no longer in the store"
-        )
+        return "; ".join(explain(before["inputs"], dict(unit.inputs))) or "its result is no longer in the store"
 
     def upstream(self, *wanted: Name) -> list[Name]:
         """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""

@@ -135,9 +135,7 @@ class Dataset:
         if self.path is None:
             if self.kind == "cityscapes":
                 raise FoveaError(CITYSCAPES_NEEDS)
-            raise FoveaError(
-                f"dataset {self.name!r} has no folder of its own: materialise its source_frames first"
-            )
+            raise FoveaError(f"dataset {self.name!r} has no folder of its own: materialise its source_frames first")
         if not self.path.exists():
             raise FoveaError(
                 f"dataset {self.name!r}: the folder {self.path} is gone. Bring it back, or forget the dataset with "
@@ -217,11 +215,7 @@ def _parse_globs(value: Mapping[Any, Any]) -> Splits:
         if split is None:
             raise FoveaError(f"{str(name)!r} is no split; the splits are train, val and test")
         listed = (patterns,) if isinstance(patterns, str) else patterns
-        if (
-            not isinstance(listed, Sequence)
-            or not listed
-            or not all(isinstance(p, str) and p for p in listed)
-        ):
+        if not isinstance(listed, Sequence) or not listed or not all(isinstance(p, str) and p for p in listed):
             raise FoveaError(f"{split}: expected a glob or a list of globs, got {patterns!r}")
         globs[split] = tuple(str(pattern) for pattern in listed)
     if not globs:
@@ -378,9 +372,7 @@ def add_dataset(
     if not folder.is_dir():
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
-        raise FoveaError(
-            f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})"
-        )
+        raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
     given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "size": size}
     given |= {"saliency": saliency, "classical": list(classical) or None}
     given = {name: value for name, value in given.items() if value is not None}
@@ -461,9 +453,7 @@ def _editing(config_dir: Path) -> Iterator[Any]:
         with FileLock(f"{file}.lock", timeout=30):
             read_tables(file, "datasets")
             file = file.resolve()  # a link into a folder of dotfiles stays one
-            document = (
-                tomlkit.parse(file.read_text(encoding="utf-8-sig")) if file.exists() else tomlkit.document()
-            )
+            document = tomlkit.parse(file.read_text(encoding="utf-8-sig")) if file.exists() else tomlkit.document()
             tables = document.setdefault("datasets", tomlkit.table(is_super_table=True))
             yield tables
             if not tables:

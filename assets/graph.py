@@ -197,9 +197,7 @@ class Artifact:
     def _allowed(self, name: str) -> Part:
         if self.parts is not None and name not in self.parts:
             named = ", ".join(map(repr, sorted(self.parts)))
-            raise NotGivenError(
-                f"part {name!r} of {self.stage} {self.partition} is not among the needs ({named})"
-            )
+            raise NotGivenError(f"part {name!r} of {self.stage} {self.partition} is not among the needs ({named})")
         return self._keeper.part(self.stage, self.partition, name)
 
     def array(self, shelf: str, key: str) -> "NDArray[np.uint8]":
@@ -456,9 +454,7 @@ def edges(stage: Stage, world: World) -> Iterator[tuple[Need, str]]:
         yield from ((need, partition) for need in needs)
 
 
-def upstream(
-    stages: Mapping[str, Stage], world: World, wanted: Iterable[tuple[str, str]]
-) -> list[tuple[str, str]]:
+def upstream(stages: Mapping[str, Stage], world: World, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
     found: dict[tuple[str, str], None] = {}
     waiting = list(wanted)

@@ -114,9 +114,7 @@ class Home:
                 self.locks.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=timeout)
         except Timeout as error:
-            raise FoveaError(
-                taken or f"{name} is held by another process of this FOVEA_HOME ({self.state})"
-            ) from error
+            raise FoveaError(taken or f"{name} is held by another process of this FOVEA_HOME ({self.state})") from error
         try:
             yield
         finally:
@@ -198,9 +196,7 @@ def is_ours(path: Path, mark: bytes) -> bool:
 def check_ours(path: Path, mark: bytes) -> None:
     """Raises FoveaError where something lies at `path` that somebody else made (`is_ours`): it is not written over."""
     if os.path.lexists(path) and not is_ours(path, mark):
-        raise FoveaError(
-            f"{path} is there and was not made by this command: name another output, or move it away"
-        )
+        raise FoveaError(f"{path} is there and was not made by this command: name another output, or move it away")
 
 
 @contextlib.contextmanager
@@ -217,7 +213,5 @@ def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[No
                 "what is finished is kept"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise FoveaError(
-                f"cannot write {path}: {error.strerror}; {way} a folder you can write"
-            ) from error
+            raise FoveaError(f"cannot write {path}: {error.strerror}; {way} a folder you can write") from error
         raise

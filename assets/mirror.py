@@ -222,9 +222,7 @@ class Cache:
     def _evict(self, goal: int) -> int:
         """Let entries go until they have `goal` bytes; the bytes that are left."""
         held = tuple(f"{prefix}/" for prefix in self._all_held())
-        entries = {
-            n: s for n, s in files_below(self.folder) if not n.startswith((".pins/", ".lock", ".bytes"))
-        }
+        entries = {n: s for n, s in files_below(self.folder) if not n.startswith((".pins/", ".lock", ".bytes"))}
         used = sum(state.st_size for state in entries.values())
         for name in sorted(entries, key=lambda n: entries[n].st_mtime):
             if used <= goal:

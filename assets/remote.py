@@ -149,9 +149,7 @@ class Remote:
             if not told and waited_s(state) > 1.0 and state.outcome:
                 told = True
                 why = _reason(state.outcome.exception())
-                _log.warning(
-                    "%s does not answer (%s); trying again for up to %.0f s", self.root, why, self.wait_s
-                )
+                _log.warning("%s does not answer (%s); trying again for up to %.0f s", self.root, why, self.wait_s)
 
         patient = Retrying(
             retry=retry_if_exception(passing),
@@ -174,9 +172,7 @@ class Remote:
                 raise self._refused(error) from error
             if not writes or error.filename:
                 raise
-            raise FoveaError(
-                f"{self.root}: no such bucket; make it, or correct storage in fovea.toml"
-            ) from error
+            raise FoveaError(f"{self.root}: no such bucket; make it, or correct storage in fovea.toml") from error
         if told:
             _log.warning("%s answers again", self.root)
         return answer
@@ -190,11 +186,7 @@ class Remote:
                 f"{self.root} refuses ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of an account that may "
                 "read and write there"
             )
-        hint = (
-            " (s3_region in fovea.toml, or AWS_DEFAULT_REGION)"
-            if "region" in f"{name} {error}".lower()
-            else ""
-        )
+        hint = " (s3_region in fovea.toml, or AWS_DEFAULT_REGION)" if "region" in f"{name} {error}".lower() else ""
         return FoveaError(f"{self.root}: {name}: {error}{hint}")
 
 

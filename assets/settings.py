@@ -51,9 +51,7 @@ class Profile(Typed):
     )
     s3_endpoint: Text = Field(default="", description="address of the S3 server; empty: Amazon's")
     s3_region: Text = Field(default="", description="region of the bucket; empty: the environment's")
-    storage_wait_s: Amount = Field(
-        default=180.0, description="how long to wait for a storage that does not answer"
-    )
+    storage_wait_s: Amount = Field(default=180.0, description="how long to wait for a storage that does not answer")
     cache_gib: Amount = Field(default=20.0, description="local disk for what is read from the storage")
     dagster_database: Text = Field(
         default="", description="postgresql://user@host:5432/name; empty: SQLite under FOVEA_HOME"
@@ -61,12 +59,8 @@ class Profile(Typed):
     database_password_env: Text = Field(
         default="FOVEA_DATABASE_PASSWORD", description="variable with the database's password"
     )
-    database_wait_s: Amount = Field(
-        default=180.0, description="how long to wait for a database that does not answer"
-    )
-    mlflow: Text = Field(
-        default="", description="tracking server, http://host:5000; empty: SQLite under FOVEA_HOME"
-    )
+    database_wait_s: Amount = Field(default=180.0, description="how long to wait for a database that does not answer")
+    mlflow: Text = Field(default="", description="tracking server, http://host:5000; empty: SQLite under FOVEA_HOME")
     executor: Literal["in_process", "ray"] = Field(
         default="in_process", description="who carries out steps: in_process or ray"
     )

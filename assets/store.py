@@ -302,9 +302,7 @@ class Store:
         size = int(np.prod(entry.shape))
         whole = self._maps[entry.shard]
         if entry.offset + size > whole.size:
-            raise FoveaError(
-                f"shard {entry.shard} is shorter than its list says; delete both its files and run again"
-            )
+            raise FoveaError(f"shard {entry.shard} is shorter than its list says; delete both its files and run again")
         return whole[entry.offset : entry.offset + size].reshape(entry.shape)
 
     def _mapped(self, shard: str) -> Array:

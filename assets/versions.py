@@ -100,9 +100,7 @@ class Parsed:
         self.path, self.grown = path, True
         # a file that is damaged or of another layout is made anew
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            kept = {
-                k: (str(d), [str(n) for n in names]) for k, (d, names) in json.loads(path.read_text()).items()
-            }
+            kept = {k: (str(d), [str(n) for n in names]) for k, (d, names) in json.loads(path.read_text()).items()}
             self.grown = bool(self.modules.keys() - kept.keys())
             self.modules = kept | self.modules
 

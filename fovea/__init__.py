@@ -71,14 +71,8 @@ def compress(
     elif saliency is not False:
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
-        guide = (
-            own_map(Path(saliency), Path("the picture"), shown)
-            if isinstance(saliency, str | Path)
-            else saliency
-        )
-    return encode_picture(
-        codec, shown, guide, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive
-    ).data
+        guide = own_map(Path(saliency), Path("the picture"), shown) if isinstance(saliency, str | Path) else saliency
+    return encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive).data
 
 
 def decompress(data: bytes | Path | str, model: "Codec | str | None" = None) -> "Picture":

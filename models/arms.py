@@ -26,9 +26,7 @@ def arm(name: str) -> dict[str, Any]:
     base, _, control = name.partition("@")
     if base not in ARMS or (control and (base == "uniform" or control not in CONTROLS)):
         known = ", ".join(ARMS)
-        raise FoveaError(
-            f"unknown arm {name!r}; arms: {known}, each but uniform also with @{', @'.join(CONTROLS)}"
-        )
+        raise FoveaError(f"unknown arm {name!r}; arms: {known}, each but uniform also with @{', @'.join(CONTROLS)}")
     return {**ARMS[base], **({"maps": control} if control else {})}
 
 

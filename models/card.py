@@ -61,9 +61,7 @@ class Option(Typed):
                 )
         elif self.choices:
             if value not in self.choices:
-                raise FoveaError(
-                    f"option {name}={value!r}: it takes one of {', '.join(map(repr, self.choices))}"
-                )
+                raise FoveaError(f"option {name}={value!r}: it takes one of {', '.join(map(repr, self.choices))}")
         elif not self._in_range(value):
             raise FoveaError(f"option {name}={value!r}: it takes {self._range()}")
 
@@ -110,9 +108,7 @@ class Card(Typed):
     def check_mechanism(self, mechanism: str) -> None:
         """Raises FoveaError for one that it lacks."""
         if mechanism not in self.mechanisms:
-            raise FoveaError(
-                f"{self.name} has no mechanism {mechanism!r}: it has {', '.join(self.mechanisms)}"
-            )
+            raise FoveaError(f"{self.name} has no mechanism {mechanism!r}: it has {', '.join(self.mechanisms)}")
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raises FoveaError for an option that it lacks, or a value that the option cannot take."""
@@ -157,11 +153,7 @@ def read_card(file: Path) -> Card | None:
 
 def _literal(node: ast.expr, file: Path) -> Any:
     """What a literal says; calls of Card, Rate and Option as mappings of their keywords."""
-    if (
-        isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in ("Card", "Rate", "Option")
-        and not node.args
-    ):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Card", "Rate", "Option") and not node.args:
         return {str(k.arg): _literal(k.value, file) for k in node.keywords}
     try:
         if isinstance(node, ast.Dict):

@@ -39,9 +39,7 @@ def config_folder() -> Path:
 def _folder(named: str) -> Path:
     folder = Path(named).expanduser().resolve()
     if folder.is_file() or folder.suffix == ".toml":
-        raise FoveaError(
-            f"FOVEA_CONFIG names the file {folder}; it must be the folder that holds {SETTINGS_FILE}"
-        )
+        raise FoveaError(f"FOVEA_CONFIG names the file {folder}; it must be the folder that holds {SETTINGS_FILE}")
     return folder
 
 
@@ -64,9 +62,7 @@ def _read(file: Path, modified_ns: int, size: int) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise FoveaError(f"{file}: can't be read: {error}") from error
     except UnicodeDecodeError as error:
-        raise FoveaError(
-            f"{file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
-        ) from error
+        raise FoveaError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         twice = ": two tables of one name? Rename or delete one" if "twice" in str(error) else ""
         raise FoveaError(f"{file}: {error}{twice}") from error

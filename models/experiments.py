@@ -42,9 +42,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-Numbers = Annotated[
-    tuple[tuple[str, Annotated[Any, AfterValidator(_number)]], ...], BeforeValidator(_sorted_pairs)
-]
+Numbers = Annotated[tuple[tuple[str, Annotated[Any, AfterValidator(_number)]], ...], BeforeValidator(_sorted_pairs)]
 Values = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_sorted_pairs)]
 
 
@@ -103,9 +101,7 @@ class Training(Record):
                 f"{self.codec} has no distortion {self.distortion!r}: it has {', '.join(card.distortions)}"
             )
         if preset.objective != card.objective:
-            fitting = ", ".join(
-                name for name, p in shipped_presets().items() if p.objective == card.objective
-            )
+            fitting = ", ".join(name for name, p in shipped_presets().items() if p.objective == card.objective)
             raise FoveaError(
                 f"preset {self.preset!r} is for {preset.objective} training; for {self.codec} there are {fitting}"
             )
@@ -286,9 +282,7 @@ class Experiment(Training):
         if trunk.codec != self.codec:
             raise FoveaError(f"trunk {trunk.key} is a {trunk.codec}, the experiment a {self.codec}")
         if trunk.options != self.options and self.card.objective == "rate_distortion":
-            raise FoveaError(
-                f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}"
-            )
+            raise FoveaError(f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}")
 
     @property
     def untrained(self) -> bool:

@@ -73,9 +73,7 @@ def rate_distortion(
         w = torch.ones_like(squared) if weight is None else weight
         d_mean = _mean(w, valid) * (1 - ms_ssim(x_hat, x, weight=w if valid is None else w * valid))
         priced = output.lmbda * w
-        cost = _mean(priced, valid) * (
-            1 - ms_ssim(x_hat, x, weight=priced if valid is None else priced * valid)
-        )
+        cost = _mean(priced, valid) * (1 - ms_ssim(x_hat, x, weight=priced if valid is None else priced * valid))
     elif distortion in ("mse", "l1_ms_ssim"):
         d = squared if distortion == "mse" else l1_ms_ssim(x_hat, x)
         d = d if weight is None else weight * d

@@ -81,9 +81,7 @@ def _check(original: Picture, reconstruction: Picture) -> None:
 def _weights(weight: Map, shape: tuple[int, ...]) -> _Float:
     """The map as float32 divided by its sum, or all NaN where that sum is 0."""
     if weight.shape != shape[:2]:
-        raise FoveaError(
-            f"the map is {weight.shape}, the picture {shape[:2]}; resize the map with the picture"
-        )
+        raise FoveaError(f"the map is {weight.shape}, the picture {shape[:2]}; resize the map with the picture")
     values = weight.astype(np.float32)
     total = float(values.sum(dtype=np.float64))
     if not np.isfinite(total) or float(values.min()) < 0:
@@ -138,9 +136,7 @@ def _blur(values: _Float, kernel: _Float) -> _Float:
     margin = len(kernel) // 2
     blurred = cv2.sepFilter2D(values, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT)
     height, width = values.shape[:2]
-    return np.asarray(blurred, np.float32).reshape(values.shape)[
-        margin : height - margin, margin : width - margin
-    ]
+    return np.asarray(blurred, np.float32).reshape(values.shape)[margin : height - margin, margin : width - margin]
 
 
 def _halve(values: _Float, border: int = cv2.BORDER_CONSTANT) -> _Float:
@@ -160,9 +156,7 @@ def _scales(height: int, width: int) -> int:
     return count
 
 
-def _ms_ssim(
-    original: Picture, reconstruction: Picture, weights: Mapping[str, _Float | None]
-) -> dict[str, float]:
+def _ms_ssim(original: Picture, reconstruction: Picture, weights: Mapping[str, _Float | None]) -> dict[str, float]:
     """MS-SSIM under each of the weights, from one set of similarity maps that are pooled with them, halved along, at each scale.
 
     Similarity exists where the window lies inside the picture; weights are cropped to that and divided by their sum, so
@@ -192,9 +186,7 @@ def _ms_ssim(
             else:
                 inside = weight[margin : weight.shape[0] - margin, margin : weight.shape[1] - margin]
                 total = float(inside.sum(dtype=np.float64))
-                pooled = (
-                    inside.ravel() @ similarity.reshape(-1, 3) / total if total > 0 else np.full(3, np.nan)
-                )
+                pooled = inside.ravel() @ similarity.reshape(-1, 3) / total if total > 0 else np.full(3, np.nan)
             products[name] *= np.clip(pooled, 0.0, 1.0) ** exponent
         if scale < count - 1:
             x, y = _halve(x), _halve(y)

@@ -93,17 +93,13 @@ class Manner:
                 state.attempt_number = 1
 
         def tell(state: RetryCallState) -> None:
-            tried = (
-                f"try {state.attempt_number + 1} of {self.policy.attempts} in {state.upcoming_sleep:.1f} s"
-            )
+            tried = f"try {state.attempt_number + 1} of {self.policy.attempts} in {state.upcoming_sleep:.1f} s"
             self.say(f"{what}: {error_of(state)}; {tried}")
 
         return Retrying(
             retry=retry_if_exception_type(Transient),
             stop=stop_after_attempt(self.policy.attempts),
-            wait=lambda state: max(
-                backoff(state), min(error_of(state).asked_s, 10 * self.policy.backoff_max_s)
-            ),
+            wait=lambda state: max(backoff(state), min(error_of(state).asked_s, 10 * self.policy.backoff_max_s)),
             after=count,
             before_sleep=tell,
             sleep=self.sleep,
@@ -114,9 +110,7 @@ class Manner:
 PATIENT = Manner()
 
 
-def send(
-    session: requests.Session, method: str, url: str, policy: Policy, **options: Any
-) -> requests.Response:
+def send(session: requests.Session, method: str, url: str, policy: Policy, **options: Any) -> requests.Response:
     """A streamed answer. Raises Transient for failed connections and for statuses that may pass, FoveaError for a bad
     certificate; neither holds anything of the request."""
     timeout = policy.connect_timeout_s, policy.read_timeout_s

@@ -94,9 +94,7 @@ class Kid(NamedTuple):
     draws: Floats
 
 
-def kid(
-    originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed: int = 0, block: int = 1
-) -> Kid:
+def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed: int = 0, block: int = 1) -> Kid:
     """Kernel inception distance (Bińkowski et al. 2018) with the kernel (x·y/d + 1)³ on patches.
 
     originals, reconstructions: for each picture its patches' features, patches × d. The unbiased estimate of MMD² is

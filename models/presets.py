@@ -40,9 +40,7 @@ class Preset(Typed):
 
 
 OVERRIDES = tuple(
-    name
-    for name in Preset.model_fields
-    if name not in ("checkpoint_every", "probe_every", "options", "objective")
+    name for name in Preset.model_fields if name not in ("checkpoint_every", "probe_every", "options", "objective")
 )
 """What a record may set in place of its preset's value."""
 
@@ -59,9 +57,7 @@ def find_preset(name: str) -> Preset:
     file = config_folder() / SETTINGS_FILE
     own, shipped = read_tables(file, "presets"), shipped_presets()
     if name in own and name in shipped:
-        raise FoveaError(
-            f"{file}: presets.{name}: a preset of this name ships with Fovea; choose another name"
-        )
+        raise FoveaError(f"{file}: presets.{name}: a preset of this name ships with Fovea; choose another name")
     if name in own:
         return checked(Preset, own[name], f"{file}: presets.{name}")
     if name not in shipped:

@@ -138,9 +138,7 @@ def _grids(file: Path, name: str, table: Any) -> tuple[Grid, ...]:
         raise FoveaError(f"{where}.grids: expected one or more tables, got {parts!r}")
     for shared_field in ("about", "also_on"):
         if any(shared_field in part for part in parts):
-            raise FoveaError(
-                f"{where}.grids: {shared_field} is said of the whole sweep: write it beside grids"
-            )
+            raise FoveaError(f"{where}.grids: {shared_field} is said of the whole sweep: write it beside grids")
     return tuple(checked(Grid, {**shared, **part}, where) for part in parts)
 
 

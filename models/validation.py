@@ -64,9 +64,7 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """`unknown field 'ratez'; did you mean 'rates'?`, or what there is where nothing is near."""
     near = difflib.get_close_matches(name, known := list(known), n=1)
-    return f"unknown {what} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    )
+    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
 
 
 def _fields(kind: type[BaseModel], path: Iterable[str]) -> list[str]:

@@ -43,17 +43,14 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
         return workshop.materialize(context)
 
     specs = [
-        dg.AssetCheckSpec(c.name, asset=stage.name, blocking=c.blocking, description=c.about)
-        for c in stage.checks
+        dg.AssetCheckSpec(c.name, asset=stage.name, blocking=c.blocking, description=c.about) for c in stage.checks
     ]
     made: dg.AssetsDefinition = dg.asset(
         name=stage.name,
         description=" ".join((stage.__doc__ or "").split()),
         partitions_def=axis(stage.name),
         deps=[
-            dg.AssetDep(
-                name, partition_mapping=None if axis(name) == axis(stage.name) else dg.AllPartitionMapping()
-            )
+            dg.AssetDep(name, partition_mapping=None if axis(name) == axis(stage.name) else dg.AllPartitionMapping())
             for name in read_by(stage, known)
         ],
         group_name=stage.group,

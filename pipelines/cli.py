@@ -134,9 +134,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--port", default=3000, type=PORT, show_default=True, help="Dagster's port; MLflow takes --mlflow-port."
-)
+@click.option("--port", default=3000, type=PORT, show_default=True, help="Dagster's port; MLflow takes --mlflow-port.")
 @click.option("--mlflow-port", default=5000, type=PORT, show_default=True)
 def ui(port: int, mlflow_port: int) -> None:
     """Dagster UI with its daemon, and the MLflow UI, on loopback; one Ctrl-C stops all."""

@@ -58,9 +58,7 @@ def demand(chain: Chain, stage: str, partition: str, cluster: Profile) -> Demand
         return Demand(cpus, 0.0)
     if stage in ("trunk_codec", "trained_codec", "rd_points"):
         return Demand(cpus, _codec_share(chain, stage, partition))
-    return Demand(
-        cpus, 1.0 if stage in ("saliency_model", "saliency_benchmark", "external_rd_points") else 0.0
-    )
+    return Demand(cpus, 1.0 if stage in ("saliency_model", "saliency_benchmark", "external_rd_points") else 0.0)
 
 
 def chunk_demand(stage: str, cluster: Profile) -> Demand:

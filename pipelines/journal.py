@@ -112,9 +112,7 @@ class Journal:
 
     def save_progress(self, server: str, progress: Progress) -> None:
         """Only under the lock."""
-        write_whole(
-            self._progress_path, json.dumps({**self._all_progress(), server: asdict(progress)}, indent=1)
-        )
+        write_whole(self._progress_path, json.dumps({**self._all_progress(), server: asdict(progress)}, indent=1))
 
     def _all_progress(self) -> Record:
         return _parsed(self._progress_path.read_bytes()) if self._progress_path.exists() else {}

@@ -50,11 +50,7 @@ def run_targets(
     cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
     """
     cluster, mine = cluster_of(chain.home), owner(chain.home)
-    own = (
-        contextlib.nullcontext(into.instance)
-        if isinstance(into, dg.OpExecutionContext)
-        else dg.DagsterInstance.get()
-    )
+    own = contextlib.nullcontext(into.instance) if isinstance(into, dg.OpExecutionContext) else dg.DagsterInstance.get()
     tags = {SWEEP: sweep} if sweep else {}
     one_at_a_time = threading.Lock()
     with own as active, quiet():
@@ -212,7 +208,5 @@ def end_orphans(
 
 def one_run_at_a_time(home: Home) -> AbstractContextManager[None]:
     """Refuses a second `fovea run` on the same state. Raises FoveaError."""
-    taken = (
-        f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
-    )
+    taken = f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
     return home.locked("run", 0, taken)

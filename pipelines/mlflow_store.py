@@ -203,9 +203,7 @@ class MlflowStore:
             database,
         ):
             kept = database.execute("select artifact_location from experiments").fetchall()
-            left = {
-                base for (at,) in kept if (base := at.rpartition("/")[0]).startswith("file:") and base != here
-            }
+            left = {base for (at,) in kept if (base := at.rpartition("/")[0]).startswith("file:") and base != here}
             for base, (table, column) in itertools.product(left, ADDRESSES):
                 database.execute(
                     f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
@@ -239,9 +237,7 @@ class MlflowStore:
         header = journal.header()
         experiment, key = self._experiment(header["experiment"]), header["key"]
         quote = '"' if "'" in key else "'"
-        same = self._client.search_runs(
-            [experiment], f"tags.`{KEY_TAG}` = {quote}{key}{quote}", max_results=1
-        )
+        same = self._client.search_runs([experiment], f"tags.`{KEY_TAG}` = {quote}{key}{quote}", max_results=1)
         if not same and progress.run_id:
             log.warning("MLflow at %s has no run %r any more: it is logged again", self.name, header["name"])
         run = same[0] if same else self._create(experiment, header, journal)

@@ -138,14 +138,10 @@ class MlflowTracker(Tracker):
         if not (folder / "codec.json").is_file():
             raise FoveaError(f"no codec in {folder}: codec.json is missing")
         digest = folder_digest(folder)
-        run.keep(
-            folder, "codec", {"op": "model", "name": name, "alias": alias, "digest": digest, "about": about}
-        )
+        run.keep(folder, "codec", {"op": "model", "name": name, "alias": alias, "digest": digest, "about": about})
         if not self.send(run.journal):
             return ""
-        return f"models:/{name}" + (
-            f"@{alias}" if alias else f"/{self.store.version_of(name, run.run_id, digest)}"
-        )
+        return f"models:/{name}" + (f"@{alias}" if alias else f"/{self.store.version_of(name, run.run_id, digest)}")
 
     # ---- sending ---------------------------------------------------------------------------------------------------
 

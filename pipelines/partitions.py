@@ -82,11 +82,7 @@ def registered(stages: Mapping[str, Stage], world: World) -> list[Name]:
         *(("source_frames", name) for name in here),
         *((stage, name) for stage in ("fixation_maps", "saliency_benchmark") for name in eyes),
         *(("saliency_model", f"{name}.sam_lite") for name in eyes),
-        *(
-            (stage, key)
-            for stage in ("other_maps", "external_rd_points")
-            for key in stages[stage].partitions(world)
-        ),
+        *((stage, key) for stage in ("other_maps", "external_rd_points") for key in stages[stage].partitions(world)),
     ]
 
 

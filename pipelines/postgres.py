@@ -129,9 +129,7 @@ class PatientPostgresStorage(DagsterPostgresStorage):
         return {**fields, "wait_s": dg.Field(float, is_required=False, default_value=DEFAULT_WAIT_S)}
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> "PatientPostgresStorage":
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "PatientPostgresStorage":
         """As Dagster makes it from `dagster.yaml`."""
         return cls(
             pg_url_from_config(config_value),

@@ -124,7 +124,9 @@ def _has_tables(where: str, parts: dict[str, Any], profile: Profile) -> bool:
         if may_pass(error):
             todo = "start the server, or correct dagster_database"
         elif "does not exist" in text and "database" in text:
-            todo = f"make it: createdb -h {parts['hostname']} -p {parts['port']} -U {parts['username']} {parts['db_name']}"
+            todo = (
+                f"make it: createdb -h {parts['hostname']} -p {parts['port']} -U {parts['username']} {parts['db_name']}"
+            )
         raise FoveaError(f"{where}: {text}; {todo}") from error
     finally:
         engine.dispose()
@@ -140,9 +142,7 @@ def check_mlflow(home: Home) -> str:
     import requests
 
     where, base = redacted(uri), uri.rstrip("/")
-    user, password, token = (
-        os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN")
-    )
+    user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN"))
     session = requests.Session()
     if token:
         session.headers["Authorization"] = f"Bearer {token}"
@@ -152,23 +152,17 @@ def check_mlflow(home: Home) -> str:
         if health.status_code not in REFUSED:
             health.raise_for_status()
         server = session.get(f"{base}/version", timeout=PATIENCE_S).text.strip()[:20]
-        asked = session.post(
-            f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=PATIENCE_S
-        )
+        asked = session.post(f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=PATIENCE_S)
     except requests.RequestException as error:
         reason = _without_secrets(error, home.profile)
-        raise FoveaError(
-            f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
-        ) from error
+        raise FoveaError(f"{where} does not answer ({reason}); start it, or correct mlflow in the profile") from error
     if asked.status_code in REFUSED:
         raise FoveaError(
             f"{where} refuses ({asked.status_code}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN"
         )
     if not asked.ok:
-        raise FoveaError(
-            f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?"
-        )
+        raise FoveaError(f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?")
     own = importlib.metadata.version("mlflow")
     said = f"{where} answers, version {server}"
     said += "" if server == own else f"; this machine has {own}: install the same"

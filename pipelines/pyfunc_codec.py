@@ -43,9 +43,7 @@ class FoveaCodec(PythonModel):  # type: ignore[misc]
         elif "fov" in model_input and model_input["fov"].notna().all():
             out = [self.decompressed(data) for data in model_input["fov"]]
         else:
-            raise ValueError(
-                "a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)"
-            )
+            raise ValueError("a Fovea codec needs the column `image` (picture files) or `fov` (compressed files)")
         return pd.DataFrame(out, index=model_input.index)
 
     def compressed(self, label: object, row: pd.Series, lmbda: float | None) -> dict[str, Any]:

@@ -87,9 +87,7 @@ class Steps(RayStepHandler):
         try:
             status = self.client.get_job_status(submission)
         except RuntimeError:
-            return CheckStepHealthResult.unhealthy(
-                f"Ray does not know the job {submission}: was it restarted?"
-            )
+            return CheckStepHealthResult.unhealthy(f"Ray does not know the job {submission}: was it restarted?")
         if status not in (JobStatus.FAILED, JobStatus.STOPPED):
             return CheckStepHealthResult.healthy()
         about = self.client.get_job_info(submission)
@@ -247,9 +245,7 @@ class RayChunks:
             raise (
                 cause
                 if isinstance(cause, FoveaError)
-                else FoveaError(
-                    f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}"
-                )
+                else FoveaError(f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}")
             ) from error
         except ray.exceptions.RayError as error:  # its worker died: killed, or out of memory
             raise FoveaError(

@@ -125,9 +125,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         if link:
             page, _, query = link.partition("?")
             metadata["report"] = dg.MetadataValue.url(f"{page}/artifacts/report/report.html?{query}")
-        metadata["report_file"] = dg.MetadataValue.path(
-            str(chain.home.reports / f"{made.unit.partition}.html")
-        )
+        metadata["report_file"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
     for picture in sorted(made.shown(), key=lambda file: file.suffix != ".md"):
         own = picture.suffix == ".md" or picture.stem not in metadata
         metadata[picture.stem if own else f"{picture.stem}_plot"] = shown_metadata(picture)
@@ -146,9 +144,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     checks = [c for check in chain.stages[made.unit.stage].checks if (c := checked(check, made))]
     blocking = (c for c in checks if not c.passed and c.severity is dg.AssetCheckSeverity.ERROR)
     chain.note_failed(made.unit, next(map(failure_text, blocking), ""))
-    return dg.MaterializeResult(
-        metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks
-    )
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks)
 
 
 def person(value: Any) -> Any:
@@ -182,17 +178,13 @@ def shown_metadata(path: Path) -> dg.MetadataValue:
 
     if path.suffix == ".md":
         return dg.MetadataValue.md(path.read_text())
-    return dg.MetadataValue.md(
-        f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
-    )
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})")
 
 
 def mlflow_link(made: Made, chain: Chain) -> str:
     """Address of the MLflow run that tells of this unit, or ""."""
     meta = made.manifest["meta"]
-    return chain.tracker.run_url(
-        meta.get("mlflow_run_id") or chain.tracker.run_id(meta.get("mlflow_key", ""))
-    )
+    return chain.tracker.run_url(meta.get("mlflow_run_id") or chain.tracker.run_id(meta.get("mlflow_key", "")))
 
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:

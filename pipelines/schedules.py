@@ -18,12 +18,8 @@ from pipelines.plan import Step, dataset_targets, stale, targets
 class Wanted(dg.Config):
     """What to bring up to date."""
 
-    sweeps: list[str] = Field(
-        [FIRST_SWEEP], description="dataset.sweep: frames, codecs, tables and report of each"
-    )
-    units: list[str] = Field(
-        [], description="single units, each as an asset and its partition: rgba_frames kodak"
-    )
+    sweeps: list[str] = Field([FIRST_SWEEP], description="dataset.sweep: frames, codecs, tables and report of each")
+    units: list[str] = Field([], description="single units, each as an asset and its partition: rgba_frames kodak")
 
 
 def brought_up_to_date(
@@ -106,9 +102,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     found = {key: stale(chain, targets(chain, sweeps[key])) for key in kept_fresh() if key in sweeps}
     work = {key: steps for key, steps in found.items() if steps}
     if not work:
-        return dg.SkipReason(
-            "nothing is stale" if found else "no sweep has been run yet (fovea run --sweep NAME)"
-        )
+        return dg.SkipReason("nothing is stale" if found else "no sweep has been run yet (fovea run --sweep NAME)")
     count = sum(len(steps) for steps in work.values())
     return dg.RunRequest(
         run_config={"ops": {"bring_up_to_date": {"config": {"sweeps": sorted(work)}}}},
@@ -116,9 +110,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     )
 
 
-@dg.op(
-    description="Downloads the changed Cityscapes archive (the old one stays until it is whole), then its frames."
-)
+@dg.op(description="Downloads the changed Cityscapes archive (the old one stays until it is whole), then its frames.")
 def bring_change(context: dg.OpExecutionContext) -> None:
     """Download beside what is there, replace it, and make what that makes stale of the frames."""
     from assets.frames.archive_stage import fetch
@@ -134,9 +126,7 @@ def bring_change(context: dg.OpExecutionContext) -> None:
     fail_with(problems)
 
 
-@dg.job(
-    description="Downloads the Cityscapes archive again when the site has another one, and makes its frames."
-)
+@dg.job(description="Downloads the Cityscapes archive again when the site has another one, and makes its frames.")
 def fetch_change() -> None:
     """See bring_change."""
     bring_change()
@@ -162,9 +152,7 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
         if own is not None:
             return dg.SkipReason(f"{own} is yours: the site is not asked")
         if find_finished(downloads(home)) is None:
-            return dg.SkipReason(
-                "Cityscapes is not downloaded (fovea run --frames-only --dataset cityscapes)"
-            )
+            return dg.SkipReason("Cityscapes is not downloaded (fovea run --frames-only --dataset cityscapes)")
         read_credentials()
         md5 = ask_site(home)
     except FoveaError as error:

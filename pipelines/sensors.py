@@ -44,15 +44,11 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
             continue
         if stale(chain, dataset_targets(chain, name)):
             requests.append(
-                dg.RunRequest(
-                    run_key=f"{name}-{state[name]}", partition_key=name, tags={"fovea/dataset": name}
-                )
+                dg.RunRequest(run_key=f"{name}-{state[name]}", partition_key=name, tags={"fovea/dataset": name})
             )
     if not requests and state == seen:
         return dg.SkipReason(
-            "no registered folder changed"
-            if state
-            else "no folder is registered (fovea datasets add NAME PATH)"
+            "no registered folder changed" if state else "no folder is registered (fovea datasets add NAME PATH)"
         )
     rows = [axis("source_frames").build_add_request([str(r.partition_key) for r in requests])]
     return dg.SensorResult(

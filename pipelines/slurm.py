@@ -54,9 +54,7 @@ class Resources:
         if self.time and not TIME.fullmatch(self.time.upper()):
             raise FoveaError(f"--time {self.time!r}: expected 24:00:00, 2-12 (days and hours) or minutes")
         if self.memory and not MEMORY.fullmatch(self.memory.upper()):
-            raise FoveaError(
-                f"--memory {self.memory!r}: expected a whole number and K, M, G or T, such as 16G"
-            )
+            raise FoveaError(f"--memory {self.memory!r}: expected a whole number and K, M, G or T, such as 16G")
 
 
 def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
@@ -66,9 +64,7 @@ def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
     return trunks, [p for stage, p in lacking if stage == "trained_codec"]
 
 
-def script(
-    chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.executable, logs: str = ""
-) -> str:
+def script(chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.executable, logs: str = "") -> str:
     """The text of the script. Raises FoveaError when nothing has to be trained."""
     trunks, experiments = missing(chain, sweep)
     if not trunks and not experiments:
@@ -76,9 +72,7 @@ def script(
             f"{sweep.key}: everything is trained; fovea run --sweep {sweep.name} --dataset {sweep.dataset} does the rest"
         )
     folder = logs or str(chain.home.state / "slurm")
-    wanted = chain.upstream(
-        *(("trained_codec", key) for key in experiments), *(("trunk_codec", k) for k in trunks)
-    )
+    wanted = chain.upstream(*(("trained_codec", key) for key in experiments), *(("trunk_codec", k) for k in trunks))
     datasets = sorted(partition for stage, partition in wanted if stage == "rgba_frames")
     header = {
         "job-name": f"fovea-{sweep.key}",

@@ -42,9 +42,7 @@ def told(
     step: str | None = None,
 ) -> None:
     """Write an event down in a run. said: default Dagster's words for it. step: of the job, in whose bar it is drawn."""
-    event = DagsterEvent(
-        kind.value, job_name=PLAN_JOB, event_specific_data=data, message=said or None, step_key=step
-    )
+    event = DagsterEvent(kind.value, job_name=PLAN_JOB, event_specific_data=data, message=said or None, step_key=step)
     instance.report_dagster_event(event, run_id)
 
 
@@ -89,9 +87,7 @@ def made_here(
     return _tell_result(instance, run_id, step, result)
 
 
-def _tell_result(
-    instance: dg.DagsterInstance, run_id: str, step: Step, result: dg.MaterializeResult[Any]
-) -> str:
+def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: dg.MaterializeResult[Any]) -> str:
     """The materialization and its checks, which say what blocks."""
     from dagster._core.definitions.data_version import DATA_VERSION_TAG
 

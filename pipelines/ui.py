@@ -61,9 +61,7 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
     home = Home.from_environment()
     for name, wanted in (("--port", port), ("--mlflow-port", mlflow_port)):
         if not free(wanted):
-            raise FoveaError(
-                f"port {wanted} is taken: stop what listens there, or choose another with {name}"
-            )
+            raise FoveaError(f"port {wanted} is taken: stop what listens there, or choose another with {name}")
     prepare_instance(home)
     shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
@@ -108,9 +106,7 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil
         )
 
 
-def _announce(
-    home: Home, port: int, mlflow_port: int, children: dict[str, psutil.Popen], remote: str
-) -> None:
+def _announce(home: Home, port: int, mlflow_port: int, children: dict[str, psutil.Popen], remote: str) -> None:
     waiting = {"dagster": port, "mlflow": mlflow_port}
     waiting = {k: v for k, v in waiting.items() if k in children}
     print(f"starting (logs in {home.state / 'logs'}) …", file=sys.stderr, flush=True)

@@ -162,9 +162,7 @@ class Workers:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             if self._cluster:
                 return f"the process that watched it died ({how}); run the same command again"
-            return (
-                f"the process that made it died ({how}); out of memory? run again with a smaller --parallel"
-            )
+            return f"the process that made it died ({how}); out of memory? run again with a smaller --parallel"
 
 
 def live(body: Callable[[Connection, Asked], None], pipe: Connection, asked: Asked) -> None:

@@ -32,9 +32,7 @@ def shifts(uniform: pd.DataFrame, raw: pd.DataFrame, mean: float) -> pd.DataFram
     (linear over log-rate; NaN outside of uniform's rates)."""
     both = raw.merge(uniform, on="rate", suffixes=("", "_uniform")).sort_values("rate")
     by_rate = uniform.sort_values("bpp")
-    there = np.interp(
-        np.log(both["bpp"]), np.log(by_rate["bpp"]), by_rate["psnr_db"], left=np.nan, right=np.nan
-    )
+    there = np.interp(np.log(both["bpp"]), np.log(by_rate["bpp"]), by_rate["psnr_db"], left=np.nan, right=np.nan)
     return both[["rate", "bpp_uniform", "bpp", "psnr_db", "psnr_db_uniform"]].assign(
         equivalent_lmbda=mean * both["rate"],
         bits_percent=100 * (both["bpp"] / both["bpp_uniform"] - 1),

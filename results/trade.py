@@ -36,11 +36,7 @@ def main(key: str, target: str) -> None:
     text = table["bd_rate_percent"].map("{:+.1f} % ".format)
     text += table.apply(lambda r: f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]", axis=1)
     metric = next(m for m in ("ew_psnr_db", "sw_psnr_db") if m in wide)
-    print(
-        table.assign(text=text)
-        .pivot(index=names, columns="metric", values="text")[[metric, "psnr_db"]]
-        .to_string()
-    )
+    print(table.assign(text=text).pivot(index=names, columns="metric", values="text")[[metric, "psnr_db"]].to_string())
     _, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for (codec, arm, maps, gamma), line in wide.groupby(names[:-1]):
         label = f"{codec} {arm}, {maps} maps, γ {gamma:g}"

@@ -51,9 +51,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = next(
-        (f for n in ("chromium", "chromium-browser", "google-chrome") if (f := shutil.which(n))), None
-    )
+    binary = next((f for n in ("chromium", "chromium-browser", "google-chrome") if (f := shutil.which(n))), None)
     driver = shutil.which("chromedriver")
     if binary is None or driver is None:
         pytest.skip("no Chromium with its driver on this machine (apt-get install chromium chromium-driver)")

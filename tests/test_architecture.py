@@ -76,15 +76,11 @@ def test_the_graph_is_the_one_on_the_whiteboard_and_loads_nothing_heavy(
     (tmp_path / "eyes.csv").write_text("image,subject,x,y\n")
     (tmp_path / "checkpoints/sample").mkdir(parents=True)
     (tmp_path / "checkpoints/sample/given.json").write_text('{"codec": "bmshj2018_hyperprior", "files": []}')
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, cwd=ROOT, check=True)
     heavy, drawn, needed = (json.loads(line) for line in done.stdout.splitlines()[-3:])
     assert heavy == []
     absent = "other_maps"  # no shipped sweep names another model than its dataset's
-    assert drawn == {
-        name: [p for p in above if p != absent] for name, above in WHITEBOARD.items() if name != absent
-    }
+    assert drawn == {name: [p for p in above if p != absent] for name, above in WHITEBOARD.items() if name != absent}
     beside = {
         "other_maps": [],
         "trained_codec": ["rgba_frames", "trunk_codec"],

@@ -32,9 +32,7 @@ def curves(mean: float) -> pd.DataFrame:
     for arm, factor in (("uniform", 1.0), ("weighted_raw", mean)):
         bpp = 6 * (lmbda * factor) ** 0.6
         pieces.append(
-            pd.DataFrame(
-                {"arm": arm, "rate_name": "lmbda", "rate": lmbda, "bpp": bpp, "psnr_db": 30 + 5 * np.log(bpp)}
-            )
+            pd.DataFrame({"arm": arm, "rate_name": "lmbda", "rate": lmbda, "bpp": bpp, "psnr_db": 30 + 5 * np.log(bpp)})
         )
     return pd.concat(pieces).assign(dataset="sample", sweep="source")
 

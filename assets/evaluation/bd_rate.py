@@ -136,9 +136,7 @@ def _mean_difference(
     high = np.minimum(x_anchor[:, -1], x_test[:, -1])
     shorter = np.minimum(x_anchor[:, -1] - x_anchor[:, 0], x_test[:, -1] - x_test[:, 0])
     width = high - low
-    difference = integrate(x_test, y_test, low, high, method) - integrate(
-        x_anchor, y_anchor, low, high, method
-    )
+    difference = integrate(x_test, y_test, low, high, method) - integrate(x_anchor, y_anchor, low, high, method)
     with np.errstate(divide="ignore", invalid="ignore"):
         return difference / width, np.maximum(width, 0) / shorter
 
@@ -188,9 +186,7 @@ def delta(means: Sides, method: str) -> Delta:
     for an unknown method; a pair that can't be compared comes back with its reason."""
     for who, count in (("anchor", means.anchor_bpp.shape[1]), ("test", means.test_bpp.shape[1])):
         if count < MIN_POINTS:
-            return Delta(
-                np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}"
-            )
+            return Delta(np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}")
     found = _deltas(means, method)
     overlap = float(found.overlap[0])
     reason = _REASONS[int(found.why[0])].format(overlap=overlap)
@@ -233,9 +229,7 @@ def _draw(sides: Sides, metric: str, image_counts: Floats, seed_counts: Floats) 
     return Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides)).on_scale(metric)
 
 
-def _measure(
-    mean: Sides, drawn: Sides | None, method: str, *, undrawn: str, note: str = ""
-) -> dict[str, object]:
+def _measure(mean: Sides, drawn: Sides | None, method: str, *, undrawn: str, note: str = "") -> dict[str, object]:
     """Columns of a row, those of `MEASURED` without the counts. undrawn: why there are no draws."""
     point = delta(mean, method)
     row: dict[str, object] = {"overlap": point.overlap}

@@ -58,9 +58,7 @@ def partitions_of(world: World, dataset: str, experiments: Sequence[Experiment])
     ]
 
 
-def benchmark_of(
-    chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()
-) -> Benchmark:
+def benchmark_of(chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()) -> Benchmark:
     """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all."""
     points = concat_points(chain.made(*piece).table(POINTS) for piece in pieces)
     classical = points["arm"] == CLASSICAL_ARM

@@ -14,9 +14,7 @@ def values_in_range(made: Made) -> Held:
     wrong = ["no file was measured"] if table.empty else []
     for name, (low, high) in {"bpp": (1e-9, 1e9), **limits}.items():
         # what cannot be measured on a picture is NaN, but these can on every picture
-        fine = table[name].between(low, high) | (
-            table[name].isna() & (name not in ("bpp", "psnr_db", "ms_ssim"))
-        )
+        fine = table[name].between(low, high) | (table[name].isna() & (name not in ("bpp", "psnr_db", "ms_ssim")))
         for row in table[~fine].to_dict("records"):
             wrong.append(
                 f"{row['image']}, {row['codec']} at {row['rate_name']} {row['rate']:g}: {name} is {row[name]!r}"

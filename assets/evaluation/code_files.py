@@ -82,9 +82,7 @@ class Guide(NamedTuple):
         if not self.maps.exists():
             raise FoveaError(f"no such file: {self.maps}")
         if several and not self.maps.is_dir():
-            raise FoveaError(
-                f"{self.maps}: several pictures need a folder with a map of the same name for each"
-            )
+            raise FoveaError(f"{self.maps}: several pictures need a folder with a map of the same name for each")
 
 
 GUIDED = Guide()
@@ -217,9 +215,7 @@ FRAMES = 8
 """Pictures that a progressive file is shown in, at most, each from twice the bytes of the one before."""
 
 
-def compress_jpeg(
-    source: Path, target: Path, *, bpp: float | None = None, guide: Guide = GUIDED
-) -> Compressed:
+def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide: Guide = GUIDED) -> Compressed:
     """Write a JPEG whose coefficients follow the map (models/codecs/guided_jpeg.py), at JPEG_QUALITY or as the largest file
     of at most `bpp`. Raises FoveaError as `compress_files`, and where no quality is that small."""
     guide.check("gain", several=False)
@@ -303,9 +299,7 @@ def decompress_files(
     def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        said = Decompressed(
-            Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).missing()
-        )
+        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).missing())
         return signed(encode_png(picture), DECOMPRESS), said
 
     for target, _, said in _each(work, read, code, threads, failed):
@@ -315,9 +309,7 @@ def decompress_files(
 def beginning(data: bytes, size: int) -> bytes:
     """The first bytes of a progressive file. Raises FoveaError for another one."""
     if bitstream.unpack(data).total is None:
-        raise FoveaError(
-            "not a progressive file: it shows a picture only as a whole (fovea compress --progressive)"
-        )
+        raise FoveaError("not a progressive file: it shows a picture only as a whole (fovea compress --progressive)")
     return data[:size]
 
 

@@ -41,9 +41,7 @@ class RdPoints(Stage):
         measured = pieces.measured_needs(world, dataset, experiment.maps, experiment.saliency)
         searched: Sequence[Need] = ()
         if experiment.target_bpp:
-            searched = picture_needs(
-                world, experiment.dataset, experiment.maps, experiment.saliency, (SEARCHED,)
-            )
+            searched = picture_needs(world, experiment.dataset, experiment.maps, experiment.saliency, (SEARCHED,))
         return [Need("trained_codec", experiment.key), *measured, *searched]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
@@ -90,9 +88,7 @@ class RdPoints(Stage):
             searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
             rates = [r["lmbda"] for r in searched] or experiment.rates
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
-            seen = measure_codec(
-                codec, subjects, rates, keep=shown, threads=task.threads, progress=task.progress
-            )
+            seen = measure_codec(codec, subjects, rates, keep=shown, threads=task.threads, progress=task.progress)
             points = pieces.finish_points(
                 seen.rows,
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},

@@ -65,9 +65,7 @@ class RdCurves(Stage):
         kept = (c for d in sorted(splits) for c in published_curves(task.home.config, d))
         others = published_rows(kept, splits)
         curves = rd_curves(points)
-        curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(
-            sweep=sweep.name
-        )
+        curves = (pd.concat([curves, others], ignore_index=True) if len(others) else curves).assign(sweep=sweep.name)
         points.to_parquet(writer.path(pieces.POINTS), index=False)
         others.to_parquet(writer.path(PUBLISHED), index=False)
         curves.to_parquet(writer.path(CURVES), index=False)

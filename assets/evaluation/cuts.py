@@ -41,9 +41,7 @@ class Cuts(NamedTuple):
     metric: str
 
 
-def measure_cuts(
-    reader: Reader, dataset: str, codec: Any, *, threads: int = 1, progress: Progress = silent
-) -> Cuts:
+def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, progress: Progress = silent) -> Cuts:
     """One file a picture and order, made at the second highest of the codec's rates and cut. Each cut file is decoded.
 
     Raises FoveaError for a codec without levels, maps or progressive files, and Waiting where frames or maps are not made.
@@ -88,9 +86,7 @@ def measure_cuts(
             if not np.array_equal(
                 codec.decode(whole.data), codec.encode_analysed(given, codec.rates[-2]).reconstruction
             ):
-                raise FoveaError(
-                    f"{table.image.iloc[i]}: the whole file shows another picture than a plain one"
-                )
+                raise FoveaError(f"{table.image.iloc[i]}: the whole file shows another picture than a plain one")
         return [
             {"order": o, "image": table.image.iloc[i], "rate": r, "bpp": 8 * size / pixels, "seed": 0, **q}
             for o, r, size, q in found
@@ -122,10 +118,7 @@ def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> No
 
 
 def _rates(points: pd.DataFrame, metric: str) -> pd.DataFrame:
-    grids = {
-        order: curve_grid(rows, ("bpp", "psnr_db", metric))
-        for order, rows in points.groupby("order", sort=False)
-    }
+    grids = {order: curve_grid(rows, ("bpp", "psnr_db", metric)) for order, rows in points.groupby("order", sort=False)}
     compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE)]
     return pd.DataFrame(
         {"order": test, "against": anchor, **row}

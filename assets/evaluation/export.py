@@ -24,9 +24,7 @@ _SPECIAL = re.compile(r"([#$%&_{}])")
 def _named(curves: pd.DataFrame) -> Iterator[tuple[str, CurveKey, pd.DataFrame]]:
     """Each curve with a name of its own, its points by rising bpp. curves: as `rd_curves` gives them."""
     codecs = learned(curves)
-    found = [
-        (look(key._asdict(), codecs).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)
-    ]
+    found = [(look(key._asdict(), codecs).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)]
     labels = [label for label, *_ in found]
     for label, key, rows in found:
         yield label if labels.count(label) == 1 else f"{label} ({key.place}, {key.train_dataset})", key, rows
@@ -62,9 +60,7 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
         rf"\begin{{axis}}[xlabel={{rate (bits per pixel)}}, ylabel={{{_tex(label)}}}, legend pos=south east]",
     ]
     for name, _, rows in _named(curves):
-        points = " ".join(
-            f"({bpp:.4f},{value:.4f})" for bpp, value in zip(rows["bpp"], rows[metric], strict=True)
-        )
+        points = " ".join(f"({bpp:.4f},{value:.4f})" for bpp, value in zip(rows["bpp"], rows[metric], strict=True))
         lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
     lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
     lines += [
@@ -76,9 +72,7 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
     for row in records(shown):
         test = f"{row['codec']} " * several + label_arm(row["test_arm"], row["maps"])
         interval = f"$[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]$" if row["status"] == "ok" else "--"
-        lines.append(
-            rf"{_tex(test)} & {_tex(row['anchor_arm'])} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\"
-        )
+        lines.append(rf"{_tex(test)} & {_tex(row['anchor_arm'])} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

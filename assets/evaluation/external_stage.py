@@ -17,9 +17,7 @@ def _record(world: World, partition: str) -> External:
     name, _, dataset = partition.rpartition("@")
     found = read_external(world.home.config, dataset, name)
     if found is None:
-        raise FoveaError(
-            f"no checkpoint {name!r} of {dataset} (fovea evaluate CHECKPOINT --dataset {dataset})"
-        )
+        raise FoveaError(f"no checkpoint {name!r} of {dataset} (fovea evaluate CHECKPOINT --dataset {dataset})")
     return found
 
 
@@ -75,9 +73,7 @@ class ExternalRdPoints(Stage):
                 if file_sha256(path) != file.sha256:
                     raise FoveaError(f"{path} has changed since it was given: run fovea evaluate on it again")
                 codec = load_checkpoint(path, record.codec)
-                seen = measure_codec(
-                    codec, subjects, codec.config.lmbda, threads=task.threads, progress=task.progress
-                )
+                seen = measure_codec(codec, subjects, codec.config.lmbda, threads=task.threads, progress=task.progress)
                 points = pd.DataFrame(seen.rows)
                 pieces.check_estimate(points, unit.partition)
                 run.log_metrics([(place, pieces.finite_means(points[pieces.MEANS]))])

@@ -26,9 +26,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
         points = made.table(POINTS)
         for row in records(points[(points.dataset == sweep.dataset) & points.image.isin(shown)]):
             classical = made.stage == "classical_rd_points"
-            path = made.folder / kept_name(
-                row["image"], row["codec"] if classical else "", float(row["rate"])
-            )
+            path = made.folder / kept_name(row["image"], row["codec"] if classical else "", float(row["rate"]))
             # one seed is enough to look at
             if path.exists() and (classical or int(row["seed"]) == 0):
                 shots[row["image"]].append(GalleryShot(row, read_picture(path)))

@@ -123,9 +123,7 @@ class Measured(NamedTuple):
     crops: list[Crop]
 
 
-def _piece(
-    chain: Chain, inputs: Mapping[str, Any], make: Callable[[], Measured]
-) -> tuple[str, dict[str, Any]]:
+def _piece(chain: Chain, inputs: Mapping[str, Any], make: Callable[[], Measured]) -> tuple[str, dict[str, Any]]:
     """Its key and a row from the store, or made and kept there."""
     key = digest(dict(inputs))
     if not chain.store.has(STAGE, key):
@@ -149,9 +147,7 @@ def kept_crops(chain: Chain, key: str) -> list[Crop]:
     ]
 
 
-def crops_of(
-    subjects: Sequence[Subject], part: str, codec: str, shown: Sequence[Shown], originals: bool
-) -> list[Crop]:
+def crops_of(subjects: Sequence[Subject], part: str, codec: str, shown: Sequence[Shown], originals: bool) -> list[Crop]:
     """Crops of a part's first pictures in an even spread; originals: with what they show."""
     found = []
     count = min(SHOWN[part], len(subjects))

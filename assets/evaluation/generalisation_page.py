@@ -84,9 +84,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *rows)) + "\n"
 
 
-def _bars(
-    rows: Sequence[Mapping[str, Any]], column: str, label: str, most: float, unit: str
-) -> dict[str, Any]:
+def _bars(rows: Sequence[Mapping[str, Any]], column: str, label: str, most: float, unit: str) -> dict[str, Any]:
     """The gaps of all learned codecs; `length` and `limit` are shares of the widest."""
     widest = max([2 * most, *(abs(float(r[column])) for r in rows)])
     beyond = column.replace("_gap_", "_gap_beyond_")
@@ -96,8 +94,7 @@ def _bars(
             "length": abs(float(r[column])) / widest,
             # below 0 the held-out pictures are the better ones: a bar of its own colour
             "colour": "#D55E00" if r[column] > most else "#0072B2" if r[column] > 0 else "#BBBBBB",
-            "text": f"{r[column]:+.2f} {unit}"
-            + (f" (beyond WebP's {_cell(beyond, r)})" if _cell(beyond, r) else ""),
+            "text": f"{r[column]:+.2f} {unit}" + (f" (beyond WebP's {_cell(beyond, r)})" if _cell(beyond, r) else ""),
         }
         for r in rows
     ]

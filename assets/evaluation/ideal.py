@@ -75,13 +75,9 @@ def ideal_rows(
     for conditioning, measured_on in sorted(seen, key=lambda key: (key[1], order.index(key[0]))):
         gains, costs = np.array(seen[conditioning, measured_on]).T
         n = len(gains)
-        low, high = (
-            interval(resample_counts(n, RESAMPLES) @ gains / n) if n >= MIN_IMAGES else (np.nan, np.nan)
-        )
+        low, high = interval(resample_counts(n, RESAMPLES) @ gains / n) if n >= MIN_IMAGES else (np.nan, np.nan)
         metric = "ew_psnr_db" if measured_on == "fixations" else "sw_psnr_db"
-        rows.append(
-            (conditioning, measured_on, metric, gains.mean(), low, high, costs.mean(), ALPHA, GAMMA, n)
-        )
+        rows.append((conditioning, measured_on, metric, gains.mean(), low, high, costs.mean(), ALPHA, GAMMA, n))
     return pd.DataFrame(rows, columns=list(IDEAL_COLUMNS))
 
 

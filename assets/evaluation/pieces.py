@@ -37,9 +37,7 @@ LOOKS_ON = (
 )
 
 
-def measured_needs(
-    world: World, dataset: str, maps: str = "none", model: str = DEFAULT_SALIENCY
-) -> list[Need]:
+def measured_needs(world: World, dataset: str, maps: str = "none", model: str = DEFAULT_SALIENCY) -> list[Need]:
     """What measuring on a dataset a codec that maps of this kind by this model condition needs."""
     weighing = picture_needs(world, dataset, "predicted", DEFAULT_SALIENCY, ("measured",))
     other = maps in ("predicted", "shuffled") and other_maps(world, dataset, model)

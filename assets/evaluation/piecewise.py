@@ -59,10 +59,7 @@ def integrate(x: Floats, y: Floats, low: Floats, high: Floats, method: str) -> F
         # of the cubic Hermite basis on [0, 1]
         t2, t3, t4 = t * t, t**3, t**4
         return (
-            y0 * (t4 / 2 - t3 + t)
-            + d0 * (t4 / 4 - 2 * t3 / 3 + t2 / 2)
-            + y1 * (t3 - t4 / 2)
-            + d1 * (t4 / 4 - t3 / 3)
+            y0 * (t4 / 2 - t3 + t) + d0 * (t4 / 4 - 2 * t3 / 3 + t2 / 2) + y1 * (t3 - t4 / 2) + d1 * (t4 / 4 - t3 / 3)
         )
 
     start = np.clip((low[:, None] - x[:, :-1]) / h, 0.0, 1.0)

@@ -43,8 +43,7 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
         ordered = curve.sort_values("bpp")
         bpp = ordered["bpp"].to_numpy()
         middle, low, high = (
-            to_decibel(metric, ordered[f"{metric}{end}"].to_numpy(np.float64))
-            for end in ("", "_low", "_high")
+            to_decibel(metric, ordered[f"{metric}{end}"].to_numpy(np.float64)) for end in ("", "_low", "_high")
         )
         if np.isfinite(low).all() and key.maps in OWN_MAPS and not style.classical:
             axes.fill_between(bpp, low, high, color=style.colour, alpha=0.1, linewidth=0)
@@ -78,9 +77,7 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
     if shown.empty:
         return nothing(title, f"nothing was compared on {label}")
     kinds = [kind_of(*arms) for arms in zip(shown["test_arm"], shown["anchor_arm"], strict=True)]
-    shown = shown.assign(group=kinds).sort_values(
-        ["codec", "group", "test_arm", "maps", "anchor_arm"], kind="stable"
-    )
+    shown = shown.assign(group=kinds).sort_values(["codec", "group", "test_arm", "maps", "anchor_arm"], kind="stable")
     figure = new_figure(8, 1.3 + 0.36 * len(shown))
     axes = new_axes(figure, 1, 1, 1)
     axes.grid(axis="y", visible=False)
@@ -112,8 +109,6 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.15)
-    axes.set_xlabel(
-        f"BD-rate at equal {label}, %\n(left: fewer bits; filled: the 95 % interval leaves out 0)"
-    )
+    axes.set_xlabel(f"BD-rate at equal {label}, %\n(left: fewer bits; filled: the 95 % interval leaves out 0)")
     axes.set_title(title, loc="left", color=INK)
     return png(figure)

@@ -62,9 +62,7 @@ def _number(value: Any, where: str, low: float, high: float) -> float:
     return number
 
 
-def _points(
-    rows: Iterable[tuple[str, Any, Any, Any]], where: str
-) -> tuple[tuple[float, float, float | None], ...]:
+def _points(rows: Iterable[tuple[str, Any, Any, Any]], where: str) -> tuple[tuple[float, float, float | None], ...]:
     """rows: (place in the file, bpp, psnr_db, ms_ssim or None)."""
     points = [
         (
@@ -139,9 +137,7 @@ def _read_csv(path: Path, dataset: str, source: str) -> list[PublishedCurve]:
         rows.setdefault(values["codec"], []).append((f"line {line}", *numbers[:2], numbers[2] or None))
     if not rows:
         raise FoveaError(f"{path}: no point")
-    curves = [
-        PublishedCurve(name_of(k), dataset, source, _points(v, f"{path}, {k}")) for k, v in rows.items()
-    ]
+    curves = [PublishedCurve(name_of(k), dataset, source, _points(v, f"{path}, {k}")) for k, v in rows.items()]
     if len({c.name for c in curves}) != len(curves):
         raise FoveaError(f"{path}: two codecs have the same name once odd characters are replaced")
     return curves
@@ -173,15 +169,11 @@ def published_curves(config: Path, dataset: str) -> list[PublishedCurve]:
     for path in sorted(curve_folder(config, dataset).glob("*.json")):
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            rows = (
-                (f"point {i}", bpp, psnr, ms_ssim) for i, (bpp, psnr, ms_ssim) in enumerate(raw["points"], 1)
-            )
+            rows = ((f"point {i}", bpp, psnr, ms_ssim) for i, (bpp, psnr, ms_ssim) in enumerate(raw["points"], 1))
             points = _points(rows, str(path))
             curves.append(PublishedCurve(path.stem, dataset, str(raw["source"]), points))
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise FoveaError(
-                f"{path} is damaged ({error!r}); delete it and import the curve again"
-            ) from error
+            raise FoveaError(f"{path} is damaged ({error!r}); delete it and import the curve again") from error
     return curves
 
 

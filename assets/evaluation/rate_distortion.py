@@ -122,18 +122,14 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
         unknown = [c for c in piece.columns if c not in RD_POINT_COLUMNS]
         missing = [c for c in _NEEDED if c not in piece.columns]
         if unknown or missing:
-            raise FoveaError(
-                f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS"
-            )
+            raise FoveaError(f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS")
         if "bpp" not in piece.columns:
             piece = piece.assign(bpp=8.0 * piece["bytes"] / (piece["width"] * piece["height"]))
         filled = piece.reindex(columns=list(RD_POINT_COLUMNS)).astype(dict(RD_POINT_COLUMNS))
         frames.append(filled.fillna(_BLANK))
     if not frames:
         return pd.DataFrame({c: pd.Series(dtype=d) for c, d in RD_POINT_COLUMNS.items()})
-    table = pd.concat(frames, ignore_index=True).sort_values(
-        list(_ROW_KEYS), ignore_index=True, kind="stable"
-    )
+    table = pd.concat(frames, ignore_index=True).sort_values(list(_ROW_KEYS), ignore_index=True, kind="stable")
     twice = table.duplicated(subset=list(_ROW_KEYS))
     if twice.any():
         row = table[twice].iloc[0]

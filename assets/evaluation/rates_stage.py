@@ -103,9 +103,7 @@ class BdRates(Stage):
         from assets.evaluation.bd_rate import main_metric
         from assets.evaluation.rate_distortion import records
 
-        against = told[
-            (told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")
-        ]
+        against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
         for experiment in (e for e in sweep.experiments if e.key in ready):
             row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant))

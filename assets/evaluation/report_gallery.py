@@ -174,9 +174,7 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
         panel(("map",), lambda: _overlay(item.original, item.saliency_map), label="saliency map, predicted", kind="map"),
     ]  # fmt: skip
     if eyes is not None:
-        fixed.append(
-            panel(("eyes",), lambda: _overlay(item.original, eyes), label="where people looked", kind="map")
-        )
+        fixed.append(panel(("eyes",), lambda: _overlay(item.original, eyes), label="where people looked", kind="map"))
     rates = [
         {"rate": name, "panels": [shown(s) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
         for name, shots in _by_rate(item, plan.rates)

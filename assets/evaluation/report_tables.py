@@ -96,9 +96,7 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, A
             gain = allowed.get("gain_db", math.nan)
             share = main["bd_quality_db"] / gain if gain > 0 else math.nan
             plain = by.get((maps, "psnr_db"))
-            lines.append(
-                {"maps": MAP_WORDS[maps], "main": main, "plain": plain, "ideal": allowed, "share": share}
-            )
+            lines.append({"maps": MAP_WORDS[maps], "main": main, "plain": plain, "ideal": allowed, "share": share})
         if lines:
             first: dict[str, Any] = lines[0]["main"]
             label = look({**first, "maps": "predicted"}, codecs, "test_arm").label

@@ -59,9 +59,7 @@ def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:
 
 def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
     if not re.fullmatch(r"[1-9]\d{0,3}", back):
-        raise FoveaError(
-            f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that"
-        )
+        raise FoveaError(f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that")
     makes = makes_of(chain, name)
     current = chain.latest("rd_curves", name)
     older = [m for m in makes if current is None or m["key"] != current["key"]]
@@ -98,6 +96,4 @@ def _table(path: Path) -> Side:
     try:
         return Side(str(path), f"{len(table)} rows", concat_points([table]), whole=False)
     except FoveaError as error:
-        raise FoveaError(
-            f"{path}: not a table of points as FOVEA_HOME/tables/rd_points has it: {error}"
-        ) from error
+        raise FoveaError(f"{path}: not a table of points as FOVEA_HOME/tables/rd_points has it: {error}") from error

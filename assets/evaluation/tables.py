@@ -101,9 +101,7 @@ def with_runs_of_points(curves: pd.DataFrame, points: pd.DataFrame) -> pd.DataFr
     told = points[points.mlflow_run_id != ""].groupby(keys, as_index=False).mlflow_run_id
     found = curves[keys].merge(told.agg(lambda ids: " ".join(sorted(set(ids)))), on=keys, how="left")
     return curves.assign(
-        mlflow_run_ids=curves.mlflow_run_ids.where(
-            curves.mlflow_run_ids != "", found.mlflow_run_id.fillna("")
-        )
+        mlflow_run_ids=curves.mlflow_run_ids.where(curves.mlflow_run_ids != "", found.mlflow_run_id.fillna(""))
     )
 
 

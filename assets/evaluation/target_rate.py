@@ -19,9 +19,7 @@ def searched_rates(
 
     if not experiment.target_bpp:
         return []
-    table, pictures, maps = open_pairs(
-        task, experiment.dataset, split, maps=experiment.maps, model=experiment.saliency
-    )
+    table, pictures, maps = open_pairs(task, experiment.dataset, split, maps=experiment.maps, model=experiment.saliency)
     if table.empty:
         raise FoveaError(
             f"dataset {experiment.dataset!r} has no validation picture to search a rate on "
@@ -32,7 +30,5 @@ def searched_rates(
     for number, target in enumerate(experiment.target_bpp):
         progress(number, len(experiment.target_bpp), f"rates searched, {target:g} bpp")
         reached = search_rate(codec, arrays, maps, target)
-        found.append(
-            {"target_bpp": target, "lmbda": reached.lmbda, "level": reached.level, "val_bpp": reached.bpp}
-        )
+        found.append({"target_bpp": target, "lmbda": reached.lmbda, "level": reached.level, "val_bpp": reached.bpp})
     return found

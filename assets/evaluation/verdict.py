@@ -127,11 +127,7 @@ def _outcome(
         return INCONCLUSIVE, "The 95 % interval contains 0: with other pictures the sign could turn."
     below = main["ci_high"] < 0
     # a check that was refused says nothing
-    if (
-        check is not None
-        and _finite(check, "ci_low")
-        and not (check["ci_high"] < 0 if below else check["ci_low"] > 0)
-    ):
+    if check is not None and _finite(check, "ci_low") and not (check["ci_high"] < 0 if below else check["ci_low"] > 0):
         return INCONCLUSIVE, (
             f"It depends on how the points are joined: PCHIP gives {main['bd_rate_percent']:+.1f} %, Akima "
             f"{check['bd_rate_percent']:+.1f} % [{check['ci_low']:+.1f}, {check['ci_high']:+.1f}]. The curves are too flat, "

@@ -11,8 +11,6 @@ def salient_window(weights: NDArray[Any], side: int) -> tuple[int, int, int, int
     """Top, left, height and width of the window with the largest sum of weights; the whole where a side is shorter."""
     height, width = min(side, weights.shape[0]), min(side, weights.shape[1])
     sums = cv2.integral(np.asarray(weights, np.float64))
-    windows = (
-        sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    )
+    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     top, left = np.unravel_index(int(np.argmax(windows)), windows.shape)
     return int(top), int(left), height, width

@@ -276,8 +276,7 @@ def _entry_fault(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)
     faults = {
         "its name is no plain relative path": not _is_plain(info.orig_filename),
-        "a link or device, not a file": kind
-        not in (0, stat.S_IFDIR if info.filename.endswith("/") else stat.S_IFREG),
+        "a link or device, not a file": kind not in (0, stat.S_IFDIR if info.filename.endswith("/") else stat.S_IFREG),
         "encrypted": info.flag_bits & 0x1,
         f"compression method {info.compress_type}, only stored and deflate are taken": info.compress_type
         not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),

@@ -41,9 +41,7 @@ class CityscapesArchive(Stage):
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         if partition != CITYSCAPES:
-            raise FoveaError(
-                f"{ARCHIVE_STAGE} is made for the dataset {CITYSCAPES!r} only, not for {partition!r}"
-            )
+            raise FoveaError(f"{ARCHIVE_STAGE} is made for the dataset {CITYSCAPES!r} only, not for {partition!r}")
         return ()
 
     def prepare(self, world: World, partition: str, progress: Progress) -> None:
@@ -55,11 +53,7 @@ class CityscapesArchive(Stage):
     def inputs(self, view: View) -> Mapping[str, Any]:
         """Place, time and directory, not md5: hashing 11 GB of the user's own archive would say no more."""
         source, listing = cityscapes_listing(view.world)
-        size = (
-            source.path.stat().st_size
-            if source.kind == "archive"
-            else sum(ref.size_bytes for ref in listing.frames)
-        )
+        size = source.path.stat().st_size if source.kind == "archive" else sum(ref.size_bytes for ref in listing.frames)
         return {
             "kind": source.kind,
             "path": str(source.path),
@@ -159,9 +153,7 @@ def own_path(world: World) -> Path | None:
 def count_frames(world: World) -> CountReport:
     """Counts and names against the official ones; frames may be absent when the dataset says `subset = true`."""
     _, listing = cityscapes_listing(world)
-    return check_counts(
-        listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset
-    )
+    return check_counts(listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset)
 
 
 def require_counts(world: World) -> CountReport:

@@ -137,9 +137,7 @@ def read_base_url() -> str:
     url = os.environ.get("CITYSCAPES_URL", "").strip() or OFFICIAL_URL
     parts = urllib.parse.urlsplit(url)
     if parts.username is not None or parts.password is not None:
-        raise FoveaError(
-            "CITYSCAPES_URL: names an account; give it in CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD"
-        )
+        raise FoveaError("CITYSCAPES_URL: names an account; give it in CITYSCAPES_USERNAME and CITYSCAPES_PASSWORD")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FoveaError(f"CITYSCAPES_URL={url}: no web address")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
@@ -203,9 +201,7 @@ class Site:
         try:
             packages = {str(item["name"]): int(item["packageID"]) for item in json.loads(body)}
         except (ValueError, TypeError, KeyError):
-            raise FoveaError(
-                f"{self.base_url}{path} sent no list of packages: did the site change?"
-            ) from None
+            raise FoveaError(f"{self.base_url}{path} sent no list of packages: did the site change?") from None
         if name not in packages:
             raise FoveaError(
                 f"{self.base_url} offers this account no package {name!r}; it offers: {', '.join(packages) or 'none'}"
@@ -268,14 +264,10 @@ class Site:
             return self._manner.retry(read, path)
         except Transient as error:
             reason = str(error)
-        raise FoveaError(
-            f"{self.base_url}{path} failed {self._manner.policy.attempts} times, the last time: {reason}"
-        )
+        raise FoveaError(f"{self.base_url}{path} failed {self._manner.policy.attempts} times, the last time: {reason}")
 
     def _send(self, method: str, path: str, **options: Any) -> requests.Response:
-        return send(
-            self._session, method, self.base_url + path, self._manner.policy, allow_redirects=False, **options
-        )
+        return send(self._session, method, self.base_url + path, self._manner.policy, allow_redirects=False, **options)
 
     def _unexpected(self, path: str, answer: _Answer) -> FoveaError:
         target = urllib.parse.urlsplit(answer.headers.get("Location", ""))
@@ -320,11 +312,7 @@ def download(out: Path, manner: Manner = PATIENT, *, look_for_change: bool = Fal
 def _wanted(site: Site, package: int, md5: str) -> Wanted:
     def fault(found: str) -> str:
         # asked again: the package may have changed on the way
-        return (
-            ""
-            if found == md5 or found == (now := site.fetch_md5(package))
-            else f"md5 {found}, the site says {now}"
-        )
+        return "" if found == md5 or found == (now := site.fetch_md5(package)) else f"md5 {found}, the site says {now}"
 
     def log_in_again(answer: NotTheFile, earlier: int) -> None:
         if earlier >= 2:

@@ -28,13 +28,9 @@ def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 3, width
     return bytes(data)
 
 
-def overlay(
-    picture: NDArray[np.uint8], saliency_map: NDArray[np.uint8], strength: float = 0.55
-) -> NDArray[np.uint8]:
+def overlay(picture: NDArray[np.uint8], saliency_map: NDArray[np.uint8], strength: float = 0.55) -> NDArray[np.uint8]:
     """The map as a heat layer over the grey picture; both H×W, result uint8 RGB."""
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
-    heat = cv2.cvtColor(cv2.applyColorMap(saliency_map, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(
-        np.float32
-    )
+    heat = cv2.cvtColor(cv2.applyColorMap(saliency_map, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
     share = strength * np.sqrt(saliency_map.astype(np.float32) / 255)[..., None]
     return (grey * (1 - share) + heat * share).round().astype(np.uint8)

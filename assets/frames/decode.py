@@ -94,9 +94,7 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     with _named(label):
         header = _header(data)[0]
     if min(header.width, header.height) < MIN_SIDE:
-        raise BrokenPicture(
-            label, f"{header.width}×{header.height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels"
-        )
+        raise BrokenPicture(label, f"{header.width}×{header.height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels")
     return header
 
 
@@ -307,9 +305,7 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
         with _pillow(stream, kind) as image:
             if image.mode not in _MODES:
                 mode = {"LAB": "Lab", "F": "float"}.get(image.mode, image.mode)
-                raise _Broken(
-                    f"pixels of kind {mode}: convert them to RGB with the profile they were made for"
-                )
+                raise _Broken(f"pixels of kind {mode}: convert them to RGB with the profile they were made for")
             if kind == "JPEG":
                 # opening it has read as far as the first scan: past a thumbnail, which has an end marker of its own
                 end = data.find(b"\xff\xd9", stream.tell()) + 2
@@ -402,9 +398,7 @@ def _plain_tiff(data: bytes) -> _Stored | None:
             warnings.simplefilter("ignore")
             stream.seek(tags.next)
             tags.load(stream)
-            first = {
-                tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)
-            }
+            first = {tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)}
             profile = tags.get(34675, b"")
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
         return None

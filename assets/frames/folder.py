@@ -58,9 +58,7 @@ def image_ids(paths: Sequence[str]) -> dict[str, str]:
         stems[_stem(path)] += 1
     taken = set(paths)
     return {
-        path: path
-        if stems[_stem(path)] > 1 or (_stem(path) in taken and _stem(path) != path)
-        else _stem(path)
+        path: path if stems[_stem(path)] > 1 or (_stem(path) in taken and _stem(path) != path) else _stem(path)
         for path in paths
     }
 
@@ -170,36 +168,26 @@ def _by_folder(paths: Sequence[str], root: Path) -> dict[str, str]:
         if top in SPLIT_ALIASES:
             assigned[path] = SPLIT_ALIASES[top]
     if not assigned:
-        raise FoveaError(
-            f"{root}: no folder train, val or test in it, which the splits rule 'folders' asks for"
-        )
+        raise FoveaError(f"{root}: no folder train, val or test in it, which the splits rule 'folders' asks for")
     return assigned
 
 
-def _by_glob(
-    paths: Sequence[str], globs: tuple[tuple[str, tuple[str, ...]], ...], root: Path
-) -> dict[str, str]:
+def _by_glob(paths: Sequence[str], globs: tuple[tuple[str, tuple[str, ...]], ...], root: Path) -> dict[str, str]:
     assigned: dict[str, str] = {}
     for split, patterns in globs:
         for pattern in patterns:
             hits = [p for p in paths if fnmatchcase(p if "/" in pattern else PurePosixPath(p).name, pattern)]
             if not hits:
-                raise FoveaError(
-                    f"{root}: the glob {pattern!r} for {split} fits none of the {len(paths)} pictures"
-                )
+                raise FoveaError(f"{root}: the glob {pattern!r} for {split} fits none of the {len(paths)} pictures")
             for path in hits:
                 if assigned.setdefault(path, split) != split:
-                    raise FoveaError(
-                        f"{root}: {path} fits the globs of two splits, {assigned[path]} and {split}"
-                    )
+                    raise FoveaError(f"{root}: {path} fits the globs of two splits, {assigned[path]} and {split}")
     return assigned
 
 
 def _by_order(paths: Sequence[str], counts: tuple[int, int, int], root: Path) -> dict[str, str]:
     if sum(counts) > len(paths):
-        raise FoveaError(
-            f"{root}: splits {'/'.join(map(str, counts))} ask for more than the {len(paths)} pictures"
-        )
+        raise FoveaError(f"{root}: splits {'/'.join(map(str, counts))} ask for more than the {len(paths)} pictures")
     named = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     return dict(zip(sorted(paths), named, strict=False))
 

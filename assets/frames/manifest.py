@@ -148,9 +148,7 @@ def _read_cache(folder: Path | None, root: Path) -> dict[str, tuple[tuple[int, i
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             kept = json.loads(_cache_file(folder, root).read_text())
             if kept["version"] == _CACHE_VERSION:
-                return {
-                    path: ((size, at), Inspected(*rest)) for path, (size, at, *rest) in kept["seen"].items()
-                }
+                return {path: ((size, at), Inspected(*rest)) for path, (size, at, *rest) in kept["seen"].items()}
     return {}
 
 

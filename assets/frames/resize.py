@@ -38,9 +38,7 @@ class Geometry:
     def to_frame(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Move continuous picture coordinates to continuous frame coordinates; what was cut off lands outside."""
         sx, sy = self.scale
-        return (np.asarray(x, np.float64) - self.crop[0]) * sx, (
-            np.asarray(y, np.float64) - self.crop[1]
-        ) * sy
+        return (np.asarray(x, np.float64) - self.crop[0]) * sx, (np.asarray(y, np.float64) - self.crop[1]) * sy
 
 
 def fit(src_size: tuple[int, int], size: Size) -> Geometry:

@@ -218,9 +218,7 @@ def _shop(scene: Scene, s: Sprite, x0: float, x1: float, top: float) -> None:
     for a, b in pairwise(np.linspace(x0 + 0.1, x1, max(3, int((x1 - x0) / 1.5)))):
         _glass(scene, s.region(a, 0.55, b - 0.1, top - 1.05))
         steps = np.arange(a + 0.1, b - 0.4, u(0.12, 0.4) if s.ppm > 16 else 9)  # of things on two shelves
-        goods = [
-            (u(30, 210, 3), x, y, x + u(0.07, 0.25), y + u(0.1, 0.42)) for x in steps for y in (0.58, 1.3)
-        ]
+        goods = [(u(30, 210, 3), x, y, x + u(0.07, 0.25), y + u(0.1, 0.42)) for x in steps for y in (0.58, 1.3)]
         s.draw([("box", *thing) for thing in goods], {})
     awning = np.linspace(x0, x1, 2 * int((x1 - x0) / 0.6) + 2) if u() < 0.35 else ()
     for j, (a, b) in enumerate(pairwise(awning)):

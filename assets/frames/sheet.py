@@ -35,9 +35,7 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
         return len({c.strip().lower() for c in next(csv.reader([head], delimiter=delimiter))} & set(needed))
 
     delimiter = max(",;\t", key=found)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: list[str] = []
     rows: dict[int, list[str]] = {}
     short = []
@@ -83,9 +81,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _columns(
-    file: Path, cells: Sequence[str], needed: Sequence[str], further: Sequence[str] | None
-) -> list[str]:
+def _columns(file: Path, cells: Sequence[str], needed: Sequence[str], further: Sequence[str] | None) -> list[str]:
     known = (*needed, *(further or ()))
     columns = [cell.lower() if cell.lower() in known else cell for cell in cells]
     for name in needed:

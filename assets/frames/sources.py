@@ -140,9 +140,7 @@ def archive_table(source: Source, frames: Iterable[FrameRef]) -> "pd.DataFrame":
         width, height, known_by, reason = _look(source, ref)
         status = "quarantined" if reason else "ok"
         place = str(source.path / ref.member)
-        rows.append(
-            (ref.image, place, ref.split, ref.city, width, height, known_by, ref.size_bytes, status, reason)
-        )
+        rows.append((ref.image, place, ref.split, ref.city, width, height, known_by, ref.size_bytes, status, reason))
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image", ignore_index=True)
     return quarantine_copies(table)
 

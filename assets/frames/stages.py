@@ -43,9 +43,7 @@ class SourceFrames(Stage):
     group, kinds, checks = "frames", frozenset({"python", "file"}), SOURCE
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        return (
-            [Need(ARCHIVE_STAGE, partition, "frames")] if world.dataset(partition).kind == CITYSCAPES else []
-        )
+        return [Need(ARCHIVE_STAGE, partition, "frames")] if world.dataset(partition).kind == CITYSCAPES else []
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         dataset = view.dataset(view.partition)
@@ -209,9 +207,7 @@ class ResizedFrames(Stage):
         dataset = view.dataset(view.partition)
         size = dataset.size if dataset.size == "native" else list(dataset.size)
         code = code_version("assets.frames.resize")
-        known = {
-            sha: digest({"source": sha, "size": size, "code": code}) for sha in dict.fromkeys(table.sha256)
-        }
+        known = {sha: digest({"source": sha, "size": size, "code": code}) for sha in dict.fromkeys(table.sha256)}
         return table.assign(key=[known[sha] for sha in table.sha256])
 
     def _broken(self, view: View, table: "pd.DataFrame") -> dict[str, str]:
@@ -246,9 +242,7 @@ class ResizedFrames(Stage):
         table.to_parquet(task.writer.path(FRAMES), index=False)
         bad = table[table.status != "ok"]
         if len(bad) == len(table):
-            raise FoveaError(
-                f"dataset {task.partition!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}"
-            )
+            raise FoveaError(f"dataset {task.partition!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}")
         task.writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
         task.writer.meta["facts"] = {
             "frames": int((table.status == "ok").sum()),

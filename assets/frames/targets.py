@@ -69,9 +69,7 @@ def _mirrored(
     for source in sources:
         if source.is_dir():
             inner = os.path.relpath(output.resolve(), source.resolve())
-            named = image_ids(
-                [p for p in inside(source) if not (_below(p, inner) and is_ours(source / p, mark))]
-            )
+            named = image_ids([p for p in inside(source) if not (_below(p, inner) and is_ours(source / p, mark))])
             work += [(source / p, output / f"{name}{suffix}") for p, name in named.items()]
         else:
             work.append((source, output / f"{source.stem}{suffix}"))

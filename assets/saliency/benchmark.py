@@ -26,9 +26,7 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
     part = str(unit.inputs["split"])
     measured = pictures[pictures.split == part]
     if len(measured) < 2:
-        raise FoveaError(
-            f"dataset {unit.partition!r}: a benchmark needs fixations on at least two {part} pictures"
-        )
+        raise FoveaError(f"dataset {unit.partition!r}: a benchmark needs fixations on at least two {part} pictures")
     keys = dict(zip(pictures.image, pictures.key, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
@@ -40,9 +38,7 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
         plain = models.get(label.removesuffix(FLIP))
         models[label] = plain or open_model(source, device=device)
     with told(task, dataset=unit.partition, name=f"saliency@{unit.partition}") as run:
-        run.log_params(
-            {"dataset": unit.partition, "split": part, "pictures": len(measured), **_versions(sources)}
-        )
+        run.log_params({"dataset": unit.partition, "split": part, "pictures": len(measured), **_versions(sources)})
         run.log_inputs({unit.partition: made.version("measured")}, "test")
         scores = score_pictures(
             models,
@@ -67,20 +63,15 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
         )
         table.to_parquet(writer.path(SUMMARY), index=False)
         text = format_table(summary)
-        notes = [
-            f"{m} was trained on {n} of these pictures: its row is no evidence." for m, n in seen.items() if n
-        ]
+        notes = [f"{m} was trained on {n} of these pictures: its row is no evidence." for m, n in seen.items() if n]
         writer.path("shown/benchmark.md").write_text("\n".join([text, "", *notes]).rstrip() + "\n")
         png = benchmark_plot(summary, title=f"{unit.partition}, {part}: {len(measured)} pictures")
         writer.path("shown/benchmark.png").write_bytes(png)
         values = {
-            f"{r['model'].replace(FLIP, '_flip')}/{r['metric']}": float(r["mean"])
-            for r in summary.to_dict("records")
+            f"{r['model'].replace(FLIP, '_flip')}/{r['metric']}": float(r["mean"]) for r in summary.to_dict("records")
         }
         run.log_metrics([(0, values)])
-        run.log_table(
-            [{str(k): v for k, v in r.items()} for r in summary.to_dict("records")], "saliency_benchmark"
-        )
+        run.log_table([{str(k): v for k, v in r.items()} for r in summary.to_dict("records")], "saliency_benchmark")
         run.log_figure(png, "curves/saliency_benchmark.png")
         run.log_artifact(writer.path(SUMMARY))
     means = summary.set_index(["model", "metric"])["mean"]

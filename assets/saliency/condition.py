@@ -48,9 +48,7 @@ def condition_maps(
 
 def _scaled(density: NDArray[np.float32]) -> Array:
     top = float(density.max())
-    return (
-        np.round(density * (255 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
-    )
+    return np.round(density * (255 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
 
 
 def _fit(saliency_map: Array, picture: Array) -> Array:

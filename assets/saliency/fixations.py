@@ -64,9 +64,7 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     index = Names(manifest["image"], manifest["path"])
     resolved, _, ambiguous = index.resolve(sorted(names[numeric].unique()))
     if ambiguous:
-        raise FoveaError(
-            f"{file} names {some(ambiguous)} by a name that several pictures have: use their path"
-        )
+        raise FoveaError(f"{file} names {some(ambiguous)} by a name that several pictures have: use their path")
     image = names.map(resolved)
     known = image.notna()
     sound = manifest.set_index("image")
@@ -84,29 +82,21 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     kept = table.assign(image=image, x=x.clip(0.5, width + 0.5), y=y.clip(0.5, height + 0.5))[keep]
     found = Fixations(kept.reset_index(drop=True), left_out)
     if kept.empty:
-        raise FoveaError(
-            f"{file}: none of its {len(table)} rows can be used ({found.why() or 'it has none'})"
-        )
+        raise FoveaError(f"{file}: none of its {len(table)} rows can be used ({found.why() or 'it has none'})")
     return found
 
 
-def map_points(
-    x: ArrayLike, y: ArrayLike, geometry: Geometry
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def map_points(x: ArrayLike, y: ArrayLike, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """1-based picture pixels in a frame: N×2 continuous (x, y), pixel i of the frame spanning i … i + 1; and which of them
     the frame's crop did not cut off."""
-    moved = np.stack(
-        geometry.to_frame(np.asarray(x, np.float64) - 0.5, np.asarray(y, np.float64) - 0.5), axis=-1
-    )
+    moved = np.stack(geometry.to_frame(np.asarray(x, np.float64) - 0.5, np.asarray(y, np.float64) - 0.5), axis=-1)
     width, height = geometry.size
     # The right and lower border belong to the last pixel: a fixation clamped to the border is in the picture.
     inside = (moved >= 0).all(axis=1) & (moved[:, 0] <= width) & (moved[:, 1] <= height)
     return moved, np.asarray(inside, np.bool_)
 
 
-def fixation_map(
-    points: NDArray[np.float64], size: tuple[int, int], sigma: float | None = None
-) -> NDArray[np.float32]:
+def fixation_map(points: NDArray[np.float64], size: tuple[int, int], sigma: float | None = None) -> NDArray[np.float32]:
     """Return the density of points (from `map_points`): float32 H×W, sum 1, zero nowhere negative.
 
     A Gaussian of `sigma` pixels (default 24 · width / 800) at each point, cut at 4 σ, mass beyond the frame's border
@@ -207,9 +197,7 @@ def _looked(
     for image, width, height, (frame_height, frame_width) in rows:
         geometry = fit((int(width), int(height)), dataset.size)
         if geometry.size != (frame_width, frame_height):
-            raise FoveaError(
-                f"{image}: the frame is {frame_width}×{frame_height}, fixations are for {geometry.size}"
-            )
+            raise FoveaError(f"{image}: the frame is {frame_width}×{frame_height}, fixations are for {geometry.size}")
         own = groups.get(str(image), eyes.iloc[:0])
         points, inside = map_points(own["x"], own["y"], geometry)
         yield str(image), geometry.size, points[inside], own["subject"].to_numpy()[inside]

@@ -24,9 +24,7 @@ def other_maps(world: World, dataset: str, model: str) -> str:
     return "" if chosen == own else f"{dataset}@{chosen}"
 
 
-def picture_needs(
-    world: World, dataset: str, maps: str, model: str, splits: tuple[str, ...]
-) -> tuple[Need, ...]:
+def picture_needs(world: World, dataset: str, maps: str, model: str, splits: tuple[str, ...]) -> tuple[Need, ...]:
     """What reading pictures of these splits with maps of this kind (`predicted`, `none`, …) by this model needs."""
     other = other_maps(world, dataset, model) if maps in ("predicted", "shuffled") else ""
     kind = "pairs" if maps in ("predicted", "shuffled") and not other else "pictures"

@@ -35,16 +35,12 @@ def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
         axes.hlines(places, here.ci_low, here.ci_high, color=_BLUE, linewidth=2)
         axes.plot(here["mean"], places, "o", color=_BLUE, markersize=5)
         if CEILING in rows.index:
-            mean, low, high = (
-                rows.loc[[CEILING], ["mean", "ci_low", "ci_high"]].to_numpy(np.float64)[0].tolist()
-            )
+            mean, low, high = rows.loc[[CEILING], ["mean", "ci_low", "ci_high"]].to_numpy(np.float64)[0].tolist()
             axes.axvspan(low, high, color=_ORANGE, alpha=0.15, linewidth=0)
             axes.axvline(mean, color=_ORANGE, linewidth=1.2)
         axes.set_yticks(places, order)
         axes.set_title(label, fontsize=9, color=INK, loc="left")
-    ceiling = (
-        "   (orange: half of the people predict the other half)" if CEILING in set(summary.model) else ""
-    )
+    ceiling = "   (orange: half of the people predict the other half)" if CEILING in set(summary.model) else ""
     figure.suptitle(title + ceiling, x=0.01, ha="left", fontsize=10, color=INK)
     return png(figure)
 
@@ -59,9 +55,7 @@ def training_plot(history: Sequence[Mapping[str, float]], *, title: str = "") ->
         style(axes)
         for part, colour in (("train", FAINT), ("val", _BLUE)):
             if f"{part}_{name}" in table:
-                axes.plot(
-                    table.epoch + 1, table[f"{part}_{name}"], "o-", color=colour, markersize=3, label=part
-                )
+                axes.plot(table.epoch + 1, table[f"{part}_{name}"], "o-", color=colour, markersize=3, label=part)
         axes.set_title(name, fontsize=9, color=INK, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -40,9 +40,7 @@ def predict_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
     for start in range(0, len(rows), SHARD_FRAMES):
         part = rows[start : start + SHARD_FRAMES]
         maps = predictor.predict([frames.array("resized_frames", str(r["key"])) for r in part])
-        bench.shelf("saliency_maps").put_shard(
-            [(str(r["map_key"]), m) for r, m in zip(part, maps, strict=True)]
-        )
+        bench.shelf("saliency_maps").put_shard([(str(r["map_key"]), m) for r, m in zip(part, maps, strict=True)])
         put_bytes += sum(m.nbytes for m in maps)
         frames.release()
         progress(start + len(part), len(rows), "maps predicted")
@@ -52,9 +50,7 @@ def predict_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
 def split_part(table: "pd.DataFrame", split: str, columns: Sequence[str]) -> Part:
     """The rows of a split by image, of `val:4` the first four, with a version that depends on these columns of them."""
     name, _, first = split.partition(":")
-    rows = (
-        table[table.split == name].sort_values("image").reset_index(drop=True).head(int(first or len(table)))
-    )
+    rows = table[table.split == name].sort_values("image").reset_index(drop=True).head(int(first or len(table)))
     return Part(rows, digest(rows[list(columns)].to_numpy().tolist()))
 
 
@@ -178,12 +174,9 @@ class SaliencyMaps(Stage):
         ranked = table.sort_values("top10_share", ascending=False)
         for shown, rows in (("most_peaked", ranked.head(6)), ("least_peaked", ranked.tail(6))):
             pairs = [
-                (frames.array("resized_frames", r["key"]), maps.array(r["map_key"]))
-                for r in rows.to_dict("records")
+                (frames.array("resized_frames", r["key"]), maps.array(r["map_key"])) for r in rows.to_dict("records")
             ]
-            task.writer.path(f"shown/{shown}.png").write_bytes(
-                contact_sheet([overlay(p, m) for p, m in pairs])
-            )
+            task.writer.path(f"shown/{shown}.png").write_bytes(contact_sheet([overlay(p, m) for p, m in pairs]))
         if mean is not None:
             task.writer.path("shown/mean_map.png").write_bytes(
                 contact_sheet([(mean / max(mean.max(), 1e-9) * 255).astype(np.uint8)], 1)
@@ -272,10 +265,7 @@ class RgbaFrames(Stage):
         what a version depends on: the pictures alone, or each with its map. `pngs`: every frame with the key of its PNG."""
         if name == "pngs":
             table, code = view.given["saliency_maps"].part("maps"), code_version("assets.saliency.rgba")
-            keys = [
-                digest({"frame": f, "map": m, "code": code})
-                for f, m in zip(table.key, table.map_key, strict=True)
-            ]
+            keys = [digest({"frame": f, "map": m, "code": code}) for f, m in zip(table.key, table.map_key, strict=True)]
             return Part(table.assign(rgba_key=keys), "")
         split, _, kind = name.partition(" ")
         if kind not in ("pictures", "pairs"):
@@ -334,9 +324,7 @@ class RgbaFrames(Stage):
 
         def measure(row: Mapping[str, Any]) -> dict[str, int]:
             frame = frames.array("resized_frames", row["key"])
-            return measure_sizes(
-                frame, maps.array("saliency_maps", row["map_key"]), densities[row["map_key"]]
-            )
+            return measure_sizes(frame, maps.array("saliency_maps", row["map_key"]), densities[row["map_key"]])
 
         sampled = table[table.map_key.isin(densities.files)].drop_duplicates("rgba_key")
         rows: list[Row] = sampled.to_dict("records")  # type: ignore[assignment]

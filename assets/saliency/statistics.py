@@ -16,11 +16,7 @@ Map = NDArray[np.uint8]
 
 def earlier_table(made: Made | None, name: str, version: str) -> pd.DataFrame | None:
     """A table of the partition's last artifact, when it was made by this version (`meta["statistics"]`); else None."""
-    if (
-        made is None
-        or made.manifest["meta"].get("statistics") != version
-        or name not in made.manifest["objects"]
-    ):
+    if made is None or made.manifest["meta"].get("statistics") != version or name not in made.manifest["objects"]:
         return None
     return made.table(name)
 

@@ -70,9 +70,7 @@ def train_saliency(task: Task, training: SaliencyTraining) -> None:
         weights = writer.path(f"weights/{training.variant}.safetensors")
         for name in (weights.name, weights.with_suffix(".json").name):
             shutil.copyfile(folder / name, weights.with_name(name))
-        history = [
-            {"epoch": row.pop("step")} | row for row in json.loads((folder / "history.json").read_text())
-        ]
+        history = [{"epoch": row.pop("step")} | row for row in json.loads((folder / "history.json").read_text())]
         used = _train_rows(pictures, training)
         write_seen(weights, used.sha256, pictures.sha256[pictures.split == "val"])
         writer.meta["facts"] = _facts(training, weights, history, len(used))
@@ -92,16 +90,12 @@ def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFr
     return rows
 
 
-def _objective(
-    task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame
-) -> Objective:
+def _objective(task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame) -> Objective:
     keys = dict(zip(pictures.image, pictures.key, strict=True))
     split = dict(zip(pictures.image, pictures.split, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
-        return np.array(
-            task.given["fixation_maps"].array("resized_frames", keys[image])
-        )  # torch wants writable memory
+        return np.array(task.given["fixation_maps"].array("resized_frames", keys[image]))  # torch wants writable memory
 
     recipe: dict[str, Any] = dict(PRESETS[training.preset][training.variant])
     if training.variant == "sam_lite":
@@ -117,8 +111,7 @@ def _objective(
         for image, rows in eyes.groupby("image")
     }
     train_items, val_items = (
-        [Item(i, picture(i), points[i]) for i in sorted(split) if split[i] == part]
-        for part in ("train", "val")
+        [Item(i, picture(i), points[i]) for i in sorted(split) if split[i] == part] for part in ("train", "val")
     )
     start = task.home.state / "weights" / f"{training.variant}.safetensors"
     return SamTraining(
@@ -144,9 +137,7 @@ def _facts(
     training: SaliencyTraining, weights: Path, history: Sequence[Mapping[str, float]], pictures: int
 ) -> dict[str, Any]:
     about = describe_weights(weights)
-    reached = {
-        k.removeprefix("val/"): float(v) for k, v in about["val"].items() if not k.startswith("train/")
-    }
+    reached = {k.removeprefix("val/"): float(v) for k, v in about["val"].items() if not k.startswith("train/")}
     return {
         "variant": training.variant,
         "pictures_train": pictures,

@@ -68,9 +68,7 @@ class Design(BaseModel, frozen=True):
         return [*pairs, *(("catch", c, ("original", "heavily compressed")) for c in self.catch)]
 
 
-def rows_of(
-    points: pd.DataFrame, arm: str, codec: str | None = None, variant: str | None = None
-) -> pd.DataFrame:
+def rows_of(points: pd.DataFrame, arm: str, codec: str | None = None, variant: str | None = None) -> pd.DataFrame:
     """The measured rows of one arm, such as `saliency_gain@center` or `webp`: of one codec, one variant, its first seed.
     Adds `label`. codec, variant: as rd_points has them, needed where an arm has several. Raises FoveaError."""
     columns = zip(points.codec, points.arm, points.maps, strict=True)
@@ -151,9 +149,7 @@ def _spread(found: Mapping[str, Sequence[Pair]], pairs: int, seed: int) -> list[
     order = [sorted(found)[i] for i in rng.permutation(len(found))]
     drawn = [[found[image][i] for i in rng.permutation(len(found[image]))][::-1] for image in order]
     dealt = (pair for turn in itertools.zip_longest(*drawn) for pair in turn if pair is not None)
-    return [
-        p.model_copy(update={"pair": f"p{i:03}"}) for i, p in enumerate(itertools.islice(dealt, pairs), 1)
-    ]
+    return [p.model_copy(update={"pair": f"p{i:03}"}) for i, p in enumerate(itertools.islice(dealt, pairs), 1)]
 
 
 def _sides(rows: pd.DataFrame) -> list[Side]:

@@ -79,9 +79,7 @@ def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture
     return [(images[p.image], made[p.image, p.sides[0]], made[p.image, p.sides[1]]) for p in design.pairs]
 
 
-def _coder(
-    chain: Chain, dataset: str, experiment: str
-) -> Callable[[str, Side, Picture], tuple[bytes, Picture]]:
+def _coder(chain: Chain, dataset: str, experiment: str) -> Callable[[str, Side, Picture], tuple[bytes, Picture]]:
     """(file, reconstruction) of an image's original by one training; "" are the classical codecs."""
     if not experiment:
         maps = {s.image: s.saliency_map for s in subjects_of(chain, dataset, "none")}

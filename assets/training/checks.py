@@ -56,6 +56,5 @@ def _found(name: str, made: Made) -> tuple[bool, dict[str, Any]] | None:
 
 #: one blocking check for each of the doctor's questions
 DOCTOR = tuple(
-    Check(name, about, functools.partial(_found, asked), blocking=True)
-    for asked, (name, about) in _ASKED.items()
+    Check(name, about, functools.partial(_found, asked), blocking=True) for asked, (name, about) in _ASKED.items()
 )

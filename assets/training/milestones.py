@@ -65,9 +65,7 @@ def choose_crops(pictures: Sequence[Picture], images: Sequence[str]) -> list[Cro
         if columns == 1:
             lefts = np.array([(grey.shape[1] - side) // 2])
         windows = [Crop(place, image, int(t), int(left), side) for t in tops for left in lefts]
-        windows.sort(
-            key=lambda c: -float(detail[c.top : c.top + c.side - 1, c.left : c.left + c.side - 1].mean())
-        )
+        windows.sort(key=lambda c: -float(detail[c.top : c.top + c.side - 1, c.left : c.left + c.side - 1].mean()))
         found.append(windows[:each])
     return [crops[rank] for rank in range(each) for crops in found if rank < len(crops)][:CROPS]
 
@@ -80,9 +78,7 @@ class Shown(NamedTuple):
     bpp: float
 
 
-def scored(
-    files: Mapping[str, bytes], told_apart: Callable[[Picture, Picture], float] | None
-) -> dict[str, bytes]:
+def scored(files: Mapping[str, bytes], told_apart: Callable[[Picture, Picture], float] | None) -> dict[str, bytes]:
     """`scores.json` for the files that `Milestones.collected` gave. told_apart: of an original and a reconstruction, both
     N×side×side×3, the share of pairs in which the original is recognised; None: nobody judges, {}."""
     if told_apart is None:
@@ -95,8 +91,7 @@ def scored(
 
     original = crops("original")
     stages = [
-        {"step": s["step"], "caught": round(told_apart(original, crops(str(s["step"]))), 4)}
-        for s in listing["stages"]
+        {"step": s["step"], "caught": round(told_apart(original, crops(str(s["step"]))), 4)} for s in listing["stages"]
     ]
     return {"scores.json": json.dumps({"stages": stages}, indent=1).encode()}
 

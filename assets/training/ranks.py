@@ -12,9 +12,7 @@ from models.training.ranks import Ranks
 TRAINED = ("trunk_codec", "trained_codec")
 
 
-def make_with(
-    chain: Chain, ranks: Ranks, stage: str, partition: str, progress: Progress = silent
-) -> Made | None:
+def make_with(chain: Chain, ranks: Ranks, stage: str, partition: str, progress: Progress = silent) -> Made | None:
     """What `Chain.make` does, with the training of a codec shared by all ranks; None on every rank but the first.
 
     Each rank calls this with equal arguments, and a chain on the same FOVEA_HOME. Raises FoveaError on every rank when

@@ -142,9 +142,7 @@ class Prefixed(Run):
 
     def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """See models.tracking.Run. MLflow's page of compared runs opens on the metric that it was told first: PSNR."""
-        for_people = (
-            (step, sorted(row.items(), key=lambda item: item[0] != "psnr_db")) for step, row in rows
-        )
+        for_people = ((step, sorted(row.items(), key=lambda item: item[0] != "psnr_db")) for step, row in rows)
         self._run.log_metrics([(step, {_prefixed(k): v for k, v in row}) for step, row in for_people])
 
 

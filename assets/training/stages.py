@@ -24,9 +24,7 @@ LOOKS_ON = (
 def _needs(world: World, entry: Trunk | Experiment) -> tuple[Need, ...]:
     record = entry.resolved()
     model = str(record.get("saliency") or "")
-    return picture_needs(
-        world, entry.dataset, str(record["maps"]), model, ("train", f"val:{looked_at(entry)}")
-    )
+    return picture_needs(world, entry.dataset, str(record["maps"]), model, ("train", f"val:{looked_at(entry)}"))
 
 
 def _code(entry: Trunk | Experiment) -> Sequence[str]:

@@ -55,9 +55,7 @@ class Watch(NamedTuple):
             return {f"probe/train_{k}": v for k, v in kept.items()}
         train = look(codec, self.seen, self.rate, None, self.perceive)
         held = kept or look(codec, self.held, self.rate, None, self.perceive)
-        found = {f"probe/train_{k}": v for k, v in train.items()} | {
-            f"probe/val_{k}": v for k, v in held.items()
-        }
+        found = {f"probe/train_{k}": v for k, v in train.items()} | {f"probe/val_{k}": v for k, v in held.items()}
         return found | {"probe/gap_db": train["psnr_db"] - held["psnr_db"]}
 
 

@@ -238,9 +238,7 @@ class Agustsson2019(Codec):
     def level_of(self, rate: float) -> float:
         """0. Raises FoveaError for another rate than C."""
         if rate != self.config.m:
-            raise FoveaError(
-                f"agustsson2019: the rate {rate:g} is not this model's {self.config.m} code channels"
-            )
+            raise FoveaError(f"agustsson2019: the rate {rate:g} is not this model's {self.config.m} code channels")
         return 0.0
 
     def payload_bound(self, height: int, width: int) -> float:
@@ -342,9 +340,7 @@ class Agustsson2019(Codec):
         self._identity = None
 
     @torch.no_grad()
-    def latents(
-        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
-    ) -> Latents:
+    def latents(self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None) -> Latents:
         """As `Codec.latents` says; 0 outside of the region."""
         return self._coded(self.analyse(x, saliency_map), saliency_map)
 

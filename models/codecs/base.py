@@ -35,9 +35,7 @@ LEVEL_STEPS = 8
 def picture_to_tensor(picture: Picture, stride: int) -> Tensor:
     """uint8 H×W×3 to float32 1×3×H'×W' in [0, 1], the last row and column repeated up to multiples of `stride`."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise FoveaError(
-            f"a picture is uint8, H×W×3 with H, W ≥ 1; got {picture.dtype} of shape {picture.shape}"
-        )
+        raise FoveaError(f"a picture is uint8, H×W×3 with H, W ≥ 1; got {picture.dtype} of shape {picture.shape}")
     padded = _pad(picture, stride)
     return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255.0
 
@@ -190,9 +188,7 @@ class Codec(nn.Module, ABC):
         """
 
     @abstractmethod
-    def latents(
-        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
-    ) -> Latents:
+    def latents(self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None) -> Latents:
         """What `encode` codes for these pictures, arguments as in `forward`; without gradient."""
 
     @abstractmethod
@@ -215,9 +211,7 @@ class Codec(nn.Module, ABC):
     def entropy_decode(self, data: bytes) -> Sent:
         """The part of `decode` before the synthesis transform. Raises BitstreamError as `decode` does."""
 
-    def encode(
-        self, picture: Picture, *, saliency_map: Picture | None = None, rate: float | None = None
-    ) -> Encoded:
+    def encode(self, picture: Picture, *, saliency_map: Picture | None = None, rate: float | None = None) -> Encoded:
         """Any picture size ≥ 1×1. rate: as the codec's card names it, within its range; default: the middle of it."""
         return self.encode_analysed(self.analysed(picture, saliency_map), rate)
 
@@ -260,9 +254,7 @@ class Codec(nn.Module, ABC):
     def weights(self) -> dict[str, Tensor]:
         """What rebuilds this codec bit for bit, on the CPU: parameters, buffers, and the coding tables if built."""
         return {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in self.state_dict().items()
-            if tensor.numel()
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items() if tensor.numel()
         }
 
     def name(self) -> bytes:
@@ -339,9 +331,7 @@ class Codec(nn.Module, ABC):
 
     def lmbda_at(self, level: Tensor) -> Tensor:
         """The multiplier at (fractional) levels, same shape."""
-        grid = torch.tensor(
-            [math.log(v) for v in self.config.lmbda], dtype=torch.float32, device=level.device
-        )
+        grid = torch.tensor([math.log(v) for v in self.config.lmbda], dtype=torch.float32, device=level.device)
         low = level.floor().clamp(0, max(len(grid) - 2, 0)).long()
         high = (low + 1).clamp(max=len(grid) - 1)
         return torch.exp(grid[low] + (level - low) * (grid[high] - grid[low]))

@@ -22,9 +22,7 @@ AHEAD = 2
 """Items a thread that are under way or wait to be taken."""
 
 
-def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0
-) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0) -> Iterator[Result]:
     """function(item) for each item, in order, `threads` at once (0: all cores), each with one torch thread.
 
     An exception of the function is raised in its place. torch's own number of threads is 1 until the end.

@@ -74,11 +74,7 @@ class Contents(NamedTuple):
         """How many bytes of the file were cut off, give or take a checksum: 0 for one that is whole, and for one that is not
         progressive."""
         here, total = len(self.strings[-1]), self.total or 0
-        return (
-            max(total - here + 2 * (-(-total // PIECE) - -(-here // PIECE)), 0)
-            if self.total is not None
-            else 0
-        )
+        return max(total - here + 2 * (-(-total // PIECE) - -(-here // PIECE)), 0) if self.total is not None else 0
 
 
 def write_varints(values: Iterable[int]) -> bytes:
@@ -119,9 +115,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 def check_size(width: int, height: int) -> None:
     """Raises FoveaError for a picture that is too large for the format."""
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise FoveaError(
-            f"a {width}×{height} picture does not fit: sides 1 to {MAX_SIDE}, at most {MAX_PIXELS} pixels"
-        )
+        raise FoveaError(f"a {width}×{height} picture does not fit: sides 1 to {MAX_SIDE}, at most {MAX_PIXELS} pixels")
 
 
 def pack(contents: Contents) -> bytes:

@@ -31,9 +31,7 @@ class Bmshj2018Hyperprior(HyperpriorCodec):
     def __init__(self, config: CodecConfig):
         super().__init__(config)
         n, m = config.n, config.m
-        self.h_a = nn.Sequential(
-            conv(m, n, 3, 1), nn.ReLU(inplace=True), conv(n, n), nn.ReLU(inplace=True), conv(n, n)
-        )
+        self.h_a = nn.Sequential(conv(m, n, 3, 1), nn.ReLU(inplace=True), conv(n, n), nn.ReLU(inplace=True), conv(n, n))
         self.h_s = nn.Sequential(
             deconv(n, n),
             nn.ReLU(inplace=True),

@@ -119,9 +119,7 @@ def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> Non
         "identity": codec.identity().hex(),
     }
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
-    _replace(
-        folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n")
-    )
+    _replace(folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n"))
 
 
 def _halved(tensor: "Tensor") -> "Tensor":
@@ -157,9 +155,7 @@ def _describe(folder: Path) -> tuple["CodecConfig", str]:
     try:
         raw = json.loads(path.read_text())
         if raw["format"] != 1:
-            raise FoveaError(
-                f"{path} has format {raw['format']}: use the release that wrote it, or a later one"
-            )
+            raise FoveaError(f"{path} has format {raw['format']}: use the release that wrote it, or a later one")
         return CodecConfig.from_json(json.dumps(raw["config"])), str(raw["identity"])
     except FileNotFoundError:
         raise FoveaError(f"no codec in {folder}: {DESCRIPTION} is missing") from None
@@ -232,6 +228,4 @@ def codec_for(data: bytes) -> "Codec":
     for name in shipped():
         if _describe(shipped_folder(name))[1].startswith(wanted):
             return load_codec(shipped_folder(name))
-    raise FoveaError(
-        f"no shipped codec made this file: it needs the model {wanted}; name its folder with --model"
-    )
+    raise FoveaError(f"no shipped codec made this file: it needs the model {wanted}; name its folder with --model")

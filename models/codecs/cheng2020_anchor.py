@@ -181,9 +181,7 @@ class Cheng2020Anchor(HyperpriorCodec):
                 seen[:, :, i + REACH : i + REACH + 1, j + REACH : j + REACH + 1] = value
         return seen[:, :, REACH : REACH + h, REACH : REACH + w].contiguous()
 
-    def _quantised(
-        self, y: Tensor, told: Tensor, gain: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _quantised(self, y: Tensor, told: Tensor, gain: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """y_hat, symbols (floats) and the scales that they are coded with, all N×M×h×w."""
         symbols, scales = torch.empty_like(y), torch.empty_like(y)
 
@@ -218,9 +216,7 @@ class Cheng2020Anchor(HyperpriorCodec):
         y_hat, symbols, scales = self._quantised(y, p.sigma, self.gains(at.level))
         indexes_y = self.larger_scales(scales)
         in_order, which = (t[0].permute(1, 2, 0).int().cpu().numpy().ravel() for t in (symbols, indexes_y))
-        coded_y, escapes_y = tables.encode(
-            in_order, which, np.arange(self.first_scale, len(tables), dtype=np.int32)
-        )
+        coded_y, escapes_y = tables.encode(in_order, which, np.arange(self.first_scale, len(tables), dtype=np.int32))
         likelihoods = {
             "y": self._likelihood(symbols, scales),
             "z": self.entropy_bottleneck(z, self.gains_z(base), training=False)[1],

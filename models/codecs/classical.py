@@ -131,9 +131,7 @@ def _jpegxl_distance(quality: float) -> float:
 
 def _encode_jpegxl(picture: Picture, quality: float) -> bytes:
     distance = _jpegxl_distance(quality)
-    return bytes(
-        imagecodecs.jpegxl_encode(picture, distance=distance, effort=9, usecontainer=False, numthreads=1)
-    )
+    return bytes(imagecodecs.jpegxl_encode(picture, distance=distance, effort=9, usecontainer=False, numthreads=1))
 
 
 def _decode_jpegxl(data: bytes) -> Picture:
@@ -144,9 +142,7 @@ def _encode_bicubic(picture: Picture, quality: float) -> bytes:
     height, width = picture.shape[:2]
     small = (max(1, round(height * quality / 100)), max(1, round(width * quality / 100)))
     thumbnail = cv2.resize(picture, small[::-1], interpolation=cv2.INTER_AREA)
-    webp = bytes(
-        imagecodecs.webp_encode(np.ascontiguousarray(thumbnail), lossless=True, method=6, numthreads=1)
-    )
+    webp = bytes(imagecodecs.webp_encode(np.ascontiguousarray(thumbnail), lossless=True, method=6, numthreads=1))
     bare = thumbnail.tobytes()
     sizes = write_varints((width, height, 2 * small[1] + int(len(webp) < len(bare)), small[0]))
     return bytes([len(sizes)]) + sizes + min(webp, bare, key=len)
@@ -171,9 +167,7 @@ CLASSICAL: Mapping[str, Classical] = {
         Classical("jpeg", "JPEG", (5, 10, 20, 35, 55, 75, 88, 95), _encode_jpeg, _decode_jpeg),
         Classical("webp", "WebP", (0, 4, 10, 22, 42, 68, 85, 93), _encode_webp, _decode_webp),
         Classical("avif", "AVIF", (1, 6, 15, 29, 46, 66), _encode_avif, _decode_avif),
-        Classical(
-            "avif-visual", "AVIF, visual tune", (1, 6, 15, 29, 46, 66), _encode_avif_visual, _decode_avif
-        ),
+        Classical("avif-visual", "AVIF, visual tune", (1, 6, 15, 29, 46, 66), _encode_avif_visual, _decode_avif),
         Classical("jpegxl", "JPEG XL", (0, 7, 15, 35, 62, 80, 90), _encode_jpegxl, _decode_jpegxl),
         Classical("jpeg_guided", "JPEG, guided", _GUIDED, guided_jpeg.encode, _decode_jpeg, guided=True),
         Classical("jpeg_trellis", "JPEG, trellis", _GUIDED, guided_jpeg.encode, _decode_jpeg),

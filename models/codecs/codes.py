@@ -33,9 +33,7 @@ def packed_bytes(count: int, levels: int) -> int:
     return ((levels**count - 1).bit_length() + 7) // 8
 
 
-def encode_codes(
-    codes: Codes, levels: int, region: Region | None = None, least: int = 0
-) -> tuple[bytes, float]:
+def encode_codes(codes: Codes, levels: int, region: Region | None = None, least: int = 0) -> tuple[bytes, float]:
     """The codes of the places of `region` (default: all), and the bits that they take by the model.
 
     codes: C×h×w in −(L−1)/2 … (L−1)/2, L odd. region: h×w. What lies outside of it is not written. least: zeros are

@@ -44,9 +44,7 @@ from models.errors import FoveaError
 from models.mechanisms import LEVELLED, NEEDS_MAP
 
 #: what CompressAI keeps in a state dict beside parameters: its own coding tables and constants
-_REBUILT = re.compile(
-    r"(entropy_bottleneck|gaussian_conditional)\._(offset|quantized_cdf|cdf_length)|.*\.bound"
-)
+_REBUILT = re.compile(r"(entropy_bottleneck|gaussian_conditional)\._(offset|quantized_cdf|cdf_length)|.*\.bound")
 
 
 class Setting(NamedTuple):
@@ -143,9 +141,7 @@ class ConditionedCodec(Codec):
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """What `show` takes, from the strings. Raises BitstreamError."""
 
-    def write_progressive(
-        self, y: Tensor, at: Setting, ahead: np.ndarray
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `write`, the strings those of a progressive file. ahead: as `ahead` gives it."""
         raise FoveaError(f"a codec {self.config.codec} with these options has no progressive files")
 
@@ -262,9 +258,7 @@ class ConditionedCodec(Codec):
         self._identity = None
 
     @torch.no_grad()
-    def latents(
-        self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None
-    ) -> Latents:
+    def latents(self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None) -> Latents:
         """As `Codec.latents` says."""
         with torch.autocast(x.device.type, enabled=False):
             y = self.coded_analysis(x, saliency_map)
@@ -302,9 +296,7 @@ class ConditionedCodec(Codec):
         return self.analyse(x if self.compressai_bytes else _channels_last(x), saliency_map).contiguous()
 
     @torch.inference_mode()
-    def encode_analysed(
-        self, given: Analysed, rate: float | None = None, *, progressive: bool = False
-    ) -> Encoded:
+    def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
         """As `Codec.encode_analysed` says. progressive: a file that shows the same picture, and of which any beginning shows
         one. Raises FoveaError for a codec that has none."""
         self.built()
@@ -346,9 +338,9 @@ class ConditionedCodec(Codec):
         base = torch.full((1, 1, 1, 1), file.level / LEVEL_STEPS, device=self.device)
         level, steps = base, None
         if level_map:
-            steps = torch.from_numpy(
-                levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell))
-            )[None, None].to(self.device)
+            steps = torch.from_numpy(levelmap.decode_levels(level_map, -(-h // self.cell), -(-w // self.cell)))[
+                None, None
+            ].to(self.device)
             level = self.levels_at(steps, base, h, w)
         with torch.autocast(self.device.type, enabled=False):
             if file.total is None:
@@ -445,9 +437,7 @@ class ConditionedCodec(Codec):
         start = {_current_name(k): v for k, v in state_dict.items()}
         own = {k: v for k, v in self.state_dict().items() if v.numel()}
         fixed = dict(self.named_buffers())
-        start = {
-            k: v for k, v in start.items() if not _REBUILT.fullmatch(k) and not k.startswith("gaussian_")
-        }
+        start = {k: v for k, v in start.items() if not _REBUILT.fullmatch(k) and not k.startswith("gaussian_")}
         start |= {k: v for k, v in own.items() if k in fixed and k not in start}
         self.copy_weights(start)
         self.build_tables()
@@ -462,9 +452,7 @@ def _current_name(name: str) -> str:
     return re.sub(
         r"^entropy_bottleneck\._(biases|matrices|factors)\.(\d)$",
         lambda found: (
-            "entropy_bottleneck._"
-            + {"biases": "bias", "matrices": "matrix", "factors": "factor"}[found[1]]
-            + found[2]
+            "entropy_bottleneck._" + {"biases": "bias", "matrices": "matrix", "factors": "factor"}[found[1]] + found[2]
         ),
         name,
     )

@@ -39,9 +39,7 @@ def centre(saliency_map: Tensor, gamma: float, cell: int) -> Tensor:
 
 def centres(maps: Sequence[NDArray[np.uint8]], gamma: float, cell: int) -> NDArray[np.float32]:
     """`centre` of each stored map (uint8, H×W): for training on crops."""
-    means = [
-        centre(torch.from_numpy(np.ascontiguousarray(m))[None, None].float() / 255, gamma, cell) for m in maps
-    ]
+    means = [centre(torch.from_numpy(np.ascontiguousarray(m))[None, None].float() / 255, gamma, cell) for m in maps]
     return torch.cat(means).numpy()
 
 
@@ -91,8 +89,6 @@ class SynthesisTransform(nn.Module):
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         """x: N×C×(h·k)×(w·k); features: N×hidden×h×w."""
-        factors = F.interpolate(
-            self.last(features), scale_factor=x.shape[2] // features.shape[2], mode="nearest"
-        )
+        factors = F.interpolate(self.last(features), scale_factor=x.shape[2] // features.shape[2], mode="nearest")
         scale, shift = factors.chunk(2, dim=1)
         return x * (1 + scale) + shift

@@ -98,9 +98,7 @@ class Refinement:
         codec = self.codec
         generator = torch.Generator(codec.device).manual_seed(0)
         # in bins: a step of the learning rate means the same at every level
-        moved = [
-            (v * g).detach().clone().requires_grad_() for v, g in zip(self.start, self.bins, strict=True)
-        ]
+        moved = [(v * g).detach().clone().requires_grad_() for v, g in zip(self.start, self.bins, strict=True)]
         optimiser = torch.optim.Adam(moved, lr=LR)
         for step in range(1, count // EVERY * EVERY + 1):
             latents = [v / g for v, g in zip(moved, self.bins, strict=True)]

@@ -54,9 +54,7 @@ class Tables:
             raise FoveaError("not a set of coding tables: an offset is out of range")
         self.frequencies, self.lengths, self.offsets = frequencies, lengths, offsets
         #: bits that a symbol of a table takes at least
-        self.least_bits = PRECISION - np.log2(
-            np.maximum.reduceat(frequencies, self.starts).astype(np.float64)
-        )
+        self.least_bits = PRECISION - np.log2(np.maximum.reduceat(frequencies, self.starts).astype(np.float64))
         self._cdfs: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
@@ -134,9 +132,7 @@ class Tables:
             raise BitstreamError("damaged file: the coded symbols have an impossible length")
         least = float((np.bincount(indexes, minlength=len(tables)) * self.least_bits[tables]).sum())
         if 0.98 * least > 8 * len(coded):
-            raise BitstreamError(
-                f"damaged file: {len(coded)} bytes cannot hold {len(indexes)} symbols of this model"
-            )
+            raise BitstreamError(f"damaged file: {len(coded)} bytes cannot hold {len(indexes)} symbols of this model")
         cdfs = [self._cdf(int(t)) for t in tables]
         padded = coded + bytes(4 * len(indexes) + 16)
         decoded = RansDecoder().decode_with_indexes(
@@ -258,9 +254,7 @@ class FactorizedPrior(EntropyBottleneck):
 def bits(likelihoods: Mapping[str, Tensor], escapes: bytes) -> float:
     """What a file's symbols should take: Σ −log2 likelihood, at most PRECISION bits a symbol, which is what the coder
     takes for the least likely one of a table, and the bytes of those beyond the tables."""
-    total = sum(
-        float((-torch.log2(v.detach().double())).clamp(max=PRECISION).sum()) for v in likelihoods.values()
-    )
+    total = sum(float((-torch.log2(v.detach().double())).clamp(max=PRECISION).sum()) for v in likelihoods.values())
     return total + 8 * len(escapes)
 
 

@@ -52,15 +52,9 @@ def _read(path: Path) -> dict[str, Any]:
         except (SafetensorError, OSError) as error:
             raise FoveaError(f"{path}: not a checkpoint, or damaged ({error})") from error
     loaded = read_weights(path)
-    while isinstance(loaded, dict) and (
-        inner := next((k for k in WRAPPED if isinstance(loaded.get(k), dict)), None)
-    ):
+    while isinstance(loaded, dict) and (inner := next((k for k in WRAPPED if isinstance(loaded.get(k), dict)), None)):
         loaded = loaded[inner]
-    if (
-        not isinstance(loaded, dict)
-        or not all(isinstance(v, torch.Tensor) for v in loaded.values())
-        or not loaded
-    ):
+    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()) or not loaded:
         raise FoveaError(f"{path}: not a state dict: expected a mapping of names to tensors")
     return {str(k).removeprefix("module."): v for k, v in loaded.items()}
 

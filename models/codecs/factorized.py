@@ -23,9 +23,7 @@ class FactorizedCodec(ConditionedCodec):
     def model(self, y: Tensor, at: Setting) -> Modelled:
         """As `ConditionedCodec.model` says. likelihoods: "y"."""
         with torch.autocast(y.device.type, enabled=False):
-            y_hat, likelihoods = self.entropy_bottleneck(
-                y.float(), self.gains(at.level), quantise=at.quantise
-            )
+            y_hat, likelihoods = self.entropy_bottleneck(y.float(), self.gains(at.level), quantise=at.quantise)
         return Modelled(y_hat, {"y": likelihoods})
 
     def quantise(self, y: Tensor, at: Setting) -> Latents:

@@ -104,9 +104,7 @@ def analysed(picture: Picture, saliency_map: Picture | None = None) -> Analysed:
         raise FoveaError(f"a JPEG's sides have at most {MAX_SIDE} pixels, the picture is {width}×{height}")
     if saliency_map is not None and saliency_map.shape != (height, width):
         raise FoveaError(f"the map is {saliency_map.shape}, the picture {(height, width)}")
-    y, cb, cr = (
-        np.asarray(p, np.float32) for p in cv2.split(cv2.transform(picture.astype(np.float32), _TO_YCBCR))
-    )
+    y, cb, cr = (np.asarray(p, np.float32) for p in cv2.split(cv2.transform(picture.astype(np.float32), _TO_YCBCR)))
     transformed = [_transformed(plane) for plane in (y, _means(cb, 2), _means(cr, 2))]
     luma = _block_weights(saliency_map, transformed[0].shape[:2], 8)
     chroma = _block_weights(saliency_map, transformed[1].shape[:2], 16)
@@ -153,9 +151,7 @@ def scaled(given: Analysed, steps: Sequence[NDArray[np.int32]]) -> list[Plane]:
     """steps: of each plane."""
     lmbda = LAMBDA * float(steps[0].mean()) ** 2
     found = []
-    for transformed, weights, step, share in zip(
-        given.transformed, given.weights, steps, ERROR_WEIGHTS, strict=True
-    ):
+    for transformed, weights, step, share in zip(given.transformed, given.weights, steps, ERROR_WEIGHTS, strict=True):
         worth = (step.astype(np.float64) ** 2 * share / lmbda).astype(np.float32)
         coefficients = transformed.reshape(-1, 64) * (1 / step).astype(np.float32)
         found.append(Plane(coefficients, weights.reshape(-1, 1) * worth))

@@ -199,9 +199,7 @@ class HyperpriorCodec(HyperpriorModel):
         )
         return self._written(coded, escapes_y, coded_y)
 
-    def write_progressive(
-        self, y: Tensor, at: Setting, ahead: np.ndarray
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `ConditionedCodec.write_progressive` says."""
         if not (self.exact and self.refinable):
             return super().write_progressive(y, at, ahead)
@@ -225,9 +223,7 @@ class HyperpriorCodec(HyperpriorModel):
         }
         return _Coded((escapes_z, coded_z), p, level, gain, symbols, bits(likelihoods, escapes_z))
 
-    def _written(
-        self, coded: "_Coded", escapes_y: bytes, coded_y: bytes
-    ) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def _written(self, coded: "_Coded", escapes_y: bytes, coded_y: bytes) -> tuple[tuple[bytes, ...], Tensor, float]:
         y_hat = self.dequantized(coded.symbols, coded.p, coded.gain)
         return (*coded.strings_z, escapes_y, coded_y), y_hat, coded.bits + 8 * len(escapes_y)
 
@@ -238,9 +234,7 @@ class HyperpriorCodec(HyperpriorModel):
         level = level if p.level is None else p.level
         gain = self.gains(level)
         symbols = self.built().decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
-        return self.dequantized(
-            torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain
-        )
+        return self.dequantized(torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain)
 
     def read_progressive(
         self,
@@ -289,9 +283,7 @@ class HyperpriorCodec(HyperpriorModel):
         rows = self.rows_at(level)[0, 0]
         if p.level is not None:
             ahead = rows - self.rows_at(base)[0, 0]
-        return nested.Walk(
-            *self._trees[1:], (used - self.first_scale)[indexes], rows, ahead, (self.config.m, h, w)
-        )
+        return nested.Walk(*self._trees[1:], (used - self.first_scale)[indexes], rows, ahead, (self.config.m, h, w))
 
     @property
     def between(self) -> int:
@@ -330,9 +322,7 @@ class HyperpriorCodec(HyperpriorModel):
                 or not bool(((given > 0) & (given < 1 << 32)).all())
             ):
                 self.tables = None
-                raise FoveaError(
-                    f"incomplete coding tables: {name} is missing or not {channels} numbers a level"
-                )
+                raise FoveaError(f"incomplete coding tables: {name} is missing or not {channels} numbers a level")
             kept.append(given.cpu().clone())
         self.coding_gain, self.coding_inverse_z = kept
         self._prepare_integers()

@@ -47,9 +47,7 @@ class IntegerSynthesis:
         for layer in transform:
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 self.layers.append(_rounded(layer))
-            elif isinstance(layer, nn.ReLU) or (
-                isinstance(layer, nn.LeakyReLU) and layer.negative_slope == 0.01
-            ):
+            elif isinstance(layer, nn.ReLU) or (isinstance(layer, nn.LeakyReLU) and layer.negative_slope == 0.01):
                 self.layers.append(layer)
             else:
                 raise TypeError(f"no integer form of {layer}")
@@ -70,9 +68,7 @@ class IntegerSynthesis:
 
 def _rounded(layer: nn.Conv2d | nn.ConvTranspose2d) -> _Layer:
     weight = layer.weight.detach().cpu().double()
-    bias = (
-        torch.zeros(layer.out_channels).double() if layer.bias is None else layer.bias.detach().cpu().double()
-    )
+    bias = torch.zeros(layer.out_channels).double() if layer.bias is None else layer.bias.detach().cpu().double()
     outer = 0 if isinstance(layer, nn.Conv2d) else 1
     for shift in range(WEIGHT_SHIFT, -1, -1):
         integers, offset = torch.round(weight * 2.0**shift), torch.round(bias * 2.0 ** (shift + FRACTION))
@@ -80,9 +76,7 @@ def _rounded(layer: nn.Conv2d | nn.ConvTranspose2d) -> _Layer:
         reach = integers.abs().sum(dim=[d for d in range(4) if d != outer]) * LIMIT + offset.abs()
         if bool((reach < _EXACT).all()):
             return _Layer(layer, integers, offset, shift)
-    raise FoveaError(
-        "the hyper synthesis has weights that are too large for coding: the training has diverged"
-    )
+    raise FoveaError("the hyper synthesis has weights that are too large for coding: the training has diverged")
 
 
 def _convolve(step: _Layer, values: Tensor) -> Tensor:

@@ -90,9 +90,7 @@ def _scan(blocks: NDArray[np.int32], dc: _Codes, ac: _Codes) -> bytes:
     count = len(blocks)
     bits, lengths = np.zeros((count, 65), np.uint64), np.zeros((count, 65), np.int64)
 
-    def put(
-        block: Integers, position: Integers, codes: _Codes, symbol: Integers, values: NDArray[np.int32]
-    ) -> None:
+    def put(block: Integers, position: Integers, codes: _Codes, symbol: Integers, values: NDArray[np.int32]) -> None:
         size = sizes(values)
         extra = np.where(values < 0, values + (1 << size) - 1, values).astype(np.uint64)
         bits[block, position] = (codes.code[symbol] << size.astype(np.uint64)) | extra

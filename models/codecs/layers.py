@@ -99,9 +99,7 @@ class GDN(CompressAIGDN):
             last = x.is_contiguous(memory_format=torch.channels_last)
             layout = torch.preserve_format if last else torch.contiguous_format
             out = torch.empty_like(x, memory_format=layout)
-            flat, into = (
-                t[0].permute(1, 2, 0).reshape(-1, channels) if last else t[0].flatten(1) for t in (x, out)
-            )
+            flat, into = (t[0].permute(1, 2, 0).reshape(-1, channels) if last else t[0].flatten(1) for t in (x, out))
             along = 0 if last else 1
             for block, to in zip(flat.split(GDN_BLOCK, along), into.split(GDN_BLOCK, along), strict=True):
                 norm = (

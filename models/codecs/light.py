@@ -59,9 +59,7 @@ class Block(nn.Module):
         last = conv(half, channels, 1, 1)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.body = nn.Sequential(
-            conv(channels, half, 1, 1), nn.ReLU(), conv(half, half, 3, 1), nn.ReLU(), last
-        )
+        self.body = nn.Sequential(conv(channels, half, 1, 1), nn.ReLU(), conv(half, half, 3, 1), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N×C×h×w, and so is the result."""
@@ -87,9 +85,7 @@ class Light(HyperpriorCodec):
     def __init__(self, config: CodecConfig):
         super().__init__(config)
         n, m = config.n, config.m
-        self.h_a = nn.Sequential(
-            conv(m, n, 3, 1), nn.LeakyReLU(), conv(n, n, 3), nn.LeakyReLU(), conv(n, n, 3)
-        )
+        self.h_a = nn.Sequential(conv(m, n, 3, 1), nn.LeakyReLU(), conv(n, n, 3), nn.LeakyReLU(), conv(n, n, 3))
         self.h_s = nn.Sequential(
             nn.ConvTranspose2d(n, n, 4, 2, 1),
             nn.LeakyReLU(),
@@ -117,9 +113,7 @@ class Light(HyperpriorCodec):
         values = planes * BLOCK**2
         return (
             nn.Sequential(Sum([analysis, nn.Sequential(nn.PixelUnshuffle(BLOCK), conv(values, m, 1, 1))])),
-            nn.Sequential(
-                Sum([synthesis, nn.Sequential(conv(m, 3 * BLOCK**2, 1, 1), nn.PixelShuffle(BLOCK))])
-            ),
+            nn.Sequential(Sum([synthesis, nn.Sequential(conv(m, 3 * BLOCK**2, 1, 1), nn.PixelShuffle(BLOCK))])),
         )
 
     @torch.no_grad()

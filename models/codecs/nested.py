@@ -111,9 +111,7 @@ def plant(tables: Tables, first: int) -> Forest:
                 first=(total + len(low) + numbers[:, 0] - there[:, 0]).astype(np.int32),
                 bounds=bounds.astype(np.int32),
                 value=np.where(there.any(axis=1), _value(f, s), LEAF).astype(np.int32),
-                centre=np.where(f.any(axis=1), s.sum(axis=1) / of_all, (low + high - 1) / 2).astype(
-                    np.float32
-                ),
+                centre=np.where(f.any(axis=1), s.sum(axis=1) / of_all, (low + high - 1) / 2).astype(np.float32),
                 cumulative=cumulative.astype(np.int32),
                 bits=(PRECISION - np.log2(np.maximum(np.diff(cumulative[:, :-1]), 1))).astype(np.float32),
             )
@@ -292,14 +290,8 @@ def decode(walk: Walk, escapes: bytes, coded: bytes, whole: bool) -> None:
         return slots
 
     walk.go(step)
-    if (
-        len(values) < len(walk.escaped)
-        or (whole and len(values) > len(walk.escaped))
-        or max(values, default=0) >> 22
-    ):
-        raise BitstreamError(
-            "damaged file: symbols that are in no table are missing, left over or out of range"
-        )
+    if len(values) < len(walk.escaped) or (whole and len(values) > len(walk.escaped)) or max(values, default=0) >> 22:
+        raise BitstreamError("damaged file: symbols that are in no table are missing, left over or out of range")
     numbers = (-(v + 1) // 2 if v & 1 else v // 2 for v in values)
     walk.escaped = dict(zip(walk.escaped, numbers, strict=False))
 

@@ -30,9 +30,7 @@ def lmbda_of(codec: Codec, row: int) -> float:
     return min(max(float(codec.lmbda_at(torch.tensor(row / LEVEL_STEPS))), ends[0]), ends[-1])
 
 
-def search_rate(
-    codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, target_bpp: float
-) -> Found:
+def search_rate(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, target_bpp: float) -> Found:
     """The level whose files on these pictures come nearest to `target_bpp`; about log2(levels) encodings
     of each after one analysis.
 
@@ -71,9 +69,7 @@ def search_rate(
     return Found(lmbda_of(codec, row), row / LEVEL_STEPS, bpp(row), lowest, highest)
 
 
-def encode_progressive(
-    codec: Codec, given: Analysed, rate: float | None, bpp: float | None = None
-) -> Encoded:
+def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: float | None = None) -> Encoded:
     """A progressive file: whole, at a rate as `Codec.encode` takes it, or of at most `bpp`: that of the lowest level which
     spends as much, without what is too much. Raises FoveaError for a codec without such files, and for a bpp out of reach."""
     if not isinstance(codec, ConditionedCodec):
@@ -90,9 +86,7 @@ def encode_progressive(
     encoded = codec.encode_analysed(given, lmbda_of(codec, high), progressive=True)
     whole = len(encoded.data)
     if whole < size and high == codec.top_level * LEVEL_STEPS:
-        raise FoveaError(
-            f"{bpp:g} bpp is out of reach: this codec spends at most {8 * whole / pixels:.4f} bpp here"
-        )
+        raise FoveaError(f"{bpp:g} bpp is out of reach: this codec spends at most {8 * whole / pixels:.4f} bpp here")
     if whole <= size:
         return encoded
     data = bitstream.cut(encoded.data, size)

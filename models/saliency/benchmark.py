@@ -26,9 +26,7 @@ def _points(table: pd.DataFrame) -> np.ndarray:
     return table[["x", "y"]].to_numpy(np.float64) - 1.0
 
 
-def score_map(
-    prediction: np.ndarray, points: np.ndarray, density: np.ndarray, others: np.ndarray
-) -> dict[str, float]:
+def score_map(prediction: np.ndarray, points: np.ndarray, density: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """All metrics of one map: fixations N×2 (0-based), their density, fixations on other pictures."""
     return {
         "cc": cc(prediction, density),
@@ -44,11 +42,7 @@ def _other_points(
     name: str, size: tuple[int, int], points: Mapping[str, np.ndarray], sizes: Mapping[str, tuple[int, int]]
 ) -> np.ndarray:
     """Fixations on all pictures but `name`, moved to its size."""
-    rest = [
-        (p + 0.5) * [size[1] / sizes[n][1], size[0] / sizes[n][0]] - 0.5
-        for n, p in points.items()
-        if n != name
-    ]
+    rest = [(p + 0.5) * [size[1] / sizes[n][1], size[0] / sizes[n][0]] - 0.5 for n, p in points.items() if n != name]
     if not rest:
         raise FoveaError("the shuffled AUC needs fixations on at least two test pictures")
     return np.concatenate(rest)
@@ -92,9 +86,7 @@ def score_pictures(
                 prediction = gaussian_map(height, width, prior)
             else:
                 prediction = model.predict_float([picture], flip=label.endswith("+flip"))[0]
-            rows.append(
-                {"model": label, "image": name, **score_map(prediction, points[name], density, others)}
-            )
+            rows.append({"model": label, "image": name, **score_map(prediction, points[name], density, others)})
         people = groups[name]["subject"].to_numpy()
         if halves and len(np.unique(people)) > 1:
             rng = np.random.default_rng([seed, names.index(name)])

@@ -38,14 +38,10 @@ def ideal_of_weights(weights: Map, metric_map: Map) -> Ideal:
     if not p.sum() > 0:
         raise FoveaError("the metric's map is 0 everywhere")
     distortion = np.exp(np.log(w).mean()) / w
-    return Ideal(
-        float(-10 * np.log10((p * distortion).sum() / p.sum())), float(10 * np.log10(distortion.mean()))
-    )
+    return Ideal(float(-10 * np.log10((p * distortion).sum() / p.sum())), float(10 * np.log10(distortion.mean())))
 
 
-def ideal_gain(
-    conditioning_map: Map, metric_map: Map, *, alpha: float = ALPHA, gamma: float = GAMMA
-) -> Ideal:
+def ideal_gain(conditioning_map: Map, metric_map: Map, *, alpha: float = ALPHA, gamma: float = GAMMA) -> Ideal:
     """The ideal when a saliency map conditions, through `weight_map`, and another (or the same) one measures.
     conditioning_map: H×W, uint8 or float, scaled to maximum 1 here. Raises as `ideal_of_weights`."""
     s = np.asarray(conditioning_map, np.float64)

@@ -70,9 +70,7 @@ class Separable(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel: int = 3, dilation: int = 1) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2
-        self.depthwise = nn.Conv2d(
-            n_in, n_in, kernel, padding=padding, dilation=dilation, groups=n_in, bias=False
-        )
+        self.depthwise = nn.Conv2d(n_in, n_in, kernel, padding=padding, dilation=dilation, groups=n_in, bias=False)
         self.pointwise = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,9 +31,7 @@ def normalised_scanpath_saliency(prediction: Tensor, fixations: Tensor) -> Tenso
     """Mean of the standardised prediction (population standard deviation) over fixations. `fixations` holds 1 where
     somebody looked, or a count: counts weigh. Maps without a fixation count as 0."""
     p = prediction.flatten(1)
-    z = (p - p.mean(1, keepdim=True)) / (
-        p.std(1, correction=0, keepdim=True) + EPSILON * p.amax(1, keepdim=True)
-    )
+    z = (p - p.mean(1, keepdim=True)) / (p.std(1, correction=0, keepdim=True) + EPSILON * p.amax(1, keepdim=True))
     f = fixations.flatten(1)
     return ((z * f).sum(1) / f.sum(1).clamp_min(1.0)).mean()
 

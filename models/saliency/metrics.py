@@ -25,9 +25,7 @@ def fixated_pixels(points: Points, height: int, width: int) -> NDArray[np.intp]:
     return np.unique(rows * width + columns)
 
 
-def fixation_density(
-    points: Points, height: int, width: int, sigma: float | None = None
-) -> NDArray[np.float64]:
+def fixation_density(points: Points, height: int, width: int, sigma: float | None = None) -> NDArray[np.float64]:
     """The binary map of fixated pixels, blurred with `sigma` pixels (default: SIGMA of the width), sum 1."""
     binary = np.zeros(height * width)
     binary[fixated_pixels(points, height, width)] = 1.0
@@ -65,9 +63,7 @@ def nss(prediction: Map, points: Points) -> float:
     std = float(prediction.std(dtype=np.float64))
     if std == 0.0:
         return 0.0
-    return (
-        float(prediction.ravel()[pixels].mean(dtype=np.float64)) - float(prediction.mean(dtype=np.float64))
-    ) / std
+    return (float(prediction.ravel()[pixels].mean(dtype=np.float64)) - float(prediction.mean(dtype=np.float64))) / std
 
 
 def _rank_auc(positives: Map, negatives: Map) -> float:

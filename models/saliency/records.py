@@ -57,13 +57,9 @@ class SaliencyTraining:
         if self.preset not in PRESETS:
             raise FoveaError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.variant == "sam_lite" and self.scratch:
-            raise FoveaError(
-                "sam_lite starts from ImageNet's weights, which are installed: leave out -scratch"
-            )
+            raise FoveaError("sam_lite starts from ImageNet's weights, which are installed: leave out -scratch")
         if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
-            raise FoveaError(
-                f"fold must be one of 0 … folds − 1, folds at least 2; not {self.fold} of {self.folds}"
-            )
+            raise FoveaError(f"fold must be one of 0 … folds − 1, folds at least 2; not {self.fold} of {self.folds}")
         if self.folds and self.variant != "sam_lite":
             raise FoveaError(f"folds are for sam_lite, not for {self.variant}")
         if self.seed < 0:
@@ -84,9 +80,7 @@ class SaliencyTraining:
 
     def resolved(self) -> dict[str, Any]:
         """Everything that sets this training apart, flat, JSON-ready."""
-        start = (
-            "imagenet" if self.variant == "sam_lite" else "published" if self.published_start else "random"
-        )
+        start = "imagenet" if self.variant == "sam_lite" else "published" if self.published_start else "random"
         recipe = PRESETS[self.preset][self.variant]
         return {
             **{name: getattr(self, name) for name in ("variant", "folds", "fold", "seed")},
@@ -137,9 +131,7 @@ def training_of(key: str) -> SaliencyTraining:
     """The training with this key. Raises FoveaError for anything else."""
     found = trainings_of(key)
     if len(found) != 1 or found[0].key != key:
-        raise FoveaError(
-            f"{key!r} is no training of a saliency model; write DATASET.VARIANT, such as osie.sam_lite"
-        )
+        raise FoveaError(f"{key!r} is no training of a saliency model; write DATASET.VARIANT, such as osie.sam_lite")
     return found[0]
 
 

@@ -79,9 +79,7 @@ class LearnedPrior(nn.Module):
     def forward(self, height: int, width: int) -> Tensor:
         """1×16×height×width float32, in [0, 1], maximum 1."""
         values = self.weight.float().view(4, PRIORS, 1, 1)
-        mu_x, mu_y, sigma_x, sigma_y = (
-            v.clamp(low, high) for v, (low, high) in zip(values, self.limits, strict=True)
-        )
+        mu_x, mu_y, sigma_x, sigma_y = (v.clamp(low, high) for v, (low, high) in zip(values, self.limits, strict=True))
         aspect = height / width
         device = self.weight.device
         x = torch.linspace(0.0, 1.0, width, device=device)
@@ -204,9 +202,7 @@ class DilatedVGG(nn.Module):
 class Bottleneck(nn.Module):
     """ResNet v1's block in its first form: the stride sits in the first 1×1, not in the 3×3. All convs have biases."""
 
-    def __init__(
-        self, n_in: int, width: int, n_out: int, *, stride: int, dilation: int, project: bool
-    ) -> None:
+    def __init__(self, n_in: int, width: int, n_out: int, *, stride: int, dilation: int, project: bool) -> None:
         super().__init__()
         self.branch2a = nn.Conv2d(n_in, width, 1, stride)
         self.bn_branch2a = batch_norm(width)
@@ -256,9 +252,7 @@ class DilatedResNet(nn.Module):
         for stage, letters, width, n_out, stride, dilation in self.stages:
             for letter in letters:
                 first = letter == "a"
-                block = Bottleneck(
-                    n_in, width, n_out, stride=stride if first else 1, dilation=dilation, project=first
-                )
+                block = Bottleneck(n_in, width, n_out, stride=stride if first else 1, dilation=dilation, project=first)
                 self.blocks.append(f"res{stage}{letter}")
                 self.add_module(self.blocks[-1], block)
                 n_in = n_out

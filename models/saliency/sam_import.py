@@ -125,9 +125,7 @@ def refuse_unless_hdf5(path: Path) -> None:
     except OSError as error:
         raise FoveaError(f"{path}: cannot be read ({error.strerror})") from error
     if not head.startswith(HDF5_SIGNATURE):
-        raise FoveaError(
-            f"{path}: {_kind(head)}; SAM's published weights are HDF5 files in spite of their ending"
-        )
+        raise FoveaError(f"{path}: {_kind(head)}; SAM's published weights are HDF5 files in spite of their ending")
 
 
 def _kind(head: bytes) -> str:
@@ -180,9 +178,7 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
             elif isinstance(file.get("model_weights", getlink=True), h5py.HardLink):
                 yield file["model_weights"]
             else:
-                raise FoveaError(
-                    f"{path}: neither the root nor model_weights has layer_names: not written by Keras 1"
-                )
+                raise FoveaError(f"{path}: neither the root nor model_weights has layer_names: not written by Keras 1")
     except FoveaError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -239,22 +235,16 @@ def _match(found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], layers: list
         if layer.stable and name != layer.name:
             raise FoveaError(f"{where}: another layer stands in its place")
         if len(arrays) != len(layer.arrays):
-            raise FoveaError(
-                f"{where}: has {len(arrays)} arrays, not {len(layer.arrays)}: is a layer missing?"
-            )
+            raise FoveaError(f"{where}: has {len(arrays)} arrays, not {len(layer.arrays)}: is a layer missing?")
         for array, (weight, dataset) in zip(layer.arrays, arrays, strict=True):
             if dataset.dtype.kind != "f":
-                raise FoveaError(
-                    f"{where}: {weight} ({array.label}) holds {dataset.dtype}, not numbers with fractions"
-                )
+                raise FoveaError(f"{where}: {weight} ({array.label}) holds {dataset.dtype}, not numbers with fractions")
             if tuple(dataset.shape) != array.shape:
                 raise FoveaError(
                     f"{where}: {weight} ({array.label}) is {_times(dataset.shape)}, not {_times(array.shape)}"
                 )
     if len(found) > len(layers):
-        raise FoveaError(
-            f"{path}: layer {found[len(layers)][0]} is one too many ({len(layers)} were expected)"
-        )
+        raise FoveaError(f"{path}: layer {found[len(layers)][0]} is one too many ({len(layers)} were expected)")
 
 
 def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -285,9 +275,7 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
                 if values.ndim == 4:
                     values = values[:, :, ::-1, ::-1]
                 target = state[array.target]
-                (target if array.rows is None else target[slice(*array.rows)]).copy_(
-                    torch.from_numpy(values.copy())
-                )
+                (target if array.rows is None else target[slice(*array.rows)]).copy_(torch.from_numpy(values.copy()))
     check_state(network, state, path)
     return name, state
 
@@ -330,15 +318,11 @@ def download(url: str, path: Path, sha256: str | None = None, manner: Manner = P
     session = requests.Session()
 
     def ask(headers: dict[str, str]) -> requests.Response:
-        response = send(
-            session, "GET", url, manner.policy, headers={**headers, "Accept-Encoding": "identity"}
-        )
+        response = send(session, "GET", url, manner.policy, headers={**headers, "Accept-Encoding": "identity"})
         if response.status_code in (200, 206, 416):
             return response
         response.close()
-        raise FoveaError(
-            f"{url}: the server answered {response.status_code} {response.reason}: check the address"
-        )
+        raise FoveaError(f"{url}: the server answered {response.status_code} {response.reason}: check the address")
 
     def refuse(answer: NotTheFile, _: int) -> None:
         raise FoveaError(f"{url}: {_kind(answer.head)}; SAM's published weights are HDF5 files")

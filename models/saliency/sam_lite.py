@@ -110,9 +110,7 @@ def imagenet_weights() -> dict[str, Tensor]:
             prefix, (conv, norm), rest = f"_blocks.{parts[1]}.", layers[parts[2]], parts[3:]
         source = prefix + (f"{conv}.weight" if rest[0] == "weight" else f"{norm}.{rest[1]}")
         if source not in state or state[source].shape != tensor.shape:
-            raise FoveaError(
-                f"{path}: {source} is missing or has another shape: not EfficientNet-Lite0's weights"
-            )
+            raise FoveaError(f"{path}: {source} is missing or has another shape: not EfficientNet-Lite0's weights")
         result[name] = state[source]
     return result
 
@@ -258,9 +256,7 @@ def load_tensors(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         if name not in state:
             raise FoveaError(f"{source}: the tensor {name} is missing")
         if state[name].shape != tensor.shape:
-            raise FoveaError(
-                f"{source}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-            )
+            raise FoveaError(f"{source}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
         tensor.copy_(state[name].to(tensor.dtype))
     unknown = sorted(set(state) - set(expected))
     if unknown:

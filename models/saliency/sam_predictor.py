@@ -138,8 +138,7 @@ class SAMPredictor:
             if flip:
                 mirrored = self._postprocessed([frame[:, ::-1] for frame in batch])
                 maps = [
-                    (_density(s) + _density(m)[:, ::-1]) / np.float32(2)
-                    for s, m in zip(maps, mirrored, strict=True)
+                    (_density(s) + _density(m)[:, ::-1]) / np.float32(2) for s, m in zip(maps, mirrored, strict=True)
                 ]
             yield from maps
 
@@ -156,9 +155,7 @@ def _density(saliency: Density) -> Density:
     return (saliency / saliency.sum(dtype=np.float64)).astype(np.float32)
 
 
-def load_predictor(
-    name: str, weights_dir: Path | None = None, device: torch.device | str = "cpu"
-) -> SAMPredictor:
+def load_predictor(name: str, weights_dir: Path | None = None, device: torch.device | str = "cpu") -> SAMPredictor:
     """SAM-VGG ("sam_vgg") or SAM-ResNet ("sam_resnet") with `weights_dir/NAME.safetensors`.
 
     Without a folder: `FOVEA_HOME/weights`. The JSON beside the weights may set `inference`: `size` (rows, columns) and

@@ -39,9 +39,7 @@ def fill_network(network: SAM, state: dict[str, Tensor]) -> None:
 
 def check_state(network: SAM, state: dict[str, Tensor], source: Path | str) -> None:
     """Raises FoveaError unless `state` holds exactly the network's tensors, in float32."""
-    expected = {
-        key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
+    expected = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     for key, tensor in expected.items():
         if key not in state:
             raise FoveaError(f"{source}: {key} is missing: not the weights of {network.name}")

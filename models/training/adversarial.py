@@ -225,15 +225,11 @@ class Adversarial(RateDistortion):
         judges.discriminators.requires_grad_(False)
         weight = weight_of(plan, self.codec, batch, drawn)
         cut = cut_of(plan, terms, step)
-        found = judges.judge(
-            batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged, cut=cut
-        )
+        found = judges.judge(batch.x, x_hat, distortion=plan.distortion, weight=weight, judged=judged, cut=cut)
         lr = plan.lr_at(step)
         generator.param_groups[0]["lr"] = lr
         critics.param_groups[0]["lr"] = lr * terms.lr_factor
-        numbers = torch.stack(
-            (found.loss, found.mse, found.perceptual, found.adversarial, found.matching)
-        ).detach()
+        numbers = torch.stack((found.loss, found.mse, found.perceptual, found.adversarial, found.matching)).detach()
         yield Move(self.part * found.loss, generator, self.averaged, plan.clip_norm, numbers)
         if not (judged and terms.judging):
             return

@@ -30,15 +30,11 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int, layers: int = 3):
         super().__init__()
-        blocks: list[nn.Module] = [
-            nn.Sequential(nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
-        ]
+        blocks: list[nn.Module] = [nn.Sequential(nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2))]
         for k in range(1, layers):
             low, high = width << (k - 1), width << k
             blocks.append(
-                nn.Sequential(
-                    nn.Conv2d(low, high, 4, stride=2, padding=1), nn.InstanceNorm2d(high), nn.LeakyReLU(0.2)
-                )
+                nn.Sequential(nn.Conv2d(low, high, 4, stride=2, padding=1), nn.InstanceNorm2d(high), nn.LeakyReLU(0.2))
             )
         blocks.append(nn.Conv2d(width << (layers - 1), 1, 3, padding=1))
         self.blocks = nn.ModuleList(blocks)

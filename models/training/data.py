@@ -42,9 +42,7 @@ class FrameSet:
             raise FoveaError(f"{len(self.pictures)} pictures but {len(self.names)} names")
         for index, picture in enumerate(self.pictures):
             if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-                raise FoveaError(
-                    f"{self.name(index)}: a picture is H×W×3 uint8, not {picture.shape} {picture.dtype}"
-                )
+                raise FoveaError(f"{self.name(index)}: a picture is H×W×3 uint8, not {picture.shape} {picture.dtype}")
             if self.maps is not None:
                 s = self.maps[index]
                 if s.shape != picture.shape[:2] or s.dtype != np.uint8:
@@ -157,9 +155,9 @@ class Crops:
         self._pixels = torch.from_numpy(pixels).to(self.device)
         self._map_pixels = None
         if frames.maps is not None:
-            self._map_pixels = torch.from_numpy(
-                np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])
-            ).to(self.device)
+            self._map_pixels = torch.from_numpy(np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])).to(
+                self.device
+            )
 
     def _picture(self, position: int) -> int:
         """The picture at a place in the endless sequence of shuffled rounds."""
@@ -184,9 +182,7 @@ class Crops:
         x, s = self._gathered(places) if self._flat else self._sliced(places)
         w = self._weights(s, places)
         return Batch(
-            x=(x.permute(0, 3, 1, 2).contiguous() if self._flat else x.permute(0, 3, 1, 2))
-            .float()
-            .mul_(1 / 255),
+            x=(x.permute(0, 3, 1, 2).contiguous() if self._flat else x.permute(0, 3, 1, 2)).float().mul_(1 / 255),
             s=None if s is None else s[:, None].float().mul_(1 / 255),
             w=w,
             valid=self._valid(places),

@@ -87,9 +87,7 @@ def examine(
         codec.train(was_training)
 
 
-def _pairs(
-    pictures: Sequence[Picture], maps: Sequence[Picture] | None
-) -> list[tuple[Picture, Picture | None]]:
+def _pairs(pictures: Sequence[Picture], maps: Sequence[Picture] | None) -> list[tuple[Picture, Picture | None]]:
     return [(p, None if maps is None else maps[i]) for i, p in enumerate(pictures)]
 
 
@@ -147,9 +145,7 @@ def gradients(
             distortion = (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
             loss = bits / (x.shape[0] * x.shape[2] * x.shape[3]) + distortion
             if not loss.requires_grad:
-                return Finding(
-                    "gradients", False, "no parameter gets a gradient from the loss", {"silent": -1.0}
-                )
+                return Finding("gradients", False, "no parameter gets a gradient from the loss", {"silent": -1.0})
             if examined:
                 analysis = [n for n in parameters if n.startswith(patient.analysis)]
                 silent["the distortion"] = _silent(distortion, parameters, analysis)
@@ -221,9 +217,7 @@ def reach(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | N
     if 2 * faulty > channels:
         faults = [f"channels {_few(v)}: each {k}, whatever the input" for k, v in found.items() if v]
     if beyond:
-        faults.append(
-            f"channels {_few(beyond)}: more than {ESCAPED:.0%} of the symbols lie beyond the tables"
-        )
+        faults.append(f"channels {_few(beyond)}: more than {ESCAPED:.0%} of the symbols lie beyond the tables")
     idle = int((plain == plain[:1, :, :1, :1]).all(dim=3).all(dim=2).all(dim=0).sum())
     numbers = {
         "channels": float(channels),
@@ -252,10 +246,10 @@ def rate(trips: Sequence[Trip]) -> Finding:
         f"where {t.estimate_bits / 8:.0f} were estimated (rate {t.rate:g})"
     )
     if not bad:
-        detail = f"{len(trips)} files within 2 % + 64 bytes of the estimate; the worst is {excess[worst]:+.0f} bytes off"
-    return Finding(
-        "rate", not bad, detail, {"worst_excess_bytes": float(excess[worst]), "files_off": float(bad)}
-    )
+        detail = (
+            f"{len(trips)} files within 2 % + 64 bytes of the estimate; the worst is {excess[worst]:+.0f} bytes off"
+        )
+    return Finding("rate", not bad, detail, {"worst_excess_bytes": float(excess[worst]), "files_off": float(bad)})
 
 
 def reconstruction(trips: Sequence[Trip]) -> Finding:
@@ -285,7 +279,9 @@ def latents_matter(
     gained = _db(flat_colour, own)
     wanted = max(COLLAPSE_DB, COLLAPSE_SHARE * gained)
     passed = worse >= wanted
-    detail = f"shuffled latents worsen the squared error by {worse:.1f} dB (the codec gains {gained:.1f} over one colour)"
+    detail = (
+        f"shuffled latents worsen the squared error by {worse:.1f} dB (the codec gains {gained:.1f} over one colour)"
+    )
     if not passed:
         detail += f"; {wanted:.1f} dB or more were expected: the decoder hardly uses the latents"
     return Finding("latents", passed, detail, {"collapse_db": worse, "gained_db": gained})

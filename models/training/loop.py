@@ -269,9 +269,7 @@ class Training:
             loss, numbers = move.loss.detach(), move.numbers
             if not ranks.alone:
                 flag = loss.new_tensor(float(bool(stop)))
-                *summed, loss, flag = ranks.sum_gradients(
-                    move.parameters, [*(objective.part * numbers), loss, flag]
-                )
+                *summed, loss, flag = ranks.sum_gradients(move.parameters, [*(objective.part * numbers), loss, flag])
                 numbers = torch.stack(summed)
                 stopping = stopping or (stop is not None and bool(flag > 0))
             norm = nn.utils.clip_grad_norm_(move.parameters, move.clip_norm or math.inf, foreach=True)

@@ -48,18 +48,14 @@ class Ranks:
     def share(self, batch: int) -> slice:
         """The items of a batch that are this rank's. Raises FoveaError when there are fewer items than ranks."""
         if batch < self.size:
-            raise FoveaError(
-                f"a batch of {batch} cannot be shared by {self.size} processes: take {batch} or fewer"
-            )
+            raise FoveaError(f"a batch of {batch} cannot be shared by {self.size} processes: take {batch} or fewer")
         return slice(batch * self.rank // self.size, batch * (self.rank + 1) // self.size)
 
     def sum_gradients(self, parameters: Iterable[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
         """Replace the parameters' gradients by their sums over the ranks; gives the sums of `numbers`, too. numbers:
         scalars on the parameters' device, float32. Every rank gets the same bits."""
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat(
-            [*(g.detach().float().reshape(-1) for g in gradients), torch.stack(list(numbers)).float()]
-        )
+        flat = torch.cat([*(g.detach().float().reshape(-1) for g in gradients), torch.stack(list(numbers)).float()])
         dist.all_reduce(flat)
         sizes = [g.numel() for g in gradients]
         *parts, summed = flat.split([*sizes, len(numbers)])
@@ -154,18 +150,14 @@ def join(device: str = "auto") -> Iterator[tuple[Ranks, str]]:
     global _joined
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
-        raise FoveaError(
-            f"the launcher did not set {', '.join(missing)}: start with --processes K, or with torchrun"
-        )
+        raise FoveaError(f"the launcher did not set {', '.join(missing)}: start with --processes K, or with torchrun")
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device in ("auto", "cuda"):
         count = torch.cuda.device_count()
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % count}" if count else "cpu"
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size
-    )
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)
     try:
         _joined = Ranks(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
         yield _joined, device

@@ -157,8 +157,7 @@ def whole_centres(codec: Codec, frames: FrameSet, device: torch.device) -> Tenso
         return None
     gamma = codec.config.gamma
     values = [
-        _centre(codec, map_to_tensor(np.ascontiguousarray(m), m.shape[:2], codec.stride), gamma)
-        for m in frames.maps
+        _centre(codec, map_to_tensor(np.ascontiguousarray(m), m.shape[:2], codec.stride), gamma) for m in frames.maps
     ]
     return torch.cat(values).to(device)
 
@@ -175,9 +174,7 @@ def _shared(batch: Batch, drawn: Draw, share: slice) -> tuple[Batch, Draw]:
 
 def crops_of(plan: Plan, frames: FrameSet, device: torch.device, cutter: type[Crops] = Crops) -> Crops:
     """What cuts the crops of a training."""
-    return cutter(
-        frames, seed=plan.seed, batch=plan.batch, crop=plan.crop, device=device, weighting=plan.weighting
-    )
+    return cutter(frames, seed=plan.seed, batch=plan.batch, crop=plan.crop, device=device, weighting=plan.weighting)
 
 
 class RateDistortion(Objective):
@@ -270,9 +267,7 @@ class RateDistortion(Objective):
         batch, drawn = self.drawn(step, self.centres)
         self.noise.seed(plan.seed, step)
         with self.noise, torch.autocast(self.device.type, torch.bfloat16, enabled=plan.fast):
-            output = self.codec(
-                batch.x, saliency_map=drawn.saliency_map, level=drawn.level, centre=drawn.centre
-            )
+            output = self.codec(batch.x, saliency_map=drawn.saliency_map, level=drawn.level, centre=drawn.centre)
         found = rate_distortion(
             output,
             batch.x,

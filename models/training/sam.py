@@ -81,9 +81,7 @@ def mark_points(points: NDArray[np.float64], height: int, width: int) -> NDArray
     return fixations
 
 
-def make_sample(
-    item: Item, config: SAMConfig
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+def make_sample(item: Item, config: SAMConfig) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
     """Picture (H×W×3 RGB, its own size), density in [0, 1] and binary fixations, both at twice the input's size."""
     height, width = item.picture.shape[:2]
     rows, columns = (OUTPUT_SCALE * side for side in config.size)
@@ -95,9 +93,7 @@ def make_sample(
     return item.picture, target, pad_fixations(fixations, rows, columns)
 
 
-def make_batch(
-    items: Sequence[Item], config: SAMConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def make_batch(items: Sequence[Item], config: SAMConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Network input N×3×H×W, densities and fixations N×1×2H×2W float32."""
     pictures, densities, fixations = zip(*(make_sample(item, config) for item in items), strict=True)
     return (
@@ -156,9 +152,7 @@ def _losses(network: SAM, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor,
 
 
 @torch.inference_mode()
-def validate(
-    network: SAM, items: Sequence[Item], config: SAMConfig, device: torch.device
-) -> dict[str, float]:
+def validate(network: SAM, items: Sequence[Item], config: SAMConfig, device: torch.device) -> dict[str, float]:
     """Means of NUMBERS over the pictures."""
     network.eval()
     total = torch.zeros(len(NUMBERS), dtype=torch.float64)

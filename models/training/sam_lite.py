@@ -79,9 +79,7 @@ class SamLiteConfig:
         if self.folds and not 0 <= self.fold < self.folds:
             raise FoveaError(f"fold must be 0 … {self.folds - 1} (folds={self.folds}), not {self.fold}")
         if self.head_epochs < 1 or self.epochs < 0 or self.batch_size < 1 or self.rows < 64:
-            raise FoveaError(
-                "head_epochs and batch_size must be at least 1, epochs at least 0, rows at least 64"
-            )
+            raise FoveaError("head_epochs and batch_size must be at least 1, epochs at least 0, rows at least 64")
 
 
 class FixationPictures:
@@ -95,9 +93,7 @@ class FixationPictures:
         points = {str(name): group.to_numpy(np.float64) - 1.0 for name, group in groups}
         absent = [n for n in self.names if n not in points]
         if absent:
-            raise FoveaError(
-                f"{absent[0]} and {len(absent) - 1} more pictures have no fixations in the table"
-            )
+            raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations in the table")
         self.points = {n: points[n] for n in self.names}
         self.room = cache_bytes
         self.cache: dict[str, np.ndarray] = {}
@@ -164,9 +160,7 @@ def make_sample(
         keep_y, keep_x = (1.0 - config.crop * rng.random()) * np.clip(rng.normal(1.0, 0.05, 2), 0.9, 1.1)
         w, h = round(width * min(keep_x, 1.0)), round(height * min(keep_y, 1.0))
         x0, y0 = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-        inside = (
-            (points[:, 0] >= x0) & (points[:, 0] < x0 + w) & (points[:, 1] >= y0) & (points[:, 1] < y0 + h)
-        )
+        inside = (points[:, 0] >= x0) & (points[:, 0] < x0 + w) & (points[:, 1] >= y0) & (points[:, 1] < y0 + h)
         if inside.mean() > 0.6:
             window = (x0, y0, w, h)
     x0, y0, w, h = window
@@ -189,9 +183,7 @@ def _batch(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[Te
     )
 
 
-def _batches(
-    data: FixationPictures, size: int, rows: int, rng: np.random.Generator | None
-) -> Iterator[list[str]]:
+def _batches(data: FixationPictures, size: int, rows: int, rng: np.random.Generator | None) -> Iterator[list[str]]:
     """Names in batches of pictures of one shape, shuffled where rng is given; every picture once."""
     names = list(data.names)
     if rng is not None:
@@ -253,8 +245,7 @@ def choose_inference(model: SamLite, data: FixationPictures, config: SamLiteConf
         "inference": {"rows": rows, "blur": blur},
         "val": table[rows, blur],
         "val_by_rows": {
-            str(r): max((v for (q, _), v in table.items() if q == r), key=lambda v: v["score"])
-            for r, _ in table
+            str(r): max((v for (q, _), v in table.items() if q == r), key=lambda v: v["score"]) for r, _ in table
         },
     }
 
@@ -280,9 +271,7 @@ def _optimiser(model: SamLite, config: SamLiteConfig, *, whole: bool) -> torch.o
         {"params": plain, "base_lr": head_lr, "weight_decay": 0.0},
     ]
     if whole:
-        groups.append(
-            {"params": backbone, "base_lr": config.backbone_lr, "weight_decay": config.weight_decay}
-        )
+        groups.append({"params": backbone, "base_lr": config.backbone_lr, "weight_decay": config.weight_decay})
     for p in backbone:
         p.requires_grad_(whole)
     return torch.optim.AdamW(groups, lr=head_lr)
@@ -328,9 +317,7 @@ class SamLiteTraining(Epochs):
         self.record = {"variant": "sam_lite", **dataclasses.asdict(config)}
         self.batch = config.batch_size
         # where an epoch's random numbers stand is in no checkpoint: only its start is
-        self.unit = self.row_every = sum(
-            1 for _ in _batches(self.train, config.batch_size, config.rows, None)
-        )
+        self.unit = self.row_every = sum(1 for _ in _batches(self.train, config.batch_size, config.rows, None))
         self.steps = (config.head_epochs + config.epochs) * self.row_every
 
     def prepare(self, device: torch.device, ranks: Ranks) -> None:
@@ -381,8 +368,7 @@ class SamLiteTraining(Epochs):
         rows = config.rows * math.exp(self.rng.uniform(-1.0, 1.0) * math.log1p(config.scale_jitter))
         size = working_size(*self.train.size(names[0]), round(rows))
         pictures, counts, densities = (
-            t.to(self.device)
-            for t in _batch([make_sample(self.train, n, size, config, self.rng) for n in names])
+            t.to(self.device) for t in _batch([make_sample(self.train, n, size, config, self.rng) for n in names])
         )
         optimiser = self.optimisers["main"]
         _, done, total = self._stage(step)

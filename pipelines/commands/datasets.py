@@ -34,9 +34,7 @@ def list_() -> None:
 @datasets.command()
 @click.argument("name")
 @click.argument("path", type=PATH)
-@click.option(
-    "--splits", help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140."
-)
+@click.option("--splits", help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140.")
 @click.option("--train", multiple=True, help="Glob of training pictures, below PATH; may be repeated.")
 @click.option("--val", multiple=True, help="Glob of validation pictures.")
 @click.option("--test", multiple=True, help="Glob of test pictures.")
@@ -133,11 +131,7 @@ def _show(name: str) -> int:
         click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
     say_quarantined(chain, name)
     if "test" not in set(good.split):
-        lacks = (
-            "no test picture: codecs are measured on val"
-            if "val" in set(good.split)
-            else "nothing to measure on"
-        )
+        lacks = "no test picture: codecs are measured on val" if "val" in set(good.split) else "nothing to measure on"
         click.secho(f"{name} has {lacks}; name pictures with --test GLOB or --splits CSV", fg="yellow")
     path = chain.world.dataset(name).fixations
     if path:

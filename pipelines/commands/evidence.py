@@ -70,9 +70,7 @@ def curves() -> None:
 @curves.command("import")
 @click.argument("file", type=PATH)
 @click.option("--dataset", required=True, help="The registered dataset that the curve was measured on.")
-@click.option(
-    "--source", default="", help="Where it is from, as the report names it; default: the file's name."
-)
+@click.option("--source", default="", help="Where it is from, as the report names it; default: the file's name.")
 def import_(file: Path, dataset: str, source: str) -> None:
     """Keep curves of FILE: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db[, ms_ssim].
 
@@ -160,9 +158,7 @@ def remove(name: str, dataset: str) -> None:
 )
 @click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
 @click.option("--name", default="", help="What its curve is called; default: the codec's name.")
-@click.option(
-    "--quality", type=float, help="Orders the points of a curve; default: from the file's name, else 1."
-)
+@click.option("--quality", type=float, help="Orders the points of a curve; default: from the file's name, else 1.")
 @options.threads
 def evaluate(
     checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, quality: float | None, threads: int
@@ -222,9 +218,7 @@ def evaluate(
 )
 @options.threads
 @options.device
-def benchmark(
-    dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, threads: int, device: str
-) -> None:
+def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, threads: int, device: str) -> None:
     """Hold codecs against each other and against JPEG, WebP, AVIF and JPEG XL on a dataset, without training any.
 
     \b
@@ -295,9 +289,7 @@ def benchmark_made(
 @click.command()
 @options.dataset
 @options.sweep("gan")
-@click.option(
-    "--pictures", default=48, show_default=True, type=click.IntRange(2), help="Of each part, at most."
-)
+@click.option("--pictures", default=48, show_default=True, type=click.IntRange(2), help="Of each part, at most.")
 @click.option(
     "--classical/--no-classical", default=True, help="With AVIF, WebP and a thumbnail at about the same bits."
 )
@@ -309,9 +301,7 @@ def benchmark_made(
     help="Of torch, and classical files at once.",
 )
 @options.output("Also write the table as Markdown.", mark=rb"\A\| codec \|")
-def gaps(
-    dataset: str, sweep_name: str, pictures: int, classical: bool, threads: int, output: Path | None
-) -> None:
+def gaps(dataset: str, sweep_name: str, pictures: int, classical: bool, threads: int, output: Path | None) -> None:
     """Training against held-out pictures for each trained experiment of a sweep: PSNR, perceptual distance, patch KID.
 
     \b
@@ -331,9 +321,7 @@ def gaps(
     chain = chain_here(tracking=False)
     chosen = options.sweep_of(chain, sweep_name, dataset)
     torch.set_num_threads(threads)
-    table = generalisation(
-        chain, chosen, pictures=pictures, against=classical, threads=threads, progress=show
-    )
+    table = generalisation(chain, chosen, pictures=pictures, against=classical, threads=threads, progress=show)
     if table.empty:
         raise FoveaError(
             f"no experiment of {chosen.key} is trained yet: fovea train KEY, or fovea run --sweep {sweep_name}"

@@ -114,9 +114,7 @@ def _check_rates(lmbda: float | None, bpp: float | None) -> None:
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @options.output("The PNG to write; a folder for several files.")
 @click.option("--model", help=f"{options.CODEC}; default: the shipped codec that made the file.")
-@click.option(
-    "--bytes", "size", type=click.IntRange(min=1), help="Take so many bytes of a progressive file only."
-)
+@click.option("--bytes", "size", type=click.IntRange(min=1), help="Take so many bytes of a progressive file only.")
 @click.option(
     "--frames",
     type=PATH,
@@ -213,16 +211,10 @@ def _tell_failed(failed: list[str] | None, count: int) -> None:
     "--model",
     help="sam_lite, sam_vgg, sam_resnet, spectral_residual, center_prior, or one that you trained, such as osie.sam_lite.",
 )
-@click.option(
-    "--overlay", is_flag=True, help="The map as heat over the picture, instead of the raw grey map."
-)
-@click.option(
-    "--flip", is_flag=True, help="Average with the mirrored picture: a little better, twice the time."
-)
+@click.option("--overlay", is_flag=True, help="The map as heat over the picture, instead of the raw grey map.")
+@click.option("--flip", is_flag=True, help="Average with the mirrored picture: a little better, twice the time.")
 @options.device
-def saliency(
-    images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool, device: str
-) -> None:
+def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool, device: str) -> None:
     """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
     from assets.saliency.predict_files import predict_files
     from assets.saliency.sources import map_sources, open_model
@@ -253,9 +245,7 @@ def saliency_weights() -> None:
 @click.argument("name", type=click.Choice(["sam_vgg", "sam_resnet"]))
 @click.option("--url", help="The file or its folder. Default: FOVEA_SAM_URL, else the authors' release.")
 @click.option("--sha256", help="Expected checksum. Default: the first download's, remembered.")
-@click.option(
-    "--edition", default="2015", show_default=True, help="SALICON edition: 2015, or 2017 (ResNet only)."
-)
+@click.option("--edition", default="2015", show_default=True, help="SALICON edition: 2015, or 2017 (ResNet only).")
 def fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
     """Download and convert; an interrupted download goes on where it stopped."""
     from assets.home import Home

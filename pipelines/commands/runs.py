@@ -38,9 +38,7 @@ def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
     help="Steps at once. Default: `parallel` of the profile, else one for each GPU, one without. More than GPUs: several "
     "share one. Without --threads each has its part of the cores, and its bits are those of so many threads.",
 )
-@click.option(
-    "--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table."
-)
+@click.option("--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table.")
 @click.option("--peers", is_flag=True, help="Print the conventional codecs' numbers, too.")
 def run(
     dataset: str,
@@ -183,9 +181,7 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     shown = found
     if not peers and len(codecs := learned(points)):
         points = points[points["codec"].isin(codecs)]
-        own = [
-            kind_of(*pair) != "others" for pair in zip(found["test_arm"], found["anchor_arm"], strict=True)
-        ]
+        own = [kind_of(*pair) != "others" for pair in zip(found["test_arm"], found["anchor_arm"], strict=True)]
         shown = found[own]
     click.echo("\n" + curve_lines(points))
     click.echo("\n" + bd_lines(shown))
@@ -252,9 +248,7 @@ def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
     made = _made(chain, "saliency_benchmark", dataset)
     if made:
         facts = made.facts
-        click.echo(
-            f"\n{dataset}, {facts['split']}: {facts['pictures']} pictures, means with 95 % intervals\n"
-        )
+        click.echo(f"\n{dataset}, {facts['split']}: {facts['pictures']} pictures, means with 95 % intervals\n")
         click.echo((made.folder / "shown" / "benchmark.md").read_text())
         click.echo(f"table   {chain.home.tables / 'saliency_benchmark.parquet'}")
     if failed or not made:

@@ -55,17 +55,11 @@ def study() -> None:
 @study.command("make")
 @options.dataset
 @options.sweep()
-@click.option(
-    "--arms", required=True, metavar="A,B", help="Such as uniform,saliency_gain@center or uniform,webp."
-)
+@click.option("--arms", required=True, metavar="A,B", help="Such as uniform,saliency_gain@center or uniform,webp.")
 @click.option("--codec", help="The learned codec, where the sweep has several.")
 @click.option("--variant", help="The variant (column of rd_points), where an arm has several.")
-@click.option(
-    "--pairs", default=24, show_default=True, type=click.IntRange(1, 500), help="Pairs of pictures."
-)
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="What is drawn, in which order."
-)
+@click.option("--pairs", default=24, show_default=True, type=click.IntRange(1, 500), help="Pairs of pictures.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="What is drawn, in which order.")
 @click.option(
     "--tolerance",
     default=0.05,
@@ -86,9 +80,7 @@ def study_make(dataset: str, sweep_name: str, arms: str, output: Path | None, **
 
     first, second = (part.strip() for part in arms.split(",")) if arms.count(",") == 1 else ("", "")
     if not first or not second:
-        raise FoveaError(
-            f"--arms {arms!r}: name two arms with a comma between them, such as uniform,saliency_gain"
-        )
+        raise FoveaError(f"--arms {arms!r}: name two arms with a comma between them, such as uniform,saliency_gain")
     chain = chain_here(tracking=False)
     sweep = options.sweep_of(chain, sweep_name, dataset)
     design = make_design(chain, sweep, (first, second), **which)

@@ -153,9 +153,7 @@ def test_a_part_that_stays_keeps_what_is_made_from_it_fresh(chain: Chain) -> Non
         (("grow", "hidden"), "part 'hidden' of grow p is not among the needs .'steady'"),
     ],
 )
-def test_a_stage_that_opens_what_it_did_not_name_fails(
-    chain: Chain, opens: tuple[str, str], said: str
-) -> None:
+def test_a_stage_that_opens_what_it_did_not_name_fails(chain: Chain, opens: tuple[str, str], said: str) -> None:
     SETTINGS["opens"] = opens
     chain.make("grow", "p")
     chain.make("weigh", "p")
@@ -164,9 +162,7 @@ def test_a_stage_that_opens_what_it_did_not_name_fails(
     assert not chain.ready("harvest", "p")
 
 
-def test_a_need_that_the_drawn_graph_does_not_have_is_refused(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_need_that_the_drawn_graph_does_not_have_is_refused(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Harvest, "reads", ("weigh",))
     with pytest.raises(NotGivenError, match=r"names grow, which harvest\.reads does not"):
         chain.unit("harvest", "p")
@@ -175,9 +171,7 @@ def test_a_need_that_the_drawn_graph_does_not_have_is_refused(
 def test_what_makes_an_artifact_is_in_its_key(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module of `make` itself, and what the stage names beside it."""
     asked = []
-    monkeypatch.setattr(
-        chain_module, "code_version", lambda *names, apart=(): asked.append((names, apart)) or "c"
-    )
+    monkeypatch.setattr(chain_module, "code_version", lambda *names, apart=(): asked.append((names, apart)) or "c")
     monkeypatch.setattr(Grow, "code", lambda self, world, partition: ("models.losses",))
     chain.unit("grow", "p")
     assert asked == [((Grow.__module__, "models.losses"), ())]

@@ -68,9 +68,7 @@ def test_cityscapes_root_comes_from_the_environment(tmp_path: Path, monkeypatch:
 
 
 def test_settings_of_the_sample(tmp_path: Path) -> None:
-    known = load_registry(
-        registry(tmp_path, '[datasets.sample]\nseed = 7\ncounts = { val = 2 }\nsize = "256x128"\n')
-    )
+    known = load_registry(registry(tmp_path, '[datasets.sample]\nseed = 7\ncounts = { val = 2 }\nsize = "256x128"\n'))
     sample = known["sample"]
     assert (sample.seed, dict(sample.counts), sample.size) == (
         7,
@@ -85,9 +83,7 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
     table.write_text("image,subject,x,y\n")
     added = [
         add_dataset(tmp_path, "plain", pictures),
-        add_dataset(
-            tmp_path, "globbed", pictures, splits={"train": "a*", "test": ["b*", "c*"]}, size="640x480"
-        ),
+        add_dataset(tmp_path, "globbed", pictures, splits={"train": "a*", "test": ["b*", "c*"]}, size="640x480"),
         add_dataset(tmp_path, "counted", pictures, splits="500/60/140", fixations=table, size="native"),
         add_dataset(tmp_path, "peers", pictures, classical=("webp", "jpeg_trellis")),
     ]
@@ -162,9 +158,7 @@ def test_a_vanished_folder_stops_only_its_own_dataset(tmp_path: Path, pictures: 
     pictures.rename(tmp_path / "elsewhere")
     known = load_registry(tmp_path)
     assert find_dataset(known, "sample").kind == "sample"
-    with pytest.raises(
-        FoveaError, match=r"'mine': the folder .*pictures is gone.*fovea datasets remove mine"
-    ):
+    with pytest.raises(FoveaError, match=r"'mine': the folder .*pictures is gone.*fovea datasets remove mine"):
         known["mine"].root()
 
 

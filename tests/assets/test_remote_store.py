@@ -180,9 +180,7 @@ def test_a_damaged_object_is_refused(store: Mirror, s3: S3Server, tmp_path: Path
 def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
     s3: S3Server, root: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = UPath(
-        "s3://nowhere/x", **Profile(storage="s3://nowhere/x", s3_endpoint=s3.endpoint).storage_options()
-    )
+    nowhere = UPath("s3://nowhere/x", **Profile(storage="s3://nowhere/x", s3_endpoint=s3.endpoint).storage_options())
     with pytest.raises(FoveaError, match="no such bucket"):
         fill(Mirror(nowhere, tmp_path / "c"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

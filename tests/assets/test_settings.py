@@ -130,9 +130,7 @@ def test_a_broken_file_is_named(config: Path, text: str) -> None:
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
-def test_numbers_arrive_as_written(
-    tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]
-) -> None:
+def test_numbers_arrive_as_written(tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]) -> None:
     folder = tmp_path_factory.mktemp("settings")
     lines = "".join(f"{k} = {v!r}\n" for k, v in values.items())
     (folder / "fovea.toml").write_text(f"[profiles.x]\n{lines}")

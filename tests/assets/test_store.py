@@ -192,9 +192,7 @@ print(sorted(p.name for p in (UPath(sys.argv[1]) / "frames" / "shards").iterdir(
 
 
 def test_a_shard_that_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "refused:" in done.stdout
     assert done.stdout.strip().endswith("[]")
 

@@ -92,9 +92,7 @@ def test_training_does_not_depend_on_metrics_nor_on_other_rooms() -> None:
 def test_frames_and_maps_do_not_depend_on_training() -> None:
     for entry in ("assets.frames.resize", "assets.saliency.rgba"):
         modules = set(closure(entry))
-        assert not {
-            m for m in modules if m.startswith(("models.training", "models.losses", "models.codecs"))
-        }, entry
+        assert not {m for m in modules if m.startswith(("models.training", "models.losses", "models.codecs"))}, entry
 
 
 def test_evaluation_depends_on_metrics_and_not_on_training() -> None:

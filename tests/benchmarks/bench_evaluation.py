@@ -155,9 +155,7 @@ def main() -> None:
         for name in WAYS:
             (Path(folder) / name.replace(" ", "_")).mkdir()
             pipes[name], theirs_end = context.Pipe()
-            context.Process(
-                target=worker, args=(name, Path(folder), options, theirs_end), daemon=True
-            ).start()
+            context.Process(target=worker, args=(name, Path(folder), options, theirs_end), daemon=True).start()
         for turn in range(1 + options.rounds):
             for name, pipe in pipes.items():
                 pipe.send(True)
@@ -173,22 +171,16 @@ def main() -> None:
     )
     for name, values in seconds.items():
         middle = statistics.median(values)
-        parts = ", ".join(
-            f"{k.removesuffix('_s')} {v:.2f}" for k, v in found[name].items() if k.endswith("_s")
-        )
+        parts = ", ".join(f"{k.removesuffix('_s')} {v:.2f}" for k, v in found[name].items() if k.endswith("_s"))
         print(f"{name:24} {middle / options.pictures:6.2f}  ratio {base / middle:4.2f}  {parts}")
     their, our = found["eval_model"], found["fovea, the same metrics"]
     more = (our["bpp"] - their["bpp"]) * HEIGHT * WIDTH / 8
-    print(
-        f"bpp {their['bpp']:.5f} and {our['bpp']:.5f}: {more:+.1f} bytes a picture (container, lengths, checksum)"
-    )
+    print(f"bpp {their['bpp']:.5f} and {our['bpp']:.5f}: {more:+.1f} bytes a picture (container, lengths, checksum)")
     for name, mine, other in (
         ("PSNR", our["psnr_db"], their["psnr-rgb"]),
         ("MS-SSIM", our["ms_ssim"], their["ms-ssim-rgb"]),
     ):
-        print(
-            f"{name} {other:.6f} and {mine:.6f}: {'equal' if abs(mine - other) < 1e-4 else 'DIFFERENT'} to 1e-4"
-        )
+        print(f"{name} {other:.6f} and {mine:.6f}: {'equal' if abs(mine - other) < 1e-4 else 'DIFFERENT'} to 1e-4")
 
 
 if __name__ == "__main__":

@@ -64,9 +64,7 @@ def main() -> None:
                 pixels = rng.normal(128, 20, (64, 128, 3)).clip(0, 255).astype(np.uint8)
                 large = Image.fromarray(pixels).resize((1024, 512))
                 large.save(config / "pictures" / split / f"{k}.png")
-        (config / "fovea.toml").write_text(
-            f'[datasets.pictures]\npath = "{config}/pictures"\nsize = "256x128"\n'
-        )
+        (config / "fovea.toml").write_text(f'[datasets.pictures]\npath = "{config}/pictures"\nsize = "256x128"\n')
         if given.before:
             earlier = config / "before"
             git = ["git", "-C", str(ROOT), "worktree"]

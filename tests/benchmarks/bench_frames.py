@@ -168,13 +168,9 @@ def memory() -> None:
             }
             start = time.perf_counter()
             command = [sys.executable, "-W", "ignore", "-c", MEMORY]
-            done = subprocess.run(
-                command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
-            )
+            done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
             found[count] = int(done.stdout.split()[-1]) / 1024
-            print(
-                f"  chain over {count} frames: {found[count]:.0f} MiB at most, {time.perf_counter() - start:.0f} s"
-            )
+            print(f"  chain over {count} frames: {found[count]:.0f} MiB at most, {time.perf_counter() - start:.0f} s")
     less, more = found.values()
     print(f"  memory, {max(found)} frames / {min(found)} frames {more / less:.2f} ×")
 

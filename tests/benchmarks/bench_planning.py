@@ -62,9 +62,7 @@ def main() -> None:
         if given.before:
             old = place / "before"
             old.mkdir()
-            archive = subprocess.run(
-                ["git", "-C", str(ROOT), "archive", given.before], capture_output=True, check=True
-            )
+            archive = subprocess.run(["git", "-C", str(ROOT), "archive", given.before], capture_output=True, check=True)
             subprocess.run(["tar", "-x", "-C", str(old)], input=archive.stdout, check=True)
             before = seconds(old, place, given.sweep)
             print(f"{given.before}: {before:.2f} s, {before / now:.1f} times as long")

@@ -73,9 +73,7 @@ def seconds(code: str, tree: Path, home: Path) -> float:
 
 def main() -> None:
     """Print the medians and ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", default="HEAD")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -83,17 +81,13 @@ def main() -> None:
         base = Path(name)
         before = base / "before"
         before.mkdir()
-        packed = subprocess.run(
-            ["git", "-C", str(ROOT), "archive", asked.before], capture_output=True, check=True
-        )
+        packed = subprocess.run(["git", "-C", str(ROOT), "archive", asked.before], capture_output=True, check=True)
         subprocess.run(["tar", "-x", "-C", str(before)], input=packed.stdout, check=True)
         trees = {"before": before, "this tree": ROOT}
         homes = {label: base / label.replace(" ", "-") / "home" for label in trees}
         for label, home in homes.items():
             home.mkdir(parents=True)
-            (home.parent / "fovea.toml").write_text(
-                "[datasets.sample]\ncounts = { train = 4, val = 1, test = 1 }\n"
-            )
+            (home.parent / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 1 }\n")
             seconds(NO_OP, trees[label], home)  # makes the frames
         found: dict[str, dict[str, list[float]]] = {}
         for _ in range(asked.rounds):

@@ -15,9 +15,7 @@ import torch
 from models.saliency.predict import load_model
 
 
-def measure(
-    name: str, threads: int, frames: list[np.ndarray], repeats: int, device: str
-) -> tuple[float, float]:
+def measure(name: str, threads: int, frames: list[np.ndarray], repeats: int, device: str) -> tuple[float, float]:
     """(wall, CPU) milliseconds per picture, each the best of the repeats."""
     model = load_model(name, threads=threads, device=device)
     model.predict(frames[:4])

@@ -16,9 +16,7 @@ def timed(what: str, count: int = 1) -> Iterator[None]:
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(
-        f"{what}: {wall / count * 1e3:.3f} ms wall, {cpu / count * 1e3:.3f} ms CPU each, {wall:.2f} s in all"
-    )
+    print(f"{what}: {wall / count * 1e3:.3f} ms wall, {cpu / count * 1e3:.3f} ms CPU each, {wall:.2f} s in all")
 
 
 def main(uri: str) -> None:
@@ -35,9 +33,7 @@ def main(uri: str) -> None:
                 first.log_metrics([(step, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": step})])
         tracker.flush()
         with timed("5,000 metrics in bulk: call"):
-            run.log_metrics(
-                [(step, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": step}) for step in range(1000)]
-            )
+            run.log_metrics([(step, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": step}) for step in range(1000)])
         with timed("5,000 metrics in bulk: sending"):
             tracker.flush()
         with timed("finish"):

@@ -154,9 +154,7 @@ def plain_loop(paths: list[Path], options: argparse.Namespace) -> tuple[float, f
     step = (plain_variable if options.codec in OWN else plain_factorized)(options)
     files = Files(paths, options.crop, options.batch * (options.steps + options.warm))
     pinned = options.device != "cpu"
-    loader = DataLoader(
-        files, batch_size=options.batch, num_workers=options.workers, shuffle=True, pin_memory=pinned
-    )
+    loader = DataLoader(files, batch_size=options.batch, num_workers=options.workers, shuffle=True, pin_memory=pinned)
     began, used = 0.0, 0.0
     for number, x in enumerate(loader):
         if number == options.warm:
@@ -307,9 +305,7 @@ def compared(options: argparse.Namespace, limit_s: float | None = None) -> dict[
                 f"plain {options.steps / b:.2f} steps/s ({cpu_b / options.steps:.3f})",
                 flush=True,
             )
-    (a, cpu_a), (b, cpu_b) = (
-        [statistics.median(v) for v in zip(*found, strict=True)] for found in (ours, plain)
-    )
+    (a, cpu_a), (b, cpu_b) = ([statistics.median(v) for v in zip(*found, strict=True)] for found in (ours, plain))
     return {
         "fovea_steps_per_s": options.steps / a,
         "plain_steps_per_s": options.steps / b,

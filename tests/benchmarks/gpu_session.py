@@ -110,9 +110,7 @@ def frames_of(options: argparse.Namespace, most: int | None = None) -> FrameSet:
     return FrameSet(pictures, load_model("sam_lite", device=options.device).predict(pictures))
 
 
-def trained(
-    name: str, options: argparse.Namespace, size: Size, until: float, together: Any
-) -> dict[str, Any]:
+def trained(name: str, options: argparse.Namespace, size: Size, until: float, together: Any) -> dict[str, Any]:
     """Train a base until then (time.monotonic), its speed measured when all are ready to; what its last row says."""
     frames, folder = frames_of(options), options.out / name
     begin = dict(v.split("=", 1) for v in options.begin).get(name, "")
@@ -248,18 +246,14 @@ def main() -> int:
     cv2.setNumThreads(1)  # its pool would not outlive a fork
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--pack", nargs="+", metavar="FOLDER[:COUNT]", help="make FILE of these pictures, no more"
-    )
+    parser.add_argument("--pack", nargs="+", metavar="FOLDER[:COUNT]", help="make FILE of these pictures, no more")
     parser.add_argument("--mib", type=float, default=28, help="of the packed file, at most")
     parser.add_argument("-o", metavar="FILE", type=Path, default="frames.npz")
     parser.add_argument("--pictures", nargs="+", default=["frames.npz"], metavar="FOLDER[:COUNT] | FILE")
     parser.add_argument("--out", type=Path, default="gpu_session")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument(
-        "--begin", action="append", default=[], metavar="CODEC=FOLDER", help="default: what ships"
-    )
+    parser.add_argument("--begin", action="append", default=[], metavar="CODEC=FOLDER", help="default: what ships")
     parser.add_argument("--batch", type=int, default=bases.RECIPE["batch_size"])
     parser.add_argument("--lr", type=float)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -82,10 +82,7 @@ class Cluster:
         return done
 
     def tables(self, home: str) -> dict[str, pd.DataFrame]:
-        return {
-            p.name: compared(pd.read_parquet(p))
-            for p in sorted((self.base / home / "tables").glob("*.parquet"))
-        }
+        return {p.name: compared(pd.read_parquet(p)) for p in sorted((self.base / home / "tables").glob("*.parquet"))}
 
 
 def compared(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,14 +133,10 @@ def test_the_tables_are_those_of_one_machine(cluster: Cluster, ran: subprocess.C
     shared = cluster.s3.objects(prefix="well/")
     for name in ("tables/rd_points.parquet", "tables/bd_rates.csv", "reports/drawn.tiny.html"):
         assert f"well/{name}" in shared
-    assert not [
-        name for name in shared if name.startswith("well/work/")
-    ]  # checkpoints of finished trainings are gone
+    assert not [name for name in shared if name.startswith("well/work/")]  # checkpoints of finished trainings are gone
 
 
-def test_every_manifest_names_objects_that_are_there(
-    cluster: Cluster, ran: subprocess.CompletedProcess[str]
-) -> None:
+def test_every_manifest_names_objects_that_are_there(cluster: Cluster, ran: subprocess.CompletedProcess[str]) -> None:
     import json
 
     shared = cluster.s3.objects(prefix="well/data/")
@@ -176,9 +169,7 @@ def test_dagster_and_mlflow_keep_their_state_in_the_database(
 def test_no_secret_is_written_anywhere(cluster: Cluster, ran: subprocess.CompletedProcess[str]) -> None:
     secrets = [SECRET_KEY.encode(), PASSWORD.encode()]
     assert not any(s.decode() in ran.stdout + ran.stderr for s in secrets)
-    files = [
-        p for home in ("node", "other", "local") for p in (cluster.base / home).rglob("*") if p.is_file()
-    ]
+    files = [p for home in ("node", "other", "local") for p in (cluster.base / home).rglob("*") if p.is_file()]
     assert len(files) > 50
     for path in files:
         assert not any(secret in path.read_bytes() for secret in secrets), path

@@ -130,22 +130,16 @@ def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> N
     design = json.loads((place.home.parent / "config" / "studies" / study / "study.json").read_text())
     assert all(abs(p["sides"][0]["bpp"] / p["sides"][1]["bpp"] - 1) < 0.25 for p in design["pairs"])
     answers = [
-        (p["pair"], "pair", p["image"], "uniform", "saliency_gain", "right", "saliency_gain")
-        for p in design["pairs"]
+        (p["pair"], "pair", p["image"], "uniform", "saliency_gain", "right", "saliency_gain") for p in design["pairs"]
     ]
     answers += [
-        (c["pair"], "catch", c["image"], "original", "heavily compressed", "left", "original")
-        for c in design["catch"]
+        (c["pair"], "catch", c["image"], "original", "heavily compressed", "left", "original") for c in design["catch"]
     ]
     names = ("pair", "kind", "image", "left", "right", "choice", "chosen")
-    said_by = [
-        {"trial": i + 1, **dict(zip(names, a, strict=True)), "seconds": 2.0} for i, a in enumerate(answers)
-    ]
+    said_by = [{"trial": i + 1, **dict(zip(names, a, strict=True)), "seconds": 2.0} for i, a in enumerate(answers)]
     file = tmp_path / "answers.json"
     file.write_text(
-        json.dumps(
-            {"format": "fovea-study-answers/1", "study": study, "participant": "p-test", "answers": said_by}
-        )
+        json.dumps({"format": "fovea-study-answers/1", "study": study, "participant": "p-test", "answers": said_by})
     )
     first = place.fovea("study", "import", str(file)).stdout
     assert "1 taken in, 0 already there" in first
@@ -206,9 +200,7 @@ def test_the_same_pictures_under_another_name_get_results_of_their_own(place: Pl
     try:
         done = place.fovea("status", "--dataset", "twin", "--sweep", "tiny", check=False)
         stale = set(re.findall(r"^stale  (\S+) ", done.stdout, flags=re.M))
-        assert stale == {"classical_rd_points", "rd_points"} | TABLES, (
-            "frames, maps and training are the same work"
-        )
+        assert stale == {"classical_rd_points", "rd_points"} | TABLES, "frames, maps and training are the same work"
     finally:
         place.fovea("datasets", "remove", "twin")
 
@@ -263,9 +255,7 @@ def test_one_more_lambda_runs_only_its_experiments(place: Place) -> None:
 
 
 def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
-    new = make_sample(
-        place.home.parent / "more", seed=9, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128)
-    )[0]
+    new = make_sample(place.home.parent / "more", seed=9, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128))[0]
     target = place.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png"
     target.parent.mkdir(exist_ok=True)
     shutil.copy(new, target)

@@ -99,9 +99,7 @@ def pages_open(folder, environment):
                 {"Content-Type": "application/json"},
             )  # fmt: skip
             with urllib.request.urlopen(query, timeout=60) as answer:
-                assert json.load(answer)["data"]["repositoriesOrError"]["nodes"] == [
-                    {"location": {"name": "fovea"}}
-                ]
+                assert json.load(answer)["data"]["repositoriesOrError"]["nodes"] == [{"location": {"name": "fovea"}}]
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)

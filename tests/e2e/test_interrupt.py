@@ -21,9 +21,7 @@ AT_ONCE_S = 5.0
 
 
 def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path) -> None:
-    make_sample(
-        tmp_path / "drawn", seed=3, counts={"train": 4, "val": 1, "test": 2}, size=(256, 128), workers=2
-    )
+    make_sample(tmp_path / "drawn", seed=3, counts={"train": 4, "val": 1, "test": 2}, size=(256, 128), workers=2)
     here = environment(tmp_path)
     fovea(here, "datasets", "add", "drawn", str(tmp_path / "drawn" / "leftImg8bit"), check=True)
     reached = 0

@@ -129,9 +129,7 @@ def test_tables_are_those_of_the_local_profile(tmp_path: Path, nodes: RayNodes) 
     for name in ("rd_points", "rd_curves", "bd_rates"):
         pd.testing.assert_frame_equal(table(there.home, name), table(here.home, name), check_exact=True)
     assert "up to date" in there.run(*words)
-    assert sorted(shard_entries(there.home, "saliency_maps")) == sorted(
-        shard_entries(here.home, "saliency_maps")
-    )
+    assert sorted(shard_entries(there.home, "saliency_maps")) == sorted(shard_entries(here.home, "saliency_maps"))
     # what a step says on its node is in Dagster
     assert there.events()["STEP_SUCCESS"] == 25
 
@@ -154,16 +152,12 @@ def test_a_node_lost_while_frames_are_resized_costs_its_chunks_alone(tmp_path: P
     assert len(again) < len(finished)
 
 
-def test_a_node_lost_in_a_training_costs_what_came_after_its_checkpoint(
-    tmp_path: Path, nodes: RayNodes
-) -> None:
+def test_a_node_lost_in_a_training_costs_what_came_after_its_checkpoint(tmp_path: Path, nodes: RayNodes) -> None:
     pictures(tmp_path / "pictures", 26)
     there = Installation(tmp_path, "cluster", "cluster")
     here = Installation(tmp_path, "local")
     here.run("datasets", "add", "pictures", str(tmp_path / "pictures"))
-    process = there.start(
-        "run", "--dataset", "pictures", "--sweep", "tiny", "--threads", "1", "--device", "cpu"
-    )
+    process = there.start("run", "--dataset", "pictures", "--sweep", "tiny", "--threads", "1", "--device", "cpu")
     work = there.home / "work"
     wait_for(lambda: any(p.is_file() for p in work.glob("*/**/step-*.ckpt")), process)
     # the trunk is the only training then: the node that has it is the one with a process at work
@@ -174,9 +168,7 @@ def test_a_node_lost_in_a_training_costs_what_came_after_its_checkpoint(
     units = list((there.home / "data" / "trunk_codec").glob("*/*/manifest.json"))
     assert len(units) == 1
     here.run("run", "--dataset", "pictures", "--sweep", "tiny", "--threads", "1", "--device", "cpu")
-    pd.testing.assert_frame_equal(
-        table(there.home, "rd_points"), table(here.home, "rd_points"), check_exact=True
-    )
+    pd.testing.assert_frame_equal(table(there.home, "rd_points"), table(here.home, "rd_points"), check_exact=True)
 
 
 def busy(nodes: RayNodes) -> int:

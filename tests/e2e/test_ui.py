@@ -30,9 +30,7 @@ class Ui:
 
     def __init__(self, base: Path):
         self.base, self.port, self.mlflow_port = base, free_port(), free_port()
-        make_sample(
-            base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2
-        )
+        make_sample(base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2)
         self.pictures = base / "drawn/leftImg8bit"
         self.environment = environment(base)
         fovea(self.environment, "datasets", "add", "drawn", str(self.pictures), check=True)
@@ -63,9 +61,7 @@ class Ui:
             if found:
                 return found
             time.sleep(0.3)
-        raise AssertionError(
-            f"{what} did not happen in {PATIENCE_S:.0f} s: {(self.base / 'ui.log').read_text()}"
-        )
+        raise AssertionError(f"{what} did not happen in {PATIENCE_S:.0f} s: {(self.base / 'ui.log').read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +96,9 @@ query Asset($key: AssetKeyInput!) {
       ... on IntMetadataEntry { intValue } ... on BoolMetadataEntry { boolValue } ... on MarkdownMetadataEntry { mdStr } } } }
   }
 }"""
-PARTITIONS = "query Rows($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"
+PARTITIONS = (
+    "query Rows($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"
+)
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "fovea"}
 DEFAULTS = """
@@ -132,9 +130,7 @@ def ended(ui: Ui, job: str, config: Any, assets: Any = None, tags: Any = ()) -> 
     run_id: str = started["run"]["runId"]
     status = ui.until(
         f"the run of {job}",
-        lambda: (
-            (s := ui.ask(RUN, id=run_id)["runOrError"]["status"]) in ("SUCCESS", "FAILURE", "CANCELED") and s
-        ),
+        lambda: (s := ui.ask(RUN, id=run_id)["runOrError"]["status"]) in ("SUCCESS", "FAILURE", "CANCELED") and s,
     )
     assert status == "SUCCESS"
     return run_id
@@ -172,9 +168,7 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
     assert sensor["__typename"] == "Sensor"
     new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128))[0]
     (ui.pictures / "test" / new.parent.name).mkdir(exist_ok=True)
-    (ui.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png").write_bytes(
-        new.read_bytes()
-    )
+    (ui.pictures / "test" / new.parent.name / "added_000000_000019_leftImg8bit.png").write_bytes(new.read_bytes())
 
     def packed() -> bool:
         return any(m["frames"]["intValue"] == 5 for m in materializations(ui, "rgba_frames"))

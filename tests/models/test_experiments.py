@@ -37,19 +37,14 @@ def test_every_field_that_differs_shows_in_the_key(
     )
     other = one.but(rates=(lmbda * 1.5,))
     assert one.key != other.key
-    base = Experiment(
-        dataset="sample", codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, **arm(name)
-    )
+    base = Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, **arm(name))
     assert (one == base) == (one.key == base.key)
     assert (one.resolved() == base.resolved()) == (one.key == base.key)
 
 
 def test_fields_that_the_mechanism_does_not_use_make_no_difference() -> None:
     plain = Experiment(dataset="sample", codec="bls2017")
-    assert (
-        Experiment(dataset="sample", codec="bls2017", alpha=0.5, gamma=2.0, saliency="sam_vgg", span=9.0)
-        == plain
-    )
+    assert Experiment(dataset="sample", codec="bls2017", alpha=0.5, gamma=2.0, saliency="sam_vgg", span=9.0) == plain
     center = Experiment(dataset="sample", codec="bls2017", mechanism="loss", maps="center")
     assert center.but(saliency="sam_vgg") == center
 
@@ -112,18 +107,14 @@ def test_arm_names_come_back_from_records() -> None:
     for name in ANY_CODEC:
         for control in ("", *CONTROLS) if name != "uniform" else ("",):
             label = f"{name}@{control}" if control else name
-            assert (
-                Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, **arm(label)).label == label
-            )
+            assert Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, **arm(label)).label == label
 
 
 def test_levels_are_told_by_hyperpriors_alone() -> None:
     trunk = Trunk(dataset="sample", codec="bls2017")
     with pytest.raises(FoveaError, match="bls2017 has no mechanism 'hyper': it has none, loss"):
         Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm("saliency_hyper"))
-    told = Experiment(
-        dataset="sample", codec="mbt2018_mean", rates=(0.002, 0.02), span=2.0, **arm("saliency_hyper")
-    )
+    told = Experiment(dataset="sample", codec="mbt2018_mean", rates=(0.002, 0.02), span=2.0, **arm("saliency_hyper"))
     assert "span=2" in told.key and told.resolved()["span"] == 2.0
     with pytest.raises(FoveaError, match="'hyper' moves between rates"):
         Experiment(dataset="sample", codec="mbt2018_mean", **arm("saliency_hyper"))

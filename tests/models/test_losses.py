@@ -47,9 +47,7 @@ def test_a_penalty_is_added_picture_by_picture():
 def test_constant_saliency_is_exactly_the_uniform_loss(value, alpha, gamma, distortion):
     output, x = made(n=1, side=48)
     s = torch.full((1, 1, 48, 48), value / 255)
-    weighted = rate_distortion(
-        output, x, weight=weight_map(s, alpha=alpha, gamma=gamma), distortion=distortion
-    )
+    weighted = rate_distortion(output, x, weight=weight_map(s, alpha=alpha, gamma=gamma), distortion=distortion)
     uniform = rate_distortion(output, x, distortion=distortion)
     if distortion == "ms_ssim":  # unweighted pooling is another order of summation
         assert weighted.loss.item() == pytest.approx(uniform.loss.item(), rel=1e-6)
@@ -112,9 +110,7 @@ def test_ms_ssim_is_the_reference_where_five_scales_fit():
     x_hat = x + 0.05 * torch.randn(x.shape, generator=g)
     reference = reference_ms_ssim(x_hat, x, data_range=1.0, size_average=False)
     torch.testing.assert_close(ms_ssim(x_hat, x), reference, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(
-        ms_ssim(x_hat, x, weight=torch.full((2, 1, 192 * 2 // 2, 176), 3.0)), reference
-    )
+    torch.testing.assert_close(ms_ssim(x_hat, x, weight=torch.full((2, 1, 192 * 2 // 2, 176), 3.0)), reference)
 
 
 def test_perfect_pictures():

@@ -14,9 +14,7 @@ def pair(height: int, width: int, seed: int = 0, noise: float = 12.0) -> tuple[n
     """A smooth picture with edges and a noisy copy."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
-    base = np.stack(
-        [120 + 80 * np.sin(x / 9 + c) * np.cos(y / 7) + 40 * (x > width / 2) for c in range(3)], -1
-    )
+    base = np.stack([120 + 80 * np.sin(x / 9 + c) * np.cos(y / 7) + 40 * (x > width / 2) for c in range(3)], -1)
     original = np.clip(base + rng.normal(0, 6, base.shape), 0, 255).astype(np.uint8)
     return original, np.clip(original + rng.normal(0, noise, base.shape), 0, 255).astype(np.uint8)
 

@@ -30,9 +30,7 @@ def added(pictures: Path, *more: str) -> tuple[int, str]:
 def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: Path) -> None:
     code, said = added(pictures, "--splits", "2/1/0")
     assert code == 0, said
-    assert (
-        "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
-    )
+    assert "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
     shown = CliRunner().invoke(main, ["datasets", "show", "some"])
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
 

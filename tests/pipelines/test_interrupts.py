@@ -39,9 +39,7 @@ def test_an_interrupt_ends_the_run(installation: Path, monkeypatch: pytest.Monke
     assert ended == [dg.DagsterRunStatus.CANCELED]
 
 
-def test_an_interrupt_ends_a_step_that_the_ui_launched(
-    installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_a_step_that_the_ui_launched(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
     def interrupt(*_: object, **__: object) -> None:

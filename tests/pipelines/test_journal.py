@@ -53,9 +53,7 @@ def test_several_processes_append_whole_records(tmp_path):
 
 
 def test_a_killed_writer_leaves_whole_records(tmp_path):
-    killed = writer(
-        tmp_path, "import itertools\nfor i in itertools.count(): j.append({'i': i, 'text': 'x' * 9000})"
-    )
+    killed = writer(tmp_path, "import itertools\nfor i in itertools.count(): j.append({'i': i, 'text': 'x' * 9000})")
     journal = Journal.of(tmp_path, "k")
     while journal.size < 200_000:
         time.sleep(0.01)

@@ -34,9 +34,7 @@ def idle() -> None:
 def test_runs_of_killed_commands_are_ended_and_others_left_alone() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         killed = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED, tags={IN_PROCESS: "yes"})
-        waiting = instance.create_run_for_job(
-            idle, status=DagsterRunStatus.NOT_STARTED, tags={IN_PROCESS: "yes"}
-        )
+        waiting = instance.create_run_for_job(idle, status=DagsterRunStatus.NOT_STARTED, tags={IN_PROCESS: "yes"})
         of_the_daemon = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED)
         end_orphans(instance)
         failed = {r.run_id for r in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE]))}
@@ -75,15 +73,11 @@ def test_a_plan_is_one_run_which_the_ui_can_launch_again(installation: Path) -> 
     assert run.tags["dagster/max_retries"] == "0", "the daemon would start a command of a terminal again"
     assert run.run_config["ops"]["bring_up_to_date"]["config"]["units"] == [" ".join(name) for name in wanted]
     assert [(m.asset_key.path[-1], m.partition) for m in made] == wanted
-    checks = {
-        e.asset_check_evaluation_data.check_name for e in events if "CHECK_EVALUATION" in e.event_type_value
-    }
+    checks = {e.asset_check_evaluation_data.check_name for e in events if "CHECK_EVALUATION" in e.event_type_value}
     assert {"splits_present", "no_frame_lost"} <= checks
 
 
-def test_a_failure_is_told_to_the_run_with_its_stack(
-    installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("the lamp is out")
 
@@ -112,9 +106,7 @@ def test_rows_are_what_was_asked_for(installation: Path) -> None:
         (home.config / "fovea.toml").write_text(add)
         sync_rows(instance, open_chain())
         assert instance.get_dynamic_partitions("datasets") == ["sample", "more"]
-        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], (
-            "a folder adds no row but its own"
-        )
+        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], "a folder adds no row but its own"
         assert "fixation_maps" not in {s.name for s in drawn(stages, World(home))}
         (home.config / "fovea.toml").write_text(add + f'fixations = "{installation / "eyes.csv"}"\n')
         assert {"fixation_maps", "saliency_model"} <= {s.name for s in drawn(stages, World(home))}

@@ -22,9 +22,7 @@ from pipelines.journal import Journal
 from pipelines.mlflow_store import MlflowStore, Unreachable, clean_name, redacted
 from pipelines.mlflow_tracking import MlflowTracker, shown
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +85,7 @@ def as_another_process(home):
 
 
 def test_importing_it_does_not_import_mlflow():
-    code = (
-        "import sys, pipelines.mlflow_tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
-    )
+    code = "import sys, pipelines.mlflow_tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -130,9 +126,7 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
     assert (where / "curves" / "rd.png").read_bytes() == b"png"
     table = json.loads((where / "tables" / "rd.json").read_text())
     assert table == {"columns": ["bpp", "psnr_db", "note"], "data": [[0.5, None, None], [1, None, "x"]]}
-    assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [
-        {"path": "tables/rd.json", "type": "table"}
-    ]
+    assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [{"path": "tables/rd.json", "type": "table"}]
     assert not [p for p in (home / "journal" / "spool").rglob("*") if p.is_file()]
     place = f"/#/experiments/{found.info.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
     assert tracker.run_url(run.run_id) == f"http://127.0.0.1:5000{place}"
@@ -141,9 +135,7 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
     assert tracker.run_url("") == tracker.run_url("unknown") == ""
     assert not Path("mlruns").exists() and not Path("mlflow.db").exists()
     default = client(tracker).get_experiment_by_name("Default")
-    assert default.artifact_location.startswith("file:///") and default.artifact_location.endswith(
-        "artifacts/0"
-    )
+    assert default.artifact_location.startswith("file:///") and default.artifact_location.endswith("artifacts/0")
 
 
 def test_logging_everything_again_changes_nothing(tracker, home):
@@ -360,9 +352,7 @@ def test_system_metrics_of_runs_that_train(tracker, home, monkeypatch):
     training.finish()
     found = rows(home, query)
     assert {run for run, _, _ in found} == {training.run_id} != {idle.run_id}
-    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= {
-        k for _, k, _ in found
-    }
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= {k for _, k, _ in found}
     assert len(found) == len({(k, s) for _, k, s in found}) >= 8
 
 

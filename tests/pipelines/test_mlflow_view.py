@@ -20,9 +20,7 @@ def told(folder: Path, key: str = "k") -> str:
     return run.run_id
 
 
-def test_addresses_open_runs_and_their_table_where_the_ui_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
     run_id, tracker = told(tmp_path / "mlflow"), MlflowTracker(tmp_path / "mlflow", "")
     page, machine = f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning", "http://127.0.0.1"
@@ -32,10 +30,7 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(
     monkeypatch.setenv("FOVEA_MLFLOW_UI", f"{machine}:5066/")
     assert tracker.run_url(run_id) == f"{machine}:5066{page}"
     table = tracker.table_url(run_id, "sample.smoke")
-    assert (
-        table
-        == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
-    )
+    assert table == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
     assert tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
     experiment = tracker.store.connect().get_experiment("1")
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])

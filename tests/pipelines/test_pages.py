@@ -36,9 +36,7 @@ def test_the_report_begins_with_its_headline_and_its_address(
     monkeypatch.setattr(resources, "mlflow_link", lambda *_: address)
     found = dict(resources.result_of(made, open_chain()).metadata or {})
     assert list(found)[:5] == ["headline", "report", "report_file", "bd_rates", "share"]
-    assert found["report"].value.endswith(
-        "/runs/r/artifacts/report/report.html?workflowType=machine_learning"
-    )
+    assert found["report"].value.endswith("/runs/r/artifacts/report/report.html?workflowType=machine_learning")
     assert found["share"] == 0.1235
     assert list(found).index("mlflow_run") < list(found).index("cache_hit")
 

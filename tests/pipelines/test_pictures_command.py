@@ -79,9 +79,7 @@ def test_a_jpeg_is_made_of_one_picture(
     assert done.exit_code == 1 and said in done.output and not Path("b.jpg").exists()
 
 
-def test_a_model_that_is_not_there_is_named_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -97,9 +95,7 @@ def test_a_model_that_is_not_there_is_named_with_the_way_out(
         assert not Path("a.fov").exists()
 
 
-def test_a_progressive_file_is_cut_and_shown_as_it_arrives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save("a.png")
 

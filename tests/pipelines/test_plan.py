@@ -45,9 +45,7 @@ def sources(chain: Any, name: tuple[str, str]) -> list[tuple[str, str]]:
     return [(n.stage, n.partition) for n in chain.needs(*name)]
 
 
-def run(
-    chain: FakeChain, fails: str = "", parallel: int = 1
-) -> tuple[planner.Outcome, list[tuple[str, str]], int]:
+def run(chain: FakeChain, fails: str = "", parallel: int = 1) -> tuple[planner.Outcome, list[tuple[str, str]], int]:
     """The outcome, the order in which steps began, and how many ran at once at most. Each source was done by then."""
     lock, began, ended, most = threading.Lock(), [], set[tuple[str, str]](), 0
 

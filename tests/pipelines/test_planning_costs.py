@@ -25,9 +25,9 @@ def made_table(view: Any) -> pd.DataFrame:
     """A manifest of frames that nobody has to draw."""
     splits = ["train"] * 3500 + ["val"] * 500 + ["test"] * 1000
     names = [f"picture{i:04}" for i in range(FRAMES)]
-    return pd.DataFrame(
-        {"image": names, "split": splits, "sha256": [f"{i:064x}" for i in range(FRAMES)]}
-    ).assign(path=names, width=64, height=48, bytes=1, status="ok", reason="")
+    return pd.DataFrame({"image": names, "split": splits, "sha256": [f"{i:064x}" for i in range(FRAMES)]}).assign(
+        path=names, width=64, height=48, bytes=1, status="ok", reason=""
+    )
 
 
 def test_status_hashes_each_frame_once_for_its_array_its_map_and_its_png(

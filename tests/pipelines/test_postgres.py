@@ -97,9 +97,7 @@ def test_the_check_sees_the_schema(
     assert not refused.good and f"set {PASSWORD_ENV}" in refused.said
 
 
-def test_a_wrong_password_is_refused_at_once(
-    profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_wrong_password_is_refused_at_once(profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(PASSWORD_ENV, "wrong-secret")
     with (
         pytest.raises(FoveaError, match="password authentication failed") as caught,
@@ -135,9 +133,7 @@ def test_a_statement_that_was_cut_starts_the_step_again(profile: Profile, postgr
         if len(tried) < 3:
             connection = psycopg2.connect(postgres.dsn("dagster"))
             with connection.cursor() as cursor:
-                postgres.rows(
-                    f"select pg_terminate_backend({connection.info.backend_pid}) where true", "postgres"
-                )
+                postgres.rows(f"select pg_terminate_backend({connection.info.backend_pid}) where true", "postgres")
                 cursor.execute("select 1")
         return ""
 

@@ -32,9 +32,7 @@ def test_a_local_profile_is_well_and_leaves_nothing(config: Path, monkeypatch: p
     assert [p for p in (config / "home").rglob("*") if p.is_file()] == []
 
 
-def test_storage_is_written_read_and_deleted(
-    config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_is_written_read_and_deleted(config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = check_part("storage", look("cluster", monkeypatch))
     assert line.good and line.said.startswith("s3://fovea/check: written, read, deleted")
     assert s3.objects(prefix="check") == {}

@@ -83,9 +83,7 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
     assert said in done.output, done.output
     # a word that no option takes is answered with the usage
     usage = words.endswith(("70000", "-1"))
-    assert done.exit_code == (2 if usage else 1) and (usage or len(done.output.splitlines()) <= 2), (
-        done.output
-    )
+    assert done.exit_code == (2 if usage else 1) and (usage or len(done.output.splitlines()) <= 2), done.output
     assert not isinstance(done.exception, Exception), done.exception
     assert not (installation / "home" / "data").exists()
 

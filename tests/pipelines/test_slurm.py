@@ -99,9 +99,7 @@ def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> 
 @pytest.mark.parametrize("refused", ["trunk", "experiment"])
 def test_nothing_is_submitted_after_a_refusal(chain: Chain, refused: str) -> None:
     path = written(chain, Resources())
-    (chain.home.config / "sbatch").write_text(
-        f'#!/bin/bash\n[[ "$*" != *{refused}* ]] || exit 1\n' + RECORDER
-    )
+    (chain.home.config / "sbatch").write_text(f'#!/bin/bash\n[[ "$*" != *{refused}* ]] || exit 1\n' + RECORDER)
     done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     calls = (chain.home.config / "calls").read_text()
@@ -191,9 +189,7 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 MISSING = [
-    name
-    for name in ("munged", "slurmctld", "slurmd", "sbatch")
-    if not shutil.which(name, path="/usr/sbin:/usr/bin")
+    name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path="/usr/sbin:/usr/bin")
 ]
 
 
@@ -223,9 +219,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     cpus = os.cpu_count() or 1
     config = folder / "slurm.conf"
     config.write_text(
-        CONFIG.format(
-            host=host, folder=folder, user=getpass.getuser(), port=ports[0], second=ports[1], cpus=cpus
-        )
+        CONFIG.format(host=host, folder=folder, user=getpass.getuser(), port=ports[0], second=ports[1], cpus=cpus)
     )
     monkeypatch.setenv("SLURM_CONF", str(config))
     munged = [

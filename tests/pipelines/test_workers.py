@@ -32,9 +32,7 @@ def step(partition: str) -> Step:
     return Step("trained_codec", partition, "never made")
 
 
-def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, GPU-8f")
     seen = Seen(), Seen()
     with Workers(3, share=2, body=answer) as workers, ThreadPoolExecutor(2) as pool:
@@ -49,9 +47,7 @@ def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(
 
 
 @pytest.mark.parametrize(("cluster", "said"), [(False, "made it died"), (True, "watched it died")])
-def test_a_dead_worker_fails_its_step_alone(
-    cluster: bool, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_worker_fails_its_step_alone(cluster: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PRELOADED", [])
     with Workers(1, device="cpu", body=answer, cluster=cluster) as workers:
         first, second = Seen(), Seen()

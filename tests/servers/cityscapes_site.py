@@ -215,9 +215,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range")
         start = int(asked[1]) if asked and not fault.ignore_range else 0
-        partial = (
-            bool(asked) and not fault.ignore_range and (condition is None or condition in (etag, modified))
-        )
+        partial = bool(asked) and not fault.ignore_range and (condition is None or condition in (etag, modified))
         if partial and start >= size:
             self._reply(416, b"", {"Content-Range": f"bytes */{size}"})
             return
@@ -243,9 +241,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault == Fault() and site.rate_bytes_s is None:
                 self.wfile.flush()
                 offset = start
-                while offset < size and (
-                    sent := os.sendfile(self.connection.fileno(), file.fileno(), offset, 1 << 22)
-                ):
+                while offset < size and (sent := os.sendfile(self.connection.fileno(), file.fileno(), offset, 1 << 22)):
                     offset += sent
                 return
             file.seek(start)
@@ -261,9 +257,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if fault.chunked else part)
             self.wfile.flush()
             site.sent_bytes += len(part)
-            if site.stopping.wait(
-                fault.pause_s + (len(part) / site.rate_bytes_s if site.rate_bytes_s else 0)
-            ):
+            if site.stopping.wait(fault.pause_s + (len(part) / site.rate_bytes_s if site.rate_bytes_s else 0)):
                 return
         if fault.stall_after is not None:
             site.stopping.wait(30)
@@ -283,9 +277,7 @@ def main() -> None:
     options = parser.parse_args()
     with CityscapesSite({3: options.archive}, password="let-me-in") as site:
         site.rate_bytes_s = options.rate_mb_s * 1e6 if options.rate_mb_s else None
-        print(
-            f"export CITYSCAPES_URL={site.url} CITYSCAPES_USERNAME={site.username} CITYSCAPES_PASSWORD=let-me-in"
-        )
+        print(f"export CITYSCAPES_URL={site.url} CITYSCAPES_USERNAME={site.username} CITYSCAPES_PASSWORD=let-me-in")
         sys.stdout.flush()
         while True:
             time.sleep(3600)

@@ -27,9 +27,7 @@ class MlflowServer:
         self.folder, self.port = folder, free_port()
         folder.mkdir(parents=True, exist_ok=True)
         # plain postgresql:// means psycopg 3, which is not here
-        self.store = (
-            store.replace("postgresql://", "postgresql+psycopg2://") or f"sqlite:///{folder / 'mlflow.db'}"
-        )
+        self.store = store.replace("postgresql://", "postgresql+psycopg2://") or f"sqlite:///{folder / 'mlflow.db'}"
         self.artifacts = artifacts or str(folder / "artifacts")
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None

@@ -75,9 +75,7 @@ class RayNodes:
     def add(self, cpus: int) -> int:
         """Another node; returns its number."""
         address = f"127.0.0.{3 + len(self.nodes)}"
-        pids = self._start(
-            f"--address={HEAD}:{self.port}", f"--node-ip-address={address}", f"--num-cpus={cpus}"
-        )
+        pids = self._start(f"--address={HEAD}:{self.port}", f"--node-ip-address={address}", f"--num-cpus={cpus}")
         self.nodes.append(pids)
         return len(self.nodes) - 1
 
@@ -107,9 +105,7 @@ class RayNodes:
 
 def _commands() -> dict[int, tuple[int, str]]:
     """Parent and command line of every process."""
-    listed = subprocess.run(
-        ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     found = {}
     for line in listed.stdout.splitlines():
         if match := re.match(r"\s*(\d+)\s+(\d+)\s+(.*)", line):
@@ -119,11 +115,7 @@ def _commands() -> dict[int, tuple[int, str]]:
 
 def _pids(text: str) -> set[int]:
     """Ray's processes whose command line names the text."""
-    return {
-        pid
-        for pid, (_, line) in _commands().items()
-        if text in line and "/ray/" in line and pid != os.getpid()
-    }
+    return {pid for pid, (_, line) in _commands().items() if text in line and "/ray/" in line and pid != os.getpid()}
 
 
 def _children(parents: set[int]) -> set[int]:

@@ -153,9 +153,7 @@ def test_refusals_say_why(test_bpp: list[float], test_db: list[float], reason: s
     delta = bd_delta(BPP, DB, test_bpp, test_db)
     assert np.isnan(delta.bd_rate_percent) and reason in delta.reason
     swapped = bd_delta(test_bpp, test_db, BPP, DB)
-    assert (
-        np.isnan(swapped.bd_rate_percent) and reason.replace("the test's", "the anchor's") in swapped.reason
-    )
+    assert np.isnan(swapped.bd_rate_percent) and reason.replace("the test's", "the anchor's") in swapped.reason
 
 
 def test_a_third_of_the_shorter_curve_is_enough() -> None:
@@ -248,9 +246,7 @@ def test_row_does_not_depend_on_its_company() -> None:
 
 def test_pairing_makes_the_interval_narrow() -> None:
     """Pictures differ by a factor in rate, the arms by 5 %: only a paired bootstrap can see that."""
-    table = rates(
-        make_points(), make_points("weighted", "predicted", rate=0.95, stream=2), metrics=("psnr_db",)
-    )
+    table = rates(make_points(), make_points("weighted", "predicted", rate=0.95, stream=2), metrics=("psnr_db",))
     first = row(table, method="pchip")
     assert first["ci_high"] < 0 and first["ci_high"] - first["ci_low"] < 3
 
@@ -280,9 +276,7 @@ def test_seeds_widen_the_interval_and_are_counted() -> None:
 
 
 def test_classical_anchor_meets_every_seed() -> None:
-    table = rates(
-        make_points(seeds=(0, 1)), make_points("classical", codec="jpeg", rate=1.25), metrics=("psnr_db",)
-    )
+    table = rates(make_points(seeds=(0, 1)), make_points("classical", codec="jpeg", rate=1.25), metrics=("psnr_db",))
     only = row(table, method="pchip")
     assert only["n_seeds"] == 2 and only["bd_rate_percent"] == pytest.approx(-20, abs=1.5)
 
@@ -311,9 +305,7 @@ def test_too_many_refused_resamples_mean_no_interval() -> None:
     test.loc[pair, "psnr_db"] = test.loc[pair].groupby("image")["psnr_db"].transform("mean")
     test.loc[(test["rate"] == LAMBDAS[2]) & (test["image"] == "000"), "psnr_db"] += 4
     only = row(rates(make_points(noise=0.0), test, metrics=("psnr_db",)), method="pchip")
-    assert (
-        only["status"] == "no_interval" and np.isfinite(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
-    )
+    assert only["status"] == "no_interval" and np.isfinite(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
     assert only["refused_resamples"] == pytest.approx(np.exp(-1), abs=0.05)
     assert "of the resamples were refused, mostly because the test's curve is not monotone" in only["reason"]
 
@@ -327,8 +319,7 @@ def test_few_pictures_mean_no_interval() -> None:
 def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
     plain, other = make_points(), make_points(stream=4).assign(variant="distortion=ms_ssim")
     arms = [
-        make_points("weighted", "predicted", stream=2).assign(variant=v)
-        for v in ("alpha=0.2", "distortion=ms_ssim")
+        make_points("weighted", "predicted", stream=2).assign(variant=v) for v in ("alpha=0.2", "distortion=ms_ssim")
     ]
     table = concat_points([plain, other, *arms])
     curves = [key for key, _ in curves_of(table)]

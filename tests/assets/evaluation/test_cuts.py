@@ -45,9 +45,7 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     assert at.psnr_db["uniform"] > at.psnr_db["saliency"]
     assert max(found.fall.values()) < 0.05
     said = cut_lines(found)
-    assert (
-        "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
-    )
+    assert "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
     assert "largest fall from one of 6 cuts to the next, first 1 pictures: psnr_db 0.0" in said
 
 

@@ -224,9 +224,7 @@ def test_a_trained_sweep_is_measured_once(tmp_path, monkeypatch):
     assert learned.held_out_payload_bpp < learned.held_out_bpp
     assert learned.held_out_pictures == learned.train_pictures == 4
     assert np.isfinite(
-        learned[["psnr_gap_db", "perceptual_gap_percent", "held_out_kid", "held_out_sw_psnr_db"]].astype(
-            float
-        )
+        learned[["psnr_gap_db", "perceptual_gap_percent", "held_out_kid", "held_out_sw_psnr_db"]].astype(float)
     ).all()
     # only the codec that says what the pictures themselves make of the gap is measured on training pictures, too
     assert list(table.train_pictures.notna()) == [True, *[False] * 4, True, False]

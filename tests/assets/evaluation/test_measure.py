@@ -27,8 +27,7 @@ def subjects(count: int) -> list[Subject]:
     rng = np.random.default_rng(0)
     flat = np.full((176, 192), 255, np.uint8)
     return [
-        Subject(f"{k}", rng.integers(0, 256, (176, 192, 3), dtype=np.uint8), None, flat, None)
-        for k in range(count)
+        Subject(f"{k}", rng.integers(0, 256, (176, 192, 3), dtype=np.uint8), None, flat, None) for k in range(count)
     ]
 
 
@@ -43,9 +42,7 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
     alone = measure_codec(codec, subjects(count), LAMBDAS, keep=kept)
     tell = lambda d, t, n: said.append(d / t)  # noqa: E731
     beside = measure_codec(codec, subjects(count), LAMBDAS, keep=kept, threads=2, progress=tell)
-    assert [(r["image"], r["rate"]) for r in alone.rows] == [
-        (f"{k}", v) for k in range(count) for v in LAMBDAS
-    ]
+    assert [(r["image"], r["rate"]) for r in alone.rows] == [(f"{k}", v) for k in range(count) for v in LAMBDAS]
     pd.testing.assert_frame_equal(without_seconds(beside.rows), without_seconds(alone.rows), check_exact=True)
     assert said[-1] == 1.0 and len(said) == 3 * count
     assert set(alone.kept) == {("0", v) for v in LAMBDAS}

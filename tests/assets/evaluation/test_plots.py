@@ -67,9 +67,7 @@ def test_rd_plot_draws_each_arm_in_its_colour() -> None:
     for metric in ("psnr_db", "ms_ssim"):
         picture = pixels(plots.rd_plot(made_curves(), metric, title="made"))
         assert min(picture.shape[:2]) > 300
-        assert has_colour(picture, ARM_COLOURS["uniform"]) and has_colour(
-            picture, ARM_COLOURS["saliency_gain"]
-        )
+        assert has_colour(picture, ARM_COLOURS["uniform"]) and has_colour(picture, ARM_COLOURS["saliency_gain"])
         assert not has_colour(picture, ARM_COLOURS["saliency_sft"])
 
 
@@ -104,11 +102,7 @@ def look_of(codec: str, arm: str, maps: str, variant: str = "", codecs: tuple[st
 
 
 def test_each_arm_and_control_looks_different() -> None:
-    looks = [
-        look_of("bls2017", arm, maps)
-        for arm in ARMS
-        for maps in ("predicted", "center", "shuffled", "oracle")
-    ]
+    looks = [look_of("bls2017", arm, maps) for arm in ARMS for maps in ("predicted", "center", "shuffled", "oracle")]
     assert len({(one.colour, one.dash) for one in looks}) == len(looks)
     classical = [look_of(c, "classical", "none") for c in ("jpeg", "webp", "avif", "jpegxl")]
     assert len({(one.colour, one.dash) for one in classical}) == 4 and all(one.classical for one in classical)

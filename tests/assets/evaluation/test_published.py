@@ -35,21 +35,15 @@ def written(tmp_path: Path, value: object, name: str = "c.json") -> Path:
 
 
 def test_compressai_s_two_layouts_and_a_csv_are_read(tmp_path: Path) -> None:
-    (one,) = read_curves(
-        written(tmp_path, {"name": "mbt2018 (mse)", "results": results()}), "kodak", "their paper"
-    )
+    (one,) = read_curves(written(tmp_path, {"name": "mbt2018 (mse)", "results": results()}), "kodak", "their paper")
     assert (one.name, one.source, len(one.points)) == ("mbt2018-mse", "their paper", 4)
     assert one.points[0] == (0.1, 26.0, 0.9)
     older = {"name": "x", "results": {"bpp": RATES[::-1], "psnr": PSNR[::-1]}}
     (two,) = read_curves(written(tmp_path, older), "kodak")
-    assert (
-        two.points == tuple((b, p, None) for b, p in zip(RATES, PSNR, strict=True)) and two.source == "c.json"
-    )
+    assert two.points == tuple((b, p, None) for b, p in zip(RATES, PSNR, strict=True)) and two.source == "c.json"
     table = written(tmp_path, "codec,bpp,psnr_db,ms_ssim\na,0.1,26,0.9\nb,0.2,27,\na,0.2,28,0.95\n", "t.csv")
     sheet = tmp_path / "sheet.csv"
-    sheet.write_bytes(
-        "Codec;bpp;PSNR_dB;ms_ssim\r\na;0,1;26;0,9\r\nb;0,2;27\r\na;0,2;28;0,95".encode("utf-16")
-    )
+    sheet.write_bytes("Codec;bpp;PSNR_dB;ms_ssim\r\na;0,1;26;0,9\r\nb;0,2;27\r\na;0,2;28;0,95".encode("utf-16"))
     assert [c.points for c in read_curves(sheet, "kodak")] == [c.points for c in read_curves(table, "kodak")]
     a, b = read_curves(table, "kodak")
     assert a.points == ((0.1, 26.0, 0.9), (0.2, 28.0, 0.95)) and b.points == ((0.2, 27.0, None),)

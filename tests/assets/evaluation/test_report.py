@@ -38,9 +38,7 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
     scale, level = np.exp(base.normal(0, 0.35, n)), base.normal(0, 1.8, n)
     rows = []
 
-    def add(
-        place: int, factor: float, db: float, step: float, rng: np.random.Generator, **about: object
-    ) -> None:
+    def add(place: int, factor: float, db: float, step: float, rng: np.random.Generator, **about: object) -> None:
         bpp = 0.11 * 1.95**step * scale[place] * factor * np.exp(rng.normal(0, 0.02))
         psnr = 25.6 + 2.1 * step - 0.05 * step**2 + level[place] + rng.normal(0, 0.03)
         rows.append(
@@ -438,6 +436,4 @@ def test_chromium_runs_it_offline(page: str, tmp_path: Path) -> None:
     assert 'data-choose="classical" aria-pressed="false"' in dom
     assert dom.count('class="mark') >= 4 * learned
     hidden = re.findall(r"<tr data-metric=\"(\w+)\" data-method=\"(\w+)\"[^>]*?( hidden=\"\")?>", dom)
-    assert hidden and all(
-        (metric == "ew_psnr_db" and method == "pchip") != bool(h) for metric, method, h in hidden
-    )
+    assert hidden and all((metric == "ew_psnr_db" and method == "pchip") != bool(h) for metric, method, h in hidden)

@@ -18,9 +18,7 @@ from pipelines.mlflow_store import MlflowStore, Unreachable
 from pipelines.mlflow_tracking import MlflowTracker
 
 
-def keep(
-    chain: Chain, partition: str, files: dict[str, pd.DataFrame], stage: str = "bd_rates", **meta: str
-) -> None:
+def keep(chain: Chain, partition: str, files: dict[str, pd.DataFrame], stage: str = "bd_rates", **meta: str) -> None:
     unit = Unit(stage, partition, {"partition": partition})
     with chain.store.writing(unit.stage, unit.digest, meta) as writer:
         for name, table in files.items():
@@ -42,9 +40,7 @@ def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> No
     assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 1
 
 
-def test_runs_that_mlflow_heard_of_later_are_in_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_that_mlflow_heard_of_later_are_in_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data"))
     chain = open_chain(home, tracker=MlflowTracker(home.mlflow, ""))
 

@@ -119,9 +119,7 @@ def write_stream(path: Path) -> None:
     """As archives come from a pipe: sizes after the data."""
     with (
         path.open("wb", buffering=0) as file,
-        zipfile.ZipFile(
-            SimpleNamespace(write=file.write, flush=file.flush), "w", zipfile.ZIP_DEFLATED
-        ) as archive,
+        zipfile.ZipFile(SimpleNamespace(write=file.write, flush=file.flush), "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open(MEMBER, "w", force_zip64=True) as member,
     ):  # type: ignore[call-overload]
         member.write(b"picture")
@@ -193,9 +191,7 @@ def test_missing_and_extra_are_listed() -> None:
     counts["test"]["bonn"] += 1
     counts["test"]["paris"] = 1
     refs = refs_of(counts)
-    refs += [
-        ref_of("val", "lindau", name) for name in ("lindau_1_2_leftImg8bit", "ulm_000000_000019_leftImg8bit")
-    ]
+    refs += [ref_of("val", "lindau", name) for name in ("lindau_1_2_leftImg8bit", "ulm_000000_000019_leftImg8bit")]
     report = check_counts(refs, strangers=["leftImg8bit/x.png"])
     assert not report.ok
     assert report.missing == ["train/aachen: 4 of 174", "val/munster: all 174"]
@@ -225,9 +221,7 @@ def test_a_part_when_the_user_says_so() -> None:
 # ------------------------------------------------------------------------------------------ locating
 
 
-def test_root_names_an_archive_or_a_tree(
-    few: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_names_an_archive_or_a_tree(few: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path / "data", counts=FEW_COUNTS)
     tree = Source("tree", tmp_path / "data")
     for named, source in (

@@ -83,9 +83,7 @@ class Run:
         self.waits: list[float] = []
         self.reports: list[Progress] = []
 
-    def __call__(
-        self, report: Callable[[Progress], object] | None = None, look_for_change: bool = False
-    ) -> Download:
+    def __call__(self, report: Callable[[Progress], object] | None = None, look_for_change: bool = False) -> Download:
         manner = Manner(IMPATIENT, report or self.reports.append, self.lines.append, self.waits.append)  # type: ignore[arg-type]
         return download(self.out, manner, look_for_change=look_for_change)
 
@@ -149,9 +147,7 @@ def run(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_whole_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not asked about loopback
     done = run.completes()
-    assert done == Download(
-        run.out / NAME, run.site.md5(3), run.package.stat().st_size, run.package.stat().st_size
-    )
+    assert done == Download(run.out / NAME, run.site.md5(3), run.package.stat().st_size, run.package.stat().st_size)
     assert [request[:2] for request in run.site.requests] == [
         ("GET", "/login"),
         ("POST", "/login"),
@@ -529,7 +525,9 @@ def test_one_download_at_a_time(run: Run) -> None:
 
 
 def test_killed_at_random_moments(run: Run) -> None:
-    script = f"from pathlib import Path; from assets.frames.cityscapes import download; download(Path({str(run.out)!r}))"
+    script = (
+        f"from pathlib import Path; from assets.frames.cityscapes import download; download(Path({str(run.out)!r}))"
+    )
     command = [sys.executable, "-c", script]
     run.site.rate_bytes_s = 6e6
     part, size = run.part, run.package.stat().st_size
@@ -566,9 +564,7 @@ def everything_said(error: BaseException) -> str:
             continue
         seen.append(one)
         shown += [repr(one), str(one)]
-        frames = [
-            frame for frame in traceback.walk_tb(one.__traceback__) if frame[0].f_code.co_filename != __file__
-        ]
+        frames = [frame for frame in traceback.walk_tb(one.__traceback__) if frame[0].f_code.co_filename != __file__]
         shown += [repr(value) for frame, _ in frames for value in frame.f_locals.values()]
         waiting += [one.__cause__, one.__context__]
     assert len(shown) > 2
@@ -600,9 +596,7 @@ def test_password_is_never_shown(
     if trouble in faults:
         run.site.always["/login" if trouble in ("500", "redirect") else "/downloads/"] = faults[trouble]
     if trouble == "drop":
-        run.site.fail(
-            "POST /login", *[Fault(call=lambda: (_ for _ in ()).throw(ConnectionAbortedError()))] * 4
-        )
+        run.site.fail("POST /login", *[Fault(call=lambda: (_ for _ in ()).throw(ConnectionAbortedError()))] * 4)
     if trouble == "unreachable":
         monkeypatch.setenv("CITYSCAPES_URL", "http://127.0.0.1:9")
     with pytest.raises(FoveaError) as caught:

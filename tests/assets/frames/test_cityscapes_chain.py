@@ -223,9 +223,7 @@ def test_what_is_missing_is_listed_and_stops_the_run(
     assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
 
 
-def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(
-    settle: Callable[..., None], tmp_path: Path
-) -> None:
+def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(settle: Callable[..., None], tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", counts=CITIES)
     lost = sorted((tree / "leftImg8bit/test/bonn").iterdir())[:2]
     for path in lost:
@@ -307,9 +305,7 @@ def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
     facts = make(*STAGES)
     assert facts["resized_frames"]["resized"] == 1
     assert facts["resized_frames"]["quarantined"] == 0
-    assert facts["rgba_frames"] | {"hit": 0, "packed": 1, "frames": COUNT} == facts["rgba_frames"] | {
-        "hit": 0
-    }
+    assert facts["rgba_frames"] | {"hit": 0, "packed": 1, "frames": COUNT} == facts["rgba_frames"] | {"hit": 0}
 
 
 @pytest.mark.parametrize("kind", ["archive", "tree"])

@@ -252,9 +252,7 @@ def test_a_png_with_one_flipped_bit_never_gives_a_wrong_picture(data: st.DataObj
 
 def test_a_jpeg_with_a_hole_does_not_end_in_grey() -> None:
     rng = np.random.default_rng(1)
-    picture = cv2.resize(
-        rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC
-    )
+    picture = cv2.resize(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
     data = saved(picture, "JPEG", quality=90)
     holed = data[: len(data) // 2] + data[-2:]
     assert imagecodecs.jpeg8_decode(holed).shape == picture.shape  # libjpeg itself is content
@@ -313,9 +311,7 @@ def test_a_hole_is_found_whatever_the_metadata(name: str) -> None:
         read_picture(data[: scan + (len(data) - scan) // 3].rstrip(b"\xff") + b"\xff\xd9")
 
 
-def tiff(
-    bands: NDArray[Any], *, planar: bool = False, extra: tuple[int, ...] = (), odd: bool = False
-) -> bytes:
+def tiff(bands: NDArray[Any], *, planar: bool = False, extra: tuple[int, ...] = (), odd: bool = False) -> bytes:
     """Uncompressed RGB with further bands, in one plane or several; odd: metadata that libraries warn of."""
     height, width, count = bands.shape
     planes = [bands[..., k] for k in range(count)] if planar else [bands]
@@ -388,9 +384,7 @@ def matrix_profile(red: tuple[float, ...], green: tuple[float, ...], blue: tuple
     for name, value in tags.items():
         table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(value))
         body += value + bytes(-len(value) % 4)
-    head = struct.pack(
-        ">I4sI4s4s4s", 132 + 12 * len(tags) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ "
-    )
+    head = struct.pack(">I4sI4s4s4s", 132 + 12 * len(tags) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
     head += bytes(12) + b"acsp" + bytes(28) + fixed(*white)
     return head.ljust(128, b"\0") + table + body
 

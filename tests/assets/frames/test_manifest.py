@@ -147,9 +147,7 @@ def test_hash_splits_are_80_10_10_and_never_move(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.from_regex(r"[a-f]{1,6}\.png", fullmatch=True), unique=True, min_size=1), st.data())
-def test_a_pictures_hash_split_does_not_depend_on_its_neighbours(
-    names: list[str], data: st.DataObject
-) -> None:
+def test_a_pictures_hash_split_does_not_depend_on_its_neighbours(names: list[str], data: st.DataObject) -> None:
     some = data.draw(st.lists(st.sampled_from(names), unique=True))
     whole, part = (assign_splits(n, Splits("hash"), Path("/x")) for n in (names, some))
     assert part == {name: whole[name] for name in some}

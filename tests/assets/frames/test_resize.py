@@ -71,9 +71,7 @@ def test_the_corners_of_the_cut_are_those_of_the_frame(src: tuple[int, int], siz
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(60, 250), st.integers(60, 250), st.sampled_from([(32, 16), (16, 32), (40, 30), (56, 56)]))
-def test_every_pixel_comes_from_where_the_geometry_says(
-    width: int, height: int, size: tuple[int, int]
-) -> None:
+def test_every_pixel_comes_from_where_the_geometry_says(width: int, height: int, size: tuple[int, int]) -> None:
     """A picture whose values are its own coordinates: an area's mean is the coordinate of the area's centre."""
     geometry = fit((width, height), size)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.uint8)

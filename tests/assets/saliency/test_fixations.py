@@ -96,9 +96,7 @@ def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        FoveaError, match=r"eyes\.csv names 1 picture \(a\.jpg\) by a name that several pictures have"
-    ):
+    with pytest.raises(FoveaError, match=r"eyes\.csv names 1 picture \(a\.jpg\) by a name that several pictures have"):
         read_fixations(table(tmp_path, [("a.jpg", 0, 5.0, 5.0)]), manifest("train/a", "val/a"))
 
 
@@ -185,9 +183,7 @@ def test_fixations_move_to_cut_and_scaled_frames(tmp_path: Path) -> None:
 
 def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> None:
     corners = [(50.0, 50.0), (750.0, 50.0), (50.0, 550.0), (750.0, 550.0)]
-    rows = [(image, person, *corners[person]) for image in "abc" for person in range(4)] + [
-        ("d", 0, 9.0, 9.0)
-    ]
+    rows = [(image, person, *corners[person]) for image in "abc" for person in range(4)] + [("d", 0, 9.0, 9.0)]
     file = table(tmp_path, rows)
     dataset = Dataset("d", "folder", tmp_path, fixations=file, size="native")
     halves = frame_fixation_halves(dataset, manifest(*"abcd"), [(600, 800)] * 4)

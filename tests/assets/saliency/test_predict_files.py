@@ -71,9 +71,7 @@ def test_a_broken_file_is_named_and_the_others_are_written(pictures: Path, tmp_p
         (["empty"], "out", "nothing to do in"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    pictures: Path, tmp_path: Path, inputs: list[str], output: str, said: str
-) -> None:
+def test_what_cannot_be_is_refused(pictures: Path, tmp_path: Path, inputs: list[str], output: str, said: str) -> None:
     (pictures / "empty").mkdir()
     with pytest.raises(FoveaError, match=said):
         predict_files([pictures / i for i in inputs], tmp_path / output, model=MODEL)

@@ -49,9 +49,7 @@ def test_views_are_packed_like_copies() -> None:
 
 def test_many_keep_their_order_and_equal_one_alone() -> None:
     rng = np.random.default_rng(0)
-    items = [
-        (k, *(rng.integers(0, 256, s, dtype=np.uint8) for s in ((24, 36, 3), (24, 36)))) for k in range(17)
-    ]
+    items = [(k, *(rng.integers(0, 256, s, dtype=np.uint8) for s in ((24, 36, 3), (24, 36)))) for k in range(17)]
     packed = list(pack_many(items, workers=3, chunk=2))
     assert [key for key, _ in packed] == list(range(17))
     for (_, rgb, saliency_map), (_, data) in zip(items, packed, strict=True):
@@ -67,9 +65,7 @@ def test_many_keep_their_order_and_equal_one_alone() -> None:
         (np.zeros((4, 5, 3), np.float32), np.zeros((4, 5), np.uint8), "frame must be uint8"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    rgb: NDArray[np.uint8], saliency_map: NDArray[np.uint8], reason: str
-) -> None:
+def test_what_does_not_fit_is_refused(rgb: NDArray[np.uint8], saliency_map: NDArray[np.uint8], reason: str) -> None:
     with pytest.raises(FoveaError, match=reason):
         pack(rgb, saliency_map)
 

@@ -71,9 +71,7 @@ def draw(folder: Path, splits: dict[str, int] = SPLITS, seed: int = 0) -> None:
             cv2.circle(picture, (x, y), 6, (40, 220, 250), -1)
             cv2.imwrite(str(folder / "pictures" / split / f"{split}{i}.png"), picture)
             for person in range(4):
-                rows += [
-                    (f"{split}{i}.png", person, x + rng.normal(1, 2), y + rng.normal(1, 2)) for _ in range(4)
-                ]
+                rows += [(f"{split}{i}.png", person, x + rng.normal(1, 2), y + rng.normal(1, 2)) for _ in range(4)]
     pd.DataFrame(rows, columns=["image", "subject", "x", "y"]).to_csv(folder / "fixations.csv", index=False)
 
 
@@ -249,9 +247,7 @@ def choosing(home: Home) -> Iterator[Any]:
     file.write_text(before)
 
 
-def test_maps_come_from_the_model_that_the_registry_names(
-    home: Home, trained: Tracker, choosing: Any
-) -> None:
+def test_maps_come_from_the_model_that_the_registry_names(home: Home, trained: Tracker, choosing: Any) -> None:
     usual = map_keys(look(home), "eyes")
     assert not usual.map_seen.any()
     chain = choosing(KEY)
@@ -309,9 +305,7 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     assert [p.name for p in made.shown()] == ["benchmark.md", "benchmark.png"]
     assert "| sam_lite+flip |" in (made.folder / "shown/benchmark.md").read_text()
     told = chain.tracker.runs["saliency@eyes"]  # type: ignore[attr-defined]
-    assert told.ended == "FINISHED" and told.metrics["sam_lite_flip/nss"] == pytest.approx(
-        nss["sam_lite+flip"]
-    )
+    assert told.ended == "FINISHED" and told.metrics["sam_lite_flip/nss"] == pytest.approx(nss["sam_lite+flip"])
     assert look(home).make("saliency_benchmark", "eyes").hit
     write_tables(chain)
     assert len(pd.read_parquet(home.tables / "saliency_benchmark.parquet")) == len(table)
@@ -345,9 +339,7 @@ def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -
     assert STAGES["fixation_maps"].partitions(world) == ["eyes"]
     keys = STAGES["saliency_model"].partitions(world)
     assert {"eyes.sam_lite", "eyes.sam_vgg", "eyes.sam_lite-fold2of3", f"{KEY}-fold1of2"} <= set(keys)
-    needed = [
-        (n.partition, p) for n, p in edges(STAGES["saliency_maps"], world) if n.stage == "saliency_model"
-    ]
+    needed = [(n.partition, p) for n, p in edges(STAGES["saliency_maps"], world) if n.stage == "saliency_model"]
     assert needed == [(KEY, "eyes"), (f"{KEY}-fold0of2", "eyes"), (f"{KEY}-fold1of2", "eyes")]
     # a model of a dataset that is not registered stops only its own dataset
     chain = choosing("gone.sam_lite")
@@ -376,9 +368,7 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
     assert maps_by(look(home), told.model_copy(update={"maps": "center"})) == {}
 
 
-def test_maps_of_another_model_than_the_dataset_s_own_are_an_artifact_beside(
-    home: Home, trained: Tracker
-) -> None:
+def test_maps_of_another_model_than_the_dataset_s_own_are_an_artifact_beside(home: Home, trained: Tracker) -> None:
     from assets.saliency.names import picture_needs
     from assets.saliency.pairs import open_pairs
 

@@ -32,8 +32,7 @@ def write_unit(folder: Path, steps: tuple[int, ...] = STEPS, judged: bool = True
     originals = np.stack([crop(i) for i in range(CROPS)])
     shares = [place / len(steps) for place in range(len(steps))]
     crops = {
-        str(s): np.round(originals * w + 128 * (1 - w)).astype(np.uint8)
-        for s, w in zip(steps, shares, strict=True)
+        str(s): np.round(originals * w + 128 * (1 - w)).astype(np.uint8) for s, w in zip(steps, shares, strict=True)
     }
     crops["original"] = originals
     kept = folder / "stages"
@@ -54,14 +53,10 @@ def pixels(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGB"))
 
 
-def test_the_page_fetches_nothing_and_holds_the_pictures_exactly(
-    tmp_path: Path, data_of: Callable[[str], Any]
-) -> None:
+def test_the_page_fetches_nothing_and_holds_the_pictures_exactly(tmp_path: Path, data_of: Callable[[str], Any]) -> None:
     crops = write_unit(tmp_path)
     data = data_of(render_game(read_forger(tmp_path, "KEY")))
-    assert [(r["step"], r["caught"]) for r in data["rounds"]] == [
-        (s, 1 - i / 12) for i, s in enumerate(STEPS)
-    ]
+    assert [(r["step"], r["caught"]) for r in data["rounds"]] == [(s, 1 - i / 12) for i, s in enumerate(STEPS)]
     for level in data["rounds"]:
         for place, trial in enumerate(level["trials"]):
             real, forged = (pixels(data["pictures"][i]) for i in trial["pictures"])
@@ -89,9 +84,7 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
 
 
 def test_older_and_damaged_units_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        FoveaError, match=r"KEY was trained without keeping its stages; delete .* `fovea train KEY`"
-    ):
+    with pytest.raises(FoveaError, match=r"KEY was trained without keeping its stages; delete .* `fovea train KEY`"):
         read_forger(tmp_path, "KEY")
     write_unit(tmp_path, judged=False)
     assert read_forger(tmp_path, "KEY").said["stages"][0]["caught"] is None
@@ -184,9 +177,7 @@ def test_played_by_keyboard_alone(browser: "Browser", game: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "height", "dark"), [(390, 844, False), (360, 640, True)])
-def test_played_by_touch_on_a_phone(
-    browser: "Browser", game: Path, width: int, height: int, dark: bool
-) -> None:
+def test_played_by_touch_on_a_phone(browser: "Browser", game: Path, width: int, height: int, dark: bool) -> None:
     browser.open(game, width, height, touch=True, dark=dark)
     assert not browser.overflows()
     browser.tap("#play")

@@ -73,11 +73,7 @@ def test_pairs_are_matched_within_the_tolerance_and_use_no_file_twice() -> None:
 @settings(max_examples=20, deadline=None)
 def test_pairs_are_spread_evenly_over_pictures(pairs: int, seed: int) -> None:
     matches, _ = match_pairs(points(), ARMS, pairs=pairs, seed=seed, tolerance=0.05)
-    counts = (
-        pd.Series([m.image for m in matches])
-        .value_counts()
-        .reindex([f"p{i}" for i in range(6)], fill_value=0)
-    )
+    counts = pd.Series([m.image for m in matches]).value_counts().reindex([f"p{i}" for i in range(6)], fill_value=0)
     assert counts.max() - counts.min() <= 1
     assert len(matches) == pairs
 
@@ -113,9 +109,7 @@ def test_arms_that_are_not_clear(arms: Any, codecs: Any, codec: str | None, said
 
 def test_a_variant_is_never_chosen_in_silence() -> None:
     table = pd.concat([points(), points().assign(variant="fault=gradient,scratch")], ignore_index=True)
-    with pytest.raises(
-        FoveaError, match=r"measured as '', 'fault=gradient,scratch': name one of them with --variant"
-    ):
+    with pytest.raises(FoveaError, match=r"measured as '', 'fault=gradient,scratch': name one of them with --variant"):
         match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05)
     with pytest.raises(FoveaError, match="name one of them with --variant"):
         match_pairs(table, ARMS, pairs=4, seed=0, tolerance=0.05, variant="x")
@@ -241,9 +235,7 @@ def test_the_bootstrap_follows_its_clusters() -> None:
 
 def made_design(pairs: int = 20) -> Design:
     matches, refused = match_pairs(points(), ARMS, pairs=pairs, seed=1, tolerance=0.05)
-    catch = [
-        Question(pair=f"c{i:03}", image=matches[i % len(matches)].image) for i in range(catch_trials(pairs))
-    ]
+    catch = [Question(pair=f"c{i:03}", image=matches[i % len(matches)].image) for i in range(catch_trials(pairs))]
     return Design(study="0123456789", dataset="drawn", sweep="tiny", arms=ARMS, seed=1, tolerance=0.05, mean_difference=0.02,
                   refused=refused, pairs=tuple(matches), catch=tuple(catch))  # fmt: skip
 
@@ -260,9 +252,7 @@ def test_guessing_passes_one_time_in_sixteen_at_most(seen: int) -> None:
         assert needed == seen
 
 
-def answers_of(
-    design: Design, who: str, seed: int, share: float, catches_right: float = 1.0
-) -> dict[str, Any]:
+def answers_of(design: Design, who: str, seed: int, share: float, catches_right: float = 1.0) -> dict[str, Any]:
     """A participant who chooses the second arm with this probability."""
     rng = np.random.default_rng(seed)
     found = []
@@ -377,9 +367,7 @@ def test_answers_become_a_rate_and_are_kept_once(chain: Chain, design: Design, t
 
 
 @pytest.mark.parametrize(("seen", "counts"), [(0, False), (1, False), (3, False), (4, True)])
-def test_one_catch_trial_is_not_enough(
-    chain: Chain, design: Design, tmp_path: Path, seen: int, counts: bool
-) -> None:
+def test_one_catch_trial_is_not_enough(chain: Chain, design: Design, tmp_path: Path, seen: int, counts: bool) -> None:
     assert counted_answers(chain.home.config, design)[1] == {}
     said = answers_of(design, "p-early", 0, 0.5)
     catches = [a for a in said["answers"] if a["kind"] == "catch"]
@@ -419,9 +407,7 @@ def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path, 
         answer |= {"looks": i % 3, "shown_pixels": 286 if i % 2 else 480, "picture_pixels": 480}
     import_answers(chain.home.config, [write(tmp_path, said, f"a.{kind}")])
     # what was kept without sizes is the same answers
-    bare = [
-        {k: v for k, v in a.items() if not k.endswith("pixels") and k != "looks"} for a in said["answers"]
-    ]
+    bare = [{k: v for k, v in a.items() if not k.endswith("pixels") and k != "looks"} for a in said["answers"]]
     file = write(tmp_path, {**said, "answers": bare}, "bare.json")
     assert import_answers(chain.home.config, [file])[1:] == (0, 1)
     kept = read_answers(chain.home.config / "studies" / design.study / "answers" / "p-phone.json")
@@ -561,9 +547,7 @@ def test_the_window_lies_inside(height: int, width: int, seed: int) -> None:
 
 
 def made_shown(design: Design) -> list[Any]:
-    originals = {
-        f"p{i}": np.random.default_rng(i).integers(0, 256, (64, 128, 3), dtype=np.uint8) for i in range(6)
-    }
+    originals = {f"p{i}": np.random.default_rng(i).integers(0, 256, (64, 128, 3), dtype=np.uint8) for i in range(6)}
     whole = [originals[p.image] for p in design.pairs]
     return [(picture, picture // 2 + i, picture // 3 + i) for i, picture in enumerate(whole)]
 
@@ -608,9 +592,7 @@ def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain
         # takes the second arm wherever there is one, and the original in catch trials
         wanted = trial["names"][0 if trial["kind"] == "catch" else 1]
         names = trial["names"][::-1] if trial["flipped"] else trial["names"]
-        shown = browser.run(
-            "return [...document.querySelectorAll('.pic img')].map(i => data.pictures.indexOf(i.src))"
-        )
+        shown = browser.run("return [...document.querySelectorAll('.pic img')].map(i => data.pictures.indexOf(i.src))")
         assert shown == (trial["pictures"][::-1] if trial["flipped"] else trial["pictures"])
         assert browser.fits()
         browser.press(LEFT if names[0] == wanted else RIGHT)

@@ -55,10 +55,7 @@ def test_half_of_the_plain_pictures_have_one_colour():
 
 @pytest.mark.parametrize("name", ["light", "bls2017"])
 def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name):
-    made = [
-        bases.train_base(name, frames, tmp_path / f"{name}{i}", steps=3, changes=TINY, threads=1)
-        for i in (0, 1)
-    ]
+    made = [bases.train_base(name, frames, tmp_path / f"{name}{i}", steps=3, changes=TINY, threads=1) for i in (0, 1)]
     weights = [load_file(folder / "weights.safetensors") for folder in made]
     assert all((weights[0][k] == weights[1][k]).all() for k in weights[0])
     kept = {str(v.dtype) for k, v in weights[0].items() if k.endswith((".weight", ".bias"))}
@@ -71,9 +68,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name)
     said = json.loads((made[0] / "training.json").read_text())["record"]
     assert said["data"] == {"pictures": 10, "sha256": frames.digest()} and "begin" not in said
 
-    later = bases.train_base(
-        name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1
-    )
+    later = bases.train_base(name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1)
     said = json.loads((later / "training.json").read_text())["record"]
     assert said["begin"] == codec.identity().hex() and load_codec(later).identity() != codec.identity()
 

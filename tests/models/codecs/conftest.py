@@ -44,11 +44,7 @@ def trained(
     for _ in range(steps):
         out = codec(x, saliency_map=s, level=torch.rand(4) * codec.top_level)
         rate = sum(-torch.log2(v).sum() for v in out.likelihoods.values()) / (4 * 64 * 64)
-        loss = (
-            rate
-            + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
-            + torch.as_tensor(out.penalty).mean()
-        )
+        loss = rate + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean() + torch.as_tensor(out.penalty).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)

@@ -35,11 +35,7 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     body = bytearray(data[:-4])
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         kind = rng.randrange(7)
-        place = (
-            rng.randrange(13, len(body))
-            if rng.random() < 0.8 and len(body) > 13
-            else rng.randrange(len(body))
-        )
+        place = rng.randrange(13, len(body)) if rng.random() < 0.8 and len(body) > 13 else rng.randrange(len(body))
         if kind == 0:
             body[place] ^= 1 << rng.randrange(8)
         elif kind == 1:

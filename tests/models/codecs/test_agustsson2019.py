@@ -29,18 +29,14 @@ def scene(height, width, seed=0):
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
     waves = [np.sin(rows / rng.uniform(4, 20) + columns / rng.uniform(4, 20) + k) for k in range(3)]
-    return (
-        (127 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 8, (height, width, 3)))
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+    return (127 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
 def saliency(height, width):
     rows, columns = np.mgrid[:height, :width]
-    return (
-        255 * np.exp(-((rows - height / 3) ** 2 + (columns - width / 2) ** 2) / (0.1 * height * width))
-    ).astype(np.uint8)
+    return (255 * np.exp(-((rows - height / 3) ** 2 + (columns - width / 2) ** 2) / (0.1 * height * width))).astype(
+        np.uint8
+    )
 
 
 @pytest.mark.parametrize(("c", "bpp"), [(2, 0.0181), (4, 0.0363), (8, 0.0726), (16, 0.1451)])
@@ -63,9 +59,7 @@ def test_held_values_leave_no_ripple_on_even_ground(patch):
             for parameter in codec.generator.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape))
             shown = codec.synthesise(torch.ones(1, 4, 16, 16))
-        middle = shown[
-            :, :, shown.shape[2] // 4 : -(shown.shape[2] // 4), shown.shape[3] // 4 : -(shown.shape[3] // 4)
-        ]
+        middle = shown[:, :, shown.shape[2] // 4 : -(shown.shape[2] // 4), shown.shape[3] // 4 : -(shown.shape[3] // 4)]
         found.append(float(middle.std(dim=(2, 3)).max()))
     assert found[1] < 1e-5 < 1e-3 < found[0]
 
@@ -217,9 +211,7 @@ def test_the_card_s_options_are_the_paper_s():
     assert sum(type(m).__name__ == "Residual" for m in catalogue.build(paper).modules()) == 9
 
 
-@pytest.mark.parametrize(
-    "options", [{"patch": 3}, {"norm": "batch"}, {"centres": 4}, {"hold": 1, "patch": 4}]
-)
+@pytest.mark.parametrize("options", [{"patch": 3}, {"norm": "batch"}, {"centres": 4}, {"hold": 1, "patch": 4}])
 def test_options_that_do_not_exist_are_refused(options):
     with pytest.raises(FoveaError, match=r"it takes one of|centres is odd; hold goes with"):
         made(**options)

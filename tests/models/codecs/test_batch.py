@@ -21,9 +21,7 @@ def codec():
 
 def pictures() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [
-        rng.integers(0, 256, (rng.integers(1, 90), rng.integers(1, 90), 3), dtype=np.uint8) for _ in range(9)
-    ]
+    return [rng.integers(0, 256, (rng.integers(1, 90), rng.integers(1, 90), 3), dtype=np.uint8) for _ in range(9)]
 
 
 def test_files_and_pictures_are_those_of_one_by_one_in_order(codec) -> None:

@@ -68,9 +68,7 @@ def test_messages_say_what_is_wrong():
         unpack(reseal(data[:4] + b"\xc8" + data[5:-4]))
     with pytest.raises(BitstreamError, match="checksum"):
         unpack(data[:-1])
-    with pytest.raises(
-        BitstreamError, match=rf"needs bls2017 {b'identity'.hex()}, this is bls2017 {'ff' * 8}"
-    ):
+    with pytest.raises(BitstreamError, match=rf"needs bls2017 {b'identity'.hex()}, this is bls2017 {'ff' * 8}"):
         bitstream.check_model(unpack(data), "bls2017", b"\xff" * 16)
     bitstream.check_model(unpack(data), "bls2017", b"identity and more")
 

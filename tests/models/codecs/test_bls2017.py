@@ -194,9 +194,7 @@ def test_one_level_is_compressai_s_computation():
     x = torch.rand(2, 3, 32, 48)
     with torch.no_grad():
         out = codec(x)
-        y_hat, likelihoods = super(type(codec.entropy_bottleneck), codec.entropy_bottleneck).forward(
-            codec.g_a(x)
-        )
+        y_hat, likelihoods = super(type(codec.entropy_bottleneck), codec.entropy_bottleneck).forward(codec.g_a(x))
         assert torch.equal(out.likelihoods["y"], likelihoods) and torch.equal(out.x_hat, codec.g_s(y_hat))
     assert out.lmbda.shape == (2, 1, 1, 1) and float(out.lmbda[0]) == pytest.approx(0.01)
 
@@ -257,9 +255,7 @@ def test_dilated_layers_leave_holes():
         build(CodecConfig(codec="bls2017", n=4, m=6, lmbda=(0.01,), options=options)).eval()
         for options in ((), (("dilation", 2),))
     )
-    assert {k: v.shape for k, v in plain.state_dict().items()} == {
-        k: v.shape for k, v in wide.state_dict().items()
-    }
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in wide.state_dict().items()}
     with torch.no_grad():
         wide.g_s[0].bias.fill_(7.0)
         inner = wide.g_s[0](torch.randn(1, 6, 5, 5))

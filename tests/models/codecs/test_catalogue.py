@@ -71,9 +71,7 @@ def test_a_damaged_folder_is_named(tmp_path, uniform, gained):
 
 def test_records_become_configurations():
     trunk = Trunk(codec="bls2017", dataset="sample", preset="tiny")
-    assert catalogue.config_for(trunk) == CodecConfig(
-        codec="bls2017", n=8, m=12, mechanism="none", lmbda=TRUNK_LAMBDAS
-    )
+    assert catalogue.config_for(trunk) == CodecConfig(codec="bls2017", n=8, m=12, mechanism="none", lmbda=TRUNK_LAMBDAS)
     gain = Experiment(
         dataset="sample",
         codec="bls2017",
@@ -115,7 +113,5 @@ def test_configurations_survive_json():
 
 
 def test_importing_the_catalogue_loads_nothing_heavy():
-    code = (
-        "import sys, models.codecs.catalogue; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
-    )
+    code = "import sys, models.codecs.catalogue; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

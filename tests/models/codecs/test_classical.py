@@ -57,8 +57,7 @@ def test_jpeg_takes_the_better_chroma_at_equal_bytes() -> None:
         data = classical.encode("jpeg", quality, picture)
         subsampled = bytes(imagecodecs.jpeg8_encode(picture, quality, subsampling="420", optimize=True))
         error, error_420 = (
-            float(np.mean((classical.decode("jpeg", d).astype(float) - picture) ** 2))
-            for d in (data, subsampled)
+            float(np.mean((classical.decode("jpeg", d).astype(float) - picture) ** 2)) for d in (data, subsampled)
         )
         assert len(data) <= len(subsampled) and error <= error_420
     # fine saturated stripes are lost in 4:2:0, a grey picture loses nothing
@@ -111,6 +110,4 @@ def test_errors_name_the_way_out() -> None:
 
 def test_library_versions_cover_every_codec() -> None:
     versions = classical.library_versions()
-    assert set(versions) == set(classical.CLASSICAL) and all(
-        any(c.isdigit() for c in v) for v in versions.values()
-    )
+    assert set(versions) == set(classical.CLASSICAL) and all(any(c.isdigit() for c in v) for v in versions.values())

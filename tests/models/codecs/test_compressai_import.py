@@ -7,9 +7,7 @@ LAZY = "import models.codecs.compressai_import as ours, sys\n"
 
 
 def run(code: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -53,8 +51,4 @@ def test_the_rest_of_compressai_is_there_for_who_asks(use):
 
 @pytest.mark.slow
 def test_who_came_first_is_left_alone():
-    run(
-        "import compressai\nbefore = dict(vars(compressai))\n"
-        + LAZY
-        + "assert dict(vars(compressai)) == before\n"
-    )
+    run("import compressai\nbefore = dict(vars(compressai))\n" + LAZY + "assert dict(vars(compressai)) == before\n")

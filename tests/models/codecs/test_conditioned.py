@@ -202,9 +202,7 @@ def test_mutated_files_give_a_picture_or_an_error(trained_codec, name, mechanism
     mutations = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mutations)
     codec = trained_codec(name, mechanism)
-    files = [
-        codec.encode(scene(*size), saliency_map=spot(*size)).data for size in ((40, 56), (17, 90), (1, 1))
-    ]
+    files = [codec.encode(scene(*size), saliency_map=spot(*size)).data for size in ((40, 56), (17, 90), (1, 1))]
     rng, pictures = random.Random(3), 0
     for _ in range(300):
         try:
@@ -263,15 +261,11 @@ def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
     with torch.no_grad():
         y = codec.analyse(x, None)
         base = codec.base_level(x, torch.tensor([0.5]))
-        wanted = codec.wanted(
-            base, codec.places(base, y, torch.from_numpy(saliency_map)[None, None] / 255)[0]
-        )
+        wanted = codec.wanted(base, codec.places(base, y, torch.from_numpy(saliency_map)[None, None] / 255)[0])
         assert wanted.shape == (1, 1, 6, 10) and wanted.max() > 0 > wanted.min()
         z = codec.entropy_bottleneck.symbols(codec.hyper_analyse(y, None, wanted), codec.gains_z(base))
         level = codec.parameters_for(z, base, 6, 10).level
-        told = codec.level_told(
-            codec.h_s_level(codec.parameters_for(z, base, 6, 10).z_hat)[:, :, :6, :10], base
-        )
+        told = codec.level_told(codec.h_s_level(codec.parameters_for(z, base, 6, 10).z_hat)[:, :, :6, :10], base)
     assert level.shape == (1, 1, 6, 10) and level.unique().numel() > 1
     assert level.min() >= 0 and level.max() <= codec.top_level
     assert torch.equal(level * LEVEL_STEPS, (level * LEVEL_STEPS).round())

@@ -97,9 +97,7 @@ def test_wider_bins_hold_what_their_parts_hold(model):
     coarse, fine = torch.full((1, CHANNELS, 1, 1), 0.5), torch.full((1, CHANNELS, 1, 1), 1.5)
     q = torch.arange(-4.0, 5.0).expand(1, CHANNELS, 1, -1)
     whole = model(q / coarse + model.medians(), (coarse, 1 / coarse), training=False)[1]
-    parts = [
-        model((3 * q + k) / fine + model.medians(), (fine, 1 / fine), training=False)[1] for k in (-1, 0, 1)
-    ]
+    parts = [model((3 * q + k) / fine + model.medians(), (fine, 1 / fine), training=False)[1] for k in (-1, 0, 1)]
     torch.testing.assert_close(whole, sum(parts), rtol=1e-3, atol=1e-6)
 
 

@@ -84,9 +84,7 @@ def test_what_is_no_checkpoint_is_refused(reference: torch.nn.Module, tmp_path: 
         assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_weights_that_diverged_are_refused_by_file_and_layer(
-    reference: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_weights_that_diverged_are_refused_by_file_and_layer(reference: torch.nn.Module, tmp_path: Path) -> None:
     state = {name: values.clone() for name, values in reference.state_dict().items()}
     state["g_a.2.weight"][0, 0, 0, 0] = float("nan")
     torch.save(state, tmp_path / "nan.pth")

@@ -20,9 +20,7 @@ def photo(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     base = 120 + 70 * np.sin(x / 9) * np.cos(y / 13) + 30 * (x % 40 > 25)
     noise = np.random.default_rng(5).normal(0, 9, (height, width)) * (y % 48 > 16)
-    return (
-        np.stack([base + noise, 0.7 * base + y / 4 + noise, 200 - base / 2], -1).clip(0, 255).astype(np.uint8)
-    )
+    return np.stack([base + noise, 0.7 * base + y / 4 + noise, 200 - base / 2], -1).clip(0, 255).astype(np.uint8)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -63,8 +61,7 @@ def test_every_decoder_opens_every_size(size, make):
 def test_the_highest_quality_is_near_and_error_falls_as_quality_rises():
     picture = photo(96, 144)
     errors = [
-        np.mean((decoded(guided_jpeg.encode(picture, q)).astype(float) - picture) ** 2)
-        for q in (5, 30, 60, 90, 100)
+        np.mean((decoded(guided_jpeg.encode(picture, q)).astype(float) - picture) ** 2) for q in (5, 30, 60, 90, 100)
     ]
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.3 * errors[2]
 
@@ -163,9 +160,7 @@ def test_the_trellis_finds_the_best_of_all_choices():
     for block in few[:12]:
         where = 1 + np.flatnonzero(first[block, 1:])
         low = (1 << (sizes(first[block, where]) - 1)) - 1
-        choices = [
-            {0, int(v), int(np.sign(v) * less)} for v, less in zip(first[block, where], low, strict=True)
-        ]
+        choices = [{0, int(v), int(np.sign(v) * less)} for v, less in zip(first[block, where], low, strict=True)]
         all_ways = np.array(list(itertools.product(*choices)), np.int32)
         tried = np.repeat(first[block : block + 1], len(all_ways), 0)
         tried[:, where] = all_ways

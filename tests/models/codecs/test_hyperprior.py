@@ -122,8 +122,7 @@ def test_integer_arithmetic_changes_next_to_nothing(references, x, name):
 def test_older_checkpoints_are_understood(references):
     name = "bmshj2018_hyperprior"
     old = {
-        "module."
-        + k.replace("_matrix", "_matrices.").replace("_bias", "_biases.").replace("_factor", "_factors.")
+        "module." + k.replace("_matrix", "_matrices.").replace("_bias", "_biases.").replace("_factor", "_factors.")
         if k.startswith("entropy_bottleneck._")
         else k: v
         for k, v in references[name].state_dict().items()
@@ -329,7 +328,5 @@ def test_scales_are_found_as_compressai_finds_them():
     codec = catalogue.build(CodecConfig(codec="bmshj2018_hyperprior", n=4, m=6))
     table = codec.gaussian_conditional.scale_table
     near = torch.cat((table, torch.nextafter(table, table + 1), torch.nextafter(table, table - 1)))
-    scales = torch.cat((near, 300 * torch.rand(999), torch.tensor([0.0, 1e-9, 1e9, -1.0])))[
-        None, None, :, None
-    ]
+    scales = torch.cat((near, 300 * torch.rand(999), torch.tensor([0.0, 1e-9, 1e9, -1.0])))[None, None, :, None]
     assert torch.equal(codec.larger_scales(scales), codec.gaussian_conditional.build_indexes(scales).long())

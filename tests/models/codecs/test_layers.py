@@ -69,9 +69,7 @@ def test_a_deconvolution_of_channels_last_has_torchs_gradients(kernel, stride):
     torch.manual_seed(0)
     ours = deconv(4, 3, kernel, stride).double()
     assert isinstance(ours, Deconvolution)
-    theirs = torch.nn.ConvTranspose2d(
-        4, 3, kernel, stride, kernel // 2, output_padding=stride - 1, dtype=torch.float64
-    )
+    theirs = torch.nn.ConvTranspose2d(4, 3, kernel, stride, kernel // 2, output_padding=stride - 1, dtype=torch.float64)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 4, 5, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     probe = torch.randn(2, 3, 5 * stride, 7 * stride, dtype=torch.float64)

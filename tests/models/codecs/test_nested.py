@@ -21,9 +21,7 @@ def forest():
 
 
 def walk(forest, rows=((16,),), ahead=((0,),)):
-    gains = np.round(65536 * 2.0 ** (np.arange(33)[:, None] / 16 + 0.1 * np.arange(CHANNELS))).astype(
-        np.int64
-    )
+    gains = np.round(65536 * 2.0 ** (np.arange(33)[:, None] / 16 + 0.1 * np.arange(CHANNELS))).astype(np.int64)
     tables = np.repeat(np.arange(CHANNELS), HEIGHT * WIDTH)
     order = nested.Order(gains)
     return nested.Walk(forest, order, tables, np.array(rows), np.array(ahead), (CHANNELS, HEIGHT, WIDTH))
@@ -31,9 +29,7 @@ def walk(forest, rows=((16,),), ahead=((0,),)):
 
 def drawn(seed=0, escapes=True):
     rng = np.random.default_rng(seed)
-    symbols = np.rint(rng.normal(size=(CHANNELS, HEIGHT * WIDTH)) * np.array(SCALES)[:, None]).astype(
-        np.int32
-    )
+    symbols = np.rint(rng.normal(size=(CHANNELS, HEIGHT * WIDTH)) * np.array(SCALES)[:, None]).astype(np.int32)
     if escapes:
         symbols[0, 3], symbols[4, 5] = -9, 100_000
     return symbols.ravel()
@@ -43,9 +39,7 @@ def drawn(seed=0, escapes=True):
 def test_logarithms_are_rounded_down(value):
     got = int(nested.log2_fixed(np.array([value]))[0])
     assert got - 1 <= math.log2(value) * 65536 < got + 2
-    assert (
-        int(nested.log2_fixed(np.array([1 << value.bit_length() - 1]))[0]) == (value.bit_length() - 1) << 16
-    )
+    assert int(nested.log2_fixed(np.array([1 << value.bit_length() - 1]))[0]) == (value.bit_length() - 1) << 16
 
 
 def test_each_tree_has_the_symbols_of_its_table_as_leaves(forest):
@@ -66,9 +60,7 @@ def test_each_tree_has_the_symbols_of_its_table_as_leaves(forest):
             assert np.array_equal(np.diff(cumulative[:4]) > 0, there) and there.sum() >= 2
             assert (cumulative[4] > cumulative[3]) == (node < len(SCALES))  # a root's escape
             children = forest.first[node] + np.arange(there.sum())
-            assert np.array_equal(
-                forest.bounds[children][:, [0, 3]], np.stack((edges[:-1], edges[1:]), axis=1)[there]
-            )
+            assert np.array_equal(forest.bounds[children][:, [0, 3]], np.stack((edges[:-1], edges[1:]), axis=1)[there])
             waiting += children.tolist()
         first = tables.offsets[table]
         assert sorted(leaves) == list(range(first, first + tables.lengths[table] - 1))
@@ -102,9 +94,7 @@ def test_a_few_symbols_come_back(forest):
     gains = np.full((1, 1), 65536)
     for symbol in (0, 3, 50):
         walks = [
-            nested.Walk(
-                forest, nested.Order(gains), np.array([1]), np.zeros((1, 1), int), np.zeros((1, 1)), (1, 1, 1)
-            )
+            nested.Walk(forest, nested.Order(gains), np.array([1]), np.zeros((1, 1), int), np.zeros((1, 1)), (1, 1, 1))
             for _ in range(2)
         ]
         nested.decode(walks[1], *nested.encode(walks[0], np.array([symbol], np.int32)), whole=True)

@@ -87,9 +87,7 @@ def test_a_file_that_ends_early_and_one_that_was_cut_show_the_same(light):
     assert size - 6 < len(shorter) <= size and 0 < contents.missing() < len(whole.data)
     least = len(bitstream.pack(_without_planes(whole.data)))
     ends = [
-        n
-        for n in range(least, size)
-        if len(bitstream.unpack(whole.data[:n]).strings[-1]) == len(contents.strings[-1])
+        n for n in range(least, size) if len(bitstream.unpack(whole.data[:n]).strings[-1]) == len(contents.strings[-1])
     ]
     assert np.array_equal(light.decode(whole.data[: ends[0]]), light.decode(shorter))
     assert bitstream.cut(bitstream.cut(whole.data, size + 99), size) == shorter

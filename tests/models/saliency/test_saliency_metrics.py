@@ -38,9 +38,7 @@ def test_aucs_count_pairs(seed):
     rest = [prediction[y, x] for y in range(HEIGHT) for x in range(WIDTH) if (y, x) not in spots]
     assert metrics.auc_judd(prediction, points) == pytest.approx(brute_auc(positives, rest), abs=1e-12)
     shuffled = [prediction[int(y), int(x)] for x, y in others]
-    assert metrics.auc_shuffled(prediction, points, others) == pytest.approx(
-        brute_auc(positives, shuffled), abs=1e-12
-    )
+    assert metrics.auc_shuffled(prediction, points, others) == pytest.approx(brute_auc(positives, shuffled), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,15 +52,11 @@ def test_density_metrics_follow_their_definitions(seed):
     sd_y = math.sqrt(sum((y - mean_y) ** 2 for y in flat_y) / n)
     assert metrics.cc(prediction, density) == pytest.approx(cov / (sd_p * sd_y))
     sum_p = sum(flat_p)
-    expected = sum(
-        y * math.log(2.2204e-16 + y / (p / sum_p + 2.2204e-16)) for p, y in zip(flat_p, flat_y, strict=True)
-    )
+    expected = sum(y * math.log(2.2204e-16 + y / (p / sum_p + 2.2204e-16)) for p, y in zip(flat_p, flat_y, strict=True))
     assert metrics.kl(prediction, density) == pytest.approx(expected)
     low_p, low_y = min(flat_p), min(flat_y)
     total_p, total_y = sum_p - n * low_p, sum(flat_y) - n * low_y
-    overlap = sum(
-        min((p - low_p) / total_p, (y - low_y) / total_y) for p, y in zip(flat_p, flat_y, strict=True)
-    )
+    overlap = sum(min((p - low_p) / total_p, (y - low_y) / total_y) for p, y in zip(flat_p, flat_y, strict=True))
     assert metrics.sim(prediction, density) == pytest.approx(overlap)
     spots = fixated(points)
     assert metrics.nss(prediction, points) == pytest.approx(

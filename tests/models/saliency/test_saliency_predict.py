@@ -116,9 +116,7 @@ def test_version_follows_weights_and_settings(tmp_path):
     blurred = model_version("sam_lite", tmp_path)
     assert blurred != model_version("sam_lite")
     frame = noise((64, 96))
-    before, after = (
-        load_model("sam_lite", weights_dir=d, threads=1).predict([frame])[0] for d in (None, tmp_path)
-    )
+    before, after = (load_model("sam_lite", weights_dir=d, threads=1).predict([frame])[0] for d in (None, tmp_path))
     assert not np.array_equal(before, after)
     path.with_suffix(".json").unlink()
     plain = model_version("sam_lite", tmp_path)

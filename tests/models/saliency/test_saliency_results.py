@@ -32,9 +32,7 @@ def test_the_table_has_every_model_and_metric():
     assert all(set(row) == set(benchmark.METRICS) for row in table.values())
     lite, flip = table["sam_lite"], table["sam_lite+flip"]
     # the targets of the specification, single pass and with --flip
-    assert (
-        lite["cc"] >= 0.795 and lite["nss"] >= 3.17 and lite["auc_shuffled"] >= 0.860 and lite["kl"] <= 0.425
-    )
+    assert lite["cc"] >= 0.795 and lite["nss"] >= 3.17 and lite["auc_shuffled"] >= 0.860 and lite["kl"] <= 0.425
     assert flip["cc"] >= 0.81 and flip["nss"] >= 3.25 and flip["auc_shuffled"] >= 0.865 and flip["kl"] <= 0.41
 
 
@@ -46,9 +44,7 @@ def test_the_benchmark_gives_the_committed_numbers():
     names = sorted(table["image"].unique())
     models = ["center_prior", "sam_lite", "sam_lite+flip"]
     loaded = {label: load_model(label.removesuffix("+flip"), threads=1) for label in models}
-    scores = benchmark.score_pictures(
-        loaded, OSIE / "stimuli", table, names[560:], train=names[:500], halves=0
-    )
+    scores = benchmark.score_pictures(loaded, OSIE / "stimuli", table, names[560:], train=names[:500], halves=0)
     means = benchmark.summarise(scores).set_index(["model", "metric"])["mean"]
     for model in models:
         for metric, value in committed()[model].items():

@@ -120,9 +120,7 @@ def test_a_blob_comes_back_to_where_it_was(height: int, width: int, y: float, x:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 def test_shifted_pool_takes_the_pixel_before(stride: int, size: tuple[int, int]) -> None:
-    x = (
-        -torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) - 1
-    )  # negative: padding mustn't win
+    x = -torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) - 1  # negative: padding mustn't win
     pooled = sam.ShiftedMaxPool(stride)(x)
     rows, columns = (-(-side // stride) for side in size)
     assert pooled.shape == (2, 3, rows, columns)
@@ -188,9 +186,7 @@ def test_other_peoples_safetensors_name_the_tensor(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=r"backbone.block1_conv1.bias is missing"):
         sam_predictor.load_predictor("sam_vgg", tmp_path)
     save_file({"backbone.block1_conv1.weight": torch.zeros(64, 3, 5, 5)}, path)
-    with pytest.raises(
-        FoveaError, match=r"block1_conv1.weight is torch.float32 64×3×5×5, not float32 64×3×3×3"
-    ):
+    with pytest.raises(FoveaError, match=r"block1_conv1.weight is torch.float32 64×3×5×5, not float32 64×3×3×3"):
         sam_predictor.load_predictor("sam_vgg", tmp_path)
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(FoveaError, match="not a safetensors file"):

@@ -60,9 +60,7 @@ def layer(layout: list[dict], name: str) -> dict:
 
 @pytest.mark.parametrize(("variant", "count"), [("vgg", 19), ("resnet", 113)])
 def test_expected_layers_are_those_of_the_published_layout(variant: str, count: int) -> None:
-    layout = [
-        entry for entry in json.loads((GOLDEN / f"layout_{variant}.json").read_text()) if entry["weights"]
-    ]
+    layout = [entry for entry in json.loads((GOLDEN / f"layout_{variant}.json").read_text()) if entry["weights"]]
     layers = sam_import.expected_layers(f"sam_{variant}")
     assert len(layers) == len(layout) == count
     for ours, theirs in zip(layers, layout, strict=True):

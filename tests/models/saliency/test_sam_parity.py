@@ -103,9 +103,7 @@ def tensors(
         return hook
 
     for module, name in outputs.items():
-        network.get_submodule(module.removesuffix("+relu")).register_forward_hook(
-            keep(name, module.endswith("+relu"))
-        )
+        network.get_submodule(module.removesuffix("+relu")).register_forward_hook(keep(name, module.endswith("+relu")))
     for module, name in inputs.items():
         network.get_submodule(module).register_forward_pre_hook(keep_input(name))
     # in float64: what is compared is the network, not how a processor rounds float32 on the way

@@ -33,9 +33,7 @@ def test_the_formula_on_numbers():
     s = np.array([[0.0, 1.0], [0.25, 0.25]], dtype=np.float32)
     raw = np.array([[0.1, 1.1], [0.6, 0.6]])
     np.testing.assert_allclose(weight_map(s, alpha=0.1, gamma=0.5), raw / 0.6, rtol=1e-6)
-    np.testing.assert_allclose(
-        weight_map(s, alpha=0.1, gamma=0.5, normalised=False, scale=3), 3 * raw, rtol=1e-6
-    )
+    np.testing.assert_allclose(weight_map(s, alpha=0.1, gamma=0.5, normalised=False, scale=3), 3 * raw, rtol=1e-6)
 
 
 @given(st.integers(0, 255), st.floats(0, 2), st.floats(0.2, 3), st.integers(1, 40))

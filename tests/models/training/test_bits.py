@@ -79,9 +79,7 @@ def looked_at():
         x, y = rng.integers(20, 68), rng.integers(16, 50)
         cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
         pictures[f"{i}.png"] = np.ascontiguousarray(picture[:, :, ::-1])
-        rows += [
-            (f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)
-        ]
+        rows += [(f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)]
     return pictures, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
 
 
@@ -164,7 +162,5 @@ def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(narr
     whole = digest(case, tmp_path / "whole")
     assert digest(case, tmp_path / "parts", 1, 4, 3) == whole
     if arithmetic() != SAME_ARITHMETIC:
-        pytest.skip(
-            "equal, but this processor or torch rounds otherwise than where the weights were recorded"
-        )
+        pytest.skip("equal, but this processor or torch rounds otherwise than where the weights were recorded")
     assert whole == ON_RECORD.get(case, whole)

@@ -134,9 +134,7 @@ class Even(Bls2017):
         self.entropy_bottleneck = EvenSymbols(config.m)
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"), [(Rectified, "has no negative symbol"), (Even, "never has the symbol")]
-)
+@pytest.mark.parametrize(("kind", "words"), [(Rectified, "has no negative symbol"), (Even, "never has the symbol")])
 def test_an_unreachable_level_is_named(weights, kind, words):
     with torch.no_grad():
         stronger = weights | {"g_a.4.weight": 4 * weights["g_a.4.weight"]}

@@ -54,9 +54,7 @@ def made_record(**changed):
 def made_codec(mechanism="none", lmbda=LMBDA, **changed):
     torch.manual_seed(0)
     gained = {"gamma": 0.5, "span": 1.0} if mechanism == "gain" else {}
-    return Bls2017(
-        CodecConfig(codec="bls2017", n=4, m=6, mechanism=mechanism, lmbda=lmbda, **gained, **changed)
-    )
+    return Bls2017(CodecConfig(codec="bls2017", n=4, m=6, mechanism=mechanism, lmbda=lmbda, **gained, **changed))
 
 
 class Rows(NullRun):
@@ -160,9 +158,7 @@ def test_a_finished_training_is_not_repeated(tmp_path):
 def test_it_learns(tmp_path):
     y, x = np.mgrid[0:64, 0:64]
     picture = np.stack([x * 4, y * 4, 255 - x * 4], axis=2).clip(0, 255).astype(np.uint8)
-    folder = trained(
-        tmp_path, frames=FrameSet([picture]), record=made_record(steps=150, lr=3e-3, batch_size=4)
-    )
+    folder = trained(tmp_path, frames=FrameSet([picture]), record=made_record(steps=150, lr=3e-3, batch_size=4))
     history = json.loads((folder / "history.json").read_text())
     assert history[-1]["loss"] < 0.35 * history[0]["loss"]
     assert history[-1]["psnr_db"] > history[0]["psnr_db"] + 4
@@ -242,9 +238,7 @@ def test_a_step_without_a_number_is_skipped(tmp_path):
 def test_no_number_for_long_is_an_error_that_names_the_batch(tmp_path):
     frames = made_frames(2)
     frames = FrameSet(frames.pictures, frames.maps, names=["north.png", "south.png"])
-    with pytest.raises(
-        Diverged, match=r"20 steps in a row, until step 22 \(lambda 0\.002, 0\.02, 0\.1.*south"
-    ):
+    with pytest.raises(Diverged, match=r"20 steps in a row, until step 22 \(lambda 0\.002, 0\.02, 0\.1.*south"):
         trained(
             tmp_path,
             codec=poisoned(range(3, 60)),
@@ -271,9 +265,7 @@ def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
     record = made_record(mechanism="sft", steps=1, warmup_steps=0, fresh_lr_factor=10.0)
     folder = trained(tmp_path, codec=made_codec("sft"), record=record)
     moved = {
-        k: (v - start[k]).abs().max().item()
-        for k, v in load_file(folder / "weights.safetensors").items()
-        if k in start
+        k: (v - start[k]).abs().max().item() for k, v in load_file(folder / "weights.safetensors").items() if k in start
     }
     last = next(k for k in moved if k.startswith("transforms.0.condition.2.weight"))
     assert moved[last] == pytest.approx(10 * record["lr"], rel=1e-3)
@@ -284,9 +276,7 @@ def test_a_level_that_is_no_number_skips_the_step(tmp_path):
     from models.codecs.catalogue import build
 
     torch.manual_seed(0)
-    codec = build(
-        CodecConfig(codec="mbt2018_mean", n=4, m=6, mechanism="hyper", lmbda=LMBDA, gamma=0.5, span=1.0)
-    )
+    codec = build(CodecConfig(codec="mbt2018_mean", n=4, m=6, mechanism="hyper", lmbda=LMBDA, gamma=0.5, span=1.0))
     torch.nn.init.constant_(codec.h_s_level[-1].bias, math.nan)
     record = made_record(codec="mbt2018_mean", mechanism="hyper", steps=30, crop=64)
     frames = FrameSet([np.zeros((70, 70, 3), np.uint8)] * 2, [np.zeros((70, 70), np.uint8)] * 2)
@@ -297,9 +287,7 @@ def test_a_level_that_is_no_number_skips_the_step(tmp_path):
 def test_constant_maps_train_as_uniform(tmp_path):
     frames = made_frames()
     constant = FrameSet(frames.pictures, [np.full_like(m, 90) for m in frames.maps])
-    weighted = trained(
-        tmp_path / "a", codec=made_codec("loss"), record=made_record(mechanism="loss"), frames=constant
-    )
+    weighted = trained(tmp_path / "a", codec=made_codec("loss"), record=made_record(mechanism="loss"), frames=constant)
     uniform = trained(tmp_path / "b")
     a, b = (load_file(f / "weights.safetensors") for f in (weighted, uniform))
     assert all(torch.equal(a[k], b[k]) for k in b)
@@ -310,9 +298,7 @@ def test_raw_weights_are_another_lambda(tmp_path):
     frames = made_frames()
     constant = FrameSet(frames.pictures, [np.full_like(m, 255) for m in frames.maps])
     raw = {"mechanism": "loss", "normalised": False, "alpha": 0.0, "scale": 2.0, "lmbda": [0.01]}
-    one = trained(
-        tmp_path / "a", codec=made_codec("loss", (0.01,)), record=made_record(**raw), frames=constant
-    )
+    one = trained(tmp_path / "a", codec=made_codec("loss", (0.01,)), record=made_record(**raw), frames=constant)
     two = trained(tmp_path / "b", codec=made_codec(lmbda=(0.02,)), record=made_record(lmbda=[0.02]))
     a, b = (load_file(f / "weights.safetensors") for f in (one, two))
     torch.testing.assert_close(a["g_a.0.weight"], b["g_a.0.weight"], rtol=1e-5, atol=1e-7)

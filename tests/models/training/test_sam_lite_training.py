@@ -31,9 +31,7 @@ def data(tmp_path_factory):
         x, y = rng.integers(20, 68), rng.integers(16, 50)
         cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
         cv2.imwrite(str(folder / f"{i}.png"), picture)
-        rows += [
-            (f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)
-        ]
+        rows += [(f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)]
     rows.append(("8.png", 0, 3.0, 3.0))
     table = pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
     return (
@@ -45,9 +43,7 @@ def data(tmp_path_factory):
 
 def trained(folder, data, config, **options):
     objective = SamLiteTraining(*data, config)
-    return (
-        train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **options) / "sam_lite.safetensors"
-    )
+    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **options) / "sam_lite.safetensors"
 
 
 def test_what_is_written_and_a_stop_waits_for_the_end_of_an_epoch(data, tmp_path):
@@ -154,9 +150,7 @@ def test_patience(data, scores, patience, stop):
 
 def test_training_ends_when_validation_does_not_improve(data, tmp_path, monkeypatch):
     scores = iter([0.0, 1.0, 3.0, 2.0])
-    monkeypatch.setattr(
-        sam_lite, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)}
-    )
+    monkeypatch.setattr(sam_lite, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)})
     path = trained(tmp_path, data, dataclasses.replace(TINY, epochs=5))
     described = json.loads(path.with_suffix(".json").read_text())
     assert len(described["history"]) == 4

@@ -48,8 +48,7 @@ def trained(folder: Path, objective: SamTraining, **options) -> Path:
 
 def test_points_are_one_based_and_blurred() -> None:
     corners, middle = (
-        Item("p", np.zeros((60, 90, 3), np.uint8), points)
-        for points in (((1.0, 1.0), (90.4, 60.4)), ((46.0, 31.0),))
+        Item("p", np.zeros((60, 90, 3), np.uint8), points) for points in (((1.0, 1.0), (90.4, 60.4)), ((46.0, 31.0),))
     )
     picture, density, fixations = make_sample(corners, SMALL)
     assert picture.shape == (60, 90, 3) and density.shape == fixations.shape == (96, 128)
@@ -94,9 +93,7 @@ def test_training_learns_and_its_weights_predict(narrow: None, tmp_path: Path) -
     assert history[-1]["val/loss"] < history[0]["val/loss"] - 1
     assert {"train/kl", "val/cc", "val/nss", "val/dead"} <= set(history[0])
     described = json.loads((folder / "sam_vgg.json").read_text())
-    assert described["config"]["lr"] == 1e-3 and described["val"]["val/loss"] == min(
-        row["val/loss"] for row in history
-    )
+    assert described["config"]["lr"] == 1e-3 and described["val"]["val/loss"] == min(row["val/loss"] for row in history)
     predictor = load_predictor("sam_vgg", folder)
     assert predictor.size == (48, 64)
     assert predictor.predict([np.zeros((20, 30, 3), np.uint8)])[0].shape == (20, 30)

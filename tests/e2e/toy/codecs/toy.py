@@ -26,7 +26,5 @@ class Toy(FactorizedCodec):
         same = {"stride": 4, "padding": k // 2}
         back = {**same, "output_padding": 3}
         g_a = nn.Sequential(nn.Conv2d(planes, n, k, **same), nn.ReLU(), nn.Conv2d(n, m, k, **same))
-        g_s = nn.Sequential(
-            nn.ConvTranspose2d(m, n, k, **back), nn.ReLU(), nn.ConvTranspose2d(n, 3, k, **back)
-        )
+        g_s = nn.Sequential(nn.ConvTranspose2d(m, n, k, **back), nn.ReLU(), nn.ConvTranspose2d(n, 3, k, **back))
         return g_a, g_s
