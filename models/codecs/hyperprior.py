@@ -230,9 +230,7 @@ class HyperpriorCodec(HyperpriorModel):
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """As `ConditionedCodec.read` says."""
         escapes_z, coded_z, escapes_y, coded_y = strings
-        p = self._told(escapes_z, coded_z, base, h, w)
-        level = level if p.level is None else p.level
-        gain = self.gains(level)
+        p, level, gain = self._told(escapes_z, coded_z, base, level, h, w)
         symbols = self.built().decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
         return self.dequantized(torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain)
 
@@ -250,20 +248,22 @@ class HyperpriorCodec(HyperpriorModel):
         if not (self.exact and self.refinable):
             return super().read_progressive(strings, base, level, ahead, whole, h, w)
         escapes_z, coded_z, escapes_y, coded_y = strings
-        p = self._told(escapes_z, coded_z, base, h, w)
-        level = level if p.level is None else p.level
-        gain = self.gains(level)
+        p, level, gain = self._told(escapes_z, coded_z, base, level, h, w)
         walk = self._walk_over(p, base, level, gain, ahead, h, w)
         nested.decode(walk, escapes_y, coded_y, whole)
         values = torch.from_numpy(walk.shown()).reshape(1, self.config.m, h, w)
         return self.dequantized(values.to(self.device), p, gain)
 
-    def _told(self, escapes_z: bytes, coded_z: bytes, base: Tensor, h: int, w: int) -> Parameters:
-        """What z says."""
+    def _told(
+        self, escapes_z: bytes, coded_z: bytes, base: Tensor, level: Tensor, h: int, w: int
+    ) -> tuple[Parameters, Tensor, tuple[Tensor, Tensor] | None]:
+        """What z says, with it the levels that y was coded at and their gains. level: what the level map says."""
         height, width = -(-h // HYPER), -(-w // HYPER)
         indexes, used = self.channel_indexes(self.config.n, base, height, width)
         z = torch.from_numpy(self.built().decode(coded_z, escapes_z, indexes, used))
-        return self.parameters_for(z.reshape(1, self.config.n, height, width).to(self.device), base, h, w)
+        p = self.parameters_for(z.reshape(1, self.config.n, height, width).to(self.device), base, h, w)
+        level = level if p.level is None else p.level
+        return p, level, self.gains(level)
 
     def _walk_over(
         self,

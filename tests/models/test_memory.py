@@ -37,6 +37,6 @@ def test_tensors_that_follow_cost_no_page_faults():
     assert [size for size, *_ in found] == [23, 23, 25, 25]
     for (size, kept, with_it), (_, _, plain) in zip(found[::2], found[1::2], strict=True):
         if not kept:
-            pytest.skip("this C library has no knobs for it")
+            pytest.skip("this C library has no mallopt to keep freed memory with, as musl has none")
         # pages of 4 KiB, or of 2 MiB where the system makes them huge
         assert plain >= 40 * (4 << size) // (2 << 20) and with_it < plain / 3
