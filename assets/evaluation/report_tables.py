@@ -122,8 +122,8 @@ CONTROL_WORDS = {
 
 
 def answers(rates: pd.DataFrame) -> list[str]:
-    """The sentence of each codec's best arm for each place."""
-    return [answer(v) for v in first_verdicts(rates)]
+    """The sentence of each codec's best arm for each place, conventional codecs beside it."""
+    return [" ".join(filter(None, (answer(v), v.beside))) for v in first_verdicts(rates)]
 
 
 def answer(verdict: Verdict) -> str:
@@ -144,8 +144,7 @@ def answer(verdict: Verdict) -> str:
         for maps, row in verdict.controls.items()
         if math.isfinite(float(row["bd_rate_percent"]))
     ]
-    maps = f"The same with other maps: {', '.join(others)}." if others else ""
-    return " ".join(filter(None, (text, maps, verdict.beside)))
+    return f"{text} The same with other maps: {', '.join(others)}." if others else text
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:
