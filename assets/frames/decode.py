@@ -11,6 +11,7 @@
 | CMYK, Lab, float, 12-bit JPEG | refused: there is no one right conversion |
 | several pictures in a file (animation, TIFF pages) | refused |
 | ICC profile, RGB or grey | converted to sRGB (colour.py), 16 bits after rounding to 8; without a usable one, samples are taken as sRGB |
+| EXIF of JPEG, PNG, WebP with interoperability index R03, no ICC profile | Adobe RGB (DCF 2.0, as cameras write it), converted to sRGB; not where EXIF says sRGB itself |
 | TIFF: bands beyond the colours that are not declared alpha | dropped |
 | damage | of samples, not of metadata or what stands behind the picture. PNG: every chunk's CRC and the zlib checksum. JPEG: the end marker (JPEG has no checksum: damage inside that keeps the markers goes unnoticed). WebP, TIFF: declared length, decoder's own errors |
 
@@ -51,8 +52,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 6: 4}  # by PNG's colour type
 _STARTS = {"JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]"}
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "I;16", "I;16L", "I;16B"}
+_EXIF_SRGB = 1  # of ColorSpace
 _scratch = threading.local()
-_PILLOW = threading.Lock()
+_PILLOW = threading.RLock()
 
 #: imagecodecs takes any buffer; its type stubs know only some.
 codecs: Any = imagecodecs
@@ -194,14 +196,24 @@ def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
     return Header(kind, width, height, orientation, profile), decode
 
 
-def _exif_orientation(exif: bytes) -> int:
-    parsed = Image.Exif()
-    try:
+def _of_exif(exif: bytes, profile: bytes) -> tuple[int, bytes]:
+    """Orientation, and the ICC profile: the picture's own, or else what EXIF says of its colours."""
+    orientation, parsed = 1, Image.Exif()
+    if not exif:
+        return orientation, profile
+    # damaged metadata is not damage of the picture
+    with (
+        _quiet(),
+        contextlib.suppress(SyntaxError, ValueError, OSError, struct.error, LookupError, EOFError, TypeError),
+    ):
         parsed.load(exif)
-        value = parsed.get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, OSError, struct.error, LookupError, EOFError):
-        return 1  # damaged metadata is not damage of the picture
-    return value if isinstance(value, int) else 1
+        if isinstance(value := parsed.get(ExifTags.Base.Orientation), int):
+            orientation = value
+        index = parsed.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+        space = parsed.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        if not profile and str(index).startswith("R03") and space != _EXIF_SRGB:
+            profile = codecs.cms_profile("adobergb")
+    return orientation, profile
 
 
 # ---- PNG
@@ -231,12 +243,11 @@ def _png(data: bytes) -> _Stored:
         raise _Broken("an animated PNG: one file must be one picture")
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", ihdr)
     plain = depth == 8 and colour in _CHANNELS and not interlace and b"tRNS" not in chunks
-    orientation = _exif_orientation(bytes(chunks.get(b"eXIf", [b""])[0]))
+    own = _png_profile(bytes(chunks.get(b"iCCP", [b""])[0]))
     return _Stored(
         width,
         height,
-        orientation,
-        _png_profile(bytes(chunks.get(b"iCCP", [b""])[0])),
+        *_of_exif(bytes(chunks.get(b"eXIf", [b""])[0]), own),
         lambda: _plain_png(ihdr, chunks[b"IDAT"]) if plain else codecs.png_decode(_bare_png(chunks)),
     )
 
@@ -287,12 +298,17 @@ def _buffer(name: str, size: int) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _pillow(stream: io.BytesIO, kind: str) -> Iterator[Image.Image]:
-    """Without warnings: they are of metadata. One thread at a time, since their filters belong to the whole process."""
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: they are of metadata. One thread at a time, since their filters belong to the whole process."""
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(stream, formats=(kind,)) as image:
-            yield image
+        yield
+
+
+@contextlib.contextmanager
+def _pillow(stream: io.BytesIO, kind: str) -> Iterator[Image.Image]:
+    with _quiet(), Image.open(stream, formats=(kind,)) as image:
+        yield image
 
 
 def _by_pillow(data: bytes, kind: str) -> _Stored:
@@ -311,8 +327,8 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
                 end = data.find(b"\xff\xd9", stream.tell()) + 2
                 if end < 2:
                     raise _Broken(f"cut short: the JPEG ends after {len(data)} bytes without its end marker")
-                orientation = _exif_orientation(image.info.get("exif", b""))
-                return _Stored(*image.size, orientation, _profile(image), lambda: _jpeg_samples(data[:end]))
+                about = _of_exif(image.info.get("exif", b""), _profile(image))
+                return _Stored(*image.size, *about, lambda: _jpeg_samples(data[:end]))
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise _Broken(f"{pages} pictures in one file: one file must be one picture")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -325,8 +341,8 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
                     return orient(_samples(data, "TIFF"), {6: 8, 8: 6}.get(turned, turned))
 
                 return _Stored(tags[256], tags[257], turned, _profile(image), decode)
-            orientation = _exif_orientation(image.info.get("exif", b""))
-            return _Stored(*image.size, orientation, _profile(image), lambda: _samples(data, kind))
+            about = _of_exif(image.info.get("exif", b""), _profile(image))
+            return _Stored(*image.size, *about, lambda: _samples(data, kind))
     except UnidentifiedImageError as error:
         raise _Broken(
             f"damaged, cut short, or a rare kind of {kind} that is not read: save it as an RGB PNG"
@@ -394,8 +410,7 @@ def _plain_tiff(data: bytes) -> _Stored | None:
     stream = io.BytesIO(data)
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     try:
-        with _PILLOW, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             stream.seek(tags.next)
             tags.load(stream)
             first = {tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)}

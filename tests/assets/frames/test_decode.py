@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from assets.frames.decode import BrokenPicture, orient, read_header, read_picture
 from assets.frames.encode import encode_png, png_chunk
@@ -411,6 +411,38 @@ def test_colours_of_a_wider_profile_become_srgb(kind: str) -> None:
     ):
         same = read_picture(saved(picture, kind, icc_profile=profile, **options))
         assert np.abs(same.astype(int) - picture).max() <= (2 if kind == "JPEG" else 0)
+
+
+def camera_exif(space: int, index: str) -> Image.Exif:
+    """As cameras name their colour space without a profile, by DCF 2.0."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    exif.get_ifd(ExifTags.IFD.Exif).update(
+        {ExifTags.Base.ColorSpace: space, ExifTags.IFD.Interop: {ExifTags.Interop.InteropIndex: index}}
+    )
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_adobe_rgb_known_by_exif_alone_becomes_srgb(kind: str) -> None:
+    picture = np.empty((32, 32, 3), np.uint8)
+    picture[:] = 180, 110, 90
+    options = {"quality": 100, "lossless": True} if kind in ("WEBP", "JPEG") else {}
+    adobe = (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)  # its ICC colourants
+
+    def shown(space: int, index: str, **more: object) -> NDArray[Any]:
+        return read_picture(saved(picture, kind, exif=camera_exif(space, index).tobytes(), **options, **more))
+
+    linear = np.linalg.solve(np.array(SRGB_D50).T, np.array(adobe).T @ (picture[0, 0] / 255) ** 2.2)
+    expected = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(shown(0xFFFF, "R03") - expected).max() < 3 and expected[0] > 200
+    for same in (shown(0xFFFF, "R98"), shown(1, "R03"), shown(0xFFFF, "R03", icc_profile=SRGB)):
+        assert np.abs(same.astype(int) - picture).max() <= (2 if kind == "JPEG" else 0)
+
+
+def test_what_exif_says_before_it_is_damaged_stands() -> None:
+    exif = camera_exif(0xFFFF, "R03").tobytes()
+    assert read_header(saved(smooth(), "JPEG", exif=exif[:40])).orientation == 3
 
 
 def test_a_grey_profile_is_for_grey_pictures() -> None:
