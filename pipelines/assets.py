@@ -2,7 +2,7 @@
 they launch."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import dagster as dg
@@ -39,8 +39,8 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
     """The asset of a stage. Which partitions of the others its partitions need, the planner knows; here one is made from the
     same of an asset that shares them, and else from all. known: stages that have an asset."""
 
-    def body(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
-        return workshop.materialize(context)
+    def body(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Iterator[dg.MaterializeResult]:
+        yield workshop.materialize(context)
 
     specs = [
         dg.AssetCheckSpec(c.name, asset=stage.name, blocking=c.blocking, description=c.about) for c in stage.checks
@@ -60,6 +60,10 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
         pool=GPU_POOL if stage.gpu else None,
         check_specs=specs,
     )(body)
+    for output in made.op.output_defs:
+        if output.name in made.check_specs_by_output_name:
+            # else Dagster wants a word on each check, also where it does not apply
+            output._is_required = False
     return made
 
 

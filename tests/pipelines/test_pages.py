@@ -7,8 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from assets.graph import Check
 from assets.stages import open_chain
 from pipelines import resources
+from pipelines.assets import ASSETS
+from pipelines.partitions import offer
 
 
 def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(installation: Path) -> None:
@@ -17,8 +20,24 @@ def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(install
     names = list(result.metadata or {})
     assert names[0] == "shipped" and names[-2:] == ["path", "unit"]
     assert not result.check_results, "its weights were examined when they were made"
-    filled = resources.not_asked("crops_vary")
-    assert filled.severity is dg.AssetCheckSeverity.WARN and "does not apply" in str(filled.description)
+
+
+@pytest.mark.parametrize("applies", [(), ("crops_vary",)])
+def test_the_ui_launches_what_has_checks_that_do_not_apply(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, applies: tuple[str, ...]
+) -> None:
+    def found(check: Check, _: object) -> dg.AssetCheckResult | None:
+        return dg.AssetCheckResult(check_name=check.name, passed=True) if check.name in applies else None
+
+    monkeypatch.setattr(resources, "checked", found)
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer(instance, [("trunk_codec", "shipped-bls2017")])
+        done = dg.materialize(
+            [asset for asset in ASSETS if asset.key == dg.AssetKey("trunk_codec")],
+            partition_key="shipped-bls2017", instance=instance, resources={"workshop": resources.FoveaWorkshop()},
+        )  # fmt: skip
+    assert done.success and len(done.get_asset_materialization_events()) == 1
+    assert [e.check_name for e in done.get_asset_check_evaluations()] == list(applies)
 
 
 def test_the_report_begins_with_its_headline_and_its_address(
