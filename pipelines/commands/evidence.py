@@ -1,6 +1,5 @@
-"""`fovea compare`, `curves`, `evaluate`, `gaps`: what is held against what."""
+"""`fovea compare`, `curves`, `evaluate`, `benchmark`: what is held against what."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,45 +19,27 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@options.output("The page to write; default: FOVEA_HOME/reports/compare/.", mark=options.PAGE)
-def compare(first: str, second: str, output: Path | None) -> None:
+def compare(first: str, second: str) -> None:
     """Hold two sweeps against each other, curve by curve: did a change help?
 
     \b
     FIRST and SECOND are DATASET.SWEEP; DATASET.SWEEP~1 is that sweep as its tables were made before the current time
-    (~2: before that), and a kept table of points (tables/rd_points.parquet or .csv) will do, too.
+    (~2: before that), and a kept table of points (tables/rd_points.parquet) will do, too.
       fovea compare sample.smoke~1 sample.smoke      before and after a change
       fovea compare osie.smoke osie.seed             two sweeps on the same pictures
     Below 0, SECOND needs fewer bits for the same quality. Exit code 1 when no two curves can be compared.
     """
-    from assets.evaluation.compare import compare_points, sentences
-    from assets.evaluation.compare_page import render_comparison
+    from assets.evaluation.compare import compare_points
     from assets.evaluation.sides import read_side
     from assets.evaluation.summary import compare_lines
 
     chain = chain_here(tracking=False)
     before, after = read_side(chain, first), read_side(chain, second)
-    rates, points = compare_points(
-        before.points, after.points, list_only_before=before.whole, list_only_after=after.whole
-    )
+    rates = compare_points(before.points, after.points, list_only_before=before.whole, list_only_after=after.whole)
     if rates.empty:
         raise FoveaError(f"{first} and {second} have no curve in common, or only the same classical codecs")
-    page = render_comparison(
-        first={"name": before.name, "about": before.about},
-        second={"name": after.name, "about": after.about},
-        before=before.points,
-        after=after.points,
-        rates=rates,
-        points=points,
-    )
-    names = [re.sub(r"[^\w.~-]+", "_", Path(n).name) for n in (first, second)]
-    target = output or chain.home.reports / "compare" / f"{names[0]}-{names[1]}.html"
-    write_page(target, page)
-    click.echo(compare_lines(rates) + "\n")
-    for text in sentences(rates, points):
-        click.echo(text)
-    click.echo(f"\npage    {target}")
-    if not (rates.status != "refused").any() and not (len(points) and points["same_files"].all()):
+    click.echo(f"first   {before.about}\nsecond  {after.about}\n\n{compare_lines(rates)}")
+    if (rates.status == "refused").all() and not rates.same_files.all():
         sys.exit(1)
 
 
@@ -284,54 +265,3 @@ def benchmark_made(
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
     return benchmark_of(chain, dataset, wanted, peers)
-
-
-@click.command()
-@options.dataset
-@options.sweep("gan")
-@click.option("--pictures", default=48, show_default=True, type=click.IntRange(2), help="Of each part, at most.")
-@click.option(
-    "--classical/--no-classical", default=True, help="With AVIF, WebP and a thumbnail at about the same bits."
-)
-@click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Of torch, and classical files at once.",
-)
-@options.output("Also write the table as Markdown.", mark=rb"\A\| codec \|")
-def gaps(dataset: str, sweep_name: str, pictures: int, classical: bool, threads: int, output: Path | None) -> None:
-    """Training against held-out pictures for each trained experiment of a sweep: PSNR, perceptual distance, patch KID.
-
-    \b
-      fovea gaps --sweep gan --dataset street           beside AVIF, WebP and a thumbnail at about the same bits
-      fovea gaps --sweep gan-faults --dataset street    what each fault of the public GAN port does
-    Writes FOVEA_HOME/tables/generalisation.DATASET.SWEEP.{csv,parquet} and reports/DATASET.SWEEP.generalisation.html.
-    """
-    import torch
-
-    from assets.evaluation.generalisation import generalisation, kept_crops
-    from assets.evaluation.generalisation_page import markdown, page
-    from assets.evaluation.tables import keep_table
-
-    def show(done: float, total: float, note: str = "") -> None:
-        click.echo(f"{done:g}/{total:g} {note}", err=True)
-
-    chain = chain_here(tracking=False)
-    chosen = options.sweep_of(chain, sweep_name, dataset)
-    torch.set_num_threads(threads)
-    table = generalisation(chain, chosen, pictures=pictures, against=classical, threads=threads, progress=show)
-    if table.empty:
-        raise FoveaError(
-            f"no experiment of {chosen.key} is trained yet: fovea train KEY, or fovea run --sweep {sweep_name}"
-        )
-    keep_table(chain.home.tables, f"generalisation.{chosen.key}", table)
-    target = chain.home.reports / f"{chosen.key}.generalisation.html"
-    crops = {unit: kept_crops(chain, unit) for unit in table["unit"]}
-    write_page(target, page(table, f"{chosen.key}: held-out pictures against training pictures", crops))
-    text = markdown(table)
-    if output is not None:
-        write_page(output, text)
-    click.echo(text)
-    click.echo(f"page    {target}")

@@ -74,6 +74,5 @@ def test_blur_shows_in_distance_and_features():
     features = [[eye.patch_features(p) for p in group] for group in (pictures, light, heavy)]
     assert features[0][0].shape == (2, 320)
     assert kid(features[0], features[1]).value < kid(features[0], features[2]).value
-    assert np.isnan(eye.lpips_distance(pictures[0], light[0])) or eye.lpips_distance(pictures[0], light[0]) > 0
     with pytest.raises(FoveaError, match="64×64"):
         eye.patch_features(pictures[0][:40])
