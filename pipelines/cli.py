@@ -1,5 +1,6 @@
 """`fovea`: the same functions as the Dagster graph, from a terminal. Heavy imports wait until a command needs them."""
 
+import atexit
 import contextlib
 import errno
 import io
@@ -8,7 +9,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -41,6 +42,19 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 class Guarded(click.Group):
     """Errors that a user can put right are printed without a traceback, with exit code 1."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
+        """As click's. A process that is this command (no args) ends with it: Python would take seconds to take apart what torch
+        and Dagster have loaded."""
+        if args is not None:
+            return super().main(args, *more, **named)
+        try:
+            super().main()
+        except SystemExit as ended:
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else ended.code is not None)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -82,20 +96,29 @@ def _stoppable() -> Iterator[None]:
     """Ctrl-C, and a scheduler's SIGTERM likewise, say at once that they were heard: what is under way may take seconds to end."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.default_int_handler)
+        for sign in signs:
+            signal.signal(sign, signal.default_int_handler)
         if os.getpid() == mine:  # and no child that was forked
             os.write(2, b"\nfovea: stopping; run the same command again and it goes on from here\n")
         raise KeyboardInterrupt
 
-    mine = os.getpid()
+    def unraisable(error: "sys.UnraisableHookArgs") -> None:
+        if error.exc_type is not KeyboardInterrupt:
+            hook(error)
+        elif os.getpid() == mine:  # Python drops what is raised while something is being destroyed
+            threading.Timer(0.05, os.kill, (mine, signs[0])).start()
+
+    mine, hook = os.getpid(), sys.unraisablehook
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     signs = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {sign: signal.signal(sign, stop) for sign in signs}
+    sys.unraisablehook = unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for sign, handler in before.items():
             signal.signal(sign, handler)
 

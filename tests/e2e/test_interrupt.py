@@ -14,8 +14,6 @@ from assets.frames.sample import make_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 WORDS = ("run", "--dataset", "drawn", "--sweep", "smoke", "--threads", "1")
-#: a step that was started again would take a training more than this
-ENDS_S = 60.0
 #: of a thread that computes without asking whether there was a signal
 AT_ONCE_S = 5.0
 
@@ -44,10 +42,9 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
             while "stopping; run the same command again" not in said.read_text():
                 assert time.monotonic() - began < AT_ONCE_S, said.read_text()
                 time.sleep(0.05)
-            assert process.wait(ENDS_S) == 130, said.read_text()
+            assert process.wait(AT_ONCE_S) == 130, said.read_text()
         assert "stopping; run the same command again" in said.read_text()
         assert "Traceback" not in said.read_text()
-        assert time.monotonic() - began < ENDS_S
         # the second run did not begin at the first step again where a checkpoint lay
         assert steps[0] >= reached
         kept = (tmp_path / "home" / "work").glob("*/**/step-*.ckpt")

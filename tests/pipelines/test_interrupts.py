@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -93,20 +94,41 @@ def test_an_absent_cluster_does_not_hide_an_interrupt(
     assert len(ended) == 2 and "does not answer; steps that still run there" in caplog.text
 
 
+class Destroyed:
+    """Calls a function where Python drops what is raised."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def __del__(self) -> None:
+        self.function()
+
+
+@pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_answered_at_once_in_one_line(
     sign: signal.Signals,
+    dropped: bool,
     installation: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     heard: list[str] = []
 
+    def interrupt() -> None:
+        os.kill(os.getpid(), sign)
+        time.sleep(0)
+
     def busy(*_: object) -> None:
+        began = time.monotonic()
         try:
-            os.kill(os.getpid(), sign)
+            if dropped:
+                Destroyed(interrupt)
+            else:
+                interrupt()
             time.sleep(30)
         finally:
+            assert time.monotonic() - began < 20
             heard.append(capfd.readouterr().err)  # while the work is being ended
 
     before = signal.getsignal(sign)
