@@ -315,7 +315,7 @@ function drawGallery() {
   const crop = state.view === "crop";
   $("g-note").textContent = `${item.image} · ${item.size[0]}×${item.size[1]} · ` + (crop
     ? `the ${item.crop[0]}×${item.crop[1]} pixels that matter most by ${item.by}, exact, enlarged`
-    : `the white frame is the crop · whole pictures ${lossless ? "are exact" : "are compressed again for this file; judge by the crops"}`) + " · classical codecs: the file nearest in bytes";
+    : `the white frame is the crop · whole pictures ${lossless ? "are exact" : "are compressed again for this file; judge by the crops"}`) + " · beside the first file those nearest in bytes, with the difference";
   holder.classList.toggle("whole", !crop);
   const original = item.fixed[0], panels = [...item.fixed, ...(item.rates[state.rate]?.panels || [])];
   holder.replaceChildren(...panels.map(panel => {
@@ -333,8 +333,8 @@ function drawGallery() {
     button.addEventListener("keydown", event => { if (event.key === " ") { event.preventDefault(); swap(true); } });
     button.addEventListener("keyup", event => { if (event.key === " ") swap(false); });
     button.addEventListener("contextmenu", event => event.preventDefault());
-    const caption = html("figcaption", {}, html("b", {}, html("span", {}, panel.colour ? html("span", { class: "swatch s", style: `--c:${panel.colour}` }) : "", panel.label), html("span", {}, panel.bpp || "")));
-    if (panel.values) caption.append(html("small", {}, (panel.kind === "classical" ? `${panel.rate} · ` : "") + panel.values.map(v => v.join(" ").replaceAll(" ", "\u00a0")).join(" · ")));
+    const caption = html("figcaption", {}, html("b", {}, html("span", {}, panel.colour ? html("span", { class: "swatch s", style: `--c:${panel.colour}` }) : "", panel.label), html("span", {}, panel.bpp || "", panel.apart ? html("i", { title: "bytes more or fewer than the first" }, ` ${panel.apart}`) : "")));
+    if (panel.values) caption.append(html("small", {}, `${panel.rate} · ` + panel.values.map(v => v.join(" ").replaceAll(" ", "\u00a0")).join(" · ")));
     return html("figure", {}, button, caption);
   }));
 }

@@ -1,7 +1,7 @@
 """The pictures of a report: which reconstructions stand beside each other, and how they fit a budget of bytes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from models.metrics import METRICS
 CROP_SIDE = 160
 WHOLE_WIDTH = 960
 CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-w.", "ms_ssim": "MS-SSIM"}
+#: a file of another codec stands beside one up to this much larger or smaller, relative
+NEAR = 0.15
 MAPS = ("none", "predicted", "oracle", "center", "shuffled")
 
 
@@ -106,33 +108,39 @@ def _whole(picture: Picture) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _by_rate(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]]:
-    """For each rate its learned shots, baseline first, and each classical codec at the file nearest in bytes; for classical
-    codecs alone, each quality. At most so many, spread evenly."""
-    classical = [s for s in item.shots if s.classical]
-    own = [s for s in item.shots if not s.classical]
-    rates = sorted({s.rate for s in own or classical})
-    if len(rates) > most:
-        places = {round(p) for p in np.linspace(0, len(rates) - 1, most + 2)[1:-1]}
-        rates = [rates[p] for p in sorted(places)]
-    found = []
-    for at in rates:
-        here = [s for s in own or classical if s.rate == at]
-        found.append((rate_label(*at), _beside(here, classical) if own else here))
-    return found
+def _by_size(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]]:
+    """What stands side by side: for each file of each learned codec's baseline the file of every other curve that comes nearest
+    in bytes, the codec's own first. At most so many, spread evenly; each with its bpp. Without learned codecs, a classical one
+    leads."""
+    curves: dict[tuple[object, ...], list[GalleryShot]] = {}
+    for shot in sorted(item.shots, key=_place):
+        curves.setdefault(_place(shot), []).append(shot)
+    leading = {(key[0], key[1]): curve for key, curve in reversed(curves.items())}
+    learned = [curve for (classical, _), curve in leading.items() if not classical]
+    targets = [shot for curve in learned or [*leading.values()][-1:] for shot in curve]
+    targets.sort(key=lambda s: float(s.row["bpp"]))
+    if len(targets) > most:
+        places = {round(p) for p in np.linspace(0, len(targets) - 1, most + 2)[1:-1]}
+        targets = [targets[p] for p in sorted(places)]
+    return [(number(t.row["bpp"], 2, unit="bpp"), _beside(t, curves.values())) for t in targets]
 
 
-def _beside(own: list[GalleryShot], classical: Sequence[GalleryShot]) -> list[GalleryShot]:
-    def order(s: GalleryShot) -> tuple[object, ...]:
-        codec, arm, variant, maps = (s.row[k] for k in ("codec", "arm", "variant", "maps"))
-        return codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
+def _place(shot: GalleryShot) -> tuple[object, ...]:
+    """A curve, and its place in a row: codecs one after the other, learned ones first, each with its baseline first."""
+    codec, arm, variant, maps = (shot.row[k] for k in ("codec", "arm", "variant", "maps"))
+    return shot.classical, codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
 
-    own = sorted(own, key=order)
-    target = next((s for s in own if s.row["arm"] == BASELINE), own[0]).row["bpp"]
-    by_codec: dict[str, list[GalleryShot]] = {}
-    for shot in classical:
-        by_codec.setdefault(shot.row["codec"], []).append(shot)
-    return own + [min(s, key=lambda s: abs(math.log(s.row["bpp"] / target))) for s in by_codec.values()]
+
+def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> list[GalleryShot]:
+    near = [min(curve, key=lambda s: abs(math.log(apart(s, target)))) for curve in curves]
+    own = [s for s in near if s.row["codec"] == target.row["codec"]]
+    others = [s for s in near if s.row["codec"] != target.row["codec"]]
+    return own + [s for s in others if s.classical or abs(apart(s, target) - 1) <= NEAR]
+
+
+def apart(shot: GalleryShot, target: GalleryShot) -> float:
+    """How many times the bytes of the target."""
+    return float(shot.row["bpp"]) / float(target.row["bpp"])
 
 
 def gallery_data(gallery: Sequence[GalleryItem], budget_bytes: int) -> dict[str, Any]:
@@ -165,9 +173,9 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
 
     codecs = sorted({s.row["codec"] for s in item.shots if not s.classical})
 
-    def shown(shot: GalleryShot) -> dict[str, Any]:
+    def shown(shot: GalleryShot, target: GalleryShot) -> dict[str, Any]:
         curve = tuple(shot.row[k] for k in ("codec", "arm", "maps", "variant"))
-        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, codecs))
+        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, target, codecs))
 
     fixed = [
         panel(("original",), lambda: item.original, label="original", kind="original"),
@@ -176,8 +184,8 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
     if eyes is not None:
         fixed.append(panel(("eyes",), lambda: _overlay(item.original, eyes), label="where people looked", kind="map"))
     rates = [
-        {"rate": name, "panels": [shown(s) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
-        for name, shots in _by_rate(item, plan.rates)
+        {"rate": name, "panels": [shown(s, shots[0]) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
+        for name, shots in _by_size(item, plan.rates)
     ]
     full_height, full_width = item.original.shape[:2]
     return {
@@ -191,14 +199,16 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _caption(shot: GalleryShot, codecs: Sequence[str]) -> dict[str, Any]:
+def _caption(shot: GalleryShot, target: GalleryShot, codecs: Sequence[str]) -> dict[str, Any]:
     style, row = look(shot.row, codecs), shot.row
+    more = 100 * (apart(shot, target) - 1)
     known = [m for m in CAPTIONS if math.isfinite(row.get(m, math.nan))]
     return {
         "label": style.label,
         "kind": "classical" if style.classical else "arm",
         "colour": style.colour,
         "bpp": number(row["bpp"], 3, unit="bpp"),
+        "apart": number(more, 0, sign=True, unit="%") if abs(more) >= 0.5 else "",
         "values": [[CAPTIONS[m], number(row[m], digits(m), unit=METRICS[m].unit)] for m in known],
         "rate": rate_label(*shot.rate),
     }

@@ -387,10 +387,33 @@ def test_gallery_keeps_to_its_budget_and_its_crops_exact() -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), items[0].shots[0].picture[top : top + height, left : left + width])  # fmt: skip
 
 
-def test_classical_shots_are_the_nearest_in_bytes() -> None:
-    _, gallery = sizes_of(made_report(gallery=made_gallery(1)))
-    panels = [r["panels"][-1] for r in gallery["items"][0]["rates"]]  # type: ignore[index]
-    assert [p["rate"] for p in panels] == ["quality 5", "quality 50", "quality 50", "quality 50"]
+def test_files_of_equal_size_stand_side_by_side() -> None:
+    original, saliency = made_picture(0, (64, 64))
+    files = {
+        ("bls2017", "uniform"): (0.2, 0.4), ("bls2017", "saliency_gain"): (0.15, 0.21, 0.46),
+        ("light", "uniform"): (0.38, 0.9), ("jpeg", "classical"): (0.12, 0.399, 0.6),
+    }  # fmt: skip
+    shots = [
+        made_shot(np.full_like(original, 100 * bpp), codec, arm, "none", bpp, "lmbda", bpp / 10, psnr_db=25.0)
+        for (codec, arm), sizes in files.items()
+        for bpp in sizes
+    ]
+    item = GalleryItem("one", original, saliency, shots[::-1])
+    (shown,) = report_gallery.gallery_data([item], 10**7)["items"]
+    found = {r["rate"]: [(p["bpp"], p["apart"]) for p in r["panels"]] for r in shown["rates"]}
+
+    def at(*sizes: tuple[float, str]) -> list[tuple[str, str]]:
+        return [(numerals.number(bpp, 3, unit="bpp"), more) for bpp, more in sizes]
+
+    percent = "\u202f%"
+    assert list(found) == [numerals.number(bpp, 2, unit="bpp") for bpp in (0.2, 0.38, 0.4, 0.9)]
+    first, second, third, last = found.values()
+    assert first == at((0.2, ""), (0.21, f"+5{percent}"), (0.12, f"−40{percent}"))
+    assert second == at((0.38, ""), (0.4, f"+5{percent}"), (0.399, f"+5{percent}")), (
+        "no arm is near, but its codec's own"
+    )
+    assert third == at((0.4, ""), (0.46, f"+15{percent}"), (0.38, f"−5{percent}"), (0.399, ""))
+    assert last == at((0.9, ""), (0.6, f"−33{percent}"))
 
 
 def test_salient_window() -> None:
