@@ -64,13 +64,13 @@ class Seen(NamedTuple):
     kid: Kid
 
 
-def subjects_in(chain: Chain, entry: Experiment, split: str) -> list[Subject]:
+def subjects_in(chain: Chain, entry: Experiment, split: str, count: int) -> list[Subject]:
     """Pictures spread evenly over a split, with the maps that condition the codec and those that metrics weigh with."""
     table, pictures, conditions = open_pairs(chain, entry.dataset, split, maps=entry.maps, model=entry.saliency)
     weighing = open_pairs(chain, entry.dataset, split).maps or []
     return [
         Subject(str(table.image[i]), pictures[i], conditions[i] if conditions else None, weighing[i], None)
-        for i in spread(len(table), PICTURES)
+        for i in spread(len(table), count)
     ]
 
 
@@ -94,9 +94,11 @@ def at_most(codec: str, picture: Picture, budget: float) -> Shown:
         small = (
             resized(picture, -(-height // divisor), -(-width // divisor), cv2.INTER_AREA) if divisor > 1 else picture
         )
-        encoded = functools.cache(functools.partial(classical.encode, codec, picture=small))
-        quality = bisect.bisect_right(range(1, 101), budget, key=lambda q, of=encoded: len(of(float(q))))
-        data = encoded(float(max(quality, 1)))
+        encoded = functools.cache(lambda q, of=small: classical.encode(codec, float(q), of))
+        # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
+        beyond = next((q for q in (1, 2, 4, 8, 16, 32, 64) if len(encoded(q)) > budget), 101)
+        quality = bisect.bisect_right(range(1, beyond), budget, key=lambda q, of=encoded: len(of(q)))
+        data = encoded(max(quality, 1))
         shown = classical.decode(codec, data)
         shown = resized(shown, height, width, cv2.INTER_CUBIC) if divisor > 1 else shown
         (found if quality else least).append(Shown(data, len(data), shown, divisor))
@@ -185,7 +187,9 @@ def beside(
     return row, found
 
 
-def measured(chain: Chain, sweep: Sweep, against: Sequence[tuple[str, float]] = CLASSICAL) -> pd.DataFrame:
+def measured(
+    chain: Chain, sweep: Sweep, against: Sequence[tuple[str, float]] = CLASSICAL, pictures: int = PICTURES
+) -> pd.DataFrame:
     """The table of a sweep; an experiment that is not trained is left out. against: classical codecs, and how many times the
     learned one's bytes they may take."""
     eye, rows = Perception(), list[dict[str, Any]]()
@@ -197,7 +201,7 @@ def measured(chain: Chain, sweep: Sweep, against: Sequence[tuple[str, float]] = 
         codec = load_codec(made.folder / "codec")
         splits = set(chain.given["resized_frames", entry.dataset].part("frames").split)
         parts = {"train": "train", "held_out": "test" if "test" in splits else "val"}
-        subjects = {part: subjects_in(chain, entry, split) for part, split in parts.items()}
+        subjects = {part: subjects_in(chain, entry, split, pictures) for part, split in parts.items()}
         for rate in entry.rates:
             files = {part: through(codec, of, rate) for part, of in subjects.items()}
             own = {part: look(eye, of, files[part]) for part, of in subjects.items()}

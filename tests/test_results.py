@@ -139,7 +139,7 @@ def test_gaps_of_a_trained_sweep(installation: Path) -> None:
     for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
         chain.make(stage, "sample")
     chain.make("trained_codec", sweep.experiments[0].key)
-    table = GAPS.measured(chain, sweep)
+    table = GAPS.measured(chain, sweep, pictures=4)
     assert list(table.codec) == ["agustsson2019", "bicubic", *["avif"] * 2, "avif-visual", *["webp"] * 2]
     learned = table.iloc[0]
     assert learned.held_out_payload_bpp <= min(learned.bound_bpp, learned.held_out_bpp)

@@ -38,13 +38,13 @@ def with_fixations(world: World) -> list[str]:
 
 
 def trainings(world: World) -> dict[str, SaliencyTraining]:
-    """Every training that the UI offers, by key: each variant and SAM-Lite's folds on each dataset with fixations, and
+    """Every training that the UI offers, by key: SAM-Lite and its folds on each dataset with fixations, and
     what the registry and the sweeps name, on such datasets."""
     found: list[SaliencyTraining] = []
     eyes = with_fixations(world)
     for name in eyes:
-        found += [SaliencyTraining(dataset=name, variant=v) for v in ("sam_lite", "sam_vgg", "sam_resnet")]
-        found += [SaliencyTraining(dataset=name, folds=DEFAULT_FOLDS, fold=k) for k in range(DEFAULT_FOLDS)]
+        folds = (SaliencyTraining(dataset=name, folds=DEFAULT_FOLDS, fold=k) for k in range(DEFAULT_FOLDS))
+        found += [SaliencyTraining(dataset=name), *folds]
     for name in _named(world):
         found += trainings_of(name)
     return {t.key: t for t in found if t.dataset in eyes}

@@ -46,8 +46,8 @@ def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
 
 
 def training_plot(history: Sequence[Mapping[str, float]], *, title: str = "") -> bytes:
-    """Train and validation values over epochs, a panel a quantity. history: rows with `epoch`, `train_kl`, `val/kl`, …"""
-    table = pd.DataFrame([{k.replace("/", "_"): v for k, v in row.items()} for row in history])
+    """Train and validation values over epochs, a panel a quantity. history: rows with `epoch`, `train_kl`, `val_kl`, …"""
+    table = pd.DataFrame(history)
     names = [c.removeprefix("val_") for c in table.columns if c.startswith("val_")]
     figure = new_figure(2.9 * max(1, len(names)), 2.8)
     for place, name in enumerate(names, 1):

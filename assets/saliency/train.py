@@ -25,7 +25,8 @@ from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version
 from models.saliency.fixations import fold_of
 from models.saliency.records import PRESETS, SaliencyTraining, write_seen
-from models.training.loop import Objective, train
+from models.training.loop import train
+from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
 SHOWN_PICTURES = 6
 MOST_STEPS = 500
@@ -90,37 +91,17 @@ def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFr
     return rows
 
 
-def _objective(task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame) -> Objective:
+def _objective(task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame) -> SamLiteTraining:
     keys = dict(zip(pictures.image, pictures.key, strict=True))
     split = dict(zip(pictures.image, pictures.split, strict=True))
 
     def picture(image: str) -> NDArray[np.uint8]:
         return np.array(task.given["fixation_maps"].array("resized_frames", keys[image]))  # torch wants writable memory
 
-    recipe: dict[str, Any] = dict(PRESETS[training.preset][training.variant])
-    if training.variant == "sam_lite":
-        from models.training.sam_lite import SamLiteConfig, SamLiteTraining
-
-        config = SamLiteConfig(**recipe, folds=training.folds, fold=training.fold, seed=training.seed)
-        about = {"training": training.key, "threads": task.threads, "device": chosen_device(task.device)}
-        return SamLiteTraining(picture, eyes, split, config, about=about)
-    from models.training.sam import Item, SAMConfig, SamTraining
-
-    points = {
-        str(image): tuple(map(tuple, rows[["x", "y"]].to_numpy(float).tolist()))
-        for image, rows in eyes.groupby("image")
-    }
-    train_items, val_items = (
-        [Item(i, picture(i), points[i]) for i in sorted(split) if split[i] == part] for part in ("train", "val")
-    )
-    start = task.home.state / "weights" / f"{training.variant}.safetensors"
-    return SamTraining(
-        training.variant,
-        train_items,
-        val_items,
-        SAMConfig(**recipe, seed=training.seed),
-        start=start if training.published_start else None,
-    )
+    recipe: dict[str, Any] = dict(PRESETS[training.preset])
+    config = SamLiteConfig(**recipe, folds=training.folds, fold=training.fold, seed=training.seed)
+    about = {"training": training.key, "threads": task.threads, "device": chosen_device(task.device)}
+    return SamLiteTraining(picture, eyes, split, config, about=about)
 
 
 @contextlib.contextmanager
@@ -137,13 +118,12 @@ def _facts(
     training: SaliencyTraining, weights: Path, history: Sequence[Mapping[str, float]], pictures: int
 ) -> dict[str, Any]:
     about = describe_weights(weights)
-    reached = {k.removeprefix("val/"): float(v) for k, v in about["val"].items() if not k.startswith("train/")}
     return {
         "variant": training.variant,
         "pictures_train": pictures,
         "epochs": len(history),
-        "chosen_epoch": int(about.get("chosen_epoch", about.get("epoch", 0))),
-        **{f"val_{k}": round(v, 4) for k, v in reached.items()},
+        "chosen_epoch": int(about["chosen_epoch"]),
+        **{f"val_{k}": round(v, 4) for k, v in about["val"].items()},
         "weights_sha256": str(about["sha256"]),
         "weights_bytes": weights.stat().st_size,
     }

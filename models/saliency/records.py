@@ -2,8 +2,8 @@
 
 osie.sam_lite                  trained on the dataset osie
 osie.sam_lite-fold0of3         the same without one third of the training pictures
+osie.sam_lite-s1               with seed 1
 osie.sam_lite+3folds           a name for maps: each training picture's map from a model that has not seen it
-osie.sam_vgg-scratch-s1        from random numbers, seed 1
 """
 
 import json
@@ -12,56 +12,41 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from models.errors import FoveaError
 from models.saliency.catalogue import MODELS
 from models.validation import unknown
 
-VARIANTS = ("sam_lite", "sam_vgg", "sam_resnet")
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "default": {"sam_lite": {}, "sam_vgg": {}, "sam_resnet": {}},
-    "tiny": {
-        "sam_lite": {"rows": 64, "batch_size": 4, "head_epochs": 1, "epochs": 1, "warmup_steps": 2},
-        "sam_vgg": {"epochs": 1, "size": (24, 32)},
-        "sam_resnet": {"epochs": 1, "size": (24, 32)},
-    },
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "tiny": {"rows": 64, "batch_size": 4, "head_epochs": 1, "epochs": 1, "warmup_steps": 2},
 }
-"""What each preset changes of the variant's own recipe (models.training.sam_lite.SamLiteConfig, models.training.sam.SAMConfig)."""
+"""What each preset changes of the recipe (models.training.sam_lite.SamLiteConfig)."""
 DEFAULT_FOLDS = 3
 _NAME = re.compile(
-    r"(?P<dataset>[a-z0-9][a-z0-9_-]*)\.(?P<variant>sam_lite|sam_vgg|sam_resnet)(?P<preset>-tiny)?(?P<scratch>-scratch)?"
+    r"(?P<dataset>[a-z0-9][a-z0-9_-]*)\.sam_lite(?P<preset>-tiny)?"
     r"(-fold(?P<fold>\d+)of(?P<folds>\d+))?(-s(?P<seed>[1-9]\d*))?(\+(?P<parts>\d+)folds)?"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyTraining:
-    """One training of a saliency model on the fixations of a dataset's train and val parts.
+    """One training of SAM-Lite on the fixations of a dataset's train and val parts. fold: that one of `folds` is left out of
+    the training pictures (folds 0: none)."""
 
-    fold: that one of `folds` is left out of the training pictures (folds 0: none). scratch: SAM-VGG and SAM-ResNet
-    start from random numbers, not from the weights in FOVEA_HOME/weights (SAM-Lite always starts from ImageNet's).
-    """
-
+    variant: ClassVar[str] = "sam_lite"
     dataset: str
-    variant: str = "sam_lite"
     preset: str = "default"
-    scratch: bool = False
     folds: int = 0
     fold: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise FoveaError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
         if self.preset not in PRESETS:
             raise FoveaError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
-        if self.variant == "sam_lite" and self.scratch:
-            raise FoveaError("sam_lite starts from ImageNet's weights, which are installed: leave out -scratch")
         if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
             raise FoveaError(f"fold must be one of 0 … folds − 1, folds at least 2; not {self.fold} of {self.folds}")
-        if self.folds and self.variant != "sam_lite":
-            raise FoveaError(f"folds are for sam_lite, not for {self.variant}")
         if self.seed < 0:
             raise FoveaError(f"seed must not be negative, not {self.seed}")
 
@@ -71,22 +56,12 @@ class SaliencyTraining:
         fold = f"-fold{self.fold}of{self.folds}" if self.folds else ""
         seed = f"-s{self.seed}" if self.seed else ""
         preset = "" if self.preset == "default" else f"-{self.preset}"
-        return f"{self.dataset}.{self.variant}{preset}{'-scratch' if self.scratch else ''}{fold}{seed}"
-
-    @property
-    def published_start(self) -> bool:
-        """Whether it starts from imported weights."""
-        return self.variant != "sam_lite" and not self.scratch
+        return f"{self.dataset}.{self.variant}{preset}{fold}{seed}"
 
     def resolved(self) -> dict[str, Any]:
         """Everything that sets this training apart, flat, JSON-ready."""
-        start = "imagenet" if self.variant == "sam_lite" else "published" if self.published_start else "random"
-        recipe = PRESETS[self.preset][self.variant]
-        return {
-            **{name: getattr(self, name) for name in ("variant", "folds", "fold", "seed")},
-            "start": start,
-            **{k: list(v) if isinstance(v, tuple) else v for k, v in recipe.items()},
-        }
+        named = {name: getattr(self, name) for name in ("variant", "folds", "fold", "seed")}
+        return {**named, "start": "imagenet", **PRESETS[self.preset]}
 
 
 def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
@@ -97,14 +72,12 @@ def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
     found = _NAME.fullmatch(name)
     if not found:
         raise FoveaError(
-            f"{unknown('saliency model', name, MODELS)}; or one that you train, DATASET.VARIANT, such as "
+            f"{unknown('saliency model', name, MODELS)}; or one that you train, such as "
             f"osie.sam_lite or osie.sam_lite+{DEFAULT_FOLDS}folds"
         )
     fields: dict[str, Any] = {
         "dataset": found["dataset"],
-        "variant": found["variant"],
         "preset": "tiny" if found["preset"] else "default",
-        "scratch": bool(found["scratch"]),
         "seed": int(found["seed"] or 0),
     }
     if found["folds"] and found["parts"]:
@@ -131,7 +104,7 @@ def training_of(key: str) -> SaliencyTraining:
     """The training with this key. Raises FoveaError for anything else."""
     found = trainings_of(key)
     if len(found) != 1 or found[0].key != key:
-        raise FoveaError(f"{key!r} is no training of a saliency model; write DATASET.VARIANT, such as osie.sam_lite")
+        raise FoveaError(f"{key!r} is no training of a saliency model; write DATASET.sam_lite, such as osie.sam_lite")
     return found[0]
 
 

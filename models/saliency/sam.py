@@ -70,12 +70,6 @@ class LearnedPrior(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(4 * PRIORS))
 
-    def reset(self) -> None:
-        """Published initial values: μ uniform in [.3, .7], σ uniform in [.05, .3]."""
-        with torch.no_grad():
-            self.weight[: 2 * PRIORS].uniform_(0.3, 0.7)
-            self.weight[2 * PRIORS :].uniform_(0.05, 0.3)
-
     def forward(self, height: int, width: int) -> Tensor:
         """1×16×height×width float32, in [0, 1], maximum 1."""
         values = self.weight.float().view(4, PRIORS, 1, 1)
@@ -106,17 +100,6 @@ class AttentiveConvLSTM(nn.Module):
         self.v_a = nn.Conv2d(FEATURES, 1, 3, padding=1, bias=False)
         self.w = nn.Conv2d(FEATURES, 4 * FEATURES, 3, padding=1)
         self.u = nn.Conv2d(FEATURES, 4 * FEATURES, 3, padding=1)
-
-    def reset(self) -> None:
-        """Published initial values: W and U_a normal(0, .05), U orthogonal, V_a and biases 0."""
-        for conv in (self.w_a, self.u_a, self.w):
-            nn.init.normal_(conv.weight, 0.0, 0.05)
-        for kernel in self.u.weight.detach().chunk(4):
-            nn.init.orthogonal_(kernel)
-        nn.init.zeros_(self.v_a.weight)
-        for conv in (self.w_a, self.u_a, self.w, self.u):
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
 
     def attention(self, u_x: Tensor, hidden: Tensor | None) -> Tensor:
         """N×1×H×W, sum 1 over the positions. `u_x` is U_a * x; no hidden state means zeros."""

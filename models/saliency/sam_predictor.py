@@ -39,18 +39,6 @@ def pad_picture(picture: NDArray[np.uint8], rows: int, columns: int) -> NDArray[
     return padded
 
 
-def pad_fixations(fixations: NDArray, rows: int, columns: int) -> NDArray[np.uint8]:
-    """A binary fixation map (H×W, not 0 where somebody looked) in the geometry of `pad_picture`. Each fixated pixel's
-    coordinates are scaled and rounded to even halves, then held inside. Result: rows×columns, 0 or 1."""
-    height, width, top, left = fit(fixations.shape[0], fixations.shape[1], rows, columns)
-    y, x = np.nonzero(fixations)
-    y = np.minimum(np.round(y * (height / fixations.shape[0])).astype(np.int64), height - 1)
-    x = np.minimum(np.round(x * (width / fixations.shape[1])).astype(np.int64), width - 1)
-    padded = np.zeros((rows, columns), np.uint8)
-    padded[top + y, left + x] = 1
-    return padded
-
-
 def preprocess(
     frames: Sequence[Picture], size: tuple[int, int] = INPUT_SIZE, device: torch.device | str = "cpu"
 ) -> Tensor:

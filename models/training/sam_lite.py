@@ -33,8 +33,7 @@ from models.saliency.sam_lite import (
     resize_picture,
     working_size,
 )
-from models.training.epochs import Epochs
-from models.training.loop import Move
+from models.training.loop import Move, Objective
 from models.training.ranks import Ranks
 
 STRIDE = 4
@@ -285,8 +284,9 @@ def _set_mode(model: SamLite, *, whole: bool) -> None:
             module.eval()
 
 
-class SamLiteTraining(Epochs):
-    """SAM-Lite on the fixations (image, x, y) of pictures.
+class SamLiteTraining(Objective):
+    """SAM-Lite on the fixations (image, x, y) of pictures. A row an epoch: the training's numbers and those of the validation
+    pictures; the best epoch's weights are kept.
 
     split maps the table's image to train, val or test; test pictures are never opened. about: what the JSON beside the
     weights says besides. Raises FoveaError where training or validation pictures, or fixations of one, are missing.
@@ -294,7 +294,6 @@ class SamLiteTraining(Epochs):
 
     names = ("kl", "cc", "nss")
     shown = ("kl", "cc", "nss", "val_score")
-    mark = "_"
 
     def __init__(
         self,
@@ -305,8 +304,9 @@ class SamLiteTraining(Epochs):
         *,
         about: Mapping[str, Any] | None = None,
     ):
-        super().__init__()
         self.config, self.about_weights = config, about or {}
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
         train = sorted(n for n, s in split.items() if s == "train")
         if config.folds:
             train = [n for n in train if fold_of(n, config.folds) != config.fold]
@@ -335,8 +335,11 @@ class SamLiteTraining(Epochs):
         facts = [dataclasses.asdict(self.config), self.train.names, self.val.names]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "history": json.dumps(self.history)}
+
     def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
+        self.best, self.history = dict(state["best"]), json.loads(state["history"])
         if len(self.history) > self.config.head_epochs:
             self.optimisers["main"] = _optimiser(self.model, self.config, whole=True)
 
@@ -393,16 +396,27 @@ class SamLiteTraining(Epochs):
             parameter.copy_(average)
         return kept.eval()
 
-    def validated(self) -> tuple[dict[str, float], Mapping[str, Tensor]]:
-        judged = self.chosen()
-        return validate(judged, self.val, self.config), judged.state_dict()
+    def best_epoch(self) -> int:
+        """The first of those with the highest score."""
+        scores = [row["val_score"] for row in self.history]
+        return scores.index(max(scores))
 
-    def score(self, row: Mapping[str, float]) -> float:
-        return row["val_score"]
+    def row(self, step: int, means: dict[str, float]) -> tuple[int, dict[str, float]]:
+        """See Objective; the number is the epoch's, from 0."""
+        judged = self.chosen()
+        row = {f"train_{k}": means[k] for k in self.names}
+        row |= {f"val_{k}": v for k, v in validate(judged, self.val, self.config).items()}
+        self.history.append(row)
+        if self.best_epoch() == len(self.history) - 1:
+            self.best = {k: v.detach().clone() for k, v in judged.state_dict().items()}
+        return len(self.history) - 1, row
+
+    def done(self, step: int) -> bool:
+        return step >= self.steps or (step % self.row_every == 0 and bool(step) and self.out_of_patience())
 
     def out_of_patience(self) -> bool:
         """Whether `patience` epochs of all layers in a row have not beaten the best of them."""
-        scores = [self.score(row) for row in self.history[self.config.head_epochs :]]
+        scores = [row["val_score"] for row in self.history[self.config.head_epochs :]]
         since_best = len(scores) - 1 - scores.index(max(scores)) if scores else 0
         return bool(self.config.patience and scores) and since_best >= self.config.patience
 

@@ -32,8 +32,8 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
     """Train one experiment by its key, without Dagster: for a batch queue or a bare GPU box.
 
     \b
-    KEY is an experiment's (fovea status --keys), a trunk's, or a saliency model's: DATASET.VARIANT, for example
-      fovea train osie.sam_lite                 also sam_vgg, sam_resnet; -scratch, -fold0of3, -s1 after it
+    KEY is an experiment's (fovea status --keys), a trunk's, or a saliency model's: DATASET.sam_lite, for example
+      fovea train osie.sam_lite                 also -fold0of3, -s1 after it
     Frames, maps and the trunk are made first where they are missing. A killed run goes on from its last checkpoint, with
     any number of processes. Several machines: start it with torchrun, FOVEA_HOME on a disk that all of them see.
     """

@@ -311,19 +311,6 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     assert len(pd.read_parquet(home.tables / "saliency_benchmark.parquet")) == len(table)
 
 
-def test_published_start_weights_are_asked_for(home: Home, trained: Tracker) -> None:
-    with pytest.raises(FoveaError, match=r"saliency-weights fetch sam_vgg.*eyes\.sam_vgg-scratch"):
-        look(home).unit("saliency_model", "eyes.sam_vgg")
-
-
-@pytest.mark.slow
-def test_sam_vgg_trains_on_the_same_fixations(home: Home, trained: Tracker) -> None:
-    chain = look(home)
-    made = chain.make("saliency_model", "eyes.sam_vgg-tiny-scratch")
-    assert made.facts["variant"] == "sam_vgg" and "val_loss" in made.facts
-    assert json.loads((made.folder / "weights/sam_vgg.json").read_text())["inference"]["size"] == [24, 32]
-
-
 def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path: Path) -> None:
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sam_light"\n')
     with pytest.raises(FoveaError, match=r"datasets\.sample\.saliency: unknown saliency model 'sam_light'"):
@@ -338,7 +325,7 @@ def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -
     world = choosing("eyes.sam_lite-tiny+2folds").world
     assert STAGES["fixation_maps"].partitions(world) == ["eyes"]
     keys = STAGES["saliency_model"].partitions(world)
-    assert {"eyes.sam_lite", "eyes.sam_vgg", "eyes.sam_lite-fold2of3", f"{KEY}-fold1of2"} <= set(keys)
+    assert {"eyes.sam_lite", "eyes.sam_lite-fold2of3", f"{KEY}-fold1of2"} <= set(keys)
     needed = [(n.partition, p) for n, p in edges(STAGES["saliency_maps"], world) if n.stage == "saliency_model"]
     assert needed == [(KEY, "eyes"), (f"{KEY}-fold0of2", "eyes"), (f"{KEY}-fold1of2", "eyes")]
     # a model of a dataset that is not registered stops only its own dataset

@@ -52,18 +52,6 @@ def test_preprocess_takes_any_mixture_of_sizes() -> None:
         assert torch.equal(together[k], sam_predictor.preprocess([frame], (48, 64))[0])
 
 
-def test_fixations_are_scaled_rounded_and_kept_inside() -> None:
-    fixations = np.zeros((256, 512), np.uint8)
-    fixations[0, 0] = fixations[255, 511] = fixations[100, 3] = 1
-    padded = sam_predictor.pad_fixations(fixations, 480, 640)
-    # 256 rows become 320, 80 below the top; 100·1.25 = 125, 3·1.25 = 3.75, 255·1.25 = 318.75, 511·1.25 = 638.75.
-    assert sorted(zip(*np.nonzero(padded), strict=True)) == [(80, 0), (205, 4), (399, 639)]
-    assert padded.max() == 1
-    small = np.zeros((2, 2), np.uint8)
-    small[1, 1] = 7
-    assert np.argwhere(sam_predictor.pad_fixations(small, 3, 3)).tolist() == [[2, 2]]  # 1.5 rounds to even
-
-
 def test_postprocess_blurs_in_pixels_of_the_picture() -> None:
     prediction = np.zeros((480, 640), np.float32)
     prediction[240, 320] = 5.0

@@ -14,13 +14,11 @@ from models.arms import arm
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, Trunk
-from models.saliency import sam as sam_network
 from models.tracking import NullRun
 from models.training.adversarial import DISCRIMINATORS, Adversarial
 from models.training.data import FrameSet
 from models.training.loop import TrainingStopped, train
 from models.training.rate_distortion import RateDistortion
-from models.training.sam import Item, SAMConfig, SamTraining
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
 LMBDA = (0.002, 0.02, 0.1)
@@ -34,8 +32,6 @@ ON_RECORD = {
     "gan": "e4758c1436449afac39bb2e4ad42956e8ca83e9f41e797b31341c05c6b64e0fe",
     "gan-select": "bdfc47c1d0d62e37ba5f8554b86ecae6d2a1acce75add62c375886ad6bef3b51",
     "sam_lite": "f221b786c38db4caa6fff39bc2332d35adbdebaa3de9656d27e1976f444011d1",
-    "sam_vgg": "904367c2f768398f28d954245bec23843995b1a0f6e181a2ca2c72a26698a339",
-    "sam_resnet": "551cb19e893503e14dad30574b437ac2939c4f82109ceb880e0fec0d484c2771",
 }
 
 
@@ -90,13 +86,6 @@ def sam_lite():
     return SamLiteTraining(pictures.__getitem__, table, split, config)
 
 
-def sam(name):
-    pictures, table = looked_at()
-    points = {i: tuple(map(tuple, rows[["x", "y"]].to_numpy())) for i, rows in table.groupby("image")}
-    items = [Item(i, picture, points[i]) for i, picture in pictures.items()]
-    return SamTraining(name, items[:5], items[5:], SAMConfig(size=(48, 64), epochs=2, batch_size=2))
-
-
 CASES = {
     "trunk": lambda: codec("bls2017", "none"),
     "loss": lambda: codec("bmshj2018_factorized", "loss", (0.01,)),
@@ -107,8 +96,6 @@ CASES = {
     "gan": lambda: generative(noise=2, start=0.25),
     "gan-select": lambda: generative("saliency_select", jitter=4, chroma=4.0),
     "sam_lite": sam_lite,
-    "sam_vgg": lambda: sam("sam_vgg"),
-    "sam_resnet": lambda: sam("sam_resnet"),
 }
 
 
@@ -148,17 +135,8 @@ def arithmetic() -> str:
     return hashlib.sha256(seen + torch.__version__.encode()).hexdigest()
 
 
-@pytest.fixture
-def narrow(monkeypatch):
-    """SAM with 16 features instead of 512."""
-    monkeypatch.setattr(sam_network, "FEATURES", 16)
-    monkeypatch.setattr(sam_network.DilatedVGG, "stages", ((4, 2), (4, 2), (8, 3), (16, 3), (16, 3)))
-    stages = ((2, "ab", 4, 8, 1, 1), (3, "ab", 4, 2048, 2, 2))
-    monkeypatch.setattr(sam_network.DilatedResNet, "stages", stages)
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(narrow, tmp_path, case):
+def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(tmp_path, case):
     whole = digest(case, tmp_path / "whole")
     assert digest(case, tmp_path / "parts", 1, 4, 3) == whole
     if arithmetic() != SAME_ARITHMETIC:
