@@ -51,7 +51,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     rates().to_parquet(tmp_path / "tables/bd_rates.parquet")
     curves(0.25).to_parquet(tmp_path / "tables/rd_curves.parquet")
     scripts: dict[str, dict[str, Any]] = {p.stem: runpy.run_path(str(p)) for p in RESULTS.glob("*.py")}
-    assert set(scripts) == {"checkerboard", "gaps", "raw_weights", "trade"}
+    assert set(scripts) == {"checkerboard", "gaps", "map_sizes", "raw_weights", "trade"}
 
     scripts["trade"]["main"]("sample.trade", str(tmp_path / "trade.png"))
     said = capsys.readouterr().out.splitlines()
@@ -63,6 +63,10 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     assert "0.0080" in (said := capsys.readouterr().out) and f"{100 * (0.25**0.6 - 1):.4f}" in said
     for name in ("trade", "raw"):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+    picture, grey = scene(64, 96), scene(64, 96)[..., 0]
+    ways = [*scripts["map_sizes"]["sizes"](picture, grey, grey.astype(np.float32)).values()]
+    assert ways[0] > 4 * 64 * 96 > ways[2] > 0 < ways[3] < ways[0]
 
     torch.manual_seed(0)
     codec = build(CodecConfig(codec="bls2017", n=4, m=6, lmbda=(0.002, 0.02))).eval()

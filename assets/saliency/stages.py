@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-SIZES, SIZES_VERSION = "sizes.parquet", "1"
-DENSITIES = "densities.npz"
-
 
 def _sources(view: View) -> tuple[MapSource, ...]:
     stage = view.stage
@@ -83,7 +80,6 @@ class SaliencyMaps(Stage):
         "assets.frames.stages",
         "assets.saliency.checks",
         "assets.saliency.rgba",
-        "assets.saliency.sizes",
     )
 
     def dataset(self, partition: str) -> str:
@@ -158,7 +154,6 @@ class SaliencyMaps(Stage):
         table, mean = measure_maps(maps, table, columns, measure, earlier_table(task.earlier, MAPS, version))
         task.writer.meta["statistics"] = version
         table.to_parquet(task.writer.path(MAPS), index=False)
-        np.savez(task.writer.path(DENSITIES), **self._densities(task, table))  # type: ignore[arg-type]
         task.writer.meta["facts"] = {
             "frames": len(table),
             "predicted": made,
@@ -181,25 +176,6 @@ class SaliencyMaps(Stage):
             task.writer.path("shown/mean_map.png").write_bytes(
                 contact_sheet([(mean / max(mean.max(), 1e-9) * 255).astype(np.uint8)], 1)
             )
-
-    def _densities(self, task: Task, table: "pd.DataFrame") -> "dict[str, NDArray[np.float32]]":
-        """A few maps as the model predicts them, by their key: what sizes are measured on."""
-        import numpy as np
-
-        from assets.saliency.sizes import chosen
-
-        known: dict[str, NDArray[np.float32]] = {}
-        if task.earlier is not None and DENSITIES in task.earlier.manifest["objects"]:
-            known = dict(np.load(task.earlier.folder / DENSITIES))
-        found, models, frames = {}, {}, task.given["resized_frames"]
-        for row in chosen(table).to_dict("records"):
-            key, place = row["map_key"], row["map_source"]
-            if key not in known:
-                if place not in models:
-                    models[place] = open_model(_sources(task)[place], threads=task.threads)
-                known[key] = models[place].predict_float([frames.array("resized_frames", row["key"])])[0]
-            found[key] = known[key].astype(np.float32)
-        return found
 
 
 class OtherMaps(SaliencyMaps):
@@ -251,7 +227,7 @@ class RgbaFrames(Stage):
     reads = ("resized_frames", "saliency_maps")
     group, kinds, checks = "saliency", frozenset({"opencv", "png"}), RGBA_CHECKS
     fanned_out, points_into = True, ("resized_frames", "saliency_maps")
-    onlookers = ("assets.frames.stages", "assets.saliency.checks", "assets.saliency.statistics")
+    onlookers = ("assets.frames.stages", "assets.saliency.checks")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         return [Need("resized_frames", partition, "frames"), Need("saliency_maps", partition, "maps")]
@@ -283,7 +259,6 @@ class RgbaFrames(Stage):
 
     def make(self, task: Task) -> None:
         from assets.frames.contact import contact_sheet
-        from assets.saliency.sizes import mean_sizes, sizes_markdown
 
         table, shelf = task.own("pngs"), task.shelf()
         frames, maps = task.given["resized_frames"], task.given["saliency_maps"]
@@ -292,10 +267,6 @@ class RgbaFrames(Stage):
         rows: list[Row] = todo.to_dict("records")
         packed_bytes = task.fan_out(task, rows, pack_chunk, task.progress)
         seconds = time.monotonic() - began
-        sizes = self._sizes(task, table)
-        sizes.to_parquet(task.writer.path(SIZES), index=False)
-        task.writer.meta["statistics"] = SIZES_VERSION
-        task.writer.path("shown/map_sizes.md").write_text(sizes_markdown(sizes))
         pixels = [frames.array("resized_frames", k).shape for k in todo.key]
         table = table.assign(path=[shelf.object_path(k, ".png") for k in table.rgba_key])
         table.to_parquet(task.writer.path("rgba.parquet"), index=False)
@@ -307,25 +278,7 @@ class RgbaFrames(Stage):
             "bytes_in": sum(4 * height * width for height, width, _ in pixels),
             "bytes_out": packed_bytes,
             "frames_per_s": round(len(todo) / seconds, 1) if len(todo) else 0.0,
-            **{f"map_{way}": size for way, size in mean_sizes(sizes).items()},
         }
         first = table.iloc[0]
         shown = [frames.array("resized_frames", first.key), maps.array("saliency_maps", first.map_key)]
         task.writer.path("shown/frame_and_alpha.png").write_bytes(contact_sheet(shown, 2))
-
-    def _sizes(self, task: Task, table: "pd.DataFrame") -> "pd.DataFrame":
-        import numpy as np
-
-        from assets.saliency.sizes import measure_sizes, sizes_table
-        from assets.saliency.statistics import earlier_table
-
-        frames, maps = task.given["resized_frames"], task.given["saliency_maps"]
-        densities = np.load(maps.folder / DENSITIES)
-
-        def measure(row: Mapping[str, Any]) -> dict[str, int]:
-            frame = frames.array("resized_frames", row["key"])
-            return measure_sizes(frame, maps.array("saliency_maps", row["map_key"]), densities[row["map_key"]])
-
-        sampled = table[table.map_key.isin(densities.files)].drop_duplicates("rgba_key")
-        rows: list[Row] = sampled.to_dict("records")  # type: ignore[assignment]
-        return sizes_table(rows, earlier_table(task.earlier, SIZES, SIZES_VERSION), measure)

@@ -1,12 +1,9 @@
 """People's answers to studies: read, checked field by field and against the design, and kept."""
 
-import csv
-import io
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -27,7 +24,7 @@ _Count = Annotated[int, Field(ge=0, lt=10**9)]
 
 class Answer(BaseModel, frozen=True):
     """One trial. seconds: until the answer; looks: how often the original was looked at; shown_pixels, picture_pixels: at
-    how many of the screen's pixels the pictures were shown, and how many they have."""
+    how many of the screen's pixels the pictures were shown across, and how many they have."""
 
     trial: int = Field(ge=1)
     pair: str
@@ -38,15 +35,13 @@ class Answer(BaseModel, frozen=True):
     choice: Literal["left", "right"]
     chosen: str
     seconds: float = Field(ge=0, lt=1e9)
-    looks: _Count | None = None
-    shown_pixels: _Count | None = None
-    picture_pixels: _Count | None = None
+    looks: _Count
+    shown_pixels: _Count
+    picture_pixels: _Count
 
     @property
-    def small(self) -> bool | None:
-        """Whether the pictures were shown at fewer pixels than they have; None where the file does not say."""
-        if self.shown_pixels is None or self.picture_pixels is None:
-            return None
+    def small(self) -> bool:
+        """Whether the pictures were shown at fewer pixels than they have."""
         return self.shown_pixels < SMALL * self.picture_pixels
 
     @model_validator(mode="after")
@@ -66,48 +61,18 @@ class Answers(BaseModel, frozen=True):
     screen: dict[str, float | bool] = {}
     answers: tuple[Answer, ...] = Field(min_length=1)
 
-    def answered(self) -> list[dict[str, Any]]:
-        """The answers by trial, without sizes and looks: not each file has them."""
-        sizes = {"looks", "shown_pixels", "picture_pixels"}
-        return [answer.model_dump(exclude=sizes) for answer in sorted(self.answers, key=lambda a: a.trial)]
-
 
 def read_answers(file: Path) -> Answers:
-    """One file that a study's page saved, JSON or CSV. Raises FoveaError that names the file and the field."""
-    is_table = False
+    """One file that a study's page saved. Raises FoveaError that names the file and the field."""
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{file.stat().st_size} bytes are no study's answers")
-        text = file.read_text(encoding="utf-8-sig")
-        is_table = not text.lstrip().startswith(("{", "["))
-        return Answers(**_table(text)) if is_table else Answers.model_validate_json(text, strict=True)
+        return Answers.model_validate_json(file.read_text(encoding="utf-8-sig"), strict=True)
     except OSError as error:
         raise FoveaError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         wrong = complaint(error, Answers) if isinstance(error, ValidationError) else str(error)
-        if is_table:
-            wrong = re.sub(r"^answers\.(\d+)", lambda at: f"line {int(at[1]) + 2}", wrong)
-        raise FoveaError(f"{file}: {wrong} (give what the study's page saved, JSON or CSV)") from error
-
-
-def _table(text: str) -> dict[str, Any]:
-    """The CSV's rows as the JSON has them. Raises ValueError that names the line."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header = next(rows, [])
-    answers: list[dict[str, str]] = []
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            reason = "a program that writes 1,5 for 1.5 does that"
-            raise ValueError(f"line {line} has {len(row)} cells, the header {len(header)}; {reason}")
-        answers.append({name: cell for name, cell in zip(header, row, strict=True) if cell})
-        for name in ("study", "participant"):
-            said, before = answers[-1].get(name), answers[0].get(name)
-            if said != before:
-                raise ValueError(f"line {line}, {name} {said!r} differs from {before!r} above")
-    first = answers[0] if answers else {}
-    screen = {k.removeprefix("screen_"): cell for k, cell in first.items() if k.startswith("screen_")}
-    named = {name: first.get(name) for name in ("study", "participant")}
-    return {**named, "screen": screen, "answers": answers}
+        raise FoveaError(f"{file}: {wrong} (give what the study's page saved)") from error
 
 
 def check_against(file: Path, said: Answers, design: Design) -> None:
@@ -144,11 +109,11 @@ def import_answers(config: Path, files: Sequence[Path]) -> tuple[list[str], int,
         origin, before = fresh.get(path) or (path, read_answers(path) if path.exists() else None)
         if before is None:
             fresh[path] = file, said
-        elif before.answered() != said.answered():
+        elif before.answers != said.answers:
             there = f"participant {said.participant} is there already with other answers ({origin})"
             raise FoveaError(f"{file}: {there}; delete one of the two")
     for path, (_, said) in fresh.items():
-        write_whole(path, said.model_dump_json(indent=1, exclude_none=True))
+        write_whole(path, said.model_dump_json(indent=1))
     return list(dict.fromkeys(studies)), len(fresh), len(files) - len(fresh)
 
 

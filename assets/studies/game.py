@@ -25,8 +25,7 @@ LEVELS = 8
 
 
 class Forger(NamedTuple):
-    """One training: stages.json, in which a stage's `caught` is the share of crops that the codec's discriminator tells from
-    their originals (None: nobody judged), and its crops by sheet ("original" and each step), each N×side×side×3 uint8."""
+    """One training: stages.json, and its crops by sheet ("original" and each step), each N×side×side×3 uint8."""
 
     key: str
     said: dict[str, Any]
@@ -50,10 +49,6 @@ def read_forger(folder: Path, key: str) -> Forger:
         shape = (len(said["crops"]), said["crops"][0]["side"], said["crops"][0]["side"], 3)
         names = ("original", *(str(stage["step"]) for stage in said["stages"]))
         crops = {name: read_picture(kept / f"{name}.png").reshape(shape) for name in names}
-        scores = kept / "scores.json"
-        judged = json.loads(scores.read_text())["stages"] if scores.exists() else []
-        caught = {stage["step"]: float(stage["caught"]) for stage in judged}
-        said["stages"] = [{**stage, "caught": caught.get(stage["step"])} for stage in said["stages"]]
         return Forger(key, said, crops)
     except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
         raise FoveaError(f"{kept} is damaged ({error}); {again}") from error
@@ -105,7 +100,7 @@ def render_game(forger: Forger) -> str:
     for stage in (stages[place] for place in places):
         forgeries = enumerate(forger.crops[str(stage["step"])])
         trials = [trial(stage, crop, forged) for crop, forged in forgeries]
-        rounds.append({"step": stage["step"], "caught": stage["caught"], "trials": trials})
+        rounds.append({"step": stage["step"], "trials": trials})
     trained = "never trained" if forger.said["held_out"] else "trained, too,"
     hard = " It started from finished weights: its first level is already hard." if forger.begins_good else ""
     about = (

@@ -132,13 +132,11 @@ const since = (level) => (data.rounds[level].step ? `From ${steps(data.rounds[le
 function tellLevels() {
   const counts = data.rounds.map((_, level) => answers.filter((a) => trials[a.trial - 1].level === level));
   const found = counts.map((own) => [own.filter(right).length, own.length]), from = fooledFrom(found);
-  const robot = data.rounds.map((round) => (round.caught === null ? [0, 0] : [round.caught, 1])), lost = fooledFrom(robot);
   const all = `You found ${answers.filter(right).length} of ${answers.length} photos: ${number(score)} points.`;
   const you = from < 0 ? "" : ` ${since(from)}, the forger fooled you at least one time in four.`;
-  const it = lost < 0 ? " The robot detective is never fooled." : ` ${since(lost)}, the robot detective is fooled.`;
   const end = place < trials.length ? "Case closed." : "Nobody fools you!";
   $("#verdict").textContent = from < 0 ? end : `Fooled at level ${from + 1}!`;
-  $("#done").textContent = all + you + (robot.some(([, seen]) => seen) ? it : "");
+  $("#done").textContent = all + you;
   $("#rounds").hidden = false;
   $("#rounds tbody").replaceChildren(...data.rounds.map((round, level) => {
     const row = document.createElement("tr"), image = document.createElement("img"), [caught, seen] = found[level];
@@ -147,7 +145,6 @@ function tellLevels() {
     row.insertCell().append(image);
     row.insertCell().textContent = number(round.step);
     row.insertCell().textContent = seen ? `${caught} of ${seen}` : "–";
-    row.insertCell().textContent = round.caught === null ? "–" : `${number(Math.round(100 * round.caught))} %`;
     return row;
   }));
 }
@@ -163,17 +160,10 @@ const result = () => ({
   format: `fovea-${data.page}-answers/1`, study: data.study, participant, answers,
   screen: { width: innerWidth, height: innerHeight, pixel_ratio: devicePixelRatio, touch: matchMedia("(hover: none)").matches },
 });
-function csv() {
-  const { study, screen } = result(), sizes = Object.keys(screen);
-  const rows = answers.map((a) => [study, participant, ...Object.values(a), ...Object.values(screen)]);
-  const cell = (v) => (/[",\n]/.test(String(v)) ? `"${String(v).replaceAll('"', '""')}"` : String(v));
-  const head = ["study", "participant", ...Object.keys(answers[0]), ...sizes.map((name) => `screen_${name}`)];
-  return [head, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
-}
-function save(kind, type, text) {
+function save() {
   const link = document.createElement("a");
-  link.download = `${data.page}-${data.study}-${participant}.${kind}`;
-  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = `${data.page}-${data.study}-${participant}.json`;
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(result(), null, 1)], { type: "application/json" }));
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 4000);
   removeEventListener("beforeunload", unsaved);
@@ -208,7 +198,6 @@ on("#play", "click", start);
 on("#again", "click", start);
 on("#next", "click", next);
 on("#stop", "click", finish);
-on("#json", "click", () => save("json", "application/json", JSON.stringify(result(), null, 1)));
-on("#csv", "click", () => save("csv", "text/csv", csv()));
+on("#json", "click", save);
 $("#participant").textContent = participant + (asked && !valid ? ` (not “${asked}”: a name has 4 to 40 of a–z, 0–9 and -)` : "");
 document.documentElement.dataset.ready = "yes";

@@ -69,7 +69,7 @@ def preference(answers: pd.DataFrame) -> dict[str, Any]:
         "n_participants": people,
         "n_images": answers.image.nunique(),
         "chose_second": chosen,
-        "n_small": int(answers.small.astype("boolean").sum()),
+        "n_small": int(answers.small.sum()),
         "rate": chosen / count if count else math.nan,
         "ci_low": max(0.0, float(low)),
         "ci_high": min(1.0, float(high)),

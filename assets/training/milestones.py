@@ -1,20 +1,17 @@
 """How a codec learns, in pictures: a few crops of held-out pictures as it reconstructs them at growing steps.
 
 A finished unit holds `stages/`: `original.png` and one `STEP.png` for each kept step, the crops one below the other,
-all square and equally large; `stages.json` says where they come from and what each step cost and lost. A codec with a
-discriminator may add `scores.json`: {"stages": [{"step": 0, "caught": 0.97}, …]}, the share of crops that it tells
-apart from their originals, 0 to 1.
+all square and equally large; `stages.json` says where they come from and what each step cost and lost.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.home import write_whole
 
@@ -76,24 +73,6 @@ class Shown(NamedTuple):
     picture: Picture
     psnr_db: float
     bpp: float
-
-
-def scored(files: Mapping[str, bytes], told_apart: Callable[[Picture, Picture], float] | None) -> dict[str, bytes]:
-    """`scores.json` for the files that `Milestones.collected` gave. told_apart: of an original and a reconstruction, both
-    N×side×side×3, the share of pairs in which the original is recognised; None: nobody judges, {}."""
-    if told_apart is None:
-        return {}
-    listing = json.loads(files["stages.json"])
-    side = int(listing["crops"][0]["side"])
-
-    def crops(name: str) -> Picture:
-        return read_picture(files[f"{name}.png"], name).reshape(-1, side, side, 3)
-
-    original = crops("original")
-    stages = [
-        {"step": s["step"], "caught": round(told_apart(original, crops(str(s["step"]))), 4)} for s in listing["stages"]
-    ]
-    return {"scores.json": json.dumps({"stages": stages}, indent=1).encode()}
 
 
 class Milestones:

@@ -22,7 +22,6 @@ from assets.training.milestones import (
     Milestones,
     choose_crops,
     milestone_steps,
-    scored,
 )
 from assets.training.watch import Looked, Watch, spread
 from models.codecs.base import Codec
@@ -160,7 +159,7 @@ def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: 
     findings = _examined(given, codec, folder)
     writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
     writer.meta["facts"] = training_facts(writer.path("codec"), findings)
-    for name, data in _stages(given, watch, folder).items():
+    for name, data in _stages(given, watch).items():
         writer.path(f"stages/{name}").write_bytes(data)
     history = json.loads((folder / "history.json").read_text())
     if history:
@@ -228,19 +227,14 @@ def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:
     return findings
 
 
-def _stages(given: Prepared, watch: Watch, folder: Path) -> dict[str, bytes]:
-    files = watch.milestones.collected(
+def _stages(given: Prepared, watch: Watch) -> dict[str, bytes]:
+    return watch.milestones.collected(
         steps=watch.steps,
         rate_name=given.entry.rate_name,
         rate=given.rate,
         held_out=bool(given.held.pictures),
         dataset=given.entry.dataset,
     )
-    if given.generative and files:
-        from models.training.adversarial_doctor import detective
-
-        files |= scored(files, detective(given.record, folder))
-    return files
 
 
 def data_version(task: Task) -> str:

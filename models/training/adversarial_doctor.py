@@ -1,13 +1,11 @@
 """What the codec doctor asks of an adversarial training: does every discriminator reach the generator, and does the
 generator see more than one view of each picture? Both failed silently in the public port of Agustsson et al. 2019."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,32 +33,6 @@ def examine_training(record: Mapping[str, Any], folder: Path, frames: FrameSet) 
 def _crops(plan: Plan, terms: Terms, frames: FrameSet) -> Crops:
     bare = FrameSet(frames.pictures, None, frames.names)
     return crops_of(plan._replace(weighting=None), bare, torch.device("cpu"), cutter_of(terms))
-
-
-def detective(
-    record: Mapping[str, Any], folder: Path
-) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], float] | None:
-    """The discriminators as they were at the training's end, as a judge of pairs; None where the record has none.
-
-    The judge gets originals and reconstructions (uint8, N×H×W×3) and gives the share of pairs in which the original is
-    the more real one: the mean output over places and scales is larger. A tie counts half.
-    """
-    plan, terms = Plan.of(record), Terms.of(record)
-    if not terms.judging:
-        return None
-    judges = Judges(terms._replace(perceptual=0.0), plan.seed, torch.device("cpu"))
-    judges.discriminators.load_state_dict(load_file(folder / DISCRIMINATORS))
-
-    @torch.inference_mode()
-    def real(pictures: NDArray[np.uint8]) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
-        return torch.stack([s[-1].mean(dim=(1, 2, 3)) for s in judges.discriminators(x)]).mean(dim=0)
-
-    def told_apart(originals: NDArray[np.uint8], shown: NDArray[np.uint8]) -> float:
-        one, other = real(originals), real(shown)
-        return float(((one > other).float() + 0.5 * (one == other).float()).mean())
-
-    return told_apart
 
 
 def adversary(judges: Judges, x: Tensor, distortion: str) -> Finding:

@@ -101,7 +101,7 @@ def study_make(dataset: str, sweep_name: str, arms: str, output: Path | None, **
 @study.command("import")
 @click.argument("files", nargs=-1, required=True, type=PATH)
 def study_import(files: tuple[Path, ...]) -> None:
-    """Take in files of answers (JSON or CSV), and say what people prefer.
+    """Take in files of answers, and say what people prefer.
 
     \b
     All files are checked before one is kept; the same answers are kept once. People who did no better on

@@ -194,18 +194,6 @@ def test_planning_asks_nobody_and_the_run_downloads_once(
     assert sum(p.stat().st_size for p in units.rglob("*") if p.is_file()) < 100_000
 
 
-def test_the_sizes_of_a_map_are_a_table(settle: Callable[..., None], archive: Path) -> None:
-    settle(archive)
-    facts = make(*STAGES)["rgba_frames"]
-    made = look().made("rgba_frames", NAME)
-    assert facts["map_npz_bytes"] >= 4 * 64 * 32
-    assert 0 < facts["map_png_bytes"] < facts["map_npz_bytes"]
-    assert 0 < facts["map_alpha_bytes"] < facts["map_npz_bytes"]
-    shown = (made.folder / "shown/map_sizes.md").read_text()
-    assert f"| {facts['map_alpha_bytes']:,} | 1.0 |" in shown
-    assert shown.count("\n|") == 5
-
-
 # ---------------------------------------------------------------------------------------------- counts and names
 
 

@@ -1,5 +1,3 @@
-import csv
-import io
 import itertools
 import json
 import math
@@ -159,7 +157,7 @@ def simulated(
             "participant": who.ravel().astype(str),
             "image": what.ravel().astype(str),
             "second": chosen.ravel(),
-            "small": None,
+            "small": False,
         }
     )
 
@@ -192,7 +190,7 @@ def test_few_people_do_not_pass_for_everybody(people: int) -> None:
                 "participant": np.repeat(np.arange(people), 24).astype(str),
                 "image": np.tile(np.arange(24), people).astype(str),
                 "second": second.ravel(),
-                "small": None,
+                "small": False,
             }
         )
         row = preference(answers)
@@ -263,26 +261,16 @@ def answers_of(design: Design, who: str, seed: int, share: float, catches_right:
         left, right = names[::-1] if flipped else names
         chosen = names[int(rng.random() < (share if kind == "pair" else 1 - catches_right))]
         found.append({"trial": trial, "pair": question.pair, "kind": kind, "image": question.image, "left": left, "right": right,
-                      "choice": "left" if chosen == left else "right", "chosen": chosen, "seconds": 1.5, "looks": 0})  # fmt: skip
+                      "choice": "left" if chosen == left else "right", "chosen": chosen, "seconds": 1.5, "looks": 0,
+                      "shown_pixels": 480, "picture_pixels": 480})  # fmt: skip
     head = {"format": "fovea-study-answers/1", "study": design.study, "participant": who, "screen": {}}
     return {**head, "answers": found}
 
 
 def write(folder: Path, said: dict[str, Any], name: str = "a.json") -> Path:
     file = folder / name
-    file.write_text(as_csv(said) if name.endswith(".csv") else json.dumps(said))
+    file.write_text(json.dumps(said))
     return file
-
-
-def as_csv(said: dict[str, Any]) -> str:
-    text = io.StringIO(newline="")
-    screen = {f"screen_{k}": json.dumps(v) for k, v in said["screen"].items()}
-    writer = csv.DictWriter(text, ["study", "participant", *said["answers"][0], *screen])
-    writer.writeheader()
-    writer.writerows(
-        {"study": said["study"], "participant": said["participant"], **a, **screen} for a in said["answers"]
-    )
-    return text.getvalue()
 
 
 @pytest.fixture
@@ -327,16 +315,10 @@ class Told:
 
 
 def test_answers_become_a_rate_and_are_kept_once(chain: Chain, design: Design, tmp_path: Path) -> None:
-    files = [
-        write(tmp_path, answers_of(design, f"p-{i:04}", i, 0.7), f"a{i}.{'csv' if i % 2 else 'json'}")
-        for i in range(10)
-    ]
+    files = [write(tmp_path, answers_of(design, f"p-{i:04}", i, 0.7), f"a{i}.json") for i in range(10)]
     careless = write(tmp_path, answers_of(design, "p-careless", 99, 0.0, catches_right=0.0))
     assert import_answers(chain.home.config, [*files, careless]) == (["0123456789"], 11, 0)
     assert import_answers(chain.home.config, [files[0], files[0]]) == (["0123456789"], 0, 2)
-    # the same answers from the other kind of file
-    again = write(tmp_path, answers_of(design, "p-0000", 0, 0.7), "again.csv")
-    assert import_answers(chain.home.config, [again])[1:] == (0, 1)
     result = study_result(chain.home.config, "0123456789")
     table, dropped = result.table, result.dropped
     assert dropped == {"p-careless": "0 of 4 catch trials right"}
@@ -399,17 +381,12 @@ def test_one_slip_in_seven_is_forgiven_and_one_in_five_is_a_guesser_s(
     assert bool(len(rows)) == kept and bool(dropped) != kept
 
 
-@pytest.mark.parametrize("kind", ["json", "csv"])
-def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path, kind: str) -> None:
+def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path) -> None:
     said = answers_of(design, "p-phone", 0, 0.7)
     said["screen"] = {"width": 320, "height": 568, "pixel_ratio": 2, "touch": True}
     for i, answer in enumerate(said["answers"]):
         answer |= {"looks": i % 3, "shown_pixels": 286 if i % 2 else 480, "picture_pixels": 480}
-    import_answers(chain.home.config, [write(tmp_path, said, f"a.{kind}")])
-    # what was kept without sizes is the same answers
-    bare = [{k: v for k, v in a.items() if not k.endswith("pixels") and k != "looks"} for a in said["answers"]]
-    file = write(tmp_path, {**said, "answers": bare}, "bare.json")
-    assert import_answers(chain.home.config, [file])[1:] == (0, 1)
+    import_answers(chain.home.config, [write(tmp_path, said)])
     kept = read_answers(chain.home.config / "studies" / design.study / "answers" / "p-phone.json")
     assert kept.screen == said["screen"]
     assert [a.looks for a in kept.answers] == [a["looks"] for a in said["answers"]]
@@ -417,10 +394,6 @@ def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path, 
     small = sum(a["kind"] == "pair" and a["shown_pixels"] == 286 for a in said["answers"])
     assert result.table.n_small[0] == small > 0
     assert f"{small} of 20 answers are on pictures shown smaller than they are" in result_lines(result)
-    said["answers"][0]["looks"] = -1
-    where = "line 2" if kind == "csv" else r"answers\.0"
-    with pytest.raises(FoveaError, match=rf"{where}\.looks: .*greater than or equal to 0, got '?-1'?"):
-        import_answers(chain.home.config, [write(tmp_path, said, f"a.{kind}")])
 
 
 @pytest.mark.parametrize(
@@ -476,6 +449,7 @@ BAD = {
     r"answers\.2.seconds: .*, got -1": lambda s: change(s, seconds=-1),
     r"answers\.2.seconds: .*, got nan": lambda s: change(s, seconds=float("nan")),
     r"answers\.2.seconds: .*less than 1000000000": lambda s: change(s, seconds=10**400),
+    r"answers\.2.looks: .*greater than or equal to 0, got -1": lambda s: change(s, looks=-1),
     r"answers\.2.trial: .*, got '3'": lambda s: change(s, trial="3"),
     r"answers\.2.image: .*, got 3": lambda s: change(s, image=3),
     r"answers\.2.choice: .*, got 'up'": lambda s: change(s, choice="up"),
@@ -499,30 +473,22 @@ def test_bad_files_name_file_and_field_and_keep_nothing(
     assert not list((chain.home.config / "studies").rglob("answers/*"))
 
 
-def test_bad_tables_and_other_files(chain: Chain, design: Design, tmp_path: Path) -> None:
-    text = as_csv(answers_of(design, "p-good", 0, 0.5))
-    lines = text.splitlines()
-    cases: dict[str, str | bytes] = {
-        "line 2.choice: missing": text.replace("choice", "choise", 1),
-        "line 3.trial: expected a valid integer": "\n".join([*lines[:2], re.sub(r"p-good,\d+", "p-good,x", lines[2])]),
-        "line 4, participant 'p-else' differs from 'p-good' above": "\n".join([*lines[:3], lines[3].replace("p-good", "p-else")]),
-        "line 2: chosen": "\n".join([lines[0], re.sub(r",(uniform|saliency_gain|original|heavily compressed),1.5", ",x,1.5", lines[1])]),
-        "line 3 has 13 cells, the header 12": "\n".join([*lines[:2], lines[2].replace("1.5", "1,5")]),
-        "line 2 has 11 cells, the header 12": "\n".join([lines[0], lines[1].rsplit(",", 1)[0]]),
-        "study: expected a valid string, got None": lines[0],
-        "(give what the study's page saved, JSON or CSV)": "hello",
-        "invalid JSON": "{",
-        "can't decode": b"\xff\xfe\x00\x80PNG",
-        "bytes are no study's answers": "x" * 5_000_001,
-    }  # fmt: skip
-    for said, content in cases.items():
-        file = tmp_path / "bad.csv"
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-        with pytest.raises(FoveaError, match=re.escape(said)) as caught:
-            import_answers(chain.home.config, [file])
-        assert str(file) in str(caught.value)
-    with pytest.raises(FoveaError, match=r"cannot read .*none\.json"):
-        import_answers(chain.home.config, [tmp_path / "none.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hello", "(give what the study's page saved)"),
+        (b"{", "invalid JSON"),
+        (b"\xff\xfe\x00\x80PNG", "can't decode"),
+        (b"x" * 5_000_001, "bytes are no study's answers"),
+    ],
+)
+def test_other_files_are_named(chain: Chain, tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "other"
+    with pytest.raises(FoveaError, match=f"cannot read {file}"):
+        import_answers(chain.home.config, [file])
+    file.write_bytes(content)
+    with pytest.raises(FoveaError, match=rf"{file}: .*{re.escape(said)}"):
+        import_answers(chain.home.config, [file])
 
 
 def test_other_answers_of_the_same_person_are_refused(chain: Chain, design: Design, tmp_path: Path) -> None:
@@ -597,13 +563,10 @@ def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain
         assert browser.fits()
         browser.press(LEFT if names[0] == wanted else RIGHT)
     assert browser.run("return document.body.dataset.screen") == "end"
-    files = []
-    for kind in ("json", "csv"):
-        # a key is the user's own doing: a browser allows a second download only so
-        browser.run("document.querySelector(arguments[0]).focus()", f"#{kind}")
-        browser.press(ENTER)
-        files.append(browser.downloaded(f"study-{design.study}-{who}.{kind}"))
-    assert import_answers(chain.home.config, files) == ([design.study], 1, 1)
+    browser.run("document.querySelector('#json').focus()")
+    browser.press(ENTER)
+    saved = browser.downloaded(f"study-{design.study}-{who}.json")
+    assert import_answers(chain.home.config, [saved]) == ([design.study], 1, 0)
     _, table, dropped = study_result(chain.home.config, design.study)
     assert dropped == {}
     assert (table.iloc[0].rate, table.iloc[0].n_answers, table.iloc[0].method) == (1.0, 8, "wilson")

@@ -18,7 +18,6 @@ from assets.training.milestones import (
     Shown,
     choose_crops,
     milestone_steps,
-    scored,
 )
 
 
@@ -95,20 +94,3 @@ def test_nothing_to_look_at_keeps_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_short_trainings_keep_what_steps_they_have(steps: int) -> None:
     assert milestone_steps(steps)[-1] == steps
-
-
-def test_a_judge_scores_every_stage(tmp_path: Path) -> None:
-    whole = picture(0) // 2
-    crops = choose_crops([whole], ["a"])
-    kept = Milestones(tmp_path, crops, [whole])
-    for step, shift in ((0, 90), (5, 10)):
-        kept.keep(step, [Shown(whole + np.uint8(shift), 20.0, 0.1)])
-    files = kept.collected(steps=5, rate_name="channels", rate=4.0, held_out=True, dataset="a")
-
-    def told_apart(originals: np.ndarray, shown: np.ndarray) -> float:
-        assert originals.shape == shown.shape == (len(crops), crops[0].side, crops[0].side, 3)
-        return float(np.abs(originals.astype(int) - shown).mean() > 40)
-
-    said = json.loads(scored(files, told_apart)["scores.json"])
-    assert said == {"stages": [{"step": 0, "caught": 1.0}, {"step": 5, "caught": 0.0}]}
-    assert scored(files, None) == {}

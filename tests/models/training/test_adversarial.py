@@ -14,7 +14,7 @@ from models.errors import FoveaError
 from models.experiments import Experiment
 from models.tracking import NullRun
 from models.training import adversarial
-from models.training.adversarial_doctor import adversary, detective, examine_training, variety
+from models.training.adversarial_doctor import adversary, examine_training, variety
 from models.training.data import FrameSet
 from models.training.loop import Diverged, TrainingStopped, train
 from models.training.rate_distortion import Plan, draw
@@ -199,19 +199,6 @@ def test_the_doctor_names_the_faults_of_training(tmp_path):
             assert "1/2, 1/4" in found[0].detail
         if "augment" in fault:
             assert "5 of 5 pictures are cut the same way" in found[1].detail
-
-
-def test_the_discriminators_judge_pairs(tmp_path):
-    record = experiment()
-    folder = trained(tmp_path, record)
-    judge = detective(record.resolved(), folder)
-    assert judge is not None
-    silent = experiment(adversarial=0.0, matching=0.0, steps=1)
-    assert detective(silent.resolved(), trained(tmp_path / "silent", silent)) is None
-    rng = np.random.default_rng(0)
-    some, other = (rng.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8) for _ in range(2))
-    assert judge(some, some) == 0.5
-    assert judge(some, other) + judge(other, some) == 1.0
 
 
 def test_a_training_without_discriminators_is_not_asked_about_them(tmp_path):
