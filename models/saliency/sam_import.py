@@ -9,7 +9,6 @@ every layer's arrays are checked for kind and shape before they are read.
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.download import ChecksumError, NotTheFile, Wanted, alone_at, fetch, write_json
+from models.download import NotTheFile, Wanted, alone_at, fetch
 from models.errors import FoveaError
 from models.network import PATIENT, Manner, send
 from models.saliency.catalogue import describe_weights, weights_path
@@ -33,13 +32,8 @@ from models.saliency.sam_weights import check_state, write_weights
 from models.weights import sha256_of
 
 RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
-PUBLISHED = {
-    "sam_vgg": {"2015": "sam-vgg_salicon_weights.pkl"},
-    "sam_resnet": {"2015": "sam-resnet_salicon_weights.pkl", "2017": "sam-resnet_salicon2017_weights.pkl"},
-}
-"""File names in release 1.0 (MIT licence), by the edition of SALICON that the weights were trained on."""
-PINNED: dict[str, str] = {}
-"""Published file name to SHA-256. Files that aren't listed are pinned by their first download."""
+PUBLISHED = {"sam_vgg": "sam-vgg_salicon_weights.pkl", "sam_resnet": "sam-resnet_salicon_weights.pkl"}
+"""File names in release 1.0 (MIT licence): trained on SALICON's edition of 2015."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -341,68 +335,28 @@ def fetch_weights(
     url: str | None = None,
     sha256: str | None = None,
     manner: Manner = PATIENT,
-    *,
-    edition: str = "2015",
 ) -> Path:
     """Download the published weights of "sam_vgg" or "sam_resnet", convert them; returns the safetensors file.
 
-    url: the file or its folder; without one FOVEA_SAM_URL, else the authors' release. edition: of SALICON ("2017" has
-    the ResNet only). The checksum is `sha256`, else the pinned one, else the one that the first download from there
-    wrote to `weights_dir/sources.json`. Weights of the same source that are there already are returned as they are;
-    a published file that somebody put into the folder is converted and left there, without any download; a downloaded
-    one is deleted once it is converted. Raises FoveaError with what to do about it.
+    url: the file or its folder; without one FOVEA_SAM_URL, else the authors' release. sha256: what the published file must
+    have, where it is known. Weights that are there already, of that file, are returned as they are. Raises FoveaError with
+    what to do about it.
     """
     if name not in PUBLISHED:
         raise FoveaError(f"{name}: no published weights: one of {', '.join(PUBLISHED)}")
-    if edition not in PUBLISHED[name]:
-        raise FoveaError(f"{name}: no weights of SALICON {edition}: one of {', '.join(PUBLISHED[name])}")
-    target = weights_path(name, weights_dir)
-    folder = target.parent
-    file_name = PUBLISHED[name][edition]
+    target, file_name = weights_path(name, weights_dir), PUBLISHED[name]
     address = source_url(file_name, url)
-    sources_path = folder / "sources.json"
-    sources = _read_sources(sources_path)
-    first_use = sources.get(file_name)
-    expected = sha256 or PINNED.get(file_name) or first_use
     described: dict[str, Any] = {}
     with contextlib.suppress(FoveaError):  # a damaged one counts as none
         described = describe_weights(target)
     there = target.is_file() and described.get("source") == file_name
-    if there and expected in (None, described.get("source_sha256")):
+    if there and sha256 in (None, described.get("source_sha256")):
         return target
-    file = folder / file_name
-    mine = not file.is_file()
-    if mine:
-        try:
-            download(address, file, expected, manner)
-        except ChecksumError as error:
-            if expected != first_use:
-                raise
-            raise ChecksumError(
-                f"{error}. The expected checksum is the first download's, in {sources_path}: delete its line if the "
-                "published file has changed for a reason that you know"
-            ) from error
-    elif expected not in (None, sha256_of(file)):
-        raise ChecksumError(f"{file}: SHA-256 isn't {expected}: move it away to have it downloaded")
+    file = download(address, target.with_suffix(".download"), sha256, manner)
     converted, state = read_weights(file)
     if converted != name:
         raise FoveaError(f"{file}: holds {converted}, not {name}: check the address {address}")
-    digest = sha256_of(file)
-    origin = {"source": file_name, "source_sha256": digest, "source_url": address}
-    path = write_weights(name, state, folder, {**origin, "salicon": edition, "licence": "MIT"})
-    write_json(sources_path, {**sources, file_name: digest})
-    if mine:
-        file.unlink()
+    origin = {"source": file_name, "source_sha256": sha256_of(file), "source_url": address, "licence": "MIT"}
+    path = write_weights(name, state, target.parent, origin)
+    file.unlink()
     return path
-
-
-def _read_sources(path: Path) -> dict[str, str]:
-    try:
-        sources = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise FoveaError(f"{path}: not JSON ({error}): mend or delete it") from error
-    if not isinstance(sources, dict):
-        raise FoveaError(f"{path}: not an object of file names and checksums: mend or delete it")
-    return sources

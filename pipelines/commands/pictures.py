@@ -244,9 +244,8 @@ def saliency_weights() -> None:
 @saliency_weights.command()
 @click.argument("name", type=click.Choice(["sam_vgg", "sam_resnet"]))
 @click.option("--url", help="The file or its folder. Default: FOVEA_SAM_URL, else the authors' release.")
-@click.option("--sha256", help="Expected checksum. Default: the first download's, remembered.")
-@click.option("--edition", default="2015", show_default=True, help="SALICON edition: 2015, or 2017 (ResNet only).")
-def fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
+@click.option("--sha256", help="Expected checksum.")
+def fetch(name: str, url: str | None, sha256: str | None) -> None:
     """Download and convert; an interrupted download goes on where it stopped."""
     from assets.home import Home
     from models.network import Manner, Progress
@@ -258,7 +257,7 @@ def fetch(name: str, url: str | None, sha256: str | None, edition: str) -> None:
         def report(state: Progress) -> None:
             _move(bar, state.done_bytes, state.total_bytes or state.done_bytes + 1)
 
-        path = fetch_weights(name, folder, url, sha256, Manner(report=report), edition=edition)
+        path = fetch_weights(name, folder, url, sha256, Manner(report=report))
     click.echo(str(path))
 
 

@@ -339,35 +339,19 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     return BODY
 
 
-def test_fetch_pins_at_first_use(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
-    folder, file = tmp_path / "weights", site.packages[1]
+def test_fetch_converts_once(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
+    folder, digest = tmp_path / "weights", hashlib.sha256(tiny).hexdigest()
     path = fetch_weights("sam_vgg", folder, site.url, manner=HASTY)
     assert path == folder / "sam_vgg.safetensors" and path.is_file()
-    digest = hashlib.sha256(tiny).hexdigest()
     described = json.loads(path.with_suffix(".json").read_text())
     assert described["source_sha256"] == digest and described["source_url"].endswith(f"/{NAME}")
     assert described["sha256"] == sam_import.sha256_of(path) and described["licence"] == "MIT"
-    assert json.loads((folder / "sources.json").read_text()) == {NAME: digest}
-    assert {p.name for p in folder.iterdir() if p.suffix in (".pkl", ".part")} == set()
-
-    assert fetch_weights("sam_vgg", folder, site.url) == path
+    assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".json", ".lock"}
+    assert fetch_weights("sam_vgg", folder, site.url) == fetch_weights("sam_vgg", folder, site.url, digest) == path
     assert len(site.requests) == 1  # there already
-
-    path.unlink()
-    file.write_bytes(tiny + b"changed")
-    with pytest.raises(FoveaError, match=r"SHA-256 is .*first download's, in .*sources.json"):
-        fetch_weights("sam_vgg", folder, site.url, manner=HASTY)
-    assert not path.exists()
-
-
-def test_fetch_takes_a_file_that_lies_there(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
-    mine = tmp_path / NAME
-    mine.write_bytes(tiny)
-    assert fetch_weights("sam_vgg", tmp_path, site.url).is_file()
-    assert mine.exists() and not site.requests
-    (tmp_path / "sam_vgg.safetensors").unlink()
-    with pytest.raises(FoveaError, match="move it away"):
-        fetch_weights("sam_vgg", tmp_path, site.url, "0" * 64)
+    with pytest.raises(FoveaError, match="SHA-256 is"):
+        fetch_weights("sam_vgg", folder, site.url, "0" * 64, HASTY)
+    assert path.is_file()
 
 
 def test_fetch_refuses_another_networks_file(site: CityscapesSite, tmp_path: Path, tiny: bytes) -> None:
@@ -375,8 +359,6 @@ def test_fetch_refuses_another_networks_file(site: CityscapesSite, tmp_path: Pat
     with pytest.raises(FoveaError, match="holds sam_vgg, not sam_resnet"):
         fetch_weights("sam_resnet", tmp_path, site.url)
     assert not (tmp_path / "sam_resnet.safetensors").exists()
-    with pytest.raises(FoveaError, match="no weights of SALICON 2017"):
-        fetch_weights("sam_vgg", tmp_path, site.url, edition="2017")
     with pytest.raises(FoveaError, match="no published weights"):
         fetch_weights("sam_lite", tmp_path, site.url)
 
