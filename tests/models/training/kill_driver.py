@@ -13,47 +13,18 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch._inductor.config  # what use_deterministic_algorithms imports costs seconds: before forking, not in each child
+from trainings import forked, frames, generative, made_codec, record, waited
 
-import models.codecs.bls2017  # noqa: F401  (so does this)
-from models.codecs.base import CodecConfig
-from models.codecs.catalogue import build
+import models.codecs.agustsson2019
+import models.codecs.bls2017  # noqa: F401  (so do these)
+from models.codecs.catalogue import build, config_for
 from models.tracking import NullRun
-from models.training.data import FrameSet
+from models.training.adversarial import Adversarial
+from models.training.critics import feature_network
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
-
-LMBDA = (0.002, 0.02, 0.1)
-
-
-def record(**changed):
-    return {
-        "mechanism": "loss",
-        "alpha": 0.1,
-        "gamma": 0.5,
-        "normalised": True,
-        "scale": 1.0,
-        "lmbda": list(LMBDA),
-        "distortion": "mse",
-        "seed": 3,
-        "steps": 40,
-        "batch_size": 2,
-        "crop": 32,
-        "lr": 1e-3,
-        "aux_lr": 1e-3,
-        "clip_norm": 1.0,
-        "warmup_steps": 4,
-        "final_lr_factor": 0.05,
-        "ema": 0.9,
-    } | changed
-
-
-def frames():
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (40, 44 + i, 3), dtype=np.uint8) for i in range(5)]
-    return FrameSet(pictures, [p[..., 1].copy() for p in pictures])
 
 
 class JournalRun(NullRun):
@@ -67,17 +38,11 @@ class JournalRun(NullRun):
             file.write("".join(json.dumps([step, dict(values)]) + "\n" for step, values in rows))
 
 
-def initial():
-    torch.manual_seed(0)
-    return build(CodecConfig(codec="bls2017", n=4, m=6, mechanism="loss", lmbda=LMBDA))
-
-
-def run(folder, codec=None, **changed):
-    values = record(**changed)
-    codec = codec or initial()
+def run(folder, codec=None, seed=3):
+    budget = {"steps": 40, "lr": 1e-3, "aux_lr": 1e-3, "warmup_steps": 4, "ema": 0.9}
     folder.mkdir(parents=True, exist_ok=True)
     return train(
-        RateDistortion(values, codec, frames()),
+        RateDistortion(record(mechanism="loss", seed=seed, **budget), codec or made_codec("loss"), frames()),
         workdir=folder,
         tracker_run=JournalRun(folder / "journal"),
         probe=lambda step, seen: {"probe/first": float(next(seen.parameters()).sum())},
@@ -87,51 +52,42 @@ def run(folder, codec=None, **changed):
     )
 
 
-def forked(work):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-
-def waited(pid):
-    status = os.waitpid(pid, 0)[1]
-    assert status == 0, status
+def run_adversarial(folder):
+    given = generative(overrides={"steps": 24, "ema": 0.9}, noise=2, start=0.25)
+    torch.manual_seed(0)
+    objective = Adversarial(given.resolved(), build(config_for(given)), frames(70, 72, maps=False))
+    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, checkpoint_every=3)
 
 
 def sha(folder):
-    return hashlib.sha256((folder / "final" / "weights.safetensors").read_bytes()).hexdigest()
+    files = sorted((folder / "final").glob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def killed_runs(folder, seconds, kills, rng):
+def killed_runs(work, folder, seconds, kills):
     """Trainings that are started, killed at a random moment and started again, until so many kills have hit.
 
-    At most four kills in one training, which then goes on undisturbed. Returns the number of trainings.
+    At most four kills in one training, which then goes on undisturbed. Returns their digests.
     """
-    hits = count = 0
+    rng, hits, found = random.Random(0), 0, []
     while hits < kills:
-        own = folder / f"killed{count}"
-        count += 1
+        own = folder / f"killed{len(found)}"
         for _ in range(4):
-            pid = forked(lambda own=own: run(own))
+            pid = forked(lambda own=own: work(own))
             time.sleep(rng.uniform(0, seconds))
             os.kill(pid, signal.SIGKILL)
             hit = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
             hits += hit
             if not hit or hits == kills:
                 break
-        waited(forked(lambda own=own: run(own)))
-    return count
+        waited(forked(lambda own=own: work(own)))
+        found.append(sha(own))
+    return found
 
 
 def beside(folder):
     """Two trainings in two threads of one process, while a third thread draws from the global generator."""
-    one, other = initial(), initial()
+    one, other = made_codec("loss"), made_codec("loss")
     done = threading.Event()
 
     def draws():
@@ -149,23 +105,22 @@ def beside(folder):
     done.set()
 
 
-def main(folder):
-    result = {}
+def main(folder, kind):
+    if kind == "adversarial":
+        feature_network("efficientnet")
+    work, kills = {"rate_distortion": (run, 10), "adversarial": (run_adversarial, 4)}[kind]
     begun = time.monotonic()
-    waited(forked(lambda: run(folder / "a")))
-    seconds = time.monotonic() - begun
-    waited(forked(lambda: run(folder / "b")))
-    rng = random.Random(0)
-    killed = killed_runs(folder, 0.7 * seconds, 10, rng)
-    waited(forked(lambda: beside(folder / "beside")))
-    pids = [forked(lambda s=s: run(folder / f"process{s}", seed=s)) for s in (3, 4)]
-    for pid in pids:
-        waited(pid)
-    for name in ("a", "b", "beside/one", "beside/other", "process3", "process4"):
-        result[name] = sha(folder / name)
-    result["killed"] = [sha(folder / f"killed{i}") for i in range(killed)]
-    print(json.dumps(result))
+    waited(forked(lambda: work(folder / "a")))
+    result = {"killed": killed_runs(work, folder, 0.7 * (time.monotonic() - begun), kills)}
+    names = ["a"]
+    if kind == "rate_distortion":
+        names += ["b", "beside/one", "beside/other", "process3", "process4"]
+        waited(forked(lambda: run(folder / "b")))
+        waited(forked(lambda: beside(folder / "beside")))
+        for pid in [forked(lambda s=s: run(folder / f"process{s}", seed=s)) for s in (3, 4)]:
+            waited(pid)
+    print(json.dumps(result | {name: sha(folder / name) for name in names}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -9,19 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from trainings import LMBDA, frames, generative, made_codec, record
 
-from models.arms import arm
-from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, config_for
-from models.experiments import Experiment, Trunk
+from models.experiments import Trunk
 from models.tracking import NullRun
 from models.training.adversarial import DISCRIMINATORS, Adversarial
-from models.training.data import FrameSet
 from models.training.loop import TrainingStopped, train
 from models.training.rate_distortion import RateDistortion
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
-LMBDA = (0.002, 0.02, 0.1)
 SAME_ARITHMETIC = "c23220a1d6f9d5b6c39487e6645cfb9f5de801fab8568ae67bfb9dd4deb773a1"
 ON_RECORD = {
     "trunk": "6afffadb63e77b9911f2831492de2100a307cdfc2c739c90c15674d8046e8821",
@@ -35,35 +32,17 @@ ON_RECORD = {
 }
 
 
-def frames():
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (85, 85 + i, 3), dtype=np.uint8) for i in range(5)]
-    return FrameSet(pictures, [p[..., 1].copy() for p in pictures])
-
-
 def codec(name, mechanism, lmbda=LMBDA, **changed):
-    record = Trunk(codec=name, dataset="d", preset="tiny", rates=LMBDA).resolved()
-    record |= {"mechanism": mechanism, "alpha": 0.1, "gamma": 0.5, "normalised": True, "scale": 1.0}
-    record |= {"steps": 12, "batch_size": 3, "ema": 0.9, "augment": 0.5, "warmup_steps": 3}
-    record |= {"lmbda": list(lmbda), **changed}
-    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
-    torch.manual_seed(0)
-    config = CodecConfig(codec=name, n=8, m=12, mechanism=mechanism, lmbda=lmbda, **gained)
-    return RateDistortion(record, build(config), frames())
+    budget = {"steps": 12, "batch_size": 3, "ema": 0.9, "augment": 0.5, "warmup_steps": 3, "lmbda": list(lmbda)}
+    crop = Trunk(codec=name, dataset="d", preset="tiny").resolved()["crop"]
+    made = made_codec(mechanism, lmbda, name, n=8, m=12)
+    return RateDistortion(record(name, mechanism=mechanism, crop=crop, **budget | changed), made, frames(85, 85))
 
 
-def generative(name="uniform", **options):
-    record = Experiment(
-        dataset="sample",
-        codec="agustsson2019",
-        preset="gan_tiny",
-        rates=(4.0,),
-        overrides={"steps": 10, "ema": 0.9, "crop": 80},
-        options=tuple(sorted(options.items())),
-        **arm(name),
-    )
+def gan(name="uniform", **options):
+    given = generative(name, {"steps": 10, "ema": 0.9, "crop": 80}, **options)
     torch.manual_seed(0)
-    return Adversarial(record.resolved(), build(config_for(record)), frames())
+    return Adversarial(given.resolved(), build(config_for(given)), frames(85, 85))
 
 
 def looked_at():
@@ -93,8 +72,8 @@ CASES = {
     "hyper": lambda: codec("mbt2018_mean", "hyper"),
     "gain-fast": lambda: codec("bls2017", "gain", mode="fast"),
     "light-soap": lambda: codec("light", "gain", mode="fast", optimiser="soap", balance=0.4),
-    "gan": lambda: generative(noise=2, start=0.25),
-    "gan-select": lambda: generative("saliency_select", jitter=4, chroma=4.0),
+    "gan": lambda: gan(noise=2, start=0.25),
+    "gan-select": lambda: gan("saliency_select", jitter=4, chroma=4.0),
     "sam_lite": sam_lite,
 }
 

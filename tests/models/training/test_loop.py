@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import LMBDA, driven, made_codec
+from trainings import frames as made_frames
+from trainings import record as made_record
 
 from models.codecs.base import CodecConfig
 from models.codecs.bls2017 import Bls2017
@@ -23,38 +23,6 @@ from models.training.data import FrameSet
 from models.training.exact import SeededNoise
 from models.training.loop import Diverged, TrainingStopped, train
 from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
-
-ROOT = Path(__file__).parents[3]
-LMBDA = (0.002, 0.02, 0.1)
-
-
-def made_frames(count=4, seed=0):
-    rng = np.random.default_rng(seed)
-    pictures = [rng.integers(0, 256, (40, 44 + i, 3), dtype=np.uint8) for i in range(count)]
-    return FrameSet(pictures, [p[..., 1].copy() for p in pictures])
-
-
-def made_record(**changed):
-    base = Trunk(codec="bls2017", dataset="d", preset="tiny", rates=LMBDA).resolved()
-    return (
-        base
-        | {
-            "steps": 8,
-            "crop": 32,
-            "batch_size": 2,
-            "alpha": 0.1,
-            "gamma": 0.5,
-            "normalised": True,
-            "scale": 1.0,
-        }
-        | changed
-    )
-
-
-def made_codec(mechanism="none", lmbda=LMBDA, **changed):
-    torch.manual_seed(0)
-    gained = {"gamma": 0.5, "span": 1.0} if mechanism == "gain" else {}
-    return Bls2017(CodecConfig(codec="bls2017", n=4, m=6, mechanism=mechanism, lmbda=lmbda, **gained, **changed))
 
 
 class Rows(NullRun):
@@ -78,16 +46,8 @@ def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **optio
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    driver = Path(__file__).with_name("kill_driver.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(driver), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    said = driven(Path(__file__).with_name("kill_driver.py"), folder, "rate_distortion")
+    return folder, json.loads(said.splitlines()[-1])
 
 
 def test_two_fresh_runs_are_identical(killed):
@@ -236,7 +196,7 @@ def test_a_step_without_a_number_is_skipped(tmp_path):
 
 
 def test_no_number_for_long_is_an_error_that_names_the_batch(tmp_path):
-    frames = made_frames(2)
+    frames = made_frames(count=2)
     frames = FrameSet(frames.pictures, frames.maps, names=["north.png", "south.png"])
     with pytest.raises(Diverged, match=r"20 steps in a row, until step 22 \(lambda 0\.002, 0\.02, 0\.1.*south"):
         trained(
@@ -252,7 +212,7 @@ def test_each_mechanism_trains_and_its_map_matters(tmp_path, mechanism):
     record = made_record(mechanism=mechanism, steps=3)
     even, uneven = (np.full((40, 47), 128, dtype=np.uint8), np.zeros((40, 47), dtype=np.uint8))
     uneven[:, :20] = 255
-    pictures = made_frames().pictures
+    pictures = made_frames(count=4).pictures
     frames, other = (FrameSet(pictures, [m[:, : p.shape[1]] for p in pictures]) for m in (even, uneven))
     own = trained(tmp_path / "own", codec=made_codec(mechanism), record=record, frames=frames)
     moved = trained(tmp_path / "other", codec=made_codec(mechanism), record=record, frames=other)
@@ -273,10 +233,7 @@ def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
 
 
 def test_a_level_that_is_no_number_skips_the_step(tmp_path):
-    from models.codecs.catalogue import build
-
-    torch.manual_seed(0)
-    codec = build(CodecConfig(codec="mbt2018_mean", n=4, m=6, mechanism="hyper", lmbda=LMBDA, gamma=0.5, span=1.0))
+    codec = made_codec("hyper", codec="mbt2018_mean")
     torch.nn.init.constant_(codec.h_s_level[-1].bias, math.nan)
     record = made_record(codec="mbt2018_mean", mechanism="hyper", steps=30, crop=64)
     frames = FrameSet([np.zeros((70, 70, 3), np.uint8)] * 2, [np.zeros((70, 70), np.uint8)] * 2)

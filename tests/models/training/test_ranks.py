@@ -1,20 +1,17 @@
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import driven
 
 from models.errors import FoveaError
 from models.training.exact import SeededNoise
 from models.training.ranks import Ranks, join
 
 ROOT = Path(__file__).parents[3]
-DRIVER = Path(__file__).with_name("rank_driver.py")
 
 #: how far the weights of K processes may be from those of one, a tenth of one Adam step of 1e-3: sums in another order
 TOLERANCE = 1e-4
@@ -25,14 +22,7 @@ WITHOUT_EFFECT = re.compile(r"scales\.\d\.blocks\.[12]\.0\.bias")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=580,
-    )
-    assert done.returncode == 0, done.stderr
+    driven(Path(__file__).with_name("rank_driver.py"), folder)
     return folder
 
 

@@ -1,0 +1,76 @@
+"""Tiny trainings, and processes that carry them out and may be killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.arms import arm
+from models.codecs.base import Codec, CodecConfig
+from models.codecs.catalogue import build
+from models.experiments import Experiment, Trunk
+from models.training.data import FrameSet
+
+ROOT = Path(__file__).parents[1]
+LMBDA = (0.002, 0.02, 0.1)
+
+
+def frames(height: int = 40, width: int = 44, *, count: int = 5, seed: int = 0, maps: bool = True) -> FrameSet:
+    """Noise, each picture a column wider than the one before."""
+    rng = np.random.default_rng(seed)
+    pictures = [rng.integers(0, 256, (height, width + i, 3), dtype=np.uint8) for i in range(count)]
+    return FrameSet(pictures, [p[..., 1].copy() for p in pictures] if maps else None)
+
+
+def record(codec: str = "bls2017", **changed) -> dict:
+    """A trunk's, with what a mechanism needs."""
+    base = Trunk(codec=codec, dataset="d", preset="tiny", rates=LMBDA).resolved()
+    small = {"steps": 8, "crop": 32, "batch_size": 2, "lmbda": list(LMBDA)}
+    return base | small | {"alpha": 0.1, "gamma": 0.5, "normalised": True, "scale": 1.0} | changed
+
+
+def made_codec(mechanism: str = "none", lmbda: tuple[float, ...] = LMBDA, codec: str = "bls2017", n: int = 4, m: int = 6) -> Codec:  # fmt: skip
+    """With the same first weights each time."""
+    torch.manual_seed(0)
+    gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
+    return build(CodecConfig(codec=codec, n=n, m=m, mechanism=mechanism, lmbda=lmbda, **gained))
+
+
+def generative(name: str = "uniform", overrides: dict | None = None, **options) -> Experiment:
+    """An arm of the GAN codec."""
+    extreme = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,)}
+    return Experiment(**extreme, overrides={"steps": 4, "crop": 64, **(overrides or {})}, options=options, **arm(name))
+
+
+def forked(work: Callable[[], object], **environment: str) -> int:
+    """The number of a child that works, and ends with 1 when that raises. For processes that have computed nothing."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.environ |= environment
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def waited(pid: int) -> None:
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, status
+
+
+def driven(driver: Path, *words: object) -> str:
+    """What a script that forks trainings prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(driver), *map(str, words)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=580, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
