@@ -124,6 +124,7 @@ def test_a_variant_is_never_chosen_in_silence() -> None:
 # ---- rates and intervals
 
 
+@settings(deadline=None)  # what it imports may take longer
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_wilson(chosen: int, answers: int) -> None:
     chosen = min(chosen, answers)
