@@ -65,6 +65,7 @@ class RdPoints(Stage):
         return (*pieces.LOOKS_ON, *(() if searched else ("assets.evaluation.target_rate",)))
 
     def make(self, task: Task) -> None:
+        from assets.evaluation.equal_size import measure_shown
         from assets.evaluation.measure import measure_codec
         from assets.evaluation.rate_distortion import records
         from assets.evaluation.target_rate import searched_rates
@@ -88,19 +89,26 @@ class RdPoints(Stage):
             searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
             rates = [r["lmbda"] for r in searched] or experiment.rates
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
-            seen = measure_codec(codec, subjects, rates, keep=shown, threads=task.threads, progress=task.progress)
-            points = pieces.finish_points(
-                seen.rows,
+            # of a variable rate, files of equal size are shown in place of those that are measured
+            keep = frozenset() if codec.top_level else shown
+            seen = measure_codec(codec, subjects, rates, keep=keep, threads=task.threads, progress=task.progress)
+            about: dict[str, Any] = {
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
-                dataset=dataset,
-                split=str(table.split.iloc[0]),
-                train_dataset="" if experiment.untrained else experiment.dataset,
-                experiment=experiment.key,
-                mlflow_run_id=run.run_id,
-            )
+                "dataset": dataset,
+                "split": str(table.split.iloc[0]),
+                "train_dataset": "" if experiment.untrained else experiment.dataset,
+                "experiment": experiment.key,
+                "mlflow_run_id": run.run_id,
+            }
+            points, kept = pieces.finish_points(seen.rows, **about), seen.kept
+            if codec.top_level:
+                equal = measure_shown(codec, [s for s in subjects if s.image in shown], rates, threads=task.threads)
+                rows = pieces.finish_points(equal.rows, **about)
+                rows.to_parquet(writer.path(pieces.SHOWN), index=False)
+                kept = equal.kept
             smaller = pieces.check_estimate(points, unit.partition)
             points.to_parquet(writer.path(pieces.POINTS), index=False)
-            for (image, rate), picture in seen.kept.items():
+            for (image, rate), picture in kept.items():
                 writer.path(pieces.kept_name(image, "", rate)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
             means = [pieces.finite_means(numbers[points.rate == rate]) for rate in rates]

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from assets.evaluation.pieces import POINTS, gallery_images, kept_name, pieces_of
+from assets.evaluation.pieces import POINTS, SHOWN, gallery_images, kept_name, pieces_of
 from assets.evaluation.rate_distortion import records
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.frames.decode import read_picture
@@ -23,7 +23,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
     for made in pieces_of(task.given)[0]:
         if made.stage == "external_rd_points":
             continue
-        points = made.table(POINTS)
+        points = made.table(SHOWN if (made.folder / SHOWN).exists() else POINTS)
         for row in records(points[(points.dataset == sweep.dataset) & points.image.isin(shown)]):
             classical = made.stage == "classical_rd_points"
             path = made.folder / kept_name(row["image"], row["codec"] if classical else "", float(row["rate"]))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from assets.saliency.pairs import Reader
 
 POINTS = "points.parquet"
+#: rows of reconstructions that are kept without being points of a curve
+SHOWN = "shown.parquet"
 #: columns of points whose means are shown of a run
 MEANS = ["bpp", "psnr_db", "ms_ssim", "sw_psnr_db"]
 GALLERY_PICTURES = 3

@@ -21,7 +21,7 @@ CROP_SIDE = 160
 WHOLE_WIDTH = 960
 CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-w.", "ms_ssim": "MS-SSIM"}
 #: a file of another codec stands beside one up to this much larger or smaller, relative
-NEAR = 0.15
+NEAR = 0.1
 MAPS = ("none", "predicted", "oracle", "center", "shuffled")
 
 
@@ -135,7 +135,7 @@ def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> lis
     near = [min(curve, key=lambda s: abs(math.log(apart(s, target)))) for curve in curves]
     own = [s for s in near if s.row["codec"] == target.row["codec"]]
     others = [s for s in near if s.row["codec"] != target.row["codec"]]
-    return own + [s for s in others if s.classical or abs(apart(s, target) - 1) <= NEAR]
+    return own + [s for s in others if abs(apart(s, target) - 1) <= NEAR]
 
 
 def apart(shot: GalleryShot, target: GalleryShot) -> float:

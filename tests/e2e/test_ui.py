@@ -1,19 +1,15 @@
 """`fovea ui` for real: Dagster's webserver and daemon, driven through GraphQL; ticks of schedule and sensor."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import ROOT, environment, fovea, python
-from servers.ports import free_port
+from commands import environment, fovea, python
+from servers.ui import Ui
 
 from assets.frames.sample import make_sample
 from pipelines.ui import FIRST_PAGE
@@ -22,64 +18,24 @@ if TYPE_CHECKING:
     from servers.browser import Browser
 
 pytestmark = [pytest.mark.e2e]
-PATIENCE_S = 300.0
 
 
-class Ui:
-    """A running `fovea ui` and the folder that it watches."""
+class Watched(Ui):
+    """Over a few drawn pictures, in a folder that is registered."""
 
     def __init__(self, base: Path):
-        self.base, self.port, self.mlflow_port = base, free_port(), free_port()
+        super().__init__(environment(base), base / "ui.log")
+        self.base, self.pictures = base, base / "drawn/leftImg8bit"
         make_sample(base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2)
-        self.pictures = base / "drawn/leftImg8bit"
-        self.environment = environment(base)
         fovea(self.environment, "datasets", "add", "drawn", str(self.pictures), check=True)
-        self.log = (base / "ui.log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", "ui", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port)],
-            env=self.environment, cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found["errors"]
-        return dict(found["data"])
-
-    def until(self, what: str, look: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.base / "ui.log").read_text()
-            try:
-                found = look()
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                found = None
-            if found:
-                return found
-            time.sleep(0.3)
-        raise AssertionError(f"{what} did not happen in {PATIENCE_S:.0f} s: {(self.base / 'ui.log').read_text()}")
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    served = Ui(tmp_path_factory.mktemp("ui"))
-    try:
-        served.until("the code location", lambda: served.ask(LOCATION)["repositoriesOrError"].get("nodes"))
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with Watched(tmp_path_factory.mktemp("ui")) as served:
         yield served
-    finally:
-        served.process.send_signal(signal.SIGINT)
-        try:
-            served.process.wait(40)
-        except subprocess.TimeoutExpired:
-            served.process.kill()
-        served.log.close()
 
 
-LOCATION = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -146,7 +102,7 @@ def materializations(ui: Ui, asset: str) -> list[dict[str, Any]]:
     return [{e["label"]: e for e in m["metadataEntries"]} for m in found]
 
 
-def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Ui) -> None:
+def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Watched) -> None:
     launch(ui, "source_frames")
     launch(ui, "resized_frames")
     (made,) = materializations(ui, "resized_frames")
@@ -158,7 +114,7 @@ def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Ui) -> None:
     assert materializations(ui, "resized_frames")[0]["cache_hit"]["boolValue"] is True
 
 
-def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: Ui) -> None:
+def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: Watched) -> None:
     selector = {
         "repositoryName": "__repository__",
         "repositoryLocationName": "fovea",
@@ -188,7 +144,7 @@ def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: 
     assert stopped == "StopSensorMutationResult"
 
 
-def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Ui) -> None:
+def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Watched) -> None:
     assert "drawn" in rows(ui, "rgba_frames") and "drawn.smoke" not in rows(ui, "report")
     assert {"sample", "drawn"} >= set(rows(ui, "source_frames"))
     folder = str(ui.pictures / "test")
@@ -201,7 +157,7 @@ def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Ui) -> None:
     assert "formed.smoke" not in rows(ui, "report"), "a folder adds no row but its own"
 
 
-def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Ui) -> None:
+def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Watched) -> None:
     ended(
         ui,
         "sweep",
@@ -211,23 +167,22 @@ def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Ui) -> None:
     assert "sample.smoke" in schema["rootDefaultYaml"]
 
 
-def test_mlflow_answers(ui: Ui) -> None:
+def test_mlflow_answers(ui: Watched) -> None:
     def look() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{ui.mlflow_port}/health", timeout=20) as answer:
+        with urllib.request.urlopen(f"{ui.mlflow}/health", timeout=20) as answer:
             return bool(answer.status == 200)
 
     assert ui.until("MLflow", look)
 
 
-def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Ui, browser: "Browser") -> None:
+def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, browser: "Browser") -> None:
     """What is drawn: what can be made, green where it was; the run of the command line in the timeline."""
     fovea(ui.environment, "run", "--dataset", "drawn", "--frames-only", check=True)
-    here = f"http://127.0.0.1:{ui.port}"
     browser.online(2300, 1250)
 
     def seen(page: str, *words: str) -> str:
         """The page's text, once it has these words."""
-        browser.driver.get(here + page)
+        browser.driver.get(ui.dagster + page)
         for _ in range(120):
             text = str(browser.run("return document.body.innerText"))
             if all(word in text for word in words):
@@ -258,7 +213,7 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-def test_the_schedules_tick_asks_the_planner(ui: Ui) -> None:
+def test_the_schedules_tick_asks_the_planner(ui: Watched) -> None:
     done = python(ui.environment, "-c", TICK, "drawn.tiny", "")
     assert done.returncode == 0, done.stderr
     line, idle = done.stdout.splitlines()[-2:]

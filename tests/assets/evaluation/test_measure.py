@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from assets.evaluation import equal_size
 from assets.evaluation.measure import Subject, measure_codec
 from assets.evaluation.measure_classical import measure_classical
 from models.codecs import classical
@@ -52,6 +53,21 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
         assert np.array_equal(alone.kept["0", row["rate"]], encoded.reconstruction)
         assert np.array_equal(beside.kept["0", row["rate"]], encoded.reconstruction)
         assert row["encode_s"] > 0 and row["decode_s"] > 0
+
+
+def test_what_a_report_shows_of_a_variable_rate_has_the_sizes_asked_for(codec, monkeypatch):
+    rates = sorted(codec.config.lmbda)
+    low, high = (r["bpp"] for r in measure_codec(codec, subjects(1), rates).rows)
+    asked = (low / 2, low + (high - low) / 3, low + (high - low) / 1.5, high * 2)
+    monkeypatch.setattr(equal_size, "SIZES_BPP", asked)
+    found = equal_size.measure_shown(codec, subjects(2), rates, threads=2)
+    assert [r["image"] for r in found.rows] == ["0", "0", "1", "1"]
+    assert set(found.kept) == {(r["image"], r["rate"]) for r in found.rows}
+    step = (high - low) / (8 * codec.top_level)
+    for row, bpp in zip(found.rows, asked[1:3] * 2, strict=True):
+        assert abs(row["bpp"] - bpp) < 2 * step, "within a level, of which there are 8 between neighbours"
+    monkeypatch.setattr(equal_size, "SIZES_BPP", (high * 2,))
+    assert [r["rate"] for r in equal_size.measure_shown(codec, subjects(1), rates).rows] == rates
 
 
 def test_a_file_that_decodes_to_something_else_names_its_picture(codec, monkeypatch):

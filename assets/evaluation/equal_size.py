@@ -1,0 +1,32 @@
+"""What a report shows of a variable-rate codec: files of the same size as those of its other arms."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from assets.evaluation.measure import Measured, Subject, measure_codec
+from models.errors import FoveaError
+
+#: of a picture's files, as far as they are within the codec's reach
+SIZES_BPP = (0.15, 0.3, 0.6, 1.2)
+
+
+def measure_shown(codec: Any, subjects: Sequence[Subject], rates: Sequence[float], *, threads: int = 1) -> Measured:
+    """Rows and reconstructions of each picture at the levels whose files come nearest to each of SIZES_BPP, within the few
+    per cent that levels are apart; at `rates` where none is within reach. codec: of variable rate, as measure_codec takes it."""
+    from models.codecs.batch import in_order
+    from models.codecs.target_rate import search_rate
+
+    def shown(subject: Subject) -> Measured:
+        maps = None if subject.condition is None else [subject.condition]
+        equal = set()
+        for bpp in SIZES_BPP:
+            with contextlib.suppress(FoveaError):  # out of reach
+                equal.add(search_rate(codec, [subject.picture], maps, bpp).lmbda)
+        return measure_codec(codec, [subject], sorted(equal) or rates, keep=frozenset([subject.image]))
+
+    found = Measured([], {})
+    for one in in_order(shown, subjects, threads=threads):
+        found.rows.extend(one.rows)
+        found.kept.update(one.kept)
+    return found
