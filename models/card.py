@@ -19,7 +19,7 @@ from models.mechanisms import Mechanism
 from models.validation import Typed, checked, unknown
 
 Value = int | float | str
-Objective = Literal["rate_distortion", "adversarial"]
+Objective = Literal["rate_distortion", "adversarial", "recurrent"]
 Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
 FOLDER = Path(__file__).parent / "codecs"
@@ -28,11 +28,11 @@ FOLDER = Path(__file__).parent / "codecs"
 class Rate(Typed):
     """What a codec's rate is chosen by.
 
-    name: `lmbda`, the Lagrange multiplier, of which one model may have several; or `channels`, the width m of the code,
-    one a model. unit: of the values. values: those that there are; none: any positive number.
+    name: `lmbda`, the Lagrange multiplier, of which one model may have several; `channels`, the width m of the code,
+    one a model; or `iterations`, of which one model has all up to its option of that name. unit: of the values. values: those that there are; none: any positive number.
     """
 
-    name: Literal["lmbda", "channels"]
+    name: Literal["lmbda", "channels", "iterations"]
     unit: str
     values: tuple[float, ...] = ()
 

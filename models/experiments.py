@@ -105,12 +105,12 @@ class Training(Record):
             raise FoveaError(
                 f"preset {self.preset!r} is for {preset.objective} training; for {self.codec} there are {fitting}"
             )
-        self._check_rates()
         for name, _ in self.overrides:
             if name not in OVERRIDES:
                 raise FoveaError(f"overrides: {unknown('field', name, OVERRIDES)}")
         card.check_options(dict(self.options))
         card.check_options(self._usual_options)
+        self._check_rates()
         self._set(
             overrides=tuple((k, v) for k, v in self.overrides if getattr(preset, k) != v),
             options=tuple((k, v) for k, v in self.options if self._usual_options[k] != v),
@@ -127,6 +127,9 @@ class Training(Record):
             )
         if rate.name == "channels" and len(self.rates) > 1:
             raise FoveaError(f"{self.codec}: one model has one number of channels; got {self.rates!r}")
+        if rate.name == "iterations" and not 1 <= self.rates[0] <= self.rates[-1] <= self._all_options["unrolled"]:
+            most = self._all_options["unrolled"]
+            raise FoveaError(f"{self.codec}: iterations are from 1 to {most} (option unrolled); got {self.rates!r}")
 
     def _check_adversarial(self) -> None:
         """Raises FoveaError for values that adversarial training would not read, or cannot train with."""
@@ -163,9 +166,9 @@ class Training(Record):
         return values
 
     def _resolved(self, budget: dict[str, Any]) -> dict[str, Any]:
-        """What trunks and experiments have in common. Of adversarial training every option, of others those that differ; and
+        """What trunks and experiments have in common. Of rate–distortion training the options that differ, of others every one; and
         m where it is the rate."""
-        options = self._all_options if self.card.objective == "adversarial" else dict(self.options)
+        options = dict(self.options) if self.card.objective == "rate_distortion" else self._all_options
         options |= {"m": int(self.rates[0])} if self.rate_name == "channels" else {}
         named = {name: getattr(self, name) for name in ("dataset", "codec", "preset", "distortion", "seed")}
         return {**named, self.rate_name: list(self.rates), **budget, **options}

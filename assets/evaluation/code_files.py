@@ -195,7 +195,7 @@ def encode_picture(
     if bpp is not None and not progressive:
         from models.codecs.target_rate import search_rate
 
-        at = search_rate(codec, [picture], None if given is None else [given], bpp).lmbda
+        at = search_rate(codec, [picture], None if given is None else [given], bpp).rate
     analysed = codec.analysed(picture, given)
     if effort:
         from models.codecs.effort import refine

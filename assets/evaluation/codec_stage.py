@@ -87,7 +87,7 @@ class RdPoints(Stage):
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
             searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
-            rates = [r["lmbda"] for r in searched] or experiment.rates
+            rates = [r["rate"] for r in searched] or experiment.rates
             run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
             # of a variable rate, files of equal size are shown in place of those that are measured
             keep = frozenset() if codec.top_level else shown

@@ -22,7 +22,7 @@ def measure_shown(codec: Any, subjects: Sequence[Subject], rates: Sequence[float
         equal = set()
         for bpp in SIZES_BPP:
             with contextlib.suppress(FoveaError):  # out of reach
-                equal.add(search_rate(codec, [subject.picture], maps, bpp).lmbda)
+                equal.add(search_rate(codec, [subject.picture], maps, bpp).rate)
         return measure_codec(codec, [subject], sorted(equal) or rates, keep=frozenset([subject.image]))
 
     found = Measured([], {})

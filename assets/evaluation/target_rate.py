@@ -13,7 +13,7 @@ from models.experiments import Experiment
 def searched_rates(
     task: Task, experiment: Experiment, codec: Any, split: str, progress: Progress
 ) -> list[dict[str, float]]:
-    """For each target: target_bpp, lmbda, level and the bpp reached on these validation pictures; empty without targets.
+    """For each target: target_bpp, rate, level and the bpp reached on these validation pictures; empty without targets.
     Raises FoveaError with the reachable range for a target outside of it."""
     from models.codecs.target_rate import search_rate
 
@@ -30,5 +30,5 @@ def searched_rates(
     for number, target in enumerate(experiment.target_bpp):
         progress(number, len(experiment.target_bpp), f"rates searched, {target:g} bpp")
         reached = search_rate(codec, arrays, maps, target)
-        found.append({"target_bpp": target, "lmbda": reached.lmbda, "level": reached.level, "val_bpp": reached.bpp})
+        found.append({"target_bpp": target, "rate": reached.rate, "level": reached.level, "val_bpp": reached.bpp})
     return found

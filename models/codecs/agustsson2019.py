@@ -378,9 +378,11 @@ class Agustsson2019(Codec):
         return Analysed(self.analyse(x, s), s, width, height)
 
     @torch.inference_mode()
-    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
+    def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
         """As `Codec.encode_analysed` says; rate can only be the codec's own C. The strings are the region map and the
         codes."""
+        if progressive:
+            raise FoveaError("a codec agustsson2019 has no progressive files")
         if rate is not None:
             self.level_of(rate)
         width, height = given.width, given.height

@@ -166,6 +166,9 @@ class Codec(nn.Module, ABC):
     #: how the names of the parameters begin that distortion must reach: the analysis transform and what conditions it
     analysis: tuple[str, ...] = ("g_a.", "transforms.")
 
+    #: whether it has progressive files
+    cuttable = False
+
     def __init__(self, config: CodecConfig):
         super().__init__()
         self.config = config
@@ -204,8 +207,9 @@ class Codec(nn.Module, ABC):
         """The part of `encode` that is the same for every rate. A mechanism that uses no map ignores one."""
 
     @abstractmethod
-    def encode_analysed(self, given: Analysed, rate: float | None = None) -> Encoded:
-        """The rest of `encode`."""
+    def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
+        """The rest of `encode`. progressive: a file of which any beginning shows a picture, where the codec is `cuttable`.
+        Raises FoveaError for a codec that has none."""
 
     @abstractmethod
     def entropy_decode(self, data: bytes) -> Sent:
@@ -318,6 +322,11 @@ class Codec(nn.Module, ABC):
             low, high = self.config.lmbda[0], self.config.lmbda[-1]
             raise FoveaError(f"lmbda {rate:g} is outside this model's range {low:g} … {high:g}")
         return float(np.interp(want, grid, np.arange(len(grid), dtype=float)))
+
+    def rate_at(self, level: float) -> float:
+        """The rate of a level: the inverse of `level_of`."""
+        ends = self.config.lmbda
+        return min(max(float(self.lmbda_at(torch.tensor(level))), ends[0]), ends[-1])
 
     @property
     def device(self) -> torch.device:

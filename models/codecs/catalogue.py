@@ -32,6 +32,7 @@ SHIPPED = Path(__file__).parent / "weights"
 OBJECTIVES = {
     "rate_distortion": "models.training.rate_distortion:RateDistortion",
     "adversarial": "models.training.adversarial:Adversarial",
+    "recurrent": "models.training.recurrent:Recurrent",
 }
 """By a card's objective the class that trains the codec (models/training/loop.py)."""
 

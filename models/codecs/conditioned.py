@@ -78,6 +78,7 @@ class ConditionedCodec(Codec):
     """
 
     stride = 16
+    cuttable = True
 
     #: after these layers of g_a the map may transform the features, the last of them y
     stages: tuple[int, ...] = (1, 3, 5, 6)
@@ -297,8 +298,7 @@ class ConditionedCodec(Codec):
 
     @torch.inference_mode()
     def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
-        """As `Codec.encode_analysed` says. progressive: a file that shows the same picture, and of which any beginning shows
-        one. Raises FoveaError for a codec that has none."""
+        """As `Codec.encode_analysed` says; a progressive file shows the same picture."""
         self.built()
         y, s, width, height, z = given
         wanted = self.level_of(rate) if rate is not None else 0.5 * self.top_level

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from models.codecs import bitstream
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded, Picture
-from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
 
 
@@ -17,17 +15,11 @@ class Found(NamedTuple):
     """A level that a file can name and what it spends. bpp: mean over the pictures, whole files; low, high: what the
     codec's lowest and highest level spend there."""
 
-    lmbda: float
+    rate: float
     level: float
     bpp: float
     low: float
     high: float
-
-
-def lmbda_of(codec: Codec, row: int) -> float:
-    """The lambda of a level in 1/LEVEL_STEPS."""
-    ends = codec.config.lmbda
-    return min(max(float(codec.lmbda_at(torch.tensor(row / LEVEL_STEPS))), ends[0]), ends[-1])
 
 
 def search_rate(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, target_bpp: float) -> Found:
@@ -50,7 +42,7 @@ def search_rate(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Pictur
         if row not in known:
             rates = []
             for one in analysed:
-                data = codec.encode_analysed(one, lmbda_of(codec, row)).data
+                data = codec.encode_analysed(one, codec.rate_at(row / LEVEL_STEPS)).data
                 rates.append(8 * len(data) / (one.height * one.width))
             known[row] = float(np.mean(rates))
         return known[row]
@@ -60,19 +52,19 @@ def search_rate(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Pictur
     if not lowest <= target_bpp <= highest:
         raise FoveaError(
             f"{target_bpp:g} bpp is out of reach: this codec spends {lowest:.4f} … {highest:.4f} bpp here "
-            f"(lmbda {codec.config.lmbda[0]:g} … {codec.config.lmbda[-1]:g})"
+            f"(rates {codec.rates[0]:g} … {codec.rates[-1]:g})"
         )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if bpp(middle) <= target_bpp else (low, middle)
     row = min(low, high, key=lambda r: abs(bpp(r) - target_bpp))
-    return Found(lmbda_of(codec, row), row / LEVEL_STEPS, bpp(row), lowest, highest)
+    return Found(codec.rate_at(row / LEVEL_STEPS), row / LEVEL_STEPS, bpp(row), lowest, highest)
 
 
 def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: float | None = None) -> Encoded:
     """A progressive file: whole, at a rate as `Codec.encode` takes it, or of at most `bpp`: that of the lowest level which
     spends as much, without what is too much. Raises FoveaError for a codec without such files, and for a bpp out of reach."""
-    if not isinstance(codec, ConditionedCodec):
+    if not codec.cuttable:
         raise FoveaError(f"a codec {codec.config.codec} has no progressive files")
     if bpp is None:
         return codec.encode_analysed(given, rate, progressive=True)
@@ -81,9 +73,9 @@ def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: f
     low, high = -1, codec.top_level * LEVEL_STEPS
     while high - low > 1:
         middle = (low + high) // 2
-        enough = len(codec.encode_analysed(given, lmbda_of(codec, middle)).data) >= size
+        enough = len(codec.encode_analysed(given, codec.rate_at(middle / LEVEL_STEPS)).data) >= size
         low, high = (low, middle) if enough else (middle, high)
-    encoded = codec.encode_analysed(given, lmbda_of(codec, high), progressive=True)
+    encoded = codec.encode_analysed(given, codec.rate_at(high / LEVEL_STEPS), progressive=True)
     whole = len(encoded.data)
     if whole < size and high == codec.top_level * LEVEL_STEPS:
         raise FoveaError(f"{bpp:g} bpp is out of reach: this codec spends at most {8 * whole / pixels:.4f} bpp here")

@@ -21,7 +21,7 @@ RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
         (("    paper=", "    papper="), "CARD: unknown field 'papper'; did you mean 'paper'?"),
         ((RATE, 'rate=Rate(name="lmbda"),'), "CARD.rate.unit: missing"),
         ((RATE, ""), "CARD.rate: missing"),
-        ((RATE, 'rate=Rate(name="lambda", unit=""),'), "CARD.rate.name: expected 'lmbda' or 'channels'"),
+        ((RATE, 'rate=Rate(name="lambda", unit=""),'), "CARD.rate.name: expected 'lmbda', 'channels' or 'iterations'"),
         (("choices=(5, 7)", "chosen=(5, 7)"), "CARD.options.kernel: unknown field 'chosen'; did you mean 'choices'?"),
         (("default=5, ", "default=4, "), "CARD: option kernel=4: it takes one of 5, 7"),
         (('"gain")', '"pain")'), "CARD.mechanisms.2: expected 'none'"),
@@ -56,8 +56,10 @@ def test_every_card_s_class_takes_what_the_card_says() -> None:
     assert not cards().faults
     for name, found in cards().found.items():
         rates = found.card.rate.values[:1] or (0.01,)
-        lambdas = () if found.card.rate.values else rates
+        lambdas = rates if found.card.rate.name == "lmbda" else ()
         codec = build(CodecConfig(codec=name, n=16, m=int(rates[0]) or 8, lmbda=lambdas))
+        if found.card.rate.name == "iterations":
+            rates = tuple(float(t) for t in range(1, 17))
         assert isinstance(codec, Codec) and codec.rates == rates
         with pytest.raises(FoveaError, match=f"{name} has no mechanism 'hope'"):
             build(CodecConfig(codec=name, n=16, m=8, mechanism="hope"))

@@ -86,3 +86,18 @@ def trained_codec():
         return made[name, mechanism]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def trained_recurrent():
+    """A function: a very small recurrent codec after seconds of training, with a mechanism and options."""
+    from recurrent import recurrent_weights, untrained_recurrent
+
+    weights = recurrent_weights()
+
+    def get(mechanism: str = "none", **options):
+        codec = untrained_recurrent(mechanism, **options)
+        codec.load_trunk(weights)
+        return codec
+
+    return get

@@ -49,6 +49,15 @@ def test_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_
     attack(trained_codec("light", "gain"), tmp_path, 1000, seed=3, progressive=True)
 
 
+def test_mutated_recurrent_files_give_a_picture_or_an_error(tmp_path, trained_recurrent):
+    attack(trained_recurrent("gain"), tmp_path, 400, seed=5, progressive=True)
+
+
+@pytest.mark.slow
+def test_many_mutated_recurrent_files_give_a_picture_or_an_error(tmp_path, trained_recurrent):
+    attack(trained_recurrent("gain"), tmp_path, 10_000, seed=6, progressive=True)
+
+
 @pytest.mark.slow
 def test_many_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_codec):
     attack(trained_codec("mbt2018_mean", "hyper"), tmp_path, 10_000, seed=4, progressive=True)

@@ -27,7 +27,7 @@ def test_the_level_found_is_the_nearest_of_all_and_spends_what_it_says(request, 
     for share in (0.1, 0.5, 0.83):
         target = rates[0] + share * (rates[-1] - rates[0])
         found = search_rate(codec, PICTURES, maps, target)
-        assert found.bpp == rate(codec, found.lmbda, maps)
+        assert found.bpp == rate(codec, found.rate, maps)
         nearest = min(abs(r - target) for r in rates)
         assert abs(found.bpp - target) == pytest.approx(nearest, abs=1e-9)
         assert (found.low, found.high) == (rates[0], rates[-1])
