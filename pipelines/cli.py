@@ -17,6 +17,7 @@ import click
 
 from models.config import pin_folders
 from models.errors import FoveaError
+from pipelines.commands.claims import claims
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import benchmark, compare, curves, evaluate
 from pipelines.commands.options import PORT
@@ -31,7 +32,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 TASKS = {
     "Pictures": ("compress", "decompress", "cut", "saliency"),
     "Experiments": ("datasets", "run", "status", "ui", "train", "base"),
-    "Evidence": ("benchmark", "compare", "curves", "evaluate", "saliency-benchmark"),
+    "Evidence": ("benchmark", "claims", "compare", "curves", "evaluate", "saliency-benchmark"),
     "People": ("game", "study"),
     "Machines": ("profile", "slurm", "saliency-weights"),
 }
@@ -240,7 +241,7 @@ def _with_profiles(group: click.Group) -> None:
 
 for command in (
     *(run, status, train, base, slurm, datasets, compress, decompress, cut, saliency, saliency_benchmark),
-    *(saliency_weights, benchmark, compare, curves, evaluate, game, study),
+    *(saliency_weights, benchmark, claims, compare, curves, evaluate, game, study),
 ):
     main.add_command(command)
 

@@ -59,13 +59,14 @@ def render_report(
     rates: pd.DataFrame,
     ideal: pd.DataFrame | None = None,
     gallery: Sequence[GalleryItem] = (),
+    claims: Sequence[Mapping[str, Any]] = (),
     provenance: Mapping[str, Any] | None = None,
     budget_bytes: int = BUDGET_BYTES,
 ) -> str:
     """The whole page as one string.
 
     curves, rates, ideal: as `rd_curves`, `bd_rates` and `ideal_rows` give them (other columns are ignored). gallery: a few
-    pictures. provenance: what to print about where the numbers come from, in order; `sweep` also names the page, and
+    pictures. claims: says, bound, found and word of each that was run. provenance: what to print about where the numbers come from, in order; `sweep` also names the page, and
     `mlflow_run_url`, a text with `{run_id}` in it, turns run ids into links. budget_bytes: what the gallery's pictures may
     take.
     """
@@ -85,6 +86,7 @@ def render_report(
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
         answers=[*{v.place: tables.answer(v) for v in reversed(verdicts)}.values()],
+        claims=claims,
         words=tables.CONTROL_WORDS,
         verdicts=verdicts,
         places=_places(curves, metrics),

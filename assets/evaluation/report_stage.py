@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.chain import Chain
+from assets.evaluation.claims import claims_of, shown
 from assets.evaluation.pieces import MEASURED, PIECES, measured_needs, piece_needs, pieces_of, sweep_of
 from assets.graph import Artifact, Made, Need, Stage, Task, View
 from assets.saliency.names import chosen_model
@@ -39,7 +40,9 @@ class Report(Stage):
         return [*tables, *measured_needs(world, sweep.dataset), *piece_needs(world, sweep)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES])}
+        claims = shown(claims_of(view.world.home.config, view.partition))
+        told = {"claims": digest(claims)} if claims else {}
+        return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES]), **told}
 
     def make(self, task: Task) -> None:
         from assets.evaluation.gallery import gallery
@@ -55,6 +58,7 @@ class Report(Stage):
             rates=table,
             ideal=rates.table("ideal.parquet"),
             gallery=gallery(task, sweep),
+            claims=shown(claims_of(task.world.home.config, sweep.key)),
             provenance=provenance(task, sweep),
         )
         task.writer.path("report.html").write_text(html)

@@ -1,5 +1,6 @@
 """`fovea benchmark` on pictures that are there to be measured on alone."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -40,3 +41,73 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
     ):
         wrong = fovea(here, "benchmark", "--dataset", "held", *words)
         assert wrong.returncode == 1 and names in wrong.stderr
+
+
+def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path: Path) -> None:
+    here = environment(tmp_path)
+    (tmp_path / "config/fovea.toml").write_text(
+        f"""[datasets.held]
+path = {str(pictures)!r}
+classical = ['jpeg']
+splits = {{ test = ['*.png'] }}
+[sweeps.asis]
+codecs = ['bls2017']
+arms = ['uniform', 'saliency_gain']
+rates = [0.0008, 0.0032, 0.0128, 0.0512]
+variable = true
+preset = 'smoke'
+trunk = 'shipped'
+overrides = {{ steps = 0 }}
+"""
+    )
+    claim = tmp_path / "config/claims/guided.toml"
+    claim.parent.mkdir()
+    text = """says = "Guided by saliency, bls2017 needs fewer bits where saliency is."
+sweep = "held.asis"
+codec = "bls2017"
+arm = "saliency_gain"
+against = "uniform"
+metric = "sw_psnr_db"
+most = -1.0
+"""
+    for wrong, said in (
+        (text.replace("most", "mist"), "did you mean 'most'"),
+        (text.replace("most = -1.0", ""), "needs a bound"),
+        (text.replace("sw_psnr_db", "psnr"), ".metric: unknown metric 'psnr'"),
+        (text.replace("uniform", "unifrom"), "did you mean 'uniform'"),
+        (text.replace("held.asis", "moon.asis"), "no sweep 'moon.asis'"),
+    ):
+        claim.write_text(wrong)
+        refused = fovea(here, "claims", "seal", str(claim))
+        assert refused.returncode == 1 and said in refused.stderr, refused.stderr[-800:]
+    claim.write_text(text)
+    early = fovea(here, "claims", "run", str(claim))
+    assert early.returncode == 1 and "not sealed" in early.stderr and not claim.with_suffix(".json").exists()
+
+    assert (sealed := fovea(here, "claims", "seal", str(claim))).returncode == 0, sealed.stderr[-2000:]
+    assert "code" in claim.read_text() and claim.read_text().startswith("says = ")
+    assert (unrun := fovea(here, "claims", "check", str(claim))).returncode == 0 and "guided: not run" in unrun.stdout
+    ran = fovea(here, "claims", "run", str(claim))
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    (record,) = json.loads(claim.with_suffix(".json").read_text())
+    rates = pd.read_parquet(tmp_path / "home/tables/bd_rates.parquet").query(
+        "test_arm == 'saliency_gain' and anchor_arm == 'uniform' and metric == 'sw_psnr_db' and method == 'pchip'"
+    )
+    assert record["bd_rate_percent"] == pytest.approx(rates.bd_rate_percent.item(), abs=1e-3)
+    assert record["held"] == (rates.ci_high.item() <= -1) and record["n_images"] == 5
+    word = "held" if record["held"] else "did not hold"
+    assert f"guided: {word}: " in fovea(here, "claims", "check", str(claim)).stdout
+    assert f"| {word} |" in fovea(here, "claims", "table").stdout
+    page = (tmp_path / "home/reports/held.asis.html").read_text()
+    assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
+    assert fovea(here, "claims", "seal", str(claim)).returncode == 1
+
+    kept = claim.read_text()
+    claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
+    edited = fovea(here, "claims", "check", str(claim))
+    assert edited.returncode == 1 and "edited after its run" in edited.stdout
+    claim.write_text(kept)
+    cv2.imwrite(str(pictures / "0.png"), scene(96, 128, 77))
+    assert fovea(here, "run", "--dataset", "held", "--sweep", "asis").returncode == 0
+    other = fovea(here, "claims", "check", str(claim))
+    assert other.returncode == 1 and "changed" in other.stdout

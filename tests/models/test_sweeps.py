@@ -111,6 +111,7 @@ def test_options_are_part_of_key_record_and_trunk() -> None:
 GOLDEN = {
     "smoke": "9d87659170a4",
     "shipped": "e8449f094583",
+    "maps": "960b86a12aac",
     "tiny": "22f39858fc8c",
     "game": "25526bb2efc8",
     "arms": "096eb4d284bc",
