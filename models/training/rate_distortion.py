@@ -53,7 +53,8 @@ class Plan(NamedTuple):
     """The numbers of a record, typed.
 
     optimiser: "adam" or "soap" (soap.py). balance: the Lagrangian of a picture at lambda counts
-    (middle lambda / lambda)^balance, so that the high rates, whose Lagrangian is largest, do not decide everything.
+    (middle lambda / lambda)^balance, so that the high rates, whose Lagrangian is largest, do not decide everything. trim: by
+    how many latent places, at most, the sides of a step's crops are shorter than `crop`.
     """
 
     seed: int
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
     fresh_lr_factor: float = 1.0
     optimiser: str = "adam"
     balance: float = 0.0
+    trim: int = 0
     weighting: Weighting | None = None
     lmbda: tuple[float, ...] = ()
     fast: bool = False
@@ -258,8 +260,17 @@ class RateDistortion(Objective):
     def drawn(self, step: int, centres: Tensor | None) -> tuple[Batch, Draw]:
         """This rank's share of a step's batch and of what goes with it."""
         batch = self.crops.at(step)
+        if self.plan.trim:
+            batch = self._trimmed(batch, step)
         found = draw(self.plan, self.codec, batch, centres, step)
         return (batch, found) if self.alone else _shared(batch, found, self.share)
+
+    def _trimmed(self, batch: Batch, step: int) -> Batch:
+        rng = np.random.Generator(np.random.Philox(key=[self.plan.seed, 0x7219], counter=[0, 0, 0, step]))
+        height, width = self.plan.crop - self.codec.stride * rng.integers(0, self.plan.trim + 1, 2)
+        x, s, w, valid = (None if v is None else v[..., :height, :width] for v in batch[:4])
+        assert x is not None
+        return Batch(x, s, w, valid, batch.picture)
 
     def moves(self, step: int) -> Iterator[Move]:
         """One step of both groups."""

@@ -40,7 +40,7 @@ def frames(tmp_path):
 
 def test_sources_are_counted_and_jpegs_shrunk(frames):
     assert list(frames.names[:-2]) == [
-        *("0.png@1", "1.png@1", "0.png@1", "1.png@1", "2.png@1", "3.jpg@0.4", "3.jpg@0.5", "3.jpg@0.625")
+        *("0.png@1", "1.png@1", "0.png@1", "1.png@1", "2.png@1", "3.jpg@0.45", "3.jpg@0.5", "3.jpg@0.625")
     ]
     assert frames.pictures[7].shape == (100, 125, 3) and frames.maps[7].shape == (100, 125)
     assert max(m.max() for m in frames.maps) == 255

@@ -22,6 +22,7 @@ from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.exact import SeededNoise
 from models.training.loop import Diverged, TrainingStopped, train
+from models.training.ranks import joined
 from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
 
 
@@ -382,3 +383,17 @@ def test_augmented_maps_take_part(tmp_path):
         for share in (0.0, 1.0)
     )
     assert (plain / "weights.safetensors").read_bytes() != (changed / "weights.safetensors").read_bytes()
+
+
+def test_trimmed_crops_end_within_a_place_of_z():
+    codec = made_codec("gain")
+    objective = RateDistortion(made_record(mechanism="gain", crop=48, trim=2), codec, made_frames(64, 64))
+    objective.prepare(torch.device("cpu"), joined())
+    sides = set()
+    for step in range(12):
+        batch, drawn = objective.drawn(step, objective.centres)
+        assert batch.x.shape[2:] == batch.s.shape[2:] == drawn.saliency_map.shape[2:]
+        whole = objective.crops.at(step)
+        assert torch.equal(batch.x, whole.x[..., : batch.x.shape[2], : batch.x.shape[3]])
+        sides |= set(batch.x.shape[2:])
+    assert sides == {16, 32, 48}
