@@ -229,7 +229,6 @@ class Experiment(Training):
     """One training run. Fields that the mechanism does not use are set to their defaults, so equal runs are equal.
 
     rates: one value trains and measures one rate; several train one variable-rate model, measured at each.
-    target_bpp: rates that a variable-rate model is measured at instead: their lambdas are searched on validation pictures.
     alpha, gamma: the weight map is (alpha + s**gamma), divided by its mean when `normalised`.
     scale: the factor c of the source's un-normalised weights.
     span: for `gain` and `hyper`, by how many rate levels of the trunk the most salient place stands above the least.
@@ -246,7 +245,6 @@ class Experiment(Training):
     scale: float = 1.0
     span: float = 4.0
     mode: Literal["deterministic", "fast"] = "deterministic"
-    target_bpp: tuple[float, ...] = ()
     evaluate_on: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -254,7 +252,6 @@ class Experiment(Training):
         if (self.mechanism == "none") != (self.maps == "none"):
             raise FoveaError(f"mechanism {self.mechanism!r} does not go with maps {self.maps!r}")
         self._check(self.mechanism)
-        self._check_target()
         self._check_trunk()
         self._check_untrained()
         if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0 and self.span >= 0):
@@ -263,16 +260,6 @@ class Experiment(Training):
         if not self.evaluate_on:
             self._set(evaluate_on=(self.dataset,))
         return self
-
-    def _check_target(self) -> None:
-        if not self.target_bpp:
-            return
-        _check_rising(self.target_bpp, "target_bpp")
-        if len(self.rates) < 2:
-            raise FoveaError(
-                "target_bpp is searched over the rates of one variable-rate model: give the experiment several values "
-                f"of lmbda to train over, not {self.rates!r}"
-            )
 
     def _check_trunk(self) -> None:
         trunk = self.trunk
@@ -346,8 +333,6 @@ class Experiment(Training):
         if self.saliency != DEFAULT_SALIENCY:
             parts.append(f"by={self.saliency}")
         parts += [v for v in (self.distortion, self.mode) if v not in ("mse", "deterministic")]
-        if self.target_bpp:
-            parts.append("bpp=" + "_".join(map(number, self.target_bpp)))
         return parts
 
     @property
@@ -375,7 +360,7 @@ class Experiment(Training):
         return "-".join(parts)
 
     def resolved(self) -> dict[str, Any]:
-        """Every value that training uses, flat, JSON-ready; `evaluate_on` and `target_bpp` are none of them."""
+        """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them."""
         budget = self._budget()
         budget.pop("trunk_steps")
         own = ("mechanism", "maps", "alpha", "gamma", "normalised", "scale", "span", "mode")

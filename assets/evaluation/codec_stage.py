@@ -6,7 +6,6 @@ from typing import Any
 from assets.evaluation import pieces
 from assets.evaluation.checks import TRAINED
 from assets.graph import Need, Stage, Task, View
-from assets.saliency.names import picture_needs
 from assets.story import record_of, short_name, told, training_run
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
@@ -14,8 +13,6 @@ from models.experiments import Experiment
 
 #: columns of points that an experiment has under the same name
 OF_EXPERIMENT = ("codec", "arm", "maps", "preset", "variant", "rate_name", "seed")
-#: the validation pictures that a rate is searched on: the first 32 by name
-SEARCHED = "val:32"
 
 
 def parts(world: World, partition: str) -> tuple[Experiment, str]:
@@ -39,19 +36,14 @@ class RdPoints(Stage):
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment, dataset = parts(world, partition)
         measured = pieces.measured_needs(world, dataset, experiment.maps, experiment.saliency)
-        searched: Sequence[Need] = ()
-        if experiment.target_bpp:
-            searched = picture_needs(world, experiment.dataset, experiment.maps, experiment.saliency, (SEARCHED,))
-        return [Need("trained_codec", experiment.key), *measured, *searched]
+        return [Need("trained_codec", experiment.key), *measured]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         experiment, dataset = parts(view.world, view.partition)
-        targets = {"target_bpp": list(experiment.target_bpp)} if experiment.target_bpp else {}
         return {
             "partition": view.partition,
             "maps": experiment.maps,
             experiment.rate_name: list(experiment.rates),
-            **targets,
             "fixations": view.world.fixations_digest(dataset),
         }
 
@@ -61,14 +53,12 @@ class RdPoints(Stage):
         return (code_module(parts(world, partition)[0].codec),)
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
-        searched = parts(world, partition)[0].target_bpp
-        return (*pieces.LOOKS_ON, *(() if searched else ("assets.evaluation.target_rate",)))
+        return pieces.LOOKS_ON
 
     def make(self, task: Task) -> None:
         from assets.evaluation.equal_size import measure_shown
         from assets.evaluation.measure import measure_codec
         from assets.evaluation.rate_distortion import records
-        from assets.evaluation.target_rate import searched_rates
         from assets.frames.encode import encode_png
         from models.codecs.catalogue import load_codec
 
@@ -86,12 +76,10 @@ class RdPoints(Stage):
             run.log_params({**record_of(experiment), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
-            searched = searched_rates(task, experiment, codec, SEARCHED, task.progress)
-            rates = [r["rate"] for r in searched] or experiment.rates
-            run.log_metrics([(i, {f"target/{k}": v for k, v in r.items()}) for i, r in enumerate(searched)])
+            rates, threads = experiment.rates, task.threads
             # of a variable rate, files of equal size are shown in place of those that are measured
             keep = frozenset() if codec.top_level else shown
-            seen = measure_codec(codec, subjects, rates, keep=keep, threads=task.threads, progress=task.progress)
+            seen = measure_codec(codec, subjects, rates, keep=keep, threads=threads, progress=task.progress)
             about: dict[str, Any] = {
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
                 "dataset": dataset,
@@ -102,7 +90,7 @@ class RdPoints(Stage):
             }
             points, kept = pieces.finish_points(seen.rows, **about), seen.kept
             if codec.top_level:
-                equal = measure_shown(codec, [s for s in subjects if s.image in shown], rates, threads=task.threads)
+                equal = measure_shown(codec, [s for s in subjects if s.image in shown], rates, threads=threads)
                 rows = pieces.finish_points(equal.rows, **about)
                 rows.to_parquet(writer.path(pieces.SHOWN), index=False)
                 kept = equal.kept
@@ -120,7 +108,6 @@ class RdPoints(Stage):
                 training.log_metrics(list(enumerate(map(pieces.headline, means))))
         writer.meta["facts"] = {
             "pictures": len(subjects),
-            **({"rates": searched} if searched else {}),
             "files_below_estimate": smaller,
             **{k: round(float(points[k].mean()), 5) for k in (*pieces.MEANS, "encode_s", "decode_s")},
         }

@@ -3,13 +3,11 @@
 The path: decode a 2048×1024 PNG, resize to 512×256 by area, pack with a map into an RGBA PNG. Pillow's: `Image.open`,
 `convert`, `resize` with BOX (the same average) or LANCZOS, `save` at its default level. CPU seconds of this process, so
 that other programs disturb little; wall time is printed for one and two workers, from files and straight from a zip
-archive. The pictures are drawn unless named. Last, the greatest memory of the whole chain (manifest to packed frames, maps
-from the centre prior) over 104 and over 5,000 made frames of 256×128; `--no-memory` leaves that out.
+archive. The pictures are drawn unless named.
 """
 
 import io
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from servers.made_cityscapes import write_archive
-
-from assets.frames.archive import OFFICIAL_COUNTS, Source, read_frame, scan
+from assets.frames.archive import Source, read_frame, scan
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.resize import resize
@@ -36,7 +31,6 @@ from assets.frames.sample import draw_scene, make_sample
 from assets.frames.sources import Reader, resize_rows
 from assets.saliency.rgba import pack, pack_many, unpack
 
-ROOT = Path(__file__).parents[2]
 SIZE = (512, 256)
 FRAMES = 48
 
@@ -137,45 +131,5 @@ def main(files: list[str]) -> None:
             print(f"  {name}: two workers / one {rates[2] / rates[1]:.2f} ×")
 
 
-MEMORY = """
-import resource, sys
-from assets.stages import open_chain
-from assets.home import Home
-chain = open_chain(threads=2)
-for stage in ("cityscapes_archive", "source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
-    chain.forget()
-    chain.make(stage, "cityscapes")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def memory() -> None:
-    """Print the greatest resident memory of the chain for few and for many frames."""
-    found = {}
-    few = {"test": {city: OFFICIAL_COUNTS["test"][city] for city in ("bonn", "leverkusen")}}
-    for counts in (few, OFFICIAL_COUNTS):
-        count = sum(sum(cities.values()) for cities in counts.values())
-        with tempfile.TemporaryDirectory() as folder:
-            archive = write_archive(Path(folder) / "frames.zip", (256, 128), counts, compression=0)
-            registry = '[datasets.cityscapes]\nsubset = true\nsaliency = "center_prior"\n'
-            (Path(folder) / "fovea.toml").write_text(registry)
-            environment = {
-                **os.environ,
-                "FOVEA_HOME": f"{folder}/home",
-                "FOVEA_CONFIG": folder,
-                "CITYSCAPES_ROOT": str(archive),
-                "PYTHONPATH": str(ROOT),
-            }
-            start = time.perf_counter()
-            command = [sys.executable, "-W", "ignore", "-c", MEMORY]
-            done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
-            found[count] = int(done.stdout.split()[-1]) / 1024
-            print(f"  chain over {count} frames: {found[count]:.0f} MiB at most, {time.perf_counter() - start:.0f} s")
-    less, more = found.values()
-    print(f"  memory, {max(found)} frames / {min(found)} frames {more / less:.2f} ×")
-
-
 if __name__ == "__main__":
-    main([word for word in sys.argv[1:] if word != "--no-memory"])
-    if "--no-memory" not in sys.argv:
-        memory()
+    main(sys.argv[1:])

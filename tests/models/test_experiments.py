@@ -85,8 +85,6 @@ def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
             {"options": (("dilation", 2),), "trunk": Trunk(dataset="sample", codec="bls2017")},
             "differ from those of the trunk",
         ),
-        ({"target_bpp": (0.25,)}, "several values of lmbda"),
-        ({"target_bpp": (0.5, 0.25), "rates": (0.01, 0.02)}, "target_bpp must rise"),
     ],
 )
 def test_a_bad_record_names_the_field(fields: dict[str, object], said: str) -> None:
@@ -190,13 +188,6 @@ def test_what_a_generative_codec_cannot_be_is_said(fields: dict[str, object], sa
 @given(st.floats(min_value=1e-12, max_value=1e12, allow_nan=False))
 def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
     assert float(number(value)) == value
-
-
-def test_target_rates_change_the_key_but_not_what_training_uses() -> None:
-    plain = Experiment(dataset="sample", codec="bls2017", rates=(0.002, 0.02))
-    asked = plain.but(target_bpp=(0.25, 0.5))
-    assert asked.key == plain.key.replace("-scratch", "-scratch-bpp=0.25_0.5")
-    assert asked.resolved() == plain.resolved() and asked.variant != plain.variant
 
 
 def test_no_steps_leave_the_trunk_as_it_is():
