@@ -197,12 +197,13 @@ def resize_rows(
     """
     from assets.frames.decode import BrokenPicture
     from assets.frames.resize import decode_and_resize
-    from assets.frames.threads import in_order
+    from models.threads import in_order
 
-    def one(row: Mapping[str, Any]) -> Frame | FoveaError:
+    def one(item: tuple[str, Mapping[str, Any]]) -> tuple[str, Frame | FoveaError]:
+        key, row = item
         try:
-            return decode_and_resize(read(row), str(row["path"]), size)
+            return key, decode_and_resize(read(row), str(row["path"]), size)
         except (BrokenFrame, BrokenPicture) as error:
-            return error
+            return key, error
 
-    return in_order(one, items, workers=workers, chunk=chunk)
+    return in_order(one, items, threads=workers or 0, ahead=chunk)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from assets.frames.decode import read_png_samples
 from assets.frames.encode import encode_png
-from assets.frames.threads import in_order
 from models.errors import FoveaError
+from models.threads import in_order
 
 K = TypeVar("K")
 Pixels = NDArray[np.uint8]
@@ -44,5 +44,9 @@ def pack_many(
     items: Iterable[tuple[K, Pixels, Pixels]], *, workers: int | None = None, chunk: int = 4
 ) -> Iterator[tuple[K, bytes]]:
     """Pack (key, frame, map) on all cores; yields (key, PNG bytes) in order, `workers × chunk` in memory at most."""
-    pairs = ((key, (rgb, saliency_map)) for key, rgb, saliency_map in items)
-    return in_order(lambda pair: pack(*pair), pairs, workers=workers, chunk=chunk)
+
+    def one(item: tuple[K, Pixels, Pixels]) -> tuple[K, bytes]:
+        key, rgb, saliency_map = item
+        return key, pack(rgb, saliency_map)
+
+    return in_order(one, items, threads=workers or 0, ahead=chunk)

@@ -5,18 +5,14 @@ work, and no bit depends on the number of cores. Work is taken as it is needed, 
 thread, however many there are.
 """
 
-import os
-from collections import deque
+import functools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 
+import models.threads
 from models.memory import keep_freed_memory
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from models.threads import Item, Result
 
 AHEAD = 2
 """Items a thread that are under way or wait to be taken."""
@@ -27,22 +23,11 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threa
 
     An exception of the function is raised in its place. torch's own number of threads is 1 until the end.
     """
-    threads = threads or len(os.sched_getaffinity(0))
     keep_freed_memory()
     before = torch.get_num_threads()
-    waiting: deque[Future[Result]] = deque()
     try:
         torch.set_num_threads(1)
-        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-            try:
-                for item in items:
-                    waiting.append(pool.submit(function, item))
-                    if len(waiting) >= AHEAD * threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        alone = functools.partial(torch.set_num_threads, 1)
+        yield from models.threads.in_order(function, items, threads=threads, ahead=AHEAD, initializer=alone)
     finally:
         torch.set_num_threads(before)

@@ -1,0 +1,39 @@
+"""Work on all cores, a bounded step ahead of whoever takes the results."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int = 0,
+    ahead: int = 4,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[Result]:
+    """function(item) for each item, in order, `threads` at once (0: all cores); items are read lazily.
+
+    At most `threads × ahead` items are under way or wait to be taken, so memory is bounded. Threads, not processes: what
+    decodes, packs, codes and reads pictures lets go of Python's lock, and arrays need no copying. An exception of the
+    function is raised in its place. initializer: called in each thread first.
+    """
+    threads = threads or len(os.sched_getaffinity(0))
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="fovea", initializer=initializer) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= threads * ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
