@@ -17,7 +17,7 @@ from assets.home import Home
 from assets.saliency.benchmark_stage import SaliencyBenchmark
 from assets.saliency.fixation_stage import FixationMaps
 from assets.saliency.model_stage import SaliencyModel
-from assets.saliency.stages import OtherMaps, RgbaFrames, SaliencyMaps
+from assets.saliency.stages import RgbaFrames, SaliencyMaps
 from assets.training.stages import TrainedCodec, TrunkCodec
 
 _IN_ORDER: tuple[Stage, ...] = (
@@ -28,7 +28,6 @@ _IN_ORDER: tuple[Stage, ...] = (
     SaliencyModel(),
     SaliencyBenchmark(),
     SaliencyMaps(),
-    OtherMaps(),
     RgbaFrames(),
     TrunkCodec(),
     TrainedCodec(),

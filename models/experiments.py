@@ -238,7 +238,6 @@ class Experiment(Training):
     trunk: Trunk | None = None
     mechanism: Mechanism = "none"
     maps: Maps = "none"
-    saliency: str = DEFAULT_SALIENCY
     alpha: float = 0.1
     gamma: float = 0.5
     normalised: bool = True
@@ -289,7 +288,7 @@ class Experiment(Training):
         """Fields that this mechanism does not use."""
         names: set[str] = set()
         if self.mechanism == "none":
-            names |= {"saliency", "alpha", "gamma", "normalised", "scale", "span"}
+            names |= {"alpha", "gamma", "normalised", "scale", "span"}
         if self.mechanism not in LEVELLED:
             names |= {"span"}
         else:
@@ -299,8 +298,6 @@ class Experiment(Training):
             names |= {"alpha", "gamma", "normalised", "scale"}
         if self.normalised:
             names |= {"scale"}
-        if self.maps in ("center", "oracle"):
-            names |= {"saliency"}
         return names
 
     @property
@@ -330,14 +327,12 @@ class Experiment(Training):
     def _apart(self) -> list[str]:
         """What differs from the defaults, but for the seed, overrides and options."""
         parts = self._weighting()
-        if self.saliency != DEFAULT_SALIENCY:
-            parts.append(f"by={self.saliency}")
         parts += [v for v in (self.distortion, self.mode) if v not in ("mse", "deterministic")]
         return parts
 
     @property
     def variant(self) -> str:
-        """What else sets its curve apart from another of the same arm: weighting, maps' model, distortion, budget."""
+        """What else sets its curve apart from another of the same arm: weighting, distortion, budget."""
         parts = self._apart() + [part for part in self._changes() if part != "steps=0"]
         if self.untrained:
             parts.append("as shipped" if self.trunk and self.trunk.shipped else "trunk alone")
@@ -368,7 +363,7 @@ class Experiment(Training):
             "kind": "experiment",
             "arm": self.label,
             "trunk": self.trunk.key if self.trunk else "",
-            "saliency": "" if self.maps in ("none", "center", "oracle") else self.saliency,
+            "saliency": "" if self.maps in ("none", "center", "oracle") else DEFAULT_SALIENCY,
             **{name: getattr(self, name) for name in own},
             **self._resolved(budget),
         }

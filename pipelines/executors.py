@@ -63,7 +63,7 @@ def demand(chain: Chain, stage: str, partition: str, cluster: Profile) -> Demand
 
 def chunk_demand(stage: str, cluster: Profile) -> Demand:
     """CPUs and GPUs of one chunk of frames."""
-    predicts = stage in ("saliency_maps", "other_maps") and cluster.device.startswith("cuda")
+    predicts = stage == "saliency_maps" and cluster.device.startswith("cuda")
     return Demand(float(cluster.ray_threads), GPU_SHARES[1] if predicts else 0.0)
 
 

@@ -60,7 +60,7 @@ def sync_rows(instance: dg.DagsterInstance, chain: Chain) -> None:
 
 #: stages that stand in the graph where there is something for them to do: an asset without partitions is drawn green
 OPTIONAL = (
-    "cityscapes_archive", "fixation_maps", "saliency_benchmark", "saliency_model", "other_maps",
+    "cityscapes_archive", "fixation_maps", "saliency_benchmark", "saliency_model",
     "external_rd_points",
 )  # fmt: skip
 
@@ -72,7 +72,7 @@ def drawn(stages: Mapping[str, Stage], world: World) -> list[Stage]:
 
 
 def registered(stages: Mapping[str, Stage], world: World) -> list[Name]:
-    """What stands there before anything was made: the folders, and what is known of eyes, other maps and checkpoints."""
+    """What stands there before anything was made: the folders, and what is known of eyes and checkpoints."""
     archive = _reachable(world)
     kinds = {name: dataset.kind for name, dataset in world.registry.items()}
     here = [name for name, kind in kinds.items() if kind == "folder" or (archive and kind == CITYSCAPES)]
@@ -82,7 +82,7 @@ def registered(stages: Mapping[str, Stage], world: World) -> list[Name]:
         *(("source_frames", name) for name in here),
         *((stage, name) for stage in ("fixation_maps", "saliency_benchmark") for name in eyes),
         *(("saliency_model", f"{name}.sam_lite") for name in eyes),
-        *((stage, key) for stage in ("other_maps", "external_rd_points") for key in stages[stage].partitions(world)),
+        *(("external_rd_points", key) for key in stages["external_rd_points"].partitions(world)),
     ]
 
 

@@ -42,7 +42,7 @@ from pipelines.executors import chunk_demand, cluster_of, demand
 #: seconds between two looks at whether a step's job still runs; a lost node shows after Ray's own half minute or so
 HEALTH_EVERY_S = 5
 #: frames of one task: a few shards, so that a lost node costs little and a model is not loaded for nothing
-CHUNK_FRAMES = {"saliency_maps": 256, "other_maps": 256}
+CHUNK_FRAMES = {"saliency_maps": 256}
 #: times that a chunk is tried again, on another node where its own is lost
 CHUNK_RETRIES = 3
 #: tasks for each CPU that are handed out and not finished: enough to keep nodes busy, few enough for flat memory

@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 
 def subjects_in(chain: Chain, entry: Experiment, split: str, count: int) -> list[Subject]:
     """Pictures spread evenly over a split, with the maps that condition the codec and those that metrics weigh with."""
-    table, pictures, conditions = open_pairs(chain, entry.dataset, split, maps=entry.maps, model=entry.saliency)
+    table, pictures, conditions = open_pairs(chain, entry.dataset, split, maps=entry.maps)
     weighing = open_pairs(chain, entry.dataset, split).maps or []
     return [
         Subject(str(table.image[i]), pictures[i], conditions[i] if conditions else None, weighing[i], None)

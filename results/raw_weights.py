@@ -23,7 +23,7 @@ from models.saliency.weighting import weight_means
 def mean_weight(chain: Chain, key: str) -> float:
     """c·mean(α + s^γ) over the training pictures of a sweep's `weighted_raw`."""
     entry = next(e for e in chain.world.sweeps[key].experiments if e.arm == "weighted_raw")
-    maps = open_pairs(chain, entry.dataset, "train", maps=entry.maps, model=entry.saliency).maps
+    maps = open_pairs(chain, entry.dataset, "train", maps=entry.maps).maps
     return entry.scale * float(np.mean(weight_means(maps or [], alpha=entry.alpha, gamma=entry.gamma)))
 
 

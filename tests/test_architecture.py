@@ -50,12 +50,11 @@ WHITEBOARD = {
     "saliency_model": ["fixation_maps"],
     "saliency_benchmark": ["fixation_maps", "saliency_model"],
     "saliency_maps": ["resized_frames", "saliency_model"],
-    "other_maps": ["resized_frames", "saliency_model"],
     "rgba_frames": ["resized_frames", "saliency_maps"],
     "trunk_codec": ["rgba_frames"],
-    "trained_codec": ["other_maps", "rgba_frames", "trunk_codec"],
+    "trained_codec": ["rgba_frames", "trunk_codec"],
     "classical_rd_points": ["rgba_frames"],
-    "rd_points": ["other_maps", "rgba_frames", "trained_codec"],
+    "rd_points": ["rgba_frames", "trained_codec"],
     "external_rd_points": ["rgba_frames"],
     "rd_curves": ["classical_rd_points", "external_rd_points", "rd_points"],
     "bd_rates": ["rd_curves", "rgba_frames", "trained_codec"],
@@ -79,14 +78,7 @@ def test_the_graph_is_the_one_on_the_whiteboard_and_loads_nothing_heavy(
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, cwd=ROOT, check=True)
     heavy, drawn, needed = (json.loads(line) for line in done.stdout.splitlines()[-3:])
     assert heavy == []
-    absent = "other_maps"  # no shipped sweep names another model than its dataset's
-    assert drawn == {name: [p for p in above if p != absent] for name, above in WHITEBOARD.items() if name != absent}
-    beside = {
-        "other_maps": [],
-        "trained_codec": ["rgba_frames", "trunk_codec"],
-        "rd_points": ["rgba_frames", "trained_codec"],
-    }
-    assert needed == WHITEBOARD | beside
+    assert drawn == needed == WHITEBOARD
 
 
 def test_modules_that_are_found_by_name_are_in_the_keys_of_what_they_make() -> None:

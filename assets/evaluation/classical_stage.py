@@ -30,7 +30,7 @@ class ClassicalRdPoints(Stage):
     onlookers = pieces.LOOKS_ON
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        return pieces.measured_needs(world, partition)
+        return pieces.measured_needs(partition)
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         codecs = list(view.dataset(view.partition).classical)

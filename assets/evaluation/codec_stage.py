@@ -25,7 +25,7 @@ class RdPoints(Stage):
     """One row a picture: bytes of the real file, PSNR, MS-SSIM and their saliency- and eye-weighted forms."""
 
     name = "rd_points"
-    reads = ("trained_codec", "rgba_frames", "other_maps")
+    reads = ("trained_codec", "rgba_frames")
     group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), TRAINED
     gpu = share = True
 
@@ -35,8 +35,7 @@ class RdPoints(Stage):
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment, dataset = parts(world, partition)
-        measured = pieces.measured_needs(world, dataset, experiment.maps, experiment.saliency)
-        return [Need("trained_codec", experiment.key), *measured]
+        return [Need("trained_codec", experiment.key), *pieces.measured_needs(dataset)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         experiment, dataset = parts(view.world, view.partition)
@@ -68,7 +67,7 @@ class RdPoints(Stage):
         verdict = str(trained.facts.get("doctor", ""))
         if verdict.startswith("failed"):
             raise FoveaError(f"{experiment.key} is not fit to be compared; codec doctor {verdict}")
-        subjects = pieces.subjects_of(task, dataset, experiment.maps, experiment.saliency)
+        subjects = pieces.subjects_of(task, dataset, experiment.maps)
         table = pieces.measured_table(task, dataset)
         shown = frozenset(pieces.gallery_images(table.image))
         parent, name = str(trained.meta.get("mlflow_key", "")), f"{short_name(experiment)} on {dataset}"

@@ -35,7 +35,7 @@ class ExternalRdPoints(Stage):
         return [e.partition for dataset in world.registry for e in externals(world.home.config, dataset)]
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        return pieces.measured_needs(world, partition.rpartition("@")[2])
+        return pieces.measured_needs(partition.rpartition("@")[2])
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         record = _record(view.world, view.partition)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from assets.chain import Chain
 from assets.graph import Artifact, Given, Need
-from assets.saliency.names import other_maps, picture_needs
+from assets.saliency.names import picture_needs
 from assets.store import digest
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY
 from models.sweeps import Sweep
 
 if TYPE_CHECKING:
@@ -39,12 +38,9 @@ LOOKS_ON = (
 )
 
 
-def measured_needs(world: World, dataset: str, maps: str = "none", model: str = DEFAULT_SALIENCY) -> list[Need]:
-    """What measuring on a dataset a codec that maps of this kind by this model condition needs."""
-    weighing = picture_needs(world, dataset, "predicted", DEFAULT_SALIENCY, ("measured",))
-    other = maps in ("predicted", "shuffled") and other_maps(world, dataset, model)
-    conditions = picture_needs(world, dataset, maps, model, ("measured",)) if other else ()
-    return [*weighing, *conditions]
+def measured_needs(dataset: str) -> tuple[Need, ...]:
+    """What measuring a codec on a dataset needs: whatever conditions it, maps weigh the metrics."""
+    return picture_needs(dataset, "predicted", ("measured",))
 
 
 def measured_split(given: Given, world: World, dataset: str) -> str:
@@ -69,7 +65,7 @@ def measured_table(reader: "Reader", dataset: str) -> "pd.DataFrame":
     return table
 
 
-def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_SALIENCY) -> list["Subject"]:
+def subjects_of(reader: "Reader", dataset: str, maps: str) -> list["Subject"]:
     """The measured pictures with the map that conditions the encoder and the maps that metrics weigh with."""
     from assets.evaluation.measure import Subject
     from assets.saliency.condition import condition_maps
@@ -79,10 +75,7 @@ def subjects_of(reader: "Reader", dataset: str, maps: str, model: str = DEFAULT_
     seen, record = open_pairs(reader, dataset, "measured"), reader.world.dataset(dataset)
     if seen.table.empty or seen.maps is None:
         raise FoveaError(f"dataset {dataset!r} has no usable picture to measure on")
-    if maps in ("predicted", "shuffled") and other_maps(reader.world, dataset, model):
-        conditions = open_pairs(reader, dataset, "measured", maps=maps, model=model).maps
-    else:
-        conditions = condition_maps(record, seen.table, seen.pictures, seen.maps, maps)
+    conditions = condition_maps(record, seen.table, seen.pictures, seen.maps, maps)
     eyes = frame_fixation_maps(record, seen.table, [p.shape[:2] for p in seen.pictures])
     return [
         Subject(str(image), picture, conditions[i] if conditions else None, seen.maps[i], eyes[i])

@@ -38,7 +38,7 @@ class BdRates(Stage):
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)
         codecs = [Need("trained_codec", e.key, optional=True) for e in sweep.experiments]
-        return [Need("rd_curves", partition, "points"), *measured_needs(world, sweep.dataset), *codecs]
+        return [Need("rd_curves", partition, "points"), *measured_needs(sweep.dataset), *codecs]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         sweep = sweep_of(view.world, view.partition)

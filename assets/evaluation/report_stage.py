@@ -37,7 +37,7 @@ class Report(Stage):
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)
         tables = [Need("rd_curves", partition), Need("bd_rates", partition)]
-        return [*tables, *measured_needs(world, sweep.dataset), *piece_needs(world, sweep)]
+        return [*tables, *measured_needs(sweep.dataset), *piece_needs(world, sweep)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         claims = shown(claims_of(view.world.home.config, view.partition))

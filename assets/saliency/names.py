@@ -1,7 +1,5 @@
 """Which saliency models there are and which one each dataset's maps come from. Loads nothing heavy."""
 
-from collections.abc import Iterator
-
 from assets.graph import Need
 from assets.world import World
 from models.experiments import DEFAULT_SALIENCY
@@ -13,23 +11,15 @@ SUMMARY = "saliency_benchmark.parquet"
 FLIP = "+flip"
 
 
-def chosen_model(world: World, dataset: str, model: str = DEFAULT_SALIENCY) -> str:
-    """The model that a dataset's maps come from: `saliency` of its entry in fovea.toml where the default is asked for."""
-    return world.dataset(dataset).saliency or model if model == DEFAULT_SALIENCY else model
+def chosen_model(world: World, dataset: str) -> str:
+    """The model that a dataset's maps come from: `saliency` of its entry in fovea.toml, else the default."""
+    return world.dataset(dataset).saliency or DEFAULT_SALIENCY
 
 
-def other_maps(world: World, dataset: str, model: str) -> str:
-    """The partition of maps of a dataset by another model than its own, "" where the model is its own."""
-    own, chosen = chosen_model(world, dataset), chosen_model(world, dataset, model or DEFAULT_SALIENCY)
-    return "" if chosen == own else f"{dataset}@{chosen}"
-
-
-def picture_needs(world: World, dataset: str, maps: str, model: str, splits: tuple[str, ...]) -> tuple[Need, ...]:
-    """What reading pictures of these splits with maps of this kind (`predicted`, `none`, …) by this model needs."""
-    other = other_maps(world, dataset, model) if maps in ("predicted", "shuffled") else ""
-    kind = "pairs" if maps in ("predicted", "shuffled") and not other else "pictures"
-    found = [Need("rgba_frames", dataset, f"{split} {kind}") for split in splits]
-    return (*found, *(Need("other_maps", other, f"{split} pairs") for split in splits if other))
+def picture_needs(dataset: str, maps: str, splits: tuple[str, ...]) -> tuple[Need, ...]:
+    """What reading pictures of these splits with maps of this kind (`predicted`, `none`, …) needs."""
+    kind = "pairs" if maps in ("predicted", "shuffled") else "pictures"
+    return tuple(Need("rgba_frames", dataset, f"{split} {kind}") for split in splits)
 
 
 def with_fixations(world: World) -> list[str]:
@@ -39,20 +29,15 @@ def with_fixations(world: World) -> list[str]:
 
 def trainings(world: World) -> dict[str, SaliencyTraining]:
     """Every training that the UI offers, by key: SAM-Lite and its folds on each dataset with fixations, and
-    what the registry and the sweeps name, on such datasets."""
+    what the registry names, on such datasets."""
     found: list[SaliencyTraining] = []
     eyes = with_fixations(world)
     for name in eyes:
         folds = (SaliencyTraining(dataset=name, folds=DEFAULT_FOLDS, fold=k) for k in range(DEFAULT_FOLDS))
         found += [SaliencyTraining(dataset=name), *folds]
-    for name in _named(world):
-        found += trainings_of(name)
+    for dataset in world.registry.values():
+        found += trainings_of(dataset.saliency) if dataset.saliency else ()
     return {t.key: t for t in found if t.dataset in eyes}
-
-
-def _named(world: World) -> Iterator[str]:
-    yield from (d.saliency for d in world.registry.values() if d.saliency)
-    yield from dict.fromkeys(e.saliency for e in world.experiments.values())
 
 
 def known_trainings(world: World) -> dict[str, SaliencyTraining]:

@@ -2,11 +2,9 @@
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from assets.graph import Artifact, Given
+from assets.graph import Given
 from assets.saliency.condition import condition_maps
-from assets.saliency.names import other_maps
 from assets.world import World
-from models.experiments import DEFAULT_SALIENCY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,20 +28,12 @@ class Pairs(NamedTuple):
     maps: "list[NDArray[np.uint8]] | None"
 
 
-def open_pairs(
-    reader: Reader, dataset: str, split: str, *, maps: str = "predicted", model: str = DEFAULT_SALIENCY
-) -> Pairs:
+def open_pairs(reader: Reader, dataset: str, split: str, *, maps: str = "predicted") -> Pairs:
     """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val; of `val:4` the
-    first four) and the maps of this kind by this model, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
+    first four) and the maps of this kind, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
     frames = reader.given["rgba_frames", dataset]
     predicted = maps in ("predicted", "shuffled")
-    other = other_maps(reader.world, dataset, model) if predicted else ""
-    kind = "pairs" if predicted and not other else "pictures"
-    table = frames.part(f"{split} {kind}")
+    table = frames.part(f"{split} {'pairs' if predicted else 'pictures'}")
     pictures = [frames.array("resized_frames", k) for k in table.key]
-    source: Artifact = frames
-    if other:
-        source = reader.given["other_maps", other]
-        table = source.part(f"{split} pairs")
-    own = [source.array("saliency_maps", k) for k in table.map_key] if predicted else None
+    own = [frames.array("saliency_maps", k) for k in table.map_key] if predicted else None
     return Pairs(table, pictures, condition_maps(reader.world.dataset(dataset), table, pictures, own, maps))

@@ -1,4 +1,4 @@
-"""`saliency_maps`, `other_maps` and `rgba_frames`: where people look, and frames that carry it."""
+"""`saliency_maps` and `rgba_frames`: where people look, and frames that carry it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from assets.frames.stages import SHARD_FRAMES
 from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.saliency.checks import MAPS as MAP_CHECKS
 from assets.saliency.checks import RGBA as RGBA_CHECKS
-from assets.saliency.names import chosen_model, other_maps
+from assets.saliency.names import chosen_model
 from assets.saliency.sources import MapSource, keyed_maps, map_sources, open_model
 from assets.store import digest
 from assets.versions import code_version
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def _sources(view: View) -> tuple[MapSource, ...]:
-    stage = view.stage
-    assert isinstance(stage, SaliencyMaps)
-    return map_sources(view.world, view.given, stage.model(view.world, view.partition))
+    return map_sources(view.world, view.given, chosen_model(view.world, view.partition))
 
 
 def predict_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
@@ -82,28 +80,20 @@ class SaliencyMaps(Stage):
         "assets.saliency.rgba",
     )
 
-    def dataset(self, partition: str) -> str:
-        """The dataset whose maps these are."""
-        return partition
-
-    def model(self, world: World, partition: str) -> str:
-        """The model that they come from."""
-        return chosen_model(world, partition)
-
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        trained = trainings_of(self.model(world, partition))
-        frames = Need("resized_frames", self.dataset(partition), "frames")
+        trained = trainings_of(chosen_model(world, partition))
+        frames = Need("resized_frames", partition, "frames")
         return [frames, *(Need("saliency_model", t.key) for t in trained)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         maps = view.own("maps")
         rows = maps[["image", "split", "map_key"]].to_numpy().tolist()
-        return {"maps": digest(rows), "count": len(rows), "model": self.model(view.world, view.partition)}
+        return {"maps": digest(rows), "count": len(rows), "model": chosen_model(view.world, view.partition)}
 
     def code(self, world: World, partition: str) -> Sequence[str]:
         from models.saliency.catalogue import code_modules
 
-        model = self.model(world, partition)
+        model = chosen_model(world, partition)
         trained = trainings_of(model)
         return code_modules(trained[0].variant if trained else model)
 
@@ -117,7 +107,7 @@ class SaliencyMaps(Stage):
         if kind != "pairs":
             return super().part(view, name)
         if split == "measured":
-            split = view.dataset(self.dataset(view.partition)).evaluation_split(view.own("maps"))
+            split = view.dataset(view.partition).evaluation_split(view.own("maps"))
         return split_part(view.own("maps"), split, ("image", "key", "map_key"))
 
     def complete(self, view: View) -> bool:
@@ -176,24 +166,6 @@ class SaliencyMaps(Stage):
             task.writer.path("shown/mean_map.png").write_bytes(
                 contact_sheet([(mean / max(mean.max(), 1e-9) * 255).astype(np.uint8)], 1)
             )
-
-
-class OtherMaps(SaliencyMaps):
-    """Maps of a dataset by another model than its own, for experiments that name one."""
-
-    name = "other_maps"
-    shelves = ("saliency_maps",)
-
-    def partitions(self, world: World) -> list[str]:
-        told = [e for e in world.experiments.values() if e.maps in ("predicted", "shuffled")]
-        found = (other_maps(world, d, e.saliency) for e in told for d in (e.dataset, *e.evaluate_on))
-        return [p for p in dict.fromkeys(found) if p]
-
-    def dataset(self, partition: str) -> str:
-        return partition.partition("@")[0]
-
-    def model(self, world: World, partition: str) -> str:
-        return partition.partition("@")[2]
 
 
 def pack_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:

@@ -88,7 +88,7 @@ def _coder(chain: Chain, dataset: str, experiment: str) -> Callable[[str, Side, 
 
     record = chain.world.experiment(experiment)
     codec = load_codec(chain.made("trained_codec", experiment).folder / "codec")
-    subjects = subjects_of(chain, dataset, record.maps, record.saliency)
+    subjects = subjects_of(chain, dataset, record.maps)
     conditions = {subject.image: subject.condition for subject in subjects}
 
     def code(image: str, side: Side, original: Picture) -> tuple[bytes, Picture]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from assets.graph import Bench, Task
-from assets.saliency.names import other_maps
 from assets.saliency.pairs import Reader, open_pairs
 from assets.store import UnitWriter
 from assets.story import record_of, short_name, told
@@ -69,10 +68,9 @@ class Prepared(NamedTuple):
 def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
     """Data and the codec with its first weights, the trunk's or random ones."""
     record = entry.resolved()
-    maps, model = str(record["maps"]), str(record.get("saliency") or "")
 
     def split(name: str) -> Looked:
-        found = open_pairs(bench, entry.dataset, name, maps=maps, model=model)
+        found = open_pairs(bench, entry.dataset, name, maps=str(record["maps"]))
         return Looked(found.pictures, list(found.table.image), found.maps)
 
     seen = split("train")
@@ -244,14 +242,9 @@ def data_version(task: Task) -> str:
 
 
 def maps_by(reader: Reader, entry: Experiment | Trunk) -> dict[str, str]:
-    """The saliency model behind the run's maps with its version: fovea.toml may name another than the record's default."""
-    record = entry.resolved()
-    if record["maps"] not in ("predicted", "shuffled"):
+    """The saliency model behind the run's maps, with its version."""
+    if entry.resolved()["maps"] not in ("predicted", "shuffled"):
         return {}
-    other = other_maps(reader.world, entry.dataset, str(record["saliency"]))
-    if other:
-        facts = reader.given["other_maps", other].facts
-        return {"maps_by": f"{facts['model']} {facts['version']}"}
     return {"maps_by": str(reader.given["rgba_frames", entry.dataset].facts["maps_by"])}
 
 

@@ -21,10 +21,8 @@ LOOKS_ON = (
 )  # fmt: skip
 
 
-def _needs(world: World, entry: Trunk | Experiment) -> tuple[Need, ...]:
-    record = entry.resolved()
-    model = str(record.get("saliency") or "")
-    return picture_needs(world, entry.dataset, str(record["maps"]), model, ("train", f"val:{looked_at(entry)}"))
+def _needs(entry: Trunk | Experiment) -> tuple[Need, ...]:
+    return picture_needs(entry.dataset, str(entry.resolved()["maps"]), ("train", f"val:{looked_at(entry)}"))
 
 
 def _code(entry: Trunk | Experiment) -> Sequence[str]:
@@ -60,7 +58,7 @@ class TrunkCodec(Stage):
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         trunk = world.trunks[partition]
-        return () if trunk.shipped else _needs(world, trunk)
+        return () if trunk.shipped else _needs(trunk)
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         from models.codecs.catalogue import shipped_digest
@@ -95,14 +93,14 @@ class TrainedCodec(Stage):
     """One experiment: one arm at one rate with one seed. The codec doctor's checks block what comes after."""
 
     name, over = "trained_codec", "experiments"
-    reads = ("rgba_frames", "other_maps", "trunk_codec")
+    reads = ("rgba_frames", "trunk_codec")
     group, kinds, checks = "training", frozenset({"pytorch", "mlflow"}), DOCTOR
     gpu = share = True
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         experiment = world.experiment(partition)
         trunk = [Need("trunk_codec", experiment.trunk.key)] if experiment.trunk else []
-        return [*(() if experiment.untrained else _needs(world, experiment)), *trunk]
+        return [*(() if experiment.untrained else _needs(experiment)), *trunk]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
         return _inputs(view, view.world.experiment(view.partition))

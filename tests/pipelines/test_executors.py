@@ -62,7 +62,7 @@ def test_a_stage_that_waits_for_its_chunks_leaves_them_the_cpu(stage: str, chain
     assert (asked.cpus, asked.gpus) == (0.0, 0.0)
     assert asked.memory_bytes > 0  # else Ray would run it on the head
     assert chunk_demand(stage, CPU)[:2] == (2.0, 0.0)
-    assert chunk_demand(stage, GPU).gpus == (0.25 if stage in ("saliency_maps", "other_maps") else 0.0)
+    assert chunk_demand(stage, GPU).gpus == (0.25 if stage == "saliency_maps" else 0.0)
 
 
 def test_a_run_may_name_other_threads_and_device() -> None:

@@ -355,27 +355,6 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
     assert maps_by(look(home), told.model_copy(update={"maps": "center"})) == {}
 
 
-def test_maps_of_another_model_than_the_dataset_s_own_are_an_artifact_beside(home: Home, trained: Tracker) -> None:
-    from assets.saliency.names import picture_needs
-    from assets.saliency.pairs import open_pairs
-
-    chain = look(home)
-    prepare(chain, "saliency_maps", "rgba_frames")
-    other = "eyes@center_prior"
-    with pytest.raises(Waiting, match=f"other_maps of {other}"):
-        open_pairs(chain, "eyes", "train", model="center_prior")
-    chain.make("other_maps", other)
-    theirs, own = (open_pairs(chain, "eyes", "train", model=m) for m in ("center_prior", "sam_lite"))
-    assert list(theirs.table.image) == list(own.table.image) and len(own.pictures) == 6
-    assert theirs.maps is not None and own.maps is not None
-    assert not any(np.array_equal(a, b) for a, b in zip(theirs.maps, own.maps, strict=True))
-    needs = picture_needs(chain.world, "eyes", "predicted", "center_prior", ("train",))
-    assert [(n.stage, n.part) for n in needs] == [
-        ("rgba_frames", "train pictures"),
-        ("other_maps", "train pairs"),
-    ]
-
-
 def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are(
     home: Home, trained: Tracker, choosing: Any
 ) -> None:
