@@ -130,9 +130,10 @@ def _rates(points: pd.DataFrame, metric: str) -> pd.DataFrame:
 def cut_lines(cuts: Cuts) -> str:
     """As text: quality at each bpp, BD-rates with intervals, the largest fall."""
     points = cuts.points[cuts.points["order"] != SEPARATE]
+    means = (points.pivot_table(name, "order", "rate", sort=False) for name in ("psnr_db", cuts.metric))
     lines = [
-        f"{'mean ' + name + ' at bpp':28}" + "".join(f"{bpp:9.3f}" for bpp in BPP) + _means(points, name)
-        for name in ("psnr_db", cuts.metric)
+        f"mean {name} at bpp\n" + wide.sort_index(axis=1).to_markdown(tablefmt="simple", floatfmt=".2f")
+        for name, wide in zip(("psnr_db", cuts.metric), means, strict=True)
     ]
     for (order, against), rows in cuts.rates.groupby(["order", "against"], sort=False):
         said = ", ".join(
@@ -145,11 +146,3 @@ def cut_lines(cuts: Cuts) -> str:
     falls = ", ".join(f"{name} {value:.3f} dB" for name, value in cuts.fall.items())
     lines.append(f"largest fall from one of {PLACES} cuts to the next, first {PICTURES} pictures: {falls}")
     return "\n".join(lines)
-
-
-def _means(points: pd.DataFrame, name: str) -> str:
-    wide = points.pivot_table(index="order", columns="rate", values=name, sort=False).sort_index(axis=1)
-    return "".join(
-        f"\n  {order:26}" + "".join(f"{value:9.2f}" for value in row)
-        for order, row in zip(wide.index, wide.to_numpy(), strict=True)
-    )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
@@ -156,12 +157,8 @@ def bd_markdown(rates: pd.DataFrame) -> str:
         rows.setdefault(name, {})[str(r["metric"])] = with_interval(r)
     metrics = [m for m in BD_METRICS if any(m in found for found in rows.values())]
     head = ["codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]
-    lines = [
-        head,
-        ["---"] * len(head),
-        *([*n, *(found.get(m, "–") for m in metrics)] for n, found in rows.items()),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    lines = [[*n, *(found.get(m, "–") for m in metrics)] for n, found in rows.items()]
+    return str(tabulate(lines, head, tablefmt="pipe", disable_numparse=True)) + "\n"
 
 
 def others_said(curves: pd.DataFrame) -> list[str]:

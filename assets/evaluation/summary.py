@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 from assets.evaluation.compare import outcome
 from assets.evaluation.palette import look
@@ -16,12 +17,8 @@ SYMBOLS = {"lmbda": "λ", "quality": "q"}
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side, the first two to the left, numbers to the right."""
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    lines = []
-    for row in (head, ["-" * w for w in widths], *rows):
-        cells = (c.rjust(w) if i > 1 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    sides = ("left", "left", *("right",) * (len(head) - 2))
+    return str(tabulate(rows, head, tablefmt="simple", colalign=sides, disable_numparse=True))
 
 
 def _number(value: float, form: str = ".2f") -> str:

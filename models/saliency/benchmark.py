@@ -141,9 +141,8 @@ def summarise(scores: pd.DataFrame, *, resamples: int = 1000, seed: int = 0) -> 
 
 def format_table(summary: pd.DataFrame) -> str:
     """A Markdown table: one row per model, mean and interval of every metric."""
-    lines = ["| model | " + " | ".join(METRICS) + " |", "|---" * (1 + len(METRICS)) + "|"]
-    for label, group in summary.groupby("model", sort=False):
-        cells = group.set_index("metric").loc[list(METRICS)]
-        texts = [f"{r['mean']:.3f} [{r['ci_low']:.3f}, {r['ci_high']:.3f}]" for _, r in cells.iterrows()]
-        lines.append(f"| {label} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+    said = [
+        f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in summary[["mean", "ci_low", "ci_high"]].to_numpy()
+    ]
+    wide = summary.assign(said=said).pivot_table("said", "model", "metric", aggfunc="first", sort=False)
+    return wide[list(METRICS)].to_markdown(disable_numparse=True)
