@@ -133,36 +133,29 @@ def _has_tables(where: str, parts: dict[str, Any], profile: Profile) -> bool:
 
 
 def check_mlflow(home: Home) -> str:
-    """Ask the tracking server for its health, its version, and one experiment with the credentials."""
-    from pipelines.mlflow_store import redacted
+    """Ask the tracking server for an experiment with the credentials, as trackers do, and for its version."""
+    from pipelines.mlflow_store import MlflowStore, Unreachable, redacted, unanswered
 
     uri = home.profile.tracking_uri()
     if not uri.startswith(("http://", "https://")):
         return redacted(uri) if uri else f"SQLite in {home.mlflow}"
     import requests
+    from mlflow.exceptions import MlflowException
 
-    where, base = redacted(uri), uri.rstrip("/")
-    user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{n}", "") for n in ("USERNAME", "PASSWORD", "TOKEN"))
-    session = requests.Session()
-    if token:
-        session.headers["Authorization"] = f"Bearer {token}"
-    session.auth = (user, password) if user else None
+    where = redacted(uri)
     try:
-        health = session.get(f"{base}/health", timeout=PATIENCE_S)
-        if health.status_code not in REFUSED:
-            health.raise_for_status()
-        server = session.get(f"{base}/version", timeout=PATIENCE_S).text.strip()[:20]
-        asked = session.post(f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 1}, timeout=PATIENCE_S)
-    except requests.RequestException as error:
+        MlflowStore(home.mlflow, uri).connect().search_experiments(max_results=1)
+        server = requests.get(f"{uri.rstrip('/')}/version", timeout=PATIENCE_S).text.strip()[:20]
+    except (Unreachable, requests.RequestException, MlflowException) as error:
         reason = _without_secrets(error, home.profile)
-        raise FoveaError(f"{where} does not answer ({reason}); start it, or correct mlflow in the profile") from error
-    if asked.status_code in REFUSED:
-        raise FoveaError(
-            f"{where} refuses ({asked.status_code}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-            "MLFLOW_TRACKING_TOKEN"
-        )
-    if not asked.ok:
-        raise FoveaError(f"{where} answers {asked.status_code}: is its database up, and migrated (mlflow db upgrade)?")
+        if not isinstance(error, MlflowException) or unanswered(error):
+            raise FoveaError(
+                f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
+            ) from error
+        if error.get_http_status_code() in REFUSED:
+            login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            raise FoveaError(f"{where} refuses: set {login}") from error
+        raise FoveaError(f"{where}: {reason}; is its database up, and migrated (mlflow db upgrade)?") from error
     own = importlib.metadata.version("mlflow")
     said = f"{where} answers, version {server}"
     said += "" if server == own else f"; this machine has {own}: install the same"

@@ -57,21 +57,23 @@ def test_versions_of_nodes_are_compared_one_by_one() -> None:
     assert not other.good and other.said.startswith("b: torch 2.14.0 (here 2.15.0); install the same")
 
 
-@pytest.mark.parametrize("open_pages", ["health", "nothing"])
-def test_an_answer_that_refuses_asks_for_credentials(
-    config: Path, monkeypatch: pytest.MonkeyPatch, open_pages: str
+@pytest.mark.parametrize(("status", "said"), [(401, "MLFLOW_TRACKING_USERNAME"), (500, "mlflow db upgrade")])
+def test_a_server_that_refuses_or_fails_says_what_to_do(
+    config: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
     import requests
 
+    from pipelines.mlflow_store import MlflowStore
+
     def answer(self: requests.Session, method: str, url: str, **_: object) -> requests.Response:
         response = requests.Response()
-        response.status_code = 200 if open_pages == "health" and "api" not in url else 401
-        response._content = b"3.17.2"
+        response.status_code, response._content = status, b"no"
         return response
 
     monkeypatch.setattr(requests.Session, "request", answer)
+    monkeypatch.setattr(MlflowStore, "connect", lambda store: store._client)
     (line,) = check_part("mlflow", look("cluster", monkeypatch))
-    assert not line.good and "MLFLOW_TRACKING_USERNAME" in line.said
+    assert not line.good and said in line.said
 
 
 def test_show_masks_secrets_and_the_exit_code_tells(
