@@ -34,8 +34,6 @@ from models.errors import FoveaError
 
 INPUT_SIZE = (240, 320)
 """Rows and columns that the published weights were trained at."""
-OUTPUT_SCALE = 2
-"""Side of the output map over side of the input."""
 BLUR_SIGMA = 7.0
 """Standard deviation of the last blur, in pixels of the picture."""
 FEATURES = 512

@@ -303,7 +303,7 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     nss = table[table.metric == "nss"].set_index("model")["mean"]
     assert min(nss["human"], nss["sam_lite"]) > nss["center_prior"] > 0
     assert [p.name for p in made.shown()] == ["benchmark.md", "benchmark.png"]
-    assert "| sam_lite+flip |" in (made.folder / "shown/benchmark.md").read_text()
+    assert "| sam_lite+flip " in (made.folder / "shown/benchmark.md").read_text()
     told = chain.tracker.runs["saliency@eyes"]  # type: ignore[attr-defined]
     assert told.ended == "FINISHED" and told.metrics["sam_lite_flip/nss"] == pytest.approx(nss["sam_lite+flip"])
     assert look(home).make("saliency_benchmark", "eyes").hit
