@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from assets.chain import Chain
-from assets.evaluation.claims import claims_of, shown
 from assets.evaluation.pieces import MEASURED, PIECES, measured_needs, piece_needs, pieces_of, sweep_of
 from assets.graph import Artifact, Made, Need, Stage, Task, View
 from assets.saliency.names import chosen_model
@@ -40,11 +39,14 @@ class Report(Stage):
         return [*tables, *measured_needs(sweep.dataset), *piece_needs(world, sweep)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
+        from assets.evaluation.claims import claims_of, shown
+
         claims = shown(claims_of(view.world.home.config, view.partition))
         told = {"claims": digest(claims)} if claims else {}
         return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES]), **told}
 
     def make(self, task: Task) -> None:
+        from assets.evaluation.claims import claims_of, shown
         from assets.evaluation.gallery import gallery
         from assets.evaluation.report import render_report
         from assets.evaluation.report_tables import answer, answers, bd_markdown
