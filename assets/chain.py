@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ from assets.handover import shared_work
 from assets.home import Home
 from assets.mirror import open_store
 from assets.store import UnitWriter, digest
-from assets.versions import PARSED, code_version, library_versions
+from assets.versions import PARSED, code_modules, code_version, library_versions
 from assets.world import World
 from models.errors import FoveaError
 from models.tracking import NullTracker, Tracker
@@ -102,10 +102,20 @@ class Chain:
                     found.setdefault(label, []).append(self.part(need.stage, need.partition, need.part).version)
             for label, versions in found.items():
                 inputs[label] = versions[0] if len(versions) == 1 else digest(versions)
-            modules = (type(maker).__module__, *maker.code(self.world, partition))
-            inputs["code"] = code_version(*modules, apart=tuple(maker.apart(self.world, partition)))
+            entries, apart = self._code(stage, partition)
+            inputs["code"] = code_version(*entries, apart=apart)
             self._units[name] = Unit(stage, partition, inputs)
         return self._units[name]
+
+    def _code(self, stage: str, partition: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The modules that a unit's code is reached from, and those that have no part in it."""
+        maker = self.stages[stage]
+        entries = (type(maker).__module__, *maker.code(self.world, partition))
+        return entries, tuple(maker.apart(self.world, partition))
+
+    def _modules(self, stage: str, partition: str) -> dict[str, str]:
+        entries, apart = self._code(stage, partition)
+        return {name: tree[:12] for name, tree in code_modules(*entries, apart=apart).items()}
 
     def part(self, stage: str, partition: str, part: str) -> Part:
         """A part of an artifact, computed once a chain; "" is the whole, whose version is its digest."""
@@ -242,13 +252,19 @@ class Chain:
         return f"latest/{stage}/{digest(partition)[:16]}.json"
 
     def _remember(self, unit: Unit) -> None:
-        record = {"partition": unit.partition, "key": unit.digest, "inputs": dict(unit.inputs)}
+        modules = self._modules(unit.stage, unit.partition)
+        record = {
+            "partition": unit.partition,
+            "key": unit.digest,
+            "inputs": dict(unit.inputs),
+            "modules": modules,
+        }
         if self.latest(unit.stage, unit.partition) != record:
             name = self._latest_name(unit.stage, unit.partition)
             self.home.common.write(name, json.dumps(record, sort_keys=True).encode())
 
     def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
-        """The record of the last make: partition, key, inputs; None when there was none."""
+        """The record of the last make: partition, key, inputs, modules of its code; None when there was none."""
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             return dict(json.loads(self.home.common.read(self._latest_name(stage, partition))))
         return None
@@ -297,15 +313,18 @@ class Chain:
         before = self.latest(stage, partition)
         if before is None:
             return "never made"
-        return "; ".join(explain(before["inputs"], dict(unit.inputs))) or "its result is no longer in the store"
+        was, now = before.get("modules", {}), self._modules(stage, partition)
+        edited = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)] if was else []
+        said = explain(before["inputs"], dict(unit.inputs), edited)
+        return "; ".join(said) or "its result is no longer in the store"
 
     def upstream(self, *wanted: Name) -> list[Name]:
         """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
         return upstream(self.stages, self.world, wanted)
 
 
-def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences between two unit inputs, in words."""
+def explain(before: Mapping[str, Any], now: Mapping[str, Any], edited: Sequence[str] = ()) -> list[str]:
+    """Differences between two unit inputs, in words. edited: the modules in which the code differs, where they are known."""
     said = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
@@ -314,7 +333,8 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             said += [f"{name}.{line}" if name != "record" else line for line in explain(old, new)]
         elif name == "code":
-            said.append(f"code changed ({old} → {new})")
+            more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
+            said.append(f"code changed ({', '.join(edited[:3]) or f'{old} → {new}'}{more})")
         elif isinstance(old, str) and isinstance(new, str) and len(old) == len(new) == 32:
             said.append(f"{name.replace('_', ' ')} changed")
         else:

@@ -150,12 +150,18 @@ def closure(*entries: str, root: Path = ROOT, left_out: frozenset[str] = LEFT_OU
     return found
 
 
+def code_modules(*entries: str, apart: tuple[str, ...] = ()) -> dict[str, str]:
+    """Name → syntax digest of the modules that a unit is computed by, without those `apart`; a user's codec by its file's
+    name, wherever that lies."""
+    modules = closure(*entries, left_out=LEFT_OUT.union(apart))
+    return {Path(name).name if name.endswith(".py") else name: modules[name] for name in sorted(modules)}
+
+
 @functools.cache
 def code_version(*entries: str, apart: tuple[str, ...] = ()) -> str:
-    """12 hexadecimal digits for what a unit is computed by, without the modules `apart`; read once a process."""
-    modules = closure(*entries, left_out=LEFT_OUT.union(apart))
-    named = {Path(name).name if name.endswith(".py") else name: digest for name, digest in modules.items()}
-    return hashlib.sha256("".join(f"{k}={named[k]};" for k in sorted(named)).encode()).hexdigest()[:12]
+    """12 hexadecimal digits for what a unit is computed by; read once a process."""
+    modules = code_modules(*entries, apart=apart)
+    return hashlib.sha256("".join(f"{k}={modules[k]};" for k in sorted(modules)).encode()).hexdigest()[:12]
 
 
 @functools.cache

@@ -91,6 +91,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     SETTINGS.update(lr=1e-4, steady=7, hidden=8)
     version = functools.cache(lambda *modules, apart=(): "c0de")  # these stages are in no package of ours
     monkeypatch.setattr(chain_module, "code_version", version)
+    monkeypatch.setattr(chain_module, "code_modules", lambda *_, **__: dict(SETTINGS.get("modules", {})))
     return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
 
 
@@ -242,6 +243,16 @@ def test_explanations() -> None:
         "train frames changed",
     ]
     assert explain(now, now) == []
+    assert explain({"code": "x"}, {"code": "y"}, list("abcde")) == ["code changed (a, b, c and 2 more)"]
+
+
+def test_code_that_was_edited_is_named(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    SETTINGS["modules"] = {"assets.grow": "1", "models.soil": "1"}
+    chain.make("grow", "p")
+    SETTINGS["modules"] = {"assets.grow": "1", "models.soil": "2", "models.water": "1"}
+    monkeypatch.setattr(chain_module, "code_version", lambda *_, **__: "other")
+    chain.forget()
+    assert chain.why("grow", "p") == "code changed (models.soil, models.water)"
 
 
 def test_unknown_names_are_clear(tmp_path: Path) -> None:
