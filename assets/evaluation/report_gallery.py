@@ -22,6 +22,8 @@ WHOLE_WIDTH = 960
 CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-w.", "ms_ssim": "MS-SSIM"}
 #: a file of another codec stands beside one up to this much larger or smaller, relative
 NEAR = 0.1
+#: files less apart lead one row
+SAME = 0.03
 MAPS = ("none", "predicted", "oracle", "center", "shuffled")
 
 
@@ -119,6 +121,7 @@ def _by_size(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]
     learned = [curve for (classical, _), curve in leading.items() if not classical]
     targets = [shot for curve in learned or [*leading.values()][-1:] for shot in curve]
     targets.sort(key=lambda s: float(s.row["bpp"]))
+    targets = [t for k, t in enumerate(targets) if not k or apart(t, targets[k - 1]) - 1 > SAME]
     if len(targets) > most:
         places = {round(p) for p in np.linspace(0, len(targets) - 1, most + 2)[1:-1]}
         targets = [targets[p] for p in sorted(places)]

@@ -58,7 +58,7 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
 def test_what_a_report_shows_of_a_variable_rate_has_the_sizes_asked_for(codec, monkeypatch):
     rates = sorted(codec.config.lmbda)
     low, high = (r["bpp"] for r in measure_codec(codec, subjects(1), rates).rows)
-    asked = (low / 2, low + (high - low) / 3, low + (high - low) / 1.5, high * 2)
+    asked = (low / 4, low + (high - low) / 3, low + (high - low) / 1.5, high * 4)
     monkeypatch.setattr(equal_size, "SIZES_BPP", asked)
     found = equal_size.measure_shown(codec, subjects(2), rates, threads=2)
     assert [r["image"] for r in found.rows] == ["0", "0", "1", "1"]
@@ -66,7 +66,10 @@ def test_what_a_report_shows_of_a_variable_rate_has_the_sizes_asked_for(codec, m
     step = (high - low) / (8 * codec.top_level)
     for row, bpp in zip(found.rows, asked[1:3] * 2, strict=True):
         assert abs(row["bpp"] - bpp) < 2 * step, "within a level, of which there are 8 between neighbours"
-    monkeypatch.setattr(equal_size, "SIZES_BPP", (high * 2,))
+    for rate, bpp in zip(rates, asked[1:3], strict=True):
+        (branch,) = equal_size.measure_shown(codec, subjects(1), [rate]).rows
+        assert abs(branch["bpp"] - bpp) < 2 * step, "of a branch for one rate, the size that is nearest"
+    monkeypatch.setattr(equal_size, "SIZES_BPP", (high * 4,))
     assert [r["rate"] for r in equal_size.measure_shown(codec, subjects(1), rates).rows] == rates
 
 
