@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 DATASET ?= sample
 SWEEP ?= smoke
 
-.PHONY: help setup system demo ui run status test test-services test-cluster check bench deploy clean
+.PHONY: help setup system demo ui run status test test-services test-cluster check bench pictures deploy clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ system:  ## packages of the operating system that some tests use (Chromium, Post
 	  ls /usr/sbin/slurmctld /usr/sbin/munged >/dev/null 2>&1 || echo slurmctld slurmd slurm-client munge); \
 	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+pictures: setup  ## a walk in a browser through what the demo made; its pictures of the README (FOVEA_WALK: folder with a demo)
+	@FOVEA_PICTURES=build/pictures $(BIN)/python -m pytest -q -n 0 -m slow tests/e2e/test_walk.py && for f in docs/pictures/*.png; do cp build/pictures/$${f##*/} $$f; done
 
 bench: setup  ## benchmarks against the peers, as ratios in one run
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
