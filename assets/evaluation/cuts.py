@@ -30,15 +30,35 @@ PLACES, PICTURES = 50, 4
 """Where files are cut to see whether quality ever falls, and of how many pictures."""
 
 
+class Shot(NamedTuple):
+    """What a cut file of a picture shows, and its quality by metric. size: in bytes."""
+
+    order: str
+    size: int
+    shown: NDArray[np.uint8]
+    quality: dict[str, float]
+
+
+class Shown(NamedTuple):
+    """A picture for the page: looked is where people looked, or the predicted map, H×W."""
+
+    image: str
+    original: NDArray[np.uint8]
+    looked: NDArray[Any]
+    shots: list[Shot]
+
+
 class Cuts(NamedTuple):
     """points: order, image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that counts. rates: BD-rates of each
     order against uniform order, and of that against separate files. fall: the largest fall in dB from one of PLACES cuts to the
-    next, by metric. metric: ew_psnr_db where eye movements are known, else sw_psnr_db."""
+    next, by metric. metric: ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were
+    looked for."""
 
     points: pd.DataFrame
     rates: pd.DataFrame
     fall: dict[str, float]
     metric: str
+    shown: list[Shown]
 
 
 def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, progress: Progress = silent) -> Cuts:
@@ -64,6 +84,7 @@ def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, 
     }
     work = [(order, i) for i in range(len(arrays)) for order in orders]
     worst = {"psnr_db": 0.0, metric: 0.0}
+    gallery = [Shown(str(table.image.iloc[i]), a, weights[i], []) for i, a in enumerate(arrays[:PICTURES])]
 
     def quality(i: int, shown: NDArray[np.uint8]) -> dict[str, float]:
         return {"psnr_db": psnr_db(arrays[i], shown), metric: psnr_db(arrays[i], shown, weights[i])}
@@ -82,7 +103,9 @@ def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, 
                 plain = codec.encode_analysed(given, rate)
                 found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
         if i < PICTURES and order in (UNIFORM, "saliency"):
-            _see_falls([quality(i, shown) for shown in _places(codec, whole.data)], worst)
+            shots = [Shot(order, size, shown, quality(i, shown)) for size, shown in _places(codec, whole.data)]
+            _see_falls([shot.quality for shot in shots], worst)
+            gallery[i].shots.extend(shots)
             if not np.array_equal(
                 codec.decode(whole.data), codec.encode_analysed(given, codec.rates[-2]).reconstruction
             ):
@@ -97,18 +120,18 @@ def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, 
         rows += some_rows
         progress(number, len(work), "files cut")
     points = pd.DataFrame(rows)
-    return Cuts(points, _rates(points, metric), worst, metric)
+    return Cuts(points, _rates(points, metric), worst, metric, gallery)
 
 
 def _cut(data: bytes, size: int) -> bytes:
     return data if size >= len(data) else bitstream.cut(data, size)
 
 
-def _places(codec: ConditionedCodec, data: bytes) -> Iterator[NDArray[np.uint8]]:
+def _places(codec: ConditionedCodec, data: bytes) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     contents = bitstream.unpack(data)
     least = len(bitstream.pack(contents._replace(strings=(*contents.strings[:-1], b""))))
     for size in np.linspace(least, len(data), PLACES).astype(int).tolist():
-        yield codec.decode(bitstream.cut(data, size))
+        yield size, codec.decode(bitstream.cut(data, size))
 
 
 def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> None:

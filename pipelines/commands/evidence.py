@@ -207,7 +207,7 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, thr
     fovea evaluate has seen on the dataset are in.
       fovea datasets add kodak ~/kodak --test '*' && fovea benchmark --dataset kodak --codec light
     Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html; with --cuts
-    tables/cuts.DATASET.{csv,parquet}.
+    tables/cuts.DATASET.{csv,parquet} and a page with a slider over bytes, reports/DATASET.cuts.html.
     """
     if cuts:
         _benchmark_cuts(dataset, codecs, threads)
@@ -228,6 +228,7 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, thr
 
 def _benchmark_cuts(dataset: str, codecs: Sequence[str], threads: int) -> None:
     from assets.evaluation.cuts import cut_lines, measure_cuts
+    from assets.evaluation.cuts_page import cuts_page
     from assets.evaluation.tables import keep_table
     from pipelines.commands.runs import make_stale
 
@@ -248,7 +249,9 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], threads: int) -> None:
         found = measure_cuts(chain, dataset, codec, threads=chain.threads, progress=show)
     keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
     click.echo(cut_lines(found))
-    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv")
+    target = chain.home.reports / f"{dataset}.cuts.html"
+    write_page(target, cuts_page(found, f"{dataset}, {codec.config.codec}"))
+    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target}")
 
 
 def benchmark_made(

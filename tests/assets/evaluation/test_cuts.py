@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ from scenes import scene, spot
 
 from assets.evaluation import cuts
 from assets.evaluation.cuts import cut_lines, measure_cuts
+from assets.evaluation.cuts_page import cuts_page
 from assets.saliency.pairs import Pairs
 from models.codecs import catalogue
 from models.errors import FoveaError
@@ -46,6 +48,11 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     assert max(found.fall.values()) < 0.05
     said = cut_lines(found)
     assert "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
+    page = cuts_page(found, "some, light")
+    told = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    (one,) = told["pictures"]
+    assert [s["order"] for s in one["shots"]] == ["uniform", "saliency"] and len(one["shots"][0]["sizes"]) == 6
+    assert one["shots"][1]["sizes"] == sorted(one["shots"][1]["sizes"]) and "begins where saliency is predicted" in page
     assert "largest fall from one of 6 cuts to the next, first 1 pictures: psnr_db 0.0" in said
 
 
