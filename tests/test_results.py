@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scenes import scene
+from recurrent import T, untrained_recurrent
+from scenes import scene, spot
 
 from assets.stages import open_chain
 from models.codecs import classical
 from models.codecs.base import CodecConfig
-from models.codecs.catalogue import build
+from models.codecs.catalogue import build, open_codec
 from models.sweeps import sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -51,7 +52,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     rates().to_parquet(tmp_path / "tables/bd_rates.parquet")
     curves(0.25).to_parquet(tmp_path / "tables/rd_curves.parquet")
     scripts: dict[str, dict[str, Any]] = {p.stem: runpy.run_path(str(p)) for p in RESULTS.glob("*.py")}
-    assert set(scripts) == {"checkerboard", "gaps", "map_sizes", "raw_weights", "trade"}
+    assert set(scripts) == {"checkerboard", "gaps", "map_sizes", "raw_weights", "recurrent", "trade"}
 
     scripts["trade"]["main"]("sample.trade", str(tmp_path / "trade.png"))
     said = capsys.readouterr().out.splitlines()
@@ -80,6 +81,27 @@ def test_each_script_prints_and_draws_what_its_tables_say(
 
 
 GAPS: Any = SimpleNamespace(**runpy.run_path(str(RESULTS / "gaps.py")))
+
+
+def test_the_recurrent_codec_is_measured_by_its_files() -> None:
+    script = runpy.run_path(str(RESULTS / "recurrent.py"))
+    codec, light, s = untrained_recurrent(), open_codec("light"), spot(160, 208)
+    points = pd.concat(
+        script["measured"](codec, light, scene(160, 208, seed), s, s.astype(np.float32)).assign(image=str(seed))
+        for seed in range(2)
+    )
+    sizes = points[points["image"] == "0"].groupby("order")["bytes"].apply(list)
+    raw = 8 * 13 * 10 * np.arange(1, T + 1) / 8
+    assert (np.array(sizes["uniform, raw bits"]) - raw > 0).all() and (
+        np.array(sizes["uniform, raw bits"]) - raw < 50
+    ).all()
+    assert sizes["uniform"] == sizes["uniform, raw bits"], "without a fit a bit takes a bit"
+    assert len(sizes["saliency"]) == 3 and sizes["jpeg"] == sorted(sizes["jpeg"])
+    limits = np.array(script["CUT_BPP"]) * 160 * 208 / 8
+    assert (np.array(sizes["light, cut"]) <= limits).all()
+    said = script["lines"](points)
+    assert said.count("psnr_db: ") == 10 and "saliency against uniform, ew_psnr_db" in said
+    assert " 0.0\n" in said.split("saliency against")[0], "nothing is saved"
 
 
 @pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])

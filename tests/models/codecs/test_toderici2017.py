@@ -15,6 +15,7 @@ from models.codecs.bitstream import BitstreamError
 from models.codecs.target_rate import encode_progressive, search_rate
 from models.codecs.toderici2017 import GREY
 from models.errors import FoveaError
+from models.metrics import psnr_db
 from models.training import doctor
 
 PICTURE, MAP = scene(72, 100, 3), spot(72, 100)
@@ -26,6 +27,17 @@ def test_the_doctor_finds_nothing(trained_recurrent):
             *(trained_recurrent(mechanism), [scene(96, 112, s) for s in range(3)]), maps=[spot(96, 112)] * 3
         )
         assert [f.detail for f in findings if not f.passed] == []
+
+
+def test_with_the_shipped_weights_quality_rises_with_every_iteration():
+    codec = catalogue.open_codec("toderici2017")
+    pictures = [scene(96, 128, seed) for seed in range(3)]
+    means = []
+    for rate in codec.rates:
+        files = [codec.encode(p, rate=rate) for p in pictures]
+        means.append(np.mean([psnr_db(p, f.reconstruction) for p, f in zip(pictures, files, strict=True)]))
+    assert all(a + 0.2 < b for a, b in itertools.pairwise(means)), means
+    assert len(files[0].data) < 0.85 * codec.rates[-1] * codec.config.m * 6 * 8 / 8
 
 
 @pytest.mark.parametrize(
