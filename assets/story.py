@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from assets.graph import Artifact, Task
+from assets.world import World
 from models.experiments import Experiment, Trunk
 from models.sweeps import Sweep
 from models.tracking import Run
@@ -19,9 +20,11 @@ def short_name(entry: Experiment | Trunk) -> str:
     return " ".join(filter(None, (rate, entry.label, entry.codec, entry.variant, seed)))
 
 
-def record_of(entry: Experiment | Trunk) -> dict[str, Any]:
-    """The record as parameters of a run: its rate as a number where it has one."""
+def record_of(entry: Experiment | Trunk, world: World) -> dict[str, Any]:
+    """The record as parameters of a run: its rate as a number where it has one, the model that its maps come from."""
     record = entry.resolved()
+    if record.get("saliency"):
+        record["saliency"] = world.dataset(entry.dataset).saliency or record["saliency"]
     rates = record.pop(entry.rate_name, [])
     return {**record, "rate_name": entry.rate_name, "rate": rates[0] if len(rates) == 1 else rates}
 

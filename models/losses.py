@@ -7,7 +7,10 @@ whose rate follows a level map, one a place (`Output.lmbda`). penalty is zero fo
 (`Output.penalty`, hyperprior.py). d is the distortion:
 
 - mse: 255² · err², averaged over the colours (Ballé 2017, CompressAI: lmbda 0.0018 … 0.18);
-- ms_ssim: 1 − MS-SSIM of values in [0, 1] (CompressAI: lmbda 2.4 … 220).
+- ms_ssim: 1 − MS-SSIM of values in [0, 1] (CompressAI: lmbda 2.4 … 220);
+- l1_ms_ssim: 0.84 · (1 − MS-SSIM) + 0.16 · G_8 ∗ |err| for values in [0, 1] (Zhao 2017, equation 14), both terms means
+  over places. The authors' released code uses 0.025 with an L1 that is summed over its window: their alpha only means
+  something together with its scaling.
 
 Padding never counts: neither in the mean nor in the pixels that bits are divided by. (The penalty is the codec's affair.)
 """
@@ -21,6 +24,8 @@ from torch import Tensor
 from models.codecs.base import Output
 from models.errors import FoveaError
 
+ZHAO_ALPHA = 0.84
+ZHAO_SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0)
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, table in section 4
 
@@ -55,7 +60,7 @@ def rate_distortion(
 
     output: of the codec's training forward. x: N×3×H×W in [0, 1]. weight: N×1×H×W, mean 1 over the whole pictures that
     x is cut from. valid: N×1×H×W, 1 on picture and 0 on padding; None where there is no padding. emphasis: N, what each
-    picture's Lagrangian is multiplied by. distortion: mse or ms_ssim. Raises FoveaError for another.
+    picture's Lagrangian is multiplied by. distortion: mse, ms_ssim or l1_ms_ssim. Raises FoveaError for another.
     """
     pixels = x.shape[2] * x.shape[3] if valid is None else valid.sum(dim=(1, 2, 3))
     bpp = bits(output) / pixels
@@ -69,12 +74,13 @@ def rate_distortion(
         d_mean = _mean(w, valid) * (1 - ms_ssim(x_hat, x, weight=w if valid is None else w * valid))
         priced = output.lmbda * w
         cost = _mean(priced, valid) * (1 - ms_ssim(x_hat, x, weight=priced if valid is None else priced * valid))
-    elif distortion == "mse":
-        d = squared if weight is None else weight * squared
+    elif distortion in ("mse", "l1_ms_ssim"):
+        d = squared if distortion == "mse" else l1_ms_ssim(x_hat, x)
+        d = d if weight is None else weight * d
         cost = _mean(output.lmbda * d, valid)
         d_mean = _mean(d, valid)
     else:
-        raise FoveaError(f"unknown distortion {distortion!r}; known: mse, ms_ssim")
+        raise FoveaError(f"unknown distortion {distortion!r}; known: mse, ms_ssim, l1_ms_ssim")
 
     lagrangian = bpp + cost + output.penalty
     if emphasis is not None:
@@ -146,3 +152,25 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, weight: Tensor | None = None) -> Tensor
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
             w = None if w is None else F.avg_pool2d(w, 2)
     return result.mean(dim=1)
+
+
+def l1_ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Zhao 2017's mix at every place, values in [0, 1], N×1×H×W. Windows of sigma 0.5, 1, 2, 4, 8 at full resolution around
+    each place (equation 8), cut at 3 sigma, borders replicated; L1 smoothed by the widest (equation 14)."""
+    product = torch.ones_like(x)
+    luminance = product
+    for sigma in ZHAO_SIGMAS:
+        luminance, structure = _similarity(_padded(x_hat, sigma), _padded(x, sigma), _window(sigma, x))
+        product = product * structure
+    smoothed = _filter(_padded((x_hat - x).abs(), ZHAO_SIGMAS[-1]), _window(ZHAO_SIGMAS[-1], x))
+    mixed = ZHAO_ALPHA * (1 - luminance * product) + (1 - ZHAO_ALPHA) * smoothed
+    return mixed.mean(dim=1, keepdim=True)
+
+
+def _window(sigma: float, like: Tensor) -> Tensor:
+    return _gaussian(sigma, round(3 * sigma), like)
+
+
+def _padded(values: Tensor, sigma: float) -> Tensor:
+    radius = round(3 * sigma)
+    return F.pad(values, (radius, radius, radius, radius), mode="replicate")

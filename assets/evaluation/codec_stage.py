@@ -72,7 +72,7 @@ class RdPoints(Stage):
         shown = frozenset(pieces.gallery_images(table.image))
         parent, name = str(trained.meta.get("mlflow_key", "")), f"{short_name(experiment)} on {dataset}"
         with told(task, dataset=experiment.dataset, name=name, parent=parent or None) as run:
-            run.log_params({**record_of(experiment), "measured_on": dataset, "experiment": experiment.key})
+            run.log_params({**record_of(experiment, task.world), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
             codec = load_codec(trained.folder / "codec")
             rates, threads = experiment.rates, task.threads

@@ -102,7 +102,7 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
     given, unit, writer = prepared(task, entry), task.unit, task.writer
     workdir = task.home.work / unit.digest
     with told(task, dataset=entry.dataset, name=short_name(entry)) as run:
-        run.log_params({**record_of(entry), "threads": task.threads})
+        run.log_params({**record_of(entry, task.world), "threads": task.threads})
         # tags: they differ from arm to arm, and say nothing when two are compared
         origin = {**maps_by(task, entry), "code_version": str(unit.inputs.get("code", ""))}
         run.set_tags({f"fovea.{name}": value for name, value in origin.items()})

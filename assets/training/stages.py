@@ -130,5 +130,5 @@ def _take_trunk(task: Task, experiment: Experiment) -> None:
     codec.load_weights(trunk.weights())
     save_codec(codec, task.writer.path("codec"))
     with told(task, dataset=experiment.dataset, name=short_name(experiment)) as run:
-        run.log_params(record_of(experiment))
+        run.log_params(record_of(experiment, task.world))
     task.writer.meta["facts"] = {"trained": "no: the trunk as it is"}

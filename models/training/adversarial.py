@@ -3,8 +3,8 @@
     codec:           fidelity · d(x, x_hat) + perceptual · P + adversarial · (D(x_hat) − 1)²/2 + matching · FM
     discriminators:  (D(x) − 1)²/2 + D(x_hat)²/2
 
-d is, by the record's `distortion`, the squared error of values in [-1, 1] (Agustsson et al. 2019, section 5) or
-1 − MS-SSIM; `chroma` counts the squared error of colour differences that many times, since a short training
+d is, by the record's `distortion`, the squared error of values in [-1, 1] (Agustsson et al. 2019, section 5), 1 − MS-SSIM,
+or Zhao 2017's mix; `chroma` counts the squared error of colour differences that many times, since a short training
 otherwise ends in grey. With `jitter`, classifier and discriminators see each crop without some rows above and columns on
 the left, other ones in each step: both halve the sides again and again as the generator doubles them, and where the two
 always meet in the same places, a pattern of these places pleases them. d and P carry the weight map where the mechanism
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.codecs.base import Codec
-from models.losses import ms_ssim
+from models.losses import l1_ms_ssim, ms_ssim
 from models.training.critics import (
     Discriminators,
     discriminator_loss,
@@ -134,8 +134,10 @@ class Judges:
         w = torch.ones_like(squared) if weight is None else weight
         if distortion == "mse":
             d = 4 * (w * self._squared(x_hat - x, squared)).mean()
-        else:
+        elif distortion == "ms_ssim":
             d = (w.mean(dim=(1, 2, 3)) * (1 - ms_ssim(x_hat, x, weight=weight))).mean()
+        else:
+            d = (w * l1_ms_ssim(x_hat, x)).mean()
         zero = x.new_zeros(())
         p = adversarial = matching = zero
         if judged:

@@ -7,10 +7,10 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 from models.codecs.base import Output
 from models.errors import FoveaError
-from models.losses import ms_ssim, rate_distortion
+from models.losses import l1_ms_ssim, ms_ssim, rate_distortion
 from models.saliency.weighting import weight_map
 
-DISTORTIONS = ("mse", "ms_ssim")
+DISTORTIONS = ("mse", "ms_ssim", "l1_ms_ssim")
 
 
 def made(n=3, side=64, seed=0, lmbda=0.01):
@@ -116,6 +116,14 @@ def test_ms_ssim_is_the_reference_where_five_scales_fit():
 def test_perfect_pictures():
     x = torch.rand(1, 3, 40, 48)
     assert ms_ssim(x, x).item() == pytest.approx(1)
+    assert l1_ms_ssim(x, x).abs().max() < 1e-5
+
+
+def test_zhao_mix_of_a_constant_shift():
+    x = torch.full((1, 3, 64, 64), 0.5)
+    mixed = l1_ms_ssim(x + 0.1, x)
+    luminance = (2 * 0.6 * 0.5 + 1e-4) / (0.36 + 0.25 + 1e-4)
+    assert mixed.mean().item() == pytest.approx(0.84 * (1 - luminance) + 0.16 * 0.1, rel=5e-3)
 
 
 def test_unknown_distortion_and_too_small():

@@ -1,6 +1,8 @@
 """What a training's digest covers of its dataset."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from assets.datasets import add_dataset
 from assets.home import Home
 from assets.stages import open_chain
+from models.arms import arm
 
 SWEEP = """
 [sweeps.mine]
@@ -72,4 +75,9 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
 
     one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
     assert short_name(one) == "0.013 uniform bls2017 scratch seed 2"
-    assert record_of(one)["rate"] == 0.013 and "lmbda" not in record_of(one)
+    world: Any = SimpleNamespace(dataset=lambda name: SimpleNamespace(saliency={"sample": "sam_vgg"}.get(name, "")))
+    told = record_of(one, world)
+    assert told["rate"] == 0.013 and "lmbda" not in told and told["saliency"] == ""
+    guided = one.but(**arm("saliency_gain"))
+    assert record_of(guided, world)["saliency"] == "sam_vgg"
+    assert record_of(guided.but(dataset="other"), world)["saliency"] == "sam_lite"
