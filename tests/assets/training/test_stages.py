@@ -78,6 +78,6 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     world: Any = SimpleNamespace(dataset=lambda name: SimpleNamespace(saliency={"sample": "sam_vgg"}.get(name, "")))
     told = record_of(one, world)
     assert told["rate"] == 0.013 and "lmbda" not in told and told["saliency"] == ""
-    guided = one.but(**arm("saliency_gain"))
+    guided = one.but(**arm("weighted"))
     assert record_of(guided, world)["saliency"] == "sam_vgg"
     assert record_of(guided.but(dataset="other"), world)["saliency"] == "sam_lite"
