@@ -115,8 +115,9 @@ def test_the_graph_is_green_where_something_was_made(walk: Walk) -> None:
     made = Counter(line.split()[1] for line in said.splitlines() if line.startswith("fresh "))
     nodes = {n["assetKey"]["path"][0]: n["partitionStats"] for n in walk.ui.ask(GRAPH)["assetNodes"]}
     assert {name: stats["numMaterialized"] for name, stats in nodes.items() if stats["numMaterialized"]} == dict(made)
-    walk.see("rgba_frames", "report", address=walk.ui.dagster + FIRST_PAGE["dagster"])
+    walk.see("Hide navigation", address=walk.ui.dagster)
     walk.click("//*[text()='Hide navigation']")
+    walk.see("rgba_frames", "report", address=walk.ui.dagster + FIRST_PAGE["dagster"])
     settled = "return found.length && found.every(([, colour]) => colour === 'green') && found.map(([name]) => name)"
     drawn = walk.until(f"const found = {BOXES}; {settled}")
     walk.picture("dagster")
