@@ -119,6 +119,8 @@ def show(name: str) -> None:
 
 def _show(name: str) -> int:
     """Print what is in a dataset; returns how many pictures can be used."""
+    from assets.evaluation.rate_distortion import MIN_IMAGES
+
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
@@ -130,9 +132,16 @@ def _show(name: str) -> int:
     for row in table[table.status != "ok"].to_dict("records"):
         click.secho(f"quarantined {row['image']}: {row['reason']}", fg="yellow")
     say_quarantined(chain, name)
-    if "test" not in set(good.split):
-        lacks = "no test picture: codecs are measured on val" if "val" in set(good.split) else "nothing to measure on"
-        click.secho(f"{name} has {lacks}; name pictures with --test GLOB or --splits CSV", fg="yellow")
+    measured = next((s for s in ("test", "val") if s in set(good.split)), "")
+    lacks, few = [], int((good.split == measured).sum())
+    if measured != "test":
+        lacks.append("no test picture: codecs are measured on val" if measured else "nothing to measure on")
+    if measured and few < MIN_IMAGES:
+        lacks.append(
+            f"{few} {measured} picture{'s' * (few > 1)}: with fewer than {MIN_IMAGES} no comparison has an interval"
+        )
+    for lack in lacks:
+        click.secho(f"{name} has {lack}; name pictures with --test GLOB or --splits", fg="yellow")
     path = chain.world.dataset(name).fixations
     if path:
         from assets.saliency.fixations import read_fixations

@@ -63,6 +63,7 @@ def test_a_name_that_is_not_utf_8_is_one_quarantined_picture(pictures: Path) -> 
 def test_lists_have_heads_or_say_that_there_is_nothing(pictures: Path) -> None:
     code, said = added(pictures, "--splits", "3/1/0")
     assert code == 0 and "some has no test picture: codecs are measured on val" in said
+    assert "some has 1 val picture: with fewer than 5 no comparison has an interval" in said
     lines = CliRunner().invoke(main, ["datasets", "list"]).output.splitlines()
     assert lines[0].split() == ["name", "kind", "size", "where"] and lines[-1].split()[0] == "some"
     assert "no published curve is here" in CliRunner().invoke(main, ["curves", "list"]).output
