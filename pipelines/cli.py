@@ -49,13 +49,20 @@ class Guarded(click.Group):
         and Dagster have loaded."""
         if args is not None:
             return super().main(args, *more, **named)
+        code: Any = 1
         try:
             super().main()
         except SystemExit as ended:
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(ended.code if isinstance(ended.code, int) else ended.code is not None)
+            code = ended.code if isinstance(ended.code, int) else ended.code is not None
+        except OSError as error:
+            os.write(2, f"fovea: what is printed cannot be written: {error.strerror}\n".encode())
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                code = code or 1
+        os._exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -1,6 +1,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,3 +120,13 @@ def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(in
     assert done.exit_code == 1 and not (installation / "home/data").exists()
     assert "bls2017 cannot have rate 0.1: the trunk shipped-bls2017" in done.output
     assert "was trained for 0.0008 … 0.0512" in done.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("words", [["--help"], ["datasets", "list"]])
+def test_output_that_cannot_be_written_is_one_line(installation: Path, words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1 and done.stderr.startswith("fovea: ") and len(done.stderr.splitlines()) == 1
