@@ -6,8 +6,11 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from commands import environment, fovea
 from scenes import scene
+
+from pipelines.cli import main
 
 
 @pytest.fixture
@@ -43,8 +46,17 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
         assert wrong.returncode == 1 and names in wrong.stderr
 
 
-def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path: Path) -> None:
+def test_a_claim_is_written_down_then_run_then_held_to(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = environment(tmp_path)
+    for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
+        monkeypatch.setenv(name, here[name])
+
+    def claims(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["claims", *words])
+        return done.exit_code, done.output
+
     (tmp_path / "config/fovea.toml").write_text(
         f"""[datasets.held]
 path = {str(pictures)!r}
@@ -78,15 +90,16 @@ most = -1.0
         (text.replace("held.asis", "moon.asis"), "no sweep 'moon.asis'"),
     ):
         claim.write_text(wrong)
-        refused = fovea(here, "claims", "seal", str(claim))
-        assert refused.returncode == 1 and said in refused.stderr, refused.stderr[-800:]
+        code, printed = claims("seal", str(claim))
+        assert code == 1 and said in printed, printed
     claim.write_text(text)
-    early = fovea(here, "claims", "run", str(claim))
-    assert early.returncode == 1 and "not sealed" in early.stderr and not claim.with_suffix(".json").exists()
+    code, printed = claims("run", str(claim))
+    assert code == 1 and "not sealed" in printed and not claim.with_suffix(".json").exists()
 
     assert (sealed := fovea(here, "claims", "seal", str(claim))).returncode == 0, sealed.stderr[-2000:]
     assert "code" in claim.read_text() and claim.read_text().startswith("says = ")
-    assert (unrun := fovea(here, "claims", "check", str(claim))).returncode == 0 and "guided: not run" in unrun.stdout
+    code, printed = claims("check", str(claim))
+    assert code == 0 and "guided: not run" in printed
     ran = fovea(here, "claims", "run", str(claim))
     assert ran.returncode == 0, ran.stderr[-2000:]
     (record,) = json.loads(claim.with_suffix(".json").read_text())
@@ -96,18 +109,19 @@ most = -1.0
     assert record["bd_rate_percent"] == pytest.approx(rates.bd_rate_percent.item(), abs=1e-3)
     assert record["held"] == (rates.ci_high.item() <= -1) and record["n_images"] == 5
     word = "held" if record["held"] else "did not hold"
-    assert f"guided: {word}: " in fovea(here, "claims", "check", str(claim)).stdout
-    assert f"| {word} |" in fovea(here, "claims", "table").stdout
+    code, printed = claims("check", str(claim))
+    assert code == 0 and f"guided: {word}: " in printed
+    assert f"| {word} |" in claims("table")[1]
     page = (tmp_path / "home/reports/held.asis.html").read_text()
     assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
-    assert fovea(here, "claims", "seal", str(claim)).returncode == 1
+    assert claims("seal", str(claim))[0] == 1
 
     kept = claim.read_text()
     claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
-    edited = fovea(here, "claims", "check", str(claim))
-    assert edited.returncode == 1 and "edited after its run" in edited.stdout
+    code, printed = claims("check", str(claim))
+    assert code == 1 and "edited after its run" in printed
     claim.write_text(kept)
     cv2.imwrite(str(pictures / "0.png"), scene(96, 128, 77))
     assert fovea(here, "run", "--dataset", "held", "--sweep", "asis").returncode == 0
-    other = fovea(here, "claims", "check", str(claim))
-    assert other.returncode == 1 and "changed" in other.stdout
+    code, printed = claims("check", str(claim))
+    assert code == 1 and "changed" in printed
