@@ -12,6 +12,7 @@ import torch
 from recurrent import T, untrained_recurrent
 from scenes import scene, spot
 
+from assets.evaluation.cuts import ORDERS
 from assets.stages import open_chain
 from models.codecs import classical
 from models.codecs.base import CodecConfig
@@ -87,7 +88,9 @@ def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     script = runpy.run_path(str(RESULTS / "recurrent.py"))
     codec, light, s = untrained_recurrent(), open_codec("light"), spot(160, 208)
     points = pd.concat(
-        script["measured"](codec, light, scene(160, 208, seed), s, s.astype(np.float32)).assign(image=str(seed))
+        script["measured"](codec, light, scene(160, 208, seed), dict.fromkeys(ORDERS, s), s.astype(np.float32)).assign(
+            image=str(seed)
+        )
         for seed in range(2)
     )
     sizes = points[points["image"] == "0"].groupby("order")["bytes"].apply(list)
@@ -100,7 +103,7 @@ def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     limits = np.array(script["CUT_BPP"]) * 160 * 208 / 8
     assert (np.array(sizes["light, cut"]) <= limits).all()
     said = script["lines"](points)
-    assert said.count("psnr_db: ") == 10 and "saliency against uniform, ew_psnr_db" in said
+    assert said.count("psnr_db: ") == 16 and "saliency against uniform, ew_psnr_db" in said
     assert " 0.0\n" in said.split("saliency against")[0], "nothing is saved"
 
 
