@@ -155,7 +155,8 @@ def cut_lines(cuts: Cuts) -> str:
     points = cuts.points[cuts.points["order"] != SEPARATE]
     means = (points.pivot_table(name, "order", "rate", sort=False) for name in ("psnr_db", cuts.metric))
     lines = [
-        f"mean {name} at bpp\n" + wide.sort_index(axis=1).to_markdown(tablefmt="simple", floatfmt=".2f")
+        f"mean {name} at bpp\n"
+        + wide.sort_index(axis=1).rename(columns="{:.3f}".format).to_markdown(tablefmt="simple", floatfmt=".2f")
         for name, wide in zip(("psnr_db", cuts.metric), means, strict=True)
     ]
     for (order, against), rows in cuts.rates.groupby(["order", "against"], sort=False):
