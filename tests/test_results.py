@@ -12,6 +12,7 @@ import torch
 from recurrent import T, untrained_recurrent
 from scenes import scene, spot
 
+from assets.evaluation.claims import all_claims, table
 from assets.evaluation.cuts import ORDERS
 from assets.stages import open_chain
 from models.codecs import classical
@@ -180,3 +181,7 @@ def test_gaps_of_a_trained_sweep(installation: Path) -> None:
     own = learned.psnr_gap_db - (table.train_psnr_db - table.held_out_psnr_db)[5]
     assert learned.psnr_beyond_db == pytest.approx(own)
     assert table.kid_difference[2] == pytest.approx(learned.kid - table.kid[2])
+
+
+def test_the_readme_shows_every_claim_that_was_run(tmp_path: Path) -> None:
+    assert table(all_claims(tmp_path)) in (RESULTS.parent / "README.md").read_text()
