@@ -136,7 +136,17 @@ def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> N
         (c["pair"], "catch", c["image"], "original", "heavily compressed", "left", "original") for c in design["catch"]
     ]
     names = ("pair", "kind", "image", "left", "right", "choice", "chosen")
-    said_by = [{"trial": i + 1, **dict(zip(names, a, strict=True)), "seconds": 2.0} for i, a in enumerate(answers)]
+    said_by = [
+        {
+            "trial": i + 1,
+            **dict(zip(names, a, strict=True)),
+            "seconds": 2.0,
+            "looks": 0,
+            "shown_pixels": 480,
+            "picture_pixels": 480,
+        }
+        for i, a in enumerate(answers)
+    ]
     file = tmp_path / "answers.json"
     file.write_text(
         json.dumps({"format": "fovea-study-answers/1", "study": study, "participant": "p-test", "answers": said_by})

@@ -13,7 +13,16 @@ from commands import ROOT, environment, fovea
 from assets.frames.sample import make_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-WORDS = ("run", "--dataset", "drawn", "--sweep", "smoke", "--threads", "1")
+WORDS = ("run", "--dataset", "drawn", "--sweep", "long", "--threads", "1")
+#: progress is a line every ten seconds: a training that takes longer, on any machine
+LONG = """
+[sweeps.long]
+codecs = ["bls2017"]
+rates = [0.013]
+preset = "smoke"
+trunk = "shipped"
+overrides = { steps = 9000 }
+"""
 #: of a thread that computes without asking whether there was a signal
 AT_ONCE_S = 5.0
 
@@ -22,6 +31,8 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
     make_sample(tmp_path / "drawn", seed=3, counts={"train": 4, "val": 1, "test": 2}, size=(256, 128), workers=2)
     here = environment(tmp_path)
     fovea(here, "datasets", "add", "drawn", str(tmp_path / "drawn" / "leftImg8bit"), check=True)
+    with (tmp_path / "config" / "fovea.toml").open("a") as settings:
+        settings.write(LONG)
     reached = 0
     for sign in (signal.SIGINT, signal.SIGTERM):
         said = tmp_path / f"{sign.name}.log"
@@ -34,7 +45,7 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
                 stderr=subprocess.STDOUT,
             )
             until = time.monotonic() + 600
-            while not (steps := [int(s) for s in re.findall(r"(\d+)/120 loss", said.read_text())]):
+            while not (steps := [int(s) for s in re.findall(r"(\d+)/9000 loss", said.read_text())]):
                 assert process.poll() is None and time.monotonic() < until, said.read_text()
                 time.sleep(0.2)
             process.send_signal(sign)
@@ -49,5 +60,5 @@ def test_an_interrupt_ends_the_run_and_is_no_failure_to_try_again(tmp_path: Path
         assert steps[0] >= reached
         kept = (tmp_path / "home" / "work").glob("*/**/step-*.ckpt")
         reached = max((int(re.findall(r"\d+", p.stem)[-1]) for p in kept), default=0)
-    done = fovea(here, "status", "--dataset", "drawn", "--sweep", "smoke")
+    done = fovea(here, "status", "--dataset", "drawn", "--sweep", "long")
     assert done.returncode == 2 and "trained_codec" in done.stdout
