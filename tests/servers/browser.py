@@ -17,6 +17,8 @@ class Browser:
     def open(self, page: Path, width: int, height: int, *, touch: bool = False, dark: bool = False) -> None:
         """The page in a window of this size; a phone's when `touch`."""
         tell = self.driver.execute_cdp_cmd
+        self.driver.get("about:blank")
+        self.errors()  # forgets those of another test's page, whose server may be gone
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
         tell("Emulation.setDeviceMetricsOverride", size)
         tell("Emulation.setTouchEmulationEnabled", {"enabled": touch})
