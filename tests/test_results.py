@@ -12,12 +12,13 @@ import torch
 from recurrent import T, untrained_recurrent
 from scenes import scene, spot
 
-from assets.evaluation.claims import all_claims, table
+from assets.evaluation.claims import all_claims, claims_of, table
 from assets.evaluation.cuts import ORDERS
 from assets.stages import open_chain
 from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, open_codec
+from models.errors import FoveaError
 from models.sweeps import sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -185,3 +186,20 @@ def test_gaps_of_a_trained_sweep(installation: Path) -> None:
 
 def test_the_readme_shows_every_claim_that_was_run(tmp_path: Path) -> None:
     assert table(all_claims(tmp_path)) in (RESULTS.parent / "README.md").read_text()
+
+
+def test_a_broken_claim_is_named_and_stops_no_report(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    shipped = next(iter(all_claims(tmp_path)))
+    for text, record, said in (
+        ("says = ", "[]", "broken.toml: "),
+        (shipped.path.read_text(), "[{", "broken.json: not what"),
+        (shipped.path.read_text(), '[{"date": "today"}]', "broken.json: not what"),
+    ):
+        (folder / "broken.toml").write_text(text)
+        (folder / "broken.json").write_text(record)
+        with pytest.raises(FoveaError, match=said):
+            all_claims(tmp_path)
+        kept = claims_of(tmp_path, shipped.claim.sweep)
+        assert "broken" not in {w.name for w in kept} and shipped.name in {w.name for w in kept}

@@ -15,6 +15,7 @@ The file is then committed, and its run leaves NAME.json beside it: the SHA-256 
 interval. A claim that was edited after its run, or whose code, weights or pictures are others by now, is named.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -121,14 +122,21 @@ def read_claim(path: Path) -> Written:
     if claim.metric not in METRICS:
         raise FoveaError(f"{path}.metric: {unknown('metric', claim.metric, METRICS)}")
     record = path.with_suffix(".json")
-    runs = [Outcome(**run) for run in json.loads(record.read_text())] if record.exists() else []
+    try:
+        runs = [Outcome(**run) for run in json.loads(record.read_text())] if record.exists() else []
+    except (ValueError, TypeError) as error:
+        raise FoveaError(f"{record}: not what fovea claims run keeps of a claim: {error}") from error
     return Written(path, claim, hashlib.sha256(text).hexdigest(), runs)
 
 
 def all_claims(config: Path) -> list[Written]:
     """Those that ship and those of FOVEA_CONFIG, by name."""
+    return [read_claim(path) for path in _files(config)]
+
+
+def _files(config: Path) -> list[Path]:
     files = {path for folder in (SHIPPED, config / "claims") for path in folder.glob("*.toml")}
-    return [read_claim(path) for path in sorted(files, key=lambda p: p.stem)]
+    return sorted(files, key=lambda path: path.stem)
 
 
 def units_of(chain: Chain, claim: Claim) -> list[tuple[str, str]]:
@@ -209,8 +217,12 @@ def keep_outcome(written: Written, found: Outcome) -> None:
 
 
 def claims_of(config: Path, sweep: str) -> list[Written]:
-    """The claims about a sweep that were run."""
-    return [w for w in all_claims(config) if w.claim.sweep == sweep and w.run is not None]
+    """The claims about a sweep that were run. A file that is no claim is left to `fovea claims check`: it stops no report."""
+    found = []
+    for path in _files(config):
+        with contextlib.suppress(FoveaError):
+            found.append(read_claim(path))
+    return [w for w in found if w.claim.sweep == sweep and w.run is not None]
 
 
 def table(claims: Sequence[Written]) -> str:
