@@ -152,7 +152,7 @@ def check_mlflow(home: Home) -> str:
             raise FoveaError(
                 f"{where} does not answer ({reason}); start it, or correct mlflow in the profile"
             ) from error
-        if error.get_http_status_code() in REFUSED:  # type: ignore[no-untyped-call]
+        if error.get_http_status_code() in REFUSED:  # type: ignore[no-untyped-call]  # MLflow has no types there
             login = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             raise FoveaError(f"{where} refuses: set {login}") from error
         raise FoveaError(f"{where}: {reason}; is its database up, and migrated (mlflow db upgrade)?") from error

@@ -228,7 +228,7 @@ def claims_of(config: Path, sweep: str) -> list[Written]:
 def table(claims: Sequence[Written]) -> str:
     """Markdown, a row for each claim that was run, what saves most first."""
     lines = ["| claim, written down before the run | expected | found | |", "|---|---|---|---|"]
-    for w in sorted(claims, key=lambda w: w.run.bd_rate_percent if w.run else 0.0):
+    for w in _ordered(claims):
         if (run := w.run) is not None:
             found = f"{with_interval(run._asdict())}, {run.n_images} pictures"
             again = f"; run {1 + w.runs.index(run)}, after a first under another setting" if w.edited else ""
@@ -237,9 +237,13 @@ def table(claims: Sequence[Written]) -> str:
 
 
 def shown(claims: Sequence[Written]) -> list[Mapping[str, Any]]:
-    """For a page: says, bound, found, word."""
+    """For a page: says, bound, found, word; what saves most first."""
     return [
         {"says": w.claim.says, "bound": w.claim.bound, "found": with_interval(w.run._asdict()), "word": w.run.word}
-        for w in claims
+        for w in _ordered(claims)
         if w.run is not None
     ]
+
+
+def _ordered(claims: Sequence[Written]) -> list[Written]:
+    return sorted(claims, key=lambda w: w.run.bd_rate_percent if w.run else 0.0)

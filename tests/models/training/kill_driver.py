@@ -18,7 +18,7 @@ import torch._inductor.config  # what use_deterministic_algorithms imports costs
 from trainings import forked, frames, generative, made_codec, record, waited
 
 import models.codecs.agustsson2019
-import models.codecs.bls2017  # noqa: F401  (so do these)
+import models.codecs.bls2017  # noqa: F401  (the codecs of tiny trainings: imported before forking, too)
 from models.codecs.catalogue import build, config_for
 from models.tracking import NullRun
 from models.training.adversarial import Adversarial

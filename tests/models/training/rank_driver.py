@@ -9,7 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
-warnings.simplefilter("ignore")
+warnings.simplefilter("ignore")  # before what is imported below warns: E402
 
 import torch  # noqa: E402
 import torch._inductor.config  # noqa: E402  (these cost seconds: before forking, not in each child)
