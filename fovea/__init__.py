@@ -48,6 +48,7 @@ def compress(
     bpp: float | None = None,
     lmbda: float | None = None,
     saliency: "Given | bool" = True,
+    span: float | None = None,
     effort: int = 0,
     progressive: bool = False,
     model: "Codec | str" = "light",
@@ -56,7 +57,7 @@ def compress(
 
     bpp: bits per pixel of the file, as near as levels allow; lmbda: the rate as a Lagrange multiplier of 255² · MSE; one of
     the two, or the middle of the codec's range. saliency: a map of one's own; True: SAM-Lite's; False: every place counts
-    alike. effort: steps of refinement. progressive: a file of which any beginning shows a picture, cut to `bpp` exactly.
+    alike. span: by how many rate levels the map's most salient place stands above its least; None: as the codec was trained. effort: steps of refinement. progressive: a file of which any beginning shows a picture, cut to `bpp` exactly.
     model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be read, and for a rate
     that the codec does not reach.
     """
@@ -72,7 +73,8 @@ def compress(
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
         guide = own_map(Path(saliency), Path("the picture"), shown) if isinstance(saliency, str | Path) else saliency
-    return encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive).data
+    coded = encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, span=span, effort=effort, progressive=progressive)
+    return coded.data
 
 
 def decompress(data: bytes | Path | str, model: "Codec | str | None" = None) -> "Picture":

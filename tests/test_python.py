@@ -55,6 +55,19 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         fovea.decompress("nothing.fov")
 
 
+def test_a_span_says_how_far_bits_follow_the_map(here):
+    codec, picture = fovea.load(), np.asarray(Image.open("photo.png"))
+    left = np.zeros((96, 128), np.uint8)
+    left[:, :64] = 255
+    files = [fovea.compress(picture, lmbda=0.01, saliency=left, span=span, model=codec) for span in (0, 4, 8)]
+    assert files[0] == fovea.compress(picture, lmbda=0.01, saliency=False, model=codec)
+    assert files[1] == fovea.compress(picture, lmbda=0.01, saliency=left, model=codec)
+    errors = [((fovea.decompress(f, codec)[:, :64].astype(float) - picture[:, :64]) ** 2).mean() for f in files]
+    assert errors[0] > errors[1] > errors[2]
+    with pytest.raises(fovea.FoveaError, match="span is for a codec with mechanism gain, not none"):
+        fovea.compress(picture, model="mbt2018_mean", saliency=False, span=4)
+
+
 def test_the_smallest_pictures_come_back(here):
     codec = fovea.load()
     for height, width in ((1, 1), (3, 40), (16, 16)):

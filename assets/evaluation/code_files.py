@@ -66,13 +66,17 @@ def _each(
 
 class Guide(NamedTuple):
     """How the bits of a picture are shared out: by the saliency model's map, evenly (`uniform`), or by a map of one's own
-    (`maps`: the file, or a folder with one of the same name for each picture, `own_map`)."""
+    (`maps`: the file, or a folder with one of the same name for each picture, `own_map`). span: how far the map parts the
+    rate levels, 0 and above; None: as far as the codec was trained for."""
 
     uniform: bool = False
     maps: Path | None = None
+    span: float | None = None
 
     def check(self, mechanism: str, several: bool) -> None:
         """Raises FoveaError for what does not go together, or not with the codec's mechanism."""
+        if self.span is not None and self.uniform:
+            raise FoveaError("give either a span, which parts rate levels by a map, or --uniform, not both")
         if self.maps is None:
             return
         if self.uniform:
@@ -165,7 +169,7 @@ def compress_files(
 
     def coder(picture: Picture, looked_at: Picture | None) -> tuple[bytes, Picture]:
         encoded = encode_picture(
-            codec, picture, looked_at, lmbda=lmbda, bpp=bpp, effort=effort, progressive=progressive
+            codec, picture, looked_at, lmbda=lmbda, bpp=bpp, span=guide.span, effort=effort, progressive=progressive
         )
         return encoded.data, encoded.reconstruction
 
@@ -180,23 +184,26 @@ def encode_picture(
     *,
     lmbda: float | None = None,
     bpp: float | None = None,
+    span: float | None = None,
     effort: int = 0,
     progressive: bool = False,
 ) -> Encoded:
-    """One file. saliency_map: H×W uint8; None: every place counts alike. Other arguments as `compress_files`."""
+    """One file. saliency_map: H×W uint8; None: every place counts alike. span: as Guide has it. Other arguments as `compress_files`."""
     if progressive and effort and bpp is not None:
         raise FoveaError(
             "effort makes a file smaller than the bpp that a progressive one is cut to: give a lmbda with it"
         )
+    if span is not None and codec.config.mechanism != "gain":
+        raise FoveaError(f"a span is for a codec with mechanism gain, not {codec.config.mechanism}")
     given = saliency_map
     if given is None and codec.config.mechanism in NEEDS_MAP:
         given = np.full(picture.shape[:2], 255, np.uint8)
+    analysed = codec.analysed(picture, given)._replace(span=span)
     at = lmbda
     if bpp is not None and not progressive:
         from models.codecs.target_rate import search_rate
 
-        at = search_rate(codec, [picture], None if given is None else [given], bpp).rate
-    analysed = codec.analysed(picture, given)
+        at = search_rate(codec, [analysed], bpp).rate
     if effort:
         from models.codecs.effort import refine
 

@@ -61,8 +61,18 @@ class Cuts(NamedTuple):
     shown: list[Shown]
 
 
-def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, progress: Progress = silent) -> Cuts:
+def measure_cuts(
+    reader: Reader,
+    dataset: str,
+    codec: Any,
+    *,
+    spans: Sequence[float] = (),
+    threads: int = 1,
+    progress: Progress = silent,
+) -> Cuts:
     """One file a picture and order, made at the second highest of the codec's rates and cut. Each cut file is decoded.
+
+    spans: saliency order is measured with each of these, too, in place of the codec's.
 
     Raises FoveaError for a codec without levels, maps or progressive files, and Waiting where frames or maps are not made.
     """
@@ -82,6 +92,8 @@ def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, 
             if kind != "oracle" or metric == "ew_psnr_db"
         },
     }
+    at_span = {f"saliency, span {span:g}": span for span in spans}
+    orders |= dict.fromkeys(at_span, orders["saliency"])
     work = [(order, i) for i in range(len(arrays)) for order in orders]
     worst = {"psnr_db": 0.0, metric: 0.0}
     gallery = [Shown(str(table.image.iloc[i]), a, weights[i], []) for i, a in enumerate(arrays[:PICTURES])]
@@ -91,7 +103,7 @@ def measure_cuts(reader: Reader, dataset: str, codec: Any, *, threads: int = 1, 
 
     def some(item: tuple[str, int]) -> list[dict[str, Any]]:
         order, i = item
-        given = codec.analysed(arrays[i], np.asarray(orders[order][i]))
+        given = codec.analysed(arrays[i], np.asarray(orders[order][i]))._replace(span=at_span.get(order))
         whole = codec.encode_analysed(given, codec.rates[-2], progressive=True)
         pixels = given.width * given.height
         found = []

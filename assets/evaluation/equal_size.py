@@ -20,17 +20,16 @@ def measure_shown(codec: Any, subjects: Sequence[Subject], rates: Sequence[float
     from models.codecs.target_rate import search_rate
 
     def shown(subject: Subject) -> Measured:
-        maps = None if subject.condition is None else [subject.condition]
+        analysed = codec.analysed(subject.picture, subject.condition)
         equal: set[float] = set()
         sizes: tuple[float, ...] = SIZES_BPP
         if len(rates) == 1:
-            analysed = codec.analysed(subject.picture, subject.condition)
             own = len(codec.encode_analysed(analysed, rates[0]).data)
             pixels = subject.picture.shape[0] * subject.picture.shape[1]
             sizes = (min(SIZES_BPP, key=lambda bpp: abs(math.log(bpp * pixels / 8 / own))),)
         for bpp in sizes:
             with contextlib.suppress(FoveaError):  # out of reach
-                equal.add(search_rate(codec, [subject.picture], maps, bpp).rate)
+                equal.add(search_rate(codec, [analysed], bpp).rate)
         return measure_codec(codec, [subject], sorted(equal) or rates, keep=frozenset([subject.image]))
 
     found = Measured([], {})

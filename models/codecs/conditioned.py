@@ -222,15 +222,21 @@ class ConditionedCodec(Codec):
         return level.to(x.device, torch.float32).reshape(-1, 1, 1, 1)
 
     def places(
-        self, base: Tensor, y: Tensor, saliency_map: Tensor | None, centre: Tensor | None = None
+        self,
+        base: Tensor,
+        y: Tensor,
+        saliency_map: Tensor | None,
+        centre: Tensor | None = None,
+        span: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The level at each latent position (N×1×h×w), and the level map to send (int64, one value for each cell of
         16·cell pixels). `hyper` sends none; the levels are what its encoder asks for. Otherwise the base level
         (N×1×1×1), and none."""
         if self.config.mechanism not in LEVELLED:
             return base, None
+        apart = self.config.span if span is None else span
         steps = conditioning.level_steps(
-            self.given(saliency_map), self.config.gamma, self.config.span, self.stride * self.cell, centre
+            self.given(saliency_map), self.config.gamma, apart, self.stride * self.cell, centre
         )
         level = self.levels_at(steps, base, y.shape[2], y.shape[3])
         return level, steps if self.config.mechanism == "gain" else None
@@ -300,12 +306,12 @@ class ConditionedCodec(Codec):
     def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
         """As `Codec.encode_analysed` says; a progressive file shows the same picture."""
         self.built()
-        y, s, width, height, z = given
+        y, s, width, height, z, span = given
         wanted = self.level_of(rate) if rate is not None else 0.5 * self.top_level
         row = round(wanted * LEVEL_STEPS)
         with torch.autocast(y.device.type, enabled=False):
             base = self.base_level(y, torch.tensor([row / LEVEL_STEPS]))
-            level, steps = self.places(base, y, s)
+            level, steps = self.places(base, y, s, span=span)
             at = Setting(s, base, level, z)
             if progressive:
                 strings, y_hat, estimate = self.write_progressive(y, at, self.ahead(steps, *y.shape[2:]))

@@ -67,7 +67,7 @@ class Refinement:
         wanted = codec.level_of(rate) if rate is not None else 0.5 * codec.top_level
         with torch.no_grad():
             self.base = codec.base_level(given.y, torch.tensor([round(wanted * LEVEL_STEPS) / LEVEL_STEPS]))
-            self.level, _ = codec.places(self.base, given.y, given.saliency_map)
+            self.level, _ = codec.places(self.base, given.y, given.saliency_map, span=given.span)
             lmbda = codec.lmbda_at(self.level)
             if lmbda.shape[-1] > 1 or lmbda.shape[-2] > 1:
                 lmbda = conditioning.spread(lmbda, self.x.shape[2], self.x.shape[3], codec.stride)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.codecs import bitstream
-from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded, Picture
+from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded
 from models.errors import FoveaError
 
 
@@ -22,20 +22,17 @@ class Found(NamedTuple):
     high: float
 
 
-def search_rate(codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, target_bpp: float) -> Found:
-    """The level whose files on these pictures come nearest to `target_bpp`; about log2(levels) encodings
-    of each after one analysis.
+def search_rate(codec: Codec, analysed: Sequence[Analysed], target_bpp: float) -> Found:
+    """The level whose files of these pictures come nearest to `target_bpp`; about log2(levels) encodings of each.
 
-    codec: ready to encode. maps: as `Codec.encode` takes them. Rates rise with the level, in steps of 1/LEVEL_STEPS: with
+    analysed: by the codec, which is ready to encode. Rates rise with the level, in steps of 1/LEVEL_STEPS: with
     neighbouring lambdas a factor 2 apart about 4 % in bits. Raises FoveaError when the codec has a single rate, and with
     the reachable range when the target lies outside of it.
     """
     if not codec.top_level:
         raise FoveaError("a target rate needs a variable-rate codec: this one has a single lmbda")
-    if not pictures:
+    if not analysed:
         raise FoveaError("a target rate needs at least one picture to try it on")
-    given = [None] * len(pictures) if maps is None else maps
-    analysed = [codec.analysed(p, m) for p, m in zip(pictures, given, strict=True)]
     known: dict[int, float] = {}
 
     def bpp(row: int) -> float:

@@ -183,7 +183,12 @@ class Toderici2017(Codec):
         return Reader(self, torch.full((count, 3, height, width), GREY, device=self.device))
 
     def stop_map(
-        self, x: Tensor, base: Tensor, saliency_map: Tensor | None = None, centre: Tensor | None = None
+        self,
+        x: Tensor,
+        base: Tensor,
+        saliency_map: Tensor | None = None,
+        centre: Tensor | None = None,
+        span: float | None = None,
     ) -> Tensor:
         """Iterations of each place, int64 N×1×h×w, from the picture's (1 to T, any number), N×1×1×1."""
         h, w = x.shape[2] // self.stride, x.shape[3] // self.stride
@@ -191,8 +196,8 @@ class Toderici2017(Codec):
         if self.config.mechanism == "gain":
             if saliency_map is None:
                 raise FoveaError("a codec with mechanism 'gain' needs a saliency map")
-            gamma, span = self.config.gamma, self.config.span
-            steps = conditioning.level_steps(saliency_map, gamma, span, self.stride, centre)
+            gamma, apart = self.config.gamma, self.config.span if span is None else span
+            steps = conditioning.level_steps(saliency_map, gamma, apart, self.stride, centre)
             places = places + conditioning.STEP * steps
         elif self.by_quality:
             return self.reached(x, base)
@@ -318,9 +323,9 @@ class Toderici2017(Codec):
     def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
         """As `Codec.encode_analysed` says; every file is progressive. The strings are the stop map (how many iterations
         fewer than the file's), the first iteration's bits, and those of the others."""
-        x, s, width, height, bits = given
+        x, s, width, height, bits, apart = given
         level = None if rate is None else torch.tensor([self.level_of(rate)])
-        stops = self.stop_map(x, self.base(x, level), s)
+        stops = self.stop_map(x, self.base(x, level), s, span=apart)
         top = int(stops.max())
         y_hat = self._coded(x, stops).y_hat if bits is None else bits[:, : top * self.config.m]
         planes = y_hat.reshape(top, self.config.m, *y_hat.shape[2:]).to("cpu", torch.int8).numpy()

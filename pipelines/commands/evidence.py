@@ -197,9 +197,18 @@ def evaluate(
     is_flag=True,
     help="Instead, cut progressive files of one codec at many places, in several orders.",
 )
+@click.option(
+    "--span",
+    "spans",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    help="With --cuts: saliency order at this span, too.",
+)
 @options.threads
 @options.device
-def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, threads: int, device: str) -> None:
+def benchmark(
+    dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, spans: tuple[float, ...], threads: int, device: str
+) -> None:
     """Hold codecs against each other and against JPEG, WebP, AVIF and JPEG XL on a dataset, without training any.
 
     \b
@@ -210,8 +219,10 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, thr
     tables/cuts.DATASET.{csv,parquet} and a page with a slider over bytes, reports/DATASET.cuts.html.
     """
     if cuts:
-        _benchmark_cuts(dataset, codecs, threads)
+        _benchmark_cuts(dataset, codecs, spans, threads)
         return
+    if spans:
+        raise FoveaError("--span goes with --cuts")
     from assets.evaluation.summary import bd_lines, curve_lines
     from assets.evaluation.tables import keep_table
 
@@ -226,7 +237,7 @@ def benchmark(dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, thr
     click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
 
 
-def _benchmark_cuts(dataset: str, codecs: Sequence[str], threads: int) -> None:
+def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float], threads: int) -> None:
     from assets.evaluation.cuts import cut_lines, measure_cuts
     from assets.evaluation.cuts_page import cuts_page
     from assets.evaluation.tables import keep_table
@@ -246,7 +257,7 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], threads: int) -> None:
             bar.length = int(total)
             bar.update(int(done) - bar.pos)
 
-        found = measure_cuts(chain, dataset, codec, threads=chain.threads, progress=show)
+        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=show)
     keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
     click.echo(cut_lines(found))
     target = chain.home.reports / f"{dataset}.cuts.html"

@@ -31,6 +31,11 @@ from pipelines.commands.options import PATH, chain_here
     help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
 )
 @click.option(
+    "--span",
+    type=click.FloatRange(min=0),
+    help="By how many rate levels the most salient place stands above the least; default: 4, as light was trained.",
+)
+@click.option(
     "--effort",
     type=click.IntRange(min=0),
     default=0,
@@ -50,6 +55,7 @@ def compress(
     bpp: float | None,
     uniform: bool,
     maps: Path | None,
+    span: float | None,
     effort: int,
     progressive: bool,
 ) -> None:
@@ -65,9 +71,9 @@ def compress(
 
     _check_rates(lmbda, bpp)
     jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
-    if jpeg and (lmbda is not None or effort or progressive):
+    if jpeg and (lmbda is not None or effort or progressive or span is not None):
         raise FoveaError(
-            f"{output}: --lmbda, --effort and --progressive are of .fov files; a JPEG takes --bpp, --uniform and --map"
+            f"{output}: --lmbda, --span, --effort and --progressive are of .fov files; a JPEG takes --bpp, --uniform and --map"
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
@@ -77,7 +83,7 @@ def compress(
     # torch is loaded from here on: what can be refused without it has been
     from assets.evaluation.code_files import Guide, compress_files, compress_jpeg
 
-    guide = Guide(uniform, maps)
+    guide = Guide(uniform, maps, span)
     failed: list[str] | None = [] if len(work) > 1 else None
     made = (
         iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])

@@ -36,14 +36,16 @@ def reader(monkeypatch):
 
 def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     codec = catalogue.open_codec("light")
-    found = measure_cuts(reader, "some", codec)
+    found = measure_cuts(reader, "some", codec, spans=[8])
     points = found.points
-    assert found.metric == "ew_psnr_db" and len(points) == 3 * (5 * 4 + len(codec.rates) - 1)
+    assert found.metric == "ew_psnr_db" and len(points) == 3 * (6 * 4 + len(codec.rates) - 1)
     cut = points[points["order"] != cuts.SEPARATE]
     assert (cut.bpp <= cut.rate).all() and (cut.bpp > cut.rate - 8 * 8 / (SIZE[0] * SIZE[1])).all()
     at = cut[cut.rate == 0.25].groupby("order")[["psnr_db", "ew_psnr_db"]].mean()
     assert at.ew_psnr_db["saliency"] > at.ew_psnr_db["uniform"] + 0.3
     assert at.ew_psnr_db["another picture's"] < at.ew_psnr_db["saliency"] - 0.3
+    assert at.ew_psnr_db["saliency, span 8"] > at.ew_psnr_db["saliency"]
+    assert at.psnr_db["saliency"] > at.psnr_db["saliency, span 8"]
     assert at.psnr_db["uniform"] > at.psnr_db["saliency"]
     assert max(found.fall.values()) < 0.05
     said = cut_lines(found)
