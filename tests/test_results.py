@@ -55,7 +55,15 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     rates().to_parquet(tmp_path / "tables/bd_rates.parquet")
     curves(0.25).to_parquet(tmp_path / "tables/rd_curves.parquet")
     scripts: dict[str, dict[str, Any]] = {p.stem: runpy.run_path(str(p)) for p in RESULTS.glob("*.py")}
-    assert set(scripts) == {"checkerboard", "gaps", "map_sizes", "raw_weights", "recurrent", "trade"}
+    assert set(scripts) == {
+        "checkerboard",
+        "gaps",
+        "map_sizes",
+        "progressive_picture",
+        "raw_weights",
+        "recurrent",
+        "trade",
+    }
 
     scripts["trade"]["main"]("sample.trade", str(tmp_path / "trade.png"))
     said = capsys.readouterr().out.splitlines()
@@ -65,7 +73,8 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     monkeypatch.setitem(raw.__globals__, "mean_weight", lambda chain, key: 0.25)
     raw("sample.source", str(tmp_path / "raw.png"))
     assert "0.0080" in (said := capsys.readouterr().out) and f"{100 * (0.25**0.6 - 1):.4f}" in said
-    for name in ("trade", "raw"):
+    scripts["progressive_picture"]["main"](str(tmp_path / "progressive.png"))
+    for name in ("trade", "raw", "progressive"):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
     picture, grey = scene(64, 96), scene(64, 96)[..., 0]
