@@ -1,12 +1,15 @@
 """Progressive files cut at many places: what the order of their pieces is worth, and what it costs to be cut."""
 
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.rate_distortion import curve_grid
@@ -19,8 +22,10 @@ from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
 from models.metrics import psnr_db
 
-UNIFORM, SEPARATE = "uniform", "separate files"
-ORDERS = {"saliency": "predicted", "centre": "center", "another picture's": "shuffled", "people's": "oracle"}
+UNIFORM, SEPARATE, JPEG = "uniform", "separate files", "progressive JPEG"
+JPEG_QUALITY = 75
+SALIENCY = "saliency"
+ORDERS = {SALIENCY: "predicted", "centre": "center", "another picture's": "shuffled", "people's": "oracle"}
 """By what the table calls it, the maps that say which places come first."""
 
 BPP = (0.1, 0.4 / 3, 0.2, 0.8 / 3, 0.4, 1.6 / 3, 0.8)
@@ -49,8 +54,8 @@ class Shown(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """points: order, image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that counts. rates: BD-rates of each
-    order against uniform order, and of that against separate files. fall: the largest fall in dB from one of PLACES cuts to the
+    """points: order (or SEPARATE, JPEG), image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that counts. rates: BD-rates of each
+    order against uniform order, of that against separate files, and of that and saliency order against progressive JPEG. fall: the largest fall in dB from one of PLACES cuts to the
     next, by metric. metric: ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were
     looked for."""
 
@@ -92,8 +97,8 @@ def measure_cuts(
             if kind != "oracle" or metric == "ew_psnr_db"
         },
     }
-    at_span = {f"saliency, span {span:g}": span for span in spans}
-    orders |= dict.fromkeys(at_span, orders["saliency"])
+    at_span = {f"{SALIENCY}, span {span:g}": span for span in spans}
+    orders |= dict.fromkeys(at_span, orders[SALIENCY])
     work = [(order, i) for i in range(len(arrays)) for order in orders]
     worst = {"psnr_db": 0.0, metric: 0.0}
     gallery = [Shown(str(table.image.iloc[i]), a, weights[i], []) for i, a in enumerate(arrays[:PICTURES])]
@@ -111,10 +116,14 @@ def measure_cuts(
             data = _cut(whole.data, int(bpp * pixels / 8))
             found.append((order, bpp, len(data), quality(i, codec.decode(data))))
         if order == UNIFORM:
+            jpeg = _progressive_jpeg(arrays[i])
+            for bpp in BPP:
+                data = jpeg[: int(bpp * pixels / 8)]
+                found.append((JPEG, bpp, len(data), quality(i, _decode_jpeg(data, arrays[i]))))
             for rate in codec.rates[:-1]:
                 plain = codec.encode_analysed(given, rate)
                 found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
-        if i < PICTURES and order in (UNIFORM, "saliency"):
+        if i < PICTURES and order in (UNIFORM, SALIENCY):
             shots = [Shot(order, size, shown, quality(i, shown)) for size, shown in _places(codec, whole.data)]
             _see_falls([shot.quality for shot in shots], worst)
             gallery[i].shots.extend(shots)
@@ -139,6 +148,20 @@ def _cut(data: bytes, size: int) -> bytes:
     return data if size >= len(data) else bitstream.cut(data, size)
 
 
+def _progressive_jpeg(picture: NDArray[np.uint8]) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, "JPEG", quality=JPEG_QUALITY, progressive=True, optimize=True)
+    return target.getvalue()
+
+
+def _decode_jpeg(beginning: bytes, like: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What libjpeg shows of a file whose end is missing; grey where that is nothing."""
+    try:
+        return np.asarray(imagecodecs.jpeg8_decode(beginning + b"\xff\xd9"), np.uint8)
+    except imagecodecs.Jpeg8Error:
+        return np.full_like(like, 128)
+
+
 def _places(codec: ConditionedCodec, data: bytes) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     contents = bitstream.unpack(data)
     least = len(bitstream.pack(contents._replace(strings=(*contents.strings[:-1], b""))))
@@ -154,10 +177,10 @@ def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> No
 
 def _rates(points: pd.DataFrame, metric: str) -> pd.DataFrame:
     grids = {order: curve_grid(rows, ("bpp", "psnr_db", metric)) for order, rows in points.groupby("order", sort=False)}
-    compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE)]
+    compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE, JPEG)]
     return pd.DataFrame(
         {"order": test, "against": anchor, **row}
-        for anchor, test in ((SEPARATE, UNIFORM), *compared)
+        for anchor, test in ((SEPARATE, UNIFORM), *compared, (JPEG, UNIFORM), (JPEG, SALIENCY))
         for row in compare_curves(grids[anchor], grids[test], ("pchip",))
     )
 

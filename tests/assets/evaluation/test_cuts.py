@@ -38,8 +38,10 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     codec = catalogue.open_codec("light")
     found = measure_cuts(reader, "some", codec, spans=[8])
     points = found.points
-    assert found.metric == "ew_psnr_db" and len(points) == 3 * (6 * 4 + len(codec.rates) - 1)
-    cut = points[points["order"] != cuts.SEPARATE]
+    assert found.metric == "ew_psnr_db" and len(points) == 3 * (7 * 4 + len(codec.rates) - 1)
+    cut = points[~points["order"].isin([cuts.SEPARATE, cuts.JPEG])]
+    jpeg = points[points["order"] == cuts.JPEG].groupby("rate").psnr_db.mean()
+    assert jpeg.iloc[-1] > jpeg.iloc[0] + 0.5
     assert (cut.bpp <= cut.rate).all() and (cut.bpp > cut.rate - 8 * 8 / (SIZE[0] * SIZE[1])).all()
     at = cut[cut.rate == 0.25].groupby("order")[["psnr_db", "ew_psnr_db"]].mean()
     assert at.ew_psnr_db["saliency"] > at.ew_psnr_db["uniform"] + 0.3
@@ -51,6 +53,7 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     said = cut_lines(found)
     assert ["order", "0.200", "0.250", "0.300", "0.350"] in [line.split() for line in said.splitlines()]
     assert "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
+    assert "saliency order against progressive JPEG: " in said
     page = cuts_page(found, "some, light")
     told = json.loads(page.split('id="data">')[1].split("</script>")[0])
     (one,) = told["pictures"]
