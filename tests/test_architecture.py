@@ -157,9 +157,7 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 
 def test_no_module_that_dagster_reads_postpones_annotations() -> None:
-    for path in [
-        *ROOT.glob("pipelines/*.py"),
-    ]:
+    for path in [*ROOT.glob("pipelines/*.py")]:
         assert "from __future__ import annotations" not in path.read_text(), path
 
 
@@ -185,11 +183,7 @@ def test_the_whole_repository_loads_as_the_code_server_loads_it(
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", REPOSITORY],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
+        [sys.executable, "-W", "ignore", "-c", REPOSITORY], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "'sweep'" in done.stdout

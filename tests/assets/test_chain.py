@@ -104,9 +104,7 @@ def test_the_second_time_is_a_hit(chain: Chain) -> None:
     assert (second.folder / "value").read_text() == "0.0001"
 
 
-def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlier_result(
-    chain: Chain,
-) -> None:
+def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlier_result(chain: Chain) -> None:
     chain.make("grow", "p")
     SETTINGS["lr"] = 2e-4
     chain.forget()
@@ -236,12 +234,7 @@ def test_two_processes_make_a_unit_once(chain: Chain) -> None:
 def test_explanations() -> None:
     before = {"record": {"lr": 1, "steps": 5}, "code": "x", "train_frames": "0" * 32, "lmbda": [0.1]}
     now = {"record": {"lr": 2, "steps": 5}, "code": "y", "train_frames": "1" * 32, "lmbda": [0.2]}
-    assert explain(before, now) == [
-        "code changed (x → y)",
-        "lmbda [0.1] → [0.2]",
-        "lr 1 → 2",
-        "train frames changed",
-    ]
+    assert explain(before, now) == ["code changed (x → y)", "lmbda [0.1] → [0.2]", "lr 1 → 2", "train frames changed"]
     assert explain(now, now) == []
     assert explain({"code": "x"}, {"code": "y"}, list("abcde")) == ["code changed (a, b, c and 2 more)"]
 

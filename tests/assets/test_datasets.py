@@ -70,11 +70,7 @@ def test_cityscapes_root_comes_from_the_environment(tmp_path: Path, monkeypatch:
 def test_settings_of_the_sample(tmp_path: Path) -> None:
     known = load_registry(registry(tmp_path, '[datasets.sample]\nseed = 7\ncounts = { val = 2 }\nsize = "256x128"\n'))
     sample = known["sample"]
-    assert (sample.seed, dict(sample.counts), sample.size) == (
-        7,
-        {"train": 24, "val": 2, "test": 8},
-        (256, 128),
-    )
+    assert (sample.seed, dict(sample.counts), sample.size) == (7, {"train": 24, "val": 2, "test": 8}, (256, 128))
     assert with_root(sample, tmp_path).root() == tmp_path
 
 
@@ -202,17 +198,11 @@ def test_removing_refuses(tmp_path: Path) -> None:
         ("speed = 3\n", "unknown key speed"),
         ("datasets = 3\n", "datasets: expected tables"),
         ("[datasets]\nmine = 3\n", "datasets.mine: expected a table"),
-        (
-            '[datasets.mine]\npath = "a"\nsise = "1x1"\n',
-            "datasets.mine: unknown field 'sise'; did you mean 'size'",
-        ),
+        ('[datasets.mine]\npath = "a"\nsise = "1x1"\n', "datasets.mine: unknown field 'sise'; did you mean 'size'"),
         ('[datasets.mine]\nsize = "native"\n', "datasets.mine.path: missing"),
         ("[datasets.mine]\npath = 3\n", "datasets.mine.path"),
         ('[datasets.mine]\npath = "a"\nsize = "big"\n', "datasets.mine.size: 'big' is no size"),
-        (
-            '[datasets.mine]\npath = "a"\nsplits = { train = 3 }\n',
-            "datasets.mine.splits: train: expected a glob",
-        ),
+        ('[datasets.mine]\npath = "a"\nsplits = { train = 3 }\n', "datasets.mine.splits: train: expected a glob"),
         ('[datasets.mine]\npath = "a"\nsplits = "0/0/0"\n', "takes no picture"),
         ('[datasets."My Pictures"]\npath = "a"\n', "'My Pictures' is no name"),
         ("[datasets.sample]\nseed = -1\n", "datasets.sample.seed"),

@@ -108,10 +108,7 @@ def test_a_write_survives_an_outage(store: Mirror, s3: S3Server, tmp_path: Path)
 
 
 def test_an_upload_cut_in_the_middle_is_sent_again_whole(
-    store: Mirror,
-    s3: S3Server,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    store: Mirror, s3: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     array = np.random.default_rng(0).integers(0, 256, (4 << 20,), np.uint8)
     s3.door.after_bytes = 2 << 20
@@ -188,10 +185,7 @@ def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
     monkeypatch.setenv("HOME", str(tmp_path))
     bare = UPath(
         f"{root}",
-        **{
-            **Profile(storage="s3://fovea/x", s3_endpoint=s3.endpoint).storage_options(),
-            "max_concurrency": 3,
-        },
+        **{**Profile(storage="s3://fovea/x", s3_endpoint=s3.endpoint).storage_options(), "max_concurrency": 3},
     )
     with pytest.raises(FoveaError, match="AWS_ACCESS_KEY_ID"):
         Remote(bare, wait_s=5).read("anything")

@@ -3,15 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.versions import (
-    PARSED,
-    Parsed,
-    closure,
-    code_version,
-    commit,
-    library_versions,
-    module_file,
-)
+from assets.versions import PARSED, Parsed, closure, code_version, commit, library_versions, module_file
 
 SOURCE = '''
 """A module."""

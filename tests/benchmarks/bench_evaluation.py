@@ -71,13 +71,7 @@ def theirs(reference: torch.nn.Module, paths: list[Path]) -> dict[str, Any]:
     """eval_model's loop over files."""
     return dict(
         eval_model.eval_model(
-            reference,
-            Path(),
-            paths[0].parent,
-            paths,
-            architecture="bmshj2018-hyperprior",
-            half=False,
-            per_image=False,
+            reference, Path(), paths[0].parent, paths, architecture="bmshj2018-hyperprior", half=False, per_image=False
         )
     )
 
@@ -98,11 +92,7 @@ def ours(codec: Codec, paths: list[Path], threads: int, everything: bool) -> dic
             decoded = codec.decode_checked(encoded)
             ended = time.perf_counter()
             values = measure(picture, decoded, indices=False)
-            spent = {
-                "encode_s": middle - began,
-                "decode_s": ended - middle,
-                "metrics_s": time.perf_counter() - ended,
-            }
+            spent = {"encode_s": middle - began, "decode_s": ended - middle, "metrics_s": time.perf_counter() - ended}
             return {"bpp": 8 * len(encoded.data) / (HEIGHT * WIDTH), **values, **spent}
 
         rows = list(in_order(one, paths, threads=threads))

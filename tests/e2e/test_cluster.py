@@ -107,10 +107,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         secrets = {**s3.environment, **postgres.environment}
         with (
             MlflowServer(
-                base / "server",
-                store=postgres.dsn("mlflow"),
-                artifacts="s3://fovea/mlflow",
-                environment=storage,
+                base / "server", store=postgres.dsn("mlflow"), artifacts="s3://fovea/mlflow", environment=storage
             ) as mlflow,
             RayNodes(ROOT, environment=secrets) as nodes,
         ):
@@ -176,12 +173,7 @@ def test_no_secret_is_written_anywhere(cluster: Cluster, ran: subprocess.Complet
     for name, content in cluster.s3.objects().items():
         assert not any(secret in content for secret in secrets), name
     dumped = subprocess.run(
-        [
-            str(cluster.postgres.bin / "pg_dumpall"),
-            "--no-role-passwords",
-            "-d",
-            cluster.postgres.address("postgres"),
-        ],
+        [str(cluster.postgres.bin / "pg_dumpall"), "--no-role-passwords", "-d", cluster.postgres.address("postgres")],
         # it hands the address on to pg_dump, but no password in it
         env={**os.environ, "PGPASSWORD": PASSWORD},
         capture_output=True,

@@ -26,24 +26,9 @@ def package(tmp_path_factory):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    words = [
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "--quiet",
-        "--target",
-        str(target),
-        str(source),
-    ]
+    words = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(target), str(source)]
     if shutil.which("uv", path=str(Path(sys.executable).parent)):
-        command = [
-            str(Path(sys.executable).parent / "uv"),
-            "pip",
-            "install",
-            "--python",
-            sys.executable,
-            *words,
-        ]
+        command = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--python", sys.executable, *words]
     else:
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

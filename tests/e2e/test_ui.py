@@ -115,11 +115,7 @@ def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Watched) -> None:
 
 
 def test_a_picture_copied_into_the_folder_fires_the_sensor_and_is_processed(ui: Watched) -> None:
-    selector = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "fovea",
-        "sensorName": "new_pictures",
-    }
+    selector = {"repositoryName": "__repository__", "repositoryLocationName": "fovea", "sensorName": "new_pictures"}
     sensor = ui.ask(START_SENSOR, selector=selector)["startSensor"]
     assert sensor["__typename"] == "Sensor"
     new = make_sample(ui.base / "more", seed=8, counts={"train": 0, "val": 0, "test": 1}, size=(256, 128))[0]
@@ -158,11 +154,7 @@ def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Watched) -> None
 
 
 def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Watched) -> None:
-    ended(
-        ui,
-        "sweep",
-        {"ops": {"bring_up_to_date": {"config": {"sweeps": [], "units": ["source_frames drawn"]}}}},
-    )
+    ended(ui, "sweep", {"ops": {"bring_up_to_date": {"config": {"sweeps": [], "units": ["source_frames drawn"]}}}})
     schema = ui.ask(DEFAULTS, selector=SELECTOR | {"pipelineName": "sweep"})["runConfigSchemaOrError"]
     assert "sample.smoke" in schema["rootDefaultYaml"]
 

@@ -27,13 +27,7 @@ def test_every_field_that_differs_shows_in_the_key(
     trunk = Trunk(dataset="sample", codec="mbt2018_mean", seed=seed)
     fields = {**arm(name), "gamma": gamma, "alpha": alpha, "span": span}
     one = Experiment(
-        dataset="sample",
-        codec="mbt2018_mean",
-        trunk=trunk,
-        rates=(lmbda,),
-        seed=seed,
-        overrides={"lr": lr},
-        **fields,
+        dataset="sample", codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, overrides={"lr": lr}, **fields
     )
     other = one.but(rates=(lmbda * 1.5,))
     assert one.key != other.key
@@ -172,10 +166,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
         ({"overrides": {"crop": 32}}, "crops of at least 64"),
         ({"codec": "bls2017"}, "preset 'gan_tiny' is for adversarial training; for bls2017 there are tiny"),
         ({"codec": "bls2017", "preset": "smoke", "options": (("noise", 1),)}, "not for bls2017"),
-        (
-            {"codec": "bls2017", "preset": "smoke", **arm("saliency_select")},
-            "bls2017 has no mechanism 'select'",
-        ),
+        ({"codec": "bls2017", "preset": "smoke", **arm("saliency_select")}, "bls2017 has no mechanism 'select'"),
     ],
 )
 def test_what_a_generative_codec_cannot_be_is_said(fields: dict[str, object], said: str) -> None:

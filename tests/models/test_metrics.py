@@ -76,17 +76,7 @@ def test_small_pictures_have_every_metric_or_nan(size: tuple[int, int]) -> None:
 
 
 def test_scales_follow_the_stated_rule() -> None:
-    assert [metrics._scales(s, 999) for s in (5, 20, 21, 40, 41, 80, 81, 160, 161)] == [
-        1,
-        1,
-        2,
-        2,
-        3,
-        3,
-        4,
-        4,
-        5,
-    ]
+    assert [metrics._scales(s, 999) for s in (5, 20, 21, 40, 41, 80, 81, 160, 161)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
 
 
 @settings(max_examples=15, deadline=None)

@@ -64,12 +64,7 @@ def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
     cells = {(e.label, e.rates, e.seed) for e in seed.experiments}
     labels = {label for label, _, _ in cells}
     conditioned = ("weighted", "saliency_concat", "saliency_sft", "saliency_gain")
-    assert labels == {
-        "uniform",
-        "weighted_raw",
-        *conditioned,
-        *(f"{a}@{c}" for a in conditioned for c in CONTROLS),
-    }
+    assert labels == {"uniform", "weighted_raw", *conditioned, *(f"{a}@{c}" for a in conditioned for c in CONTROLS)}
     assert len(cells) == len(seed.experiments) == len(labels) * 6 * 3
     assert {(t.codec, t.seed) for t in seed.trunks} == {("bls2017", s) for s in range(3)}
 

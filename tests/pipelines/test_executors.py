@@ -12,14 +12,7 @@ from assets.settings import Profile
 from assets.stages import STAGES, open_chain
 from models.presets import shipped_presets
 from models.sweeps import sweep
-from pipelines.executors import (
-    GPU_SHARES,
-    asked_of,
-    chunk_demand,
-    cluster_of,
-    demand,
-    gpu_share,
-)
+from pipelines.executors import GPU_SHARES, asked_of, chunk_demand, cluster_of, demand, gpu_share
 from pipelines.resources import chosen_executor
 
 ROOT = Path(__file__).resolve().parent.parent.parent

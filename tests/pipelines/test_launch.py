@@ -46,11 +46,7 @@ def test_runs_of_killed_commands_are_ended_and_others_left_alone() -> None:
 
 def test_one_run_at_a_time(installation: Path) -> None:
     home = Home.from_environment()
-    with (
-        one_run_at_a_time(home),
-        pytest.raises(FoveaError, match="another `fovea run`"),
-        one_run_at_a_time(home),
-    ):
+    with one_run_at_a_time(home), pytest.raises(FoveaError, match="another `fovea run`"), one_run_at_a_time(home):
         pass
     with one_run_at_a_time(home):
         pass

@@ -112,10 +112,7 @@ def test_a_whole_story(tracker, home, tmp_path, monkeypatch):
     own = {"mlflow.runName", *source, "mlflow.loggedArtifacts"}
     assert set(found.data.tags) == {*tags, *own}
     assert b"s3cr3t-value" not in (home / "mlflow.db").read_bytes()  # nothing of the environment is logged
-    assert [(m.step, m.value) for m in client(tracker).get_metric_history(run.run_id, "loss")] == [
-        (0, 2.0),
-        (10, 1.0),
-    ]
+    assert [(m.step, m.value) for m in client(tracker).get_metric_history(run.run_id, "loss")] == [(0, 2.0), (10, 1.0)]
     assert "bad_name" in found.data.metrics
     (dataset,) = found.inputs.dataset_inputs
     assert dataset.dataset.name == "sample" and dataset.dataset.digest == "d" * 36

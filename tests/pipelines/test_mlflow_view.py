@@ -36,10 +36,7 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, mon
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
     assert "`fovea.sweep` = 'sample.smoke'" in view["searchFilter"]
     assert {"params.`arm`", "metrics.`bpp`", "metrics.`bd_rate_percent`"} <= set(view["selectedColumns"])
-    assert {c["yaxis"]["key"] for c in view["compareRunCharts"] if c["type"] == "SCATTER"} >= {
-        "psnr_db",
-        "sw_psnr_db",
-    }
+    assert {c["yaxis"]["key"] for c in view["compareRunCharts"] if c["type"] == "SCATTER"} >= {"psnr_db", "sw_psnr_db"}
     assert "mlflow.sharedViewState.trainings" in experiment.tags and experiment.tags["mlflow.note.content"]
 
 

@@ -21,11 +21,7 @@ from pipelines.cli import main
     ],
 )
 def test_what_compress_is_told_about_maps_and_effort(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    guide: tuple[bool, Path | None],
-    effort: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], guide: tuple[bool, Path | None], effort: int
 ) -> None:
     told: dict[str, Any] = {}
 

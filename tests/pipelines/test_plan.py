@@ -80,11 +80,7 @@ def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> N
     wanted = targets(chain, sweep("tiny", "sample"))
     order = {name: place for place, name in enumerate(wanted)}
     models = [name for name in wanted if name[0] == "saliency_model"]
-    assert [p for _, p in models] == [
-        "sample.sam_lite",
-        "sample.sam_lite-fold0of2",
-        "sample.sam_lite-fold1of2",
-    ]
+    assert [p for _, p in models] == ["sample.sam_lite", "sample.sam_lite-fold0of2", "sample.sam_lite-fold1of2"]
     for stage, partition in wanted:
         for source in sources(chain, (stage, partition)):
             assert order[source] < order[stage, partition], (source, stage)

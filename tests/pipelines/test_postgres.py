@@ -99,10 +99,7 @@ def test_the_check_sees_the_schema(
 
 def test_a_wrong_password_is_refused_at_once(profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(PASSWORD_ENV, "wrong-secret")
-    with (
-        pytest.raises(FoveaError, match="password authentication failed") as caught,
-        dg.DagsterInstance.get(),
-    ):
+    with pytest.raises(FoveaError, match="password authentication failed") as caught, dg.DagsterInstance.get():
         pass
     assert "wrong-secret" not in str(caught.value) + json.dumps([str(a) for a in caught.value.args])
 

@@ -90,10 +90,7 @@ def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> 
         check=True,
     )
     key = sweep("tiny", "sample").experiments[offset + place].key
-    assert done.stdout.split() == [
-        *("-m", "pipelines.cli", "train", key),
-        *("--threads", "3", "--device", "cuda"),
-    ]
+    assert done.stdout.split() == [*("-m", "pipelines.cli", "train", key), *("--threads", "3", "--device", "cuda")]
 
 
 @pytest.mark.parametrize("refused", ["trunk", "experiment"])
@@ -113,12 +110,7 @@ def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
 
 @pytest.mark.parametrize(
     ("time", "memory", "said"),
-    [
-        ("a day", "", "--time"),
-        ("1:2:3:4", "", "--time"),
-        ("90", "16 GB", "--memory"),
-        ("90", "lots", "--memory"),
-    ],
+    [("a day", "", "--time"), ("1:2:3:4", "", "--time"), ("90", "16 GB", "--memory"), ("90", "lots", "--memory")],
 )
 def test_what_sbatch_would_refuse_is_refused_here(time: str, memory: str, said: str) -> None:
     with pytest.raises(FoveaError, match=f"{said} .*expected"):

@@ -140,11 +140,7 @@ def test_the_tiny_sweep_in_two_workers_gives_the_bits_of_one(tmp_path: Path) -> 
 
     def made(home: str, *options: str) -> dict[str, Any]:
         state = tmp_path / home
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "FOVEA_HOME": str(state),
-            "FOVEA_CONFIG": str(tmp_path),
-        }
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "FOVEA_HOME": str(state), "FOVEA_CONFIG": str(tmp_path)}
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", "run", "--sweep", "tiny", "--threads", "1", *options],
             env=environment,

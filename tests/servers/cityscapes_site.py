@@ -53,11 +53,7 @@ class CityscapesSite:
     """
 
     def __init__(
-        self,
-        packages: dict[int, Path],
-        username: str = "ada",
-        password: str = "pass word&§9",
-        anonymous: bool = False,
+        self, packages: dict[int, Path], username: str = "ada", password: str = "pass word&§9", anonymous: bool = False
     ):
         self.packages = packages
         self.username, self.password = username, password
@@ -152,11 +148,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             site.sessions.clear()
         if self.fault.body is not None or (self.fault.status or 200) not in (200, 206):
             body = self.fault.body if self.fault.body is not None else PAGE
-            self._reply(
-                self.fault.status or 200,
-                body,
-                {"Content-Type": self.fault.content_type, **self.fault.headers},
-            )
+            self._reply(self.fault.status or 200, body, {"Content-Type": self.fault.content_type, **self.fault.headers})
         elif url.path == "/login" and method == "GET":
             self._reply(200, PAGE, {"Content-Type": "text/html"})
         elif url.path == "/login":

@@ -22,10 +22,7 @@ def make_picture(index: int, size: tuple[int, int]) -> np.ndarray:
     picture[: height // 2] = generator.integers(120, 220, 3)
     picture[height // 2 :] = generator.integers(40, 110, 3)
     for _ in range(3):
-        x, y = (
-            int(generator.integers(0, width * 3 // 4)),
-            int(generator.integers(height // 3, height * 3 // 4)),
-        )
+        x, y = (int(generator.integers(0, width * 3 // 4)), int(generator.integers(height // 3, height * 3 // 4)))
         picture[y : y + height // 5, x : x + width // 6] = generator.integers(0, 255, 3)
     if width >= 512:
         # Sensor noise: without it a PNG of this size has a hundredth of a camera frame's bytes.
@@ -84,11 +81,7 @@ def write_archive(
 
 
 def write_tree(
-    root: Path,
-    size: tuple[int, int] = (64, 32),
-    counts: Counts = OFFICIAL_COUNTS,
-    large: int = 0,
-    seed: int = 0,
+    root: Path, size: tuple[int, int] = (64, 32), counts: Counts = OFFICIAL_COUNTS, large: int = 0, seed: int = 0
 ) -> Path:
     """The same frames as files below `root`/leftImg8bit."""
     for name, png in make_members(size, counts, large, seed):

@@ -4,13 +4,7 @@ from pathlib import Path
 import pytest
 
 from assets.evaluation.bd_rate import choose_comparisons
-from assets.evaluation.checkpoints import (
-    externals,
-    keep_external,
-    kept_when_measured,
-    quality_of,
-    read_external,
-)
+from assets.evaluation.checkpoints import externals, keep_external, kept_when_measured, quality_of, read_external
 from assets.evaluation.rate_distortion import CurveKey
 from models.errors import FoveaError
 

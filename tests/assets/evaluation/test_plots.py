@@ -33,16 +33,8 @@ def made_curves() -> pd.DataFrame:
 
 
 def made_rates() -> pd.DataFrame:
-    base = dict.fromkeys(BD_RATE_COLUMNS, "") | {
-        "codec": "bls2017",
-        "anchor_arm": "uniform",
-        "method": "pchip",
-    }
-    values = [
-        ("predicted", -9.0, -12.0, -6.0),
-        ("center", -2.0, -4.0, 1.0),
-        ("shuffled", np.nan, np.nan, np.nan),
-    ]
+    base = dict.fromkeys(BD_RATE_COLUMNS, "") | {"codec": "bls2017", "anchor_arm": "uniform", "method": "pchip"}
+    values = [("predicted", -9.0, -12.0, -6.0), ("center", -2.0, -4.0, 1.0), ("shuffled", np.nan, np.nan, np.nan)]
     return pd.DataFrame(
         [
             base | {"test_arm": "saliency_gain", "maps": maps, "metric": metric, "bd_rate_percent": v, "ci_low": low, "ci_high": high}

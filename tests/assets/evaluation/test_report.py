@@ -53,22 +53,10 @@ def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: 
 
     for stream, ((arm, maps), (rate, db)) in enumerate(MADE_ARMS.items(), 10):
         rng = np.random.default_rng(stream + seed)
-        curve = {
-            "codec": "bls2017",
-            "arm": arm,
-            "maps": maps,
-            "preset": "smoke",
-            "train_dataset": dataset,
-            "seed": 0,
-        }
+        curve = {"codec": "bls2017", "arm": arm, "maps": maps, "preset": "smoke", "train_dataset": dataset, "seed": 0}
         for step, lmbda in enumerate(LAMBDAS):
             run = f"{stream:02x}{step}f3c9d8a7b6e5f4"
-            point = {
-                "rate_name": "lmbda",
-                "rate": lmbda,
-                "experiment": f"{arm}-{maps}-{lmbda}",
-                "mlflow_run_id": run,
-            }
+            point = {"rate_name": "lmbda", "rate": lmbda, "experiment": f"{arm}-{maps}-{lmbda}", "mlflow_run_id": run}
             for place in range(n):
                 add(place, rate, db, step, rng, **curve, **point)
     for codec, rate in {"jpeg": 1.7, "webp": 1.25, "avif": 0.72, "jpegxl": 1.05}.items():

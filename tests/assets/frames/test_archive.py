@@ -237,11 +237,7 @@ def test_root_names_an_archive_or_a_tree(few: Source, tmp_path: Path, monkeypatc
 def test_root_that_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "leftImg8bit").mkdir()
-    for named, reason in (
-        ("absent", "does not exist"),
-        ("notes.txt", "is no zip file"),
-        ("leftImg8bit", "neither"),
-    ):
+    for named, reason in (("absent", "does not exist"), ("notes.txt", "is no zip file"), ("leftImg8bit", "neither")):
         monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path / named))
         with pytest.raises(FoveaError, match=rf"CITYSCAPES_ROOT=.*{reason}"):
             locate()
@@ -349,8 +345,7 @@ def test_unsafe_archives_are_refused(made: Path, spoil: Callable[[Path], None], 
 
 
 @pytest.mark.parametrize(
-    ("limit", "most", "reason"),
-    [("MAX_ENTRIES", 5, "entries"), ("MAX_FILE_BYTES", 200, "bytes, at most 200")],
+    ("limit", "most", "reason"), [("MAX_ENTRIES", 5, "entries"), ("MAX_FILE_BYTES", 200, "bytes, at most 200")]
 )
 def test_limits(made: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, reason: str) -> None:
     monkeypatch.setattr(archive_module, limit, most)

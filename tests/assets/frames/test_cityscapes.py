@@ -377,10 +377,7 @@ def test_part_that_is_whole_or_too_long(run: Run, more: bytes, requests: int) ->
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [
-        (Fault(stall_after=1_000_000), "no answer in time"),
-        (Fault(piece=64, pause_s=0.02), "bytes in"),
-    ],
+    [(Fault(stall_after=1_000_000), "no answer in time"), (Fault(piece=64, pause_s=0.02), "bytes in")],
 )
 def test_silence_and_a_trickle_are_given_up(run: Run, fault: Fault, words: str) -> None:
     run.site.fail(FILE, fault)
@@ -571,10 +568,7 @@ def everything_said(error: BaseException) -> str:
     return "\n".join(shown)
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    ["refused", "500", "drop", "redirect", "unreachable", "page", "teapot"],
-)
+@pytest.mark.parametrize("trouble", ["refused", "500", "drop", "redirect", "unreachable", "page", "teapot"])
 def test_password_is_never_shown(
     run: Run,
     caplog: pytest.LogCaptureFixture,

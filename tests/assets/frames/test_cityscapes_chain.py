@@ -356,10 +356,7 @@ def test_a_changed_frame_is_the_only_one_done_again(
 
 
 def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
-    settle: Callable[..., None],
-    archive: Path,
-    mount: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    settle: Callable[..., None], archive: Path, mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = mount("size=1m")
     settle(archive)

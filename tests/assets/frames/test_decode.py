@@ -62,15 +62,7 @@ def small_chunks(picture: NDArray[np.uint8]) -> bytes:
 
 def interlaced(picture: NDArray[np.uint8]) -> bytes:
     """Adam7: seven passes."""
-    passes = [
-        (0, 0, 8, 8),
-        (4, 0, 8, 8),
-        (0, 4, 4, 8),
-        (2, 0, 4, 4),
-        (0, 2, 2, 4),
-        (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    ]
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = b"".join(unfiltered(picture[y::dy, x::dx]) for x, y, dx, dy in passes)
     return png(picture.shape[1], picture.shape[0], zlib.compress(rows), interlace=1)
 
@@ -402,13 +394,7 @@ def test_colours_of_a_wider_profile_become_srgb(kind: str) -> None:
     linear = np.linalg.solve(np.array(SRGB_D50).T, np.array(P3).T @ (picture[0, 0] / 255) ** 2.2)
     expected = 255 * np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
     assert np.abs(shown - expected).max() < 3 and shown[0, 0, 0] > 190
-    for profile in (
-        SRGB,
-        b"",
-        SRGB[:90],
-        matrix_profile(*P3)[:150],
-        patched(matrix_profile(*P3), 16, b"CMYK"),
-    ):
+    for profile in (SRGB, b"", SRGB[:90], matrix_profile(*P3)[:150], patched(matrix_profile(*P3), 16, b"CMYK")):
         same = read_picture(saved(picture, kind, icc_profile=profile, **options))
         assert np.abs(same.astype(int) - picture).max() <= (2 if kind == "JPEG" else 0)
 

@@ -64,8 +64,7 @@ def test_the_corners_of_the_cut_are_those_of_the_frame(src: tuple[int, int], siz
     geometry = fit(src, size)
     left, top, width, height = geometry.crop
     assert np.allclose(
-        geometry.to_frame([left, left + width], [top, top + height]),
-        [[0, geometry.size[0]], [0, geometry.size[1]]],
+        geometry.to_frame([left, left + width], [top, top + height]), [[0, geometry.size[0]], [0, geometry.size[1]]]
     )
 
 

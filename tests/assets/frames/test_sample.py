@@ -32,13 +32,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sample")
     seen: list[float] = []
     counts = {"train": 3, "val": 1, "test": 2}
-    make_sample(
-        out,
-        counts=counts,
-        size=SMALL,
-        workers=2,
-        progress=lambda done, total, note: seen.append(done / total),
-    )
+    make_sample(out, counts=counts, size=SMALL, workers=2, progress=lambda done, total, note: seen.append(done / total))
     assert seen == [k / 6 for k in range(1, 7)]
     return out
 

@@ -133,11 +133,7 @@ def test_fixations_are_moved_to_the_frames(home: Home) -> None:
     chain = look(home)
     made = prepare(chain, "fixation_maps")
     assert (made.facts["pictures"], made.facts["people"], made.facts["fixations"]) == (11, 4, 176)
-    assert (made.facts["pictures_train"], made.facts["pictures_val"], made.facts["pictures_test"]) == (
-        6,
-        2,
-        3,
-    )
+    assert (made.facts["pictures_train"], made.facts["pictures_val"], made.facts["pictures_test"]) == (6, 2, 3)
     pictures = pd.read_parquet(made.folder / "pictures.parquet")
     assert set(pictures.people) == {4}
     raw = pd.read_csv(home.config / "fixations.csv")
@@ -340,12 +336,7 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
     from models.experiments import Experiment
 
     told = Experiment(
-        dataset="eyes",
-        codec="bls2017",
-        preset="tiny",
-        mechanism="gain",
-        maps="predicted",
-        rates=(0.005, 0.01),
+        dataset="eyes", codec="bls2017", preset="tiny", mechanism="gain", maps="predicted", rates=(0.005, 0.01)
     )
     for opened, name in ((lambda: look(home), "sam_lite"), (lambda: choosing(KEY), KEY)):
         chain = opened()

@@ -149,12 +149,7 @@ def test_played_by_keyboard_alone(browser: "Browser", game: Path) -> None:
     saved = browser.downloaded("game-drawn-bls2017-key-p-*.json")
     assert len(json.loads(saved.read_text())["answers"]) == 24
     browser.run("document.querySelector('#again').click()")
-    assert browser.run("return [document.body.dataset.screen, place, answers.length, score]") == [
-        "trial",
-        0,
-        0,
-        0,
-    ]
+    assert browser.run("return [document.body.dataset.screen, place, answers.length, score]") == ["trial", 0, 0, 0]
     assert browser.errors() == []
 
 

@@ -43,11 +43,7 @@ def points(images: int = 6, shift: float = 0.02, codecs: tuple[str, ...] = ("bls
     for codec in codecs:
         for image in range(images):
             for step, lmbda in enumerate((0.001, 0.004, 0.013, 0.04)):
-                for arm, maps in (
-                    ("uniform", "none"),
-                    ("saliency_gain", "predicted"),
-                    ("saliency_gain", "center"),
-                ):
+                for arm, maps in (("uniform", "none"), ("saliency_gain", "predicted"), ("saliency_gain", "center")):
                     bpp = 0.1 * 2**step * (1 + 0.05 * image) * (1 + shift * (arm != "uniform"))
                     rows.append({"image": f"p{image}", "codec": codec, "arm": arm, "maps": maps, "variant": "", "train_dataset": "drawn",
                                  "seed": 0, "experiment": f"{codec}-{arm}@{maps}-{lmbda:g}", "rate_name": "lmbda", "rate": lmbda, "bpp": bpp})  # fmt: skip

@@ -23,11 +23,7 @@ def spot(height: int, width: int) -> np.ndarray:
 
 
 def trained(
-    mechanism: str = "none",
-    lmbda: tuple[float, ...] = LAMBDAS,
-    steps: int = 120,
-    codec: str = "bls2017",
-    **config,
+    mechanism: str = "none", lmbda: tuple[float, ...] = LAMBDAS, steps: int = 120, codec: str = "bls2017", **config
 ):
     """A very small codec after a second of training, with its tables."""
     import torch

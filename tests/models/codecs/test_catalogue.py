@@ -55,12 +55,7 @@ def test_a_damaged_folder_is_named(tmp_path, uniform, gained):
     with pytest.raises(FoveaError, match="damaged"):
         catalogue.load_codec(tmp_path / "a")
     description = tmp_path / "a" / "codec.json"
-    for text in (
-        "{",
-        "[]",
-        json.dumps({"format": 1}),
-        json.dumps({"format": 1, "config": {}, "identity": ""}),
-    ):
+    for text in ("{", "[]", json.dumps({"format": 1}), json.dumps({"format": 1, "config": {}, "identity": ""})):
         description.write_text(text)
         with pytest.raises(FoveaError):
             catalogue.load_codec(tmp_path / "a")
@@ -72,14 +67,7 @@ def test_a_damaged_folder_is_named(tmp_path, uniform, gained):
 def test_records_become_configurations():
     trunk = Trunk(codec="bls2017", dataset="sample", preset="tiny")
     assert catalogue.config_for(trunk) == CodecConfig(codec="bls2017", n=8, m=12, mechanism="none", lmbda=TRUNK_LAMBDAS)
-    gain = Experiment(
-        dataset="sample",
-        codec="bls2017",
-        preset="tiny",
-        trunk=trunk,
-        span=2.0,
-        **arm("saliency_gain"),
-    )
+    gain = Experiment(dataset="sample", codec="bls2017", preset="tiny", trunk=trunk, span=2.0, **arm("saliency_gain"))
     config = catalogue.config_for(gain)
     assert (config.mechanism, config.lmbda, config.span, config.gamma) == ("gain", trunk.lmbda, 2.0, 0.5)
     assert catalogue.branch_config(gain, catalogue.config_for(trunk)) == config

@@ -7,14 +7,7 @@ from hypothesis import strategies as st
 
 from models.codecs import codes
 from models.codecs.bitstream import BitstreamError
-from models.codecs.codes import (
-    bound_bits,
-    decode_codes,
-    decode_region,
-    encode_codes,
-    encode_region,
-    packed_bytes,
-)
+from models.codecs.codes import bound_bits, decode_codes, decode_region, encode_codes, encode_region, packed_bytes
 
 
 def made(seed, channels, height, width, levels, smooth):

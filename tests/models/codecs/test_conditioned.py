@@ -142,8 +142,7 @@ def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "mechanism"),
-    [*((n, m) for n in ALL for m in CARDS[n].mechanisms if m != "hyper"), *TOLD_LEVELS],
+    ("name", "mechanism"), [*((n, m) for n in ALL for m in CARDS[n].mechanisms if m != "hyper"), *TOLD_LEVELS]
 )
 def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism):
     trunk = trained_codec(name)

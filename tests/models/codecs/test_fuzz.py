@@ -65,8 +65,7 @@ def test_many_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, tra
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mechanism"),
-    [("bls2017", "none"), ("bls2017", "gain"), ("mbt2018_mean", "hyper"), ("light", "gain")],
+    ("name", "mechanism"), [("bls2017", "none"), ("bls2017", "gain"), ("mbt2018_mean", "hyper"), ("light", "gain")]
 )
 def test_many_mutated_files_give_a_picture_or_an_error(tmp_path, trained_codec, name, mechanism):
     attack(trained_codec(name, mechanism), tmp_path, 10_000, seed=2)

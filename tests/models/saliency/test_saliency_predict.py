@@ -65,8 +65,7 @@ def test_no_frames(lite):
 
 
 @pytest.mark.parametrize(
-    "frame",
-    [np.zeros((15, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)],
+    "frame", [np.zeros((15, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32)]
 )
 @pytest.mark.parametrize("name", ["sam_lite", "center_prior"])
 def test_frames_that_are_no_pictures(name, frame):

@@ -22,10 +22,7 @@ def test_key_and_record_are_one_to_one() -> None:
     found = {}
     for dataset, preset, seed in itertools.product(("osie", "a-b_2"), ("default", "tiny"), (0, 3)):
         common = {"dataset": dataset, "preset": preset, "seed": seed}
-        records = [
-            SaliencyTraining(**common),
-            *(SaliencyTraining(**common, folds=3, fold=k) for k in range(3)),
-        ]
+        records = [SaliencyTraining(**common), *(SaliencyTraining(**common, folds=3, fold=k) for k in range(3))]
         for record in records:
             assert training_of(record.key) == record and is_training(record.key)
             assert found.setdefault(record.key, record) == record
@@ -79,7 +76,4 @@ def test_the_shipped_weights_come_with_their_list() -> None:
 
     path = weights_path("sam_lite")
     described, seen = describe_weights(path), read_seen(path)
-    assert (len(seen.train), len(seen.validation)) == (
-        described["train"]["count"],
-        described["validation"]["count"],
-    )
+    assert (len(seen.train), len(seen.validation)) == (described["train"]["count"], described["validation"]["count"])

@@ -20,12 +20,7 @@ from models.saliency import sam, sam_predictor
 
 
 def test_fit_floors_and_centres_as_published() -> None:
-    assert sam_predictor.fit(256, 512, 240, 320) == (
-        160,
-        320,
-        40,
-        0,
-    )  # 2:1 in 4:3: 40 black rows above and below
+    assert sam_predictor.fit(256, 512, 240, 320) == (160, 320, 40, 0)  # 2:1 in 4:3: 40 black rows above and below
     assert sam_predictor.fit(600, 800, 240, 320) == (240, 320, 0, 0)
     assert sam_predictor.fit(800, 600, 240, 320) == (240, 180, 0, 70)
     assert sam_predictor.fit(427, 640, 240, 320) == (213, 320, 13, 0)

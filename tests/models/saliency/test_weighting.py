@@ -6,14 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from models.errors import FoveaError
-from models.saliency.weighting import (
-    augment_maps,
-    center_map,
-    derangement,
-    random_map,
-    weight_map,
-    weight_means,
-)
+from models.saliency.weighting import augment_maps, center_map, derangement, random_map, weight_map, weight_means
 
 MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 

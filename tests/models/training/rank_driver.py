@@ -26,12 +26,7 @@ from models.training.loop import TrainingStopped, train  # noqa: E402
 from models.training.ranks import join, joined  # noqa: E402
 from models.training.rate_distortion import RateDistortion  # noqa: E402
 
-CASES = (
-    ("bls2017", "gain"),
-    ("mbt2018_mean", "loss"),
-    ("mbt2018_mean", "hyper"),
-    ("agustsson2019", "select"),
-)
+CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"), ("agustsson2019", "select"))
 
 
 def rate_distortion(codec: str, mechanism: str, frames: FrameSet) -> RateDistortion:

@@ -11,12 +11,7 @@ from models.training.checkpoint import (
 
 
 def state(step):
-    return {
-        "step": step,
-        "tensor": torch.full((3,), float(step)),
-        "rows": "[]",
-        "nested": {"a": [torch.zeros(0)]},
-    }
+    return {"step": step, "tensor": torch.full((3,), float(step)), "rows": "[]", "nested": {"a": [torch.zeros(0)]}}
 
 
 def test_round_trip_and_two_are_kept(tmp_path):

@@ -110,11 +110,7 @@ def test_a_mirrored_narrow_picture_has_its_mask_mirrored():
 def test_weights_are_crops_of_the_whole_pictures_weights(normalised):
     frames = made([(40, 60), (30, 30)])
     crops = Crops(
-        frames,
-        seed=3,
-        batch=2,
-        crop=24,
-        weighting=Weighting(alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0),
+        frames, seed=3, batch=2, crop=24, weighting=Weighting(alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0)
     )
     batch, places = crops.at(5), crops.places(5)
     for slot, (index, top, left, flip) in enumerate(zip(*places, strict=True)):

@@ -99,10 +99,7 @@ def test_the_artifact(tmp_path):
     assert facts["device"] == "cpu" and facts["mode"] == "deterministic"
     history = json.loads((folder / "history.json").read_text())
     assert [row["step"] for row in history] == list(range(1, 9))
-    assert set(history[0]) == {
-        "step",
-        *("loss", "bpp", "mse", "psnr_db", "grad_norm", "lr", "skipped", "images_per_s"),
-    }
+    assert set(history[0]) == {"step", *("loss", "bpp", "mse", "psnr_db", "grad_norm", "lr", "skipped", "images_per_s")}
     assert [(step, values) for step, values in run.rows] == [
         (row.pop("step"), row) for row in [dict(r) for r in history]
     ]
@@ -200,12 +197,7 @@ def test_no_number_for_long_is_an_error_that_names_the_batch(tmp_path):
     frames = made_frames(count=2)
     frames = FrameSet(frames.pictures, frames.maps, names=["north.png", "south.png"])
     with pytest.raises(Diverged, match=r"20 steps in a row, until step 22 \(lambda 0\.002, 0\.02, 0\.1.*south"):
-        trained(
-            tmp_path,
-            codec=poisoned(range(3, 60)),
-            frames=frames,
-            record=made_record(steps=60),
-        )
+        trained(tmp_path, codec=poisoned(range(3, 60)), frames=frames, record=made_record(steps=60))
 
 
 @pytest.mark.parametrize("mechanism", ["loss", "concat", "sft", "gain"])

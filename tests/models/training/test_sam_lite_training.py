@@ -34,11 +34,7 @@ def data(tmp_path_factory):
         rows += [(f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)]
     rows.append(("8.png", 0, 3.0, 3.0))
     table = pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
-    return (
-        folder,
-        table,
-        {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]},
-    )
+    return (folder, table, {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]})
 
 
 def trained(folder, data, config, **options):
