@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from assets.datasets import PICTURE_SUFFIXES
+from models.card import find_card
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import WEIGHTS, build, open_codec, save_codec
 from models.errors import FoveaError
@@ -23,6 +24,7 @@ from models.tracking import NullRun
 from models.training.data import FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
+from models.training.recurrent import Recurrent
 from models.validation import unknown
 
 LAMBDAS = tuple(0.0008 * 2**k for k in range(9))
@@ -37,9 +39,14 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 """Crops have places of z with all their neighbours: in those of 128 pixels each lies at a corner, and what h_a and h_s do
 inside a picture is left to chance. Trimmed, they end within a place of z, as pictures do."""
+RECURRENT: dict[str, Any] = RECIPE | {
+    "crop": 64, "lr": 3e-3, "ema": 0.998, "mechanism": "none", "loss": "l1", "lmbda": [], "balance": 0.0, "trim": 0,
+    "unrolled": 10, "reconstruction": "scaled", "prime": 0, "stops": "rate", "context": "bits",
+}  # fmt: skip
+RECIPES = {"light": RECIPE, "bls2017": RECIPE, "toderici2017": RECURRENT}
 PLAIN = 120
 """Made pictures of one colour or a slow change between two, which photographs have too little of: skies, walls, borders."""
-WIDTHS = {"light": (96, 256), "bls2017": (128, 192)}
+WIDTHS = {"light": (96, 256), "bls2017": (128, 192), "toderici2017": (128, 32)}
 """N and M of each base."""
 
 
@@ -47,9 +54,17 @@ def config_of(name: str) -> CodecConfig:
     """What a base is built from. Raises FoveaError for a codec that has none."""
     if name not in WIDTHS:
         raise FoveaError(unknown("base", name, WIDTHS))
-    n, m = WIDTHS[name]
+    (n, m), recipe = WIDTHS[name], RECIPES[name]
+    gained = {"gamma": recipe["gamma"], "span": recipe["span"]} if recipe["mechanism"] == "gain" else {}
+    options = {k: recipe[k] for k, o in find_card(name).card.options.items() if o.part == "codec" and k in recipe}
     return CodecConfig(
-        codec=name, n=n, m=m, mechanism="gain", lmbda=LAMBDAS, gamma=RECIPE["gamma"], span=RECIPE["span"]
+        codec=name,
+        n=n,
+        m=m,
+        mechanism=recipe["mechanism"],
+        lmbda=tuple(recipe["lmbda"]),
+        options=tuple(sorted(options.items())),
+        **gained,
     )
 
 
@@ -132,13 +147,13 @@ def train_base(
     count beside it in training.json.
 
     begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. changes: in
-    place of RECIPE's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
+    place of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
     for a codec that has no recipe.
     """
     config = config_of(name)
     started = open_codec(begin) if begin else None
     record = {
-        **RECIPE,
+        **RECIPES[name],
         **changes,
         "kind": "base",
         "codec": name,
@@ -155,4 +170,5 @@ def train_base(
         codec.start(frames.pictures, record["seed"])
     else:
         codec.load_trunk(started.weights())
-    return train(Base(record, codec, frames), workdir=workdir, tracker_run=NullRun(), **hooks)
+    kind = Recurrent if find_card(name).card.objective == "recurrent" else Base
+    return train(kind(record, codec, frames), workdir=workdir, tracker_run=NullRun(), **hooks)

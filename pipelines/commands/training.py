@@ -147,7 +147,7 @@ def base(
     threads: int,
     device: str,
 ) -> None:
-    """Train a codec as those that ship were trained, on folders of pictures: light, bls2017.
+    """Train a codec as those that ship were trained, on folders of pictures: light, bls2017, toderici2017.
 
     A killed training goes on when the same command is given again. JPEGs are taken at 0.45, 0.5 and 0.625 of their
     sides; maps are SAM-Lite's. Neither Dagster nor MLflow takes part.

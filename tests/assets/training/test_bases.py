@@ -18,7 +18,7 @@ TINY = {"batch_size": 2, "crop": 64, "warmup_steps": 1}
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(bases, "WIDTHS", {"light": (8, 32), "bls2017": (8, 16)})
+    monkeypatch.setattr(bases, "WIDTHS", {"light": (8, 32), "bls2017": (8, 16), "toderici2017": (16, 4)})
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +53,8 @@ def test_half_of_the_plain_pictures_have_one_colour():
     assert {int(p.min()) for p in pictures[::4] if p.min() == p.max()} > {0, 255}
 
 
-@pytest.mark.parametrize("name", ["light", "bls2017"])
-def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name):
+@pytest.mark.parametrize(("name", "rate"), [("light", 0.01), ("bls2017", 0.01), ("toderici2017", 3)])
+def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name, rate):
     made = [bases.train_base(name, frames, tmp_path / f"{name}{i}", steps=3, changes=TINY, threads=1) for i in (0, 1)]
     weights = [load_file(folder / "weights.safetensors") for folder in made]
     assert all((weights[0][k] == weights[1][k]).all() for k in weights[0])
@@ -63,7 +63,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name)
     codec = load_codec(made[0])
     picture = frames.pictures[0]
     for given in (frames.maps[0], np.full(picture.shape[:2], 255, np.uint8)):
-        encoded = codec.encode(picture, saliency_map=given, rate=0.01)
+        encoded = codec.encode(picture, saliency_map=given, rate=rate)
         assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
     said = json.loads((made[0] / "training.json").read_text())["record"]
     assert said["data"] == {"pictures": 10, "sha256": frames.digest()} and "begin" not in said
@@ -74,7 +74,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name)
 
 
 def test_what_cannot_be_trained_is_named(frames, tmp_path):
-    with pytest.raises(FoveaError, match="unknown base 'cheng2020_anchor'; known: light, bls2017"):
+    with pytest.raises(FoveaError, match="unknown base 'cheng2020_anchor'; known: light, bls2017, toderici2017"):
         bases.train_base("cheng2020_anchor", frames, tmp_path, steps=1)
     with pytest.raises(FoveaError, match="nothing: no picture in it"):
         bases.frames_of([str(tmp_path / "nothing")])
