@@ -59,6 +59,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
         "checkerboard",
         "gaps",
         "map_sizes",
+        "preview_order",
         "progressive_picture",
         "raw_weights",
         "recurrent",
@@ -93,6 +94,19 @@ def test_each_script_prints_and_draws_what_its_tables_say(
 
 
 GAPS: Any = SimpleNamespace(**runpy.run_path(str(RESULTS / "gaps.py")))
+
+
+def test_an_order_by_the_preview_decodes_and_shows_the_same_in_the_end() -> None:
+    script = SimpleNamespace(**runpy.run_path(str(RESULTS / "preview_order.py")))
+    codec, picture, grey = open_codec("light"), scene(192, 256, 3), spot(192, 256)
+    points = script.measured(
+        codec, picture, grey, grey.astype(np.float32), SimpleNamespace(predict=lambda pictures: [grey])
+    )
+    wide = points.pivot_table("ew_psnr_db", "order", "rate")
+    preview = f"preview of {script.PREVIEWS[0]:g} bpp"
+    assert len(wide) == 2 + len(script.PREVIEWS)
+    assert wide.loc[preview].iloc[-1] == wide.loc["uniform"].iloc[-1]
+    assert wide.loc[preview].iloc[1] > wide.loc["uniform"].iloc[1] + 0.1
 
 
 def test_the_recurrent_codec_is_measured_by_its_files() -> None:
