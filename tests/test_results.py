@@ -57,6 +57,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     scripts: dict[str, dict[str, Any]] = {p.stem: runpy.run_path(str(p)) for p in RESULTS.glob("*.py")}
     assert set(scripts) == {
         "checkerboard",
+        "dose",
         "gaps",
         "map_sizes",
         "preview_order",
@@ -94,6 +95,29 @@ def test_each_script_prints_and_draws_what_its_tables_say(
 
 
 GAPS: Any = SimpleNamespace(**runpy.run_path(str(RESULTS / "gaps.py")))
+
+
+def test_better_maps_gain_more_at_equal_cost() -> None:
+    script = SimpleNamespace(**runpy.run_path(str(RESULTS / "dose.py")))
+    bpp, rows = 0.1 * 2.0 ** np.arange(5), []
+    for image in range(12):
+        for worth, name in enumerate(("none", *script.MAPS)):
+            for span in script.SPANS if worth else (0.0,):
+                plain, looked = 30 + 5 * np.log2(bpp) - 0.05 * span, 28 + 5 * np.log2(bpp) + 0.1 * worth * span
+                curve = {"rate": bpp, "bpp": bpp, "psnr_db": plain, "ew_psnr_db": looked + 0.01 * image * (span > 0)}
+                rows.append(pd.DataFrame(curve).assign(image=f"{image}", maps=name, span=span, seed=0))
+    points = pd.concat(rows)
+    # 0.15 dB are lost at span 3
+    expected = 0.3 * np.arange(1, 5) + 0.01 * 5.5
+    assert script.at_equal_cost(points).mean().to_numpy() == pytest.approx(expected, abs=1e-3)
+    said = script.lines(points)
+    assert "at 0.15 dB of plain PSNR, 12 of 12 pictures" in said and "all people: +1.25 dB [" in said
+    assert float(said.rpartition("p = ")[2]) < 0.001
+
+    codec, picture, grey = open_codec("light"), scene(64, 96, 3), spot(64, 96)
+    found = script.measured(codec, picture, {"all people": grey}, grey.astype(np.float32))
+    looked = found[found.rate == codec.rates[4]].set_index("span").ew_psnr_db
+    assert list(looked.index) == [0.0, *script.SPANS] and looked[6.0] > looked[0.0] + 0.3
 
 
 def test_an_order_by_the_preview_decodes_and_shows_the_same_in_the_end() -> None:

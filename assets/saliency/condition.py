@@ -33,7 +33,7 @@ def condition_maps(
     if maps == "center":
         from models.saliency.weighting import center_map
 
-        return [_scaled(center_map(*p.shape[:2])) for p in pictures]
+        return [scaled(center_map(*p.shape[:2])) for p in pictures]
     if maps == "oracle":
         found = frame_fixation_maps(dataset, table, [p.shape[:2] for p in pictures])
         missing = [image for image, m in zip(table.image, found, strict=True) if m is None]
@@ -42,11 +42,12 @@ def condition_maps(
                 f"maps 'oracle' need people's fixations for each picture; dataset {dataset.name!r} has none for "
                 f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} (fovea datasets add … --fixations TABLE)"
             )
-        return [_scaled(m) for m in found if m is not None]
+        return [scaled(m) for m in found if m is not None]
     raise FoveaError(f"unknown maps {maps!r}")
 
 
-def _scaled(density: NDArray[np.float32]) -> Array:
+def scaled(density: NDArray[np.float32]) -> Array:
+    """A density as a map: 255 is its maximum."""
     top = float(density.max())
     return np.round(density * (255 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
 
