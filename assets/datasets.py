@@ -17,6 +17,7 @@ subset = true
 path = "/data/osie/stimuli"             # relative paths start at the folder of this file
 splits = "500/60/140"                   # or "auto", "folders", "hash", "splits.csv", { train = "a*", test = ["b*", "c*"] }
 fixations = "/data/osie/fixations.parquet"
+texts = "/data/osie/texts.parquet"      # lines that are written in the pictures, for `fovea benchmark --judge ocr`
 size = "native"                         # or "512x256"
 saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that ships (models/saliency/records.py)
 ```
@@ -122,6 +123,7 @@ class Dataset:
     path: Path | None = None
     splits: Splits = field(default_factory=Splits)
     fixations: Path | None = None
+    texts: Path | None = None
     size: Size = "native"
     counts: tuple[tuple[str, int], ...] = ()
     seed: int = 0
@@ -308,6 +310,7 @@ class FolderTable(Table):
     path: Place
     splits: Any = None
     fixations: Place | None = None
+    texts: Place | None = None
     size: Annotated[Any, AfterValidator(parse_size)] = "native"
 
     @field_validator("splits")
@@ -316,7 +319,9 @@ class FolderTable(Table):
         return parse_splits(value, cast(Path, info.context))
 
     def _of(self, dataset: "Dataset") -> "Dataset":
-        return replace(dataset, path=self.path, splits=self.splits or Splits(), fixations=self.fixations)
+        return replace(
+            dataset, path=self.path, splits=self.splits or Splits(), fixations=self.fixations, texts=self.texts
+        )
 
 
 TABLES: Final[Mapping[str, type[Table]]] = {"sample": SampleTable, "cityscapes": CityscapesTable}
@@ -354,6 +359,7 @@ def add_dataset(
     *,
     splits: str | Mapping[str, str | Sequence[str]] | None = None,
     fixations: Path | str | None = None,
+    texts: Path | str | None = None,
     size: str | None = None,
     saliency: str = "",
     classical: Sequence[str] = (),
@@ -363,7 +369,7 @@ def add_dataset(
     Relative paths given here start at the working directory and are written out in full.
 
     Raises FoveaError: bad or taken name, no such folder, not a folder, no picture in it, bad size or splits, no such
-    fixation table, or classical codec.
+    table of fixations or texts, or classical codec.
     """
     _check_name(name, "name")
     folder = Path(path).expanduser().absolute()
@@ -373,16 +379,19 @@ def add_dataset(
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
         raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "size": size}
-    given |= {"saliency": saliency, "classical": list(classical) or None}
+    given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts}
+    given |= {"size": size, "saliency": saliency, "classical": list(classical) or None}
     given = {name: value for name, value in given.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     if dataset.fixations and not dataset.fixations.is_file():
         raise FoveaError(f"no fixation table {dataset.fixations}")
+    if dataset.texts and not dataset.texts.is_file():
+        raise FoveaError(f"no table of texts {dataset.texts}")
     written = {
         "path": str(dataset.path),
         "splits": "" if dataset.splits.rule == "auto" else dataset.splits.to_toml(),
         "fixations": str(dataset.fixations or ""),
+        "texts": str(dataset.texts or ""),
         "size": "" if dataset.size == "native" else format_size(dataset.size),
         "saliency": dataset.saliency,
         "classical": list(dataset.classical) if classical else "",

@@ -87,14 +87,16 @@ def decompress(data: bytes | Path | str, model: "Codec | str | None" = None) -> 
     return codec.decode(held)
 
 
-def benchmark(dataset: str, codecs: Sequence[str] = (), peers: Sequence[str] = ()) -> "Benchmark":
+def benchmark(
+    dataset: str, codecs: Sequence[str] = (), peers: Sequence[str] = (), judges: Sequence[str] = ()
+) -> "Benchmark":
     """Codecs against each other and against classical ones on a registered dataset: curves and BD-rates as tables, and a
     page. codecs: shipped names or experiments' keys, empty for all that ship. peers: classical codecs, empty for the
-    dataset's. Raises FoveaError for a name that is not known, and where something could not be made."""
+    dataset's. judges: such as "ocr", which an extra installs. Raises FoveaError for a name that is not known, and where something could not be made."""
     from pipelines.commands.evidence import benchmark_made
     from pipelines.commands.options import chain_here
 
-    return benchmark_made(chain_here(), dataset, codecs, peers)
+    return benchmark_made(chain_here(), dataset, codecs, peers, judges)
 
 
 def _picture(given: "Given") -> "Picture":

@@ -6,7 +6,8 @@ log-rate over quality, by PCHIP (Fritsch and Carlson 1980) or Akima (1970), as `
 difference in dB over the rates that both reach. MS-SSIM enters as −10·log10(1 − x), x the mean over the images.
 
 A comparison is refused when a curve has fewer than 4 points, is not strictly monotone (more bits, more quality), or the
-interval that the curves share is less than a third of the shorter one's.
+interval that the curves share is less than a third of the shorter one's. Of a share (characters read) the least rates
+are compared that reach each value: such curves end level.
 
 Intervals are 95 % percentile intervals of a paired bootstrap: images are drawn with replacement, the same ones for both
 curves and all rates, and seeds likewise where there are several. Each resample goes through everything above; over 5 % of
@@ -35,13 +36,14 @@ from assets.evaluation.rate_distortion import (
     resampled_means,
 )
 from models.bootstrap import Floats, interval, resample_counts
-from models.metrics import METRICS
+from models.judges import FALLING, KNOWN, SHARES, judged_in
 
 BD_METRICS = ("psnr_db", "ms_ssim", "sw_psnr_db", "ew_psnr_db", "ew_ms_ssim")
 MAIN_METRICS = ("ew_psnr_db", "sw_psnr_db")
 MIN_POINTS = 4
 MIN_OVERLAP = 1 / 3
 MAX_REFUSED = 0.05
+SHARE_LEVELS = 32
 BASELINE = "uniform"
 OWN_MAPS = ("none", "predicted")
 """Maps of arms that are no control."""
@@ -103,9 +105,10 @@ def main_metric(rates: pd.DataFrame, otherwise: str = "sw_psnr_db") -> str:
 
 
 def to_decibel(metric: str, values: Floats) -> Floats:
-    """The scale on which curves of a metric are compared: itself for dB, −10·log10(1 − x) for a similarity."""
-    if not METRICS[metric].decibel:
-        return values
+    """The scale on which curves of a metric are compared: itself for dB, −10·log10(1 − x) for a similarity, −x where less is
+    better."""
+    if not KNOWN[metric].decibel:
+        return -values if metric in FALLING else values
     return -10 * np.log10(np.maximum(1 - values, 1e-10))
 
 
@@ -226,7 +229,23 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
 
 def _draw(sides: Sides, metric: str, image_counts: Floats, seed_counts: Floats) -> Sides:
     """Means of each draw, draws × points."""
-    return Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides)).on_scale(metric)
+    means = Sides(*(resampled_means(values, image_counts, seed_counts) for values in sides)).on_scale(metric)
+    return Sides(*_rising(*means[:2]), *_rising(*means[2:])) if metric in SHARES else means
+
+
+def _rising(bpp: Floats, share: Floats) -> tuple[Floats, Floats]:
+    """Curves of a share, draws × points, as the least bpp that reaches each of SHARE_LEVELS shares from the first point's to the
+    highest: a share ends level, and falls by chance, so its curve is never strictly monotone. log-rate is linear over share
+    between points that rise. A curve with fewer than MIN_POINTS of them comes back level, and is refused."""
+    least = np.tile(np.arange(1.0, SHARE_LEVELS + 1), (len(bpp), 1))
+    levels = np.zeros_like(least)
+    for i, order in enumerate(np.argsort(bpp, axis=1)):
+        b, s = bpp[i, order], share[i, order]
+        new = np.flatnonzero(s > np.maximum.accumulate(np.concatenate([[-np.inf], s[:-1]])))
+        if len(new) >= MIN_POINTS:
+            levels[i] = np.linspace(s[new[0]], s[new[-1]], SHARE_LEVELS)
+            least[i] = np.exp(np.interp(levels[i], s[new], np.log(b[new])))
+    return least, levels
 
 
 def _measure(mean: Sides, drawn: Sides | None, method: str, *, undrawn: str, note: str = "") -> dict[str, object]:
@@ -373,16 +392,17 @@ def bd_rates(
     points: pd.DataFrame,
     *,
     sweep: str = "",
-    metrics: Iterable[str] = BD_METRICS,
+    metrics: Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
     resamples: int = RESAMPLES,
 ) -> pd.DataFrame:
     """One row per comparison of `choose_comparisons` × metric × method, with the columns of `BD_RATE_COLUMNS`.
 
-    points: as `concat_points` gives them. A metric that a curve
+    points: as `concat_points` gives them. metrics: default `BD_METRICS` and what judges said. A metric that a curve
     does not have (no fixations were recorded) gives no row; a refused comparison keeps its row, with null and the reason.
     """
-    metrics, methods = tuple(metrics), tuple(methods)
+    metrics = (*BD_METRICS, *judged_in(points.columns)) if metrics is None else tuple(metrics)
+    methods = tuple(methods)
     grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves_of(points)}
     rows: list[dict[str, object]] = []
     for anchor, test, anchor_arm in choose_comparisons(grids):

@@ -8,9 +8,10 @@ import pandas as pd
 from assets.chain import Chain
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.checkpoints import externals
-from assets.evaluation.pieces import POINTS
+from assets.evaluation.judged import judged, seats
 from assets.evaluation.rate_distortion import CLASSICAL_ARM, concat_points, rd_curves
 from assets.evaluation.report import render_report
+from assets.graph import Progress, silent
 from assets.world import World, evaluation_key
 from models.codecs.catalogue import shipped
 from models.errors import FoveaError
@@ -22,11 +23,13 @@ SWEEP = "shipped"
 
 
 class Benchmark(NamedTuple):
-    """Tables as `rd_curves` and `bd_rates` give them, and the page."""
+    """Tables as `rd_points`, `rd_curves` and `bd_rates` give them, the page, and a line on each judge."""
 
+    points: pd.DataFrame
     curves: pd.DataFrame
     rates: pd.DataFrame
     page: str
+    lines: list[str]
 
 
 def chosen(world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = ()) -> list[Experiment]:
@@ -58,9 +61,18 @@ def partitions_of(world: World, dataset: str, experiments: Sequence[Experiment])
     ]
 
 
-def benchmark_of(chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], peers: Sequence[str] = ()) -> Benchmark:
-    """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all."""
-    points = concat_points(chain.made(*piece).table(POINTS) for piece in pieces)
+def benchmark_of(
+    chain: Chain,
+    dataset: str,
+    pieces: Sequence[tuple[str, str]],
+    peers: Sequence[str] = (),
+    judges: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Benchmark:
+    """Curves, BD-rates and page of pieces that are made. peers: the classical codecs to show, empty for all. judges: of
+    models/judges.py, left out with a line where they cannot judge."""
+    jury, lines = seats(chain, dataset, judges) if judges else ([], [])
+    points = concat_points(judged(chain, piece, jury, peers, progress) for piece in pieces)
     classical = points["arm"] == CLASSICAL_ARM
     if peers:
         points = points[~classical | points["codec"].isin(peers)]
@@ -71,4 +83,5 @@ def benchmark_of(chain: Chain, dataset: str, pieces: Sequence[tuple[str, str]], 
         "codecs": ", ".join(sorted(set(points["codec"]))),
         "training": "none: codecs as they ship, or as their experiments left them",
     }
-    return Benchmark(curves, rates, render_report(curves=curves, rates=rates, provenance=said))
+    said |= {"judges": "; ".join(lines)}
+    return Benchmark(points, curves, rates, render_report(curves=curves, rates=rates, provenance=said), lines)

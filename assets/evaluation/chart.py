@@ -11,9 +11,9 @@ from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
 from assets.evaluation.numerals import rate_label
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import curves_of, learned, records
-from models.metrics import METRICS
+from models.judges import FALLING, JUDGED, KNOWN
 
-CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db")
+CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db", *JUDGED)
 
 
 def present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -59,7 +59,7 @@ def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "rate": rate_label(row["rate_name"], row["rate"]),
         "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
-        "raw": {m: _round(row[m]) for m in metrics if METRICS[m].decibel},
+        "raw": {m: _round(row[m]) for m in metrics if KNOWN[m].decibel},
         "values": values,
         "n": int(row["n_images"]),
         "seeds": int(row["n_seeds"]),
@@ -69,6 +69,7 @@ def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
 
 def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     """What report.js needs for the chart."""
-    axes = {m: "dB" if METRICS[m].unit == "dB" else "−10·log₁₀(1 − x) dB" for m in metrics}
-    labels = {m: {"label": METRICS[m].label, "axis": f"{METRICS[m].label}, {axes[m]}"} for m in metrics}
+    axes = {m: ", −10·log₁₀(1 − x) dB" if KNOWN[m].decibel else f", {KNOWN[m].unit}".rstrip(", ") for m in metrics}
+    axes = {m: f"{'−' * (m in FALLING)}{KNOWN[m].label}{axis}" for m, axis in axes.items()}
+    labels = {m: {"label": KNOWN[m].label, "axis": axis} for m, axis in axes.items()}
     return {"curves": curves, "metrics": labels, "against": BASELINE}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from models.metrics import METRICS
+from models.judges import KNOWN
 
 
 def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -> str:
@@ -17,7 +17,7 @@ def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -
 
 def digits(metric: str) -> int:
     """How many digits a metric is written with."""
-    return 2 if METRICS[metric].unit == "dB" else 4
+    return 2 if KNOWN[metric].unit == "dB" else 4
 
 
 def percent(value: Any) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assets.evaluation import numerals
-from models.metrics import METRICS
+from models.judges import KNOWN
 
 Picture = NDArray[np.uint8]
 
@@ -57,8 +57,8 @@ def render_page(
     environment.globals.update(
         **{name: getattr(numerals, name) for name in NUMERALS},
         finite=math.isfinite,
-        LABELS={m.name: m.label for m in METRICS.values()},
-        UNITS={m.name: m.unit for m in METRICS.values()},
+        LABELS={m.name: m.label for m in KNOWN.values()},
+        UNITS={m.name: m.unit for m in KNOWN.values()},
     )
     looks, acts = ((folder / name).read_text(encoding="utf-8") for name in (style, script))
     return environment.get_template(template).render(

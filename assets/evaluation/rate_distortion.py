@@ -13,6 +13,7 @@ import pandas as pd
 
 from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
+from models.judges import judged_in
 from models.metrics import METRICS
 
 CLASSICAL_ARM = "classical"
@@ -52,7 +53,7 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
     "decode_s": "float64",
     "mlflow_run_id": "str",
 }
-"""Columns of `rd_points` and their dtypes, in order."""
+"""Columns of `rd_points` and their dtypes, in order; behind them those of judges (models/judges.py), where there are some."""
 
 
 class CurveKey(NamedTuple):
@@ -117,15 +118,16 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
     A missing column is filled (bpp from bytes and size, text with "", numbers with NaN). Raises FoveaError for an unknown
     column, for a missing one that nothing can stand in for, and for a point that occurs twice.
     """
-    frames = []
+    frames, pieces = [], list(pieces)
+    columns = dict(RD_POINT_COLUMNS) | dict.fromkeys(judged_in({c for p in pieces for c in p.columns}), "float64")
     for piece in pieces:
-        unknown = [c for c in piece.columns if c not in RD_POINT_COLUMNS]
+        unknown = [c for c in piece.columns if c not in columns]
         missing = [c for c in _NEEDED if c not in piece.columns]
         if unknown or missing:
             raise FoveaError(f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS")
         if "bpp" not in piece.columns:
             piece = piece.assign(bpp=8.0 * piece["bytes"] / (piece["width"] * piece["height"]))
-        filled = piece.reindex(columns=list(RD_POINT_COLUMNS)).astype(dict(RD_POINT_COLUMNS))
+        filled = piece.reindex(columns=list(columns)).astype(columns)
         frames.append(filled.fillna(_BLANK))
     if not frames:
         return pd.DataFrame({c: pd.Series(dtype=d) for c, d in RD_POINT_COLUMNS.items()})
@@ -226,7 +228,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFra
     images drawn with replacement (seeds too, where there are several). With one image there is no interval. `experiments`
     and `mlflow_run_ids` hold what the point was measured from, separated by spaces.
     """
-    measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s"]
+    measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s", *judged_in(points.columns)]
     dtypes = {
         **{k: RD_POINT_COLUMNS[k] for k in (*CURVE_KEYS, *POINT_KEYS)},
         **{f"{c}{end}": "float64" for c in measured for end in ("", "_low", "_high")},

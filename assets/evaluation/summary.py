@@ -10,6 +10,7 @@ from tabulate import tabulate
 from assets.evaluation.compare import outcome
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, records
+from models.judges import KNOWN, judged_in
 
 #: how the printed table writes the names of rates
 SYMBOLS = {"lmbda": "λ", "quality": "q"}
@@ -35,6 +36,7 @@ def _rate(row: Mapping[str, Any]) -> list[str]:
 def curve_lines(curves: pd.DataFrame) -> str:
     """The rate–distortion points: one line a point of a curve, means over the measured pictures."""
     eyes = "ew_psnr_db" in curves and bool(curves["ew_psnr_db"].notna().any())
+    judged = judged_in(curves.columns)
     rows = []
     for r in records(curves.sort_values(["codec", "arm", "maps", "bpp"])):
         other = r["arm"] in (PUBLISHED_ARM, EXTERNAL_ARM)
@@ -48,10 +50,13 @@ def curve_lines(curves: pd.DataFrame) -> str:
                 _number(r["sw_psnr_db"]),
                 *([_number(r["ew_psnr_db"])] if eyes else []),
                 _number(r["ms_ssim"], ".4f"),
+                *(_number(r[m], ".3f") for m in judged),
             ]
         )
     weighted = ["sw-PSNR dB", *(["ew-PSNR dB"] if eyes else [])]
-    return _table(["codec", "arm", "rate", "bpp", "PSNR dB", *weighted, "MS-SSIM"], rows)
+    return _table(
+        ["codec", "arm", "rate", "bpp", "PSNR dB", *weighted, "MS-SSIM", *(KNOWN[m].label for m in judged)], rows
+    )
 
 
 def bd_lines(rates: pd.DataFrame) -> str:

@@ -27,8 +27,8 @@ def list_() -> None:
     click.echo(f"{'name':16} {'kind':10} {'size':9} where")
     for name, dataset in chain_here(tracking=False).world.registry.items():
         where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
-        eyes = ", fixations" if dataset.fixations else ""
-        click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{eyes}")
+        more = "".join(f", {what}" for what in ("fixations", "texts") if getattr(dataset, what))
+        click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{more}")
 
 
 @datasets.command()
@@ -39,6 +39,9 @@ def list_() -> None:
 @click.option("--val", multiple=True, help="Glob of validation pictures.")
 @click.option("--test", multiple=True, help="Glob of test pictures.")
 @click.option("--fixations", type=PATH, help="Parquet or CSV: image, subject, x, y (1-based pixels).")
+@click.option(
+    "--texts", type=PATH, help="Parquet or CSV: image, text, x, y, width, height (pixels), for benchmark --judge ocr."
+)
 @click.option("--size", help="WxH (area-resized, never enlarged) or native. Default: native.")
 @click.option(
     "--classical",
@@ -50,6 +53,7 @@ def add(
     path: Path,
     splits: str | None,
     fixations: Path | None,
+    texts: Path | None,
     size: str | None,
     classical: tuple[str, ...],
     **globs: tuple[str, ...],
@@ -74,6 +78,7 @@ def add(
         path,
         splits=splits or chosen or None,
         fixations=fixations,
+        texts=texts,
         size=size,
         classical=classical,
     )
@@ -152,4 +157,9 @@ def _show(name: str) -> int:
         click.echo(
             f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures{more}"
         )
+    if file := chain.world.dataset(name).texts:
+        from assets.frames.texts import read_texts
+
+        texts = read_texts(file, table)
+        click.echo(f"texts: {len(texts)} on {texts.image.nunique()} pictures")
     return len(good)

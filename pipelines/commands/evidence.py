@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from pipelines.commands.options import PATH, chain_here, write_page
 if TYPE_CHECKING:
     from assets.chain import Chain
     from assets.evaluation.benchmark import Benchmark
+    from assets.graph import Progress
 
 
 @click.command()
@@ -191,6 +192,13 @@ def evaluate(
     metavar="NAME",
     help="A shipped codec, or an experiment's key (fovea status --keys); may be repeated. Default: all that ship.",
 )
+@click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    metavar="NAME",
+    help="Also ask a judge that an extra installs: ocr (characters and texts still read). May be repeated.",
+)
 @click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
 @click.option(
     "--cuts",
@@ -207,7 +215,14 @@ def evaluate(
 @options.threads
 @options.device
 def benchmark(
-    dataset: str, codecs: tuple[str, ...], peers: str, cuts: bool, spans: tuple[float, ...], threads: int, device: str
+    dataset: str,
+    codecs: tuple[str, ...],
+    judges: tuple[str, ...],
+    peers: str,
+    cuts: bool,
+    spans: tuple[float, ...],
+    threads: int,
+    device: str,
 ) -> None:
     """Hold codecs against each other and against JPEG, WebP, AVIF and JPEG XL on a dataset, without training any.
 
@@ -227,11 +242,14 @@ def benchmark(
     from assets.evaluation.tables import keep_table
 
     chain = chain_here(threads, device)
-    found = benchmark_made(chain, dataset, codecs, [p for p in peers.split(",") if p], threads)
+    found = benchmark_made(chain, dataset, codecs, [p for p in peers.split(",") if p], judges, threads)
+    for line in found.lines:
+        click.echo(line)
     click.echo("\n" + curve_lines(found.curves))
     click.echo("\n" + bd_lines(found.rates))
     name = f"benchmark.{dataset}"
     keep_table(chain.home.tables, name, found.rates)
+    keep_table(chain.home.tables, f"{name}.points", found.points)
     target = chain.home.reports / f"{dataset}.benchmark.html"
     write_page(target, found.page)
     click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
@@ -252,12 +270,7 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
         raise FoveaError(f"the frames of {dataset} could not be made; what failed is said above")
     chain.forget()
     with click.progressbar(length=1, label="cuts", file=sys.stderr) as bar:
-
-        def show(done: float, total: float, note: str = "") -> None:
-            bar.length = int(total)
-            bar.update(int(done) - bar.pos)
-
-        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=show)
+        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=_shower(bar))
     keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
     click.echo(cut_lines(found))
     target = chain.home.reports / f"{dataset}.cuts.html"
@@ -265,8 +278,21 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
     click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target}")
 
 
+def _shower(bar: Any) -> "Progress":
+    def show(done: float, total: float, note: str = "") -> None:
+        bar.length = int(total)
+        bar.update(int(done) - bar.pos)
+
+    return show
+
+
 def benchmark_made(
-    chain: "Chain", dataset: str, codecs: Sequence[str], peers: Sequence[str], threads: int = 0
+    chain: "Chain",
+    dataset: str,
+    codecs: Sequence[str],
+    peers: Sequence[str],
+    judges: Sequence[str] = (),
+    threads: int = 0,
 ) -> "Benchmark":
     """What `benchmark` shows, made first where it is stale. Raises FoveaError for names that are not known, and where
     something could not be made."""
@@ -278,4 +304,5 @@ def benchmark_made(
     if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
-    return benchmark_of(chain, dataset, wanted, peers)
+    with click.progressbar(length=1, label="judged", file=sys.stderr) as bar:
+        return benchmark_of(chain, dataset, wanted, peers, judges, _shower(bar))

@@ -80,7 +80,7 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
     added = [
         add_dataset(tmp_path, "plain", pictures),
         add_dataset(tmp_path, "globbed", pictures, splits={"train": "a*", "test": ["b*", "c*"]}, size="640x480"),
-        add_dataset(tmp_path, "counted", pictures, splits="500/60/140", fixations=table, size="native"),
+        add_dataset(tmp_path, "counted", pictures, splits="500/60/140", fixations=table, texts=table, size="native"),
         add_dataset(tmp_path, "peers", pictures, classical=("webp", "jpeg_trellis")),
     ]
     known = load_registry(tmp_path)
@@ -90,7 +90,7 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
     assert known["globbed"].splits == Splits("globs", globs=(("train", ("a*",)), ("test", ("b*", "c*"))))
     assert known["globbed"].size == (640, 480)
     assert known["counted"].splits.counts == (500, 60, 140)
-    assert known["counted"].fixations == table
+    assert known["counted"].fixations == known["counted"].texts == table
     assert isinstance(hash(known["globbed"]), int)
 
 
@@ -177,6 +177,7 @@ def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
         ("splits", pictures, {"splits": "none.csv"}, r"splits: no file .*none\.csv"),
         ("splits", pictures, {"splits": {"trian": "*"}}, "'trian' is no split"),
         ("eyes", pictures, {"fixations": tmp_path / "eyes.parquet"}, r"no fixation table .*eyes\.parquet"),
+        ("words", pictures, {"texts": tmp_path / "words.csv"}, r"no table of texts .*words\.csv"),
     ]:
         with pytest.raises(FoveaError, match=reason):
             add_dataset(tmp_path, name, path, **options)  # type: ignore[arg-type]

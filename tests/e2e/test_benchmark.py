@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from commands import environment, fovea
 from scenes import scene
 
+from models.judges import Picture, Text
+from models.legibility import Reader, cut_out
 from pipelines.cli import main
 
 
@@ -38,12 +41,59 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
     page = (tmp_path / "home/reports/held.benchmark.html").read_text()
     assert "held.benchmark" in page and "saliency_gain" in page
 
+    without = fovea(here, "benchmark", "--dataset", "held", "--codec", "bls2017", "--judge", "ocr")
+    assert without.returncode == 0 and "ocr is left out: " in without.stdout
     for words, names in (
+        (["--codec", "bls2017", "--judge", "orc"], "did you mean 'ocr'"),
         (["--codec", "bls2018"], "bls2017"),
         (["--codec", "bls2017", "--peers", "webp"], "is measured with jpeg"),
     ):
         wrong = fovea(here, "benchmark", "--dataset", "held", *words)
         assert wrong.returncode == 1 and names in wrong.stderr
+
+
+def test_judges_see_the_files_that_were_measured(
+    pictures: Path, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a made reader: what an original shows counts, columns are those of tables and page, and nothing is judged twice."""
+    words = [(f"{i}.png", text, x, 30, 40, 24) for i in range(5) for text, x in (("SEEN", 10), ("UNSEEN", 60))]
+    table = pictures.parent / "words.parquet"
+    pd.DataFrame(words, columns=["image", "text", "x", "y", "width", "height"]).to_parquet(table)
+    added = ["datasets", "add", "held", str(pictures), "--test", "*.png", "--classical", "jpeg", "--texts", str(table)]
+    done = CliRunner().invoke(main, added)
+    assert done.exit_code == 0 and "texts: 10 on 5 pictures" in done.output, done.output
+    boxes, shown = (
+        [Text("", x, 30, 40, 24) for x in (10, 60)],
+        [cv2.imread(str(pictures / f"{i}.png")) for i in range(5)],
+    )
+    known, asked = [cut_out(p[..., ::-1], boxes[0]).astype(float) for p in shown], []
+
+    def reads(line: Picture) -> str:
+        """Knows the left boxes, letter by letter, the better the more it sees."""
+        asked.append(line.shape)
+        error = min(((line - k) ** 2).mean() if line.shape == k.shape else 1e6 for k in known)
+        return "SEEN" if error == 0 else "SEEN"[: int(np.clip(4 - np.log2(error / 4) / 2, 0, 4))]
+
+    monkeypatch.setattr("models.judges.Judge.lacks", lambda judge: "")
+    monkeypatch.setattr("models.legibility.opened", lambda name: Reader(reads, "made for a test"))
+    ask = ["benchmark", "--dataset", "held", "--codec", "bls2017", "--judge", "ocr", "--threads", "1"]
+    done = CliRunner().invoke(main, ask)
+    assert done.exit_code == 0, done.output
+    assert (
+        "made for a test" in done.output and "5 of 10 texts count" in done.output and done.output.count("UNSEEN") == 5
+    )
+    points = pd.read_parquet(installation / "home/tables/benchmark.held.points.parquet")
+    assert points.characters_read.between(0, 1).all() and set(points.arm) == {"uniform", "saliency_gain", "classical"}
+    best, worst = (points[points.psnr_db == end(points.psnr_db)].characters_read.item() for end in (max, min))
+    assert best > 0.5 > worst
+    rates = pd.read_parquet(installation / "home/tables/benchmark.held.parquet")
+    assert {"characters_read", "texts_read"} <= set(rates.metric)
+    assert "characters read" in (installation / "home/reports/held.benchmark.html").read_text()
+
+    seen = len(asked)
+    again = CliRunner().invoke(main, ask)
+    assert again.exit_code == 0 and len(asked) == seen + 10  # the originals alone, to say which texts count
+    assert points.equals(pd.read_parquet(installation / "home/tables/benchmark.held.points.parquet"))
 
 
 def test_a_claim_is_written_down_then_run_then_held_to(

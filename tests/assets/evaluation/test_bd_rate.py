@@ -12,7 +12,7 @@ from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 from assets.evaluation import bd_rate as bd
 from assets.evaluation.export import compressai_results, curves_with, latex
 from assets.evaluation.published import read_curves
-from assets.evaluation.rate_distortion import concat_points, curves_of, rd_curves
+from assets.evaluation.rate_distortion import Grid, concat_points, curves_of, rd_curves
 from models.errors import FoveaError
 
 # ../shared/reference/codecs.md: published curves on Kodak, (bpp, PSNR in dB, MS-SSIM)
@@ -314,6 +314,34 @@ def test_few_pictures_mean_no_interval() -> None:
     table = rates(make_points(n=4), make_points("weighted", "predicted", n=4, stream=2), metrics=("psnr_db",))
     only = row(table, method="pchip")
     assert only["status"] == "no_interval" and "4 pictures, fewer than 5" in only["reason"]
+
+
+def share_grid(shares: list[float], rate: float = 1.0) -> Grid:
+    """The curve of a share at doubling bpp, the same on each of ten pictures."""
+    bpp = np.broadcast_to(rate * 0.1 * 2.0 ** np.arange(len(shares))[:, None, None], (len(shares), 1, 10))
+    values = {"bpp": bpp, "characters_read": np.broadcast_to(np.array(shares)[:, None, None], bpp.shape)}
+    return Grid(np.arange(len(shares), dtype=float), (0,), tuple(map(str, range(10))), values)
+
+
+def test_a_share_is_compared_by_the_least_rate_that_reaches_it() -> None:
+    """A curve that ends level and falls once is none of a decibel's, and half the rates are half the bits all the same."""
+    shares = [0.1, 0.4, 0.3, 0.8, 1.0, 1.0]
+    (row,) = bd.compare_curves(share_grid(shares), share_grid(shares, 0.5), ["pchip"])
+    assert row["status"] == "ok"
+    assert (row["bd_rate_percent"], row["ci_low"], row["ci_high"]) == pytest.approx((-50, -50, -50))
+    # what is read at the same place, one point later
+    (row,) = bd.compare_curves(share_grid([0.2, 0.4, 0.6, 0.8, 1.0]), share_grid([0.0, 0.2, 0.4, 0.6, 0.8]), ["pchip"])
+    assert row["bd_rate_percent"] == pytest.approx(100)
+    (row,) = bd.compare_curves(share_grid(shares), share_grid([0, 0.5, 0.4, 1, 1, 1]), ["pchip"])
+    assert row["status"] == "refused" and row["reason"] == "the test's curve is not monotone"
+
+
+def test_judged_columns_are_those_of_curves_and_comparisons() -> None:
+    plain, guided = make_points(), make_points("saliency_gain", "predicted", rate=0.5)
+    guided, plain = (p.assign(texts_read=p.psnr_db / 50) for p in (guided, plain))
+    curves = rd_curves(concat_points([plain, guided, make_points("classical", "none", codec="jpeg")]), resamples=10)
+    assert curves.texts_read.notna().sum() == 2 * len(LAMBDAS) and "characters_read" not in curves
+    assert row(rates(plain, guided), metric="texts_read", method="pchip").bd_rate_percent < -40
 
 
 def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:

@@ -1,0 +1,179 @@
+"""Points that are measured, with what judges (models/judges.py) say of them: their files are made again, once for each new
+judge, and its columns are kept in the store beside what they are about."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import pandas as pd
+
+from assets.chain import Chain
+from assets.evaluation.codec_stage import parts
+from assets.evaluation.measure import Subject
+from assets.evaluation.pieces import POINTS, measured_table, subjects_of
+from assets.frames.texts import drawn_texts, frame_texts, read_texts
+from assets.graph import Progress, silent
+from assets.saliency.pairs import open_pairs
+from assets.store import digest
+from assets.versions import code_version
+from models.codecs import classical
+from models.errors import FoveaError
+from models.judges import JUDGES, Opened, Picture, Text
+from models.validation import unknown
+
+if TYPE_CHECKING:
+    from models.legibility import Reader
+
+SHELF = "judged_points"
+_ROW = ["codec", "rate", "image"]
+
+
+class Seat(NamedTuple):
+    """A judge by name, with the texts of each measured picture."""
+
+    name: str
+    judge: Opened
+    texts: list[list[Text]]
+
+
+#: codec, rate, size of the file in bytes, what it shows
+Files = Iterator[tuple[str, float, int, Picture]]
+
+
+def texts_of(chain: Chain, dataset: str) -> pd.DataFrame | None:
+    """The dataset's texts as `read_texts` gives them, None where it has none."""
+    record, frames = chain.world.dataset(dataset), chain.given["source_frames", dataset]
+    if record.kind == "sample":
+        return drawn_texts(frames.folder)
+    return read_texts(record.texts, frames.part("files")) if record.texts else None
+
+
+def seats(chain: Chain, dataset: str, names: Sequence[str]) -> tuple[list[Seat], list[str]]:
+    """The judges of these names, and a line on each: what it is, what it counts, or why it is left out. Raises FoveaError for
+    one that is not known."""
+    table, found, lines = measured_table(chain, dataset), list[Seat](), []
+    for name in names:
+        if name not in JUDGES:
+            raise FoveaError(f"--judge: {unknown('judge', name, JUDGES)}")
+        known = texts_of(chain, dataset) if JUDGES[name].texts else None
+        if lacks := JUDGES[name].lacks():
+            lines.append(f"{name} is left out: {lacks}")
+        elif JUDGES[name].texts and known is None:
+            how = f"fovea datasets add {dataset} FOLDER --texts TABLE, or texts = under [datasets.{dataset}] in fovea.toml"
+            lines.append(f"{name} is left out: {dataset} has no texts ({how})")
+        else:
+            blank: list[list[Text]] = [[] for _ in range(len(table))]
+            texts = blank if known is None else frame_texts(chain.world.dataset(dataset), known, table)
+            found.append(Seat(name, JUDGES[name].opened(name), texts))
+            lines.append(f"{name}: {found[-1].judge.about}")
+            lines += _counted(chain, dataset, found[-1]) if JUDGES[name].texts else []
+    return found, lines
+
+
+def _counted(chain: Chain, dataset: str, seat: Seat) -> list[str]:
+    """How many texts count, and which do not."""
+    pictures, judge = open_pairs(chain, dataset, "measured", maps="none").pictures, cast("Reader", seat.judge)
+    shares = [judge.shares(picture, own) for picture, own in zip(pictures, seat.texts, strict=True)]
+    pairs = [
+        (t.text, share)
+        for own, some in zip(seat.texts, shares, strict=True)
+        for t, share in zip(own, some, strict=True)
+    ]
+    out = sorted(text for text, share in pairs if share < 1)
+    said = f"{len(pairs) - len(out)} of {len(pairs)} texts count: read without a fault in the original at this size"
+    return [f"{seat.name}: {said}", *([f"{seat.name}: not {', '.join(out)}"] if out else [])]
+
+
+def judged(
+    chain: Chain,
+    piece: tuple[str, str],
+    jury: Sequence[Seat],
+    peers: Sequence[str] = (),
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """The points of a piece (stage, partition) with the jury's columns. peers: of classical codecs those to judge, empty for
+    all. Raises FoveaError where a file that is made again is another than the one that was measured."""
+    made = chain.made(*piece)
+    points: pd.DataFrame = made.table(POINTS)
+    if piece[0] == "external_rd_points":
+        return points
+    modules = {seat.name: code_version(__name__, JUDGES[seat.name].module) for seat in jury}
+    keys = {
+        seat.name: digest(
+            [made.unit.digest, list(peers), seat.name, seat.judge.about, modules[seat.name], *map(list, seat.texts)]
+        )
+        for seat in jury
+    }
+    if new := [seat for seat in jury if not chain.store.has(SHELF, keys[seat.name])]:
+        sizes = dict(zip(points[_ROW].itertuples(index=False, name=None), points["bytes"], strict=True))
+        tables = _measure(chain, piece, new, sizes, peers, progress)
+        for seat, rows in zip(new, tables, strict=True):
+            with chain.store.writing(SHELF, keys[seat.name]) as writer:
+                pd.DataFrame(rows).to_parquet(writer.path(POINTS), index=False)
+    for key in keys.values():
+        points = points.merge(pd.read_parquet(chain.store.path(SHELF, key, POINTS)), on=_ROW, how="left")
+    return points
+
+
+def _measure(
+    chain: Chain,
+    piece: tuple[str, str],
+    jury: Sequence[Seat],
+    sizes: dict[tuple[str, float, str], int],
+    peers: Sequence[str],
+    progress: Progress,
+) -> list[list[dict[str, Any]]]:
+    """Rows for each of the jury."""
+    from models.codecs.batch import in_order
+
+    subjects, files = _files(chain, piece, peers)
+
+    def some(item: tuple[int, Subject]) -> list[list[dict[str, Any]]]:
+        place, subject = item
+        verdicts = [seat.judge.sees(subject.picture, seat.texts[place]) for seat in jury]
+        rows: list[list[dict[str, Any]]] = [[] for _ in jury]
+        for codec, rate, size, shown in files(subject):
+            row = {"codec": codec, "rate": rate, "image": subject.image}
+            if size != sizes[codec, rate, subject.image]:
+                raise FoveaError(
+                    f"{subject.image}: {codec} at {rate:g} made {size} bytes, not those that were measured, on another machine "
+                    f"perhaps: measure them here, in a FOVEA_HOME of their own"
+                )
+            for own, verdict in zip(rows, verdicts, strict=True):
+                own.append(row | verdict(shown))
+        return rows
+
+    found: list[list[dict[str, Any]]] = [[] for _ in jury]
+    for done, rows in enumerate(in_order(some, list(enumerate(subjects)), threads=chain.threads), 1):
+        for own, more in zip(found, rows, strict=True):
+            own += more
+        progress(done, len(subjects), "pictures judged")
+    return found
+
+
+def _files(
+    chain: Chain, piece: tuple[str, str], peers: Sequence[str]
+) -> tuple[Sequence[Subject], Callable[[Subject], Files]]:
+    """The measured pictures, and what makes a picture's files."""
+    from models.codecs.catalogue import load_codec
+
+    if piece[0] == "classical_rd_points":
+
+        def conventional(subject: Subject) -> Files:
+            for name in peers or chain.world.dataset(piece[1]).classical:
+                for quality in map(float, classical.CLASSICAL[name].qualities):
+                    data = classical.encode(name, quality, subject.picture, subject.saliency_map)
+                    yield name, quality, len(data), classical.decode(name, data)
+
+        return subjects_of(chain, piece[1], "none"), conventional
+
+    experiment, dataset = parts(chain.world, piece[1])
+    codec: Any = load_codec(chain.made("trained_codec", experiment.key).folder / "codec")
+    codec.name()  # known before threads ask for it at once
+
+    def learned(subject: Subject) -> Files:
+        given = codec.analysed(subject.picture, subject.condition)
+        for rate in experiment.rates:
+            encoded = codec.encode_analysed(given, rate)
+            yield experiment.codec, rate, len(encoded.data), encoded.reconstruction
+
+    return subjects_of(chain, dataset, experiment.maps), learned

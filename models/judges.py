@@ -1,0 +1,86 @@
+"""Judges: metrics that a package outside of Fovea's dependencies measures, asked for by name (`fovea benchmark --judge`).
+
+Each has a module with `opened(name)`; nothing here imports it, so that neither planning nor a table's labels need its
+packages, and the code version of no artifact covers it.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.metrics import METRICS, Metric
+
+Picture = NDArray[np.uint8]
+
+
+class Text(NamedTuple):
+    """A line of text in a picture, its box in continuous pixels: pixel i spans i … i + 1."""
+
+    text: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+#: what one decoded picture is worth, by column
+Verdict = Callable[[Picture], dict[str, float]]
+
+
+class Opened(Protocol):
+    """A judge that is ready. about: package, version, digest of its weights."""
+
+    about: str
+
+    def sees(self, original: Picture, texts: Sequence[Text]) -> Verdict:
+        """What decoded pictures are judged by; pictures uint8 RGB, H×W×3."""
+
+
+class Judge(NamedTuple):
+    """metrics: the columns that it fills. extra: what installs packages, those that it imports. falls: whether less is
+    better. shares: whether its values are shares of something counted, whose curves end level."""
+
+    metrics: tuple[Metric, ...]
+    module: str
+    extra: str
+    packages: tuple[str, ...]
+    texts: bool = False
+    falls: bool = False
+    shares: bool = False
+
+    def lacks(self) -> str:
+        """The packages that are not installed, and what installs them; "" where all are."""
+        absent = [p for p in self.packages if importlib.util.find_spec(p) is None]
+        return f"{', '.join(absent)} not installed: pip install 'fovea[{self.extra}]'" if absent else ""
+
+    def opened(self, name: str) -> Opened:
+        """The judge with its weights. Raises ImportError where `lacks` says so."""
+        found: Opened = importlib.import_module(self.module).opened(name)
+        return found
+
+
+JUDGES: Mapping[str, Judge] = {
+    "ocr": Judge(
+        (Metric("characters_read", "characters read"), Metric("texts_read", "texts read without a fault")),
+        "models.legibility",
+        "ocr",
+        ("rapidocr", "onnxruntime"),
+        texts=True,
+        shares=True,
+    ),
+}
+
+JUDGED: Mapping[str, Metric] = {m.name: m for judge in JUDGES.values() for m in judge.metrics}
+FALLING = frozenset(m.name for judge in JUDGES.values() for m in judge.metrics if judge.falls)
+SHARES = frozenset(m.name for judge in JUDGES.values() for m in judge.metrics if judge.shares)
+KNOWN: Mapping[str, Metric] = {**METRICS, **JUDGED}
+"""Every metric that curves and tables may have."""
+
+
+def judged_in(columns: Any) -> list[str]:
+    """The judges' metrics among the columns of a table, in order."""
+    return [name for name in JUDGED if name in columns]
