@@ -15,6 +15,7 @@ LABELS = {
     "nss": "NSS ↑",
     "auc_judd": "AUC-Judd ↑",
     "auc_shuffled": "shuffled AUC ↑",
+    "info_gain": "information gain ↑ (bits)",
 }
 CEILING = "human"
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
@@ -26,8 +27,9 @@ def benchmark_plot(summary: pd.DataFrame, *, title: str = "") -> bytes:
     nss = summary[summary.metric == "nss"].set_index("model")["mean"].drop(CEILING, errors="ignore")
     order = list(nss.sort_values().index)
     figure = new_figure(11, 1.6 + 0.5 * len(order))
-    panels = figure.subplots(2, 3, sharey=True)
-    for axes, (metric, label) in zip(panels.ravel(), LABELS.items(), strict=True):
+    panels = figure.subplots(2, 4, sharey=True)
+    panels[1, 3].axis("off")
+    for axes, (metric, label) in zip(panels.ravel(), LABELS.items(), strict=False):
         style(axes)
         rows = summary[summary.metric == metric].set_index("model")
         here = rows.loc[order]

@@ -14,20 +14,22 @@ import numpy as np
 import pandas as pd
 
 from models.errors import FoveaError
-from models.saliency.center_prior import fit_center_prior, gaussian_map
+from models.saliency.center_prior import OSIE_PRIOR, fit_center_prior, gaussian_map
 from models.saliency.fixations import PictureSource, read_picture
 from models.saliency.maps import SaliencyModel
-from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, kl, nss, sim
+from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, info_gain, kl, nss, sim
 
-METRICS = ("cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled")
+METRICS = ("cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled", "info_gain")
 
 
 def _points(table: pd.DataFrame) -> np.ndarray:
     return table[["x", "y"]].to_numpy(np.float64) - 1.0
 
 
-def score_map(prediction: np.ndarray, points: np.ndarray, density: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """All metrics of one map: fixations N×2 (0-based), their density, fixations on other pictures."""
+def score_map(
+    prediction: np.ndarray, points: np.ndarray, density: np.ndarray, others: np.ndarray, prior: np.ndarray
+) -> dict[str, float]:
+    """All metrics of one map: fixations N×2 (0-based), their density, fixations on other pictures, the centre prior."""
     return {
         "cc": cc(prediction, density),
         "sim": sim(prediction, density),
@@ -35,6 +37,7 @@ def score_map(prediction: np.ndarray, points: np.ndarray, density: np.ndarray, o
         "nss": nss(prediction, points),
         "auc_judd": auc_judd(prediction, points),
         "auc_shuffled": auc_shuffled(prediction, points, others),
+        "info_gain": info_gain(prediction, points, prior),
     }
 
 
@@ -63,7 +66,7 @@ def score_pictures(
     """One row per model and picture: model, image and METRICS.
 
     models: label to model; a label that ends in "+flip" predicts with flip averaging. "center_prior" is fit on the
-    fixations of `train` where given. halves: random splits of the people for the ceiling (label "human"), 0 for none.
+    fixations of `train` where given, else on OSIE's; information gain is over it. halves: random splits of the people for the ceiling (label "human"), 0 for none.
     progress: called with pictures done, all of them, and a note.
     """
     table = fixations[fixations["image"].isin(set(names))]
@@ -73,24 +76,25 @@ def score_pictures(
         raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations")
     points = {n: _points(groups[n]) for n in names}
     sizes = {n: read_picture(pictures, n).shape[:2] for n in names}
-    prior = _fit_prior(pictures, fixations, train) if train else None
+    prior = _fit_prior(pictures, fixations, train) if train else OSIE_PRIOR
 
     def score(name: str) -> list[dict[str, Any]]:
         picture = read_picture(pictures, name)
         height, width = picture.shape[:2]
         others = _other_points(name, (height, width), points, sizes)
         density = fixation_density(points[name], height, width)
+        centre = gaussian_map(height, width, prior)
         rows: list[dict[str, Any]] = []
         for label, model in models.items():
-            if model.name == "center_prior" and prior is not None:
-                prediction = gaussian_map(height, width, prior)
+            if model.name == "center_prior":
+                prediction = centre
             else:
                 prediction = model.predict_float([picture], flip=label.endswith("+flip"))[0]
-            rows.append({"model": label, "image": name, **score_map(prediction, points[name], density, others)})
+            rows.append({"model": label, "image": name, **score_map(prediction, points[name], density, others, centre)})
         people = groups[name]["subject"].to_numpy()
         if halves and len(np.unique(people)) > 1:
             rng = np.random.default_rng([seed, names.index(name)])
-            splits = [_score_half(points[name], people, (height, width), others, rng) for _ in range(halves)]
+            splits = [_score_half(points[name], people, others, centre, rng) for _ in range(halves)]
             means = {metric: float(np.mean([s[metric] for s in splits])) for metric in METRICS}
             rows.append({"model": "human", "image": name, **means})
         return rows
@@ -107,14 +111,14 @@ def score_pictures(
 def _score_half(
     points: np.ndarray,
     people: np.ndarray,
-    size: tuple[int, int],
     others: np.ndarray,
+    prior: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, float]:
     who = rng.permutation(np.unique(people))
     first = np.isin(people, who[: len(who) // 2])
-    prediction = fixation_density(points[first], *size)
-    return score_map(prediction, points[~first], fixation_density(points[~first], *size), others)
+    prediction, density = (fixation_density(points[some], *prior.shape) for some in (first, ~first))
+    return score_map(prediction, points[~first], density, others, prior)
 
 
 def _fit_prior(

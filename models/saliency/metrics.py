@@ -1,4 +1,4 @@
-"""How well a map predicts where people looked: CC, SIM, KL, NSS, AUC-Judd, shuffled AUC.
+"""How well a map predicts where people looked: CC, SIM, KL, NSS, AUC-Judd, shuffled AUC, information gain.
 
 Definitions as in Bylinskii et al., "What do different evaluation metrics tell us about saliency models?", TPAMI
 2019. Maps are H×W with any positive scale; fixations are N×2 arrays of (x, y), 0-based pixels. Both AUCs are exact:
@@ -16,6 +16,8 @@ MIT_EPSILON = 2.2204e-16
 """The ε of the MIT benchmark's KL."""
 SIGMA = 0.03
 """Blur of fixations: sigma as a fraction of the picture's width (1 degree on OSIE: 24 px at 800)."""
+UNIFORM = 0.01
+"""So much of a density is uniform: no place is impossible."""
 
 
 def fixated_pixels(points: Points, height: int, width: int) -> NDArray[np.intp]:
@@ -55,6 +57,15 @@ def kl(prediction: Map, density: Map) -> float:
     y = density.astype(np.float64)
     p, y = p / p.sum(), y / y.sum()
     return float((y * np.log(y / (p + MIT_EPSILON) + MIT_EPSILON)).sum())
+
+
+def info_gain(prediction: Map, points: Points, baseline: Map) -> float:
+    """By how many bits a fixated pixel is likelier by the map than by the baseline, in the mean (Kümmerer et al. 2015,
+    "Information-theoretic model comparison unifies saliency metrics"). Both are densities with UNIFORM of a uniform one."""
+    pixels = fixated_pixels(points, *prediction.shape)
+    shares = (m.astype(np.float64).ravel() / float(m.sum(dtype=np.float64)) for m in (prediction, baseline))
+    p, q = ((1 - UNIFORM) * share[pixels] + UNIFORM / share.size for share in shares)
+    return float(np.log2(p / q).mean())
 
 
 def nss(prediction: Map, points: Points) -> float:

@@ -293,7 +293,7 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     table = pd.read_parquet(made.folder / "saliency_benchmark.parquet")
     models = {"center_prior", "spectral_residual", "sam_lite", "sam_lite+flip", KEY, "human"}
     assert models <= set(table.model) and not any("fold" in m for m in table.model)
-    assert set(table.metric) == {"cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled"}
+    assert set(table.metric) == {"cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled", "info_gain"}
     assert (table.ci_low <= table["mean"]).all() and (table["mean"] <= table.ci_high).all()
     assert set(table.n_images) == {3} and set(table.split) == {"test"} and set(table.trained_on) == {0}
     nss = table[table.metric == "nss"].set_index("model")["mean"]

@@ -59,6 +59,9 @@ def test_density_metrics_follow_their_definitions(seed):
     overlap = sum(min((p - low_p) / total_p, (y - low_y) / total_y) for p, y in zip(flat_p, flat_y, strict=True))
     assert metrics.sim(prediction, density) == pytest.approx(overlap)
     spots = fixated(points)
+    p, y = (0.99 * m / m.sum() + 0.01 / n for m in (prediction, density))
+    gained = sum(math.log2(p[s] / y[s]) for s in spots) / len(spots)
+    assert metrics.info_gain(prediction, points, density) == pytest.approx(gained)
     assert metrics.nss(prediction, points) == pytest.approx(
         sum((prediction[s] - mean_p) / sd_p for s in spots) / len(spots)
     )
@@ -81,7 +84,7 @@ def test_perfect_and_flat_maps():
     assert metrics.kl(density, density) == pytest.approx(0.0, abs=1e-9)
     flat = np.ones((HEIGHT, WIDTH))
     assert metrics.cc(flat, density) == 0.0
-    assert metrics.nss(flat, points) == 0.0
+    assert metrics.nss(flat, points) == metrics.info_gain(flat, points, flat) == 0.0
     assert metrics.auc_judd(flat, points) == metrics.auc_shuffled(flat, points, others) == 0.5
     hit = metrics.fixation_density(points, HEIGHT, WIDTH, 0.2)
     assert metrics.auc_judd(hit, points) == 1.0
