@@ -5,19 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from servers.browser import Browser
 from servers.s3_server import S3Server
 
 from assets import remote
 
 #: the files that take longest, longest first
-LONG = ("test_incremental", "test_ui", "test_own_codec", "test_conditioned", "test_interrupt", "test_benchmark", "test_bases",
+LONG = ("test_incremental", "test_ui", "test_conditioned", "test_interrupt", "test_benchmark", "test_bases",
         "test_loop", "test_cityscapes_chain", "test_installed", "test_mlflow_tracking", "test_study", "test_game")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files begin first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors, and a worker of tests on each core: a second thread costs more than it does."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

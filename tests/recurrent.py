@@ -1,11 +1,15 @@
 """Very small recurrent codecs."""
 
+import functools
+
 import numpy as np
+import pytest
 import torch
 from scenes import scene
 
 from models.codecs import catalogue
 from models.codecs.base import CodecConfig
+from models.codecs.bit_context import BitContext
 from models.codecs.toderici2017 import Toderici2017
 from models.training.recurrent import random_stops
 
@@ -25,7 +29,7 @@ def untrained_recurrent(mechanism: str = "none", seed: int = 0, bits: float = 30
     return codec
 
 
-def recurrent_weights(steps: int = 250) -> dict[str, torch.Tensor]:
+def recurrent_weights(steps: int = 200) -> dict[str, torch.Tensor]:
     """After seconds of training on crops: enough for bits that say something, not for the last iterations."""
     codec = untrained_recurrent(bits=1).train()
     pictures = np.stack([scene(112, 112, seed) for seed in range(16)])
@@ -42,5 +46,7 @@ def recurrent_weights(steps: int = 250) -> dict[str, torch.Tensor]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimiser.step()
-    codec.eval().fit([scene(80, 112, seed) for seed in range(10)])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BitContext, "fit", functools.partialmethod(BitContext.fit, steps=100))
+        codec.eval().fit([scene(80, 112, seed) for seed in range(10)])
     return codec.weights()

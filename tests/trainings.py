@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scenes import scene, spot
 
 from models.arms import arm
 from models.codecs.base import Codec, CodecConfig
@@ -38,6 +39,24 @@ def made_codec(mechanism: str = "none", lmbda: tuple[float, ...] = LMBDA, codec:
     torch.manual_seed(0)
     gained = {"gamma": 0.5, "span": 1.0} if mechanism in ("gain", "hyper") else {}
     return build(CodecConfig(codec=codec, n=n, m=m, mechanism=mechanism, lmbda=lmbda, **gained))
+
+
+def shortly_trained(config: CodecConfig, steps: int) -> Codec:
+    """In training mode, after `steps` on four drawn pictures with a bright place; without tables."""
+    torch.manual_seed(0)
+    codec = build(config)
+    optimiser = torch.optim.Adam(codec.main_parameters(), lr=2e-3)
+    x = torch.from_numpy(np.stack([scene(64, 64, seed) for seed in range(4)])).permute(0, 3, 1, 2) / 255.0
+    s = torch.from_numpy(spot(64, 64))[None, None].expand(4, 1, 64, 64) / 255.0
+    for _ in range(steps):
+        out = codec(x, saliency_map=s, level=torch.rand(4) * codec.top_level)
+        rate = sum(-torch.log2(v).sum() for v in out.likelihoods.values()) / (4 * 64 * 64)
+        loss = rate + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean() + torch.as_tensor(out.penalty).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)
+        optimiser.step()
+    return codec
 
 
 def generative(name: str = "uniform", overrides: dict | None = None, **options) -> Experiment:

@@ -231,14 +231,5 @@ def test_sizes() -> None:
             parse_size(bad)
 
 
-def test_reading_the_registry_imports_nothing_heavy() -> None:
-    import subprocess
-    import sys
-
-    code = "import assets.datasets, sys; print({'numpy', 'pandas', 'cv2', 'dagster', 'filelock'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 def test_a_dataset_is_a_value() -> None:
     assert Dataset("a", "folder", Path("/x")) == Dataset("a", "folder", Path("/x"))

@@ -1,6 +1,4 @@
 import io
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -82,11 +80,6 @@ def test_plots_are_the_same_from_many_threads() -> None:
     alone = plots.rd_plot(curves, title="made")
     with ThreadPoolExecutor(4) as pool:
         assert all(png == alone for png in pool.map(lambda _: plots.rd_plot(curves, title="made"), range(6)))
-
-
-def test_pyplot_stays_away() -> None:
-    code = "import assets.evaluation.plots, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def look_of(codec: str, arm: str, maps: str, variant: str = "", codecs: tuple[str, ...] = ()) -> Look:

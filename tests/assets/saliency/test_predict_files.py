@@ -62,21 +62,6 @@ def test_a_broken_file_is_named_and_the_others_are_written(pictures: Path, tmp_p
     assert (tmp_path / "out/deep/a.png").is_file() and not (tmp_path / "out/broken.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("inputs", "output", "said"),
-    [
-        (["missing.png"], "map.png", "no such file"),
-        (["a.png"], ".", "is a folder: name the file"),
-        (["a.png", "deep/a.png"], "out", "would both be written to"),
-        (["empty"], "out", "nothing to do in"),
-    ],
-)
-def test_what_cannot_be_is_refused(pictures: Path, tmp_path: Path, inputs: list[str], output: str, said: str) -> None:
-    (pictures / "empty").mkdir()
-    with pytest.raises(FoveaError, match=said):
-        predict_files([pictures / i for i in inputs], tmp_path / output, model=MODEL)
-
-
 def test_the_command_line(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.cli import main
 

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from assets.chain import Chain
 from assets.datasets import add_dataset, load_registry
@@ -73,14 +72,6 @@ def draw(folder: Path, splits: dict[str, int] = SPLITS, seed: int = 0) -> None:
             for person in range(4):
                 rows += [(f"{split}{i}.png", person, x + rng.normal(1, 2), y + rng.normal(1, 2)) for _ in range(4)]
     pd.DataFrame(rows, columns=["image", "subject", "x", "y"]).to_csv(folder / "fixations.csv", index=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Run by test_fuzz.py in a process of its own: mutated files into a codec's decoder.
 
-Prints one JSON line: how many gave a picture, how many a BitstreamError, the memory before and after. Anything else
-ends the process with another exit status.
+Prints a JSON line an attack: how many gave a picture, how many a BitstreamError, the memory before and after. Anything
+else ends the process with another exit status.
 """
 
 import json
@@ -10,6 +10,7 @@ import resource
 import sys
 import warnings
 import zlib
+from pathlib import Path
 
 warnings.simplefilter("ignore")
 
@@ -61,26 +62,28 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     return bytes(body) + zlib.crc32(bytes(body)).to_bytes(4, "little")
 
 
-def main(folder: str, count: int, seed: int, files: list[str]) -> None:
-    """folder: a saved codec. files: whole .fov files of it."""
-    codec = catalogue.load_codec(folder)
-    data = [open(f, "rb").read() for f in files]  # noqa: PTH123, SIM115
-    for d in data:
-        codec.decode(d)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rng = random.Random(seed)
-    pictures = errors = 0
-    for _ in range(count):
-        try:
-            picture = codec.decode(mutate(rng.choice(data), data, rng))
-        except BitstreamError:
-            errors += 1
-        else:
-            assert picture.dtype == "uint8" and picture.ndim == 3
-            pictures += 1
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"pictures": pictures, "errors": errors, "before_kb": before, "after_kb": after}))
+def main(attacks: list[tuple[str, int, int, list[str]]]) -> None:
+    """attacks: a saved codec's folder, how many files, a seed, and whole .fov files of it."""
+    for folder, count, seed, files in attacks:
+        codec = catalogue.load_codec(folder)
+        data = [Path(f).read_bytes() for f in files]
+        for d in data:
+            codec.decode(d)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        rng = random.Random(seed)
+        pictures = errors = 0
+        for _ in range(count):
+            try:
+                picture = codec.decode(mutate(rng.choice(data), data, rng))
+            except BitstreamError:
+                errors += 1
+            else:
+                assert picture.dtype == "uint8" and picture.ndim == 3
+                pictures += 1
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = {"pictures": pictures, "errors": errors, "before_kb": before, "after_kb": after}
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    main(json.loads(sys.argv[1]))

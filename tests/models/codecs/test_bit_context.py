@@ -63,7 +63,7 @@ def test_the_weights_found_save_bits_on_other_pictures():
     rng = np.random.default_rng(2)
     stops = np.full((12, 16), 4)
     context = BitContext(M)
-    context.fit([planes_of(rng, 4, 12, 16, stops) for _ in range(30)], steps=200)
+    context.fit([planes_of(rng, 4, 12, 16, stops) for _ in range(30)], steps=80)
     data, bits = context.write(other := planes_of(rng, 4, 12, 16, stops), stops, 0)
     raw, _ = BitContext(M).write(other, stops, 0)
     assert len(data) < 0.85 * len(raw)

@@ -1,9 +1,6 @@
 import importlib.util
 import json
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,20 +10,6 @@ from models.codecs.base import CodecConfig
 from models.errors import FoveaError
 from models.experiments import TRUNK_LAMBDAS, Experiment, Trunk
 from models.sweeps import sweep, sweep_names
-
-
-def test_a_saved_codec_reads_what_it_wrote(tmp_path, gained):
-    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
-    saliency_map = np.tile(np.arange(47, dtype=np.uint8) * 5, (33, 1))
-    encoded = gained.encode(picture, saliency_map=saliency_map, rate=0.004)
-    catalogue.save_codec(gained, tmp_path / "model")
-    for path in (tmp_path / "model", tmp_path / "model" / "weights.safetensors"):
-        codec = catalogue.load_codec(path)
-        assert codec.config == gained.config and codec.identity() == gained.identity() and not codec.training
-        assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
-        assert codec.encode(picture, saliency_map=saliency_map, rate=0.004).data == encoded.data
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["codec.json", "weights.safetensors"]
-    assert catalogue.read_config(tmp_path / "model") == gained.config
 
 
 def test_saving_again_replaces(tmp_path, uniform, gained):
@@ -98,8 +81,3 @@ def test_configurations_survive_json():
     assert CodecConfig.from_json(config.to_json()) == config
     with pytest.raises(FoveaError, match="not a codec configuration"):
         CodecConfig.from_json('{"codec": "bls2017"}')
-
-
-def test_importing_the_catalogue_loads_nothing_heavy():
-    code = "import sys, models.codecs.catalogue; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

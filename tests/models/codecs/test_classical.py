@@ -20,35 +20,24 @@ def scene(height: int = 64, width: int = 96) -> np.ndarray:
 
 
 @pytest.mark.parametrize("codec", classical.CLASSICAL)
-def test_round_trip_keeps_size_and_rate_and_quality_rise(codec: str) -> None:
+def test_round_trips_keep_any_size_and_rate_and_quality_rise(codec: str) -> None:
     picture = scene()
     qualities = classical.CLASSICAL[codec].qualities
     assert 6 <= len(qualities) <= 8 and list(qualities) == sorted(set(qualities))
     sizes, errors = [], []
     for quality in (qualities[0], qualities[len(qualities) // 2], qualities[-1]):
         data = classical.encode(codec, quality, picture, picture[..., 0])
+        assert data == classical.encode(codec, quality, picture, picture[..., 0])
         decoded = classical.decode(codec, data)
         assert decoded.shape == picture.shape and decoded.dtype == np.uint8
         sizes.append(len(data))
         errors.append(float(np.mean((decoded.astype(float) - picture) ** 2)))
     assert sizes == sorted(set(sizes))
     assert errors == sorted(set(errors), reverse=True)
-
-
-@pytest.mark.parametrize("codec", classical.CLASSICAL)
-@pytest.mark.parametrize("size", [(1, 1), (3, 17)])
-def test_odd_and_tiny_pictures(codec: str, size: tuple[int, int]) -> None:
-    picture = scene()[: size[0], : size[1]]
-    quality = classical.CLASSICAL[codec].qualities[2]
-    data = classical.encode(codec, quality, picture, picture[..., 0])
-    assert classical.decode(codec, data).shape == (*size, 3)
-
-
-@pytest.mark.parametrize("codec", classical.CLASSICAL)
-def test_same_input_same_bytes(codec: str) -> None:
-    quality = classical.CLASSICAL[codec].qualities[1]
-    first, second = (classical.encode(codec, quality, scene(), scene()[..., 1]) for _ in range(2))
-    assert first == second
+    for height, width in ((1, 1), (3, 17)):
+        tiny = picture[:height, :width]
+        data = classical.encode(codec, qualities[2], tiny, tiny[..., 0])
+        assert classical.decode(codec, data).shape == (height, width, 3)
 
 
 def test_jpeg_takes_the_better_chroma_at_equal_bytes() -> None:

@@ -35,8 +35,8 @@ def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002,
 
 @pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS])
 def test_the_doctor_finds_nothing(trained_codec, name, mechanism):
-    pictures = [scene(80, 130, seed) for seed in range(2)]
-    maps = [spot(80, 130)] * 2
+    pictures = [scene(50, 90, seed) for seed in range(2)]
+    maps = [spot(50, 90)] * 2
     findings = examine(trained_codec(name, mechanism), pictures, maps=maps)
     assert [f.detail for f in findings if not f.passed] == [] and len(findings) == 5
 
@@ -54,7 +54,10 @@ def test_every_parameter_learns_from_the_map(name, mechanism):
     assert finding.passed, finding.detail
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, ("mbt2018_mean", "sft"), *TOLD_LEVELS])
+@pytest.mark.parametrize(
+    ("name", "mechanism"),
+    [*PLAIN_AND_GAIN, ("bls2017", "none"), ("bls2017", "gain"), ("mbt2018_mean", "sft"), *TOLD_LEVELS],
+)
 def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechanism):
     quick = mechanism in ("sft", "hyper")
     codec = disturbed(fresh(name, mechanism, span=1.0)) if quick else trained_codec(name, mechanism)
@@ -62,7 +65,7 @@ def test_any_size_comes_back_as_the_encoder_promised(trained_codec, name, mechan
         picture = scene(height, width)
         lmbda = float(codec.lmbda_at(torch.tensor(codec.top_level * i / len(SIZES))))
         encoded = codec.encode(picture, saliency_map=spot(height, width), rate=lmbda)
-        assert encoded.reconstruction.shape == picture.shape
+        assert encoded.reconstruction.shape == picture.shape and encoded.reconstruction.dtype == np.uint8
         assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
 
 
@@ -81,12 +84,15 @@ def disturbed(codec):
 def test_files_are_as_long_as_estimated_and_rates_rise(trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(150, 230), spot(150, 230)
-    sizes = []
+    sizes, errors = [], []
     for lmbda in (0.0016, 0.005, 0.0256):
         encoded = codec.encode(picture, saliency_map=saliency_map, rate=lmbda)
         assert abs(8 * len(encoded.data) - encoded.bits_estimate) <= 0.02 * encoded.bits_estimate + 8 * 64
         sizes.append(len(encoded.data))
+        errors.append(np.square(encoded.reconstruction.astype(float) - picture).mean())
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    # light shows little after so short a training
+    assert name == "light" or max(errors) < picture.astype(float).var()
     if mechanism == "gain":
         level_map = bitstream.unpack(encoded.data).strings[0]
         assert level_map and levelmap.decode_levels(level_map, 10, 15).any()
@@ -102,7 +108,7 @@ def test_symbols_far_in_the_tails_are_estimated_as_the_coder_writes_them():
     assert bits(likelihoods, b"") == 1 + 16 + 2 and bits(likelihoods, b"ab") == 1 + 16 + 2 + 16
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_file_s_estimate_is_that_of_the_forward_pass(trained_codec, name, monkeypatch):
     """Up to the grid of scales and means, where there are some; nearly, with a context. Symbols are those that values
     round to."""
@@ -161,16 +167,18 @@ def test_a_branch_starts_where_its_trunk_stopped(trained_codec, name, mechanism)
         branch.encode(scene(20, 20), saliency_map=spot(20, 20))
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), *TOLD_LEVELS])
+@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in ALL), *TOLD_LEVELS])
 def test_a_saved_codec_reads_what_it_wrote(tmp_path, trained_codec, name, mechanism):
     codec = trained_codec(name, mechanism)
     picture, saliency_map = scene(33, 47), spot(33, 47)
     encoded = codec.encode(picture, saliency_map=saliency_map, rate=0.004)
     catalogue.save_codec(codec, tmp_path)
-    again = catalogue.load_codec(tmp_path)
-    assert again.identity() == codec.identity()
-    assert np.array_equal(again.decode(encoded.data), encoded.reconstruction)
-    assert again.encode(picture, saliency_map=saliency_map, rate=0.004).data == encoded.data
+    for path in (tmp_path, tmp_path / "weights.safetensors"):
+        again = catalogue.load_codec(path)
+        assert again.config == codec.config and again.identity() == codec.identity() and not again.training
+        assert np.array_equal(again.decode(encoded.data), encoded.reconstruction)
+        assert again.encode(picture, saliency_map=saliency_map, rate=0.004).data == encoded.data
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["codec.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -211,15 +219,6 @@ def test_mutated_files_give_a_picture_or_an_error(trained_codec, name, mechanism
         assert picture.dtype == np.uint8 and picture.ndim == 3
         pictures += 1
     assert pictures > 15, "the mutations never reach the coder"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_many_mutated_files_in_a_process_of_their_own(tmp_path, trained_codec, name):
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
-    fuzz.attack(trained_codec(name, "gain"), tmp_path, 10_000, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -273,13 +272,16 @@ def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
 
 
-def test_files_of_told_levels_do_not_depend_on_the_training_mode():
-    codec = fresh("mbt2018_mean", "hyper", gamma=0.5, span=1.0)
-    torch.nn.init.normal_(codec.h_a_level[-1].weight)
-    torch.nn.init.normal_(codec.h_s_level[-1].weight)
+@pytest.mark.parametrize(("name", "mechanism"), [("bls2017", "none"), ("mbt2018_mean", "hyper")])
+def test_files_do_not_depend_on_the_training_mode(name, mechanism):
+    codec = fresh(name, mechanism, gamma=0.5, span=1.0) if mechanism == "hyper" else fresh(name)
+    if mechanism == "hyper":
+        torch.nn.init.normal_(codec.h_a_level[-1].weight)
+        torch.nn.init.normal_(codec.h_s_level[-1].weight)
     codec.update()
     picture, saliency_map = scene(70, 90), spot(70, 90)
     one = codec.train().encode(picture, saliency_map=saliency_map, rate=0.005)
+    torch.manual_seed(99)
     two = codec.eval().encode(picture, saliency_map=saliency_map, rate=0.005)
     assert one.data == two.data
     assert np.array_equal(one.reconstruction, codec.decode(one.data))
@@ -293,11 +295,11 @@ def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
     codec.load_trunk(trunk.weights())
     codec.requires_grad_(False)
     optimiser = torch.optim.Adam([p.requires_grad_() for p in codec.fresh_parameters()], lr=3e-3)
-    x = torch.from_numpy(np.stack([scene(64, 128, i) for i in range(4)])).permute(0, 3, 1, 2) / 255.0
-    base = torch.full((4, 1, 1, 1), 3.0)
+    x = torch.from_numpy(np.stack([scene(64, 128, i) for i in range(2)])).permute(0, 3, 1, 2) / 255.0
+    base = torch.full((2, 1, 1, 1), 3.0)
     rng = torch.Generator().manual_seed(1)
     for _ in range(150):
-        s = torch.nn.functional.interpolate(torch.rand(4, 1, 2, 3, generator=rng), (64, 128), mode="bilinear")
+        s = torch.nn.functional.interpolate(torch.rand(2, 1, 2, 3, generator=rng), (64, 128), mode="bilinear")
         with torch.no_grad():
             y = codec.analyse(x, s)
         codec.model(y, Setting(s, base, codec.places(base, y, s)[0])).penalty.mean().backward()

@@ -12,9 +12,7 @@ from models.codecs import catalogue
 ROOT = Path(__file__).parents[3]
 
 
-def attack(codec, folder: Path, count: int, seed: int, *, progressive: bool = False) -> dict[str, int]:
-    """Decode `count` mutated files in a process of its own, so that a crash is a failure and not the end."""
-    catalogue.save_codec(codec, folder / "model")
+def files_of(codec, folder: Path, progressive: bool) -> list[str]:
     files = []
     rng = np.random.default_rng(0)
     for i, (height, width) in enumerate(((40, 56), (17, 90), (1, 1))):
@@ -23,9 +21,19 @@ def attack(codec, folder: Path, count: int, seed: int, *, progressive: bool = Fa
         files.append(folder / f"{i}.fov")
         given = codec.analysed(picture, saliency_map)
         files[-1].write_bytes(codec.encode_analysed(given, progressive=progressive).data)
-    script = Path(__file__).with_name("fuzz_streams.py")
+    return [str(f) for f in files]
+
+
+def attack(folder: Path, *attacks) -> None:
+    """Decode mutated files in a process of its own, so that a crash is a failure and not the end. attacks: codec, how many
+    files, a seed, and whether they are progressive."""
+    asked = []
+    for codec, count, seed, progressive in attacks:
+        own = folder / str(len(asked))
+        catalogue.save_codec(codec, own / "model")
+        asked.append([str(own / "model"), count, seed, files_of(codec, own, progressive)])
     done = subprocess.run(
-        [sys.executable, str(script), str(folder / "model"), str(count), str(seed), *map(str, files)],
+        [sys.executable, str(Path(__file__).with_name("fuzz_streams.py")), json.dumps(asked)],
         capture_output=True,
         text=True,
         check=False,
@@ -33,39 +41,35 @@ def attack(codec, folder: Path, count: int, seed: int, *, progressive: bool = Fa
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    result: dict[str, int] = json.loads(done.stdout)
-    assert result["pictures"] + result["errors"] == count
-    assert result["pictures"] > count // 20, "the mutations never reach the coder"
-    assert result["after_kb"] < 2 * result["before_kb"]
-    return result
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (_, count, _, _), result in zip(attacks, found, strict=True):
+        assert result["pictures"] + result["errors"] == count
+        assert result["pictures"] > count // 20, "the mutations never reach the coder"
+        assert result["after_kb"] < 2 * result["before_kb"]
 
 
-def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained):
-    attack(gained, tmp_path, 2000, seed=1)
+def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_codec, trained_recurrent):
+    progressive = (trained_codec("light", "gain"), 1000, 3, True), (trained_recurrent("gain"), 400, 5, True)
+    attack(tmp_path, (gained, 2000, 1, False), *progressive)
 
 
-def test_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_codec):
-    attack(trained_codec("light", "gain"), tmp_path, 1000, seed=3, progressive=True)
-
-
-def test_mutated_recurrent_files_give_a_picture_or_an_error(tmp_path, trained_recurrent):
-    attack(trained_recurrent("gain"), tmp_path, 400, seed=5, progressive=True)
-
-
-@pytest.mark.slow
-def test_many_mutated_recurrent_files_give_a_picture_or_an_error(tmp_path, trained_recurrent):
-    attack(trained_recurrent("gain"), tmp_path, 10_000, seed=6, progressive=True)
-
-
-@pytest.mark.slow
-def test_many_mutated_progressive_files_give_a_picture_or_an_error(tmp_path, trained_codec):
-    attack(trained_codec("mbt2018_mean", "hyper"), tmp_path, 10_000, seed=4, progressive=True)
+EVERY_GAIN = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor", "light")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mechanism"), [("bls2017", "none"), ("bls2017", "gain"), ("mbt2018_mean", "hyper"), ("light", "gain")]
+    ("name", "mechanism", "progressive"),
+    [
+        *((name, "gain", False) for name in EVERY_GAIN),
+        ("bls2017", "none", False),
+        *(("mbt2018_mean", "hyper", kind) for kind in (False, True)),
+        ("toderici2017", "gain", True),
+    ],
 )
-def test_many_mutated_files_give_a_picture_or_an_error(tmp_path, trained_codec, name, mechanism):
-    attack(trained_codec(name, mechanism), tmp_path, 10_000, seed=2)
+def test_many_mutated_files_give_a_picture_or_an_error(tmp_path, request, name, mechanism, progressive):
+    if name == "toderici2017":
+        codec = request.getfixturevalue("trained_recurrent")(mechanism)
+    else:
+        codec = request.getfixturevalue("trained_codec")(name, mechanism)
+    attack(tmp_path, (codec, 10_000, 2, progressive))

@@ -18,17 +18,9 @@ def pair_of(channels, inverse):
     return theirs, ours
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout, one_thread):
+def test_gdn_has_compressais_bits_with_and_without_gradient(inverse, layout):
     theirs, ours = pair_of(6, inverse)
     x = torch.randn(2, 6, 9, 7).contiguous(memory_format=layout)
     kept = x.clone()
@@ -81,7 +73,7 @@ def test_a_deconvolution_of_channels_last_has_torchs_gradients(kernel, stride):
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (33, 47), (1, GDN_BLOCK), (64, 96)])
-def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, size, one_thread):
+def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, size):
     theirs, ours = pair_of(48, inverse)
     x = torch.randn(1, 48, *size).contiguous(memory_format=layout)
     kept = x.clone()
@@ -91,7 +83,7 @@ def test_gdn_of_one_picture_on_one_thread_has_compressais_bits(inverse, layout, 
     assert torch.equal(x, kept), "the input stays as it is"
 
 
-def test_gdn_of_any_strides(one_thread):
+def test_gdn_of_any_strides():
     _, gdn = pair_of(6, False)
     x = torch.randn(1, 6, 9, 14)
     with torch.inference_mode():

@@ -20,15 +20,6 @@ from models.saliency import catalogue, sam, sam_import, sam_predictor, sam_weigh
 GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small convolutions on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def drawn(rng: np.random.RandomState, kind: str, weight: str, shape: list[int]) -> np.ndarray:
     """The next array of the stream that the reference's weights were drawn from."""
     if len(shape) == 4:

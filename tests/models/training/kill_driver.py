@@ -105,22 +105,25 @@ def beside(folder):
     done.set()
 
 
-def main(folder, kind):
-    if kind == "adversarial":
-        feature_network("efficientnet")
-    work, kills = {"rate_distortion": (run, 10), "adversarial": (run_adversarial, 4)}[kind]
+def undisturbed_and_killed(folder, work, kills):
+    """Digests of a training from beginning to end, and of others that are killed within the time that the first takes."""
     begun = time.monotonic()
     waited(forked(lambda: work(folder / "a")))
-    result = {"killed": killed_runs(work, folder, 0.7 * (time.monotonic() - begun), kills)}
-    names = ["a"]
-    if kind == "rate_distortion":
-        names += ["b", "beside/one", "beside/other", "process3", "process4"]
-        waited(forked(lambda: run(folder / "b")))
-        waited(forked(lambda: beside(folder / "beside")))
-        for pid in [forked(lambda s=s: run(folder / f"process{s}", seed=s)) for s in (3, 4)]:
-            waited(pid)
+    killed = killed_runs(work, folder, 0.7 * (time.monotonic() - begun), kills)
+    return {"a": sha(folder / "a"), "killed": killed}
+
+
+def main(folder):
+    feature_network("efficientnet")
+    result = undisturbed_and_killed(folder, run, 10)
+    result["adversarial"] = undisturbed_and_killed(folder / "adversarial", run_adversarial, 4)
+    waited(forked(lambda: run(folder / "b")))
+    waited(forked(lambda: beside(folder / "beside")))
+    for pid in [forked(lambda s=s: run(folder / f"process{s}", seed=s)) for s in (3, 4)]:
+        waited(pid)
+    names = ("b", "beside/one", "beside/other", "process3", "process4")
     print(json.dumps(result | {name: sha(folder / name) for name in names}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

@@ -89,8 +89,8 @@ def together(folder: Path, codec: str, mechanism: str, *, stop: int = 0, kill: b
 
 def main(folder: Path) -> None:
     for codec, mechanism in CASES:
-        waited(forked(lambda own=(folder / f"one-{codec}", codec, mechanism, 0): share(*own)))
-        together(folder / f"two-{codec}", codec, mechanism)
+        waited(forked(lambda own=(folder / f"one-{codec}-{mechanism}", codec, mechanism, 0): share(*own)))
+        together(folder / f"two-{codec}-{mechanism}", codec, mechanism)
     together(folder / "parts", *CASES[0], stop=4)
     assert list((folder / "parts").glob("*.ckpt"))
     waited(forked(lambda: share(folder / "parts", *CASES[0], 0)))

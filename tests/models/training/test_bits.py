@@ -4,11 +4,9 @@ import hashlib
 import itertools
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from eyes import looked_at
 from trainings import LMBDA, frames, generative, made_codec, record
 
 from models.codecs.catalogue import build, config_for
@@ -43,19 +41,6 @@ def gan(name="uniform", **options):
     given = generative(name, {"steps": 10, "ema": 0.9, "crop": 80}, **options)
     torch.manual_seed(0)
     return Adversarial(given.resolved(), build(config_for(given)), frames(85, 85))
-
-
-def looked_at():
-    """Eight pictures with a bright spot that everybody looks at."""
-    rng = np.random.default_rng(0)
-    pictures, rows = {}, []
-    for i in range(8):
-        picture = rng.integers(60, 120, (66, 88, 3)).astype(np.uint8)
-        x, y = rng.integers(20, 68), rng.integers(16, 50)
-        cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
-        pictures[f"{i}.png"] = np.ascontiguousarray(picture[:, :, ::-1])
-        rows += [(f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)]
-    return pictures, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
 
 
 def sam_lite():

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scenes import scene
+from trainings import shortly_trained
 
 from models.codecs import entropy
 from models.codecs.base import CodecConfig, Output
@@ -19,31 +20,10 @@ PICTURES = [scene(80, 96, i) for i in range(3)]
 MAPS = [np.tile(np.linspace(0, 255, 96).astype(np.uint8), (80, 1))] * 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small tensors: a second thread costs more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def weights(one_thread) -> dict[str, torch.Tensor]:
-    """A codec after a short training, without tables."""
-    torch.manual_seed(0)
-    codec = Bls2017(CONFIG)
-    optimiser = torch.optim.Adam(codec.main_parameters(), lr=2e-3)
-    x = torch.from_numpy(np.stack([p[:64, :64] for p in PICTURES])).permute(0, 3, 1, 2) / 255.0
-    for _ in range(120):
-        out = codec(x, level=torch.rand(3))
-        rate = -torch.log2(out.likelihoods["y"]).sum() / (3 * 64 * 64)
-        loss = rate + (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)
-        optimiser.step()
-    return codec.weights()
+def weights() -> dict[str, torch.Tensor]:
+    """A codec's after a short training, without tables."""
+    return shortly_trained(CONFIG, 120).weights()
 
 
 def patient(weights: dict[str, torch.Tensor], kind: type[Bls2017] = Bls2017, **changes) -> Bls2017:

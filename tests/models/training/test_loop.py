@@ -47,7 +47,7 @@ def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **optio
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    said = driven(Path(__file__).with_name("kill_driver.py"), folder, "rate_distortion")
+    said = driven(Path(__file__).with_name("kill_driver.py"), folder)
     return folder, json.loads(said.splitlines()[-1])
 
 
@@ -61,6 +61,7 @@ def test_killed_at_ten_random_moments_and_resumed(killed):
     _, result = killed
     assert len(result["killed"]) >= 3
     assert set(result["killed"]) == {result["a"]}
+    assert set(result["adversarial"]["killed"]) == {result["adversarial"]["a"]}
 
 
 def test_companions_in_threads_and_processes_change_nothing(killed):

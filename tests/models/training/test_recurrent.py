@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from scenes import scene
 
 from models.arms import arm
 from models.codecs.base import picture_to_tensor
+from models.codecs.bit_context import BitContext
 from models.codecs.catalogue import build, config_for, load_codec
 from models.experiments import Experiment, Trunk
 from models.losses import SSIM_C1, SSIM_C2
@@ -22,6 +24,12 @@ FRAMES = FrameSet([scene(40 + i, 56, i) for i in range(5)])
 
 def experiment(**fields):
     return Experiment(dataset="sample", codec="toderici2017", preset="recurrent_tiny", rates=RATES, **fields)
+
+
+@pytest.fixture(autouse=True)
+def short_fit(monkeypatch):
+    """The context of bits, whose regressions take longer than these trainings, says something after a few steps."""
+    monkeypatch.setattr(BitContext, "fit", functools.partialmethod(BitContext.fit, steps=20))
 
 
 def trained(folder, record, **hooks):

@@ -5,9 +5,9 @@ import json
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from eyes import looked_at
 
 from models.errors import FoveaError
 from models.saliency.fixations import fold_of
@@ -17,24 +17,18 @@ from models.training import sam_lite
 from models.training.loop import TrainingStopped, train
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
-TINY = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2)
+TINY = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2, average=0.1)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Eight pictures with a bright spot that everybody looks at; a test picture that does not exist."""
     folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(8):
-        picture = rng.integers(60, 120, (66, 88, 3)).astype(np.uint8)
-        x, y = rng.integers(20, 68), rng.integers(16, 50)
-        cv2.circle(picture, (int(x), int(y)), 8, (40, 220, 250), -1)
-        cv2.imwrite(str(folder / f"{i}.png"), picture)
-        rows += [(f"{i}.png", s, x + rng.normal(1, 3), y + rng.normal(1, 3)) for s in range(4) for _ in range(5)]
-    rows.append(("8.png", 0, 3.0, 3.0))
-    table = pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
-    return (folder, table, {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]})
+    pictures, table = looked_at()
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / name), picture[..., ::-1])
+    table.loc[len(table)] = ("8.png", 0, 3.0, 3.0)
+    return folder, table, {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]}
 
 
 def trained(folder, data, config, **options):
@@ -42,31 +36,36 @@ def trained(folder, data, config, **options):
     return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **options) / "sam_lite.safetensors"
 
 
-def test_what_is_written_and_a_stop_waits_for_the_end_of_an_epoch(data, tmp_path):
+@pytest.fixture(scope="module")
+def full(data, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("full"), data, TINY)
+
+
+def test_a_stop_waits_for_the_end_of_an_epoch(data, tmp_path):
     with pytest.raises(TrainingStopped, match="step 2 of 6"):
         trained(tmp_path, data, TINY, should_stop=lambda: True)
     with pytest.raises(FoveaError, match="another training"):
         trained(tmp_path, data, dataclasses.replace(TINY, seed=1))
-    path = trained(tmp_path, data, TINY)
-    described = json.loads(path.with_suffix(".json").read_text())
+
+
+def test_what_is_written(full):
+    described = json.loads(full.with_suffix(".json").read_text())
     assert described["config"] == dataclasses.asdict(TINY)
     assert described["train"]["count"] == 6 and described["validation"]["first"] == "6.png"
     assert described["inference"]["rows"] in (48, 64, 80)
     assert [row["epoch"] for row in described["history"]] == [0, 1, 2]
     assert "val_score" in described["history"][0]
-    history = json.loads((path.parent / "history.json").read_text())
+    history = json.loads((full.parent / "history.json").read_text())
     assert [row["step"] for row in history] == [0, 1, 2]
-    load_sam_lite(path)
 
 
-def test_head_stage_leaves_the_backbone_alone(data, tmp_path):
+def test_head_stage_leaves_the_backbone_alone(data, full, tmp_path):
     head_only = dataclasses.replace(TINY, head_epochs=1, epochs=0)
     network = load_sam_lite(trained(tmp_path, data, head_only))
     for name, tensor in sam_lite.imagenet_weights().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(network.backbone.state_dict()[name], tensor.half().float()), name
-    full = load_sam_lite(trained(tmp_path / "full", data, dataclasses.replace(TINY, average=0.1)))
-    assert not torch.equal(full.backbone.stem.weight, network.backbone.stem.weight)
+    assert not torch.equal(load_sam_lite(full).backbone.stem.weight, network.backbone.stem.weight)
 
 
 def test_folds_partition_the_training_pictures(data):
