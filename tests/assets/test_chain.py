@@ -95,15 +95,6 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     return Chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")), STAGES)
 
 
-def test_the_second_time_is_a_hit(chain: Chain) -> None:
-    first = chain.make("grow", "p")
-    second = chain.make("grow", "p")
-    assert (first.hit, second.hit) == (False, True)
-    assert SETTINGS["made"] == 1
-    assert second.facts == {"lr": 1e-4}
-    assert (second.folder / "value").read_text() == "0.0001"
-
-
 def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlier_result(chain: Chain) -> None:
     chain.make("grow", "p")
     SETTINGS["lr"] = 2e-4
@@ -116,11 +107,6 @@ def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlie
     assert chain.why("grow", "p") == ""
     assert chain.make("grow", "p").hit
     assert SETTINGS["made"] == 2
-
-
-def test_equal_work_is_found_under_another_name(chain: Chain) -> None:
-    chain.make("grow", "p")
-    assert chain.make("grow", "q").hit
 
 
 def test_a_unit_waits_for_what_it_is_made_from(chain: Chain) -> None:

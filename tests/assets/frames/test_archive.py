@@ -36,7 +36,6 @@ from assets.frames.archive import (
 )
 from models.errors import FoveaError
 
-ROOT = Path(__file__).parents[3]
 MEMBER = "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit.png"
 
 

@@ -4,18 +4,20 @@ Frames are 64×32 (smaller than 512×256, so they stay as they are), in whole ci
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -46,15 +48,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Writes the registry and the environment: an account of a site, or an archive or tree of one's own."""
-    for name in (
-        "CITYSCAPES_ROOT",
-        "CITYSCAPES_URL",
-        "CITYSCAPES_USERNAME",
-        "CITYSCAPES_PASSWORD",
-        "CITYSCAPES_CREDENTIALS_FILE",
-        "FOVEA_DATA",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ROOT", "URL", "USERNAME", "PASSWORD", "CREDENTIALS_FILE"):
+        monkeypatch.delenv(f"CITYSCAPES_{name}", raising=False)
+    monkeypatch.delenv("FOVEA_DATA", raising=False)
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
@@ -378,51 +374,76 @@ def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
 # ---------------------------------------------------------------------------------------------- kill -9
 
 DRIVER = """
-import json, sys, time
-from assets.chain import Chain
-from assets.stages import STAGES as ALL
+import json, os, sys, time, traceback
+import cv2, pandas, assets.frames.resize, assets.saliency.rgba  # what stages import is paid once, before the forks
 from assets.stages import open_chain
-from assets.home import Home
-chain = open_chain(threads=2)
-facts = {}
-for stage in sys.argv[2].split(","):
-    def progress(done, total, note=""):
-        print(stage, done, flush=True)
-        time.sleep(float(sys.argv[1]))
-    chain.forget()
-    facts[stage] = chain.make(stage, "cityscapes", progress).facts
-print("facts " + json.dumps(facts), flush=True)
+
+def work(pace_s, stages):
+    chain, facts = open_chain(threads=2), {}
+    for stage in stages:
+        def progress(done, total, note=""):
+            print(stage, done, flush=True)
+            time.sleep(pace_s)
+        chain.forget()
+        facts[stage] = chain.make(stage, "cityscapes", progress).facts
+    print("facts " + json.dumps(facts), flush=True)
+
+for line in sys.stdin:  # a child a line
+    pid, code = os.fork(), 1
+    if pid == 0:
+        try:
+            work(*json.loads(line))
+            code = 0
+        except BaseException:
+            traceback.print_exc(file=sys.stdout)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    print("child", pid, flush=True)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
-def drive(pace_s: float, *stages: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-W", "ignore", "-c", DRIVER, str(pace_s), ",".join(stages)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Driver:
+    """A process whose children make stages, each told apart by its own number so that it can be killed."""
 
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", DRIVER], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        return self
 
-def facts_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return dict(json.loads(out.splitlines()[-1].removeprefix("facts ")))
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
 
+    def begin(self, pace_s: float, *stages: str) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([pace_s, stages]) + "\n")
+        self.process.stdin.flush()
+        return int(next(self.until("child")).split()[1])
 
-def kill_after(process: "subprocess.Popen[str]", stage: str, lines: int) -> None:
-    assert process.stdout is not None
-    seen = 0
-    for line in process.stdout:
-        seen += line.startswith(stage + " ")
-        if seen >= lines:
-            break
-    process.kill()
-    process.communicate()
-    assert seen == lines
+    def until(self, word: str) -> Iterator[str]:
+        """Lines from the first that begins with the word on."""
+        assert self.process.stdout is not None
+        return itertools.dropwhile(lambda line: not line.startswith(word + " "), self.process.stdout)
+
+    def facts(self, *stages: str) -> dict[str, Any]:
+        self.begin(0, *stages)
+        assert self.process.stdout is not None
+        said = list(itertools.takewhile(lambda line: not line.startswith("ended "), self.process.stdout))
+        assert said[-1].startswith("facts "), "".join(said)
+        return dict(json.loads(said[-1].removeprefix("facts ")))
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        assert next(self.until("ended")).split()[1] == str(-signal.SIGKILL)
+
+    def kill_after(self, stage: str, lines: int, *stages: str) -> None:
+        pid = self.begin(0.001, *stages)
+        for _ in range(lines):
+            next(self.until(stage))
+        self.kill(pid)
 
 
 def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
@@ -442,39 +463,38 @@ def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
     size = archive.stat().st_size
     with CityscapesSite({3: archive}) as site:
         settle(site=site)
-        site.rate_bytes_s = size / 8.0
-        had = 0
-        for share in sorted(chance.uniform(0.05, 0.6) for _ in range(3)):
-            process = drive(0, "cityscapes_archive")
-            deadline = time.monotonic() + 120
-            while not part.exists() or part.stat().st_size < max(had, share * size):
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.kill()
-            process.communicate()
-            assert part.stat().st_size >= had, "what has arrived is kept"
-            had = part.stat().st_size
-            assert not (part.parent / ARCHIVE_NAME).exists()
-        site.rate_bytes_s = None
-        got = facts_of(drive(0, "cityscapes_archive"))["cityscapes_archive"]
-        assert got["bytes_received"] == size - had
+        with Driver() as driver:
+            site.rate_bytes_s = size / 4.0
+            had = 0
+            for share in sorted(chance.uniform(0.05, 0.6) for _ in range(3)):
+                pid = driver.begin(0, "cityscapes_archive")
+                deadline = time.monotonic() + 120
+                while not part.exists() or part.stat().st_size < max(had, share * size):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                driver.kill(pid)
+                assert part.stat().st_size >= had, "what has arrived is kept"
+                had = part.stat().st_size
+                assert not (part.parent / ARCHIVE_NAME).exists()
+            site.rate_bytes_s = None
+            got = driver.facts("cityscapes_archive")["cityscapes_archive"]
+            assert got["bytes_received"] == size - had
 
-    finished = 0
-    for lines in (chance.randint(1, 60) for _ in range(4)):
-        kill_after(drive(0.001, "source_frames", "resized_frames"), "resized_frames", lines)
-        done = len(look().store.index("resized_frames"))
-        assert done >= finished + lines - 32, "a kill costs at most one shard"
-        finished = done
-    facts = facts_of(drive(0, "source_frames", "resized_frames", "saliency_maps"))
-    assert facts["resized_frames"]["resized"] == COUNT - finished
+            finished = 0
+            for lines in (chance.randint(1, 60) for _ in range(4)):
+                driver.kill_after("resized_frames", lines, "source_frames", "resized_frames")
+                done = len(look().store.index("resized_frames"))
+                assert done >= finished + lines - 32, "a kill costs at most one shard"
+                finished = done
+            facts = driver.facts("source_frames", "resized_frames", "saliency_maps")
+            assert facts["resized_frames"]["resized"] == COUNT - finished
 
-    packed = 0
-    for lines in (chance.randint(1, 50) for _ in range(3)):
-        kill_after(drive(0.001, "rgba_frames"), "rgba_frames", lines)
-        done = len(look().store.object_keys("rgba_frames"))
-        assert done >= packed + lines
-        packed = done
-    facts = facts_of(drive(0, "rgba_frames"))
-    assert facts["rgba_frames"]["packed"] == COUNT - packed
+            packed = 0
+            for lines in (chance.randint(1, 50) for _ in range(3)):
+                driver.kill_after("rgba_frames", lines, "rgba_frames")
+                done = len(look().store.object_keys("rgba_frames"))
+                assert done >= packed + lines
+                packed = done
+            facts = driver.facts("rgba_frames")
+            assert facts["rgba_frames"]["packed"] == COUNT - packed
     assert result_digest() == calm
