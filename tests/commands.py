@@ -1,9 +1,15 @@
-"""The command line in processes of its own, on a home and a configuration below one folder."""
+"""The command line, in processes of its own and in this one, on a home and a configuration below one folder."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
+
+from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,3 +35,24 @@ def fovea(given: dict[str, str], *words: str, check: bool = False) -> "subproces
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
+
+
+@contextlib.contextmanager
+def here(given: dict[str, str]) -> Iterator[None]:
+    """This process with that environment, and without the warnings that are errors in tests: others' are not ours."""
+    with mock.patch.dict(os.environ, given, clear=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def inside(given: dict[str, str], *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """The command in this process, which has imported what each process of its own would take seconds to import."""
+    from pipelines.cli import main
+
+    with here(given):
+        done = CliRunner().invoke(main, words)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    if check and done.exit_code:
+        raise AssertionError(f"{' '.join(words)}: {done.output[-3000:]}")
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

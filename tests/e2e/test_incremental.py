@@ -1,46 +1,58 @@
-"""One real run of a tiny sweep on drawn pictures, then every kind of change: what is stale, what is found again.
+"""One real run of a tiny sweep on drawn pictures, then every kind of change: what is stale, what is found again; and a codec
+of one's own, from two files in FOVEA_CONFIG to a report with its curve.
 
 The code runs from a copy of the repository, so that the tests can change it.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-import filelock
 import pandas as pd
 import pytest
-from commands import ROOT, environment, fovea, python
+from commands import ROOT, environment, fovea, inside, python
 
-from assets.datasets import CLASSICAL
 from assets.frames.sample import make_sample
+from assets.home import Home
+from assets.stages import open_chain
 
 pytestmark = [pytest.mark.e2e]
 COUNTS = {"train": 4, "val": 1, "test": 2}
+TOY = Path(__file__).parent / "toy"
+TINY = ("--dataset", "drawn", "--sweep", "tiny")
 
 
 @dataclass
 class Place:
-    """A copy of the code, a home, and a folder of pictures."""
+    """A copy of the code, a home, a folder of pictures, and what the first run printed."""
 
     code: Path
     home: Path
     pictures: Path
+    first: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
         return environment(self.home.parent, PYTHONPATH=str(self.code))
 
     def fovea(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """By the copy of the code."""
         return fovea(self.environment, *words, check=check)
+
+    def unchanged(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """By the code of this process, which the copy is equal to where no test has changed it."""
+        return inside(self.environment, *words, check=check)
 
     def stale(self) -> dict[str, list[str]]:
         """Stage → partitions that `fovea status` calls stale, with reasons as it prints them."""
-        done = self.fovea("status", "--dataset", "drawn", "--sweep", "tiny", check=False)
+        done = self.fovea("status", *TINY, check=False)
         assert done.returncode in (0, 2), done.stderr
         found: dict[str, list[str]] = {}
         for stage, rest in re.findall(r"^stale  (\S+) (.*)$", done.stdout, flags=re.M):
@@ -66,12 +78,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     drawn = base / "drawn"
     make_sample(drawn, seed=3, counts=COUNTS, size=(256, 128), workers=2)
     place = Place(code, base / "home", drawn / "leftImg8bit")
-    place.fovea("datasets", "add", "drawn", str(place.pictures))
-    first = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
-    assert " 0 failed" in first.stdout, first.stdout + first.stderr
-    # what was found, in a sentence; conventional codecs' numbers only when asked for
-    assert re.search(r"^On drawn.* (against|and) uniform.*\.$", first.stdout, flags=re.M), first.stdout
-    assert "jpegxl" not in first.stdout and "with --peers" in first.stdout
+    place.unchanged("datasets", "add", "drawn", str(place.pictures), "--classical", "jpeg", "--classical", "webp")
+    done = python(place.environment, "-c", LOCAL, "run", *TINY)
+    assert " 0 failed" in done.stdout, done.stdout + done.stderr
+    place.first = done.stdout
     yield place
 
 
@@ -79,27 +89,28 @@ LOCAL = """
 import sys
 from pipelines.cli import main
 try:
-    main(["run", "--dataset", "drawn", "--sweep", "tiny"])
+    main(sys.argv[1:])
 except SystemExit as end:
     print("code", end.code, sorted(m for m in ("ray", "s3fs", "botocore", "dagster_postgres", "psycopg2") if m in sys.modules))
 """
 
 
-def test_a_local_run_imports_nothing_of_a_cluster(place: Place) -> None:
-    shutil.rmtree(place.home / "data" / "report")
-    done = python(place.environment, "-c", LOCAL)
-    assert "1 made" in done.stdout
-    assert "code 0 []" in done.stdout, done.stdout + done.stderr
+def test_a_local_run_says_what_it_found_and_imports_nothing_of_a_cluster(place: Place) -> None:
+    assert "code 0 []" in place.first
+    # what was found, in a sentence; conventional codecs' numbers only when asked for
+    assert re.search(r"^On drawn.* (against|and) uniform.*\.$", place.first, flags=re.M), place.first
+    assert "webp" not in place.first and "with --peers" in place.first
 
 
 TRAINING = {"trunk_codec", "trained_codec"}
 TABLES = {"rd_curves", "bd_rates", "report"}
-FRAMES = {"source_frames", "resized_frames", "saliency_maps", "rgba_frames"}
+FRAMES_IN_ORDER = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
+FRAMES = set(FRAMES_IN_ORDER)
 
 
 def test_tables_report_and_links(place: Place) -> None:
     points = pd.read_parquet(place.home / "tables/rd_points.parquet")
-    assert set(points.codec) == {"bls2017", *CLASSICAL}
+    assert set(points.codec) == {"bls2017", "jpeg", "webp"}
     learned = points[points.codec == "bls2017"]
     assert len(learned) == 2 * 4 * COUNTS["test"]
     assert (learned.mlflow_run_id != "").all()
@@ -112,107 +123,96 @@ def test_tables_report_and_links(place: Place) -> None:
     assert (refused.reason != "").all()
     assert len(rates) > 0
     out = place.home.parent / "curves"
-    place.fovea("curves", "export", "drawn.tiny", "-o", str(out))
+    place.unchanged("curves", "export", "drawn.tiny", "-o", str(out))
     assert {"uniform.json", "saliency_gain.json", "WebP.json"} <= {p.name for p in out.iterdir()}
     theirs = out / "theirs.tex"
     theirs.write_text("my own notes")
-    refused_ = place.fovea("curves", "export", "drawn.tiny", "-o", str(theirs), check=False)
+    refused_ = place.unchanged("curves", "export", "drawn.tiny", "-o", str(theirs), check=False)
     assert "not made by this command" in refused_.stderr and theirs.read_text() == "my own notes"
 
 
 def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> None:
     page = tmp_path / "game.html"
-    said = place.fovea("game", "--dataset", "drawn", "-o", str(page)).stdout
+    said = place.unchanged("game", "--dataset", "drawn", "-o", str(page)).stdout
     assert "at steps 0, 3, 5, 8, 13, 21, 35, 56, 92, 150 (drawn-bls2017-tiny-trunk)" in said
     assert page.stat().st_size > 100_000
-    made = place.fovea("study", "make", "--dataset", "drawn", "--sweep", "tiny", "--arms", "uniform,saliency_gain", "--pairs", "4", "--tolerance", "0.2", "-o", str(tmp_path / "study.html"))  # fmt: skip
+    made = place.unchanged("study", "make", *TINY, "--arms", "uniform,saliency_gain", "--pairs", "4", "--tolerance", "0.2", "-o", str(tmp_path / "study.html"))  # fmt: skip
     (study,) = re.findall(r"^study ([0-9a-f]{10}): 4 pairs", made.stdout, flags=re.M)
     design = json.loads((place.home.parent / "config" / "studies" / study / "study.json").read_text())
     assert all(abs(p["sides"][0]["bpp"] / p["sides"][1]["bpp"] - 1) < 0.25 for p in design["pairs"])
+    pairs = {"kind": "pair", "left": "uniform", "right": "saliency_gain", "choice": "right", "chosen": "saliency_gain"}
+    catch = {"kind": "catch", "left": "original", "right": "heavily compressed", "choice": "left", "chosen": "original"}
     answers = [
-        (p["pair"], "pair", p["image"], "uniform", "saliency_gain", "right", "saliency_gain") for p in design["pairs"]
-    ]
-    answers += [
-        (c["pair"], "catch", c["image"], "original", "heavily compressed", "left", "original") for c in design["catch"]
-    ]
-    names = ("pair", "kind", "image", "left", "right", "choice", "chosen")
-    said_by = [
-        {
-            "trial": i + 1,
-            **dict(zip(names, a, strict=True)),
-            "seconds": 2.0,
-            "looks": 0,
-            "shown_pixels": 480,
-            "picture_pixels": 480,
-        }
-        for i, a in enumerate(answers)
-    ]
+        {"trial": i, "pair": one["pair"], "image": one["image"], **said, "seconds": 2.0, "looks": 0,
+         "shown_pixels": 480, "picture_pixels": 480}
+        for i, (one, said) in enumerate([(p, pairs) for p in design["pairs"]] + [(c, catch) for c in design["catch"]], 1)
+    ]  # fmt: skip
     file = tmp_path / "answers.json"
-    file.write_text(
-        json.dumps({"format": "fovea-study-answers/1", "study": study, "participant": "p-test", "answers": said_by})
-    )
-    first = place.fovea("study", "import", str(file)).stdout
+    head = {"format": "fovea-study-answers/1", "study": study, "participant": "p-test"}
+    file.write_text(json.dumps({**head, "answers": answers}))
+    first = place.unchanged("study", "import", str(file)).stdout
     assert "1 taken in, 0 already there" in first
     assert "saliency_gain chosen 4 of 4 times by 1 person" in first
     assert "100.0 %, 95 % interval [51.0, 100.0] (wilson)" in first
-    again = place.fovea("study", "import", str(file)).stdout
-    assert "0 taken in, 1 already there" in again
+    assert "0 taken in, 1 already there" in place.unchanged("study", "import", str(file)).stdout
     table = pd.read_parquet(place.home / "tables/study_preferences.parquet")
     assert table[table.scope == "all"].n_answers.tolist() == [4]
     assert not list(place.home.rglob("*p-test*"))
 
 
-def test_the_second_run_executes_nothing(place: Place) -> None:
-    again = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny")
-    assert "everything is up to date, nothing to run" in again.stdout
-    assert place.stale() == {}
+def constant(source: str) -> str:
+    return source + "\nEXTRA = 1.5\n"
 
 
-def test_a_comment_and_a_docstring_make_nothing_stale(place: Place) -> None:
-    back = place.edit("models/losses.py", lambda s: "# a remark\n" + s.replace('"""', '"""Well: ', 1))
-    try:
-        assert place.stale() == {}
-    finally:
-        back()
+def words_only(source: str) -> str:
+    return "# a remark\n" + source.replace('"""', '"""Well: ', 1)
 
 
-def test_a_constant_in_the_losses_makes_training_stale_and_no_frame(place: Place) -> None:
-    back = place.edit("models/losses.py", lambda s: s + "\nEXTRA = 1.5\n")
+def another_rate(source: str) -> str:
+    return re.sub(r"(\[presets.tiny\].*?\nlr = )[0-9.e-]+", r"\g<1>2.5e-3", source, count=1, flags=re.S)
+
+
+def another_lambda(source: str) -> str:
+    return re.sub(r"(\[sweeps.tiny\].*?0\.036)", r"\1, 0.05", source, count=1, flags=re.S)
+
+
+MEASURED = {"classical_rd_points", "rd_points"} | TABLES
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "stages", "trainings"),
+    [
+        ("models/losses.py", words_only, set(), ()),
+        ("models/losses.py", constant, TRAINING | {"rd_points"} | TABLES, (8, "code changed")),
+        ("models/metrics.py", constant, MEASURED, ()),
+        ("assets/saliency/fixations.py", constant, MEASURED | {"trained_codec"}, ()),
+        ("models/presets.toml", another_rate, TRAINING | {"rd_points"} | TABLES, (8, "lr ", "→ 0.0025")),
+        ("models/sweeps.toml", another_lambda, {"trained_codec", "rd_points"} | TABLES, (2, "l0.05")),
+    ],
+)
+def test_an_edit_makes_stale_what_it_changes_and_nothing_else(
+    place: Place, module: str, change: Callable[[str], str], stages: set[str], trainings: tuple[Any, ...]
+) -> None:
+    back = place.edit(module, change)
     try:
         stale = place.stale()
-        assert set(stale) == TRAINING | {"rd_points"} | TABLES
-        assert len(stale["trained_codec"]) == 8
-        assert "code changed" in stale["trunk_codec"][0]
     finally:
         back()
-
-
-def test_a_constant_in_the_metrics_makes_evaluation_stale_and_no_training(place: Place) -> None:
-    back = place.edit("models/metrics.py", lambda s: s + "\nEXTRA = 1.5\n")
-    try:
-        assert set(place.stale()) == {"classical_rd_points", "rd_points"} | TABLES
-    finally:
-        back()
-
-
-def test_how_fixation_maps_are_drawn_makes_measuring_stale(place: Place) -> None:
-    back = place.edit("assets/saliency/fixations.py", lambda s: s + "\nEXTRA = 1.5\n")
-    try:
-        stale = set(place.stale())
-        assert {"classical_rd_points", "rd_points"} <= stale
-        assert not stale & (FRAMES | {"trunk_codec"})
-    finally:
-        back()
+    assert set(stale) == stages
+    if trainings:
+        count, *words = trainings
+        assert len(stale["trained_codec"]) == count
+        assert all(word in line for word in words for line in stale["trained_codec"]), stale
 
 
 def test_the_same_pictures_under_another_name_get_results_of_their_own(place: Place) -> None:
-    place.fovea("datasets", "add", "twin", str(place.pictures))
+    place.unchanged("datasets", "add", "twin", str(place.pictures))
     try:
-        done = place.fovea("status", "--dataset", "twin", "--sweep", "tiny", check=False)
+        done = place.unchanged("status", "--dataset", "twin", "--sweep", "tiny", check=False)
         stale = set(re.findall(r"^stale  (\S+) ", done.stdout, flags=re.M))
-        assert stale == {"classical_rd_points", "rd_points"} | TABLES, "frames, maps and training are the same work"
+        assert stale == MEASURED, "frames, maps and training are the same work"
     finally:
-        place.fovea("datasets", "remove", "twin")
+        place.unchanged("datasets", "remove", "twin")
 
 
 def test_what_was_deleted_is_noticed_and_what_people_open_is_written_again(place: Place) -> None:
@@ -230,38 +230,9 @@ def test_what_was_deleted_is_noticed_and_what_people_open_is_written_again(place
         gone.rename(png)
     shutil.rmtree(place.home / "reports")
     shutil.rmtree(place.home / "tables")
-    assert "nothing to run" in place.fovea("run", "--dataset", "drawn", "--sweep", "tiny").stdout
+    assert "nothing to run" in place.fovea("run", *TINY).stdout
     assert (place.home / "reports/drawn.tiny.html").exists()
     assert (place.home / "tables/rd_points.parquet").exists()
-
-
-def test_a_learning_rate_names_its_experiments_and_going_back_finds_them(place: Place) -> None:
-    back = place.edit(
-        "models/presets.toml",
-        lambda s: re.sub(r"(\[presets.tiny\].*?\nlr = )[0-9.e-]+", r"\g<1>2.5e-3", s, count=1, flags=re.S),
-    )
-    try:
-        stale = place.stale()
-        assert set(stale) == TRAINING | {"rd_points"} | TABLES
-        assert "lr " in stale["trained_codec"][0]
-        assert "→ 0.0025" in stale["trained_codec"][0]
-    finally:
-        back()
-    assert place.stale() == {}
-
-
-def test_one_more_lambda_runs_only_its_experiments(place: Place) -> None:
-    def add(source: str) -> str:
-        return re.sub(r"(\[sweeps.tiny\].*?0\.036)", r"\1, 0.05", source, count=1, flags=re.S)
-
-    back = place.edit("models/sweeps.toml", add)
-    try:
-        stale = place.stale()
-        assert set(stale) == {"trained_codec", "rd_points"} | TABLES
-        assert len(stale["trained_codec"]) == 2
-        assert all("l0.05" in s for s in stale["trained_codec"])
-    finally:
-        back()
 
 
 def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
@@ -273,17 +244,9 @@ def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
         stale = place.stale()
         assert not TRAINING & set(stale), "the training pictures are the same"
         assert set(stale) >= FRAMES
-        code = """
-import sys
-from assets.stages import open_chain
-from assets.home import Home
-chain = open_chain()
-import json
-print(json.dumps({s: chain.make(s, "drawn").facts for s in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")}))
-"""
-        done = python(place.environment, "-c", code)
-        assert done.returncode == 0, done.stderr
-        facts = json.loads(done.stdout.splitlines()[-1])
+        with mock.patch.dict(os.environ, place.environment):
+            chain = open_chain(Home.from_environment())
+            facts = {stage: chain.make(stage, "drawn").facts for stage in FRAMES_IN_ORDER}
         total = sum(COUNTS.values()) + 1
         assert facts["resized_frames"]["resized"] == 1
         assert facts["resized_frames"]["reused"] == total - 1
@@ -298,7 +261,7 @@ def test_a_vanished_folder_is_named_and_its_results_stay(place: Place) -> None:
     away = place.pictures.with_name("away")
     place.pictures.rename(away)
     try:
-        done = place.fovea("run", "--dataset", "drawn", "--sweep", "tiny", check=False)
+        done = place.unchanged("run", *TINY, check=False)
         assert done.returncode == 1
         assert str(place.pictures) in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -309,14 +272,14 @@ def test_a_vanished_folder_is_named_and_its_results_stay(place: Place) -> None:
 
 
 def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
-    keys = place.fovea("status", "--dataset", "drawn", "--sweep", "tiny", "--keys").stdout.split()
+    keys = place.unchanged("status", *TINY, "--keys").stdout.split()
     assert len(keys) == 8
-    done = place.fovea("train", keys[0], "--no-tracking")
+    done = place.unchanged("train", keys[0], "--no-tracking")
     assert done.stdout.startswith(f"found {keys[0]}")
 
 
 def test_a_second_fresh_home_gives_the_same_bits(place: Place) -> None:
-    key = place.fovea("status", "--dataset", "drawn", "--sweep", "tiny", "--keys").stdout.split()[-1]
+    key = place.unchanged("status", *TINY, "--keys").stdout.split()[-1]
     other = Place(place.code, place.home.parent / "second" / "home", place.pictures)
     shutil.copytree(place.home.parent / "config", other.home.parent / "config")
     done = other.fovea("train", key, "--no-tracking")
@@ -332,17 +295,35 @@ def test_a_second_fresh_home_gives_the_same_bits(place: Place) -> None:
     assert digests(other.home)[key] == digests(place.home)[key]
 
 
-def test_two_runs_at_once_are_refused_with_the_way_out(place: Place) -> None:
-    (place.home / "locks").mkdir(exist_ok=True)
-    with filelock.FileLock(place.home / "locks" / "run.lock"):
-        done = place.fovea("run", "--dataset", "sample", "--sweep", "tiny", check=False)
-    assert done.returncode == 1
-    assert "another `fovea run` works on" in done.stderr
-
-
 def test_bad_input_is_one_clear_line(place: Place) -> None:
     """Through a process of its own; test_runs_command.py has the lines."""
     done = place.fovea("datasets", "add", "drawn", str(place.pictures), check=False)
     assert done.returncode == 1
     assert "drawn" in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_two_files_make_a_codec_with_a_curve_in_the_report(place: Place) -> None:
+    config = place.home.parent / "config"
+    shutil.copytree(TOY / "codecs", config / "codecs", ignore=shutil.ignore_patterns("__pycache__"))
+    with (config / "fovea.toml").open("a") as settings:
+        settings.write((TOY / "fovea.toml").read_text())
+    toy = ("--dataset", "drawn", "--sweep", "toy")
+    assert " 0 failed" in place.fovea("run", *toy).stdout
+    curves = pd.read_parquet(place.home / "tables/rd_curves.parquet")
+    own = curves[curves.codec == "toy"]
+    assert set(own.arm) == {"uniform", "saliency_gain"} and len(own) == 8
+    assert (own.rate_name == "lmbda").all() and (own.bpp > 0).all() and own.psnr_db.notna().all()
+    report = (place.home / "reports/drawn.toy.html").read_text()
+    assert "toy" in report and "saliency_gain" in report
+    assert place.stale() == {}, "nothing of what is there has changed"
+    # a change of the file makes what it computed stale, a typo is one line that names file and field
+    codec = config / "codecs" / "toy.py"
+    codec.write_text(codec.read_text().replace("nn.ReLU()", "nn.LeakyReLU()"))
+    stale = place.fovea("status", *toy, check=False).stdout
+    assert "stale  trunk_codec" in stale and "stale  resized_frames" not in stale
+    codec.write_text(codec.read_text().replace("    paper=", "    papers="))
+    wrong = place.fovea("status", *toy, check=False)
+    assert wrong.returncode == 1
+    assert f"{codec}: CARD: unknown field 'papers'; did you mean 'paper'?" in wrong.stderr
+    assert place.stale() == {}, "others are planned all the same"
