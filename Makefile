@@ -59,9 +59,10 @@ check: setup  ## format, lint, types, import contracts
 deploy: $(READY)  ## check the files of deploy/ without a cluster (compose, Kubernetes, YAML)
 	@$(BIN)/uv run -q --no-project --with check-jsonschema --with kubernetes-validate --with yamllint python deploy/check.py
 
-system:  ## packages of the operating system that some tests use (Chromium, PostgreSQL, SLURM), on Debian as root
+system:  ## packages of the operating system that some tests use (Chromium, PostgreSQL, SLURM, Butteraugli), on Debian as root
 	@missing=$$(command -v chromium >/dev/null || echo chromium chromium-driver; \
 	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || echo postgresql; \
+	  command -v butteraugli_main >/dev/null || echo libjxl-devtools; \
 	  ls /usr/sbin/slurmctld /usr/sbin/munged >/dev/null 2>&1 || echo slurmctld slurmd slurm-client munge); \
 	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then true; else \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
@@ -73,7 +74,7 @@ bench: setup  ## benchmarks against the peers, as ratios in one run
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock: $(READY)  ## resolve the dependencies anew (versions and hashes only, no index address)
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra cluster --extra dev --extra ocr pyproject.toml -o requirements.lock
 
 clean:  ## forget what can be made again: .fovea and caches
 	rm -rf .fovea .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -92,7 +92,8 @@ def benchmark(
 ) -> "Benchmark":
     """Codecs against each other and against classical ones on a registered dataset: curves and BD-rates as tables, and a
     page. codecs: shipped names or experiments' keys, empty for all that ship. peers: classical codecs, empty for the
-    dataset's. judges: such as "ocr", which an extra installs. Raises FoveaError for a name that is not known, and where something could not be made."""
+    dataset's. judges: such as "ocr", which an extra installs. Raises FoveaError for a name that is not known, and where
+    something could not be made."""
     from pipelines.commands.evidence import benchmark_made
     from pipelines.commands.options import chain_here
 

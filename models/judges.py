@@ -6,6 +6,7 @@ packages, and the code version of no artifact covers it.
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -41,12 +42,12 @@ class Opened(Protocol):
 
 
 class Judge(NamedTuple):
-    """metrics: the columns that it fills. extra: what installs packages, those that it imports. falls: whether less is
-    better. shares: whether its values are shares of something counted, whose curves end level."""
+    """metrics: the columns that it fills. install: what installs packages, those that it imports, or programs. falls: whether
+    less is better. shares: whether its values are shares of something counted, whose curves end level."""
 
     metrics: tuple[Metric, ...]
     module: str
-    extra: str
+    install: str
     packages: tuple[str, ...]
     texts: bool = False
     falls: bool = False
@@ -54,8 +55,8 @@ class Judge(NamedTuple):
 
     def lacks(self) -> str:
         """The packages that are not installed, and what installs them; "" where all are."""
-        absent = [p for p in self.packages if importlib.util.find_spec(p) is None]
-        return f"{', '.join(absent)} not installed: pip install 'fovea[{self.extra}]'" if absent else ""
+        absent = [p for p in self.packages if not (importlib.util.find_spec(p) or shutil.which(p))]
+        return f"{', '.join(absent)} not installed: {self.install}" if absent else ""
 
     def opened(self, name: str) -> Opened:
         """The judge with its weights. Raises ImportError where `lacks` says so."""
@@ -63,14 +64,25 @@ class Judge(NamedTuple):
         return found
 
 
+_PERCEPTUAL, _EXTRA = "models.perceptual", "pip install 'fovea[perceptual]'"
 JUDGES: Mapping[str, Judge] = {
     "ocr": Judge(
         (Metric("characters_read", "characters read"), Metric("texts_read", "texts read without a fault")),
         "models.legibility",
-        "ocr",
+        "pip install 'fovea[ocr]'",
         ("rapidocr", "onnxruntime"),
         texts=True,
         shares=True,
+    ),
+    "ssimulacra2": Judge((Metric("ssimulacra2", "SSIMULACRA 2"),), _PERCEPTUAL, _EXTRA, ("ssimulacra2",)),
+    "vmaf": Judge((Metric("vmaf", "VMAF"),), _PERCEPTUAL, _EXTRA, ("vmaf_torch",)),
+    "cvvdp": Judge((Metric("cvvdp_jod", "ColorVideoVDP", "JOD"),), _PERCEPTUAL, _EXTRA, ("pycvvdp",)),
+    "butteraugli": Judge(
+        (Metric("butteraugli", "Butteraugli 3-norm"),),
+        _PERCEPTUAL,
+        "apt-get install libjxl-devtools",
+        ("butteraugli_main",),
+        falls=True,
     ),
 }
 

@@ -197,7 +197,7 @@ def evaluate(
     "judges",
     multiple=True,
     metavar="NAME",
-    help="Also ask a judge that an extra installs: ocr (characters and texts still read). May be repeated.",
+    help="Also ask a judge that an extra installs: ocr (what can still be read), ssimulacra2, butteraugli, vmaf, cvvdp.",
 )
 @click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
 @click.option(
