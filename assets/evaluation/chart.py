@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
-from assets.evaluation.numerals import rate_label
+from assets.evaluation.numerals import rate_label, scale_unit
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import curves_of, learned, records
 from models.judges import FALLING, JUDGED, KNOWN
@@ -59,7 +59,7 @@ def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "rate": rate_label(row["rate_name"], row["rate"]),
         "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
-        "raw": {m: _round(row[m]) for m in metrics if KNOWN[m].decibel},
+        "raw": {m: _round(row[m]) for m in metrics if KNOWN[m].decibel or m in FALLING},
         "values": values,
         "n": int(row["n_images"]),
         "seeds": int(row["n_seeds"]),
@@ -67,9 +67,12 @@ def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _axis(metric: str) -> str:
+    unit = "−10·log₁₀(1 − x) dB" if KNOWN[metric].decibel else KNOWN[metric].unit
+    return ("−" if metric in FALLING else "") + ", ".join(filter(None, (KNOWN[metric].label, unit)))
+
+
 def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     """What report.js needs for the chart."""
-    axes = {m: ", −10·log₁₀(1 − x) dB" if KNOWN[m].decibel else f", {KNOWN[m].unit}".rstrip(", ") for m in metrics}
-    axes = {m: f"{'−' * (m in FALLING)}{KNOWN[m].label}{axis}" for m, axis in axes.items()}
-    labels = {m: {"label": KNOWN[m].label, "axis": axis} for m, axis in axes.items()}
+    labels = {m: {"label": KNOWN[m].label, "axis": _axis(m), "unit": scale_unit(m)} for m in metrics}
     return {"curves": curves, "metrics": labels, "against": BASELINE}

@@ -25,6 +25,16 @@ def percent(value: Any) -> str:
     return number(value, 1, sign=True, unit="%")
 
 
+def scale_unit(metric: str) -> str:
+    """The unit of the scale on which curves of a metric are compared."""
+    return "dB" if KNOWN[metric].decibel else KNOWN[metric].unit
+
+
+def gain(value: Any, metric: str) -> str:
+    """A difference in quality on that scale, signed."""
+    return number(value, 2 if scale_unit(metric) else 3, sign=True, unit=scale_unit(metric))
+
+
 def decibel(value: Any) -> str:
     """A difference in quality, signed, two digits."""
     return number(value, 2, sign=True, unit="dB")

@@ -209,12 +209,12 @@ function drawCurves() {
   });
 }
 function describe({ series, spot }) {
-  const p = spot.point, meta = data.metrics[state.metric], unit = " dB";
+  const p = spot.point, meta = data.metrics[state.metric], unit = meta.unit ? ` ${meta.unit}` : "";
   const [value, low, high] = p.values[state.metric];
   const raw = state.metric in p.raw ? ` (${fixed(p.raw[state.metric], 4)})` : "";
   const lines = [`${series.curve.label} · ${p.rate}`, `${fixed(p.bpp[0], 3)} bpp${p.bpp[1] === null ? "" : ` [${fixed(p.bpp[1], 3)}, ${fixed(p.bpp[2], 3)}]`}`,
     `${meta.label} ${fixed(value)}${unit}${raw}${low === null ? "" : ` [${fixed(low)}, ${fixed(high)}]`}`];
-  if (state.mode === "relative") lines.push(`${signed(spot.y, 2)} dB against ${data.against} at this rate`);
+  if (state.mode === "relative") lines.push(`${signed(spot.y, 2)}${unit} against ${data.against} at this rate`);
   if (!p.n) lines.push("published: means only, no pictures");
   else lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
   return lines.map((text, i) => html(i ? "div" : "b", {}, text));

@@ -14,6 +14,7 @@ import pytest
 
 from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
+from assets.evaluation.chart import chart_data
 from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
 from assets.evaluation.report import render_report
@@ -415,6 +416,15 @@ def test_salient_window() -> None:
 def test_numbers_as_written() -> None:
     assert [numerals.percent(v) for v in (-9.04, 3, np.nan)] == ["−9.0\u202f%", "+3.0\u202f%", "–"]
     assert [numerals.interval(v, 1) for v in (-12.04, np.nan)] == ["[−12.0,\u00a0+1.0]", "–"]
+
+
+def test_judged_metrics_have_their_own_units() -> None:
+    assert numerals.gain(0.0512, "characters_read") == "+0.051" and numerals.gain(-1, "psnr_db") == "−1.00\u202fdB"
+    names = ["ms_ssim", "texts_read", "cvvdp_jod", "butteraugli"]
+    labels = chart_data([], names)["metrics"]
+    assert [labels[n]["unit"] for n in names] == ["dB", "", "JOD", ""]
+    assert labels["butteraugli"]["axis"] == "−Butteraugli 3-norm"  # less is better, up is better
+    assert labels["cvvdp_jod"]["axis"] == "ColorVideoVDP, JOD" and labels["ms_ssim"]["axis"].endswith("(1 − x) dB")
 
 
 @pytest.mark.browser
