@@ -38,7 +38,7 @@ def fovea(given: dict[str, str], *words: str, check: bool = False) -> "subproces
 
 
 @contextlib.contextmanager
-def here(given: dict[str, str]) -> Iterator[None]:
+def inside_of(given: dict[str, str]) -> Iterator[None]:
     """This process with that environment, and without the warnings that are errors in tests: others' are not ours."""
     with mock.patch.dict(os.environ, given, clear=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def inside(given: dict[str, str], *words: str, check: bool = True) -> "subproces
     """The command in this process, which has imported what each process of its own would take seconds to import."""
     from pipelines.cli import main
 
-    with here(given):
+    with inside_of(given):
         done = CliRunner().invoke(main, words)
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

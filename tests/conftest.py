@@ -12,8 +12,9 @@ from servers.s3_server import S3Server
 from assets import remote
 
 #: the files that take longest, longest first
-LONG = ("test_incremental", "test_ui", "test_conditioned", "test_interrupt", "test_benchmark", "test_bases",
-        "test_loop", "test_cityscapes_chain", "test_installed", "test_mlflow_tracking", "test_study", "test_game")  # fmt: skip
+LONG = ("test_incremental", "test_benchmark", "test_ui", "test_interrupt", "test_cityscapes", "test_mlflow_tracking", "test_loop",
+        "test_conditioned", "test_bases", "test_installed", "test_sam_parity", "test_ranks", "test_bits", "test_cityscapes_chain",
+        "test_fuzz", "test_study", "test_game")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,27 +1,32 @@
 """`fovea run --frames-only --dataset cityscapes` against a site on loopback: one command from the account to packed frames."""
 
-import json
+import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, environment, fovea
+from commands import environment, fovea, inside, inside_of
 from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import write_archive
 
 from assets.frames.archive import ARCHIVE_NAME
 from assets.frames.decode import read_picture
 from assets.frames.resize import resize
+from assets.home import Home
 from assets.saliency.rgba import unpack
+from pipelines.definitions import defs
+from pipelines.instance import prepare_instance
+from pipelines.schedules import cityscapes_changes
 
 pytestmark = [pytest.mark.e2e]
 CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
 PASSWORD = "Tr0ub4dor-and-3-horses"
+RUN = ("run", "--frames-only", "--dataset", "cityscapes")
 WRONG = "Tr0ub4dor-and-2-horses"
 
 
@@ -46,7 +51,7 @@ class Place:
         return done
 
     def run(self, password: str = PASSWORD) -> "subprocess.CompletedProcess[str]":
-        return self.fovea("run", "--frames-only", "--dataset", "cityscapes", password=password)
+        return self.fovea(*RUN, password=password)
 
     def frames(self) -> pd.DataFrame:
         tables = (self.home / "data/rgba_frames").glob("??/*/rgba.parquet")
@@ -84,8 +89,7 @@ def test_from_a_wrong_password_to_packed_frames_and_no_trace_of_either(place: Pl
     assert dict(table.split.value_counts()) == {"train": 85, "val": 59, "test": 46}
 
     asked = len(place.site.requests)
-    again = place.run()
-    assert "nothing to run" in again.stdout
+    assert "nothing to run" in inside(place.environment(), *RUN).stdout
     assert len(place.site.requests) == asked
 
     assert place.holding(PASSWORD, WRONG) == []
@@ -95,67 +99,34 @@ def test_from_a_wrong_password_to_packed_frames_and_no_trace_of_either(place: Pl
     assert place.holding("MB downloaded"), "Dagster's log shows the download"
 
 
-TICKS = """
-import json, os, sys
-import dagster as dg
-from pipelines.schedules import cityscapes_changes
-for change in json.loads(sys.argv[1]):
-    before = dict(os.environ)
-    os.environ.update(change)
-    tick = cityscapes_changes(dg.build_schedule_context())
-    print(type(tick).__name__, getattr(tick, "skip_message", None) or tick.run_key)
-    os.environ.clear()
-    os.environ.update(before)
-"""
-FETCH = """
-import dagster as dg
-from assets.home import Home
-from pipelines.definitions import defs
-from pipelines.instance import prepare_instance
-prepare_instance(Home.from_environment())
-result = defs.resolve_job_def("fetch_change").execute_in_process(instance=dg.DagsterInstance.get())
-print(result.success)
-"""
-
-
 def test_the_weekly_question_and_what_a_changed_package_starts(place: Place, tmp_path: Path) -> None:
-    def python(code: str, *arguments: str) -> list[str]:
-        found = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            cwd=ROOT, env=place.environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert found.returncode == 0, found.stderr
-        return found.stdout.strip().splitlines()
-
-    def ticks(*changes: dict[str, str]) -> list[str]:
-        return python(TICKS, json.dumps(changes))[-len(changes) :]
+    def tick(**changes: str) -> str:
+        with inside_of(place.environment() | changes):
+            asked = cityscapes_changes(dg.build_schedule_context())
+        return f"{type(asked).__name__} {getattr(asked, 'skip_message', None) or asked.run_key}"
 
     if not (place.home / "downloads" / ARCHIVE_NAME).exists():
         assert place.run().returncode == 0
-    found = ticks(
-        {},
-        {"CITYSCAPES_PASSWORD": ""},
-        {"CITYSCAPES_ROOT": str(place.site.packages[3])},
-        {"FOVEA_HOME": str(tmp_path / "elsewhere")},
-        {"CITYSCAPES_PASSWORD": WRONG},
-    )
-    assert found[0] == "SkipReason the site offers the archive that is here"
-    for line, said in zip(
-        found[1:],
-        ("no Cityscapes account", "is yours", "not downloaded", "refuses the user name or password"),
-        strict=True,
+    assert tick() == "SkipReason the site offers the archive that is here"
+    for change, said in (
+        ({"CITYSCAPES_PASSWORD": ""}, "no Cityscapes account"),
+        ({"CITYSCAPES_ROOT": str(place.site.packages[3])}, "is yours"),
+        ({"FOVEA_HOME": str(tmp_path / "elsewhere")}, "not downloaded"),
+        ({"CITYSCAPES_PASSWORD": WRONG}, "refuses the user name or password"),
     ):
-        assert line.startswith("SkipReason ")
-        assert said in line
+        assert re.match(f"SkipReason .*{said}", tick(**change))
 
     old = place.frames()
     place.site.replace(3, write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, seed=5))
-    assert ticks({}) == [f"RunRequest cityscapes-{place.site.md5(3)}"]
-    assert python(FETCH)[-1] == "True"
+    assert tick() == f"RunRequest cityscapes-{place.site.md5(3)}"
+    with inside_of(place.environment()):
+        prepare_instance(Home.from_environment())
+        with dg.DagsterInstance.get() as instance:
+            assert defs.resolve_job_def("fetch_change").execute_in_process(instance=instance).success
     new = place.frames()
     assert list(new.image) == list(old.image)
     assert not set(new.rgba_key) & set(old.rgba_key)
-    assert ticks({}) == ["SkipReason the site offers the archive that is here"]
+    assert tick() == "SkipReason the site offers the archive that is here"
     assert place.holding(PASSWORD, WRONG) == []
 
 

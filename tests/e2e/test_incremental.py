@@ -5,7 +5,6 @@ The code runs from a copy of the repository, so that the tests can change it.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,11 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pandas as pd
 import pytest
-from commands import ROOT, environment, fovea, inside, python
+from commands import ROOT, environment, fovea, inside, inside_of, python
 
 from assets.frames.sample import make_sample
 from assets.home import Home
@@ -244,7 +242,7 @@ def test_one_more_picture_is_the_only_one_processed(place: Place) -> None:
         stale = place.stale()
         assert not TRAINING & set(stale), "the training pictures are the same"
         assert set(stale) >= FRAMES
-        with mock.patch.dict(os.environ, place.environment):
+        with inside_of(place.environment):
             chain = open_chain(Home.from_environment())
             facts = {stage: chain.make(stage, "drawn").facts for stage in FRAMES_IN_ORDER}
         total = sum(COUNTS.values()) + 1

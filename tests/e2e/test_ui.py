@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import environment, fovea, python
+from commands import environment, fovea, inside, python
 from servers.ui import Ui
 
 from assets.frames.sample import make_sample
@@ -27,7 +27,7 @@ class Watched(Ui):
         super().__init__(environment(base), base / "ui.log")
         self.base, self.pictures = base, base / "drawn/leftImg8bit"
         make_sample(base / "drawn", seed=4, counts={"train": 2, "val": 1, "test": 1}, size=(256, 128), workers=2)
-        fovea(self.environment, "datasets", "add", "drawn", str(self.pictures), check=True)
+        inside(self.environment, "datasets", "add", "drawn", str(self.pictures))
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,14 @@ def materializations(ui: Ui, asset: str) -> list[dict[str, Any]]:
     return [{e["label"]: e for e in m["metadataEntries"]} for m in found]
 
 
+def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Watched) -> None:
+    ended(ui, "sweep", {"ops": {"bring_up_to_date": {"config": {"sweeps": [], "units": ["source_frames drawn"]}}}})
+    schema = ui.ask(DEFAULTS, selector=SELECTOR | {"pipelineName": "sweep"})["runConfigSchemaOrError"]
+    assert "sample.smoke" in schema["rootDefaultYaml"]
+
+
 def test_an_asset_materialised_in_the_ui_obeys_the_store(ui: Watched) -> None:
-    launch(ui, "source_frames")
-    launch(ui, "resized_frames")
+    launch(ui, "resized_frames")  # from the frames that the job above has made
     (made,) = materializations(ui, "resized_frames")
     assert made["cache_hit"]["boolValue"] is False
     assert made["frames"]["intValue"] == 4
@@ -148,23 +153,18 @@ def test_what_is_registered_while_the_ui_runs_shows_at_once(ui: Watched) -> None
     ended(ui, "register_dataset", by_form)
     assert "formed" in rows(ui, "source_frames")
     for words, there in (("add", "typed", folder, "--test", "*"), True), (("remove", "typed"), False):
-        fovea(ui.environment, "datasets", *words, check=True)
+        inside(ui.environment, "datasets", *words)
         assert ("typed" in rows(ui, "source_frames")) is there
     assert "formed.smoke" not in rows(ui, "report"), "a folder adds no row but its own"
 
 
-def test_a_job_brings_units_up_to_date_and_runs_as_it_stands(ui: Watched) -> None:
-    ended(ui, "sweep", {"ops": {"bring_up_to_date": {"config": {"sweeps": [], "units": ["source_frames drawn"]}}}})
-    schema = ui.ask(DEFAULTS, selector=SELECTOR | {"pipelineName": "sweep"})["runConfigSchemaOrError"]
-    assert "sample.smoke" in schema["rootDefaultYaml"]
-
-
-def test_mlflow_answers(ui: Watched) -> None:
+def test_mlflow_answers_and_both_addresses_are_said(ui: Watched) -> None:
     def look() -> bool:
         with urllib.request.urlopen(f"{ui.mlflow}/health", timeout=20) as answer:
             return bool(answer.status == 200)
 
     assert ui.until("MLflow", look)
+    assert f"dagster  {ui.dagster}/" in ui.log.read_text() and f"mlflow   {ui.mlflow}/" in ui.log.read_text()
 
 
 def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, browser: "Browser") -> None:

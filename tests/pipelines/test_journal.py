@@ -86,13 +86,6 @@ def test_the_spool_keeps_copies_in_order(tmp_path):
     assert [k.exists() for k in kept] == [False, True]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(FoveaError, match="FOVEA_HOME"):
-        Journal.of(tmp_path, "k").append({})
-
-
 def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -4,6 +4,7 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from dagster import DagsterRunStatus, RunsFilter
 
 from assets.evaluation.checks import MEASURED
@@ -11,9 +12,9 @@ from assets.graph import Made, Unit
 from assets.home import Home
 from assets.stages import open_chain
 from assets.world import World
-from models.errors import FoveaError
 from models.metrics import METRICS
 from pipelines import launch
+from pipelines.cli import main
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
 from pipelines.partitions import drawn, sync_rows
@@ -46,8 +47,9 @@ def test_runs_of_killed_commands_are_ended_and_others_left_alone() -> None:
 
 def test_one_run_at_a_time(installation: Path) -> None:
     home = Home.from_environment()
-    with one_run_at_a_time(home), pytest.raises(FoveaError, match="another `fovea run`"), one_run_at_a_time(home):
-        pass
+    with one_run_at_a_time(home):
+        done = CliRunner().invoke(main, ["run", "--frames-only"])
+    assert done.exit_code == 1 and "another `fovea run` works on" in done.output
     with one_run_at_a_time(home):
         pass
 

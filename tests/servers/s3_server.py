@@ -5,7 +5,6 @@ with S3Server() as s3: ...  # s3.endpoint, s3.environment, s3.make_bucket("fovea
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,13 +71,6 @@ class S3Server:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             keys = [o["Key"] for page in pages for o in page.get("Contents", ())]
             return {k: client.get_object(Bucket=bucket, Key=k)["Body"].read() for k in keys}
-
-    def freeze(self) -> None:
-        """Connections are taken and never answered."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         if hasattr(self, "door"):

@@ -46,12 +46,13 @@ class Ui:
         self.stop()
 
     def stop(self) -> None:
-        """As Ctrl-C does."""
+        """As Ctrl-C does, which ends all that it has started."""
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(40)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            raise
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """What Dagster's GraphQL answers."""

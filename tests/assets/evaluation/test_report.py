@@ -1,12 +1,10 @@
 import base64
 import functools
 import json
-import os
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,9 @@ from assets.evaluation.report import render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.evaluation.verdict import find_verdicts
 from assets.evaluation.windows import salient_window
+
+if TYPE_CHECKING:
+    from servers.browser import Browser
 
 LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
@@ -428,33 +429,22 @@ def test_judged_metrics_have_their_own_units() -> None:
 
 
 @pytest.mark.browser
-def test_chromium_runs_it_offline(page: str, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+def test_chromium_runs_it_offline(browser: "Browser", page: str, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    measure = "document.documentElement.dataset.over = document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    file.write_text(page.replace("</body>", f"<script>{measure}</script></body>"), encoding="utf-8")
-    at = {}
-    for width in (1400, 390):
-        at[width] = subprocess.run(
-            [
-                browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                "--disable-component-update", "--disable-sync", "--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}",
-                "--virtual-time-budget=4000", f"--window-size={width},900", "--dump-dom", file.as_uri(),
-            ],
-            capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(tmp_path)},
-        ).stdout  # fmt: skip
-        assert 'data-over="0"' in at[width], f"it scrolls sideways at {width} pixels"
-    dom = at[1400]
-    # the last line of the script ran, and what it draws is there
-    assert 'data-ready="yes"' in dom
-    # arms and controls; conventional codecs are a click away
-    data = re.search(r'id="data">(.*?)</script>', page, re.S)
-    assert data
-    learned = sum(not c["classical"] for c in json.loads(data[1])["curves"])
-    assert dom.count('class="line"') == learned >= 6 and dom.count("<figure>") >= 8
-    assert 'data-choose="classical" aria-pressed="false"' in dom
-    assert dom.count('class="mark') >= 4 * learned
-    hidden = re.findall(r"<tr data-metric=\"(\w+)\" data-method=\"(\w+)\"[^>]*?( hidden=\"\")?>", dom)
-    assert hidden and all((metric == "ew_psnr_db" and method == "pchip") != bool(h) for metric, method, h in hidden)
+    file.write_text(page, encoding="utf-8")
+    for width in (390, 1400):
+        browser.open(file, width, 900)
+        over = browser.run("const e = document.documentElement; return e.scrollWidth - e.clientWidth")
+        assert over == 0, f"it scrolls sideways at {width} pixels"
+
+    def count(selector: str) -> int:
+        return int(browser.run("return document.querySelectorAll(arguments[0]).length", selector))
+
+    # arms and controls are drawn; conventional codecs are a click away
+    learned = browser.run("return JSON.parse(document.querySelector('#data').textContent).curves.filter(c => !c.classical).length")  # fmt: skip
+    assert count('[class="line"]') == learned >= 6 and count("figure") >= 8
+    assert count('[data-choose="classical"][aria-pressed="false"]') == 1
+    assert count('[class^="mark"]') >= 4 * learned
+    rows = browser.run("return [...document.querySelectorAll('tr[data-metric]')].map(r => [r.dataset.metric, r.dataset.method, r.hidden])")  # fmt: skip
+    assert rows and all((metric == "ew_psnr_db" and method == "pchip") != hidden for metric, method, hidden in rows)
+    assert browser.errors() == []

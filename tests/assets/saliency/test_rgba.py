@@ -33,13 +33,6 @@ def test_round_trip_is_lossless_under_alpha_zero_too(rgba: NDArray[np.uint8]) ->
     assert np.array_equal(np.asarray(image), rgba)
 
 
-def test_hidden_colours_survive_where_the_whole_map_is_zero() -> None:
-    rgb = np.random.default_rng(0).integers(0, 256, (256, 512, 3), dtype=np.uint8)
-    back, saliency_map = unpack(pack(rgb, np.zeros((256, 512), np.uint8)))
-    assert np.array_equal(back, rgb)
-    assert not saliency_map.any()
-
-
 def test_views_are_packed_like_copies() -> None:
     rgba = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
     rgb, saliency_map = rgba[::-1, :, :3], rgba[:, ::-1, 3]
