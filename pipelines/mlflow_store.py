@@ -34,7 +34,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 from assets.log import lasting_logger
 from assets.versions import commit
 from pipelines.journal import Journal, Progress, Record
-from pipelines.mlflow_view import ALL, VIEW_TAG, view
+from pipelines.mlflow_view import ALL, VIEW_TAG, table_address, view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -265,13 +265,15 @@ class MlflowStore:
             slug = re.sub(r"[^\w.\-]", "_", name)
             served = urllib.parse.urlsplit(self.uri).scheme in ("http", "https", "databricks")
             where = None if served else (self.folder / "artifacts" / slug).resolve().as_uri()
-            about = (
-                f"Codecs trained or measured on `{name.removeprefix('fovea-')}`. Runs of a sweep hang under the run `sweep …`, "
-                "which holds its report, curves and tables; a training's row has the figures of the test pictures."
-            )
-            tags = {"mlflow.note.content": about, VIEW_TAG + ALL: view()}
             with _already_there():  # another process was quicker
-                self._client.create_experiment(name, artifact_location=where, tags=tags)
+                made = self._client.create_experiment(name, artifact_location=where, tags={VIEW_TAG + ALL: view()})
+                # its own list opens an experiment as traces, which are none: the way out stands on that page
+                about = (
+                    f"Codecs trained or measured on `{name.removeprefix('fovea-')}`: [the run table]({table_address('', made)[1:]}). "
+                    "Runs of a sweep hang under the run `sweep …`, which holds its report, curves and tables; a training's "
+                    "row has the figures of the test pictures."
+                )
+                self._client.set_experiment_tag(made, "mlflow.note.content", about)
             return self._experiment(name)
         if found.lifecycle_stage != "active":
             log.warning("MLflow's experiment %r was deleted: it is restored, since it is used again", name)

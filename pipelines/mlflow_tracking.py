@@ -122,6 +122,12 @@ class MlflowTracker(Tracker):
     def table_url(self, run_id: str, sweep: str) -> str:
         return self._address(run_id, lambda base, known: table_address(base, known.experiment_id, sweep))
 
+    def tables(self) -> dict[str, str]:
+        """Experiment → address of its run table, for those that this home told of."""
+        base = base_address(self.store.folder, self.store.name)
+        told = ((j.header()["experiment"], j.progress(self.store.id)) for j in Journal.all(self.journals))
+        return {name: table_address(base, known.experiment_id) for name, known in told if known and known.experiment_id}
+
     def _address(self, run_id: str, page: Callable[[str, Progress], str]) -> str:
         for journal in Journal.all(self.journals):
             known = journal.progress(self.store.id)

@@ -15,6 +15,7 @@ from assets.home import ROOT, Home, write_whole
 from models.errors import FoveaError
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
+from pipelines.mlflow_tracking import MlflowTracker
 from pipelines.mlflow_view import TABLE, note_address
 from pipelines.partitions import shown
 
@@ -114,16 +115,23 @@ def _announce(home: Home, port: int, mlflow_port: int, children: dict[str, psuti
     while waiting and time.monotonic() < deadline and all(c.poll() is None for c in children.values()):
         for name, wanted in list(waiting.items()):
             if not free(wanted):
-                print(f"{name:8} http://127.0.0.1:{wanted}{FIRST_PAGE[name]}", flush=True)
+                _say(name, f"http://127.0.0.1:{wanted}", home, remote)
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):
-        print(f"mlflow   {redacted(remote)}{FIRST_PAGE['mlflow']}", flush=True)
+        _say("mlflow", redacted(remote), home, remote)
     for report in sorted(home.reports.glob("*.html")):
         print(f"report   {report}", flush=True)
     if home.shared is not None:
         print(f"reports  {home.shared}/reports, tables {home.shared}/tables", flush=True)
     print("Ctrl-C stops all", flush=True)
+
+
+def _say(name: str, base: str, home: Home, remote: str) -> None:
+    """Where to look: in MLflow the run table of each dataset, since its list opens an experiment as traces."""
+    tables = MlflowTracker(home.mlflow, remote).tables() if name == "mlflow" else {}
+    for experiment, address in tables.items() or [("", base + FIRST_PAGE[name])]:
+        print(f"{name:8} {address}  {experiment}".rstrip(), flush=True)
 
 
 def stop(children: dict[str, psutil.Popen]) -> None:

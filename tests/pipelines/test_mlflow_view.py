@@ -31,13 +31,17 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, mon
     assert tracker.run_url(run_id) == f"{machine}:5066{page}"
     table = tracker.table_url(run_id, "sample.smoke")
     assert table == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
+    assert tracker.tables() == {"fovea-sample": table.replace("sample.smoke", "trainings")}
     assert tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
     experiment = tracker.store.connect().get_experiment("1")
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
     assert "`fovea.sweep` = 'sample.smoke'" in view["searchFilter"]
     assert {"params.`arm`", "metrics.`bpp`", "metrics.`bd_rate_percent`"} <= set(view["selectedColumns"])
     assert {c["yaxis"]["key"] for c in view["compareRunCharts"] if c["type"] == "SCATTER"} >= {"psnr_db", "sw_psnr_db"}
-    assert "mlflow.sharedViewState.trainings" in experiment.tags and experiment.tags["mlflow.note.content"]
+    assert "mlflow.sharedViewState.trainings" in experiment.tags
+    # MLflow's own list opens an experiment as traces
+    link = "[the run table](#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning)"
+    assert link in experiment.tags["mlflow.note.content"]
 
 
 def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_path: Path) -> None:
