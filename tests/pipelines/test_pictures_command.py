@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from assets.evaluation.code_files import Guide
 from models.codecs.bitstream import Contents, pack
 from pipelines.cli import main
 
@@ -35,7 +36,7 @@ def test_what_compress_is_told_about_maps_and_effort(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     done = CliRunner().invoke(main, ["compress", "a.png", "-o", "a.fov", *words])
     assert done.exit_code == 0, done.output
-    assert told["guide"] == guide and told["effort"] == effort
+    assert told["guide"] == Guide(*guide) and told["effort"] == effort
 
 
 SCRIPT = """
