@@ -16,6 +16,7 @@ from assets.world import World, evaluation_key
 from models.codecs.catalogue import shipped
 from models.errors import FoveaError
 from models.experiments import Experiment
+from models.judges import JUDGES
 from models.validation import unknown
 
 SWEEP = "shipped"
@@ -32,12 +33,16 @@ class Benchmark(NamedTuple):
     lines: list[str]
 
 
-def chosen(world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = ()) -> list[Experiment]:
+def chosen(
+    world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = (), judges: Sequence[str] = ()
+) -> list[Experiment]:
     """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that ship.
-    Raises FoveaError for a dataset or a codec that is not known, and for a peer that the dataset is not measured with."""
+    Raises FoveaError for a dataset, a codec or a judge that is not known, and for a peer that the dataset is not measured with."""
     measured = world.dataset(dataset).classical
     if missing := [p for p in peers if p not in measured]:
         raise FoveaError(f"--peers {missing[0]}: {dataset} is measured with {', '.join(measured)}")
+    if strange := [j for j in judges if j not in JUDGES]:
+        raise FoveaError(f"--judge: {unknown('judge', strange[0], JUDGES)}")
     ships = world.sweeps[f"{dataset}.{SWEEP}"].experiments
     known = sorted({e.codec for e in ships})
     found = [e for e in ships if not codecs or e.codec in codecs]

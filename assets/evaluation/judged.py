@@ -18,7 +18,6 @@ from assets.versions import code_version
 from models.codecs import classical
 from models.errors import FoveaError
 from models.judges import JUDGES, Opened, Picture, Text
-from models.validation import unknown
 
 if TYPE_CHECKING:
     from models.legibility import Reader
@@ -48,12 +47,9 @@ def texts_of(chain: Chain, dataset: str) -> pd.DataFrame | None:
 
 
 def seats(chain: Chain, dataset: str, names: Sequence[str]) -> tuple[list[Seat], list[str]]:
-    """The judges of these names, and a line on each: what it is, what it counts, or why it is left out. Raises FoveaError for
-    one that is not known."""
+    """The judges of these names, and a line on each: what it is, what it counts, or why it is left out."""
     table, found, lines = measured_table(chain, dataset), list[Seat](), []
     for name in names:
-        if name not in JUDGES:
-            raise FoveaError(f"--judge: {unknown('judge', name, JUDGES)}")
         known = texts_of(chain, dataset) if JUDGES[name].texts else None
         if lacks := JUDGES[name].lacks():
             lines.append(f"{name} is left out: {lacks}")
@@ -96,13 +92,10 @@ def judged(
     points: pd.DataFrame = made.table(POINTS)
     if piece[0] == "external_rd_points":
         return points
-    modules = {seat.name: code_version(__name__, JUDGES[seat.name].module) for seat in jury}
-    keys = {
-        seat.name: digest(
-            [made.unit.digest, list(peers), seat.name, seat.judge.about, modules[seat.name], *map(list, seat.texts)]
-        )
-        for seat in jury
-    }
+    keys = {}
+    for name, judge, texts in jury:
+        code = code_version(JUDGES[name].module, apart=("models.judges",))
+        keys[name] = digest([made.unit.digest, list(peers), name, judge.about, code, texts])
     if new := [seat for seat in jury if not chain.store.has(SHELF, keys[seat.name])]:
         sizes = dict(zip(points[_ROW].itertuples(index=False, name=None), points["bytes"], strict=True))
         tables = _measure(chain, piece, new, sizes, peers, progress)

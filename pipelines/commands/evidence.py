@@ -299,7 +299,7 @@ def benchmark_made(
     from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
     from pipelines.commands.runs import make_stale
 
-    wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers))
+    wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers, judges))
     targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
     if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
