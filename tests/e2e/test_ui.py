@@ -5,17 +5,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from commands import environment, fovea, inside, python
+from servers.browser import Browser
 from servers.ui import Ui
 
 from assets.frames.sample import make_sample
 from pipelines.ui import FIRST_PAGE
-
-if TYPE_CHECKING:
-    from servers.browser import Browser
 
 pytestmark = [pytest.mark.e2e]
 
@@ -167,7 +165,7 @@ def test_mlflow_answers_and_both_addresses_are_said(ui: Watched) -> None:
     assert f"dagster  {ui.dagster}/" in ui.log.read_text() and f"mlflow   {ui.mlflow}/" in ui.log.read_text()
 
 
-def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, browser: "Browser") -> None:
+def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, browser: Browser) -> None:
     """What is drawn: what can be made, green where it was; the run of the command line in the timeline."""
     fovea(ui.environment, "run", "--dataset", "drawn", "--frames-only", check=True)
     browser.online(2300, 1250)

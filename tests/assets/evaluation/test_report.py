@@ -4,11 +4,11 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
+from servers.browser import Browser
 
 from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
@@ -19,9 +19,6 @@ from assets.evaluation.report import render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
 from assets.evaluation.verdict import find_verdicts
 from assets.evaluation.windows import salient_window
-
-if TYPE_CHECKING:
-    from servers.browser import Browser
 
 LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
@@ -429,7 +426,7 @@ def test_judged_metrics_have_their_own_units() -> None:
 
 
 @pytest.mark.browser
-def test_chromium_runs_it_offline(browser: "Browser", page: str, tmp_path: Path) -> None:
+def test_chromium_runs_it_offline(browser: Browser, page: str, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(page, encoding="utf-8")
     for width in (390, 1400):

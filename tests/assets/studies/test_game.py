@@ -3,18 +3,16 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from servers.browser import Browser
 
 from assets.frames.encode import encode_png
 from assets.studies.game import LEVELS, read_forger, render_game
 from models.errors import FoveaError
-
-if TYPE_CHECKING:
-    from servers.browser import Browser
 
 SIDE, CROPS = 64, 5
 CASES = 4
@@ -104,7 +102,7 @@ def game(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RIGHT, LEFT, ENTER = "\ue014", "\ue012", "\ue007"
 
 
-def play(browser: "Browser", answer: Callable[[int], None], go_on: Callable[[], None], fooled_from: int, each: Callable[[bool], None]) -> None:  # fmt: skip
+def play(browser: Browser, answer: Callable[[int], None], go_on: Callable[[], None], fooled_from: int, each: Callable[[bool], None]) -> None:  # fmt: skip
     """All levels; from `fooled_from` on every other answer is wrong. each: called before and after (True) each answer."""
     for place in range(len(STEPS) * CASES):
         assert browser.run("return document.body.dataset.screen") == "trial"
@@ -117,7 +115,7 @@ def play(browser: "Browser", answer: Callable[[int], None], go_on: Callable[[], 
 
 
 @pytest.mark.browser
-def test_played_by_keyboard_alone(browser: "Browser", game: Path) -> None:
+def test_played_by_keyboard_alone(browser: Browser, game: Path) -> None:
     browser.open(game, 1280, 800)
     browser.press("\t")
     while browser.run("return document.activeElement.id") != "play":
@@ -155,7 +153,7 @@ def test_played_by_keyboard_alone(browser: "Browser", game: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "height", "dark"), [(390, 844, False), (360, 640, True)])
-def test_played_by_touch_on_a_phone(browser: "Browser", game: Path, width: int, height: int, dark: bool) -> None:
+def test_played_by_touch_on_a_phone(browser: Browser, game: Path, width: int, height: int, dark: bool) -> None:
     browser.open(game, width, height, touch=True, dark=dark)
     assert not browser.overflows()
     browser.tap("#play")
@@ -178,7 +176,7 @@ def test_played_by_touch_on_a_phone(browser: "Browser", game: Path, width: int, 
 
 
 @pytest.mark.browser
-def test_swapping_changes_the_pictures_and_their_names(browser: "Browser", game: Path) -> None:
+def test_swapping_changes_the_pictures_and_their_names(browser: Browser, game: Path) -> None:
     browser.open(game, 740, 360, touch=True)
     browser.tap("#play")
     browser.press(LEFT)
@@ -207,7 +205,7 @@ return [...document.querySelectorAll("section *")].filter(e => [...e.childNodes]
 
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out(browser: "Browser", game: Path, dark: bool) -> None:
+def test_text_stands_out(browser: Browser, game: Path, dark: bool) -> None:
     browser.open(game, 800, 900, dark=dark)
     browser.run("start(); choose(0); tellLevels();")
     browser.run(

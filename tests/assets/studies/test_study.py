@@ -4,13 +4,14 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers.browser import Browser
 
 from assets.chain import Chain
 from assets.stages import open_chain
@@ -30,9 +31,6 @@ from assets.studies.preferences import (
 )
 from assets.studies.study import WINDOW, catch_trials, render_study, window_of
 from models.errors import FoveaError
-
-if TYPE_CHECKING:
-    from servers.browser import Browser
 
 ARMS = ("uniform", "saliency_gain")
 
@@ -541,7 +539,7 @@ RIGHT, LEFT, ENTER = "\ue014", "\ue012", "\ue007"
 
 
 @pytest.mark.browser
-def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain: Chain) -> None:
+def test_answered_by_keyboard_and_imported(browser: Browser, page: Path, chain: Chain) -> None:
     design = made_design(8)
     keep_design(chain.home.config, design)
     browser.open(page, 1280, 800)
@@ -572,7 +570,7 @@ def test_answered_by_keyboard_and_imported(browser: "Browser", page: Path, chain
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640)])
-def test_answered_by_touch_on_a_phone(browser: "Browser", page: Path, width: int, height: int) -> None:
+def test_answered_by_touch_on_a_phone(browser: Browser, page: Path, width: int, height: int) -> None:
     browser.open(page, width, height, touch=True, dark=height < 700)
     assert not browser.overflows()
     browser.tap("#play")
@@ -590,7 +588,7 @@ def test_answered_by_touch_on_a_phone(browser: "Browser", page: Path, width: int
 
 
 @pytest.mark.browser
-def test_order_and_sides_are_drawn_from_the_name(browser: "Browser", page: Path) -> None:
+def test_order_and_sides_are_drawn_from_the_name(browser: Browser, page: Path) -> None:
     orders = []
     for name in ("anna-1", "anna-1", "bert-2"):
         browser.driver.get("about:blank")
