@@ -335,8 +335,8 @@ def explain(before: Mapping[str, Any], now: Mapping[str, Any], edited: Sequence[
         elif name == "code":
             more = f" and {len(edited) - 3} more" if len(edited) > 3 else ""
             said.append(f"code changed ({', '.join(edited[:3]) or f'{old} → {new}'}{more})")
-        elif isinstance(old, str) and isinstance(new, str) and len(old) == len(new) == 32:
-            said.append(f"{name.replace('_', ' ')} changed")
+        elif all(value is None or (isinstance(value, str) and len(value) == 32) for value in (old, new)):
+            said.append(f"{name.replace('_', ' ')}{': not here yet' if new is None else ' changed'}")
         else:
             said.append(f"{name} {json.dumps(old)} → {json.dumps(new)}")
     return said

@@ -41,7 +41,7 @@ class RdCurves(Stage):
         return {
             "sweep": view.partition,
             "pieces": len(found),
-            "missing": len(missing),
+            "pieces_missing": len(missing),
             "published": digest([[c.name, c.source, c.points] for c in published]),
         }
 
@@ -50,7 +50,7 @@ class RdCurves(Stage):
         if name != "points":
             return super().part(view, name)
         inputs = view.keyed().inputs
-        names = ("sweep", "published", "missing", *pieces.PIECES)
+        names = ("sweep", "published", "pieces_missing", *pieces.PIECES)
         return Part(None, digest({n: inputs[n] for n in names if n in inputs}))
 
     def make(self, task: Task) -> None:

@@ -222,6 +222,7 @@ def test_explanations() -> None:
     now = {"record": {"lr": 2, "steps": 5}, "code": "y", "train_frames": "1" * 32, "lmbda": [0.2]}
     assert explain(before, now) == ["code changed (x → y)", "lmbda [0.1] → [0.2]", "lr 1 → 2", "train frames changed"]
     assert explain(now, now) == []
+    assert explain({"rd_points": "0" * 32}, {}) == ["rd points: not here yet"]
     assert explain({"code": "x"}, {"code": "y"}, list("abcde")) == ["code changed (a, b, c and 2 more)"]
 
 
