@@ -18,7 +18,7 @@ setup: $(READY)  ## virtual environment with the pinned, hash-checked dependenci
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Fovea needs Python 3.11 or 3.12 on the PATH (or make PYTHON=/path/to/python3.11)"; exit 1; }
-	@echo "setting up $(VENV) with $$($(PYTHON) --version) …"
+	@echo "setting up $(VENV) with $$($(PYTHON) --version): 7 GB with torch's CUDA libraries, some minutes …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.8'
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock

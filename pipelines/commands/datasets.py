@@ -125,12 +125,15 @@ def show(name: str) -> None:
 def _show(name: str) -> int:
     """Print what is in a dataset; returns how many pictures can be used."""
     from assets.evaluation.rate_distortion import MIN_IMAGES
+    from assets.frames.folder import find_pictures
 
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
-    click.echo(f"{name}: {len(good)} pictures ({counts})")
+    dataset = chain.world.dataset(name)
+    unused = len(find_pictures(dataset.root())) - len(table) if dataset.kind == "folder" else 0
+    click.echo(f"{name}: {len(good)} pictures ({counts}{f'; {unused} more in no split' if unused else ''})")
     sizes = Counter(zip(good.width, good.height, strict=True)).most_common()
     said = ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes[:5])
     click.echo(f"sizes: {said}{' …' if len(sizes) > 5 else ''}")
@@ -146,9 +149,9 @@ def _show(name: str) -> int:
             f"{few} {measured} picture{'s' * (few > 1)}: with fewer than {MIN_IMAGES} no comparison has an interval"
         )
     for lack in lacks:
-        click.secho(f"{name} has {lack}; name pictures with --test GLOB or --splits", fg="yellow")
-    path = chain.world.dataset(name).fixations
-    if path:
+        again = f"after `fovea datasets remove {name}`, add it with --test GLOB or --splits COUNTS"
+        click.secho(f"{name} has {lack}; {again}", fg="yellow")
+    if path := dataset.fixations:
         from assets.saliency.fixations import read_fixations
 
         found = read_fixations(path, table)
@@ -157,7 +160,7 @@ def _show(name: str) -> int:
         click.echo(
             f"fixations: {len(eyes)} of {eyes.subject.nunique()} people on {eyes.image.nunique()} pictures{more}"
         )
-    if file := chain.world.dataset(name).texts:
+    if file := dataset.texts:
         from assets.frames.texts import read_texts
 
         texts = read_texts(file, table)

@@ -30,6 +30,8 @@ def added(pictures: Path, *more: str) -> tuple[int, str]:
 def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: Path) -> None:
     code, said = added(pictures, "--splits", "2/1/0")
     assert code == 0, said
+    assert "some: 3 pictures (2 train, 1 val, 0 test; 1 more in no split)" in said
+    assert "after `fovea datasets remove some`, add it with --test GLOB or --splits" in said
     assert "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
     shown = CliRunner().invoke(main, ["datasets", "show", "some"])
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
