@@ -39,6 +39,9 @@ class Home:
         """FOVEA_HOME (default `.fovea/` in `usual_place`), FOVEA_CONFIG (default `usual_place`), FOVEA_PROFILE (default
         `local`), FOVEA_DATA (default `data` in the profile's storage; any fsspec address)."""
         state = Path(os.environ.get("FOVEA_HOME") or usual_place() / ".fovea").expanduser().resolve()
+        with explained(state):
+            if state.is_file():
+                raise FoveaError(f"FOVEA_HOME: {state} is a file; name a folder")
         config = config_folder()
         profile = find_profile(config)
         data = os.environ.get("FOVEA_DATA")

@@ -222,6 +222,7 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
             click.echo(experiment.key)
         return
     _can_be_measured(chain, sweep)
+    _can_be_trained(chain, sweep)
     wanted = targets(chain, sweep)
     steps = plan(chain, wanted, strict=strict)
     work = [step for step in steps if step.stale]

@@ -60,6 +60,13 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     assert home.mlflow == config / "home/mlflow"
 
 
+def test_a_home_that_is_a_file_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (config / "file").touch()
+    monkeypatch.setenv("FOVEA_HOME", str(config / "file"))
+    with pytest.raises(FoveaError, match=r"FOVEA_HOME: .*file is a file; name a folder"):
+        Home.from_environment()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

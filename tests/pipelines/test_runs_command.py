@@ -113,10 +113,11 @@ def test_a_full_disk_is_told_with_advice_that_fits(
         assert done.exit_code == 1 and way in done.output and named in done.output, done.output
 
 
-def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(installation: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(installation: Path, command: str) -> None:
     words = 'codecs = ["bls2017"]\narms = ["uniform"]\npreset = "smoke"\nrates = [0.0016, 0.1]\ntrunk = "shipped"\n'
     (installation / "fovea.toml").write_text(f'[sweeps.mine]\nabout = "one more rate"\n{words}')
-    done = CliRunner().invoke(main, ["run", "--sweep", "mine"])
+    done = CliRunner().invoke(main, [command, "--sweep", "mine"])
     assert done.exit_code == 1 and not (installation / "home/data").exists()
     assert "bls2017 cannot have rate 0.1: the trunk shipped-bls2017" in done.output
     assert "was trained for 0.0008 … 0.0512" in done.output
