@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from assets.training import bases
+from models.codecs.bit_context import BitContext
 from models.codecs.catalogue import load_codec
 from models.errors import FoveaError
 
@@ -19,6 +21,8 @@ TINY = {"batch_size": 2, "crop": 64, "warmup_steps": 1}
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(bases, "WIDTHS", {"light": (8, 32), "bls2017": (8, 16), "toderici2017": (16, 4)})
+    # regressions that take longer than these trainings
+    monkeypatch.setattr(BitContext, "fit", functools.partialmethod(BitContext.fit, steps=20))
 
 
 @pytest.fixture(autouse=True)
