@@ -111,3 +111,5 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise FoveaError(f"no such file: {path}") from None
+    except OSError as error:
+        raise FoveaError(f"cannot read {path}: {error.strerror}") from error

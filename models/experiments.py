@@ -22,8 +22,16 @@ from models.validation import Record, unknown
 Maps = Literal["none", "predicted", "shuffled", "center", "oracle"]
 DEFAULT_SALIENCY = "sam_lite"
 TRUNK_LAMBDAS = (0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512)
+MAX_SPAN = 32.0
+"""So that no place is moved by more steps than a level map can tell."""
 ADVERSARIAL_CROP = 64
 """Least crop with three discriminators: the last one's features are 2×2 then, the least that can be normalised."""
+
+
+def check_span(span: float) -> None:
+    """Raises FoveaError for one whose files could not be read."""
+    if not 0 <= span <= MAX_SPAN:
+        raise FoveaError(f"span {span:g}: a number from 0 to {MAX_SPAN:g} is needed")
 
 
 def number(value: float) -> str:
@@ -253,8 +261,9 @@ class Experiment(Training):
         self._check(self.mechanism)
         self._check_trunk()
         self._check_untrained()
-        if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0 and self.span >= 0):
-            raise FoveaError("alpha and span must not be negative, gamma and scale must be positive")
+        if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0):
+            raise FoveaError("alpha must not be negative, gamma and scale must be positive")
+        check_span(self.span)
         self._set(**{name: type(self).model_fields[name].default for name in self._unused()})
         if not self.evaluate_on:
             self._set(evaluate_on=(self.dataset,))

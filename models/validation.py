@@ -10,6 +10,9 @@ from models.errors import FoveaError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MOST = 1e12
+"""Below it a rate times a picture's pixels is a number."""
+
 
 class Typed(BaseModel):
     """A frozen, hashable model without unknown fields; equal values of other types (a list for a tuple) are taken."""
@@ -59,6 +62,15 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
         case _:
             said = first["msg"].replace("Input should be", "expected", 1)
             return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r:.80}"
+
+
+def check_rates(lmbda: float | None, bpp: float | None) -> None:
+    """Raises FoveaError for one that is no positive number, and for both."""
+    for name, rate in (("lmbda", lmbda), ("bpp", bpp)):
+        if rate is not None and not 0 < rate < MOST:
+            raise FoveaError(f"{name} {rate:g}: a positive number below {MOST:g} is needed")
+    if bpp is not None and lmbda is not None:
+        raise FoveaError("give either lmbda or bpp, not both")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

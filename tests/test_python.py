@@ -11,6 +11,8 @@ from PIL import Image
 from scenes import scene
 
 import fovea
+from models.codecs import conditioning, levelmap
+from models.experiments import MAX_SPAN
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +48,12 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         ({"saliency": "nothing.png"}, "nothing.png"),
         ({"model": "lihgt"}, "'lihgt'; did you mean 'light'"),
         ({"lmbda": 1e9}, "1e+09"),
+        ({"lmbda": -1.0}, "lmbda -1: a positive number"),
+        ({"bpp": float("nan"), "progressive": True}, "bpp nan: a positive number"),
+        ({"bpp": 1e308, "progressive": True}, "bpp 1e+308: a positive number"),
+        ({"bpp": 0.5, "lmbda": 0.01}, "either lmbda or bpp"),
+        ({"span": float("nan")}, "span nan: a number from 0 to 32"),
+        ({"effort": -1}, "effort -1"),
     ):
         with pytest.raises(fovea.FoveaError, match=re.escape(said)):
             fovea.compress(picture, **given)
@@ -53,9 +61,12 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         fovea.decompress(b"something else")
     with pytest.raises(fovea.FoveaError, match="no such file"):
         fovea.decompress("nothing.fov")
+    with pytest.raises(fovea.FoveaError, match=r"cannot read .*: Is a directory"):
+        fovea.decompress(here)
 
 
 def test_a_span_says_how_far_bits_follow_the_map(here):
+    assert MAX_SPAN == levelmap.MAX_STEPS * conditioning.STEP
     codec, picture = fovea.load(), np.asarray(Image.open("photo.png"))
     left = np.zeros((96, 128), np.uint8)
     left[:, :64] = 255
@@ -64,6 +75,14 @@ def test_a_span_says_how_far_bits_follow_the_map(here):
     assert files[1] == fovea.compress(picture, lmbda=0.01, saliency=left, model=codec)
     errors = [((fovea.decompress(f, codec)[:, :64].astype(float) - picture[:, :64]) ** 2).mean() for f in files]
     assert errors[0] > errors[1] > errors[2]
+    corner = np.zeros((96, 128), np.uint8)
+    corner[:16, :16] = 255
+    for guide in (corner, 255 - corner):  # as far from the mean as a place can be
+        for progressive in (False, True):
+            data = fovea.compress(picture, saliency=guide, span=MAX_SPAN, progressive=progressive, model=codec)
+            assert fovea.decompress(data, codec).shape == picture.shape
+    with pytest.raises(fovea.FoveaError, match="from 0 to 32"):
+        fovea.compress(picture, saliency=corner, span=MAX_SPAN + 1, model=codec)
     with pytest.raises(fovea.FoveaError, match="span is for a codec with mechanism gain, not none"):
         fovea.compress(picture, model="mbt2018_mean", saliency=False, span=4)
 

@@ -9,16 +9,17 @@ import numpy as np
 
 from assets.frames.decode import MIN_SIDE, read_picture
 from assets.frames.encode import encode_png
-from assets.frames.targets import signed
+from assets.frames.targets import files_in, mirrored, signed
 from assets.home import check_ours, write_output
 from models.codecs import bitstream
 from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import in_order
 from models.codecs.bitstream import BitstreamError
 from models.errors import FoveaError
-from models.experiments import DEFAULT_SALIENCY
+from models.experiments import DEFAULT_SALIENCY, check_span
 from models.mechanisms import NEEDS_MAP
 from models.metrics import psnr_db
+from models.validation import check_rates
 
 Loaded = TypeVar("Loaded")
 About = TypeVar("About")
@@ -67,7 +68,7 @@ def _each(
 class Guide(NamedTuple):
     """How the bits of a picture are shared out: by the saliency model's map, evenly (`uniform`), or by a map of one's own
     (`maps`: the file, or a folder with one of the same name for each picture, `own_map`). span: how far the map parts the
-    rate levels, 0 and above; None: as far as the codec was trained for."""
+    rate levels, 0 to MAX_SPAN; None: as far as the codec was trained for."""
 
     uniform: bool = False
     maps: Path | None = None
@@ -75,8 +76,10 @@ class Guide(NamedTuple):
 
     def check(self, mechanism: str, several: bool) -> None:
         """Raises FoveaError for what does not go together, or not with the codec's mechanism."""
-        if self.span is not None and self.uniform:
-            raise FoveaError("give either a span, which parts rate levels by a map, or --uniform, not both")
+        if self.span is not None:
+            check_span(self.span)
+            if self.uniform:
+                raise FoveaError("give either a span, which parts rate levels by a map, or --uniform, not both")
         if self.maps is None:
             return
         if self.uniform:
@@ -189,12 +192,17 @@ def encode_picture(
     progressive: bool = False,
 ) -> Encoded:
     """One file. saliency_map: H×W uint8; None: every place counts alike. span: as Guide has it. Other arguments as `compress_files`."""
+    check_rates(lmbda, bpp)
+    if effort < 0:
+        raise FoveaError(f"effort {effort}: a number of steps is needed")
     if progressive and effort and bpp is not None:
         raise FoveaError(
             "effort makes a file smaller than the bpp that a progressive one is cut to: give a lmbda with it"
         )
-    if span is not None and codec.config.mechanism != "gain":
-        raise FoveaError(f"a span is for a codec with mechanism gain, not {codec.config.mechanism}")
+    if span is not None:
+        check_span(span)
+        if codec.config.mechanism != "gain":
+            raise FoveaError(f"a span is for a codec with mechanism gain, not {codec.config.mechanism}")
     given = saliency_map
     if given is None and codec.config.mechanism in NEEDS_MAP:
         given = np.full(picture.shape[:2], 255, np.uint8)
@@ -321,10 +329,11 @@ def beginning(data: bytes, size: int) -> bytes:
 
 
 def frame_work(files: Sequence[Path], folder: Path) -> list[tuple[Path, Path, int]]:
-    """Progressive files, a PNG in the folder for each of their frames, and how many bytes it shows: all of them, half of them,
-    and so on, while these hold a picture. Raises FoveaError for another file, and where something else has a PNG's name."""
+    """Progressive files, also those in folders, a PNG below `folder` for each of their frames, and how many bytes it shows: all
+    of them, half of them, and so on, while these hold a picture. Raises FoveaError for another file, for two of one name, and
+    where something else has a PNG's name."""
     work = []
-    for file in files:
+    for file, target in mirrored(files, folder, ".png", files_in, DECOMPRESS.encode()):
         try:
             data = file.read_bytes()
             for halved in range(FRAMES):
@@ -335,7 +344,9 @@ def frame_work(files: Sequence[Path], folder: Path) -> list[tuple[Path, Path, in
                     if not halved:
                         raise
                     break
-                work.append((file, folder / f"{file.stem}.{size:07}.png", size))
+                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
+        except OSError as error:
+            raise FoveaError(f"cannot read {file}: {error.strerror}") from error
         except FoveaError as error:
             raise FoveaError(f"{file}: {error}") from error
     for _, target, _ in work:

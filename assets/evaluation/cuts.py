@@ -20,6 +20,7 @@ from models.codecs import bitstream
 from models.codecs.batch import in_order
 from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
+from models.experiments import check_span
 from models.metrics import psnr_db
 
 UNIFORM, SEPARATE, JPEG = "uniform", "separate files", "progressive JPEG"
@@ -81,6 +82,8 @@ def measure_cuts(
 
     Raises FoveaError for a codec without levels, maps or progressive files, and Waiting where frames or maps are not made.
     """
+    for span in spans:
+        check_span(span)
     if not isinstance(codec, ConditionedCodec) or codec.config.mechanism != "gain" or not codec.top_level:
         raise FoveaError("--cuts needs a codec with levels and mechanism gain, such as light")
     table, pictures, predicted = open_pairs(reader, dataset, "measured")

@@ -31,7 +31,7 @@ def targets_of(
             )
         work = [(sources[0], output)]
     else:
-        work = _mirrored(sources, output, suffix, inside, mark)
+        work = mirrored(sources, output, suffix, inside, mark)
     read = {_place(source) for source, _ in work} - {None}
     for _, target in work:
         if _place(target) in read:
@@ -61,7 +61,7 @@ def signed(data: bytes, by: str) -> bytes:
     return data[:place] + mark + data[place:]
 
 
-def _mirrored(
+def mirrored(
     sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]], mark: bytes
 ) -> list[tuple[Path, Path]]:
     """Several sources, or what is in folders, each with its place below the folder `output`."""

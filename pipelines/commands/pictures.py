@@ -9,14 +9,17 @@ from typing import Any
 import click
 
 from models.errors import FoveaError
+from models.validation import check_rates
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
+
+DEFAULT_CODEC = "light"
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
-@click.option("--model", default="light", show_default=True, help=f"{options.CODEC}.")
+@click.option("--model", default=DEFAULT_CODEC, show_default=True, help=f"{options.CODEC}.")
 @click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
 @click.option(
     "--bpp",
@@ -69,11 +72,12 @@ def compress(
     from assets.frames.folder import find_pictures
     from assets.frames.targets import targets_of
 
-    _check_rates(lmbda, bpp)
+    check_rates(lmbda, bpp)
     jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
-    if jpeg and (lmbda is not None or effort or progressive or span is not None):
+    if jpeg and (model != DEFAULT_CODEC or lmbda is not None or effort or progressive or span is not None):
         raise FoveaError(
-            f"{output}: --lmbda, --span, --effort and --progressive are of .fov files; a JPEG takes --bpp, --uniform and --map"
+            f"{output}: --model, --lmbda, --span, --effort and --progressive are of .fov files; "
+            "a JPEG takes --bpp, --uniform and --map"
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
@@ -105,15 +109,6 @@ def compress(
             f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
         )
     _tell_failed(failed, len(work))
-
-
-def _check_rates(lmbda: float | None, bpp: float | None) -> None:
-    """Raises FoveaError for one that is no positive number, and for both."""
-    for name, rate in (("--lmbda", lmbda), ("--bpp", bpp)):
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise FoveaError(f"{name} {rate:g}: a positive number is needed")
-    if bpp is not None and lmbda is not None:
-        raise FoveaError("give either --lmbda or --bpp, not both")
 
 
 @click.command()
@@ -178,8 +173,11 @@ def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
     from assets.home import write_output
     from models.codecs import bitstream
 
-    if (size is None) == (bpp is None) or (bpp is not None and not (math.isfinite(bpp) and bpp > 0)):
-        raise FoveaError("give the size either as --bytes or as --bpp, a positive number")
+    if (size is None) == (bpp is None):
+        raise FoveaError("give the size either as --bytes or as --bpp")
+    check_rates(None, bpp)
+    if file.is_dir():
+        raise FoveaError(f"{file} is a folder: fovea cut takes one file")
     _check_ending((file,), output, ".fov", "compressed pictures are .fov files")
     ((source, target),) = targets_of((file,), output, ".fov", lambda _: (), "fovea cut")
     try:

@@ -70,6 +70,7 @@ def test_torch_is_loaded_neither_to_cut_nor_to_miss_a_file(tmp_path: Path) -> No
     [
         (["a.png", "-o", "b.jpg", "--effort", "10"], "of .fov files"),
         (["a.png", "-o", "b.jpg", "--progressive"], "of .fov files"),
+        (["a.png", "-o", "b.jpg", "--model", "mbt2018_mean"], "of .fov files"),
         (["a.png", "a.png", "-o", "b.jpg"], "b.jpg"),
         (["a.png", "-o", "b.txt"], "or one .jpg"),
     ],
@@ -121,6 +122,14 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
     frames = sorted(Path("frames").iterdir())
     assert len(frames) > 2 and frames[-1].name == f"a.{size:07}.png"
     assert frames[-1].read_bytes() == Path("a.fov.png").read_bytes()
+    Path("in/below").mkdir(parents=True)
+    for copy in ("in/a.fov", "in/below/a.fov"):
+        Path(copy).write_bytes(Path("a.fov").read_bytes())
+    assert "would both be written" in fovea("decompress", "in/a.fov", "in/below/a.fov", "--frames", "both", code=1)
+    fovea("decompress", "in", "--frames", "both")
+    assert len(list(Path("both").glob("*.png"))) == len(list(Path("both/below").iterdir())) == len(frames)
+    assert "in is a folder" in fovea("cut", "in", "--bytes", "600", "-o", "b.fov", code=1)
+    assert "bpp 1e+308" in fovea("cut", "a.fov", "--bpp", "1e308", "-o", "b.fov", code=1)
     assert "begins with" in fovea("cut", "a.fov", "--bytes", "20", "-o", "b.fov", code=1)
     assert "either as --bytes or as --bpp" in fovea("cut", "a.fov", "-o", "b.fov", code=1)
     assert "--frames" in fovea("decompress", "a.fov", code=1)
