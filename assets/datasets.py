@@ -364,7 +364,8 @@ def add_dataset(
     saliency: str = "",
     classical: Sequence[str] = (),
 ) -> Dataset:
-    """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset.
+    """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset; for a name that has this folder
+    already, change the options that are given.
 
     Relative paths given here start at the working directory and are written out in full.
 
@@ -380,7 +381,7 @@ def add_dataset(
     if not _has_picture(folder):
         raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
     given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts}
-    given |= {"size": size, "saliency": saliency, "classical": list(classical) or None}
+    given |= {"size": size, "saliency": saliency or None, "classical": list(classical) or None}
     given = {name: value for name, value in given.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     if dataset.fixations and not dataset.fixations.is_file():
@@ -397,13 +398,14 @@ def add_dataset(
         "classical": list(dataset.classical) if classical else "",
     }
     with _editing(config_dir) as tables:
-        if name in tables:
+        if name in tables and (tables[name].get("path") != written["path"] or set(given) == {"path"}):
             raise FoveaError(
-                f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name or remove "
-                f"it first: `fovea datasets remove {name}`"
+                f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name, name options to "
+                f"change for the same folder, or remove it first: `fovea datasets remove {name}`"
             )
-        tables[name] = {key: value for key, value in written.items() if value}
-    return dataset
+        table = {**tables.get(name, {}), **{key: written[key] for key in given}}
+        tables[name] = {key: value for key, value in table.items() if value}
+        return checked(FolderTable, dict(tables[name]), "", config_dir).dataset(name)
 
 
 def remove_dataset(config_dir: Path, name: str) -> None:
@@ -415,6 +417,15 @@ def remove_dataset(config_dir: Path, name: str) -> None:
         if name not in tables:
             raise FoveaError(unknown("dataset", name, tables))
         del tables[name]
+
+
+def put_back(config_dir: Path, name: str, table: Mapping[str, Any] | None) -> None:
+    """Have the settings of a dataset be what they were; None: there was no such dataset."""
+    with _editing(config_dir) as tables:
+        if table is None:
+            tables.pop(name, None)
+        else:
+            tables[name] = table
 
 
 def find_dataset(registry: Mapping[str, Dataset], name: str) -> Dataset:

@@ -58,20 +58,22 @@ def add(
     classical: tuple[str, ...],
     **globs: tuple[str, ...],
 ) -> None:
-    """Register the pictures below PATH under NAME.
+    """Register the pictures below PATH under NAME; once more for the same folder changes the options that are given.
 
     \b
     Splits: --splits CSV, or globs, else sub-folders train/val/test, else 80/10/10 by a hash of each name.
       fovea datasets add kodak ~/kodak --test '*.png'
       fovea datasets add osie ~/osie/stimuli --fixations ~/osie/fixations.parquet
     """
-    from assets.datasets import add_dataset, remove_dataset
+    from assets.datasets import add_dataset, put_back
     from assets.home import Home
+    from models.config import SETTINGS_FILE, read_tables
 
     chosen = {split: list(globs[split]) for split in ("train", "val", "test") if globs[split]}
     if splits and chosen:
         raise FoveaError("give either --splits or globs, not both")
     home = Home.from_environment()
+    before = read_tables(home.config / SETTINGS_FILE, "datasets").get(name)
     dataset = add_dataset(
         home.config,
         name,
@@ -86,7 +88,7 @@ def add(
         if _show(name) == 0:
             raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")
     except BaseException:
-        remove_dataset(home.config, name)
+        put_back(home.config, name, before)
         raise
     _shown_in_dagster(home)
     click.echo(f"registered {dataset.name}: {dataset.path}")
@@ -149,7 +151,7 @@ def _show(name: str) -> int:
             f"{few} {measured} picture{'s' * (few > 1)}: with fewer than {MIN_IMAGES} no comparison has an interval"
         )
     for lack in lacks:
-        again = f"after `fovea datasets remove {name}`, add it with --test GLOB or --splits COUNTS"
+        again = "add the same folder once more with --test GLOB or --splits COUNTS"
         click.secho(f"{name} has {lack}; {again}", fg="yellow")
     if path := dataset.fixations:
         from assets.saliency.fixations import read_fixations

@@ -31,10 +31,26 @@ def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: P
     code, said = added(pictures, "--splits", "2/1/0")
     assert code == 0, said
     assert "some: 3 pictures (2 train, 1 val, 0 test; 1 more in no split)" in said
-    assert "after `fovea datasets remove some`, add it with --test GLOB or --splits" in said
+    assert "add the same folder once more with --test GLOB or --splits" in said
     assert "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
     shown = CliRunner().invoke(main, ["datasets", "show", "some"])
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
+
+
+def test_the_same_folder_once_more_changes_the_options_that_are_given(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert added(pictures, "--size", "64x64")[0] == 0
+    code, said = added(pictures, "--splits", "1/1/2")
+    assert code == 0 and "some: 4 pictures (1 train, 1 val, 2 test)" in said, said
+    settings = pictures.parent / "fovea.toml"
+    before = settings.read_text()
+    assert 'size = "64x64"' in before and 'splits = "1/1/2"' in before and "eyes.csv" in before
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.commands.datasets._show", lambda _: 0)
+        code, said = added(pictures, "--splits", "4/0/0")
+    assert code == 1 and "none of its pictures" in said and settings.read_text() == before
+    assert added(pictures, "--size", "native")[0] == 0 and "size" not in settings.read_text()
 
 
 def test_fixations_on_unknown_pictures_are_counted(pictures: Path) -> None:
