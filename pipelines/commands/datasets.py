@@ -153,6 +153,13 @@ def _show(name: str) -> int:
     for lack in lacks:
         again = "add the same folder once more with --test GLOB or --splits COUNTS"
         click.secho(f"{name} has {lack}; {again}", fg="yellow")
+    jpegs = int(good.path.str.lower().str.endswith((".jpg", ".jpeg")).sum())
+    if jpegs and dataset.kind == "folder" and dataset.size == "native":
+        click.secho(
+            f"{jpegs} of the pictures of {name} are JPEG files at their own size: JPEG finds its own blocks again, so comparisons "
+            "with it mislead or are refused; add the same folder once more with --size WxH, smaller",
+            fg="yellow",
+        )
     if path := dataset.fixations:
         from assets.saliency.fixations import read_fixations
 

@@ -53,6 +53,14 @@ def test_the_same_folder_once_more_changes_the_options_that_are_given(
     assert added(pictures, "--size", "native")[0] == 0 and "size" not in settings.read_text()
 
 
+def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) -> None:
+    assert "JPEG" not in added(pictures)[1]
+    Image.new("RGB", (80, 64)).save(pictures / "photo.JPG")
+    said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
+    assert "1 of the pictures of some are JPEG files at their own size" in said
+    assert "JPEG" not in added(pictures, "--size", "32x32")[1]
+
+
 def test_fixations_on_unknown_pictures_are_counted(pictures: Path) -> None:
     eyes = pictures.parent / "eyes.csv"
     with eyes.open("a") as file:
