@@ -199,7 +199,8 @@ def cut_lines(cuts: Cuts) -> str:
     ]
     for (order, against), rows in cuts.rates.groupby(["order", "against"], sort=False):
         said = ", ".join(
-            f"{r.metric} {r.bd_rate_percent:+.1f} % [{r.ci_low:+.1f}, {r.ci_high:+.1f}]"
+            f"{r.metric} {r.bd_rate_percent:+.1f} % "
+            + (f"({r.reason})" if r.status == "no_interval" else f"[{r.ci_low:+.1f}, {r.ci_high:+.1f}]")
             if r.status != "refused"
             else f"{r.metric} refused: {r.reason}"
             for r in rows.itertuples()

@@ -234,6 +234,8 @@ def benchmark(
     tables/cuts.DATASET.{csv,parquet} and a page with a slider over bytes, reports/DATASET.cuts.html.
     """
     if cuts:
+        if judges or peers:
+            raise FoveaError("--judge and --peers do not go with --cuts")
         _benchmark_cuts(dataset, codecs, spans, threads)
         return
     if spans:

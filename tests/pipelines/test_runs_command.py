@@ -131,3 +131,16 @@ def test_output_that_cannot_be_written_is_one_line(installation: Path, words: li
             [sys.executable, "-m", "pipelines.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and done.stderr.startswith("fovea: ") and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--span", "3"], "--span goes with --cuts"),
+        (["--cuts", "--peers", "webp"], "--judge and --peers do not go with --cuts"),
+        (["--cuts", "--judge", "vmaf"], "--judge and --peers do not go with --cuts"),
+    ],
+)
+def test_what_a_benchmark_would_not_heed_is_refused(installation: Path, words: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, ["benchmark", *words])
+    assert done.exit_code == 1 and said in done.output

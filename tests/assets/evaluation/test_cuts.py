@@ -54,6 +54,7 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     assert ["order", "0.200", "0.250", "0.300", "0.350"] in [line.split() for line in said.splitlines()]
     assert "saliency order against uniform: psnr_db +" in said and "uniform order against separate files" in said
     assert "saliency order against progressive JPEG: " in said
+    assert "nan" not in said and "(no interval: " in said
     page = cuts_page(found, "some, light")
     told = json.loads(page.split('id="data">')[1].split("</script>")[0])
     (one,) = told["pictures"]
