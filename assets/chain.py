@@ -192,10 +192,7 @@ class Chain:
             if not need.optional:
                 self.made(need.stage, need.partition)
         work = self.home.work / unit.digest
-        with (
-            shared_work(self.home.shared, work, unit.digest),
-            self.store.writing(unit.stage, unit.digest) as writer,
-        ):
+        with shared_work(self.home.shared, work, unit.digest), self.store.writing(unit.stage, unit.digest) as writer:
             self.stages[unit.stage].make(self._task(unit, writer, progress))
             unit = self._unchanged(unit, writer.key)
             writer.meta.setdefault("facts", {})
@@ -253,12 +250,7 @@ class Chain:
 
     def _remember(self, unit: Unit) -> None:
         modules = self._modules(unit.stage, unit.partition)
-        record = {
-            "partition": unit.partition,
-            "key": unit.digest,
-            "inputs": dict(unit.inputs),
-            "modules": modules,
-        }
+        record = {"partition": unit.partition, "key": unit.digest, "inputs": dict(unit.inputs), "modules": modules}
         if self.latest(unit.stage, unit.partition) != record:
             name = self._latest_name(unit.stage, unit.partition)
             self.home.common.write(name, json.dumps(record, sort_keys=True).encode())

@@ -46,13 +46,7 @@ class Tracker:
     """Opens runs. `key` identifies a run across resumes and processes: the same key continues the same run."""
 
     def run(
-        self,
-        *,
-        experiment: str,
-        name: str,
-        key: str,
-        parent_key: str = "",
-        tags: Mapping[str, str] | None = None,
+        self, *, experiment: str, name: str, key: str, parent_key: str = "", tags: Mapping[str, str] | None = None
     ) -> Run:
         """Start or continue the run with this key."""
         return Run()

@@ -81,10 +81,7 @@ def run_targets(
 
 @contextlib.contextmanager
 def plan_run(
-    instance: dg.DagsterInstance,
-    job: dg.JobDefinition,
-    named: Mapping[str, list[str]],
-    tags: Mapping[str, str],
+    instance: dg.DagsterInstance, job: dg.JobDefinition, named: Mapping[str, list[str]], tags: Mapping[str, str]
 ) -> Iterator[tuple[str, Outcome]]:
     """A run of the job as the UI would have started it, which ends as what is written into the outcome says."""
     origin = code_location().get_job_origin(PLAN_JOB)
@@ -122,12 +119,7 @@ def code_location() -> RemoteRepositoryOrigin:
 
 @contextlib.contextmanager
 def carriers(
-    chain: Chain,
-    instance: dg.DagsterInstance,
-    cluster: Profile | None,
-    threads: int,
-    parallel: int,
-    run_id: str,
+    chain: Chain, instance: dg.DagsterInstance, cluster: Profile | None, threads: int, parallel: int, run_id: str
 ) -> Iterator[tuple[Carry, int]]:
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)

@@ -198,10 +198,7 @@ class MlflowStore:
         """Have a database that was moved or copied with its folder name the artifacts that lie beside it: MLflow keeps whole
         addresses, and would read from, and write to, where the folder was."""
         here = (self.folder / "artifacts").resolve().as_uri()
-        with (
-            contextlib.closing(sqlite3.connect(self.folder / "mlflow.db", timeout=LOCK_S)) as database,
-            database,
-        ):
+        with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db", timeout=LOCK_S)) as database, database:
             kept = database.execute("select artifact_location from experiments").fetchall()
             left = {base for (at,) in kept if (base := at.rpartition("/")[0]).startswith("file:") and base != here}
             for base, (table, column) in itertools.product(left, ADDRESSES):

@@ -75,13 +75,7 @@ class MlflowTracker(Tracker):
     # ---- runs ------------------------------------------------------------------------------------------------------
 
     def run(
-        self,
-        *,
-        experiment: str,
-        name: str,
-        key: str,
-        parent_key: str = "",
-        tags: Mapping[str, str] | None = None,
+        self, *, experiment: str, name: str, key: str, parent_key: str = "", tags: Mapping[str, str] | None = None
     ) -> "TrackedRun":
         """See models.tracking.Tracker. A parent that was not opened yet is made, in the same experiment, and gets its
         own name when it is opened. Raises FoveaError for a key that cannot be searched for."""

@@ -14,15 +14,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry,
-    retry_if_exception,
-    stop_after_delay,
-    wait_exponential,
-    wait_fixed,
-)
+from tenacity import RetryCallState, Retrying, retry, retry_if_exception, stop_after_delay, wait_exponential, wait_fixed
 
 from assets.log import lasting_logger
 from models.errors import FoveaError

@@ -55,11 +55,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
 
 def materialized(
-    chain: Chain,
-    stage: str,
-    partition: str,
-    progress: Progress,
-    observe: Callable[[dg.AssetObservation], Any],
+    chain: Chain, stage: str, partition: str, progress: Progress, observe: Callable[[dg.AssetObservation], Any]
 ) -> dg.MaterializeResult:
     """Make a unit or find it, and put reports and tables where people look for them. observe: hears what the unit says of
     another asset: a measurement, of the codec that was measured."""

@@ -34,12 +34,7 @@ PLAN_JOB, OP, RUN, SWEEP = "sweep", "bring_up_to_date", "fovea/run", "fovea/swee
 
 
 def told(
-    instance: dg.DagsterInstance,
-    run_id: str,
-    kind: Kind,
-    data: Any = None,
-    said: str = "",
-    step: str | None = None,
+    instance: dg.DagsterInstance, run_id: str, kind: Kind, data: Any = None, said: str = "", step: str | None = None
 ) -> None:
     """Write an event down in a run. said: default Dagster's words for it. step: of the job, in whose bar it is drawn."""
     event = DagsterEvent(kind.value, job_name=PLAN_JOB, event_specific_data=data, message=said or None, step_key=step)

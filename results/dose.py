@@ -18,6 +18,7 @@ from scipy.stats import page_trend_test
 
 from assets.evaluation.bd_rate import Sides, compare_curves, delta
 from assets.evaluation.rate_distortion import curve_grid
+from assets.evaluation.tables import keep_table
 from assets.saliency.condition import scaled
 from assets.saliency.fixations import frame_fixation_halves
 from assets.saliency.pairs import open_pairs
@@ -111,7 +112,7 @@ def main(dataset: str) -> None:
         found.append(measured(codec, np.asarray(pictures[i]), maps, other).assign(image=name))
         print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
     points = pd.concat(found)
-    points.to_parquet(chain.home.tables / f"dose.{dataset}.parquet")
+    keep_table(chain.home.tables, f"dose.{dataset}", points)
     print(lines(points))
 
 

@@ -18,6 +18,7 @@ import torch
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.cuts import ORDERS
 from assets.evaluation.rate_distortion import curve_grid
+from assets.evaluation.tables import keep_table
 from assets.saliency.fixations import frame_fixation_maps
 from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
@@ -138,7 +139,7 @@ def main(folder: str, dataset: str) -> None:
         rows.append(measured(codec, light, np.asarray(pictures[i]), some, eyes[i]).assign(image=name))
         print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
         points = pd.concat(rows)
-        points.to_parquet(chain.home.tables / f"recurrent.{dataset}.parquet")
+        keep_table(chain.home.tables, f"recurrent.{dataset}", points)
     print(lines(points))
 
 

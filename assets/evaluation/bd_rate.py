@@ -209,10 +209,7 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
     seeds = sorted(ours.keys() & theirs.keys()) if seeds_pair else sorted(ours)
     images = sorted(set(anchor.images) & set(test.images))
     cut = []
-    for grid, places in (
-        (anchor, [theirs[s] if seeds_pair else 0 for s in seeds]),
-        (test, [ours[s] for s in seeds]),
-    ):
+    for grid, places in ((anchor, [theirs[s] if seeds_pair else 0 for s in seeds]), (test, [ours[s] for s in seeds])):
         of_images = pd.Index(grid.images).get_indexer(pd.Index(images))
         index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), of_images)
         cut += [grid.values["bpp"][index], grid.values[metric][index]]
@@ -278,12 +275,7 @@ def _join(*reasons: str) -> str:
 
 
 def compare_curves(
-    anchor: Grid,
-    test: Grid,
-    methods: Sequence[str] = METHODS,
-    *,
-    resamples: int = RESAMPLES,
-    seeds_pair: bool = True,
+    anchor: Grid, test: Grid, methods: Sequence[str] = METHODS, *, resamples: int = RESAMPLES, seeds_pair: bool = True
 ) -> list[dict[str, object]]:
     """A row for each metric that both curves have and each method: metric, method, and the measured columns of
     `MEASURED`, over what both curves have.

@@ -66,11 +66,7 @@ def _measured(
     from assets.evaluation.measure_classical import measure_classical
     from assets.frames.encode import encode_png
 
-    inputs, shelf, shown = (
-        task.unit.inputs,
-        task.shelf("classical_pictures"),
-        pieces.gallery_images(table.image),
-    )
+    inputs, shelf, shown = (task.unit.inputs, task.shelf("classical_pictures"), pieces.gallery_images(table.image))
     found: list[dict[str, Any]] = []
     fresh = 0
     work = list(itertools.product(codecs, zip(subjects, table.to_dict("records"), strict=True)))

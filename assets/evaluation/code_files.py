@@ -120,12 +120,7 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 
 
 def _compressed(
-    work: Sequence[tuple[Path, Path]],
-    coder: Coder,
-    guide: Guide,
-    guided: bool,
-    threads: int,
-    failed: list[str] | None,
+    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, threads: int, failed: list[str] | None
 ) -> Iterator[Compressed]:
     predicted = predicted_map() if guided and not guide.uniform and guide.maps is None else None
 

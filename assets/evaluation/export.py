@@ -63,10 +63,7 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
         points = " ".join(f"({bpp:.4f},{value:.4f})" for bpp, value in zip(rows["bpp"], rows[metric], strict=True))
         lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
     lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
-    lines += [
-        rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\",
-        r"\midrule",
-    ]
+    lines += [rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\", r"\midrule"]
     several = len(learned(curves)) > 1
     shown = rates[(rates["metric"] == metric) & (rates["method"] == "pchip") & (rates["status"] != "refused")]
     for row in records(shown):

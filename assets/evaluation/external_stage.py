@@ -80,12 +80,7 @@ class ExternalRdPoints(Stage):
                 # the λ that it was trained with is not in the file
                 named = {"rate": file.quality, "experiment": f"sha256:{file.sha256}"}
                 rows += [{**r, **named} for r in seen.rows]
-            about = {
-                "codec": record.codec,
-                "variant": record.name,
-                "arm": EXTERNAL_ARM,
-                "rate_name": "quality",
-            }
+            about = {"codec": record.codec, "variant": record.name, "arm": EXTERNAL_ARM, "rate_name": "quality"}
             about |= {"dataset": record.dataset, "split": split, "mlflow_run_id": run.run_id}
             pieces.finish_points(rows, **about).to_parquet(task.writer.path(pieces.POINTS), index=False)
             run.log_artifact(task.writer.path(pieces.POINTS))

@@ -80,11 +80,7 @@ def _counted(chain: Chain, dataset: str, seat: Seat) -> list[str]:
 
 
 def judged(
-    chain: Chain,
-    piece: tuple[str, str],
-    jury: Sequence[Seat],
-    peers: Sequence[str] = (),
-    progress: Progress = silent,
+    chain: Chain, piece: tuple[str, str], jury: Sequence[Seat], peers: Sequence[str] = (), progress: Progress = silent
 ) -> pd.DataFrame:
     """The points of a piece (stage, partition) with the jury's columns. peers: of classical codecs those to judge, empty for
     all. Raises FoveaError where a file that is made again is another than the one that was measured."""

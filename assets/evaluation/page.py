@@ -40,13 +40,7 @@ def data_uri(picture: Picture, **how: Any) -> str:
 
 
 def render_page(
-    template: str,
-    *,
-    data: Any,
-    folder: Path = FOLDER,
-    style: str = STYLE,
-    script: str = SCRIPT,
-    **values: Any,
+    template: str, *, data: Any, folder: Path = FOLDER, style: str = STYLE, script: str = SCRIPT, **values: Any
 ) -> str:
     """The page of a folder's template with style, script and data inside. Templates write numbers by
     assets/evaluation/numerals.py."""

@@ -19,11 +19,7 @@ ARM_COLOURS = {
     "saliency_hyper": "#882255",
     "saliency_select": "#B8A800",
 }
-DASHES: dict[str, tuple[float, ...]] = {
-    "center": (6, 3),
-    "shuffled": (1.5, 2.5),
-    "oracle": (8, 2.5, 1.5, 2.5),
-}
+DASHES: dict[str, tuple[float, ...]] = {"center": (6, 3), "shuffled": (1.5, 2.5), "oracle": (8, 2.5, 1.5, 2.5)}
 CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "jpeg": ("JPEG", "#5c6370", (2, 2)),
     "jpeg_guided": ("JPEG, guided", "#3f4754", (5, 1)),
@@ -34,12 +30,7 @@ CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "bicubic": ("thumbnail", "#a0a0a0", (1, 4)),
 }
 """Label, colour and dash of the classical codecs."""
-SETTINGS = {
-    "jpeg": "baseline, optimised",
-    "webp": "method 6",
-    "avif": "speed 3",
-    "jpegxl": "effort 9",
-}
+SETTINGS = {"jpeg": "baseline, optimised", "webp": "method 6", "avif": "speed 3", "jpegxl": "effort 9"}
 """What those are set to that have a choice (models/codecs/classical.py)."""
 MARKERS = ("circle", "square", "diamond", "triangle", "cross")
 _OTHER = "#444444"

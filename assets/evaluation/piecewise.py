@@ -16,10 +16,7 @@ def _pchip_slopes(x: Floats, y: Floats) -> Floats:
         inner = (w1 + w2) / (w1 / before + w2 / after)
     slopes = np.zeros_like(y)
     slopes[:, 1:-1] = np.where(before * after > 0, inner, 0.0)
-    for end, h0, h1, m0, m1 in (
-        (0, h[:, 0], h[:, 1], m[:, 0], m[:, 1]),
-        (-1, h[:, -1], h[:, -2], m[:, -1], m[:, -2]),
-    ):
+    for end, h0, h1, m0, m1 in ((0, h[:, 0], h[:, 1], m[:, 0], m[:, 1]), (-1, h[:, -1], h[:, -2], m[:, -1], m[:, -2])):
         # one-sided three-point estimate that keeps the shape (Moler, Numerical Computing with MATLAB, 3.6)
         slope = ((2 * h0 + h1) * m0 - h0 * m1) / (h0 + h1)
         slope = np.where(np.sign(slope) != np.sign(m0), 0.0, slope)

@@ -255,10 +255,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFra
         columns |= {"rate_name": at["rate_name"].first(), "n_images": at["image"].nunique()}
         # a classical codec has no seeds
         columns["n_seeds"] = at["seed"].nunique().clip(lower=1)
-        columns |= {
-            "experiments": at["experiment"].agg(_words),
-            "mlflow_run_ids": at["mlflow_run_id"].agg(_words),
-        }
+        columns |= {"experiments": at["experiment"].agg(_words), "mlflow_run_ids": at["mlflow_run_id"].agg(_words)}
         tables.append(pd.DataFrame(columns, index=pd.Index(grid.rates))[list(dtypes)].astype(dtypes))
     return pd.concat(tables, ignore_index=True)
 

@@ -16,10 +16,7 @@ from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict, first_verdicts
 from models.metrics import METRICS
 
 GROUPS = {
-    "arms": (
-        "Arms against uniform",
-        "Same codec, trunk, data and training; below 0 the arm needs fewer bits.",
-    ),
+    "arms": ("Arms against uniform", "Same codec, trunk, data and training; below 0 the arm needs fewer bits."),
     "controls": (
         "Predicted maps against the same mechanism with other maps",
         "Below 0 the prediction earns something that a control does not; against oracle, above 0 is what better maps could add.",
@@ -115,11 +112,7 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-CONTROL_WORDS = {
-    "center": "the centre bias",
-    "shuffled": "another picture’s map",
-    "oracle": "people’s own fixations",
-}
+CONTROL_WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
 
 
 def answers(rates: pd.DataFrame) -> list[str]:

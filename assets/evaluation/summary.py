@@ -62,13 +62,7 @@ def curve_lines(curves: pd.DataFrame) -> str:
 def bd_lines(rates: pd.DataFrame) -> str:
     """BD-rates by PCHIP with their intervals; below 0 the tested arm needs fewer bits."""
     rows = [
-        [
-            r["codec"],
-            f"{label_arm(r['test_arm'], r['maps'])} vs {r['anchor_arm']}",
-            r["metric"],
-            *_rate(r),
-            r["reason"],
-        ]
+        [r["codec"], f"{label_arm(r['test_arm'], r['maps'])} vs {r['anchor_arm']}", r["metric"], *_rate(r), r["reason"]]
         for r in records(rates[rates["method"] == "pchip"])
     ]
     return _table(["codec", "test against anchor", "metric", "BD-rate %", "95 % interval", ""], rows)

@@ -77,8 +77,4 @@ def nothing_quarantined(made: Made) -> Held:
 
 ARCHIVE = (official_counts, whole_cities, fresh)
 SOURCE = (splits_present, nothing_quarantined)
-RESIZED = (
-    no_frame_lost,
-    sizes_hold,
-    nothing_quarantined._replace(about="Every usable source frame could be decoded."),
-)
+RESIZED = (no_frame_lost, sizes_hold, nothing_quarantined._replace(about="Every usable source frame could be decoded."))

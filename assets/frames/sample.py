@@ -274,12 +274,7 @@ def _tree(scene: Scene, x: float, z: float, ppm: float) -> None:
 
 def _person(scene: Scene, x: float, z: float, ppm: float) -> None:
     u, pick, k = scene.rng.uniform, scene.pick, scene.rng.uniform(0.87, 1.08)
-    colours = INKS | {
-        "skin": pick(SKINS),
-        "hair": pick(BRICKS) * 0.5,
-        "coat": pick(CLOTHES),
-        "legs": pick(CLOTHES),
-    }
+    colours = INKS | {"skin": pick(SKINS), "hair": pick(BRICKS) * 0.5, "coat": pick(CLOTHES), "legs": pick(CLOTHES)}
     colours |= {"sleeve": colours["coat"] * 0.8, "scarf": pick(CLOTHES)}
     s = Sprite(k, 1.8 * k, ppm)
     s.draw(SHAPES["person"][: -1 if u() < 0.6 else None], colours, (k * u(0.85, 1.15), k))

@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.frames.checks import RESIZED, SOURCE
-from assets.frames.sources import (
-    ARCHIVE_STAGE,
-    CITYSCAPES,
-    cityscapes_table,
-    fault_stamp,
-    reader,
-    resize_rows,
-)
+from assets.frames.sources import ARCHIVE_STAGE, CITYSCAPES, cityscapes_table, fault_stamp, reader, resize_rows
 from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.store import digest
 from assets.versions import code_version
@@ -163,12 +156,7 @@ class ResizedFrames(Stage):
     reads = ("source_frames",)
     group, kinds, checks = "frames", frozenset({"opencv", "numpy"}), RESIZED
     fanned_out, points_into = True, ("resized_frames",)
-    onlookers = (
-        "assets.frames.sample",
-        "assets.frames.archive_stage",
-        "assets.frames.checks",
-        "assets.frames.contact",
-    )
+    onlookers = ("assets.frames.sample", "assets.frames.archive_stage", "assets.frames.checks", "assets.frames.contact")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         drawn = world.dataset(partition).kind == "sample"  # its pictures lie in the artifact itself

@@ -74,11 +74,7 @@ class SaliencyMaps(Stage):
     reads = ("resized_frames", "saliency_model")
     group, kinds, checks = "saliency", frozenset({"pytorch"}), MAP_CHECKS
     fanned_out, points_into = True, ("saliency_maps",)
-    onlookers = (
-        "assets.frames.stages",
-        "assets.saliency.checks",
-        "assets.saliency.rgba",
-    )
+    onlookers = ("assets.frames.stages", "assets.saliency.checks", "assets.saliency.rgba")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         trained = trainings_of(chosen_model(world, partition))

@@ -91,13 +91,7 @@ def rows_of(points: pd.DataFrame, arm: str, codec: str | None = None, variant: s
 
 
 def match_pairs(
-    points: pd.DataFrame,
-    arms: tuple[str, str],
-    *,
-    pairs: int,
-    seed: int,
-    tolerance: float,
-    **only: str | None,
+    points: pd.DataFrame, arms: tuple[str, str], *, pairs: int, seed: int, tolerance: float, **only: str | None
 ) -> tuple[list[Pair], dict[str, str]]:
     """Up to `pairs` pairs, each file in one of them at most, and why each picture that has none was refused.
 

@@ -104,9 +104,7 @@ def is_jpeg(name: str) -> bool:
 def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
     """Pictures of the sources (see `files_of`), then plain ones, with SAM-Lite's maps. Raises FoveaError as it does, or for a file that can't
     be read."""
-    from assets.frames.decode import (
-        read_picture,
-    )  # loads imagecodecs, which a training of frames at hand need not have
+    from assets.frames.decode import read_picture  # loads imagecodecs, which a training of frames at hand need not have
 
     pictures: list[Picture] = []
     names: list[str] = []
@@ -152,15 +150,7 @@ def train_base(
     """
     config = config_of(name)
     started = open_codec(begin) if begin else None
-    record = {
-        **RECIPES[name],
-        **changes,
-        "kind": "base",
-        "codec": name,
-        "n": config.n,
-        "m": config.m,
-        "steps": steps,
-    }
+    record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()

@@ -27,14 +27,8 @@ _ASKED = {
         "decoder_reproduces_the_encoder",
         "The file decodes to exactly the picture that the encoder reconstructed.",
     ),
-    "latents": (
-        "latents_carry_the_picture",
-        "With the latents of another picture the reconstruction is destroyed.",
-    ),
-    "adversary": (
-        "discriminators_teach",
-        "The gradient of each scale of the discriminator reaches the generator.",
-    ),
+    "latents": ("latents_carry_the_picture", "With the latents of another picture the reconstruction is destroyed."),
+    "adversary": ("discriminators_teach", "The gradient of each scale of the discriminator reaches the generator."),
     "variety": ("crops_vary", "No training picture is always cut at the same place."),
     "gap": (
         "generalisation_gap_is_known",

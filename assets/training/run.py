@@ -15,13 +15,7 @@ from assets.saliency.pairs import Reader, open_pairs
 from assets.store import UnitWriter
 from assets.story import record_of, short_name, told
 from assets.training.checks import looked_at
-from assets.training.milestones import (
-    FROM_SCRATCH,
-    FROM_TRUNK,
-    Milestones,
-    choose_crops,
-    milestone_steps,
-)
+from assets.training.milestones import FROM_SCRATCH, FROM_TRUNK, Milestones, choose_crops, milestone_steps
 from assets.training.watch import Looked, Watch, spread
 from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
@@ -108,9 +102,7 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
         run.set_tags({f"fovea.{name}": value for name, value in origin.items()})
         run.log_inputs({entry.dataset: data_version(task)}, "train")
         watch = _watch(
-            given,
-            workdir / "stages",
-            FROM_TRUNK if isinstance(entry, Experiment) and entry.trunk else FROM_SCRATCH,
+            given, workdir / "stages", FROM_TRUNK if isinstance(entry, Experiment) and entry.trunk else FROM_SCRATCH
         )
         watch.keep(0, given.codec)
         folder = train(

@@ -34,11 +34,7 @@ def _code(entry: Trunk | Experiment) -> Sequence[str]:
 def _apart(entry: Trunk | Experiment) -> Sequence[str]:
     """What looks on, and without maps what chooses them; only generative codecs are trained with a critic's eyes."""
     chooses = ("assets.saliency.condition",) if entry.resolved()["maps"] == "none" else ()
-    return (
-        *LOOKS_ON,
-        *chooses,
-        *(() if entry.card.objective == "adversarial" else ("models.training.critics",)),
-    )
+    return (*LOOKS_ON, *chooses, *(() if entry.card.objective == "adversarial" else ("models.training.critics",)))
 
 
 def _inputs(view: View, entry: Trunk | Experiment) -> dict[str, Any]:

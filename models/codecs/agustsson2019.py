@@ -47,14 +47,7 @@ from models.codecs.base import (
     picture_to_tensor,
 )
 from models.codecs.bitstream import BitstreamError, Contents
-from models.codecs.codes import (
-    MAX_PACKED,
-    bound_bits,
-    decode_codes,
-    decode_region,
-    encode_codes,
-    encode_region,
-)
+from models.codecs.codes import MAX_PACKED, bound_bits, decode_codes, decode_region, encode_codes, encode_region
 from models.errors import FoveaError
 from models.mechanisms import NEEDS_MAP
 

@@ -18,10 +18,7 @@ CARD = Card(
     codec="Bmshj2018Hyperprior",
     rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
     mechanisms=("none", "loss", "concat", "sft", "gain", "hyper"),
-    options={
-        "cell": Option(default=1, least=1),
-        "arithmetic": Option(default="integer", choices=("integer", "float")),
-    },
+    options={"cell": Option(default=1, least=1), "arithmetic": Option(default="integer", choices=("integer", "float"))},
 )
 
 

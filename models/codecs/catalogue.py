@@ -114,11 +114,7 @@ def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> Non
     weights = codec.weights()
     if half:
         weights = {name: _halved(tensor) for name, tensor in weights.items()}
-    description = {
-        "format": 1,
-        "config": json.loads(codec.config.to_json()),
-        "identity": codec.identity().hex(),
-    }
+    description = {"format": 1, "config": json.loads(codec.config.to_json()), "identity": codec.identity().hex()}
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
     _replace(folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n"))
 

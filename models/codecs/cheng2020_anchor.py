@@ -47,10 +47,7 @@ CARD = Card(
     codec="Cheng2020Anchor",
     rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
     mechanisms=("none", "loss", "concat", "sft", "gain"),
-    options={
-        "cell": Option(default=1, least=1),
-        "arithmetic": Option(default="float", choices=("float",)),
-    },
+    options={"cell": Option(default=1, least=1), "arithmetic": Option(default="float", choices=("float",))},
 )
 
 REACH = 2
@@ -268,8 +265,7 @@ class _Decoder:
             raise BitstreamError("damaged file: its bytes cannot hold the symbols of this model")
         cdfs = [self.tables._cdf(int(t)) for t in numbers]
         entries = np.array(
-            self.rans.decode_stream(place.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)),
-            dtype=np.int32,
+            self.rans.decode_stream(place.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)), dtype=np.int32
         )
         last = self.tables.lengths[numbers][place] - 1
         for i in np.flatnonzero(entries >= last).tolist():

@@ -58,11 +58,4 @@ from compressai.entropy_models import EntropyBottleneck  # noqa: E402
 from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf  # noqa: E402
 from compressai.layers import GDN  # noqa: E402
 
-__all__ = [
-    "GDN",
-    "BufferedRansEncoder",
-    "EntropyBottleneck",
-    "RansDecoder",
-    "RansEncoder",
-    "pmf_to_quantized_cdf",
-]
+__all__ = ["GDN", "BufferedRansEncoder", "EntropyBottleneck", "RansDecoder", "RansEncoder", "pmf_to_quantized_cdf"]

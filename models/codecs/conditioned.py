@@ -147,14 +147,7 @@ class ConditionedCodec(Codec):
         raise FoveaError(f"a codec {self.config.codec} with these options has no progressive files")
 
     def read_progressive(
-        self,
-        strings: tuple[bytes, ...],
-        base: Tensor,
-        level: Tensor,
-        ahead: np.ndarray,
-        whole: bool,
-        h: int,
-        w: int,
+        self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, ahead: np.ndarray, whole: bool, h: int, w: int
     ) -> Tensor:
         """As `read`, of a progressive file. whole: nothing was cut off the last string."""
         raise BitstreamError("damaged file: this model has no progressive files")

@@ -235,14 +235,7 @@ class HyperpriorCodec(HyperpriorModel):
         return self.dequantized(torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain)
 
     def read_progressive(
-        self,
-        strings: tuple[bytes, ...],
-        base: Tensor,
-        level: Tensor,
-        ahead: np.ndarray,
-        whole: bool,
-        h: int,
-        w: int,
+        self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, ahead: np.ndarray, whole: bool, h: int, w: int
     ) -> Tensor:
         """As `ConditionedCodec.read_progressive` says."""
         if not (self.exact and self.refinable):

@@ -68,14 +68,7 @@ def scale_table(between: int = 1) -> list[float]:
 class HyperpriorModel(ConditionedCodec):
     """h_a, h_s, gaussian_conditional beside what ConditionedCodec has: what is trained."""
 
-    conditioned = (
-        "transforms.",
-        "h_a_transforms.",
-        "g_s_transforms.",
-        "condition.",
-        "h_a_level.",
-        "h_s_level.",
-    )
+    conditioned = ("transforms.", "h_a_transforms.", "g_s_transforms.", "condition.", "h_a_level.", "h_s_level.")
     #: whether training, under gains, shows h_s and g_s the symbols that files have instead of the noisy ones that it rates
     straight_through = False
     #: bits that a squared bin of error is worth where the encoder may take the symbol before the one that a value rounds to

@@ -20,14 +20,7 @@ def conv(channels_in: int, channels_out: int, kernel: int = 5, stride: int = 2) 
 def deconv(channels_in: int, channels_out: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
     """Exactly `stride` times the size."""
     kind = Deconvolution if channels_out <= FEW else nn.ConvTranspose2d
-    return kind(
-        channels_in,
-        channels_out,
-        kernel,
-        stride=stride,
-        padding=kernel // 2,
-        output_padding=stride - 1,
-    )
+    return kind(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, output_padding=stride - 1)
 
 
 #: channels up to which `Subpixel` is the faster form

@@ -17,10 +17,7 @@ CARD = Card(
     codec="Mbt2018Mean",
     rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),
     mechanisms=("none", "loss", "concat", "sft", "gain", "hyper"),
-    options={
-        "cell": Option(default=1, least=1),
-        "arithmetic": Option(default="integer", choices=("integer", "float")),
-    },
+    options={"cell": Option(default=1, least=1), "arithmetic": Option(default="integer", choices=("integer", "float"))},
 )
 
 

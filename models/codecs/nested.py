@@ -130,12 +130,7 @@ def _cut(low: Ints, high: Ints, root: bool) -> Ints:
     part = np.maximum(np.minimum((high - low) // 2, np.where(low > 0, low, 1 - high)), 1)
     one = np.where(low > 0, low + part, high - part)
     return np.stack(
-        (
-            low,
-            np.where(around, np.maximum(-inner, low), one),
-            np.where(around, np.minimum(inner + 1, high), one),
-            high,
-        ),
+        (low, np.where(around, np.maximum(-inner, low), one), np.where(around, np.minimum(inner + 1, high), one), high),
         axis=1,
     )
 
@@ -180,13 +175,7 @@ class Walk:
     with it."""
 
     def __init__(
-        self,
-        forest: Forest,
-        order: Order,
-        tables: Ints,
-        levels: Ints,
-        ahead: Ints,
-        shape: tuple[int, int, int],
+        self, forest: Forest, order: Order, tables: Ints, levels: Ints, ahead: Ints, shape: tuple[int, int, int]
     ):
         """tables: one a symbol, counted from the forest's first. shape: M×h×w. levels, ahead: 1×1 or h×w, the level that each
         place is quantised at, and how many levels it is ahead of the base level in the order; in 1/LEVEL_STEPS."""

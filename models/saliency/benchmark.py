@@ -109,11 +109,7 @@ def score_pictures(
 
 
 def _score_half(
-    points: np.ndarray,
-    people: np.ndarray,
-    others: np.ndarray,
-    prior: np.ndarray,
-    rng: np.random.Generator,
+    points: np.ndarray, people: np.ndarray, others: np.ndarray, prior: np.ndarray, rng: np.random.Generator
 ) -> dict[str, float]:
     who = rng.permutation(np.unique(people))
     first = np.isin(people, who[: len(who) // 2])

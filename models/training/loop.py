@@ -428,11 +428,7 @@ class Training:
             "threads": torch.get_num_threads(),
             "processes": self.ranks.size,
             "mode": "deterministic" if self.objective.exact else "fast",
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         }
         (beside / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))

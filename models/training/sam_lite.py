@@ -144,11 +144,7 @@ def jitter_colours(picture: np.ndarray, strength: float, rng: np.random.Generato
 
 
 def make_sample(
-    data: FixationPictures,
-    name: str,
-    size: tuple[int, int],
-    config: SamLiteConfig,
-    rng: np.random.Generator | None,
+    data: FixationPictures, name: str, size: tuple[int, int], config: SamLiteConfig, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One picture at the working size with its counts and density; augmented where rng is given."""
     picture, points = data.picture(name), data.points[name]

@@ -134,9 +134,7 @@ def remove(name: str, dataset: str) -> None:
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--codec",
-    required=True,
-    help="bmshj2018_factorized, bmshj2018_hyperprior, mbt2018_mean, cheng2020_anchor.",
+    "--codec", required=True, help="bmshj2018_factorized, bmshj2018_hyperprior, mbt2018_mean, cheng2020_anchor."
 )
 @click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
 @click.option("--name", default="", help="What its curve is called; default: the codec's name.")
@@ -201,9 +199,7 @@ def evaluate(
 )
 @click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
 @click.option(
-    "--cuts",
-    is_flag=True,
-    help="Instead, cut progressive files of one codec at many places, in several orders.",
+    "--cuts", is_flag=True, help="Instead, cut progressive files of one codec at many places, in several orders."
 )
 @click.option(
     "--span",

@@ -28,10 +28,7 @@ dataset = click.option(
 )
 strict = click.option("--strict", is_flag=True, help="Count a changed library version as stale, too.")
 threads = click.option(
-    "--threads",
-    default=0,
-    type=COUNT,
-    help="CPU threads; default: all cores. Part of what makes bits reproducible.",
+    "--threads", default=0, type=COUNT, help="CPU threads; default: all cores. Part of what makes bits reproducible."
 )
 device = click.option("--device", default="auto", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 

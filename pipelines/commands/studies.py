@@ -61,11 +61,7 @@ def study() -> None:
 @click.option("--pairs", default=24, show_default=True, type=click.IntRange(1, 500), help="Pairs of pictures.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="What is drawn, in which order.")
 @click.option(
-    "--tolerance",
-    default=0.05,
-    show_default=True,
-    type=click.FloatRange(0, 0.5),
-    help="Share by which bpp may differ.",
+    "--tolerance", default=0.05, show_default=True, type=click.FloatRange(0, 0.5), help="Share by which bpp may differ."
 )
 @OUTPUT
 def study_make(dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any) -> None:

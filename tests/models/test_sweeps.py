@@ -123,8 +123,8 @@ GOLDEN = {
     "gan-memorisation": "70b581b4eca2",
     "gan-remedies": "4cf367d691f0",
     "gan-tiny": "207ee6fb3e78",
-    "recurrent": "c4f1197b011f",
-    "recurrent-saliency": "6ab57728dfed",
+    "recurrent": "b6da48619bd9",
+    "recurrent-saliency": "00674e913acd",
 }
 
 

@@ -31,14 +31,14 @@ def test_the_doctor_finds_nothing(trained_recurrent):
 
 def test_with_the_shipped_weights_quality_rises_with_every_iteration():
     codec = catalogue.open_codec("toderici2017")
-    pictures = [scene(64, 96, seed) for seed in range(2)]
+    pictures = [scene(128, 192, seed) for seed in range(2)]
     given = [codec.analysed(p) for p in pictures]
     means = []
     for rate in codec.rates:
         files = [codec.encode_analysed(one, rate) for one in given]
         means.append(np.mean([psnr_db(p, f.reconstruction) for p, f in zip(pictures, files, strict=True)]))
-    assert all(a + 0.2 < b for a, b in itertools.pairwise(means)), means
-    assert len(files[0].data) < 0.85 * codec.rates[-1] * codec.config.m * 4 * 6 / 8
+    assert all(a + 0.05 < b for a, b in itertools.pairwise(means)), means
+    assert len(files[0].data) < 0.85 * codec.rates[-1] * codec.config.m * 8 * 12 / 8
 
 
 @pytest.mark.parametrize(
