@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "setting up $(VENV) with $$($(PYTHON) --version): 7 GB with torch's CUDA libraries, some minutes …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'uv>=0.8'
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@test -t 2 || quiet=-q; $(BIN)/uv pip install $$quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q models assets pipelines
 	@# else Python keeps what it compiles by itself, and here each command would compile pandas, torch and dagster again
