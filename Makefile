@@ -41,7 +41,7 @@ ui: setup  ## Dagster UI with its daemon, and the MLflow UI, on loopback; Ctrl-C
 	@$(BIN)/fovea ui
 
 test: setup  ## the default tests: no network, no GPU
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-services: setup  ## one sweep on Ray, S3, PostgreSQL and an MLflow server gives the tables of one machine
 	@$(BIN)/python -m pytest -q -m cluster tests/e2e/test_cluster.py -k "not outages"
