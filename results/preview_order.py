@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -54,12 +55,9 @@ class TwoParts(nested.Walk):
 @contextlib.contextmanager
 def told(first: int, led: np.ndarray) -> Iterator[None]:
     """Files are written and read in two parts."""
-    plain, TwoParts.first, TwoParts.led = nested.Walk, first, led
-    nested.Walk = TwoParts  # type: ignore[misc]
-    try:
+    TwoParts.first, TwoParts.led = first, led
+    with mock.patch.object(nested, "Walk", TwoParts):
         yield
-    finally:
-        nested.Walk = plain  # type: ignore[misc]
 
 
 def by_preview(
