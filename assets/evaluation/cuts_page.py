@@ -41,7 +41,7 @@ def _answer(rates: Sequence[Mapping[str, Any]], metric: str) -> str:
     plain = rows.get(("saliency", "psnr_db"))
     cost = f"; at equal plain PSNR {with_interval(plain)}" if plain else ""
     where = "where people looked" if metric == "ew_psnr_db" else "where saliency is predicted"
-    return f"A file that begins where saliency is predicted needs {with_interval(main)} bytes for the same quality {where}{cost}."
+    return f"Against uniform order, a file that begins where saliency is predicted: {with_interval(main)} bytes for the same quality {where}{cost}."
 
 
 def _picture(one: Shown, metric: str) -> dict[str, Any]:
