@@ -64,13 +64,13 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
             return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r:.80}"
 
 
-def check_rates(lmbda: float | None, bpp: float | None) -> None:
-    """Raises FoveaError for one that is no positive number, and for both."""
-    for name, rate in (("lmbda", lmbda), ("bpp", bpp)):
+def check_rates(lmbda: float | None, bpp: float | None, mark: str = "") -> None:
+    """Raises FoveaError for one that is no positive number, and for both. mark: what stands before an option's name."""
+    for name, rate in ((f"{mark}lmbda", lmbda), (f"{mark}bpp", bpp)):
         if rate is not None and not 0 < rate < MOST:
             raise FoveaError(f"{name} {rate:g}: a positive number below {MOST:g} is needed")
     if bpp is not None and lmbda is not None:
-        raise FoveaError("give either lmbda or bpp, not both")
+        raise FoveaError(f"give either {mark}lmbda or {mark}bpp, not both")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

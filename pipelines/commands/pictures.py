@@ -72,7 +72,7 @@ def compress(
     from assets.frames.folder import find_pictures
     from assets.frames.targets import targets_of
 
-    check_rates(lmbda, bpp)
+    check_rates(lmbda, bpp, "--")
     jpeg = output.suffix.lower() in (".jpg", ".jpeg") and not output.is_dir()
     if jpeg and (model != DEFAULT_CODEC or lmbda is not None or effort or progressive or span is not None):
         raise FoveaError(
@@ -175,7 +175,7 @@ def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
 
     if (size is None) == (bpp is None):
         raise FoveaError("give the size either as --bytes or as --bpp")
-    check_rates(None, bpp)
+    check_rates(None, bpp, "--")
     if file.is_dir():
         raise FoveaError(f"{file} is a folder: fovea cut takes one file")
     _check_ending((file,), output, ".fov", "compressed pictures are .fov files")
