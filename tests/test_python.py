@@ -65,6 +65,14 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         fovea.decompress(here)
 
 
+def test_the_smallest_pictures_come_back(here):
+    codec = fovea.load()
+    for height, width in ((1, 1), (3, 40), (16, 16)):
+        picture = np.full((height, width, 3), 90, np.uint8)
+        again = fovea.decompress(fovea.compress(picture, model=codec), codec)
+        assert again.shape == picture.shape and np.abs(again.astype(int) - picture).max() < 40
+
+
 def test_a_span_says_how_far_bits_follow_the_map(here):
     assert MAX_SPAN == levelmap.MAX_STEPS * conditioning.STEP
     codec, picture = fovea.load(), np.asarray(Image.open("photo.png"))

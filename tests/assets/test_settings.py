@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assets.datasets import load_registry
 from assets.home import Home
@@ -149,3 +151,13 @@ def test_what_is_passed_on_holds_no_secret_and_means_the_same_elsewhere(
     assert passed_on(names) == {"FOVEA_HOME": str(config / "state"), "FOVEA_PROFILE": "cluster"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     assert passed_on(names)["MLFLOW_TRACKING_URI"] == "http://h:5000"
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
+def test_numbers_arrive_as_written(tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]) -> None:
+    folder = tmp_path_factory.mktemp("settings")
+    lines = "".join(f"{k} = {v!r}\n" for k, v in values.items())
+    (folder / "fovea.toml").write_text(f"[profiles.x]\n{lines}")
+    profile = find_profile(folder, "x")
+    assert all(getattr(profile, k) == v for k, v in values.items())

@@ -37,7 +37,8 @@ def test_with_the_shipped_weights_quality_rises_with_every_iteration():
     for rate in codec.rates:
         files = [codec.encode_analysed(one, rate) for one in given]
         means.append(np.mean([psnr_db(p, f.reconstruction) for p, f in zip(pictures, files, strict=True)]))
-    assert all(a + 0.05 < b for a, b in itertools.pairwise(means)), means
+    # these scenes are nearly done after seven iterations, photographs are not (results/recurrent_osie.md)
+    assert all(a + 0.05 < b for a, b in itertools.pairwise(means)) and means[0] + 10 < means[-1], means
     assert len(files[0].data) < 0.85 * codec.rates[-1] * codec.config.m * 8 * 12 / 8
 
 
