@@ -64,6 +64,7 @@ EVERY_GAIN = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt201
         *((name, "gain", False) for name in EVERY_GAIN),
         ("bls2017", "none", False),
         *(("mbt2018_mean", "hyper", kind) for kind in (False, True)),
+        ("light", "gain", True),
         ("toderici2017", "gain", True),
     ],
 )
