@@ -373,7 +373,7 @@ def add_dataset(
     table of fixations or texts, or classical codec.
     """
     _check_name(name, "name")
-    folder = Path(path).expanduser().absolute()
+    folder = _resolve(str(path), Path())
     if not folder.exists():
         raise FoveaError(f"no folder {folder}")
     if not folder.is_dir():
@@ -436,8 +436,8 @@ def find_dataset(registry: Mapping[str, Dataset], name: str) -> Dataset:
 
 
 def _resolve(text: str, base: Path) -> Path:
-    path = Path(text).expanduser()
-    return path if path.is_absolute() else (base / path).absolute()
+    path = base / Path(text).expanduser()
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _check_name(name: str, where: str, built_in_allowed: bool = False) -> None:

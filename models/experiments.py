@@ -182,7 +182,11 @@ class Training(Record):
         return {**named, self.rate_name: list(self.rates), **budget, **options}
 
     def _rate_part(self) -> str:
-        return self.rate_name[0] + "_".join(number(v) for v in self.rates)
+        """`l0.0016_0.045`; of more than three with equal ratios the first, the last and their number: `l0.0008to0.2048x9`."""
+        names, count = [number(v) for v in self.rates], len(self.rates)
+        ratio = self.rates[-1] / self.rates[0]
+        even = [float(f"{self.rates[0] * ratio ** (i / (count - 1)):.6g}") for i in range(count)] if count > 3 else []
+        return self.rate_name[0] + (f"{names[0]}to{names[-1]}x{count}" if even == [*self.rates] else "_".join(names))
 
     def _changes(self) -> list[str]:
         """Overrides and options as keys write them."""
@@ -356,10 +360,12 @@ class Experiment(Training):
         defaults."""
         parts = [self._rate_part(), *([f"s{self.seed}"] if self.seed else [])]
         parts = [*parts, self.codec] if len(self.rates) == 1 else [self.codec, *parts]
-        parts += [self.dataset, self.preset, *self._changes()]
+        as_shipped = self.untrained and self.trunk is not None and self.trunk.shipped == self.codec
+        changes = [c for c in self._changes() if not (as_shipped and c == "steps=0")]
+        parts += [self.dataset, self.preset, *changes]
         if self.evaluate_on != (self.dataset,):
             parts.append("on=" + "+".join(self.evaluate_on))
-        parts.append(f"from={self.trunk.key}" if self.trunk else "scratch")
+        parts.append("as_shipped" if as_shipped else f"from={self.trunk.key}" if self.trunk else "scratch")
         parts += [*self._apart(), self.label]
         return "-".join(parts)
 

@@ -140,7 +140,8 @@ def _disk_note() -> str:
     except FoveaError:
         return ""
     place = next(p for p in (home, *home.parents) if p.exists())
-    if shutil.disk_usage(place).free >= 1 << 20:
+    disk = shutil.disk_usage(place)
+    if disk.free >= 1 << 20 or not disk.total:  # /proc and its like have no disk
         return ""
     return f": no space left on the disk of {home}: free some, or set FOVEA_HOME to a larger disk, and run the same command again"
 

@@ -64,7 +64,8 @@ class Shown:
 
     def __init__(self, bars: Progress | None, mark: str):
         self.bars, self.mark = bars, mark
-        self.began = self.last = time.monotonic()
+        self.last = time.monotonic()
+        self.first: tuple[float, float] | None = None
         label = mark.replace("[", chr(92) + "[", 1)
         self.task: TaskID | None = bars.add_task(label, total=None, note="") if bars else None
 
@@ -74,10 +75,11 @@ class Shown:
             self.bars.update(self.task, completed=done, total=total, note=note)
             return
         now = time.monotonic()
+        began, before = self.first = self.first or (now, done)  # what came before was loading
         if now - self.last >= LOG_EVERY_S:
             self.last = now
-            left = (now - self.began) / done * (total - done) if done else 0.0
-            print(f"    {self.mark}{done:g}/{total:g} {note}, {left:.0f} s left", file=sys.stderr, flush=True)
+            left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
+            print(f"    {self.mark}{done:g}/{total:g} {note}{left}", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """The step has ended: its bar goes."""

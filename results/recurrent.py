@@ -3,7 +3,7 @@
     python results/recurrent.py FOLDER/codec DATASET      (a dataset whose frames are made: fovea benchmark --dataset DATASET)
 
 Each file is real. Of equal stops every number of iterations is measured, in context and raw; stop maps by saliency, by its controls and by
-quality, JPEG, and the progressive files of `light`, cut, are held against it.
+quality, JPEG, and the progressive files of `light` and `mbt2018_mean`, cut, are held against it.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ RATES = (1, 2, 4, 7)
 CUT_BPP = (0.05, 0.07, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 QUALITIES = (3, 5, 10, 20, 35, 55, 75)
 METRICS = ("psnr_db", "ew_psnr_db")
+PEERS = ("light", "mbt2018_mean")
 
 #: a file's length and what it shows
 File = tuple[float, int, Picture]
@@ -87,9 +88,10 @@ def cuts(codec: Codec, picture: Picture, saliency_map: Picture) -> Iterator[File
 
 
 def measured(
-    codec: Toderici2017, light: Codec, picture: Picture, maps: Mapping[str, Picture], eyes: np.ndarray
+    codec: Toderici2017, peers: Mapping[str, Codec], picture: Picture, maps: Mapping[str, Picture], eyes: np.ndarray
 ) -> pd.DataFrame:
-    """A row for each file of a picture: order, rate, bytes, bpp, psnr_db, ew_psnr_db. maps: by the keys of ORDERS."""
+    """A row for each file of a picture: order, rate, bytes, bpp, psnr_db, ew_psnr_db. peers: codecs with progressive files.
+    maps: by the keys of ORDERS."""
     plain, raw = as_codec(codec), as_codec(codec, context="none")
     coded, uncoded = zip(*prefixes(plain, raw, picture), strict=True)
     some = [t for t in RATES if t <= codec.rates[-1]]
@@ -99,8 +101,8 @@ def measured(
         **{order: files(as_codec(codec, "gain"), picture, one, some) for order, one in maps.items()},
         "quality": files(as_codec(codec, stops="quality"), picture, None, some),
         "jpeg": jpegs(picture),
-        "light, cut": cuts(light, picture, np.full_like(maps["saliency"], 255)),
-        "light by saliency, cut": cuts(light, picture, maps["saliency"]),
+        **{f"{name}, cut": cuts(peer, picture, np.full_like(maps["saliency"], 255)) for name, peer in peers.items()},
+        "light by saliency, cut": cuts(peers["light"], picture, maps["saliency"]),
     }
     rows = [
         (order, rate, size, psnr_db(picture, shown), psnr_db(picture, shown, eyes))
@@ -119,7 +121,8 @@ def lines(points: pd.DataFrame) -> str:
     means["saved_percent"] = 100 * (1 - means["bytes"] / means["raw"])
     grids = {order: curve_grid(rows, ("bpp", *METRICS)) for order, rows in by_order.items()}
     said = [means.round(3).to_string()]
-    pairs = [*((UNIFORM, order) for order in (*ORDERS, "quality")), ("jpeg", UNIFORM), ("light, cut", UNIFORM)]
+    pairs = [*((UNIFORM, order) for order in (*ORDERS, "quality")), ("jpeg", UNIFORM)]
+    pairs += [(f"{name}, cut", UNIFORM) for name in PEERS]
     for anchor, test in (*pairs, ("light by saliency, cut", "saliency")):
         for row in compare_curves(grids[anchor], grids[test], ("pchip",)):
             rate = f"{row['bd_rate_percent']:+.1f} % [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
@@ -129,14 +132,18 @@ def lines(points: pd.DataFrame) -> str:
 
 def main(folder: str, dataset: str) -> None:
     """Measure all pictures of a dataset, and print."""
-    chain, codec, light = open_chain(), cast(Toderici2017, load_codec(folder)), open_codec("light")
+    chain, codec, peers = (
+        open_chain(),
+        cast(Toderici2017, load_codec(folder)),
+        {name: open_codec(name) for name in PEERS},
+    )
     table, pictures, _ = open_pairs(chain, dataset, "measured")
     maps = {order: open_pairs(chain, dataset, "measured", maps=kind).maps for order, kind in ORDERS.items()}
     eyes = frame_fixation_maps(chain.world.dataset(dataset), table, [p.shape[:2] for p in pictures])
     rows = []
     for i, name in enumerate(table.image):
         some = {order: np.asarray(found[i]) for order, found in maps.items()}
-        rows.append(measured(codec, light, np.asarray(pictures[i]), some, eyes[i]).assign(image=name))
+        rows.append(measured(codec, peers, np.asarray(pictures[i]), some, eyes[i]).assign(image=name))
         print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
         points = pd.concat(rows)
         keep_table(chain.home.tables, f"recurrent.{dataset}", points)

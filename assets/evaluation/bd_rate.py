@@ -189,7 +189,9 @@ def delta(means: Sides, method: str) -> Delta:
     for an unknown method; a pair that can't be compared comes back with its reason."""
     for who, count in (("anchor", means.anchor_bpp.shape[1]), ("test", means.test_bpp.shape[1])):
         if count < MIN_POINTS:
-            return Delta(np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}")
+            return Delta(
+                np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}: add rates"
+            )
     found = _deltas(means, method)
     overlap = float(found.overlap[0])
     reason = _REASONS[int(found.why[0])].format(overlap=overlap)

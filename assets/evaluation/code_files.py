@@ -294,10 +294,11 @@ def decompress_files(
     taken = None if sizes is None else iter(sizes)
 
     def read(source: Path) -> tuple[bytes, Codec]:
+        size = None if taken is None else next(taken)
         try:
             data = source.read_bytes()
-            if taken is not None:
-                data = beginning(data, next(taken))
+            if size is not None:
+                data = beginning(data, size)
             codec = codec_for(data)
             codec.name()
         except OSError as error:
@@ -323,12 +324,13 @@ def beginning(data: bytes, size: int) -> bytes:
     return data[:size]
 
 
-def frame_work(files: Sequence[Path], folder: Path) -> list[tuple[Path, Path, int]]:
+def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path, int]], list[str]]:
     """Progressive files, also those in folders, a PNG below `folder` for each of their frames, and how many bytes it shows: all
-    of them, half of them, and so on, while these hold a picture. Raises FoveaError for another file, for two of one name, and
-    where something else has a PNG's name."""
-    work = []
-    for file, target in mirrored(files, folder, ".png", files_in, DECOMPRESS.encode()):
+    of them, half of them, and so on, while these hold a picture. With them, of several files, why some have none. Raises
+    FoveaError for one other file, for two of one name, and where something else has a PNG's name."""
+    work, failed = [], []
+    wanted = mirrored(files, folder, ".png", files_in, DECOMPRESS.encode())
+    for file, target in wanted:
         try:
             data = file.read_bytes()
             for halved in range(FRAMES):
@@ -340,10 +342,11 @@ def frame_work(files: Sequence[Path], folder: Path) -> list[tuple[Path, Path, in
                         raise
                     break
                 work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
-        except OSError as error:
-            raise FoveaError(f"cannot read {file}: {error.strerror}") from error
-        except FoveaError as error:
-            raise FoveaError(f"{file}: {error}") from error
+        except (OSError, FoveaError) as error:
+            why = f"cannot read {file}: {error.strerror}" if isinstance(error, OSError) else f"{file}: {error}"
+            if len(wanted) == 1:
+                raise FoveaError(why) from error
+            failed.append(why)
     for _, target, _ in work:
         check_ours(target, DECOMPRESS.encode())
-    return work
+    return work, failed

@@ -1,15 +1,17 @@
 """The tables that the command line prints."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
+from tabulate import SEPARATING_LINE, tabulate
 
 from assets.evaluation.compare import outcome
+from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, records
+from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, place_of, records
 from models.judges import KNOWN, judged_in
 
 #: how the printed table writes the names of rates
@@ -60,12 +62,32 @@ def curve_lines(curves: pd.DataFrame) -> str:
 
 
 def bd_lines(rates: pd.DataFrame) -> str:
-    """BD-rates by PCHIP with their intervals; below 0 the tested arm needs fewer bits."""
-    rows = [
-        [r["codec"], f"{label_arm(r['test_arm'], r['maps'])} vs {r['anchor_arm']}", r["metric"], *_rate(r), r["reason"]]
-        for r in records(rates[rates["method"] == "pchip"])
-    ]
-    return _table(["codec", "test against anchor", "metric", "BD-rate %", "95 % interval", ""], rows)
+    """BD-rates by PCHIP with their intervals: for each tested arm a line for each curve that it is held against, a column
+    for each metric. Reasons stand below, those that differ in numbers alone once."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    reasons: dict[str, list[str]] = {}
+    found = records(rates[rates["method"] == "pchip"])
+    places = {place_of(r) for r in found}
+    for r in found:
+        arm = " ".join(filter(None, (r["codec"], label_arm(r["test_arm"], r["maps"]), r["variant"])))
+        test = f"{arm} on {place_of(r)}" if len(places) > 1 else arm
+        said = "refused" if r["status"] == "refused" else with_interval(r)
+        lines.setdefault((test, r["anchor_arm"]), {})[r["metric"]] = said
+        if r["reason"]:
+            where = f"{test} against {r['anchor_arm']} by {KNOWN[r['metric']].label}: {r['reason']}"
+            reasons.setdefault(re.sub(r"\d+", "", r["reason"]), []).append(where)
+    metrics = list(dict.fromkeys(r["metric"] for r in found))
+    rows: list[Sequence[str]] = []
+    last = ""
+    for (test, anchor), cells in sorted(lines.items(), key=lambda line: (line[0][0], not line[0][1].startswith("uni"))):
+        if test != last:
+            rows += [SEPARATING_LINE] * bool(rows) + [[test]]
+        last = test
+        rows.append([f"  against {anchor}", *(cells.get(m, "–") for m in metrics)])
+    head = ["bits at equal …", *(KNOWN[m].label for m in metrics)]
+    table = tabulate(rows, head, tablefmt="simple", disable_numparse=True, preserve_whitespace=True)
+    notes = [first + (f" (and {len(more)} alike)" if more else "") for first, *more in reasons.values()]
+    return "\n".join([str(table), *notes])
 
 
 def compare_lines(rates: pd.DataFrame) -> str:

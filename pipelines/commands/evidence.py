@@ -236,21 +236,25 @@ def benchmark(
         return
     if spans:
         raise FoveaError("--span goes with --cuts")
-    from assets.evaluation.summary import bd_lines, curve_lines
+    from assets.evaluation.rate_distortion import shared_parts, without_parts
+    from assets.evaluation.report_tables import answers
+    from assets.evaluation.summary import bd_lines
     from assets.evaluation.tables import keep_table
 
     chain = chain_here(threads, device)
     found = benchmark_made(chain, dataset, codecs, [p for p in peers.split(",") if p], judges, threads)
     for line in found.lines:
         click.echo(line)
-    click.echo("\n" + curve_lines(found.curves))
-    click.echo("\n" + bd_lines(found.rates))
+    rates = without_parts(found.rates, shared_parts(found.curves))
+    click.echo("\n" + bd_lines(rates) + "\n")
+    for sentence in answers(rates):
+        click.secho(sentence, bold=True)
     name = f"benchmark.{dataset}"
     keep_table(chain.home.tables, name, found.rates)
     keep_table(chain.home.tables, f"{name}.points", found.points)
     target = chain.home.reports / f"{dataset}.benchmark.html"
     write_page(target, found.page)
-    click.echo(f"\ntables  {chain.home.tables / name}.csv\npage    {target}")
+    click.echo(f"tables  {chain.home.tables / name}.csv, {name}.points.csv\npage    {target.as_uri()}")
 
 
 def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float], threads: int) -> None:
@@ -302,5 +306,5 @@ def benchmark_made(
     if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
-    with click.progressbar(length=1, label="judged", file=sys.stderr) as bar:
+    with click.progressbar(length=1, label="judged", file=sys.stderr, hidden=not judges) as bar:
         return benchmark_of(chain, dataset, wanted, peers, judges, _shower(bar))

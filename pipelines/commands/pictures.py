@@ -141,8 +141,9 @@ def decompress(
     from models.codecs.catalogue import codec_for
 
     sizes = None if size is None else [size] * len(work)
+    bad: list[str] = []
     if frames is not None:
-        found_frames = frame_work(files, frames)
+        found_frames, bad = frame_work(files, frames)
         work, sizes = [(file, target) for file, target, _ in found_frames], [n for *_, n in found_frames]
     named = options.codec_named(model) if model else None
     found: dict[bytes, Any] = {}
@@ -155,11 +156,11 @@ def decompress(
             found[wanted] = codec_for(data)
         return found[wanted]
 
-    failed: list[str] | None = [] if len(work) > 1 else None
+    failed: list[str] | None = bad if bad or len(work) > 1 else None
     for said in decompress_files(work, opened, sizes=sizes, failed=failed):
         part = f", from {said.size} of {said.size + said.missing} bytes" if said.missing else ""
         click.echo(f"{said.path}: {said.width}×{said.height}{part}")
-    _tell_failed(failed, len(work))
+    _tell_failed(failed, len(work) + len(bad))
 
 
 @click.command()

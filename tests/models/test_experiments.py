@@ -179,6 +179,18 @@ def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
     assert float(number(value)) == value
 
 
+def test_rates_of_equal_ratio_stand_shortly_in_the_key():
+    shipped = Trunk(codec="light", shipped="light")
+    branch = {"dataset": "sample", "codec": "light", "trunk": shipped, **arm("uniform")}
+    keys = {
+        Experiment(rates=rates, overrides=steps, **branch).key
+        for rates in ((0.001, 0.002, 0.004, 0.008), (0.001, 0.002, 0.0040001, 0.008), (0.001, 0.004, 0.008))
+        for steps in ({"steps": 0}, {"steps": 7})
+    }
+    assert len(keys) == 6
+    assert {"light-l0.001to0.008x4-sample-smoke-as_shipped-uniform"} < keys, keys
+
+
 def test_no_steps_leave_the_trunk_as_it_is():
     branch = {"dataset": "sample", "codec": "bls2017", "overrides": {"steps": 0}}
     shipped = Trunk(codec="bls2017", shipped="bls2017")

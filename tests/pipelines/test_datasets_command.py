@@ -50,7 +50,7 @@ def test_the_same_folder_once_more_changes_the_options_that_are_given(
         patched.setattr("pipelines.commands.datasets._show", lambda _: 0)
         code, said = added(pictures, "--splits", "4/0/0")
     assert code == 1 and "none of its pictures" in said and settings.read_text() == before
-    assert added(pictures, "--size", "native")[0] == 0 and "size" not in settings.read_text()
+    assert added(pictures / ".." / pictures.name, "--size", "native")[0] == 0 and "size" not in settings.read_text()
 
 
 def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) -> None:

@@ -139,7 +139,7 @@ DB = [26.0, 28.0, 30.0, 32.0, 34.0]
 @pytest.mark.parametrize(
     ("test_bpp", "test_db", "reason"),
     [
-        (BPP[:3], DB[:3], "the test's curve has 3 points, fewer than 4"),
+        (BPP[:3], DB[:3], "the test's curve has 3 points, fewer than 4: add rates"),
         (BPP, [26, 28, 27.9, 32, 34], "the test's curve is not monotone"),
         (BPP, [26, 28, 28, 32, 34], "the test's curve is not monotone"),
         ([0.1, 0.2, 0.2, 0.8, 1.6], DB, "the test's curve is not monotone"),
