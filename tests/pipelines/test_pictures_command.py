@@ -130,7 +130,11 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
     assert len(list(Path("both").glob("*.png"))) == len(list(Path("both/below").iterdir())) == len(frames)
     Path("in/bad.fov").write_bytes(Path("a.fov").read_bytes()[:30])
     done = CliRunner().invoke(main, ["decompress", "in", "--frames", "again"])
-    assert done.exit_code == 1 and "in/bad.fov: damaged file" in done.output and len(list(Path("again").glob("*.png"))) == len(frames)
+    assert (
+        done.exit_code == 1
+        and "in/bad.fov: damaged file" in done.output
+        and len(list(Path("again").glob("*.png"))) == len(frames)
+    )
     Path("in/bad.fov").unlink()
     assert "in is a folder" in fovea("cut", "in", "--bytes", "600", "-o", "b.fov", code=1)
     assert "bpp 1e+308" in fovea("cut", "a.fov", "--bpp", "1e308", "-o", "b.fov", code=1)
