@@ -20,7 +20,7 @@ from models.validation import Typed, checked, unknown
 
 Value = int | float | str
 Objective = Literal["rate_distortion", "adversarial", "recurrent"]
-Distortion = Literal["mse", "ms_ssim"]
+Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
 FOLDER = Path(__file__).parent / "codecs"
 

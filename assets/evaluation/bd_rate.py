@@ -318,7 +318,7 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     """Which curve is held against which.
 
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
-    the plain one); every arm with predicted maps against the same arm with each control, since a gain that the centre
+    the plain one), and each variant of `uniform` against the one with the fewest of its parts; every arm with predicted maps against the same arm with each control, since a gain that the centre
     bias gives too says nothing about saliency; and every arm but the controls against every classical codec and every
     checkpoint from elsewhere on the same pictures.
     """
@@ -327,7 +327,7 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     for test in known:
         if test.arm not in UNSEEDED:
             chosen += _with_others(test, known) if test.maps in OWN_MAPS else []
-            chosen += _with_own(test, known) if test.arm != BASELINE else []
+            chosen += _with_own(test, known)
     return chosen
 
 
@@ -343,6 +343,10 @@ def _with_own(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:
     training = test._replace(arm="", maps="", variant="")
     alike = [a for a in known if a._replace(arm="", maps="", variant="") == training]
     baselines = {a.variant: a for a in alike if a.arm == BASELINE}
+    if test.arm == BASELINE:
+        told = _parts(test)
+        less = [a for a in baselines.values() if _parts(a) < told]
+        return [Comparison(min(less, key=lambda a: len(_parts(a))), test, BASELINE)] if less else []
     baseline = baselines.get(test.variant, baselines.get(""))
     chosen = [Comparison(baseline, test, BASELINE)] if baseline else []
     if test.maps == "predicted":
@@ -350,6 +354,10 @@ def _with_own(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:
         controls = [a for a in same if a.maps not in OWN_MAPS]
         chosen += [Comparison(a, test, label_arm(a.arm, a.maps)) for a in controls]
     return chosen
+
+
+def _parts(curve: CurveKey) -> set[str]:
+    return {*curve.variant.split(",")} - {""}
 
 
 NO_PICTURES = "a published curve has no pictures, its points alone are compared"

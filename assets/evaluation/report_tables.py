@@ -12,7 +12,7 @@ from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
-from assets.evaluation.verdict import ARM_KEYS, METHOD, Verdict, first_verdicts
+from assets.evaluation.verdict import ARM_KEYS, METHOD, UNKNOWN, Verdict, first_verdicts
 from models.metrics import METRICS
 
 GROUPS = {
@@ -132,7 +132,8 @@ def answer(verdict: Verdict) -> str:
     if verdict.metric == "sw_psnr_db":
         parts[0] += " (by the saliency model that also steers)"
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
-    text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}."
+    why = f": {verdict.reasons[0]}" if verdict.outcome == UNKNOWN else ""
+    text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}{why}."
     others = [
         f"{CONTROL_WORDS.get(maps, maps)} {with_interval(row)}"
         for maps, row in verdict.controls.items()

@@ -16,7 +16,7 @@ from models.codecs.catalogue import objective_of
 from models.errors import FoveaError
 from models.experiments import Experiment
 from models.presets import find_preset
-from models.sweeps import Sweep, sweep, sweep_names
+from models.sweeps import Grid, Sweep, sweep, sweep_names
 
 TOY = Path(__file__).parents[1] / "e2e" / "toy"
 
@@ -91,10 +91,12 @@ def test_kodak_is_measured_where_it_is_registered() -> None:
 
 
 def test_options_are_part_of_key_record_and_trunk() -> None:
-    both = sweep("dilated", "sample")
+    settings = ({}, {"options": {"dilation": 2}})
+    grid = Grid(codecs=("bls2017",), rates=(0.0018, 0.0483), preset="base", trunk="own", settings=settings)
+    both = Sweep("both", "sample", tuple(grid.experiments("sample", ())))
     plain = [e for e in both.experiments if not e.options]
     wide = [e for e in both.experiments if e.options == (("dilation", 2),)]
-    assert len(plain) == len(wide) == 6 and len({t.key for t in both.trunks}) == 2
+    assert len(plain) == len(wide) == 2 and len({t.key for t in both.trunks}) == 2
     assert all("dilation" not in e.resolved() for e in plain)
     assert all(e.resolved()["dilation"] == 2 and e.variant == "dilation=2" for e in wide)
     assert plain[0].but(options=(("dilation", 1),)) == plain[0]
@@ -113,7 +115,7 @@ GOLDEN = {
     "unsent": "bfd032c8af85",
     "seed": "32800f1f4581",
     "paper": "7ad4f0eccff6",
-    "dilated": "cbd7ebaf1e43",
+    "trials": "bbae3741e72b",
     "source": "94dba505b789",
     "trade": "26bd54a17319",
     "gan": "f81119647d36",

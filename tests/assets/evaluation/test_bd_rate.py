@@ -350,8 +350,20 @@ def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
     ]
     table = concat_points([plain, other, *arms])
     curves = [key for key, _ in curves_of(table)]
-    chosen = {c.test.variant: c.anchor.variant for c in bd.choose_comparisons(curves)}
-    assert chosen == {"alpha=0.2": "", "distortion=ms_ssim": "distortion=ms_ssim"}
+    chosen = {(c.test.arm, c.test.variant): c.anchor.variant for c in bd.choose_comparisons(curves)}
+    assert chosen == {
+        ("weighted", "alpha=0.2"): "",
+        ("weighted", "distortion=ms_ssim"): "distortion=ms_ssim",
+        ("uniform", "distortion=ms_ssim"): "",
+    }
+
+
+def test_variants_of_uniform_meet_the_one_with_the_fewest_of_their_parts() -> None:
+    budget = "lr=0.001,steps=5000"
+    variants = (budget, f"{budget},dilation=2", f"{budget},l1_ms_ssim", "as shipped")
+    points = [make_points(stream=k).assign(variant=v) for k, v in enumerate(variants)]
+    chosen = bd.choose_comparisons(key for key, _ in curves_of(concat_points(points)))
+    assert {c.test.variant: c.anchor.variant for c in chosen} == dict.fromkeys(variants[1:3], budget)
 
 
 def test_no_comparison_gives_an_empty_table() -> None:
