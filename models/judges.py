@@ -74,6 +74,17 @@ JUDGES: Mapping[str, Judge] = {
         texts=True,
         shares=True,
     ),
+    "ocr_v4": Judge(
+        (
+            Metric("characters_read_v4", "characters read by PP-OCRv4"),
+            Metric("texts_read_v4", "texts read without a fault by PP-OCRv4"),
+        ),
+        "models.legibility",
+        "pip install --no-deps rapidocr-onnxruntime onnxruntime",
+        ("rapidocr_onnxruntime", "onnxruntime"),
+        texts=True,
+        shares=True,
+    ),
     "ssimulacra2": Judge((Metric("ssimulacra2", "SSIMULACRA 2"),), _PERCEPTUAL, _EXTRA, ("ssimulacra2",)),
     "vmaf": Judge((Metric("vmaf", "VMAF"),), _PERCEPTUAL, _EXTRA, ("vmaf_torch",)),
     "cvvdp": Judge((Metric("cvvdp_jod", "ColorVideoVDP", "JOD"),), _PERCEPTUAL, _EXTRA, ("pycvvdp",)),

@@ -51,10 +51,10 @@ def cut_out(picture: Picture, text: Text) -> Picture:
 
 
 class Reader:
-    """Which texts a decoded picture still shows."""
+    """Which texts a decoded picture still shows. mark: how its columns end."""
 
-    def __init__(self, read: Read, about: str):
-        self.read, self.about = read, about
+    def __init__(self, read: Read, about: str, mark: str = ""):
+        self.read, self.about, self.mark = read, about, mark
 
     def shares(self, picture: Picture, texts: Sequence[Text]) -> list[float]:
         """Characters read of each text, 0 to 1."""
@@ -68,25 +68,40 @@ class Reader:
         def verdict(decoded: Picture) -> dict[str, float]:
             shares = np.array(self.shares(decoded, counted) or [np.nan])
             return {
-                "characters_read": shares.mean(),
-                "texts_read": np.where(np.isnan(shares), shares, shares == 1).mean(),
+                f"characters_read{self.mark}": shares.mean(),
+                f"texts_read{self.mark}": np.where(np.isnan(shares), shares, shares == 1).mean(),
             }
 
         return verdict
 
 
 def opened(name: str = "ocr") -> Reader:
-    """RapidOCR on one thread, recognition alone. Raises ImportError where the extra `ocr` is not installed."""
-    import rapidocr
-
-    off = dict.fromkeys(("Global.use_det", "Global.use_cls", "Global.use_preprocess_img"), False)
-    threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
-    engine: Any = rapidocr.RapidOCR(params={**off, **threads, "Global.log_level": "error"})
+    """RapidOCR on one thread, recognition alone: PP-OCRv6 of its present package (`ocr`), PP-OCRv4 of the one before it
+    (`ocr_v4`). Raises ImportError where the package is not installed."""
     one_at_a_time = threading.Lock()
+    if name == "ocr_v4":
+        import rapidocr_onnxruntime as package
+
+        earlier: Any = package.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
+
+        def lines(line: Picture) -> Sequence[str]:
+            found, _ = earlier(line, use_det=False, use_cls=False, use_rec=True)
+            return [text for text, _ in found or ()]
+
+    else:
+        import rapidocr as package
+
+        off = dict.fromkeys(("Global.use_det", "Global.use_cls", "Global.use_preprocess_img"), False)
+        threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+        engine: Any = package.RapidOCR(params={**off, **threads, "Global.log_level": "error"})
+
+        def lines(line: Picture) -> Sequence[str]:
+            return engine(line).txts or ()
 
     def read(line: Picture) -> str:
         with one_at_a_time:
-            return "".join(engine(line[..., ::-1].copy()).txts or ()) if line.size else ""
+            return "".join(lines(line[..., ::-1].copy())) if line.size else ""
 
-    (weights,) = Path(rapidocr.__file__).parent.glob("models/*_rec_*.onnx")
-    return Reader(read, f"RapidOCR {version('rapidocr')}, {weights.stem}, sha256 {sha256_of(weights)[:16]}")
+    (weights,) = Path(package.__file__).parent.glob("models/*_rec_*.onnx")
+    about = f"{package.__name__} {version(package.__name__)}, {weights.stem}, sha256 {sha256_of(weights)[:16]}"
+    return Reader(read, about, name.removeprefix("ocr"))

@@ -195,7 +195,7 @@ def evaluate(
     "judges",
     multiple=True,
     metavar="NAME",
-    help="Also ask a judge that an extra installs: ocr (what can still be read), ssimulacra2, butteraugli, vmaf, cvvdp.",
+    help="Also ask a judge that an extra installs: ocr and ocr_v4 (what can still be read), ssimulacra2, butteraugli, vmaf, cvvdp.",
 )
 @click.option("--peers", default="", help="Of jpeg,webp,avif,jpegxl,… those to show; default: the dataset's.")
 @click.option(
