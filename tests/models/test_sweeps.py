@@ -115,7 +115,7 @@ GOLDEN = {
     "unsent": "bfd032c8af85",
     "seed": "32800f1f4581",
     "paper": "7ad4f0eccff6",
-    "trials": "bbae3741e72b",
+    "trials": "43fd4a407ad1",
     "source": "94dba505b789",
     "trade": "26bd54a17319",
     "gan": "f81119647d36",
