@@ -17,6 +17,7 @@ import torch
 from scipy.stats import page_trend_test
 
 from assets.evaluation.bd_rate import Sides, compare_curves, delta
+from assets.evaluation.numerals import with_interval
 from assets.evaluation.rate_distortion import curve_grid
 from assets.evaluation.tables import keep_table
 from assets.saliency.condition import scaled
@@ -81,10 +82,7 @@ def lines(points: pd.DataFrame) -> str:
     for (name, span), grid in grids.items():
         if span:
             rows = {r["metric"]: r for r in compare_curves(grids["none", 0.0], grid, ("pchip",))}
-            looked, plain = (
-                f"{rows[q]['bd_rate_percent']:+.1f} % [{rows[q]['ci_low']:+.1f}, {rows[q]['ci_high']:+.1f}]"
-                for q in reversed(QUALITIES)
-            )
+            looked, plain = (with_interval(rows[q]) for q in reversed(QUALITIES))
             said.append(f"{name}, span {span:g}: where people looked {looked}, plain PSNR {plain}")
     table = at_equal_cost(points)
     whole = table.dropna()

@@ -18,6 +18,7 @@ import torch
 
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.cuts import BPP, UNIFORM
+from assets.evaluation.numerals import with_interval
 from assets.evaluation.rate_distortion import curve_grid
 from assets.saliency.fixations import frame_fixation_maps
 from assets.saliency.pairs import open_pairs
@@ -104,11 +105,7 @@ def lines(points: pd.DataFrame) -> str:
     for order in grids:
         if order != UNIFORM:
             rows = compare_curves(grids[UNIFORM], grids[order], ("pchip",))
-            said += [
-                f"{order} against uniform, {r['metric']}: {r['bd_rate_percent']:+.1f} % "
-                f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]"
-                for r in rows
-            ]
+            said += [f"{order} against uniform, {r['metric']}: {with_interval(r)}" for r in rows]
     return "\n".join(said)
 
 

@@ -17,6 +17,7 @@ import torch
 
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.cuts import ORDERS
+from assets.evaluation.numerals import with_interval
 from assets.evaluation.rate_distortion import curve_grid
 from assets.evaluation.tables import keep_table
 from assets.saliency.fixations import frame_fixation_maps
@@ -125,8 +126,7 @@ def lines(points: pd.DataFrame) -> str:
     pairs += [(f"{name}, cut", UNIFORM) for name in PEERS]
     for anchor, test in (*pairs, ("light by saliency, cut", "saliency")):
         for row in compare_curves(grids[anchor], grids[test], ("pchip",)):
-            rate = f"{row['bd_rate_percent']:+.1f} % [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
-            said.append(f"{test} against {anchor}, {row['metric']}: {rate} {row['status']} {row['reason']}")
+            said.append(f"{test} against {anchor}, {row['metric']}: {with_interval(row)} {row['reason']}")
     return "\n".join(said)
 
 
