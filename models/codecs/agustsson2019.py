@@ -63,9 +63,7 @@ CARD = Card(
         "matching": Option(default=12.0, least=0, most=1e6, part="training"),
         "start": Option(default=0.0, least=0, most=1, part="training"),
         "chroma": Option(default=1.0, above=0, most=1e6, part="training"),
-        "features": Option(
-            default="efficientnet", choices=("efficientnet", "efficientnet-deep", "vgg"), part="training"
-        ),
+        "features": Option(default="efficientnet", choices=("efficientnet", "efficientnet-deep"), part="training"),
         "jitter": Option(default=1, least=1, part="training"),
         # the discriminators
         "critic_width": Option(default=64, least=1, part="training"),
