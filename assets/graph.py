@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from assets.chain import Chain
+
 Progress = Callable[[float, float, str], None]
 
 
@@ -125,35 +127,13 @@ class Made:
         return [self.folder / n for n in sorted(self.manifest["objects"]) if n.startswith("shown/")]
 
 
-class Keeper(Protocol):
-    """What knows digests and artifacts: assets.chain.Chain."""
-
-    store: Store
-    stages: "Mapping[str, Stage]"
-
-    def unit(self, stage: str, partition: str) -> Unit:
-        """The unit of a stage and partition."""
-
-    def part(self, stage: str, partition: str, part: str) -> Part:
-        """A part of an artifact."""
-
-    def made(self, stage: str, partition: str) -> Made:
-        """The artifact; raises Waiting when it is not there."""
-
-    def has(self, unit: Unit) -> bool:
-        """Whether the artifact is there."""
-
-    def failed(self, stage: str, key: str) -> str:
-        """What a blocking check found wrong with the artifact of this key; "" else."""
-
-
 @dataclass
 class Artifact:
     """What a stage made, or would make, for a partition. parts: those that may be read, None for all."""
 
     stage: str
     partition: str
-    _keeper: Keeper
+    _keeper: "Chain"
     parts: frozenset[str] | None = None
 
     @property
@@ -216,7 +196,7 @@ class Given:
     """What needs name, and nothing else: `given[stage]`, or `given[stage, partition]` where there are several of a stage.
     needs: None gives everything, for readers who make no artifact."""
 
-    _keeper: Keeper
+    _keeper: "Chain"
     asker: str
     needs: Sequence[Need] | None = None
 
@@ -238,7 +218,7 @@ class Given:
         return [self[stage, partition] for partition in present]
 
 
-def there(keeper: Keeper, need: Need) -> bool:
+def there(keeper: "Chain", need: Need) -> bool:
     """Whether an artifact that may be absent is in the store, and fit to be used."""
     try:
         unit = keeper.unit(need.stage, need.partition)
@@ -303,7 +283,7 @@ class View:
     stage: "Stage"
     partition: str
     given: Given
-    _keeper: Keeper
+    _keeper: "Chain"
 
     @property
     def home(self) -> Home:

@@ -32,7 +32,7 @@ LEFT_OUT = frozenset({
     "assets.store", "assets.versions", "assets.world", "assets.datasets",
 })  # fmt: skip
 
-#: libraries whose version is recorded with each unit; a change is reported, and stale only with --strict
+#: libraries whose version is recorded with each unit; a change makes none stale
 LIBRARIES = (
     "torch", "compressai", "numpy", "opencv-python-headless", "imagecodecs", "scipy", "pandas",
     "pytorch-msssim", "piq",

@@ -4,7 +4,7 @@
 
 w is the weight map (models/saliency/weighting.py), 1 where there is none; lmbda is one number a picture or, for codecs
 whose rate follows a level map, one a place (`Output.lmbda`). penalty is zero for all mechanisms but `hyper`
-(`Output.penalty`, hyperprior.py). d is the distortion:
+(`Output.penalty`, hyperprior_model.py). d is the distortion:
 
 - mse: 255² · err², averaged over the colours (Ballé 2017, CompressAI: lmbda 0.0018 … 0.18);
 - ms_ssim: 1 − MS-SSIM of values in [0, 1] (CompressAI: lmbda 2.4 … 220);

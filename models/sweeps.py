@@ -18,7 +18,7 @@ grids = [{}, { arms = ["weighted"] }]       # several grids: each has the table'
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,21 +35,17 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A named grid on one dataset. `datasets` lists every dataset it trains or measures on."""
+    """A named grid on one dataset."""
 
     name: str
     dataset: str
     experiments: tuple[Experiment, ...]
     about: str = ""
-    datasets: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         keys = [e.key for e in self.experiments]
         if len(set(keys)) != len(keys):
             raise FoveaError(f"sweep {self.name}: an experiment stands in it twice")
-        used = {self.dataset, *(d for e in self.experiments for d in (e.dataset, *e.evaluate_on))}
-        used |= {t.dataset for t in self.trunks if t.dataset}
-        object.__setattr__(self, "datasets", tuple(sorted(used)))
 
     @property
     def key(self) -> str:

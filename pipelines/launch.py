@@ -40,7 +40,6 @@ def run_targets(
     *,
     sweep: str = "",
     show: Show | None = None,
-    strict: bool = False,
     threads: int = 0,
     parallel: int = 1,
 ) -> Outcome:
@@ -76,7 +75,7 @@ def run_targets(
                 finally:
                     getattr(progress, "done", lambda: None)()
 
-            return carry_out(chain, list(wanted), make, outcome, strict=strict, parallel=at_once)
+            return carry_out(chain, list(wanted), make, outcome, parallel=at_once)
 
 
 @contextlib.contextmanager

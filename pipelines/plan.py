@@ -38,21 +38,21 @@ def dataset_targets(chain: Chain, dataset: str) -> list[Name]:
     return chain.upstream(("rgba_frames", dataset))
 
 
-def planned(chain: Chain, name: Name, *, strict: bool = False) -> Step:
-    """A unit with the reason why it has to be made. With `strict`, one made with other library versions is stale, too.
+def planned(chain: Chain, name: Name) -> Step:
+    """A unit with the reason why it has to be made.
 
     One that can't be keyed because something upstream is missing waits for it, and counts as stale. Raises FoveaError for
     one that cannot be made.
     """
-    return Step(*name, chain.why(*name) or (library_change(chain, *name) if strict else ""))
+    return Step(*name, chain.why(*name))
 
 
-def plan(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
+def plan(chain: Chain, wanted: Iterable[Name]) -> list[Step]:
     """Every unit, as `planned` says; one that cannot be made is stale, with the reason."""
     steps = []
     for name in dict.fromkeys(wanted):
         try:
-            steps.append(planned(chain, name, strict=strict))
+            steps.append(planned(chain, name))
         except Waiting as waiting:
             steps.append(Step(*name, str(waiting)))
         except FoveaError as error:
@@ -60,18 +60,9 @@ def plan(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[
     return steps
 
 
-def stale(chain: Chain, wanted: Iterable[Name], *, strict: bool = False) -> list[Step]:
+def stale(chain: Chain, wanted: Iterable[Name]) -> list[Step]:
     """The stale steps of a plan."""
-    return [step for step in plan(chain, wanted, strict=strict) if step.stale]
-
-
-def library_change(chain: Chain, stage: str, partition: str) -> str:
-    """Which libraries have another version than when the unit was made; "" when none."""
-    from assets.versions import library_versions
-
-    then = chain.store.manifest(stage, chain.unit(stage, partition).digest)["meta"].get("libraries", {})
-    changed = [f"{k} {then[k]} → {v}" for k, v in library_versions().items() if then.get(k, v) != v]
-    return "library " + ", ".join(changed) if changed else ""
+    return [step for step in plan(chain, wanted) if step.stale]
 
 
 @dataclass
@@ -90,13 +81,7 @@ Maker = Callable[[Step], str]
 
 
 def carry_out(
-    chain: Chain,
-    wanted: list[Name],
-    make: Maker,
-    outcome: Outcome | None = None,
-    *,
-    strict: bool = False,
-    parallel: int = 1,
+    chain: Chain, wanted: list[Name], make: Maker, outcome: Outcome | None = None, *, parallel: int = 1
 ) -> Outcome:
     """Make what is stale, and only that. A failure keeps what does not depend on it going.
 
@@ -132,7 +117,7 @@ def carry_out(
             del open_names[name]
             return
         try:
-            step = planned(chain, name, strict=strict)
+            step = planned(chain, name)
         except FoveaError as error:
             settle(name, str(error))
             return

@@ -206,7 +206,7 @@ def encode_picture(
     if bpp is not None and not progressive:
         from models.codecs.target_rate import search_rate
 
-        at = search_rate(codec, [analysed], bpp).rate
+        at = search_rate(codec, analysed, bpp)
     if effort:
         from models.codecs.effort import refine
 

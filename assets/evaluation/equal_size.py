@@ -29,7 +29,7 @@ def measure_shown(codec: Any, subjects: Sequence[Subject], rates: Sequence[float
             sizes = (min(SIZES_BPP, key=lambda bpp: abs(math.log(bpp * pixels / 8 / own))),)
         for bpp in sizes:
             with contextlib.suppress(FoveaError):  # out of reach
-                equal.add(search_rate(codec, [analysed], bpp).rate)
+                equal.add(search_rate(codec, analysed, bpp))
         return measure_codec(codec, [subject], sorted(equal) or rates, keep=frozenset([subject.image]))
 
     found = Measured([], {})

@@ -1,4 +1,4 @@
-"""Tables that people typed or saved from a spreadsheet, as text."""
+"""Tables that people typed or saved from a spreadsheet, as text, or as Parquet."""
 
 import csv
 import io
@@ -61,6 +61,34 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
 
     table = pd.DataFrame(list(rows.values()), list(rows), columns, dtype=str)
     table.attrs["short"] = short
+    return table
+
+
+SHEETS = (".csv", ".tsv")
+
+
+def read_table(file: Path, needed: Sequence[str], what: str) -> "pd.DataFrame":
+    """A Parquet file with its own types, or what `read_sheet` gives. what: the table is, for messages ("table of texts").
+
+    Raises FoveaError that names the file: no such one, not a table, a needed column missing; and as `read_sheet`.
+    """
+    import pandas as pd
+
+    if not file.is_file():
+        raise FoveaError(f"no {what} {file}")
+    if file.suffix.lower() in SHEETS:
+        return read_sheet(file, needed)
+    if file.suffix.lower() not in (".parquet", ".pq"):
+        raise FoveaError(f"{file}: a {what} is a .parquet, .csv or .tsv file")
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise FoveaError(f"{file}: can't be read as a table: {error}") from error
+    if missing := [name for name in needed if name not in table.columns]:
+        raise FoveaError(
+            f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} "
+            f"(found {', '.join(map(str, table.columns))})"
+        )
     return table
 
 

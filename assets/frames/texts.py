@@ -10,7 +10,7 @@ import pandas as pd
 from assets.datasets import Dataset
 from assets.frames.folder import Names, some
 from assets.frames.resize import fit
-from assets.frames.sheet import numbers, read_sheet
+from assets.frames.sheet import numbers, read_table
 from models.errors import FoveaError
 from models.judges import Text
 
@@ -26,14 +26,7 @@ def read_texts(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     Raises FoveaError: no such file, not a table, a missing column, no usable row, a name that several pictures have, and for
     an empty text or a box that does not lie in its picture, which it names.
     """
-    if not file.is_file():
-        raise FoveaError(f"no table of texts {file}")
-    try:
-        table = read_sheet(file, _COLUMNS) if file.suffix.lower() in (".csv", ".tsv") else pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise FoveaError(f"{file}: can't be read as a table (.parquet, .csv or .tsv): {error}") from error
-    if missing := [c for c in _COLUMNS if c not in table]:
-        raise FoveaError(f"{file}: no column {', '.join(missing)}; needed are {', '.join(_COLUMNS)}")
+    table = read_table(file, _COLUMNS, "table of texts")
     names = table["image"].astype(str).str.strip()
     found, _, ambiguous = Names(manifest["image"], manifest["path"]).resolve(names.unique())
     if ambiguous:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from assets.datasets import Dataset
 from assets.frames.folder import Names, some
 from assets.frames.resize import Geometry, fit
-from assets.frames.sheet import numbers, read_sheet
+from assets.frames.sheet import SHEETS, numbers, read_table
 from models.errors import FoveaError
 
 #: Standard deviation of the density's Gaussian at 800 pixels of picture width (about a degree of sight for OSIE).
@@ -57,7 +57,11 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     Raises FoveaError: no such file, not a table, a missing column, a name that several pictures have, or no usable
     row.
     """
-    table = _read_table(file)
+    table = read_table(file, _COLUMNS, "fixation table")
+    if file.suffix.lower() in SHEETS:
+        for name in set(table.columns) - {"image", "x", "y"}:
+            with contextlib.suppress(ValueError):
+                table[name] = pd.to_numeric(table[name])
     x, y = numbers(table["x"]), numbers(table["y"])
     numeric = np.isfinite(x) & np.isfinite(y)
     names = table["image"].astype(str).str.strip()
@@ -209,26 +213,3 @@ def _counts(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.fl
     row = np.clip(np.floor(points[:, 1]).astype(np.intp), 0, height - 1)
     counts = np.bincount(row * width + column, minlength=width * height)
     return counts.reshape(height, width).astype(np.float32)
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise FoveaError(f"no fixation table {file}")
-    if file.suffix.lower() in (".csv", ".tsv"):
-        table = read_sheet(file, _COLUMNS)
-        for name in set(table.columns) - {"image", "x", "y"}:
-            with contextlib.suppress(ValueError):
-                table[name] = pd.to_numeric(table[name])
-        return table
-    if file.suffix.lower() not in (".parquet", ".pq"):
-        raise FoveaError(f"{file}: a fixation table is a .parquet, .csv or .tsv file")
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise FoveaError(f"{file}: can't be read as a table: {error}") from error
-    if missing := [name for name in _COLUMNS if name not in table.columns]:
-        raise FoveaError(
-            f"{file}: no column {', '.join(missing)}; needed are {', '.join(_COLUMNS)} "
-            f"(found {', '.join(map(str, table.columns))})"
-        )
-    return table

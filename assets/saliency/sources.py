@@ -45,17 +45,16 @@ def trained_source(given: Given, training: SaliencyTraining) -> MapSource:
 
 
 def map_sources(world: World, given: Given, model: str) -> tuple[MapSource, ...]:
-    """The sources behind a model's name: the model itself, then those that left out a part of its training pictures. Raises
-    Waiting for a training that is not done, FoveaError for an unknown name or missing weights."""
-    from models.saliency.catalogue import describe_weights, shipped_folds, weights_path
+    """The sources behind a model's name: the model itself, or the user's trainings of it, of which folds left out a part of
+    the training pictures. Raises Waiting for a training that is not done, FoveaError for an unknown name or missing weights."""
+    from models.saliency.catalogue import weights_path
 
     if trained := trainings_of(model):
         return tuple(trained_source(given, t) for t in trained)
     if model in ("sam_vgg", "sam_resnet"):
         return (map_source(model, world.home.state / "weights" / f"{model}.safetensors"),)
     if model == "sam_lite":
-        folds = [p for p in shipped_folds(model) if describe_weights(p)]
-        return tuple(map_source(model, path) for path in (weights_path(model), *folds))
+        return (map_source(model, weights_path(model)),)
     return (map_source(model, None),)
 
 

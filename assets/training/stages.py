@@ -11,8 +11,8 @@ from assets.training.checks import DOCTOR, looked_at
 from assets.world import World
 from models.experiments import Experiment, Trunk
 
-#: fields of a resolved record that name things but change no bit of a training run
-NAMES_ONLY = ("kind", "dataset", "preset", "arm", "trunk")
+#: fields of a resolved record that no digest covers: they name things but change no bit of a training run
+NOT_IN_DIGEST = ("kind", "dataset", "preset", "arm", "trunk")
 #: what looks at a training without a part in it
 LOOKS_ON = (
     "assets.frames.contact", "assets.frames.decode", "assets.frames.encode", "assets.saliency.names",
@@ -40,7 +40,7 @@ def _apart(entry: Trunk | Experiment) -> Sequence[str]:
 def _inputs(view: View, entry: Trunk | Experiment) -> dict[str, Any]:
     record = entry.resolved()
     eyes = {"fixations": view.world.fixations_digest(entry.dataset)} if record["maps"] == "oracle" else {}
-    return {"record": {k: v for k, v in record.items() if k not in NAMES_ONLY}, **eyes}
+    return {"record": {k: v for k, v in record.items() if k not in NOT_IN_DIGEST}, **eyes}
 
 
 class TrunkCodec(Stage):

@@ -34,22 +34,10 @@ from torch import Tensor, nn
 
 from models.card import Card, Option, Rate
 from models.codecs import bitstream
-from models.codecs.base import (
-    Analysed,
-    Codec,
-    CodecConfig,
-    Encoded,
-    Latents,
-    Output,
-    Picture,
-    Sent,
-    map_to_tensor,
-    picture_to_tensor,
-)
+from models.codecs.base import Analysed, Codec, CodecConfig, Encoded, Latents, Output, Picture, Sent
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.codes import MAX_PACKED, bound_bits, decode_codes, decode_region, encode_codes, encode_region
 from models.errors import FoveaError
-from models.mechanisms import NEEDS_MAP
 
 CARD = Card(
     name="agustsson2019",
@@ -75,9 +63,7 @@ CARD = Card(
         "matching": Option(default=12.0, least=0, most=1e6, part="training"),
         "start": Option(default=0.0, least=0, most=1, part="training"),
         "chroma": Option(default=1.0, above=0, most=1e6, part="training"),
-        "features": Option(
-            default="efficientnet", choices=("efficientnet", "efficientnet-deep", "vgg"), part="training"
-        ),
+        "features": Option(default="efficientnet", choices=("efficientnet", "efficientnet-deep"), part="training"),
         "jitter": Option(default=1, least=1, part="training"),
         # the discriminators
         "critic_width": Option(default=64, least=1, part="training"),
@@ -273,7 +259,7 @@ class Agustsson2019(Codec):
     def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
         """z before the quantiser, N×C×H/16×W/16."""
         if self.config.mechanism == "concat":
-            x = torch.cat((x, self._given(saliency_map)), dim=1)
+            x = torch.cat((x, self.given(saliency_map)), dim=1)
         return self.encoder((2 * x - 1).contiguous(memory_format=torch.channels_last))
 
     def region(self, saliency_map: Tensor | None) -> Tensor | None:
@@ -281,7 +267,7 @@ class Agustsson2019(Codec):
         if self.config.mechanism != "select":
             return None
         with torch.no_grad():
-            pooled = F.avg_pool2d(self._given(saliency_map), self.stride)
+            pooled = F.avg_pool2d(self.given(saliency_map), self.stride)
             flat = pooled.flatten(1)
             if self.keep > 0:
                 count = max(1, round(self.keep * flat.shape[1]))
@@ -291,11 +277,6 @@ class Agustsson2019(Codec):
             else:
                 kept = (flat >= 0.5 * flat.amax(dim=1, keepdim=True)).float()
             return kept.view_as(pooled)
-
-    def _given(self, saliency_map: Tensor | None) -> Tensor:
-        if saliency_map is None:
-            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
-        return saliency_map
 
     def _noise_of(self, codes: Tensor) -> Tensor | None:
         """The cells of noise that belong to codes N×C×h×w, for pictures that are measured or decoded: drawn from a seed
@@ -322,15 +303,7 @@ class Agustsson2019(Codec):
         y = torch.cat(planes, dim=1) if len(planes) > 1 else q
         return self.generator(y.contiguous(memory_format=torch.channels_last))
 
-    def aux_loss(self) -> Tensor:
-        """Zero: there is no entropy model."""
-        return torch.zeros((), device=self.device)
-
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def update(self) -> None:
-        """Nothing to solve: codes need no tables."""
-        self._identity = None
 
     @torch.no_grad()
     def latents(self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None) -> Latents:
@@ -353,22 +326,11 @@ class Agustsson2019(Codec):
             region = (y_hat != 0).any(dim=1, keepdim=True).float()
         return self._generate(y_hat, region, self._noise_of(y_hat))
 
-    def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
-        """None: there are no tables that a code could lie beyond."""
-        return np.zeros(self.config.m)
-
     @torch.inference_mode()
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
         """As `Codec.analysed` says; y is what the quantiser is given."""
-        height, width = picture.shape[:2]
-        bitstream.check_size(width, height)
-        x = picture_to_tensor(picture, self.stride).to(self.device)
-        s = None
-        if self.config.mechanism in NEEDS_MAP:
-            if saliency_map is None:
-                raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
-            s = map_to_tensor(saliency_map, (height, width), self.stride).to(self.device)
-        return Analysed(self.analyse(x, s), s, width, height)
+        given = self.padded(picture, saliency_map)
+        return given._replace(y=self.analyse(given.y, given.saliency_map))
 
     @torch.inference_mode()
     def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
@@ -392,7 +354,6 @@ class Agustsson2019(Codec):
 
     @torch.inference_mode()
     def entropy_decode(self, data: bytes) -> Sent:
-        """As `Codec.entropy_decode` says."""
         file = bitstream.unpack(data)
         bitstream.check_model(file, self.config.codec, self.name())
         if file.level or len(file.strings) != 2:
@@ -405,10 +366,6 @@ class Agustsson2019(Codec):
         return Sent(codes[None].float().to(self.device), file.width, file.height)
 
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_weights` says."""
-        self.copy_weights(weights)
 
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
         """As `Codec.load_trunk` says. concat: the encoder's new plane starts at zero; select: the generator's."""

@@ -17,16 +17,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.codecs import bitstream
 from models.errors import FoveaError
+from models.mechanisms import NEEDS_MAP
 
 Picture = NDArray[np.uint8]
+Map = TypeVar("Map")
 
 LEVEL_STEPS = 8
 """Positions between two neighbouring levels that a file can name; the coding tables exist for each of them."""
@@ -200,9 +203,25 @@ class Codec(nn.Module, ABC):
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """x_hat, N×3×H×W, unclamped: what `decode` shows for these latents; without gradient."""
 
-    @abstractmethod
     def escaped(self, symbols: Tensor, level: Tensor) -> NDArray[np.float64]:
-        """The share of each channel's symbols that the coding tables do not hold. level: N floats."""
+        """The share of each channel's symbols that the coding tables do not hold; 0 without tables. level: N floats."""
+        return np.zeros(symbols.shape[1])
+
+    def given(self, saliency_map: Map | None) -> Map:
+        """The map. Raises FoveaError without one."""
+        if saliency_map is None:
+            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
+        return saliency_map
+
+    def padded(self, picture: Picture, saliency_map: Picture | None) -> Analysed:
+        """x in place of y, and the map where the mechanism uses one; on the codec's device."""
+        height, width = picture.shape[:2]
+        bitstream.check_size(width, height)
+        x = picture_to_tensor(picture, self.stride).to(self.device)
+        if self.config.mechanism not in NEEDS_MAP:
+            return Analysed(x, None, width, height)
+        s = map_to_tensor(self.given(saliency_map), (height, width), self.stride)
+        return Analysed(x, s.to(self.device), width, height)
 
     @abstractmethod
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
@@ -238,13 +257,14 @@ class Codec(nn.Module, ABC):
         """uint8 H×W×3: synthesis, crop, clamp, round."""
         return tensor_to_picture(self.synthesise(sent.y_hat), sent.height, sent.width)
 
-    @abstractmethod
     def aux_loss(self) -> Tensor:
-        """The entropy models' quantile loss (Ballé 2018), for the aux optimiser."""
+        """The entropy models' quantile loss (Ballé 2018), for the aux optimiser; 0 without any."""
+        return torch.zeros((), device=self.device)
 
-    @abstractmethod
     def update(self) -> None:
-        """Solve the quantiles and build the coding tables; needed once after training, before encode and decode."""
+        """Solve the quantiles and build the coding tables, where there are any; needed once after training, before encode
+        and decode."""
+        self._identity = None
 
     def identity(self) -> bytes:
         """16 bytes that name weights, tables and configuration: SHA-256 over all, truncated; files hold the first 8.
@@ -297,9 +317,9 @@ class Codec(nn.Module, ABC):
             parameter.copy_(parameter.half().float())
         self._identity = None
 
-    @abstractmethod
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over what `weights()` gave, tables included. Raises FoveaError when names or shapes do not fit."""
+        self.copy_weights(weights)
 
     def start(self, pictures: Sequence[Picture], seed: int = 0) -> None:
         """First weights that suit the training pictures, in place of some of the random ones; most codecs have none."""

@@ -40,7 +40,6 @@ class Bls2017(FactorizedCodec):
     stages = (1, 3, 4)
 
     def layers(self, planes: int) -> tuple[nn.Sequential, nn.Sequential]:
-        """As `ConditionedCodec.layers` says."""
         n, m = self.config.n, self.config.m
         d = int(dict(self.config.options).get("dilation", 1))
         g_a = nn.Sequential(

@@ -40,10 +40,8 @@ class Bmshj2018Hyperprior(HyperpriorCodec):
 
     @staticmethod
     def hyper_input(y: Tensor) -> Tensor:
-        """As `HyperpriorCodec.hyper_input` says."""
         return torch.abs(y)
 
     @staticmethod
     def split(parameters: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `HyperpriorCodec.split` says."""
         return parameters, None

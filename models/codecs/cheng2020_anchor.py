@@ -98,7 +98,6 @@ class Cheng2020Anchor(HyperpriorCodec):
         self.context_prediction = MaskedConv2d(m, 2 * m, kernel_size=2 * REACH + 1, padding=REACH, stride=1)
 
     def layers(self, planes: int) -> tuple[nn.Sequential, nn.Sequential]:
-        """As `ConditionedCodec.layers` says."""
         n, m = self.config.n, self.config.m
         g_a = nn.Sequential(
             ResidualBlockWithStride(planes, n, stride=2),
@@ -129,7 +128,6 @@ class Cheng2020Anchor(HyperpriorCodec):
     refinable = False
 
     def analyse(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
-        """As `ConditionedCodec.analyse` says."""
         # oneDNN's backward of a 1×1 convolution with stride 2 writes out of bounds for channels-last inputs (torch 2.15)
         return super().analyse(x.contiguous(), saliency_map)
 
@@ -197,7 +195,6 @@ class Cheng2020Anchor(HyperpriorCodec):
         return z, symbols, self.parameters_for(symbols, at.base, y.shape[2], y.shape[3])
 
     def quantise(self, y: Tensor, at: Setting) -> Latents:
-        """As `HyperpriorCodec.quantise` says."""
         p = self._hyper(y, at)[2]
         y_hat, symbols, _ = self._quantised(y, p.sigma, self.gains(at.level))
         return Latents(symbols.int(), self._with_z(y_hat, p.z_hat))
@@ -222,7 +219,6 @@ class Cheng2020Anchor(HyperpriorCodec):
         return (escapes_z, coded_z, escapes_y, coded_y), self._with_z(y_hat, p.z_hat), estimate
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
-        """As `ConditionedCodec.read` says."""
         escapes_z, coded_z, escapes_y, coded_y = strings
         tables, n = self.built(), self.config.n
         indexes, used = self.channel_indexes(n, base, -(-h // HYPER), -(-w // HYPER))

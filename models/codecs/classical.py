@@ -22,19 +22,18 @@ equal rate on street pictures (0.65 bpp, 512×256); an anchor for PSNR curves ge
 smaller of lossless WebP and its bare bytes, and ten bytes or fewer for the sizes.
 
 Quality rises from 0 to 100 for all of them. Every function is pure, single-threaded and deterministic for given
-library versions (`library_versions`). bpp is 8·len(file) over the picture's pixels.
+versions of the libraries. bpp is 8·len(file) over the picture's pixels.
 """
 
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image
 
 from models.codecs import guided_jpeg
 from models.codecs.bitstream import check_size, read_varints, write_varints
@@ -209,17 +208,3 @@ def decode(codec: str, data: bytes) -> Picture:
     except Exception as error:
         # each library raises a class of its own
         raise FoveaError(f"not a {chosen.label} file: {error}") from error
-
-
-def library_versions() -> dict[str, str]:
-    """What the bytes depend on besides the settings."""
-    return {
-        "jpeg": str(imagecodecs.jpeg8_version()),
-        "webp": str(imagecodecs.webp_version()),
-        "avif": f"libavif {features.version('avif')} (Pillow)",
-        "avif-visual": f"libavif {features.version('avif')} (Pillow)",
-        "jpegxl": str(imagecodecs.jpegxl_version()),
-        "jpeg_guided": f"mozjpeg-lossless-optimization {version('mozjpeg-lossless-optimization')}",
-        "jpeg_trellis": f"mozjpeg-lossless-optimization {version('mozjpeg-lossless-optimization')}",
-        "bicubic": f"{imagecodecs.webp_version()}, OpenCV {cv2.__version__}",
-    }

@@ -23,19 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.codecs import bitstream, conditioning, levelmap
-from models.codecs.base import (
-    LEVEL_STEPS,
-    Analysed,
-    Codec,
-    CodecConfig,
-    Encoded,
-    Latents,
-    Output,
-    Picture,
-    Sent,
-    map_to_tensor,
-    picture_to_tensor,
-)
+from models.codecs.base import LEVEL_STEPS, Analysed, Codec, CodecConfig, Encoded, Latents, Output, Picture, Sent
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.entropy import FactorizedPrior, Quantise, Tables, gain_rows
 from models.codecs.gain import Gain
@@ -96,7 +84,6 @@ class ConditionedCodec(Codec):
         super().__init__(config)
         n, m = config.n, config.m
         self.cell = int(dict(config.options).get("cell", 1))
-        self.maps = config.mechanism in NEEDS_MAP
         self.g_a, self.g_s = self.layers(4 if config.mechanism == "concat" else 3)
         # pictures start from mid-grey: a short training need not spend its steps on getting there
         last = [v for v in self.g_s.modules() if isinstance(v, nn.Conv2d | nn.ConvTranspose2d)][-1]
@@ -170,7 +157,6 @@ class ConditionedCodec(Codec):
         level: Tensor | None = None,
         centre: Tensor | None = None,
     ) -> Output:
-        """As `Codec.forward` says."""
         y = self.analyse(x, saliency_map)
         base = self.base_level(x, level)
         places, steps = self.places(base, y, saliency_map, centre)
@@ -197,12 +183,6 @@ class ConditionedCodec(Codec):
             if i in self.stages:
                 x = self.transforms[self.stages.index(i)](x, self.given(saliency_map))
         return x
-
-    def given(self, saliency_map: Tensor | None) -> Tensor:
-        """The map. Raises FoveaError without one."""
-        if saliency_map is None:
-            raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
-        return saliency_map
 
     def gains(self, level: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gain and inverse gain of y at levels N×1×h×w; None for a codec with a single level."""
@@ -240,7 +220,6 @@ class ConditionedCodec(Codec):
         return conditioning.spread(level, height, width, self.cell)
 
     def aux_loss(self) -> Tensor:
-        """As `Codec.aux_loss` says."""
         return self.entropy_bottleneck.loss()
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,14 +231,12 @@ class ConditionedCodec(Codec):
 
     @torch.no_grad()
     def update(self) -> None:
-        """As `Codec.update` says."""
         self.entropy_bottleneck.solve_quantiles()
         self.build_tables()
         self._identity = None
 
     @torch.no_grad()
     def latents(self, x: Tensor, *, saliency_map: Tensor | None = None, level: Tensor | None = None) -> Latents:
-        """As `Codec.latents` says."""
         with torch.autocast(x.device.type, enabled=False):
             y = self.coded_analysis(x, saliency_map)
             base = self.base_level(x, level)
@@ -267,7 +244,6 @@ class ConditionedCodec(Codec):
 
     @torch.no_grad()
     def synthesise(self, y_hat: Tensor) -> Tensor:
-        """As `Codec.synthesise` says."""
         with torch.autocast(y_hat.device.type, enabled=False):
             last = self.g_s[-1]
             if y_hat.device.type != "cpu" or not Subpixel.fits(last):
@@ -277,19 +253,10 @@ class ConditionedCodec(Codec):
 
     @torch.inference_mode()
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
-        """As `Codec.analysed` says."""
         self.built()
-        height, width = picture.shape[:2]
-        bitstream.check_size(width, height)
-        device = self.device
-        x = picture_to_tensor(picture, self.stride).to(device)
-        s = None
-        if self.maps:
-            if saliency_map is None:
-                raise FoveaError(f"a codec with mechanism {self.config.mechanism!r} needs a saliency map")
-            s = map_to_tensor(saliency_map, (height, width), self.stride).to(device)
-        with torch.autocast(device.type, enabled=False):
-            return Analysed(self.coded_analysis(x, s), s, width, height)
+        given = self.padded(picture, saliency_map)
+        with torch.autocast(self.device.type, enabled=False):
+            return given._replace(y=self.coded_analysis(given.y, given.saliency_map))
 
     def coded_analysis(self, x: Tensor, saliency_map: Tensor | None) -> Tensor:
         """`analyse` for files."""
@@ -325,7 +292,6 @@ class ConditionedCodec(Codec):
 
     @torch.inference_mode()
     def entropy_decode(self, data: bytes) -> Sent:
-        """As `Codec.entropy_decode` says."""
         self.built()
         file = bitstream.unpack(data)
         bitstream.check_model(file, self.config.codec, self.name())
@@ -385,11 +351,9 @@ class ConditionedCodec(Codec):
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def weights(self) -> dict[str, Tensor]:
-        """As `Codec.weights` says."""
         return super().weights() | (self.tables.tensors() if self.tables else {})
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_weights` says."""
         tables = Tables.from_tensors(weights)
         if tables is not None and len(tables) != self.count_tables():
             raise FoveaError(f"the coding tables are for another model: {len(tables)} of them")
@@ -428,7 +392,7 @@ class ConditionedCodec(Codec):
         Raises FoveaError for a codec with several levels or a mechanism of its own, and for a checkpoint of other
         widths or of another model.
         """
-        if self.top_level or self.maps:
+        if self.top_level or self.config.mechanism in NEEDS_MAP:
             raise FoveaError(
                 "a CompressAI checkpoint has one rate and no map: load it into a codec with one lmbda and "
                 "mechanism 'none', and branch from that"

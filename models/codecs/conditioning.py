@@ -3,7 +3,7 @@
     concat   the map is the encoder's fourth input plane
     sft      spatial feature transforms after the encoder's stages: x·(1 + scale) + shift (Song et al. 2021)
     gain     the map moves the rate level from place to place; the level map is quantised and sent
-    hyper    the same levels, but not sent: the hyperprior learns to say them (hyperprior.py)
+    hyper    the same levels, but not sent: the hyperprior learns to say them (hyperprior_model.py)
 
 Levels of `gain` and `hyper`. With p = (map pooled to one value a cell)^gamma and the centre c = the picture's mean of p, the level
 at a cell is base + span·(p − c), moved in steps of STEP levels, then clamped to the levels that exist. The mean level
@@ -14,13 +14,10 @@ held at the end: the picture's rate then moves along the curve, but neighbouring
 because the other cells still follow the base.
 """
 
-from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 STEP = 0.5
@@ -35,12 +32,6 @@ def pool(saliency_map: Tensor, cell: int) -> Tensor:
 def centre(saliency_map: Tensor, gamma: float, cell: int) -> Tensor:
     """The mean of the pooled map^gamma, N floats: what `gain` moves around. Take it from whole maps, not from crops."""
     return pool(saliency_map, cell).pow(gamma).mean(dim=(1, 2, 3))
-
-
-def centres(maps: Sequence[NDArray[np.uint8]], gamma: float, cell: int) -> NDArray[np.float32]:
-    """`centre` of each stored map (uint8, H×W): for training on crops."""
-    means = [centre(torch.from_numpy(np.ascontiguousarray(m))[None, None].float() / 255, gamma, cell) for m in maps]
-    return torch.cat(means).numpy()
 
 
 def level_steps(saliency_map: Tensor, gamma: float, span: float, cell: int, centre: Tensor | None) -> Tensor:

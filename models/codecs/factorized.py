@@ -27,13 +27,11 @@ class FactorizedCodec(ConditionedCodec):
         return Modelled(y_hat, {"y": likelihoods})
 
     def quantise(self, y: Tensor, at: Setting) -> Latents:
-        """As `ConditionedCodec.quantise` says."""
         gain = self.gains(at.level)
         symbols = self.entropy_bottleneck.symbols(y, gain)
         return Latents(symbols, self.entropy_bottleneck.dequantized(symbols, gain))
 
     def escaped(self, symbols: Tensor, level: Tensor) -> np.ndarray:
-        """As `Codec.escaped` says."""
         outside = np.zeros(self.config.m)
         for one, at in zip(symbols, level.reshape(-1, 1, 1, 1, 1), strict=True):
             indexes, tables = self.channel_indexes(self.config.m, at, *one.shape[1:])
@@ -51,7 +49,6 @@ class FactorizedCodec(ConditionedCodec):
             self.tables = self.entropy_bottleneck.tables([None])
 
     def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """As `ConditionedCodec.write` says."""
         symbols, y_hat = self.quantise(y, at)
         likelihoods = self.entropy_bottleneck(y, self.gains(at.level), training=False)[1]
         indexes, used = self.channel_indexes(self.config.m, at.level, y.shape[2], y.shape[3])
@@ -59,7 +56,6 @@ class FactorizedCodec(ConditionedCodec):
         return (escapes, coded), y_hat, bits({"y": likelihoods}, escapes)
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
-        """As `ConditionedCodec.read` says."""
         escapes, coded = strings
         indexes, used = self.channel_indexes(self.config.m, level, h, w)
         symbols = torch.from_numpy(self.built().decode(coded, escapes, indexes, used))

@@ -167,7 +167,6 @@ class HyperpriorCodec(HyperpriorModel):
         self._bounds = torch.floor(bounds.flatten() * 2.0 ** (FRACTION + GAIN_FRACTION)).long().numpy()
 
     def count_tables(self) -> int:
-        """As `ConditionedCodec.count_tables` says."""
         return super().count_tables() + len(scale_table(self.between))
 
     def larger_scales(self, scale: Tensor) -> Tensor:
@@ -192,7 +191,6 @@ class HyperpriorCodec(HyperpriorModel):
         return place[indexes], self.first_scale + used
 
     def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """As `ConditionedCodec.write` says."""
         coded = self._coded(y, at)
         coded_y, escapes_y = self.built().encode(
             coded.symbols.cpu().numpy().ravel(), *self._scale_indexes(coded.p, coded.level, coded.gain)
@@ -200,7 +198,6 @@ class HyperpriorCodec(HyperpriorModel):
         return self._written(coded, escapes_y, coded_y)
 
     def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
-        """As `ConditionedCodec.write_progressive` says."""
         if not (self.exact and self.refinable):
             return super().write_progressive(y, at, ahead)
         coded = self._coded(y, at)
@@ -228,7 +225,6 @@ class HyperpriorCodec(HyperpriorModel):
         return (*coded.strings_z, escapes_y, coded_y), y_hat, coded.bits + 8 * len(escapes_y)
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
-        """As `ConditionedCodec.read` says."""
         escapes_z, coded_z, escapes_y, coded_y = strings
         p, level, gain = self._told(escapes_z, coded_z, base, level, h, w)
         symbols = self.built().decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
@@ -237,7 +233,6 @@ class HyperpriorCodec(HyperpriorModel):
     def read_progressive(
         self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, ahead: np.ndarray, whole: bool, h: int, w: int
     ) -> Tensor:
-        """As `ConditionedCodec.read_progressive` says."""
         if not (self.exact and self.refinable):
             return super().read_progressive(strings, base, level, ahead, whole, h, w)
         escapes_z, coded_z, escapes_y, coded_y = strings
@@ -291,7 +286,6 @@ class HyperpriorCodec(HyperpriorModel):
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def weights(self) -> dict[str, Tensor]:
-        """As `Codec.weights` says."""
         if self.coding_gain is None or self.coding_inverse_z is None:
             return super().weights()
         return super().weights() | {
@@ -300,7 +294,6 @@ class HyperpriorCodec(HyperpriorModel):
         }
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_weights` says."""
         super().load_weights(weights)
         self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
         if self.tables is None:
@@ -321,7 +314,6 @@ class HyperpriorCodec(HyperpriorModel):
         self._prepare_integers()
 
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_trunk` says."""
         super().load_trunk(weights)
         self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
 

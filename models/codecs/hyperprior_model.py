@@ -241,7 +241,6 @@ class HyperpriorModel(ConditionedCodec):
         return torch.cat((y_hat, conditioning.spread(z_hat, y_hat.shape[2], y_hat.shape[3], HYPER)), dim=1)
 
     def show(self, y_hat: Tensor, g_s: nn.Sequential | None = None) -> Tensor:
-        """As `ConditionedCodec.show` says."""
         if self.config.mechanism != "sft":
             return super().show(y_hat, g_s)
         v, z_hat = y_hat[:, : self.config.m], y_hat[:, self.config.m :, ::HYPER, ::HYPER]

@@ -95,7 +95,6 @@ class Light(HyperpriorCodec):
         )
 
     def layers(self, planes: int) -> tuple[nn.Sequential, nn.Sequential]:
-        """As `ConditionedCodec.layers` says."""
         m = self.config.m
         a, b, c = (m * v // 16 for v in ANALYSIS)
         analysis = nn.Sequential(

@@ -1,61 +1,48 @@
 """Which level of a variable-rate codec spends a given number of bits: a bisection with real files; and progressive files cut
 to them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
+import functools
+from collections.abc import Callable
 
 from models.codecs import bitstream
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded
 from models.errors import FoveaError
 
 
-class Found(NamedTuple):
-    """A level that a file can name and what it spends. bpp: mean over the pictures, whole files; low, high: what the
-    codec's lowest and highest level spend there."""
+def search_rate(codec: Codec, given: Analysed, target_bpp: float) -> float:
+    """The rate, of those that a file can name, whose file comes nearest to `target_bpp`; about log2(levels) encodings.
 
-    rate: float
-    level: float
-    bpp: float
-    low: float
-    high: float
-
-
-def search_rate(codec: Codec, analysed: Sequence[Analysed], target_bpp: float) -> Found:
-    """The level whose files of these pictures come nearest to `target_bpp`; about log2(levels) encodings of each.
-
-    analysed: by the codec, which is ready to encode. Rates rise with the level, in steps of 1/LEVEL_STEPS: with
+    given: by the codec, which is ready to encode. Bits rise with the level, in steps of 1/LEVEL_STEPS: with
     neighbouring lambdas a factor 2 apart about 4 % in bits. Raises FoveaError when the codec has a single rate, and with
     the reachable range when the target lies outside of it.
     """
     if not codec.top_level:
         raise FoveaError("a target rate needs a variable-rate codec: this one has a single lmbda")
-    if not analysed:
-        raise FoveaError("a target rate needs at least one picture to try it on")
-    known: dict[int, float] = {}
 
+    @functools.cache
     def bpp(row: int) -> float:
-        if row not in known:
-            rates = []
-            for one in analysed:
-                data = codec.encode_analysed(one, codec.rate_at(row / LEVEL_STEPS)).data
-                rates.append(8 * len(data) / (one.height * one.width))
-            known[row] = float(np.mean(rates))
-        return known[row]
+        return 8 * len(codec.encode_analysed(given, _rate(codec, row)).data) / (given.height * given.width)
 
-    low, high = 0, codec.top_level * LEVEL_STEPS
-    lowest, highest = bpp(low), bpp(high)
-    if not lowest <= target_bpp <= highest:
+    top = codec.top_level * LEVEL_STEPS
+    if not bpp(0) <= target_bpp <= bpp(top):
         raise FoveaError(
-            f"{target_bpp:g} bpp is out of reach: this codec spends {lowest:.4f} … {highest:.4f} bpp here "
+            f"{target_bpp:g} bpp is out of reach: this codec spends {bpp(0):.4f} … {bpp(top):.4f} bpp here "
             f"(rates {codec.rates[0]:g} … {codec.rates[-1]:g})"
         )
+    high = _lowest(0, top, lambda row: bpp(row) > target_bpp)
+    return _rate(codec, min(high - 1, high, key=lambda row: abs(bpp(row) - target_bpp)))
+
+
+def _rate(codec: Codec, row: int) -> float:
+    return codec.rate_at(row / LEVEL_STEPS)
+
+
+def _lowest(low: int, high: int, enough: Callable[[int], bool]) -> int:
+    """The lowest row above `low` that has enough, `high` when none below that has."""
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if bpp(middle) <= target_bpp else (low, middle)
-    row = min(low, high, key=lambda r: abs(bpp(r) - target_bpp))
-    return Found(codec.rate_at(row / LEVEL_STEPS), row / LEVEL_STEPS, bpp(row), lowest, highest)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: float | None = None) -> Encoded:
@@ -67,14 +54,11 @@ def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: f
         return codec.encode_analysed(given, rate, progressive=True)
     pixels = given.height * given.width
     size = int(bpp * pixels / 8)
-    low, high = -1, codec.top_level * LEVEL_STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = len(codec.encode_analysed(given, codec.rate_at(middle / LEVEL_STEPS)).data) >= size
-        low, high = (low, middle) if enough else (middle, high)
-    encoded = codec.encode_analysed(given, codec.rate_at(high / LEVEL_STEPS), progressive=True)
+    top = codec.top_level * LEVEL_STEPS
+    row = _lowest(-1, top, lambda row: len(codec.encode_analysed(given, _rate(codec, row)).data) >= size)
+    encoded = codec.encode_analysed(given, _rate(codec, row), progressive=True)
     whole = len(encoded.data)
-    if whole < size and high == codec.top_level * LEVEL_STEPS:
+    if whole < size and row == top:
         raise FoveaError(f"{bpp:g} bpp is out of reach: this codec spends at most {8 * whole / pixels:.4f} bpp here")
     if whole <= size:
         return encoded

@@ -30,23 +30,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Card, Option, Rate
 from models.codecs import bitstream, conditioning, levelmap
-from models.codecs.base import (
-    Analysed,
-    Codec,
-    CodecConfig,
-    Encoded,
-    Latents,
-    Output,
-    Picture,
-    Sent,
-    map_to_tensor,
-    picture_to_tensor,
-)
+from models.codecs.base import Analysed, Codec, CodecConfig, Encoded, Latents, Output, Picture, Sent, picture_to_tensor
 from models.codecs.bit_context import BitContext
 from models.codecs.bitstream import BitstreamError, Contents
 from models.errors import FoveaError
@@ -194,10 +182,8 @@ class Toderici2017(Codec):
         h, w = x.shape[2] // self.stride, x.shape[3] // self.stride
         places = base.expand(-1, 1, h, w)
         if self.config.mechanism == "gain":
-            if saliency_map is None:
-                raise FoveaError("a codec with mechanism 'gain' needs a saliency map")
             gamma, apart = self.config.gamma, self.config.span if span is None else span
-            steps = conditioning.level_steps(saliency_map, gamma, apart, self.stride, centre)
+            steps = conditioning.level_steps(self.given(saliency_map), gamma, apart, self.stride, centre)
             places = places + conditioning.STEP * steps
         elif self.by_quality:
             return self.reached(x, base)
@@ -237,10 +223,6 @@ class Toderici2017(Codec):
             level = x.new_full((x.shape[0],), 0.5 * self.top_level)
         return 1 + level.to(x.device, torch.float32).reshape(-1, 1, 1, 1)
 
-    def aux_loss(self) -> Tensor:
-        """Zero: there is no entropy model to train."""
-        return torch.zeros((), device=self.device)
-
     # ── rates ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -264,10 +246,6 @@ class Toderici2017(Codec):
         return level + 1
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def update(self) -> None:
-        """Nothing to solve: `fit` has, if it was called."""
-        self._identity = None
 
     @torch.no_grad()
     def fit(self, pictures: Sequence[Picture], seed: int = 0) -> None:
@@ -301,23 +279,14 @@ class Toderici2017(Codec):
                 reader.take(bits)
         return reader.shown
 
-    def escaped(self, symbols: Tensor, level: Tensor) -> NDArray[np.float64]:
-        """None: a bit is a bit."""
-        return np.zeros(symbols.shape[1])
-
     @torch.inference_mode()
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
         """As `Codec.analysed` says. y: the padded picture, and, where all places go equally far, z: the bits of all
         iterations, which every rate's begin."""
-        height, width = picture.shape[:2]
-        bitstream.check_size(width, height)
-        x = picture_to_tensor(picture, self.stride).to(self.device)
-        if self.config.mechanism != "gain":
-            level = torch.full((1,), float(self.top_level))
-            return Analysed(x, None, width, height, None if self.by_quality else self.latents(x, level=level).y_hat)
-        if saliency_map is None:
-            raise FoveaError("a codec with mechanism 'gain' needs a saliency map")
-        return Analysed(x, map_to_tensor(saliency_map, (height, width), self.stride).to(self.device), width, height)
+        given = self.padded(picture, saliency_map)
+        if self.config.mechanism == "gain" or self.by_quality:
+            return given
+        return given._replace(z=self.latents(given.y, level=torch.full((1,), float(self.top_level))).y_hat)
 
     @torch.inference_mode()
     def encode_analysed(self, given: Analysed, rate: float | None = None, *, progressive: bool = False) -> Encoded:
@@ -346,7 +315,6 @@ class Toderici2017(Codec):
 
     @torch.inference_mode()
     def entropy_decode(self, data: bytes) -> Sent:
-        """As `Codec.entropy_decode` says."""
         file = bitstream.unpack(data)
         bitstream.check_model(file, self.config.codec, self.name())
         top = file.level
@@ -367,12 +335,7 @@ class Toderici2017(Codec):
 
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_weights` says."""
-        self.copy_weights(weights)
-
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
-        """As `Codec.load_trunk` says."""
         self.copy_weights(weights)
 
 

@@ -39,11 +39,6 @@ def weights_path(name: str, weights_dir: Path | None = None) -> Path:
     return Path(home).expanduser() / "weights" / f"{name}.safetensors"
 
 
-def shipped_folds(name: str) -> list[Path]:
-    """Weights that ship and that were made without a part of the default model's training pictures."""
-    return sorted(SHIPPED.glob(f"{name}_*_fold*.safetensors"))
-
-
 def describe_weights(path: Path) -> dict[str, Any]:
     """The JSON beside a file of weights, or {} where there is none."""
     try:

@@ -9,6 +9,7 @@ every layer's arrays are checked for kind and shape before they are read.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,16 +150,9 @@ def _member(group: h5py.Group, name: str, where: str) -> h5py.Group | h5py.Datas
     return here
 
 
-def _names(group: h5py.Group, attribute: str, where: str) -> list[str]:
-    if attribute not in group.attrs:
-        raise FoveaError(f"{where}: has no attribute {attribute}: not written by Keras 1")
-    values = np.atleast_1d(group.attrs[attribute])
-    if values.size and values.dtype.kind not in "SUO":
-        raise FoveaError(f"{where}: attribute {attribute} doesn't hold names")
-    try:
-        return [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
-    except UnicodeDecodeError as error:
-        raise FoveaError(f"{where}: attribute {attribute} doesn't hold names") from error
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    values = np.atleast_1d(group.attrs[attribute]).tolist()
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
 
 @contextlib.contextmanager
@@ -181,13 +175,11 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
 
 def _weighted_layers(root: h5py.Group, path: Path) -> list[tuple[str, list[tuple[str, h5py.Dataset]]]]:
     found = []
-    for name in _names(root, "layer_names", str(path)):
+    for name in _names(root, "layer_names"):
         where = f"{path}: layer {name}"
         group = _member(root, name, where)
-        if not isinstance(group, h5py.Group):
-            raise FoveaError(f"{where}: not a group")
         arrays = []
-        for weight in _names(group, "weight_names", where):
+        for weight in _names(group, "weight_names"):
             dataset = _member(group, weight, where)
             if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
                 raise FoveaError(f"{where}: {weight} is not a plain array")
@@ -201,44 +193,27 @@ def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def _recognise(found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], path: Path) -> str:
-    """Which network the file belongs to, by its first layers."""
-    names = {name for name, _ in found[:4]}
-    if names & {"block1_conv1", "block1_conv2", "block2_conv1"}:
-        return "sam_vgg"
-    if names & {"conv1", "bn_conv1", "res2a_branch2a"}:
-        return "sam_resnet"
-    raise FoveaError(
-        f"{path}: begins with layer {found[0][0] if found else '(none)'}: neither SAM-VGG (block1_conv1) "
-        "nor SAM-ResNet (conv1)"
-    )
-
-
-def _match(found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], layers: list[Layer], path: Path) -> None:
-    """Raises FoveaError at the first layer that is missing, surplus, or of another shape or type."""
-    names = {name for name, _ in found}
-    for layer in layers:
-        if layer.stable and layer.name not in names:
-            raise FoveaError(f"{path}: layer {layer.name} is missing")
-    for index, layer in enumerate(layers):
-        place = f"layer {index + 1} of {len(layers)}, {layer.name}"
-        if index >= len(found):
-            raise FoveaError(f"{path}: {place}: missing, the file ends with {found[-1][0]}")
-        name, arrays = found[index]
-        where = f"{path}: {place}" + ("" if name == layer.name else f" (in the file: {name})")
-        if layer.stable and name != layer.name:
-            raise FoveaError(f"{where}: another layer stands in its place")
-        if len(arrays) != len(layer.arrays):
-            raise FoveaError(f"{where}: has {len(arrays)} arrays, not {len(layer.arrays)}: is a layer missing?")
+def _matched(
+    found: list[tuple[str, list[tuple[str, h5py.Dataset]]]], layers: list[Layer], path: Path
+) -> Iterator[tuple[Array, str, h5py.Dataset]]:
+    """Each array with its name in messages and what the file has. Raises FoveaError at the first layer that is missing,
+    surplus, or of another shape or type."""
+    nothing: tuple[str, list[tuple[str, h5py.Dataset]]] = ("nothing", [])
+    for i, (layer, (name, arrays)) in enumerate(itertools.zip_longest(layers, found, fillvalue=nothing), 1):
+        if not isinstance(layer, Layer):
+            raise FoveaError(f"{path}: layer {name} is one too many ({len(layers)} were expected)")
+        where = f"{path}: layer {i} of {len(layers)}, {layer.name} (in the file: {name})"
+        if (layer.stable and name != layer.name) or len(arrays) != len(layer.arrays):
+            raise FoveaError(
+                f"{where}: another layer with {len(arrays)} arrays, not {len(layer.arrays)}: is one missing?"
+            )
         for array, (weight, dataset) in zip(layer.arrays, arrays, strict=True):
+            which = f"{where}: {weight} ({array.label})"
             if dataset.dtype.kind != "f":
-                raise FoveaError(f"{where}: {weight} ({array.label}) holds {dataset.dtype}, not numbers with fractions")
+                raise FoveaError(f"{which} holds {dataset.dtype}, not numbers with fractions")
             if tuple(dataset.shape) != array.shape:
-                raise FoveaError(
-                    f"{where}: {weight} ({array.label}) is {_times(dataset.shape)}, not {_times(array.shape)}"
-                )
-    if len(found) > len(layers):
-        raise FoveaError(f"{path}: layer {found[len(layers)][0]} is one too many ({len(layers)} were expected)")
+                raise FoveaError(f"{which} is {_times(dataset.shape)}, not {_times(array.shape)}")
+            yield array, which, dataset
 
 
 def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -250,26 +225,27 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     path = Path(path)
     with _opened(path) as root:
         found = _weighted_layers(root, path)
-        name = _recognise(found, path)
-        layers = expected_layers(name)
-        _match(found, layers, path)
+        first = found[0][0] if found else "nothing"
+        name = {"block1_conv1": "sam_vgg", "conv1": "sam_resnet"}.get(first, "")
+        if not name:
+            raise FoveaError(f"{path}: begins with {first}: neither SAM-VGG (block1_conv1) nor SAM-ResNet (conv1)")
         network = build(name)
         state = {
             key: torch.empty(tensor.shape)
             for key, tensor in network.state_dict().items()
             if not key.endswith("num_batches_tracked")
         }
-        for layer, (_, arrays) in zip(layers, found, strict=True):
-            for array, (weight, dataset) in zip(layer.arrays, arrays, strict=True):
-                values: NDArray = np.asarray(dataset[()], np.float32)
-                if not np.isfinite(values).all():
-                    raise FoveaError(f"{path}: layer {layer.name}: {weight} holds NaN or infinity")
-                if array.label == "running_std" and (values < 0).any():
-                    raise FoveaError(f"{path}: layer {layer.name}: {weight} holds a negative variance")
-                if values.ndim == 4:
-                    values = values[:, :, ::-1, ::-1]
-                target = state[array.target]
-                (target if array.rows is None else target[slice(*array.rows)]).copy_(torch.from_numpy(values.copy()))
+        # all of the layout before anything is read
+        for array, which, dataset in list(_matched(found, expected_layers(name), path)):
+            values: NDArray = np.asarray(dataset[()], np.float32)
+            if not np.isfinite(values).all():
+                raise FoveaError(f"{which} holds NaN or infinity")
+            if array.label == "running_std" and (values < 0).any():
+                raise FoveaError(f"{which} holds a negative variance")
+            if values.ndim == 4:
+                values = values[:, :, ::-1, ::-1]
+            target = state[array.target]
+            (target if array.rows is None else target[slice(*array.rows)]).copy_(torch.from_numpy(values.copy()))
     check_state(network, state, path)
     return name, state
 

@@ -31,26 +31,23 @@ def _raw(s: Map, alpha: float, gamma: float) -> Map:
     return alpha + s**gamma
 
 
-def weight_map(
-    s: Map, *, alpha: float, gamma: float, normalised: bool = True, scale: float = 1.0, mean: Any = None
-) -> Map:
+def weight_map(s: Map, *, alpha: float, gamma: float, normalised: bool = True, scale: float = 1.0) -> Map:
     """What multiplies the squared error at each place.
 
     s: saliency in [0, 1], …×H×W, numpy or torch. normalised: divide by the mean over the last two dimensions, so that
-    each whole picture's weights have mean 1; a constant map gives exactly 1. Otherwise scale · (alpha + s^gamma). mean:
-    the mean of alpha + s^gamma over the whole picture where s is only a crop of it (`weight_means`), broadcast against s.
-    Returns float32. A map that is 0 everywhere with alpha = 0 prefers no place: weights 1.
+    each whole picture's weights have mean 1; a constant map gives exactly 1. Otherwise scale · (alpha + s^gamma). Returns
+    float32. A map that is 0 everywhere with alpha = 0 prefers no place: weights 1.
     """
     if isinstance(s, Tensor):
         raw = _raw(s.double(), alpha, gamma)
         if not normalised:
             return (scale * raw).float()
-        total = raw.mean(dim=(-2, -1), keepdim=True) if mean is None else mean
+        total = raw.mean(dim=(-2, -1), keepdim=True)
         return torch.where(torch.as_tensor(total > 0), raw / total, torch.ones_like(raw)).float()
     raw = _raw(np.asarray(s, dtype=np.float64), alpha, gamma)
     if not normalised:
         return np.asarray(scale * raw, dtype=np.float32)
-    total = raw.mean(axis=(-2, -1), keepdims=True) if mean is None else np.asarray(mean)
+    total = raw.mean(axis=(-2, -1), keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, raw / total, 1.0).astype(np.float32)
 

@@ -11,8 +11,8 @@ always meet in the same places, a pattern of these places pleases them. d and P 
 has one. For `select` the weight is 1 where codes are kept and OUTSIDE elsewhere, divided by its mean: the generator may
 invent there. The first `start` of the steps know d alone. Rates need no term: they are fixed by C.
 
-The record's `fault` plants what ailed the public port (codecs.md): `gradient` and `relu` live in the codec, `scale` lets
-the generator see one discriminator of three, `augment` cuts the same crop of each picture, never mirrored.
+The record's `fault` plants what ailed the public port (codecs/agustsson2019.py): `gradient` and `relu` live in the codec,
+`scale` lets the generator see one discriminator of three, `augment` cuts the same crop of each picture, never mirrored.
 """
 
 from collections.abc import Iterator, Mapping

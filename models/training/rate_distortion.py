@@ -28,8 +28,8 @@ from models.training.loop import Move, Objective
 from models.training.ranks import Ranks
 from models.training.soap import Soap
 
-#: fields of a record that name it and change nothing
-NAMES_ONLY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
+#: fields of a record that `identity` leaves out: they name things, `saliency` what made the maps, which are in it themselves
+NOT_IN_IDENTITY = frozenset({"kind", "dataset", "preset", "arm", "trunk", "saliency"})
 #: mechanisms whose loss is weighted; LEVELLED ones have a lambda at each place instead
 WEIGHTED = ("loss", "concat", "sft")
 #: share of the batches of LEVELLED ones whose level is the same everywhere, so that the codec stays good at that
@@ -248,7 +248,7 @@ class RateDistortion(Objective):
     def identity(self) -> str:
         """The record without names, the initial weights, the data."""
         hashed = hashlib.sha256()
-        facts = {k: v for k, v in self.record.items() if k not in NAMES_ONLY}
+        facts = {k: v for k, v in self.record.items() if k not in NOT_IN_IDENTITY}
         hashed.update(json.dumps(facts, sort_keys=True).encode())
         hashed.update(self.codec.config.to_json().encode())
         for name, parameter in self.codec.named_parameters():

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,6 @@ from pipelines.commands.options import PATH, chain_here, write_page
 if TYPE_CHECKING:
     from assets.chain import Chain
     from assets.evaluation.benchmark import Benchmark
-    from assets.graph import Progress
 
 
 @click.command()
@@ -272,20 +271,12 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
         raise FoveaError(f"the frames of {dataset} could not be made; what failed is said above")
     chain.forget()
     with click.progressbar(length=1, label="cuts", file=sys.stderr) as bar:
-        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=_shower(bar))
+        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=options.progress(bar))
     keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
     click.echo(cut_lines(found))
     target = chain.home.reports / f"{dataset}.cuts.html"
     write_page(target, cuts_page(found, f"{dataset}, {codec.config.codec}"))
     click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target}")
-
-
-def _shower(bar: Any) -> "Progress":
-    def show(done: float, total: float, note: str = "") -> None:
-        bar.length = int(total)
-        bar.update(int(done) - bar.pos)
-
-    return show
 
 
 def benchmark_made(
@@ -307,4 +298,4 @@ def benchmark_made(
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
     with click.progressbar(length=1, label="judged", file=sys.stderr, hidden=not judges) as bar:
-        return benchmark_of(chain, dataset, wanted, peers, judges, _shower(bar))
+        return benchmark_of(chain, dataset, wanted, peers, judges, options.progress(bar))

@@ -12,6 +12,7 @@ from models.validation import unknown
 
 if TYPE_CHECKING:
     from assets.chain import Chain
+    from assets.graph import Progress
     from models.codecs.base import Codec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -26,7 +27,6 @@ PORT = click.IntRange(1, 65535)
 dataset = click.option(
     "--dataset", default="sample", show_default=True, help="A registered dataset (fovea datasets list)."
 )
-strict = click.option("--strict", is_flag=True, help="Count a changed library version as stale, too.")
 threads = click.option(
     "--threads", default=0, type=COUNT, help="CPU threads; default: all cores. Part of what makes bits reproducible."
 )
@@ -115,6 +115,16 @@ def codec_named(name: str) -> "Codec":
         except Waiting:
             raise FoveaError(f"{name} is not trained, or is stale: fovea train {name}") from None
     return open_codec(name)
+
+
+def progress(bar: Any) -> "Progress":
+    """A callback that moves click's bar."""
+
+    def show(done: float, total: float, note: str = "") -> None:
+        bar.length = int(total)
+        bar.update(int(done) - bar.pos)
+
+    return show
 
 
 def warn(text: str) -> None:

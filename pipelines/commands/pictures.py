@@ -1,6 +1,5 @@
 """`fovea compress`, `decompress`, `cut`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
 
-import functools
 import math
 import sys
 from pathlib import Path
@@ -230,15 +229,10 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
     source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
     with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
-        progress = functools.partial(_move, bar)
+        progress = options.progress(bar)
         written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
         click.echo(str(path))
-
-
-def _move(bar: Any, done: float, total: float, note: str = "") -> None:
-    bar.length = int(total)
-    bar.update(int(done) - bar.pos)
 
 
 @click.group("saliency-weights")
@@ -260,7 +254,7 @@ def fetch(name: str, url: str | None, sha256: str | None) -> None:
     with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
 
         def report(state: Progress) -> None:
-            _move(bar, state.done_bytes, state.total_bytes or state.done_bytes + 1)
+            options.progress(bar)(state.done_bytes, state.total_bytes or state.done_bytes + 1, "")
 
         path = fetch_weights(name, folder, url, sha256, Manner(report=report))
     click.echo(str(path))

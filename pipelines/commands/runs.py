@@ -27,7 +27,6 @@ def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
 @click.command()
 @options.dataset
 @options.sweep()
-@options.strict
 @options.threads
 @options.device
 @click.option(
@@ -41,14 +40,7 @@ def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
 @click.option("--frames-only", is_flag=True, help="Stop at the packed frames of --dataset: no codec, no table.")
 @click.option("--peers", is_flag=True, help="Print the conventional codecs' numbers, too.")
 def run(
-    dataset: str,
-    sweep_name: str,
-    strict: bool,
-    threads: int,
-    device: str,
-    parallel: int,
-    frames_only: bool,
-    peers: bool,
+    dataset: str, sweep_name: str, threads: int, device: str, parallel: int, frames_only: bool, peers: bool
 ) -> None:
     """Make what is stale of a sweep, and only that: frames, maps, codecs, tables, report.
 
@@ -61,9 +53,7 @@ def run(
     chain = chain_here(threads, device)
     if frames_only:
         chain.world.dataset(dataset)
-        failed = make_stale(
-            chain, dataset, dataset_targets(chain, dataset), strict=strict, threads=threads, parallel=parallel
-        )
+        failed = make_stale(chain, dataset, dataset_targets(chain, dataset), threads=threads, parallel=parallel)
         if made := _made(chain, "rgba_frames", dataset):
             click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
     else:
@@ -71,7 +61,7 @@ def run(
         _can_be_measured(chain, sweep)
         _can_be_trained(chain, sweep)
         failed = make_stale(
-            chain, sweep.key, targets(chain, sweep), sweep.key, strict=strict, threads=threads, parallel=parallel
+            chain, sweep.key, targets(chain, sweep), sweep.key, threads=threads, parallel=parallel
         )  # fmt: skip
         _summary(chain, sweep.key, peers)
     say_quarantined(chain, dataset)
@@ -125,7 +115,6 @@ def make_stale(
     wanted: list[tuple[str, str]],
     sweep_key: str = "",
     *,
-    strict: bool = False,
     threads: int = 0,
     parallel: int = 1,
 ) -> int:
@@ -133,7 +122,7 @@ def make_stale(
     0: what the profile says, else one for each GPU."""
     from pipelines.plan import stale
 
-    work = stale(chain, wanted, strict=strict)
+    work = stale(chain, wanted)
     if not work:
         chain.tracker.flush()  # what waited for MLflow's server
         click.echo(f"{name}: everything is up to date, nothing to run")
@@ -147,7 +136,7 @@ def make_stale(
         prepare_instance(chain.home)
         at_once = min(parallel or _parallel(chain), len(work))
         with Board(len(work), parallel=at_once) as board:
-            how: dict[str, Any] = {"strict": strict, "threads": threads, "parallel": at_once}
+            how: dict[str, Any] = {"threads": threads, "parallel": at_once}
             outcome = run_targets(chain, wanted, sweep, sweep=sweep_key, show=board.show, **how)
         chain.tracker.flush()
     click.echo(
@@ -208,10 +197,9 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
 @click.command()
 @options.dataset
 @options.sweep()
-@options.strict
 @click.option("--all", "everything", is_flag=True, help="List what is up to date, too.")
 @click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
-def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: bool) -> None:
+def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
     """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
     from pipelines.plan import plan, targets
 
@@ -224,7 +212,7 @@ def status(dataset: str, sweep_name: str, strict: bool, everything: bool, keys: 
     _can_be_measured(chain, sweep)
     _can_be_trained(chain, sweep)
     wanted = targets(chain, sweep)
-    steps = plan(chain, wanted, strict=strict)
+    steps = plan(chain, wanted)
     work = [step for step in steps if step.stale]
     for step in steps if everything else work:
         word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")

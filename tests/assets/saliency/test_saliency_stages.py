@@ -348,23 +348,17 @@ def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are
         assert (len(versions) == 1) is same, part
 
 
-def test_folds_that_ship_serve_the_pictures_that_the_default_was_trained_on(
-    home: Home, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_pictures_that_the_default_was_trained_on_are_known(home: Home, tmp_path: Path, monkeypatch: Any) -> None:
     from models.saliency import catalogue
     from models.saliency.records import write_seen
 
     chain = look(home)
     prepare(chain)
     contents = map_keys(chain, "eyes").query("split == 'train'").sha256.tolist()
-    for name in ("sam_lite_osie", "sam_lite_osie_fold0"):
-        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
-        (tmp_path / f"{name}.json").write_text(json.dumps({"sha256": name}))
-    write_seen(tmp_path / "sam_lite_osie.safetensors", contents[:4], [])
-    write_seen(tmp_path / "sam_lite_osie_fold0.safetensors", contents[:1], contents[1:2])
+    weights = tmp_path / "sam_lite_osie.safetensors"
+    weights.write_bytes(b"default")
+    weights.with_suffix(".json").write_text(json.dumps({"sha256": "default"}))
+    write_seen(weights, contents[:4], [])
     monkeypatch.setattr(catalogue, "SHIPPED", tmp_path)
     table = map_keys(look(home), "eyes").set_index("sha256").loc[contents]
-    assert table.map_source.tolist() == [0, 1, 1, 1, 0, 0]
-    assert table.map_seen.tolist() == [True, False, False, False, False, False]
-    (tmp_path / "sam_lite_osie_fold0.safetensors").unlink()
-    assert map_keys(look(home), "eyes").set_index("sha256").loc[contents].map_seen.sum() == 4
+    assert table.map_seen.tolist() == [True] * 4 + [False] * 2

@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -72,8 +71,8 @@ def test_a_crop_with_the_whole_picture_s_centre_gets_the_picture_s_levels():
     middle = conditioning.centre(s, 0.5, 16)
     crop = conditioning.level_steps(s[..., 16:48, 32:96], 0.5, 3.0, 16, middle)
     assert torch.equal(crop, whole[..., 1:3, 2:6])
-    stored = [np.full((20, 30), 51, dtype=np.uint8), np.zeros((8, 8), dtype=np.uint8)]
-    assert conditioning.centres(stored, 1.0, 16).tolist() == pytest.approx([0.2, 0.0])
+    flat = torch.full((1, 1, 20, 30), 0.2)
+    assert conditioning.centre(torch.cat([flat, 0 * flat]), 1.0, 16).tolist() == pytest.approx([0.2, 0.0])
 
 
 def test_cells_spread_over_positions():

@@ -224,8 +224,8 @@ def test_rates_are_iterations_and_bits_can_be_asked_for(trained_recurrent):
             codec.encode(PICTURE, saliency_map=MAP, rate=rate)
     sizes = [8 * len(codec.encode(PICTURE, saliency_map=MAP, rate=r).data) / (72 * 100) for r in codec.rates]
     assert sizes == sorted(sizes)
-    found = search_rate(codec, [codec.analysed(PICTURE, MAP)], 0.5 * (sizes[1] + sizes[2]))
-    assert 2 <= found.rate <= 3
+    found = search_rate(codec, codec.analysed(PICTURE, MAP), 0.5 * (sizes[1] + sizes[2]))
+    assert 2 <= found <= 3
     encoded = encode_progressive(codec, codec.analysed(PICTURE, MAP), None, 0.8 * sizes[2])
     assert 8 * len(encoded.data) <= 0.8 * sizes[2] * 72 * 100
     assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)

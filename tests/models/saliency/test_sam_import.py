@@ -119,19 +119,19 @@ DENSE = {"name": "dense_1", "weights": [{"name": "dense_1_W", "shape": [2, 2]}]}
 @pytest.mark.parametrize(
     ("variant", "edit", "message"),
     [
-        ("vgg", without("block3_conv2"), "layer block3_conv2 is missing"),
-        ("vgg", without("attentiveconvlstm_1"), "layer 14 of 19, attentiveconvlstm .*learningprior_1.*: has 1 arrays, not 21"),
+        ("vgg", without("block3_conv2"), r"layer 6 of 19, block3_conv2 \(in the file: block3_conv3\)"),
+        ("vgg", without("attentiveconvlstm_1"), "layer 14 of 19, attentiveconvlstm .*learningprior_1.* with 1 arrays, not 21"),
         ("vgg", without("learningprior_2"), r"layer 17 of 19, learningprior 2 \(in the file: atrousconvolution2d_2\)"),
-        ("vgg", without("convolution2d_12"), "layer 19 of 19.*missing, the file ends with atrousconvolution2d_2"),
-        ("resnet", without("bn4c_branch2b"), "layer bn4c_branch2b is missing"),
-        ("resnet", without("convolution2d_1"), "layer 107 of 113, convolution2d .*has 21 arrays, not 2"),
+        ("vgg", without("convolution2d_12"), r"layer 19 of 19.*\(in the file: nothing\)"),
+        ("resnet", without("bn4c_branch2b"), r"bn4c_branch2b \(in the file: res4c_branch2c\)"),
+        ("resnet", without("convolution2d_1"), "layer 107 of 113, convolution2d .* with 21 arrays, not 2"),
         ("vgg", changed("block4_conv1", 0, shape=[512, 256, 5, 5]), "block4_conv1.*is 512×256×5×5, not 512×256×3×3"),
         ("vgg", changed("attentiveconvlstm_1", 8, shape=[512, 3]), "convolution2d_5_b .*is 512×3, not"),
         ("vgg", changed("learningprior_1", 0, shape=[32]), "learningprior 1 .*is 32, not 64"),
         ("vgg", changed("block2_conv2", 1, dtype="S10"), "block2_conv2_b .b. holds .S10"),
         ("vgg", changed("block2_conv2", 1, dtype="int32"), "block2_conv2_b .b. holds int32"),
         ("vgg", lambda layout: layout.append(DENSE), "dense_1 is one too many"),
-        ("vgg", swapped, "block5_conv1 .in the file: block5_conv2.: another layer"),
+        ("vgg", swapped, r"block5_conv1 \(in the file: block5_conv2\): another layer"),
         ("vgg", lambda layout: layout.__setitem__(slice(None), [DENSE]), "neither SAM-VGG"),
     ],
 )  # fmt: skip
@@ -149,7 +149,7 @@ def test_numbers_that_cannot_be_weights_are_refused(tmp_path: Path) -> None:
         read_weights(path)
     with h5py.File(path, "r+") as file:
         file["conv1/conv1_b"][0] = np.nan
-    with pytest.raises(FoveaError, match="conv1_b holds NaN"):
+    with pytest.raises(FoveaError, match=r"conv1_b .* holds NaN"):
         read_weights(path)
 
 

@@ -76,9 +76,6 @@ def test_deep_features_count_the_coarse_ones_most():
     assert perceptual_distance(plain, y, x) == pytest.approx(float(sum(each[:3]) / 3), rel=1e-4)
 
 
-def test_features_that_are_not_there_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FoveaError, match="features=efficientnet"):
-        feature_network("vgg")
-    with pytest.raises(FoveaError, match="known: efficientnet, efficientnet-deep, vgg"):
+def test_features_that_are_not_there_are_named():
+    with pytest.raises(FoveaError, match=r"known: efficientnet, efficientnet-deep$"):
         feature_network("resnet")
