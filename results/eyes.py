@@ -62,9 +62,10 @@ def bd_rate(bpp: Floats, errors: Floats, pictures: Floats) -> float:
 
 
 def by_people(found: Errors, people: Floats) -> Floats:
-    """Squared errors under the fixations of people that are counted so often."""
+    """Squared errors under the fixations of people that are counted so often; NaN where none of them looked."""
     share = found.fixations * people
-    share = share / np.maximum(share.sum(1, keepdims=True), 1e-12)
+    with np.errstate(invalid="ignore"):
+        share = share / share.sum(1, keepdims=True)
     return np.einsum("iaks,is->iak", found.people, share)
 
 

@@ -58,6 +58,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     assert set(scripts) == {
         "checkerboard",
         "dose",
+        "eyes",
         "gaps",
         "map_sizes",
         "preview_order",
@@ -135,9 +136,9 @@ def test_an_order_by_the_preview_decodes_and_shows_the_same_in_the_end() -> None
 
 def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     script = runpy.run_path(str(RESULTS / "recurrent.py"))
-    codec, light, s = untrained_recurrent(), open_codec("light"), spot(160, 208)
+    codec, peers, s = untrained_recurrent(), {n: open_codec(n) for n in script["PEERS"]}, spot(160, 208)
     points = pd.concat(
-        script["measured"](codec, light, scene(160, 208, seed), dict.fromkeys(ORDERS, s), s.astype(np.float32)).assign(
+        script["measured"](codec, peers, scene(160, 208, seed), dict.fromkeys(ORDERS, s), s.astype(np.float32)).assign(
             image=str(seed)
         )
         for seed in range(2)
@@ -152,7 +153,7 @@ def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     limits = np.array(script["CUT_BPP"]) * 160 * 208 / 8
     assert (np.array(sizes["light, cut"]) <= limits).all()
     said = script["lines"](points)
-    assert said.count("psnr_db: ") == 16 and "saliency against uniform, ew_psnr_db" in said
+    assert said.count("psnr_db: ") == 18 and "saliency against uniform, ew_psnr_db" in said
     assert " 0.0\n" in said.split("saliency against")[0], "nothing is saved"
 
 
@@ -248,3 +249,22 @@ def test_a_broken_claim_is_named_and_stops_no_report(tmp_path: Path) -> None:
             all_claims(tmp_path)
         kept = claims_of(tmp_path, shipped.claim.sweep)
         assert "broken" not in {w.name for w in kept} and shipped.name in {w.name for w in kept}
+
+
+def test_the_gain_hangs_on_pictures_people_and_the_centre() -> None:
+    """Guided files with errors of half wherever people looked, at equal bits, gain as much by whoever looked."""
+    script = runpy.run_path(str(RESULTS / "eyes.py"))
+    rng = np.random.default_rng(0)
+    bpp = np.broadcast_to(np.geomspace(0.1, 1.6, 5), (8, 2, 5)).copy()
+    plain = 400 / bpp[:, :1] * rng.uniform(0.9, 1.1, (8, 1, 1))
+    both = np.concatenate([plain, plain / 2], axis=1)
+    people, fixations = np.repeat(both[..., None], 3, axis=3), rng.integers(0, 9, (8, 3)) + np.array([1, 0, 0])
+    found = script["Errors"](bpp, people, fixations, both, both[:, [0, 0]])
+    assert script["bd_rate"](bpp, both, np.ones(8)) == pytest.approx(-50, abs=0.01)
+    said = script["lines"](found).splitlines()
+    assert said[0].startswith("8 pictures, 3 people")
+    assert [s.rpartition(": ")[2] for s in said[1:]] == ["-50.0 % [-50.0, -50.0]"] * 3 + ["+0.0 % [+0.0, +0.0]"]
+    absent = people.copy()
+    absent[0, :, :, 2] = 0
+    fixations[0, 2] = 0
+    assert np.allclose(script["by_people"](found._replace(people=absent, fixations=fixations), np.ones(3)), both)

@@ -46,6 +46,9 @@ RECURRENT: dict[str, Any] = RECIPE | {
 RECIPES = {"light": RECIPE, "bls2017": RECIPE, "toderici2017": RECURRENT}
 PLAIN = 120
 """Made pictures of one colour or a slow change between two, which photographs have too little of: skies, walls, borders."""
+STARK = 180
+"""Made pictures of what photographs have too little of in another way: colours at the ends of their range, patterns of two of
+them, and photographs with a box of either. Unseen, they are foretold so badly that a red square costs more than the rest."""
 WIDTHS = {"light": (96, 256), "bls2017": (128, 192), "toderici2017": (128, 32)}
 """N and M of each base."""
 
@@ -83,6 +86,32 @@ def plain_pictures(count: int) -> list[Picture]:
     return pictures
 
 
+def stark_pictures(count: int, photographs: Sequence[Picture]) -> list[Picture]:
+    """H×W×3 uint8, in turn: one colour at an end of its range in each of red, green and blue, or nearly; a pattern of two
+    colours, a chequer, stripes, or noise in cells of 1 to 16 pixels; a photograph with a box of either on it."""
+    pictures: list[Picture] = []
+    for k in range(count):
+        rng = np.random.default_rng([k, 1])
+        colours = 255.0 * rng.integers(0, 2, (2, 3)) + rng.normal(0, 20, (2, 3)) * (k % 2)
+        photograph = photographs[int(rng.integers(len(photographs)))] if k % 3 == 2 and photographs else None
+        height, width = (288, 384) if photograph is None else photograph.shape[:2]
+        box = np.broadcast_to(colours[0], (height, width, 3))
+        if k % 3 == 1 or rng.random() < 0.5:
+            y, x = np.mgrid[:height, :width] // rng.choice([1, 2, 3, 4, 6, 8, 16])
+            noise = rng.random((height, width))[y, x] < rng.random()
+            chosen = (np.asarray((x + y) % 2 == 0), x % 2 == 0, y % 2 == 0, noise)[rng.integers(4)]
+            box = np.where(chosen[..., None], colours[0], colours[1])
+        shown = np.round(box.clip(0, 255)).astype(np.uint8)
+        if photograph is not None:
+            tall, wide = (int(rng.integers(side // 8, side)) for side in (height, width))
+            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+            inside = slice(top, top + tall), slice(left, left + wide)
+            shown, box = photograph.copy(), shown
+            shown[inside] = box[inside]
+        pictures.append(shown)
+    return pictures
+
+
 def files_of(sources: Sequence[str]) -> list[Path]:
     """The pictures of all sources: folders, or FOLDER:COUNT for the first so many of its files by name. Raises FoveaError
     for a folder without a picture."""
@@ -115,8 +144,8 @@ def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
             smaller = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
             pictures.append(smaller.astype(np.uint8, copy=False))
             names.append(f"{file.name}@{scale:g}")
-    pictures += plain_pictures(PLAIN)
-    names += [f"plain {k}" for k in range(PLAIN)]
+    pictures += plain_pictures(PLAIN) + stark_pictures(STARK, pictures)
+    names += [f"plain {k}" for k in range(PLAIN)] + [f"stark {k}" for k in range(STARK)]
     return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
 
 

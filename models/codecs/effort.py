@@ -1,16 +1,19 @@
-"""Encoder effort: the latents of one picture refined by gradient steps. The decoder knows nothing of it.
+"""Encoder effort: the symbols of one picture chosen again and again, each time by what the others show. The decoder
+knows nothing of it.
 
-An encoder computes latents in one pass; better ones for this picture can be found by descending on what the file costs,
+An encoder chooses symbols in one pass, each as if its error were all that a place shows; others are better for
 
-    bits(y, z) / pixels + mean(lmbda · 255² · (x − x_hat)²),
+    bits(symbols) / pixels + mean(lmbda · 255² · (x − x_hat)²),
 
-lambda that of each place's level. Rounding is replaced by stochastic Gumbel annealing (Yang, Bamler, Mandt 2020,
-"Improving inference for neural image compression", section 3.2): each value goes to one of its two neighbours, at random
-by its distance, the more firmly the further the descent is. Every few steps the latents are rounded, coded for real as
-far as their estimate, and the best so far are kept: so more steps never cost more.
+lambda that of each place's level. Around the symbols at hand that error is, in each symbol s, nearly g·(k − s) + w·(k − s)²: g its
+gradient, w the diagonal of the decoder's Gauss-Newton matrix, estimated by random signs (Bekas, Kokiopoulou, Saad 2007, "An
+estimator for the diagonal of a matrix"). So the value that s should stand for moves towards s − g / 2w, and is then
+quantised by rate and error (Sullivan and Wiegand 1998, see `HyperpriorModel._chosen`) with w as what error is worth. All
+symbols move at once, so they move by a part of the way. The best so far are kept, by what the file costs: so more steps never
+cost more.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,29 +25,17 @@ from models.codecs.hyperprior import HyperpriorCodec
 from models.errors import FoveaError
 
 EVERY = 10
-"""Steps between looks at rounded latents."""
-
-LR = 0.03
-"""Adam's, in bins a step."""
-
-
-def annealed(temperature: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Values to a random mixture of their two neighbours, nearly one of them at low temperature (equation 8)."""
-
-    def quantise(values: Tensor) -> Tensor:
-        low = values.detach().floor()
-        part = (values - low).clamp(1e-4, 1 - 1e-4)
-        logits = torch.stack((-torch.atanh(part), -torch.atanh(1 - part))) / temperature
-        uniform = torch.rand(logits.shape, generator=generator, device=values.device).clamp(1e-9, 1 - 1e-9)
-        up = torch.softmax((logits - torch.log(-torch.log(uniform))) / temperature, dim=0)[1]
-        return low + up
-
-    return quantise
-
-
-def temperature_at(step: int) -> float:
-    """A function of the step alone, so that a longer descent begins as a shorter one does."""
-    return max(0.5 * 0.98**step, 0.05)
+"""Steps between looks at what the file would cost."""
+MOVE, SHORTER = 0.4, 0.75
+"""Of the way to where a value should be, in the first step; and what becomes of it when a step made things worse."""
+CAUTION = 1.3
+"""What error is taken to be worth, in multiples of the estimate: neighbours move, too."""
+SLACK = 0.03
+"""What a step may cost more than the best before it, for others to make good; else the descent goes back to that, with caution."""
+LEAST = 0.5
+"""Bits that a bin of squared error is worth at least."""
+SIGNS = 4
+"""Random signs that the decoder's sensitivity is estimated from."""
 
 
 class Refinement:
@@ -72,51 +63,80 @@ class Refinement:
             if lmbda.shape[-1] > 1 or lmbda.shape[-2] > 1:
                 lmbda = conditioning.spread(lmbda, self.x.shape[2], self.x.shape[3], codec.stride)
             self.lmbda = 255**2 * lmbda * self.inside
-            self.bins = [codec.gain(self.level)[0]]
-            self.start = [given.y]
-            if isinstance(codec, HyperpriorCodec):
-                gains = codec.gains_z(self.base)
-                assert gains is not None  # with levels there are some
-                self.bins.append(gains[0])
-                self.start.append(codec.hyper_analyse(given.y, None))
-        self.best, self.cost = given, self.cost_of(self.start)
+            z = given.z
+            if z is None and isinstance(codec, HyperpriorCodec):
+                z = codec.hyper_analyse(given.y, None)
+        self.at = Setting(None, self.base, self.level, z, torch.round)
+        self.best, self.cost = given, self.cost_of(given.y)
 
-    def cost_of(self, latents: list[Tensor]) -> float:
-        """The Lagrangian of rounded latents, as the file will hold them."""
-        codec, given = self.codec, self.given
+    def cost_of(self, y: Tensor) -> float:
+        """The Lagrangian of y, as the file will hold it."""
         with torch.inference_mode():
-            given = self._given(latents)
-            _, y_hat, bits = codec.write(given.y, Setting(given.saliency_map, self.base, self.level, given.z))
-            error = (codec.synthesise(y_hat) - self.x).square().mean(dim=1, keepdim=True)
-            return bits / self.pixels + float((self.lmbda * error).sum()) / self.pixels
+            _, y_hat, bits = self.codec.write(y, self.at._replace(saliency_map=self.given.saliency_map, quantise=None))
+            return (bits + float(self._error(self.codec.synthesise(y_hat)))) / self.pixels
 
-    def _given(self, latents: list[Tensor]) -> Analysed:
-        return self.given._replace(y=latents[0], z=latents[1] if len(latents) > 1 else None)
+    def _error(self, shown: Tensor) -> Tensor:
+        return (self.lmbda * (shown - self.x).square().mean(dim=1, keepdim=True)).sum()
+
+    def _worth(self, y_hat: Tensor, size: Tensor) -> Tensor:
+        """Bits that a squared bin of error is worth in each channel, 1×M×1×1. size: of a bin."""
+        y_hat = y_hat.detach().requires_grad_()
+        shown = self.codec.show(y_hat)
+        generator = torch.Generator(y_hat.device).manual_seed(0)
+        found = torch.zeros_like(y_hat)
+        for _ in range(SIGNS):
+            signs = torch.randint(0, 2, shown.shape, generator=generator, device=y_hat.device) * 2.0 - 1
+            seen = (shown * signs * (self.lmbda / 3).sqrt()).sum()
+            found += torch.autograd.grad(seen, y_hat, retain_graph=True)[0].square() / SIGNS
+        return CAUTION * (found * size.square()).mean(dim=(2, 3), keepdim=True).clamp_min(LEAST / CAUTION)
 
     def steps(self, count: int) -> Iterator[float]:
-        """Descend so many steps, in tens; yields the best cost after each. A pure function of picture, rate and count."""
-        codec = self.codec
-        generator = torch.Generator(codec.device).manual_seed(0)
-        # in bins: a step of the learning rate means the same at every level
-        moved = [(v * g).detach().clone().requires_grad_() for v, g in zip(self.start, self.bins, strict=True)]
-        optimiser = torch.optim.Adam(moved, lr=LR)
+        """So many steps, in tens; yields the best cost after each. A pure function of picture, rate and count."""
+        codec, at = self.codec, self.at
+        with torch.no_grad():
+            symbols, y_hat = codec.quantise(self.given.y, at._replace(quantise=None))
+            gain, size = codec.gain(self.level)  # learned apart: one is not the other's inverse
+            mean = y_hat - symbols * size
+            # means are taken off before the gain, a factorised prior's medians behind it
+            shift = mean if isinstance(codec, HyperpriorCodec) else mean / (size * gain)
+        worth, kept, move = self._worth(y_hat, size), self.given.y, MOVE
+        least = last = self.cost * self.pixels
+        symbols = symbols.float()
+        values, (_, gradient) = symbols.clone(), self._slope(symbols * size + mean)
+        good = symbols, symbols, gradient
         for step in range(1, count // EVERY * EVERY + 1):
-            latents = [v / g for v, g in zip(moved, self.bins, strict=True)]
-            z = latents[1] if len(latents) > 1 else None
-            quantise = annealed(temperature_at(step), generator)
-            modelled = codec.model(latents[0], Setting(None, self.base, self.level, z, quantise))
-            bits = sum(-torch.log2(v).sum() for v in modelled.likelihoods.values())
-            error = (codec.show(modelled.y_hat) - self.x).square().mean(dim=1, keepdim=True)
-            loss = (bits + (self.lmbda * error).sum()) / self.pixels
-            for value, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):
-                value.grad = gradient
-            optimiser.step()
-            if step % EVERY == 0:
-                latents = [(v / g).detach() for v, g in zip(moved, self.bins, strict=True)]
-                cost = self.cost_of(latents)
-                if cost < self.cost:
-                    self.best, self.cost = self._given(latents), cost
+            with torch.no_grad():
+                values += move * (symbols - gradient * size / (2 * worth) - values)
+                nearest = torch.round(values)
+                before = nearest - torch.sign(nearest)
+                bits, fewer = (self._bits(s / gain + shift) for s in (nearest, before))
+                more = (values - before).square() - (values - nearest).square()
+                turned = bits - fewer > worth * more
+                symbols, bits = torch.where(turned, before, nearest), torch.where(turned, fewer, bits).sum()
+            error, gradient = self._slope(symbols * size + mean)
+            cost = float(bits) + error
+            if not cost < last:
+                move *= SHORTER
+            if cost < least:
+                least, kept, good = cost, symbols / gain + shift, (values.clone(), symbols, gradient)
+            elif not cost < least * (1 + SLACK):
+                worth = worth / SHORTER
+                values, symbols, gradient = good[0].clone(), *good[1:]
+            last = cost
+            if step % EVERY == 0 and (whole := self.cost_of(kept)) < self.cost:
+                self.best, self.cost = self.given._replace(y=kept, z=at.z), whole
             yield self.cost
+
+    def _slope(self, y_hat: Tensor) -> tuple[float, Tensor]:
+        """What the error of y_hat costs, in bits, and its gradient."""
+        y_hat = y_hat.detach().requires_grad_()
+        error = self._error(self.codec.show(y_hat))
+        (gradient,) = torch.autograd.grad(error, y_hat)
+        return float(error.detach()), gradient
+
+    def _bits(self, y: Tensor) -> Tensor:
+        """Of each symbol of y, whose values lie where symbols do."""
+        return -torch.log2(self.codec.model(y, self.at).likelihoods["y"])
 
 
 def refine(codec: Codec, picture: Picture, given: Analysed, rate: float | None, effort: int) -> Analysed:
