@@ -263,7 +263,7 @@ def test_the_gain_hangs_on_pictures_people_and_the_centre() -> None:
     assert script["bd_rate"](bpp, both, np.ones(8)) == pytest.approx(-50, abs=0.01)
     said = script["lines"](found).splitlines()
     assert said[0].startswith("8 pictures, 3 people")
-    assert [s.rpartition(": ")[2] for s in said[1:]] == ["-50.0 % [-50.0, -50.0]"] * 3 + ["+0.0 % [+0.0, +0.0]"]
+    assert [s.rpartition(": ")[2] for s in said[1:]] == ["-50.0 % [-50.0, -50.0]"] * 3 + ["+0.0 % [-0.0, +0.0]"]
     absent = people.copy()
     absent[0, :, :, 2] = 0
     fixations[0, 2] = 0

@@ -28,6 +28,7 @@ def small(monkeypatch):
 @pytest.fixture(autouse=True)
 def few_plain(monkeypatch):
     monkeypatch.setattr(bases, "PLAIN", 2)
+    monkeypatch.setattr(bases, "STARK", 3)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def frames(tmp_path):
 
 
 def test_sources_are_counted_and_jpegs_shrunk(frames):
-    assert list(frames.names[:-2]) == [
+    assert list(frames.names[:-5]) == [
         *("0.png@1", "1.png@1", "0.png@1", "1.png@1", "2.png@1", "3.jpg@0.45", "3.jpg@0.5", "3.jpg@0.625")
     ]
     assert frames.pictures[7].shape == (100, 125, 3) and frames.maps[7].shape == (100, 125)
@@ -55,6 +56,14 @@ def test_half_of_the_plain_pictures_have_one_colour():
     steps = [int(np.abs(np.diff(p.astype(int), axis=1)).max()) for p in pictures]
     assert [step == 0 for step in steps] == [k % 2 == 0 for k in range(48)] and max(steps) <= 2
     assert {int(p.min()) for p in pictures[::4] if p.min() == p.max()} > {0, 255}
+
+
+def test_stark_pictures_are_of_three_kinds():
+    photograph = np.full((160, 200, 3), 90, np.uint8)
+    pictures = bases.stark_pictures(36, [photograph])
+    assert all((p == 90).any() and (p != 90).any() and p.shape == photograph.shape for p in pictures[2::3])
+    assert all(len(np.unique(p.reshape(-1, 3), axis=0)) <= 2 for k, p in enumerate(pictures) if k % 3 < 2)
+    assert {0, 255} == {int(v) for p in pictures[::6] for v in np.unique(p)}, "every second is at the ends"
 
 
 @pytest.mark.parametrize(("name", "rate"), [("light", 0.01), ("bls2017", 0.01), ("toderici2017", 3)])
@@ -70,7 +79,7 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name,
         encoded = codec.encode(picture, saliency_map=given, rate=rate)
         assert np.array_equal(codec.decode(encoded.data), encoded.reconstruction)
     said = json.loads((made[0] / "training.json").read_text())["record"]
-    assert said["data"] == {"pictures": 10, "sha256": frames.digest()} and "begin" not in said
+    assert said["data"] == {"pictures": 13, "sha256": frames.digest()} and "begin" not in said
 
     later = bases.train_base(name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1)
     said = json.loads((later / "training.json").read_text())["record"]

@@ -1,9 +1,14 @@
+import itertools
+
 import numpy as np
+import pytest
 import torch
 from scenes import scene
 
 from models.codecs import catalogue
 from models.codecs.base import CodecConfig
+from models.codecs.catalogue import open_codec
+from models.metrics import psnr_db
 
 LAMBDAS = (0.003, 0.012, 0.048)
 
@@ -54,3 +59,15 @@ def test_training_shows_g_s_the_symbols_of_files(monkeypatch):
     monkeypatch.setattr(type(codec), "worth", None)
     codec(x, saliency_map=even, level=level)
     assert float(((shown[1] - held).abs() > 1e-2).float().mean()) > 0.003
+
+
+@pytest.mark.parametrize("colour", [*itertools.product((0, 255), repeat=3)])
+def test_a_stark_colour_costs_little_and_is_shown(colour: tuple[int, int, int]) -> None:
+    codec = open_codec("light")
+    whole = np.full((128, 192, 3), colour, np.uint8)
+    boxed, white = scene(128, 192), np.full((128, 192), 255, np.uint8)
+    plain = codec.encode(boxed, saliency_map=white)
+    boxed[16:112, 32:160] = colour
+    for picture, bpp, db in ((whole, 0.5, 38), (boxed, 2.5 * 8 * len(plain.data) / (128 * 192), 27)):
+        file = codec.encode(picture, saliency_map=white)
+        assert 8 * len(file.data) / (128 * 192) < bpp and psnr_db(picture, file.reconstruction) > db
