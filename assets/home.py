@@ -215,6 +215,6 @@ def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[No
                 f"no space left while writing {path}: free some space or {way} a larger disk, then run the same command again; "
                 "what is finished is kept"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
             raise FoveaError(f"cannot write {path}: {error.strerror}; {way} a folder you can write") from error
         raise

@@ -15,15 +15,13 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from models.arms import ARMS
 from models.card import Card, Distortion, find_card
 from models.errors import FoveaError
-from models.mechanisms import LEVELLED, Mechanism
+from models.mechanisms import LEVELLED, MAX_SPAN, Mechanism
 from models.presets import OVERRIDES, Preset, find_preset, shipped_presets
 from models.validation import Record, unknown
 
 Maps = Literal["none", "predicted", "shuffled", "center", "oracle"]
 DEFAULT_SALIENCY = "sam_lite"
 TRUNK_LAMBDAS = (0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512)
-MAX_SPAN = 32.0
-"""So that no place is moved by more steps than a level map can tell."""
 ADVERSARIAL_CROP = 64
 """Least crop with three discriminators: the last one's features are 2×2 then, the least that can be normalised."""
 

@@ -9,3 +9,6 @@ NEEDS_MAP = ("concat", "sft", "gain", "hyper", "select")
 
 LEVELLED = ("gain", "hyper")
 """Mechanisms whose map moves the rate level from place to place: their loss has the lambda of each place's level."""
+
+MAX_SPAN = 32.0
+"""Levels between the most and the least salient place at most, so that no place is moved by more steps than a level map can tell."""

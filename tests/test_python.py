@@ -12,7 +12,7 @@ from scenes import scene
 
 import fovea
 from models.codecs import conditioning, levelmap
-from models.experiments import MAX_SPAN
+from models.mechanisms import MAX_SPAN
 
 ROOT = Path(__file__).parents[1]
 

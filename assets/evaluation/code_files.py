@@ -318,9 +318,13 @@ def decompress_files(
 
 
 def beginning(data: bytes, size: int) -> bytes:
-    """The first bytes of a progressive file. Raises FoveaError for another one."""
+    """The first bytes of a progressive file. Raises FoveaError for another one, and BitstreamError for too few bytes."""
     if bitstream.unpack(data).total is None:
         raise FoveaError("not a progressive file: it shows a picture only as a whole (fovea compress --progressive)")
+    try:
+        bitstream.unpack(data[:size])
+    except BitstreamError:
+        raise BitstreamError(f"its first {size} bytes are too few for a picture") from None
     return data[:size]
 
 

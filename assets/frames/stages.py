@@ -188,10 +188,9 @@ class ResizedFrames(Stage):
         files = view.given["source_frames"].part("files")
         table: pd.DataFrame = files[files.status == "ok"].reset_index(drop=True)
         if table.empty:
-            raise FoveaError(
-                f"dataset {view.partition!r} has no usable picture; `fovea datasets show {view.partition}` lists what was "
-                "wrong with each"
-            )
+            why = "".join(f": {row.image}, {row.reason}" for row in files.head(1).itertuples())
+            more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+            raise FoveaError(f"dataset {view.partition!r} has no usable picture{why}{more}")
         dataset = view.dataset(view.partition)
         size = dataset.size if dataset.size == "native" else list(dataset.size)
         code = code_version("assets.frames.resize")

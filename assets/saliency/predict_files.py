@@ -11,7 +11,7 @@ from assets.frames.targets import signed, targets_of
 from assets.home import write_output
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY
-from models.saliency.maps import SaliencyModel
+from models.saliency.maps import SaliencyModel, check_frame
 from models.saliency.predict import load_model
 
 BATCH = 16
@@ -40,9 +40,11 @@ def predict_files(
         good = []
         for source, target in work[start : start + BATCH]:
             try:
-                good.append((read_picture(source), target))
+                picture = read_picture(source)
+                check_frame(picture)
+                good.append((picture, target))
             except FoveaError as error:
-                broken.append(str(error))
+                broken.append(str(error) if str(source) in str(error) else f"{source}: {error}")
         maps = predictor.predict([picture for picture, _ in good], flip=flip)
         for (picture, target), found in zip(good, maps, strict=True):
             write_output(target, signed(encode_png(laid_over(picture, found) if overlay else found), BY))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import FoveaError
+from models.mechanisms import MAX_SPAN
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here, write_page
 
@@ -203,7 +204,7 @@ def evaluate(
 @click.option(
     "--span",
     "spans",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, MAX_SPAN),
     multiple=True,
     help="With --cuts: saliency order at this span, too.",
 )

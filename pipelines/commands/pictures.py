@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from models.errors import FoveaError
+from models.mechanisms import MAX_SPAN
 from models.validation import check_rates
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
@@ -34,7 +35,7 @@ DEFAULT_CODEC = "light"
 )
 @click.option(
     "--span",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, MAX_SPAN),
     help="By how many rate levels the most salient place stands above the least; default: 4, as light was trained.",
 )
 @click.option(
@@ -205,7 +206,8 @@ def _tell_failed(failed: list[str] | None, count: int) -> None:
     for line in failed or ():
         click.echo(line, err=True)
     if failed:
-        raise FoveaError(f"{len(failed)} of {count} files could not be done (above); the others are written")
+        rest = "the others are written" if len(failed) < count else "nothing is written"
+        raise FoveaError(f"{len(failed)} of {count} files could not be done (above); {rest}")
 
 
 @click.command()
@@ -225,10 +227,11 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
     from models.device import chosen_device
     from models.experiments import DEFAULT_SALIENCY
 
+    _check_ending(images, output, ".png", "maps are written as PNG")
     chain = chain_here(tracking=False)
     source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
-    with click.progressbar(length=1, label="maps", file=sys.stderr) as bar:
+    with click.progressbar(length=1, label="maps", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         progress = options.progress(bar)
         written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
