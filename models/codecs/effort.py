@@ -91,7 +91,7 @@ class Refinement:
         return CAUTION * (found * size.square()).mean(dim=(2, 3), keepdim=True).clamp_min(LEAST / CAUTION)
 
     def steps(self, count: int) -> Iterator[float]:
-        """So many steps, in tens; yields the best cost after each. A pure function of picture, rate and count."""
+        """So many steps, rounded up to tens; yields the best cost after each. A pure function of picture, rate and count."""
         codec, at = self.codec, self.at
         with torch.no_grad():
             symbols, y_hat = codec.quantise(self.given.y, at._replace(quantise=None))
@@ -104,7 +104,7 @@ class Refinement:
         symbols = symbols.float()
         values, (_, gradient) = symbols.clone(), self._slope(symbols * size + mean)
         good = symbols, symbols, gradient
-        for step in range(1, count // EVERY * EVERY + 1):
+        for step in range(1, -(-count // EVERY) * EVERY + 1):
             with torch.no_grad():
                 values += move * (symbols - gradient * size / (2 * worth) - values)
                 nearest = torch.round(values)
