@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
+from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.compare import outcome
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import look
@@ -79,7 +80,7 @@ def bd_lines(rates: pd.DataFrame) -> str:
     metrics = list(dict.fromkeys(r["metric"] for r in found))
     rows: list[Sequence[str]] = []
     last = ""
-    for (test, anchor), cells in sorted(lines.items(), key=lambda line: (line[0][0], not line[0][1].startswith("uni"))):
+    for (test, anchor), cells in sorted(lines.items(), key=lambda line: (line[0][0], line[0][1] != BASELINE)):
         if test != last:
             rows += [SEPARATING_LINE] * bool(rows) + [[test]]
         last = test
