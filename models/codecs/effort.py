@@ -100,9 +100,10 @@ class Refinement:
             # means are taken off before the gain, a factorised prior's medians behind it
             shift = mean if isinstance(codec, HyperpriorCodec) else mean / (size * gain)
         worth, kept, move = self._worth(y_hat, size), self.given.y, MOVE
-        least = last = self.cost * self.pixels
         symbols = symbols.float()
-        values, (_, gradient) = symbols.clone(), self._slope(symbols * size + mean)
+        values, (error, gradient) = symbols.clone(), self._slope(symbols * size + mean)
+        with torch.no_grad():  # z costs the same all along
+            least = last = float(self._bits(symbols / gain + shift).sum()) + error
         good = symbols, symbols, gradient
         for step in range(1, -(-count // EVERY) * EVERY + 1):
             with torch.no_grad():
