@@ -23,7 +23,10 @@ from models.errors import FoveaError
 from models.experiments import check_span
 from models.metrics import psnr_db
 
-UNIFORM, SEPARATE, JPEG = "uniform", "separate files", "progressive JPEG"
+UNIFORM, JPEG = "uniform", "progressive JPEG"
+SEPARATE, ALIKE = "separate files", "uniform, cut to their sizes"
+"""A plain file for each rate, and one file cut to their sizes. Held against cuts at the same bpp of all pictures, which give
+easy pictures more than one rate of all does, separate files would look better or worse than they are."""
 JPEG_QUALITY = 75
 SALIENCY = "saliency"
 ORDERS = {SALIENCY: "predicted", "centre": "center", "another picture's": "shuffled", "people's": "oracle"}
@@ -55,10 +58,10 @@ class Shown(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """points: order (or SEPARATE, JPEG), image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that counts. rates: BD-rates of each
-    order against uniform order, of that against separate files, and of that and saliency order against progressive JPEG. fall: the largest fall in dB from one of PLACES cuts to the
-    next, by metric. metric: ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were
-    looked for."""
+    """points: order (or SEPARATE, ALIKE, JPEG), image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that
+    counts. rates: BD-rates of each order against uniform order, of that against separate files, and of that and saliency
+    order against progressive JPEG. fall: the largest fall in dB from one of PLACES cuts to the next, by metric. metric:
+    ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were looked for."""
 
     points: pd.DataFrame
     rates: pd.DataFrame
@@ -126,6 +129,8 @@ def measure_cuts(
             for rate in codec.rates[:-1]:
                 plain = codec.encode_analysed(given, rate)
                 found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
+                data = _cut(whole.data, len(plain.data))
+                found.append((ALIKE, rate, len(data), quality(i, codec.decode(data))))
         if i < PICTURES and order in (UNIFORM, SALIENCY):
             shots = [Shot(order, size, shown, quality(i, shown)) for size, shown in _places(codec, whole.data)]
             _see_falls([shot.quality for shot in shots], worst)
@@ -180,17 +185,17 @@ def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> No
 
 def _rates(points: pd.DataFrame, metric: str) -> pd.DataFrame:
     grids = {order: curve_grid(rows, ("bpp", "psnr_db", metric)) for order, rows in points.groupby("order", sort=False)}
-    compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE, JPEG)]
+    compared = [(UNIFORM, order) for order in grids if order not in (UNIFORM, SEPARATE, ALIKE, JPEG)]
     return pd.DataFrame(
         {"order": test, "against": anchor, **row}
-        for anchor, test in ((SEPARATE, UNIFORM), *compared, (JPEG, UNIFORM), (JPEG, SALIENCY))
+        for anchor, test in ((SEPARATE, ALIKE), *compared, (JPEG, UNIFORM), (JPEG, SALIENCY))
         for row in compare_curves(grids[anchor], grids[test], ("pchip",))
     )
 
 
 def cut_lines(cuts: Cuts) -> str:
     """As text: quality at each bpp, BD-rates with intervals, the largest fall."""
-    points = cuts.points[cuts.points["order"] != SEPARATE]
+    points = cuts.points[~cuts.points["order"].isin([SEPARATE, ALIKE])]
     means = (points.pivot_table(name, "order", "rate", sort=False) for name in ("psnr_db", cuts.metric))
     lines = [
         f"mean {name} at bpp\n"
@@ -205,7 +210,7 @@ def cut_lines(cuts: Cuts) -> str:
             else f"{r.metric} refused: {r.reason}"
             for r in rows.itertuples()
         )
-        lines.append(f"{order} order against {against}: {said}")
+        lines.append(f"{order if order == ALIKE else f'{order} order'} against {against}: {said}")
     falls = ", ".join(f"{name} {value:.3f} dB" for name, value in cuts.fall.items())
     lines.append(f"largest fall from one of {PLACES} cuts to the next, first {PICTURES} pictures: {falls}")
     return "\n".join(lines)
