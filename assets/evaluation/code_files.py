@@ -267,13 +267,13 @@ def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
 
 
 class Decompressed(NamedTuple):
-    """What is said of a decoded file. missing: bytes of it that were cut off."""
+    """What is said of a decoded file. size: its bytes, as far as they were read. whole: how many it has when nothing is cut off."""
 
     path: Path
     width: int
     height: int
     size: int
-    missing: int
+    whole: int
 
 
 def decompress_files(
@@ -310,7 +310,7 @@ def decompress_files(
     def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).missing())
+        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
     for target, _, said in _each(work, read, code, threads, failed):
