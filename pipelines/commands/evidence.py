@@ -106,6 +106,10 @@ def export(sweep: str, output: Path, metric: str) -> None:
     from assets.evaluation.tables import latest_table
     from assets.home import check_ours
 
+    if output.suffix == ".json" and not output.is_dir():
+        raise FoveaError(
+            f"{output} has the name of a file: each curve is a JSON file of its own; name a folder for them"
+        )
     chain = chain_here(tracking=False)
     rows = latest_table(chain, "rd_curves", sweep)
     if output.suffix == ".tex":

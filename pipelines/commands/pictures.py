@@ -81,9 +81,9 @@ def compress(
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
-    work = targets_of(images, output, output.suffix if jpeg else ".fov", find_pictures, "fovea compress")
-    if jpeg and (len(work) != 1 or work[0][1] != output):
+    elif len(images) > 1 or images[0].is_dir():
         raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
+    work = targets_of(images, output, output.suffix if jpeg else ".fov", find_pictures, "fovea compress")
     # torch is loaded from here on: what can be refused without it has been
     from assets.evaluation.code_files import Guide, compress_files, compress_jpeg
 

@@ -180,7 +180,9 @@ def test_where_results_go(tmp_path: Path) -> None:
         ([one, other], out, "would both be written to"),
         ([one, tmp_path / "none"], out, "no such file"),
         ([tmp_path / "none"], out, "no such file"),
-        ([tmp_path / "x", other], one, "several results need a folder"),
+        ([tmp_path / "x", other], one, "is a file: several results need a folder; name one"),
+        ([one, other], tmp_path / "two.fov", "has the name of a file: several results need a folder; name one"),
+        ([tmp_path / "x"], tmp_path / "x.PNG", "has the name of a file"),
     ):
         with pytest.raises(FoveaError, match=said):
             targets_of(sources, output, ".fov", lambda folder: [p.name for p in folder.iterdir()], "test")
