@@ -109,7 +109,7 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
         assert done.exit_code == code and (code == 0 or done.output.count("\n") == 1), done.output
         return done.output
 
-    fovea("compress", "a.png", "-o", "a.fov", "--progressive", "--uniform")
+    assert " dB where people look, " in fovea("compress", "a.png", "-o", "a.fov", "--progressive", "--uniform")
     size = Path("a.fov").stat().st_size
     assert fovea("decompress", "a.fov", "-o", "a.fov.png").strip().endswith("96×64")
     fovea("cut", "a.fov", "--bpp", "1.0", "-o", "small.fov")
