@@ -11,7 +11,7 @@ from tabulate import SEPARATING_LINE, tabulate
 from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.compare import outcome
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import look
+from assets.evaluation.palette import cast_of, look
 from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, place_of, records
 from models.judges import KNOWN, judged_in
 
@@ -93,10 +93,10 @@ def bd_lines(rates: pd.DataFrame) -> str:
 
 def compare_lines(rates: pd.DataFrame) -> str:
     """BD-rates of the second side's curves against the first's, by PCHIP; as `assets.evaluation.compare` gives them."""
-    codecs = sorted(set(rates["codec"]))
+    cast = cast_of(rates)
     rows = []
     for r in records(rates[rates["method"] == "pchip"]):
         said = outcome(r) if r["status"] != "refused" else ""
-        curve = [f"{r['dataset']} {r['split']}", look(r, codecs).label]
+        curve = [f"{r['dataset']} {r['split']}", look(r, cast).label]
         rows.append([*curve, r["metric"], *_rate(r), str(r["n_images"]), said, r["reason"]])
     return _table(["on", "curve", "metric", "BD-rate %", "95 % interval", "pictures", "second is", ""], rows)
