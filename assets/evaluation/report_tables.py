@@ -125,8 +125,8 @@ def answer(verdict: Verdict) -> str:
     head = f"On {verdict.place}: {named} of {main['codec']}"
     if not math.isfinite(float(main["bd_rate_percent"])):
         why = str(main["reason"]) or "no common points"
-        return f"{head} and uniform cannot be compared at equal {verdict.metric_label}: {why}."
-    parts = [f"{head} against uniform: {with_interval(main)} rate at equal {verdict.metric_label}"]
+        return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."
+    parts = [f"{head} against {verdict.against}: {with_interval(main)} rate at equal {verdict.metric_label}"]
     if verdict.metric == "sw_psnr_db":
         parts[0] += " (by the saliency model that also steers)"
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
@@ -141,11 +141,13 @@ def answer(verdict: Verdict) -> str:
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:
-    """Arms against `uniform` as a table in Markdown: BD-rate and 95 % interval at equal quality by each metric."""
-    own = records(rates[(rates["method"] == "pchip") & (rates["anchor_arm"] == "uniform")])
+    """Arms against `uniform`, and its variants, as a table in Markdown: BD-rate and 95 % interval at equal quality by each
+    metric."""
+    own = records(rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)])
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for r in own:
-        name = (str(r["codec"]), label_arm(str(r["test_arm"]), str(r["maps"])))
+        arm = label_arm(str(r["test_arm"]), str(r["maps"]))
+        name = (str(r["codec"]), " ".join(filter(None, (arm, str(r["variant"])))))
         rows.setdefault(name, {})[str(r["metric"])] = with_interval(r)
     metrics = [m for m in BD_METRICS if any(m in found for found in rows.values())]
     head = ["codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]
