@@ -5,6 +5,7 @@ nothing matters, or grey pictures. Errors that a caller can mend are FoveaError.
 """
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,23 +24,33 @@ if TYPE_CHECKING:
     from models.codecs.base import Codec, Picture
 
     Given = Picture | Path | str
+    Data = bytes | bytearray | memoryview | Path | str
 
-__all__ = ["FoveaError", "benchmark", "compress", "decompress", "load", "saliency"]
+__all__ = ["FoveaError", "__version__", "benchmark", "compress", "cut", "decompress", "load", "saliency"]
 
 
-def load(model: str = "light") -> "Codec":
+def __getattr__(name: str) -> str:
+    """The installed version, which a mere copy of the code does not have."""
+    if name != "__version__":
+        raise AttributeError(f"module 'fovea' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("fovea")
+
+
+def load(model: Path | str = "light") -> "Codec":
     """A codec by its shipped name, its experiment's key, its folder, or its MLflow address (models:/NAME/1,
     models:/NAME@ALIAS). Raises FoveaError for what is none of them."""
     from pipelines.commands.options import codec_named
 
-    return codec_named(model)
+    return codec_named(str(model))
 
 
 def saliency(picture: "Given", model: str = "sam_lite") -> "Picture":
     """Where people look: the map of a picture, uint8 H×W, 255 at its peak. model: a built-in one or one that ships."""
     from models.saliency.predict import load_model
 
-    return load_model(model).predict([_picture(picture)])[0]
+    return load_model(str(model)).predict([_picture(picture)])[0]
 
 
 def compress(
@@ -51,20 +62,22 @@ def compress(
     span: float | None = None,
     effort: int = 0,
     progressive: bool = False,
-    model: "Codec | str" = "light",
+    model: "Codec | Path | str" = "light",
 ) -> bytes:
     """A .fov file's bytes.
 
     bpp: bits per pixel of the file, as near as levels allow; lmbda: the rate as a Lagrange multiplier of 255² · MSE; one of
     the two, or the middle of the codec's range. saliency: a map of one's own; True: SAM-Lite's; False: every place counts
     alike. span: by how many rate levels the map's most salient place stands above its least; None: as the codec was trained. effort: steps of refinement. progressive: a file of which any beginning shows a picture, cut to `bpp` exactly.
-    model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be read, and for a rate
-    that the codec does not reach.
+    model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be read, is of another
+    kind, or does not go together, and for a rate that the codec does not reach.
     """
     from assets.evaluation.code_files import encode_picture, own_map, predicted_map
     from models.mechanisms import NEEDS_MAP
 
-    codec, shown = load(model) if isinstance(model, str) else model, _picture(picture)
+    _numbers(Real, bpp=bpp, lmbda=lmbda, span=span)
+    _numbers(Integral, effort=effort)
+    codec, shown = _codec(model), _picture(picture)
     takes = codec.config.mechanism in NEEDS_MAP
     guide = None
     if saliency is True:
@@ -72,23 +85,43 @@ def compress(
     elif saliency is not False:
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
-        guide = own_map(Path(saliency), Path("the picture"), shown) if isinstance(saliency, str | Path) else saliency
+        if isinstance(saliency, str | Path):
+            guide = own_map(Path(saliency), Path("the picture"), shown)
+        else:
+            guide = _array(saliency, "saliency", "H×W, a path, True or False")
+    elif takes and span is not None:
+        raise FoveaError("give either a span, which parts rate levels by a map, or saliency=False, not both")
     coded = encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, span=span, effort=effort, progressive=progressive)
     return coded.data
 
 
-def decompress(data: bytes | Path | str, model: "Codec | str | None" = None) -> "Picture":
+def decompress(data: "Data", model: "Codec | Path | str | None" = None) -> "Picture":
     """The picture of a .fov file, uint8 H×W×3. data: its bytes or its path. model: who made it, where that is no codec that
     ships. Raises FoveaError for a damaged file and for one of another model."""
     from models.codecs.catalogue import codec_for
 
-    held = data if isinstance(data, bytes) else _bytes(Path(data))
-    codec = codec_for(held) if model is None else load(model) if isinstance(model, str) else model
-    return codec.decode(held)
+    held = _bytes(data)
+    return (codec_for(held) if model is None else _codec(model)).decode(held)
+
+
+def cut(data: "Data", *, bytes: int | None = None, bpp: float | None = None) -> bytes:
+    """The beginning of a progressive file as a file of the same picture, without a model. data: its bytes or its path.
+    bytes, bpp: what the new file has at most; one of the two. Raises FoveaError for another file, and for a size that it
+    can't have."""
+    from models.codecs import bitstream
+    from models.validation import check_rates
+
+    _numbers(Integral, bytes=bytes)
+    _numbers(Real, bpp=bpp)
+    check_rates(None, bpp)
+    if (bytes is None) == (bpp is None):
+        raise FoveaError("give the size either as bytes or as bpp")
+    held = _bytes(data)
+    return bitstream.cut(held, bytes or 0 if bpp is None else bitstream.size_at(held, bpp))
 
 
 def benchmark(
-    dataset: str, codecs: Sequence[str] = (), peers: Sequence[str] = (), judges: Sequence[str] = ()
+    dataset: str, codecs: Sequence[str] | str = (), peers: Sequence[str] | str = (), judges: Sequence[str] | str = ()
 ) -> "Benchmark":
     """Codecs against each other and against classical ones on a registered dataset: curves and BD-rates as tables, and a
     page. codecs: shipped names or experiments' keys, empty for all that ship. peers: classical codecs, empty for the
@@ -97,19 +130,48 @@ def benchmark(
     from pipelines.commands.evidence import benchmark_made
     from pipelines.commands.options import chain_here
 
-    return benchmark_made(chain_here(), dataset, codecs, peers, judges)
+    codecs, peers, judges = ([names] if isinstance(names, str) else names for names in (codecs, peers, judges))
+    return benchmark_made(chain_here(), str(dataset), codecs, peers, judges)
+
+
+def _codec(given: "Codec | Path | str") -> "Codec":
+    from models.codecs.base import Codec
+
+    return given if isinstance(given, Codec) else load(given)
 
 
 def _picture(given: "Given") -> "Picture":
     from assets.frames.decode import read_picture
+    from models.codecs.base import check_picture
 
-    return read_picture(Path(given)) if isinstance(given, str | Path) else given
+    if isinstance(given, str | Path):
+        return read_picture(Path(given))
+    return check_picture(_array(given, "a picture", "H×W×3, or a path"))
 
 
-def _bytes(path: Path) -> bytes:
+def _array(given: object, what: str, kinds: str) -> "Picture":
+    import numpy as np
+
+    if not isinstance(given, np.ndarray):
+        raise FoveaError(f"{what} is an array, uint8 {kinds}; got {type(given).__name__}")
+    return given
+
+
+def _numbers(kind: type, **given: object) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, kind):
+            raise FoveaError(f"{name} {value!r}: a {'whole ' * (kind is Integral)}number is needed")
+
+
+def _bytes(given: "Data") -> bytes:
+    if not isinstance(given, str | Path):
+        try:
+            return bytes(memoryview(given))
+        except TypeError:
+            raise FoveaError(f"a .fov file is given as its bytes or its path; got {type(given).__name__}") from None
     try:
-        return path.read_bytes()
+        return Path(given).read_bytes()
     except FileNotFoundError:
-        raise FoveaError(f"no such file: {path}") from None
+        raise FoveaError(f"no such file: {given}") from None
     except OSError as error:
-        raise FoveaError(f"cannot read {path}: {error.strerror}") from error
+        raise FoveaError(f"cannot read {given}: {error.strerror}") from error

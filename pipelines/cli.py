@@ -42,7 +42,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Guarded(click.Group):
-    """Errors that a user can put right are printed without a traceback, with exit code 1."""
+    """Errors that a user can put right are one line without a traceback, with exit code 1; 2 for words that no command takes."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
         """As click's. A process that is this command (no args) ends with it: Python would take seconds to take apart what torch
@@ -64,6 +64,11 @@ class Guarded(click.Group):
                 code = code or 1
         os._exit(code)
 
+    def make_context(self, *given: Any, **more: Any) -> click.Context:
+        """As click's."""
+        with _usage_in_a_line():
+            return super().make_context(*given, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         for stream in (sys.stdout, sys.stderr):
@@ -71,8 +76,10 @@ class Guarded(click.Group):
                 # names of files are bytes, and a terminal may know few characters
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with _stoppable():
+            with _stoppable(), _usage_in_a_line():
                 return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
         except FoveaError as error:
             said = str(error)
         except BrokenPipeError:
@@ -97,6 +104,20 @@ class Guarded(click.Group):
         for task, names in TASKS.items():
             with formatter.section(task):
                 formatter.write_dl([(n, self.commands[n].get_short_help_str(limit=200)) for n in names])
+
+
+@contextlib.contextmanager
+def _usage_in_a_line() -> Iterator[None]:
+    """What click says of words that it does not take, without the usage before it."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        said = " ".join(error.format_message().split()).rstrip(".")
+        path = error.ctx.command_path if error.ctx else "fovea"
+        click.secho(f"fovea: {said[0].lower()}{said[1:]}; for help: {path} --help", fg="red", err=True)
+        raise click.exceptions.Exit(error.exit_code) from None
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ def _announce(home: Home, port: int, mlflow_port: int, children: dict[str, psuti
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):
-        _say("mlflow", redacted(remote), home, remote)
+        _say("mlflow", redacted(remote).rstrip("/"), home, remote)
     for report in sorted(home.reports.glob("*.html")):
         print(f"report   {report}", flush=True)
     if home.shared is not None:

@@ -54,15 +54,60 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         ({"bpp": 0.5, "lmbda": 0.01}, "either lmbda or bpp"),
         ({"span": float("nan")}, "span nan: a number from 0 to 32"),
         ({"effort": -1}, "effort -1"),
+        ({"bpp": "0.5"}, "bpp '0.5': a number is needed"),
+        ({"span": "far"}, "span 'far': a number is needed"),
+        ({"effort": 1.5}, "effort 1.5: a whole number is needed"),
+        ({"saliency": False, "span": 3}, "either a span"),
+        ({"saliency": None}, "saliency is an array, uint8 H×W, a path, True or False; got NoneType"),
+        ({"saliency": np.zeros((5, 5), np.uint8)}, "map of a 128×96 picture is uint8 of shape (96, 128); got uint8"),
+        ({"saliency": np.zeros((96, 128))}, "got float64"),
+        ({"model": None}, "unknown codec 'None'"),
+        ({"model": here / "none"}, f"unknown codec '{here / 'none'}'"),
     ):
         with pytest.raises(fovea.FoveaError, match=re.escape(said)):
             fovea.compress(picture, **given)
-    with pytest.raises(fovea.FoveaError, match="not a Fovea file"):
-        fovea.decompress(b"something else")
+    for given, said in (
+        (None, "H×W×3, or a path; got NoneType"),
+        (Image.fromarray(picture), "or a path; got Image"),
+        (picture.tolist(), "got list"),
+        (picture / 255, "got float64 of shape (96, 128, 3)"),
+        (picture[..., 0], "got uint8 of shape (96, 128)"),
+        (picture[:0], "got uint8 of shape (0, 128, 3)"),
+    ):
+        for refuses in (fovea.compress, fovea.saliency):
+            with pytest.raises(fovea.FoveaError, match=re.escape(said)):
+                refuses(given)
+    for refuses in (fovea.decompress, lambda data: fovea.cut(data, bytes=300)):
+        with pytest.raises(fovea.FoveaError, match="not a Fovea file"):
+            refuses(b"something else")
+        with pytest.raises(fovea.FoveaError, match="as its bytes or its path; got NoneType"):
+            refuses(None)
+    with pytest.raises(fovea.FoveaError, match="unknown codec 'no'"):
+        fovea.benchmark("sample", "no")
     with pytest.raises(fovea.FoveaError, match="no such file"):
         fovea.decompress("nothing.fov")
     with pytest.raises(fovea.FoveaError, match=r"cannot read .*: Is a directory"):
         fovea.decompress(here)
+
+
+def test_a_file_is_cut_and_shown_from_any_kind_of_bytes(here):
+    codec, picture = fovea.load(), np.asarray(Image.open("photo.png"))
+    data = fovea.compress(picture, lmbda=0.1, saliency=False, progressive=True, model=codec)
+    small = fovea.cut(data, bytes=400)
+    assert 395 < len(small) <= 400 and fovea.cut(memoryview(data), bpp=8 * 400 / (96 * 128)) == small
+    shown = fovea.decompress(small, codec)
+    for same in (bytearray(small), memoryview(small), np.frombuffer(small, np.uint8)):
+        assert np.array_equal(fovea.decompress(same, codec), shown)
+    for size, said in (
+        ({}, "either as bytes or as bpp"),
+        ({"bytes": 400, "bpp": 0.2}, "either as bytes or as bpp"),
+        ({"bytes": 0}, "0 bytes are too few"),
+        ({"bytes": 399.5}, "bytes 399.5: a whole number is needed"),
+        ({"bpp": float("nan")}, "bpp nan: a positive number"),
+        ({"bytes": 10**6}, "1000000 cannot be cut from it"),
+    ):
+        with pytest.raises(fovea.FoveaError, match=said):
+            fovea.cut(data, **size)
 
 
 def test_the_smallest_pictures_come_back(here):
@@ -107,4 +152,4 @@ def test_python_m_is_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "fovea", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert "fovea" in done.stdout
+    assert done.stdout.split()[-1] == fovea.__version__

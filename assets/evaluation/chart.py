@@ -9,8 +9,8 @@ import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS, to_decibel
 from assets.evaluation.numerals import rate_label, scale_unit
-from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import curves_of, learned, records
+from assets.evaluation.palette import cast_of, look
+from assets.evaluation.rate_distortion import curves_of, records
 from models.judges import FALLING, JUDGED, KNOWN
 
 CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db", *JUDGED)
@@ -27,10 +27,10 @@ def _round(value: Any, places: int = 5) -> float | None:
 
 def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """The curves of `rd_curves` for report.js: baseline first, then arms, controls and classical codecs."""
-    codecs = learned(curves)
+    cast = cast_of(curves)
     drawn: list[dict[str, Any]] = []
     for key, curve in curves_of(curves):
-        style = look(key._asdict(), codecs)
+        style = look(key._asdict(), cast)
         control = key.maps not in OWN_MAPS
         drawn.append(
             {

@@ -96,8 +96,8 @@ GUIDED = Guide()
 
 
 class Compressed(NamedTuple):
-    """What is said of a file. looked_at_db: PSNR weighted by the map that guided it, NaN where none did. seconds: of reading,
-    predicting and coding."""
+    """What is said of a file. looked_at_db: PSNR weighted by the map that guided it, else by what a saliency model says; NaN
+    where the picture is too small for that, or the map empty. seconds: of reading, coding, and predicting what guides."""
 
     path: Path
     size: int
@@ -122,18 +122,21 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 def _compressed(
     work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, threads: int, failed: list[str] | None
 ) -> Iterator[Compressed]:
-    predicted = predicted_map() if guided and not guide.uniform and guide.maps is None else None
+    maps, predicted = guide.maps, None if guide.maps else predicted_map()
+    guided = guided and not guide.uniform
 
     def read(source: Path) -> tuple[float, Picture, Picture | None]:
         began = time.perf_counter()
         picture = read_picture(source)
-        if guide.maps is not None:
-            return began, picture, own_map(guide.maps, source, picture)
-        return began, picture, None if predicted is None else predicted(picture)
+        asked = time.perf_counter()
+        looked_at = own_map(maps, source, picture) if maps else predicted(picture) if predicted else None
+        if not guided:  # a map that only measures is no part of the coding
+            began += time.perf_counter() - asked
+        return began, picture, looked_at
 
     def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
         began, picture, looked_at = loaded
-        data, shown = coder(picture, looked_at)
+        data, shown = coder(picture, looked_at if guided else None)
         seconds = time.perf_counter() - began
         bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
         psnr, looked = psnr_db(picture, shown), float("nan")
@@ -267,13 +270,13 @@ def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
 
 
 class Decompressed(NamedTuple):
-    """What is said of a decoded file. missing: bytes of it that were cut off."""
+    """What is said of a decoded file. size: its bytes, as far as they were read. whole: how many it has when nothing is cut off."""
 
     path: Path
     width: int
     height: int
     size: int
-    missing: int
+    whole: int
 
 
 def decompress_files(
@@ -310,7 +313,7 @@ def decompress_files(
     def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).missing())
+        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
     for target, _, said in _each(work, read, code, threads, failed):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.palette import look
+from assets.evaluation.palette import cast_of, look
 from assets.evaluation.published import name_of
 from assets.evaluation.rate_distortion import CurveKey, curves_of, label_arm, learned, records
 from models.errors import FoveaError
@@ -23,8 +23,8 @@ _SPECIAL = re.compile(r"([#$%&_{}])")
 
 def _named(curves: pd.DataFrame) -> Iterator[tuple[str, CurveKey, pd.DataFrame]]:
     """Each curve with a name of its own, its points by rising bpp. curves: as `rd_curves` gives them."""
-    codecs = learned(curves)
-    found = [(look(key._asdict(), codecs).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)]
+    cast = cast_of(curves)
+    found = [(look(key._asdict(), cast).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)]
     labels = [label for label, *_ in found]
     for label, key, rows in found:
         yield label if labels.count(label) == 1 else f"{label} ({key.place}, {key.train_dataset})", key, rows

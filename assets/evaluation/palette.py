@@ -1,4 +1,5 @@
-"""One look for each curve, in plots and report: colour by arm, dash by maps, marker by codec, greys for the classical.
+"""One look for each curve, in plots and report: colour by arm, dash by maps, marker by codec, greys for the classical; an
+arm's variants have colours and markers of their own.
 
 Colours are from Okabe and Ito's set, which people with any of the common colour blindnesses can tell apart; dashes and
 markers say the same once more.
@@ -7,7 +8,16 @@ markers say the same once more.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from assets.evaluation.rate_distortion import CLASSICAL_ARM, EXTERNAL_ARM, PUBLISHED_ARM, label_arm
+import pandas as pd
+
+from assets.evaluation.rate_distortion import (
+    CLASSICAL_ARM,
+    EXTERNAL_ARM,
+    PUBLISHED_ARM,
+    REFERENCE_ARMS,
+    common_parts,
+    label_arm,
+)
 
 ARM_COLOURS = {
     "uniform": "#0072B2",
@@ -52,9 +62,30 @@ def _named(name: str) -> str:
     return OTHERS[sum(name.encode()) % len(OTHERS)]
 
 
-def look(row: Mapping[str, Any], codecs: Sequence[str] = (), arm: str = "arm") -> Look:
-    """The look of one curve. row: its `CURVE_KEYS`; arm: the column that names its arm. codecs: all learned codecs of the
-    picture; more than one, and labels name the codec."""
+class Cast(NamedTuple):
+    """Who is in a picture. codecs: the learned ones; more than one, and labels name the codec. variants: arm and variant of
+    those that have parts which not all variants of their arm have."""
+
+    codecs: Sequence[str] = ()
+    variants: Sequence[tuple[str, str]] = ()
+
+
+ONE = Cast()
+
+
+def cast_of(table: pd.DataFrame, arm: str = "arm") -> Cast:
+    """The cast of a table of curves, or of comparisons of them, where the column `test_arm` names the arm."""
+    own = table[~table[arm].isin(REFERENCE_ARMS)]
+    found: list[tuple[str, str]] = []
+    for name, variants in own.groupby(arm)["variant"]:
+        told = sorted(variants.unique())
+        plain = ",".join(common_parts(told)) if len(told) > 1 else told[0]
+        found += [(str(name), variant) for variant in told if variant != plain]
+    return Cast(sorted(own["codec"].unique()), found)
+
+
+def look(row: Mapping[str, Any], cast: Cast = ONE, arm: str = "arm") -> Look:
+    """The look of one curve. row: its `CURVE_KEYS`; arm: the column that names its arm. cast: who is in the picture."""
     codec, name, maps, variant = (str(row[k]) for k in ("codec", arm, "maps", "variant"))
     if name == CLASSICAL_ARM:
         label, colour, dash = CLASSICAL.get(codec, (codec, _OTHER, (2, 2)))
@@ -63,7 +94,10 @@ def look(row: Mapping[str, Any], codecs: Sequence[str] = (), arm: str = "arm") -
         return Look(_named(codec), (9, 3), "cross", f"{codec}, published ({variant})", True)
     if name == EXTERNAL_ARM:
         return Look(_named(variant), (), "triangle", f"{variant} (external)", True)
-    place = codecs.index(codec) if codec in codecs else 0
+    colour, place = ARM_COLOURS.get(name, _OTHER), cast.codecs.index(codec) if codec in cast.codecs else 0
+    if (name, variant) in cast.variants:
+        number = cast.variants.index((name, variant))
+        colour, place = OTHERS[number % len(OTHERS)], place + 1 + number
     marker = MARKERS[place % (len(MARKERS) - 1)]
-    label = " ".join(filter(None, (codec if len(codecs) > 1 else "", label_arm(name, maps), variant)))
-    return Look(ARM_COLOURS.get(name, _OTHER), DASHES.get(maps, ()), marker, label, False)
+    label = " ".join(filter(None, (codec if len(cast.codecs) > 1 else "", label_arm(name, maps), variant)))
+    return Look(colour, DASHES.get(maps, ()), marker, label, False)

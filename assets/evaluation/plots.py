@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from assets.evaluation.bd_rate import OWN_MAPS, kind_of, to_decibel
-from assets.evaluation.palette import look
+from assets.evaluation.palette import cast_of, look
 from assets.evaluation.piecewise import METHODS
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, learned, records
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
 from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
 from models.metrics import METRICS
@@ -36,10 +36,10 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
         return nothing(title, f"no curve has {label}")
     figure = new_figure(8, 5.4)
     axes = new_axes(figure, 1, 1, 1)
-    codecs = learned(shown)
+    cast = cast_of(shown)
     groups = sorted(curves_of(shown), key=lambda item: item[0].arm not in REFERENCE_ARMS)
     for key, curve in groups:
-        style = look(key._asdict(), codecs)
+        style = look(key._asdict(), cast)
         ordered = curve.sort_values("bpp")
         bpp = ordered["bpp"].to_numpy()
         middle, low, high = (
@@ -83,9 +83,9 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=INK, linewidth=1)
     names = []
-    codecs = sorted(shown["codec"].unique())
+    cast = cast_of(shown, "test_arm")
     for place, row in enumerate(records(shown)):
-        style = look(row, codecs, "test_arm")
+        style = look(row, cast, "test_arm")
         names.append(f"{style.label} vs {row['anchor_arm']}")
         value, low, high = (float(row[c]) for c in ("bd_rate_percent", "ci_low", "ci_high"))
         if not math.isfinite(value):

@@ -18,15 +18,8 @@ from assets.evaluation import report_tables as tables
 from assets.evaluation.bd_rate import BD_METRICS
 from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, present
 from assets.evaluation.page import render_page
-from assets.evaluation.rate_distortion import (
-    REFERENCE_ARMS,
-    learned,
-    place_of,
-    records,
-    shared_parts,
-    without,
-    without_parts,
-)
+from assets.evaluation.palette import cast_of
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, without, without_parts
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
 from assets.evaluation.verdict import find_verdicts
 
@@ -78,7 +71,7 @@ def render_report(
         curves, rates = without_parts(curves, shared), without_parts(rates, shared)
         gallery = _without(gallery, shared)
     metrics = present(curves, CURVE_METRICS)
-    verdicts = find_verdicts(rates)
+    verdicts, cast = find_verdicts(rates), cast_of(curves)
     data = chart_data(curve_data(curves, metrics), metrics)
     data |= {"gallery": gallery_data(gallery, budget_bytes), "runUrl": provenance.get("mlflow_run_url") or ""}
     return render_page(
@@ -93,12 +86,12 @@ def render_report(
         metrics=metrics,
         bd_metrics=[m for m in CURVE_METRICS if m in set(rates["metric"])] or list(BD_METRICS[:1]),
         methods=sorted(set(rates["method"]), reverse=True),
-        groups=tables.bd_groups(rates),
-        controls=tables.control_tables(rates, ideal),
+        groups=tables.bd_groups(rates, cast),
+        controls=tables.control_tables(rates, ideal, cast),
         ideal=tables.ideal_rows_of(ideal),
         ideal_settings=records(ideal[["alpha", "gamma"]].drop_duplicates()) if len(ideal) else [],
         values=metrics + present(curves, INDICES),
-        points=tables.point_rows(curves, learned(curves)),
+        points=tables.point_rows(curves, cast),
         gallery=len(gallery),
         provenance=tables.provenance_rows(provenance),
         run_url=data["runUrl"],

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
 from assets.evaluation.numerals import digits, number, rate_label
 from assets.evaluation.page import Picture, data_uri
-from assets.evaluation.palette import look
+from assets.evaluation.palette import Cast, cast_of, look
 from assets.evaluation.rate_distortion import CLASSICAL_ARM
 from assets.evaluation.windows import salient_window
 from models.metrics import METRICS
@@ -174,11 +175,11 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
         crop = pictures.add((item.image, "crop", *name), lambda: make()[window], None)
         return {"whole": whole, "crop": crop, **about}
 
-    codecs = sorted({s.row["codec"] for s in item.shots if not s.classical})
+    cast = cast_of(pd.DataFrame([s.row for s in item.shots], columns=["codec", "arm", "variant"]))
 
     def shown(shot: GalleryShot, target: GalleryShot) -> dict[str, Any]:
         curve = tuple(shot.row[k] for k in ("codec", "arm", "maps", "variant"))
-        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, target, codecs))
+        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, target, cast))
 
     fixed = [
         panel(("original",), lambda: item.original, label="original", kind="original"),
@@ -202,8 +203,8 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _caption(shot: GalleryShot, target: GalleryShot, codecs: Sequence[str]) -> dict[str, Any]:
-    style, row = look(shot.row, codecs), shot.row
+def _caption(shot: GalleryShot, target: GalleryShot, cast: Cast) -> dict[str, Any]:
+    style, row = look(shot.row, cast), shot.row
     more = 100 * (apart(shot, target) - 1)
     known = [m for m in CAPTIONS if math.isfinite(row.get(m, math.nan))]
     return {

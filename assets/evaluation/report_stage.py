@@ -48,21 +48,23 @@ class Report(Stage):
     def make(self, task: Task) -> None:
         from assets.evaluation.claims import claims_of, shown
         from assets.evaluation.gallery import gallery
+        from assets.evaluation.rate_distortion import shared_parts, without_parts
         from assets.evaluation.report import render_report
         from assets.evaluation.report_tables import answer, answers, bd_markdown
         from assets.evaluation.verdict import find_verdicts
 
         sweep = sweep_of(task.world, task.partition)
-        rates, curves = task.given["bd_rates"], task.given["rd_curves"]
+        rates, curves = task.given["bd_rates"], task.given["rd_curves"].table("rd_curves.parquet")
         table = rates.table("bd_rates.parquet")
         html = render_report(
-            curves=curves.table("rd_curves.parquet"),
+            curves=curves,
             rates=table,
             ideal=rates.table("ideal.parquet"),
             gallery=gallery(task, sweep),
             claims=shown(claims_of(task.world.home.config, sweep.key)),
             provenance=provenance(task, sweep),
         )
+        table = without_parts(table, shared_parts(curves))
         task.writer.path("report.html").write_text(html)
         task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
         shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))

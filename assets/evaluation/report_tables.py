@@ -1,7 +1,7 @@
 """The report's tables and sentences, from `rd_curves`, `bd_rates` and the ideal; the template writes their numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ from tabulate import tabulate
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
 from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import look
+from assets.evaluation.palette import Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from assets.evaluation.verdict import ARM_KEYS, METHOD, UNKNOWN, Verdict, first_verdicts
 from models.metrics import METRICS
@@ -41,28 +41,27 @@ OTHERS = {
 }
 
 
-def with_looks(table: pd.DataFrame, codecs: Sequence[str], arm: str = "arm") -> list[dict[str, Any]]:
+def with_looks(table: pd.DataFrame, cast: Cast, arm: str = "arm") -> list[dict[str, Any]]:
     """The rows with place, look and whether they are a control's. arm: the column that names the arm."""
     return [
-        {**r, "place": place_of(r), "look": look(r, codecs, arm), "control": r["maps"] not in OWN_MAPS}
+        {**r, "place": place_of(r), "look": look(r, cast, arm), "control": r["maps"] not in OWN_MAPS}
         for r in records(table)
     ]
 
 
-def point_rows(curves: pd.DataFrame, codecs: Sequence[str]) -> list[dict[str, Any]]:
+def point_rows(curves: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """All points, in the order of the table."""
     order = ["dataset", "split", "codec", "arm", "maps", "bpp"]
-    rows = with_looks(curves.sort_values(order), codecs)
+    rows = with_looks(curves.sort_values(order), cast)
     return [{**r, "runs": str(r.get("mlflow_run_ids") or "").split()} for r in rows]
 
 
-def bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
+def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """The BD table in three parts: arms, controls, and the baseline against what others made."""
     ordered = rates.assign(_maps=rates["maps"].map({m: i for i, m in enumerate(MAPS)}).fillna(9))
     order = ["dataset", "split", "codec", "test_arm", "variant", "_maps", "anchor_arm"]
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
-    codecs = sorted(rates["codec"].unique())
-    for row in with_looks(ordered.sort_values(order, kind="stable"), codecs, "test_arm"):
+    for row in with_looks(ordered.sort_values(order, kind="stable"), cast, "test_arm"):
         parts[kind_of(row["test_arm"], row["anchor_arm"])].append(row)
     groups = []
     for name, (title, about) in GROUPS.items():
@@ -76,14 +75,13 @@ def bd_groups(rates: pd.DataFrame) -> list[dict[str, Any]]:
     return groups
 
 
-def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, Any]]:
+def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """For each arm: its maps beside each other, with their BD rows, the ideal of those maps and the share of it reached."""
-    codecs = sorted(rates["codec"].unique())
     best = {(r["conditioning"], r["metric"]): r for r in records(ideal)}
     rows = rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)]
     tables = []
     for _, group in rows.groupby(ARM_KEYS, sort=True, dropna=False):
-        by = {(r["maps"], r["metric"]): r for r in with_looks(group, codecs, "test_arm")}
+        by = {(r["maps"], r["metric"]): r for r in with_looks(group, cast, "test_arm")}
         metric = main_metric(group, "")
         lines: list[dict[str, Any]] = []
         for maps in MAPS:
@@ -97,7 +95,7 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame) -> list[dict[str, A
             lines.append({"maps": MAP_WORDS[maps], "main": main, "plain": plain, "ideal": allowed, "share": share})
         if lines:
             first: dict[str, Any] = lines[0]["main"]
-            label = look({**first, "maps": "predicted"}, codecs, "test_arm").label
+            label = look({**first, "maps": "predicted"}, cast, "test_arm").label
             metric_label = METRICS[metric].label
             tables.append({"label": label, "place": first["place"], "metric": metric_label, "lines": lines})
     return tables
@@ -127,8 +125,8 @@ def answer(verdict: Verdict) -> str:
     head = f"On {verdict.place}: {named} of {main['codec']}"
     if not math.isfinite(float(main["bd_rate_percent"])):
         why = str(main["reason"]) or "no common points"
-        return f"{head} and uniform cannot be compared at equal {verdict.metric_label}: {why}."
-    parts = [f"{head} against uniform: {with_interval(main)} rate at equal {verdict.metric_label}"]
+        return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."
+    parts = [f"{head} against {verdict.against}: {with_interval(main)} rate at equal {verdict.metric_label}"]
     if verdict.metric == "sw_psnr_db":
         parts[0] += " (by the saliency model that also steers)"
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
@@ -143,11 +141,13 @@ def answer(verdict: Verdict) -> str:
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:
-    """Arms against `uniform` as a table in Markdown: BD-rate and 95 % interval at equal quality by each metric."""
-    own = records(rates[(rates["method"] == "pchip") & (rates["anchor_arm"] == "uniform")])
+    """Arms against `uniform`, and its variants, as a table in Markdown: BD-rate and 95 % interval at equal quality by each
+    metric."""
+    own = records(rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)])
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for r in own:
-        name = (str(r["codec"]), label_arm(str(r["test_arm"]), str(r["maps"])))
+        arm = label_arm(str(r["test_arm"]), str(r["maps"]))
+        name = (str(r["codec"]), " ".join(filter(None, (arm, str(r["variant"])))))
         rows.setdefault(name, {})[str(r["metric"])] = with_interval(r)
     metrics = [m for m in BD_METRICS if any(m in found for found in rows.values())]
     head = ["codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]

@@ -11,8 +11,8 @@ from tabulate import SEPARATING_LINE, tabulate
 from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.compare import outcome
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import look
-from assets.evaluation.rate_distortion import EXTERNAL_ARM, PUBLISHED_ARM, label_arm, place_of, records
+from assets.evaluation.palette import cast_of, look
+from assets.evaluation.rate_distortion import label_arm, place_of, records, shared_parts, without_parts
 from models.judges import KNOWN, judged_in
 
 #: how the printed table writes the names of rates
@@ -36,17 +36,23 @@ def _rate(row: Mapping[str, Any]) -> list[str]:
     return ["refused" if row["status"] == "refused" else f"{row['bd_rate_percent']:+.1f}", interval]
 
 
+def shortened(curves: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Both tables without what all arms share, and a line that says it, "" where that is nothing."""
+    shared = shared_parts(curves)
+    said = f"(common to all arms: {', '.join(shared)})" if shared else ""
+    return without_parts(curves, shared), without_parts(rates, shared), said
+
+
 def curve_lines(curves: pd.DataFrame) -> str:
     """The rate–distortion points: one line a point of a curve, means over the measured pictures."""
     eyes = "ew_psnr_db" in curves and bool(curves["ew_psnr_db"].notna().any())
     judged = judged_in(curves.columns)
     rows = []
-    for r in records(curves.sort_values(["codec", "arm", "maps", "bpp"])):
-        other = r["arm"] in (PUBLISHED_ARM, EXTERNAL_ARM)
+    for r in records(curves.sort_values(["codec", "arm", "maps", "variant", "bpp"])):
         rows.append(
             [
                 r["codec"],
-                f"{r['arm']} {r['variant']}" if other else label_arm(r["arm"], r["maps"]),
+                f"{label_arm(r['arm'], r['maps'])} {r['variant']}".strip(),
                 f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:g}",
                 _number(r["bpp"], ".3f"),
                 _number(r["psnr_db"]),
@@ -93,10 +99,10 @@ def bd_lines(rates: pd.DataFrame) -> str:
 
 def compare_lines(rates: pd.DataFrame) -> str:
     """BD-rates of the second side's curves against the first's, by PCHIP; as `assets.evaluation.compare` gives them."""
-    codecs = sorted(set(rates["codec"]))
+    cast = cast_of(rates)
     rows = []
     for r in records(rates[rates["method"] == "pchip"]):
         said = outcome(r) if r["status"] != "refused" else ""
-        curve = [f"{r['dataset']} {r['split']}", look(r, codecs).label]
+        curve = [f"{r['dataset']} {r['split']}", look(r, cast).label]
         rows.append([*curve, r["metric"], *_rate(r), str(r["n_images"]), said, r["reason"]])
     return _table(["on", "curve", "metric", "BD-rate %", "95 % interval", "pictures", "second is", ""], rows)

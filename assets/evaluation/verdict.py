@@ -2,7 +2,8 @@
 
 A verdict is about one arm with predicted maps against `uniform`, on one dataset, measured where people looked
 (`ew_psnr_db`) if their eyes were recorded, else by the saliency model itself (`sw_psnr_db`), which is weaker evidence:
-that map is what the codec was trained on.
+that map is what the codec was trained on. Where there is no such arm, verdicts are about variants of `uniform` against the
+plain one, by plain PSNR.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS
+from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS, OWN_MAPS
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import CLASSICAL, SETTINGS
 from assets.evaluation.rate_distortion import label_arm, place_of, records
@@ -38,7 +39,7 @@ OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. main, plain, structure: its BD rows on `metric`, psnr_db and ms_ssim. controls: BD rows of its
+    """One arm's answer. main, plain, structure: its BD rows on `metric`, and on psnr_db and ms_ssim where these are others. controls: BD rows of its
     controls by map.
 
     beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
@@ -60,8 +61,13 @@ class Verdict:
 
     @property
     def arm(self) -> str:
-        """The arm that was held against `uniform`."""
+        """The arm, or `uniform` where variants of it are compared."""
         return str(self.main["test_arm"])
+
+    @property
+    def against(self) -> str:
+        """What it was held against."""
+        return f"plain {BASELINE}" if self.arm == BASELINE else BASELINE
 
     @property
     def tone(self) -> str:
@@ -85,28 +91,38 @@ def _finite(row: Mapping[str, Any], column: str) -> bool:
 
 
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
-    """A verdict for each arm with predicted maps, best first; rates: as `bd_rates` gives them."""
-    verdicts = []
-    for names, group in rates[rates["test_arm"] != BASELINE].groupby(ARM_KEYS, sort=True, dropna=False):
-        rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
-        metric = next((m for m in MAIN_METRICS if (m, METHOD, BASELINE, "predicted") in rows), "")
-        if not metric:
-            continue
-        main = rows[metric, METHOD, BASELINE, "predicted"]
-        plain, structure = (rows.get((m, METHOD, BASELINE, "predicted")) for m in ("psnr_db", "ms_ssim"))
-        versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), "predicted")) for m in CONTROLS}
-        outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, "predicted")), versus)
-        same = {maps: row for (*told, maps), row in rows.items() if told == [metric, METHOD, BASELINE]}
-        controls = {maps: row for maps, row in same.items() if maps != "predicted"}
-        others = [rows.get((metric, METHOD, name, "predicted")) for name in SETTINGS]
-        reasons = [why, *_caveats(main, plain, metric)]
-        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
+    """A verdict for each arm with predicted maps, best first; where there is none, for each variant of `uniform`. rates: as
+    `bd_rates` gives them."""
+    based = rates["test_arm"] == BASELINE
+    verdicts = _verdicts(rates[~based], "predicted", MAIN_METRICS) or _verdicts(rates[based], "none", ("psnr_db",))
 
     def order(v: Verdict) -> tuple[str, int, float]:
         known = _finite(v.main, "bd_rate_percent")
         return v.place, OUTCOMES.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
 
     return sorted(verdicts, key=order)
+
+
+def _verdicts(rates: pd.DataFrame, maps: str, metrics: Sequence[str]) -> list[Verdict]:
+    """Of the curves with these maps, by the first of the metrics that there is."""
+    verdicts = []
+    for names, group in rates.groupby(ARM_KEYS, sort=True, dropna=False):
+        rows = {(r["metric"], r["method"], r["anchor_arm"], r["maps"]): r for r in records(group)}
+        metric = next((m for m in metrics if (m, METHOD, BASELINE, maps) in rows), "")
+        if not metric:
+            continue
+        main = rows[metric, METHOD, BASELINE, maps]
+        plain, structure = (
+            None if m == metric else rows.get((m, METHOD, BASELINE, maps)) for m in ("psnr_db", "ms_ssim")
+        )
+        versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), maps)) for m in CONTROLS}
+        outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, maps)), versus)
+        same = {other: row for (*told, other), row in rows.items() if told == [metric, METHOD, BASELINE]}
+        controls = {other: row for other, row in same.items() if other not in OWN_MAPS}
+        others = [rows.get((metric, METHOD, name, maps)) for name in SETTINGS]
+        reasons = [why, *_caveats(main, plain, metric)]
+        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
+    return verdicts
 
 
 def first_verdicts(rates: pd.DataFrame) -> list[Verdict]:
@@ -135,6 +151,8 @@ def _outcome(
         )
     if not below:
         return HURTS, "The whole 95 % interval lies above 0."
+    if main["test_arm"] == BASELINE:
+        return HELPS, "The whole 95 % interval lies below 0."
     there = {WORDS[maps]: row["ci_high"] < 0 for maps, row in versus.items() if row is not None}
     if not there:
         return HELPS_ALONE, "Without controls it is open whether it needs these maps, or any map would do."

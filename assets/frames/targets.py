@@ -10,6 +10,9 @@ from assets.frames.folder import image_ids
 from assets.home import check_ours, is_ours
 from models.errors import FoveaError
 
+#: what no folder's name ends in that is made here
+FILES = (".fov", ".png", ".jpg", ".jpeg")
+
 
 def targets_of(
     sources: Sequence[Path], output: Path, suffix: str, inside: Callable[[Path], Sequence[str]], by: str
@@ -75,8 +78,9 @@ def mirrored(
             work.append((source, output / f"{source.stem}{suffix}"))
     if not work:
         raise FoveaError(f"nothing to do in {', '.join(map(str, sources))}")
-    if output.exists() and not output.is_dir():
-        raise FoveaError(f"{output} is a file: several results need a folder")
+    if not output.is_dir() and (output.exists() or output.suffix.lower() in FILES):
+        looks = "is" if output.exists() else "has the name of"
+        raise FoveaError(f"{output} {looks} a file: several results need a folder; name one")
     targets = [t for _, t in work]
     if len(set(targets)) < len(targets):
         twice = sorted(t for t in set(targets) if targets.count(t) > 1)[0]

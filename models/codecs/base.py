@@ -35,11 +35,16 @@ LEVEL_STEPS = 8
 """Positions between two neighbouring levels that a file can name; the coding tables exist for each of them."""
 
 
-def picture_to_tensor(picture: Picture, stride: int) -> Tensor:
-    """uint8 H×W×3 to float32 1×3×H'×W' in [0, 1], the last row and column repeated up to multiples of `stride`."""
+def check_picture(picture: Picture) -> Picture:
+    """Raises FoveaError for an array that is no picture."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise FoveaError(f"a picture is uint8, H×W×3 with H, W ≥ 1; got {picture.dtype} of shape {picture.shape}")
-    padded = _pad(picture, stride)
+    return picture
+
+
+def picture_to_tensor(picture: Picture, stride: int) -> Tensor:
+    """uint8 H×W×3 to float32 1×3×H'×W' in [0, 1], the last row and column repeated up to multiples of `stride`."""
+    padded = _pad(check_picture(picture), stride)
     return torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None].float() / 255.0
 
 

@@ -70,11 +70,13 @@ class Contents(NamedTuple):
     strings: tuple[bytes, ...]
     total: int | None = None
 
-    def missing(self) -> int:
-        """How many bytes of the file were cut off, give or take a checksum: 0 for one that is whole, and for one that is not
-        progressive."""
-        here, total = len(self.strings[-1]), self.total or 0
-        return max(total - here + 2 * (-(-total // PIECE) - -(-here // PIECE)), 0) if self.total is not None else 0
+    def whole(self) -> int:
+        """How many bytes the file has when nothing is cut off."""
+        if self.total is None:
+            return len(pack(self))
+        # by its length: the last string may have been far longer than what is here
+        least = len(pack(self._replace(strings=(*self.strings[:-1], b""), total=0)))
+        return least - 1 + len(write_varints([self.total])) + self.total + 2 * -(-self.total // PIECE)
 
 
 def write_varints(values: Iterable[int]) -> bytes:
@@ -224,6 +226,12 @@ def _pieces(data: bytes, length: int, crc: int) -> bytes:
             )
         out += piece
     return bytes(out)
+
+
+def size_at(data: bytes, bpp: float) -> int:
+    """How many bytes `bpp` bits per pixel of the file's picture are."""
+    head = unpack(data)
+    return int(bpp * head.width * head.height / 8)
 
 
 def cut(data: bytes, size: int) -> bytes:

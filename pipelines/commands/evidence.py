@@ -106,6 +106,10 @@ def export(sweep: str, output: Path, metric: str) -> None:
     from assets.evaluation.tables import latest_table
     from assets.home import check_ours
 
+    if output.suffix == ".json" and not output.is_dir():
+        raise FoveaError(
+            f"{output} has the name of a file: each curve is a JSON file of its own; name a folder for them"
+        )
     chain = chain_here(tracking=False)
     rows = latest_table(chain, "rd_curves", sweep)
     if output.suffix == ".tex":
@@ -236,17 +240,16 @@ def benchmark(
         return
     if spans:
         raise FoveaError("--span goes with --cuts")
-    from assets.evaluation.rate_distortion import shared_parts, without_parts
     from assets.evaluation.report_tables import answers
-    from assets.evaluation.summary import bd_lines
+    from assets.evaluation.summary import bd_lines, shortened
     from assets.evaluation.tables import keep_table
 
     chain = chain_here(threads, device)
     found = benchmark_made(chain, dataset, codecs, [p for p in peers.split(",") if p], judges, threads)
     for line in found.lines:
         click.echo(line)
-    rates = without_parts(found.rates, shared_parts(found.curves))
-    click.echo("\n" + bd_lines(rates) + "\n")
+    _, rates, common = shortened(found.curves, found.rates)
+    click.echo("\n" + "\n".join(filter(None, (bd_lines(rates), common))) + "\n")
     for sentence in answers(rates):
         click.secho(sentence, bold=True)
     name = f"benchmark.{dataset}"

@@ -81,9 +81,9 @@ def compress(
         )
     if not jpeg:
         _check_ending(images, output, ".fov", "compressed pictures are .fov files, or one .jpg")
-    work = targets_of(images, output, output.suffix if jpeg else ".fov", find_pictures, "fovea compress")
-    if jpeg and (len(work) != 1 or work[0][1] != output):
+    elif len(images) > 1 or images[0].is_dir():
         raise FoveaError(f"{output}: a JPEG is made of one picture; several go to a folder of .fov files")
+    work = targets_of(images, output, output.suffix if jpeg else ".fov", find_pictures, "fovea compress")
     # torch is loaded from here on: what can be refused without it has been
     from assets.evaluation.code_files import Guide, compress_files, compress_jpeg
 
@@ -158,7 +158,7 @@ def decompress(
 
     failed: list[str] | None = bad if bad or len(work) > 1 else None
     for said in decompress_files(work, opened, sizes=sizes, failed=failed):
-        part = f", from {said.size} of {said.size + said.missing} bytes" if said.missing else ""
+        part = f", from {said.size} of {said.whole} bytes" if said.size < said.whole else ""
         click.echo(f"{said.path}: {said.width}×{said.height}{part}")
     _tell_failed(failed, len(work) + len(bad))
 
@@ -185,7 +185,7 @@ def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
         data = source.read_bytes()
         head = bitstream.unpack(data)
         pixels = head.width * head.height
-        made = bitstream.cut(data, int(bpp * pixels / 8) if size is None and bpp else size or 0)
+        made = bitstream.cut(data, size or bitstream.size_at(data, bpp or 0))
     except OSError as error:
         raise FoveaError(f"cannot read {source}: {error.strerror}") from error
     except FoveaError as error:

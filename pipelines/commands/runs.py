@@ -171,10 +171,9 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     from assets.evaluation.bd_rate import kind_of
     from assets.evaluation.rate_distortion import learned
     from assets.evaluation.report_tables import answers
-    from assets.evaluation.summary import bd_lines, curve_lines
+    from assets.evaluation.summary import bd_lines, curve_lines, shortened
 
-    points = curves.table("rd_curves.parquet")
-    found = rates.table("bd_rates.parquet")
+    points, found, common = shortened(curves.table("rd_curves.parquet"), rates.table("bd_rates.parquet"))
     shown = found
     if not peers and len(codecs := learned(points)):
         points = points[points["codec"].isin(codecs)]
@@ -184,6 +183,8 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     click.echo("\n" + bd_lines(shown))
     if len(shown) < len(found):
         click.echo("(against JPEG, WebP and others: in the report, or with --peers)")
+    if common:
+        click.echo(common)
     click.echo()
     for sentence in answers(found):
         click.secho(sentence, bold=True)

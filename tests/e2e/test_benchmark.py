@@ -36,6 +36,7 @@ def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path
     done = fovea(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "bls2017 saliency_gain\n  against uniform " in done.stdout and "\n  against jpeg " in done.stdout
+    assert done.stdout.count("as shipped") == 1 and "(common to all arms: as shipped)" in done.stdout
     assert "as_shipped" in done.stderr and "steps=0" not in done.stderr
     table = pd.read_parquet(tmp_path / "home/tables/benchmark.held.parquet")
     assert set(table.codec) == {"bls2017"} and set(table.n_images) == {5} and set(table.train_dataset) == {""}

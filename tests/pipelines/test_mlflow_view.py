@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from pipelines import ui
 from pipelines.mlflow_tracking import MlflowTracker
 from pipelines.mlflow_view import note_address
 
@@ -42,6 +45,19 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, mon
     # MLflow's own list opens an experiment as traces
     link = "[the run table](#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning)"
     assert link in experiment.tags["mlflow.note.content"]
+
+
+def test_what_the_ui_prints_opens_runs_before_and_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FOVEA_MLFLOW_UI", "http://host:5000")
+    home: Any = SimpleNamespace(mlflow=tmp_path / "mlflow")
+    ui._say("mlflow", "http://host:5000", home, "")
+    told(home.mlflow)
+    ui._say("mlflow", "http://host:5000", home, "")
+    before, after = capsys.readouterr().out.splitlines()
+    assert before == "mlflow   http://host:5000/#/experiments?workflowType=machine_learning"
+    assert "/#/experiments/1/runs?" in after and after.endswith("&workflowType=machine_learning  fovea-sample")
 
 
 def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_path: Path) -> None:

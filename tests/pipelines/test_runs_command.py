@@ -46,7 +46,6 @@ def test_what_the_weekly_look_makes_is_told_at_once(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("ui --port 70000", "--port"),
         ("ui --port 3000 --mlflow-port 3000", "two servers need two ports"),
         ("run --device cuda", "--device cuda: torch sees no GPU here"),
         ("run --device gpu", "--device gpu: not a device"),
@@ -68,8 +67,13 @@ def test_what_the_weekly_look_makes_is_told_at_once(
         ("compress /nonexistent.png -o x.fov", "/nonexistent.png"),
         ("compress /nonexistent.png -o x.fov --lmbda nan", "--lmbda"),
         ("compress a.png -o x.png", "ends in .fov"),
+        ("compress a.png a.png -o two.fov", "two.fov has the name of a file: several results need a folder; name one"),
+        ("compress . -o two.jpg", "a JPEG is made of one picture"),
+        ("decompress a.png a.png -o two.png", "two.png has the name of a file"),
+        ("decompress a.png --frames two.png", "two.png has the name of a file"),
+        ("saliency a.png . -o two.png", "two.png has the name of a file"),
+        ("curves export sample.smoke -o curves.json", "name a folder for them"),
         ("compress a.png -o a.fov --model ligt", "did you mean 'light'"),
-        ("compress a.png -o a.fov --effort -1", "--effort"),
         ("saliency a.png -o b.png --model sam_light", "did you mean 'sam_lite'"),
         ("evaluate a.pth --codec mbt2018 --dataset sample", "did you mean 'mbt2018_mean'"),
         ("base ligt --pictures . --steps 1 -o out", "did you mean 'light'"),
@@ -83,11 +87,25 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
     done = CliRunner().invoke(main, words.split())
     assert said in done.output, done.output
-    # a word that no option takes is answered with the usage
-    usage = words.endswith(("70000", "-1"))
-    assert done.exit_code == (2 if usage else 1) and (usage or len(done.output.splitlines()) <= 2), done.output
+    assert done.exit_code == 1 and len(done.output.splitlines()) <= 2, done.output
     assert not isinstance(done.exception, Exception), done.exception
     assert not (installation / "home" / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--nope", "no such option '--nope'; for help: fovea --help"),
+        ("compres a.png", "no such command 'compres'. (Did you mean one of: 'compare', 'compress', 'decompress'?); for help: fovea --help"),
+        ("compress -o a.fov", "missing argument 'IMAGES...'; for help: fovea compress --help"),
+        ("compress a.png -o a.fov --effort -1", "invalid value for '--effort': -1 is not in the range x>=0; for help: fovea compress --help"),
+        ("saliency-weights fetch", "missing argument '{sam_vgg|sam_resnet}'. Choose from: sam_vgg, sam_resnet; for help: fovea saliency-weights fetch --help"),
+        ("ui --port 70000", "invalid value for '--port': 70000 is not in the range 1<=x<=65535; for help: fovea ui --help"),
+    ],
+)  # fmt: skip
+def test_words_that_no_command_takes_are_told_in_a_line(installation: Path, words: str, said: str) -> None:
+    done = CliRunner().invoke(main, words.split(), prog_name="fovea")
+    assert (done.exit_code, done.stderr) == (2, f"fovea: {said}\n")
 
 
 def test_a_full_disk_is_told_with_advice_that_fits(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files
+from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files, predicted_map
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures as pictures_in
@@ -14,6 +14,7 @@ from assets.frames.targets import files_in, signed, targets_of
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
+from models.metrics import psnr_db
 
 
 def plain() -> Codec:
@@ -45,7 +46,7 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     for said, (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
         assert said.path == target and target.stat().st_size == said.size
-        assert said.bpp == 8 * said.size / (40 * 24) and said.seconds > 0 and np.isnan(said.looked_at_db)
+        assert said.bpp == 8 * said.size / (40 * 24) and said.seconds > 0 and said.looked_at_db > 0
     for name, encoded in shown.items():
         assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
@@ -59,12 +60,17 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
 
 def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
     codec = selective()
-    (tmp_path / "a.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_png(picture))
     work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in, "test")
     for uniform in (False, True):
         (said,) = compress_files(work, codec, guide=Guide(uniform))
-        assert np.isnan(said.looked_at_db) == uniform
-        assert codec.decode((tmp_path / "a.fov").read_bytes()).shape == (40, 24, 3)
+        shown = codec.decode((tmp_path / "a.fov").read_bytes())
+        assert said.looked_at_db == psnr_db(picture, shown, predicted_map()(picture)), (
+            "told of files without a map, too"
+        )
+        everywhere = codec.encode(picture, saliency_map=np.full((40, 24), 255, np.uint8))
+        assert uniform == ((tmp_path / "a.fov").read_bytes() == everywhere.data)
 
 
 def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
@@ -180,7 +186,9 @@ def test_where_results_go(tmp_path: Path) -> None:
         ([one, other], out, "would both be written to"),
         ([one, tmp_path / "none"], out, "no such file"),
         ([tmp_path / "none"], out, "no such file"),
-        ([tmp_path / "x", other], one, "several results need a folder"),
+        ([tmp_path / "x", other], one, "is a file: several results need a folder; name one"),
+        ([one, other], tmp_path / "two.fov", "has the name of a file: several results need a folder; name one"),
+        ([tmp_path / "x"], tmp_path / "x.PNG", "has the name of a file"),
     ):
         with pytest.raises(FoveaError, match=said):
             targets_of(sources, output, ".fov", lambda folder: [p.name for p in folder.iterdir()], "test")
@@ -201,7 +209,7 @@ def test_a_jpeg_follows_the_map(tmp_path: Path) -> None:
     for guide in (Guide(uniform=True), Guide(maps=tmp_path / "map.png")):
         said = compress_jpeg(tmp_path / "a.png", target, bpp=1.5, guide=guide)
         assert said.size == target.stat().st_size and 1.0 < said.bpp <= 1.5
-        assert np.isnan(said.looked_at_db) == guide.uniform
+        assert said.looked_at_db > 0
         shown = np.asarray(Image.open(target).convert("RGB")).astype(float)
         errors.append([np.square(shown - picture)[:, part].mean() for part in (slice(48), slice(48, None))])
     assert errors[1][0] < errors[0][0] and errors[1][1] > errors[0][1]

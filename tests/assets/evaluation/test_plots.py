@@ -8,7 +8,7 @@ from PIL import Image
 
 from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
-from assets.evaluation.palette import ARM_COLOURS, Look, look
+from assets.evaluation.palette import ARM_COLOURS, Cast, Look, cast_of, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
 from models.arms import ARMS
 from models.errors import FoveaError
@@ -83,7 +83,7 @@ def test_plots_are_the_same_from_many_threads() -> None:
 
 
 def look_of(codec: str, arm: str, maps: str, variant: str = "", codecs: tuple[str, ...] = ()) -> Look:
-    return look({"codec": codec, "arm": arm, "maps": maps, "variant": variant}, codecs)
+    return look({"codec": codec, "arm": arm, "maps": maps, "variant": variant}, Cast(codecs))
 
 
 def test_each_arm_and_control_looks_different() -> None:
@@ -93,3 +93,30 @@ def test_each_arm_and_control_looks_different() -> None:
     assert len({(one.colour, one.dash) for one in classical}) == 4 and all(one.classical for one in classical)
     assert look_of("a", "uniform", "none", codecs=("a", "b")).label == "a uniform"
     assert look_of("a", "weighted", "center", "gamma=1", codecs=("a",)).label == "weighted@center gamma=1"
+
+
+def test_variants_of_an_arm_look_different_and_the_plain_one_as_its_arm() -> None:
+    trained = "lr=0.001,steps=3000"
+    variants = {
+        "uniform": (f"{trained},dilation=2", trained, f"{trained},l1_ms_ssim"),
+        "weighted": ("", "alpha=0.2", "alpha=0.4"),
+    }
+    rows = [
+        {"codec": c, "arm": a, "maps": "none", "variant": v}
+        for c in ("bls2017", "light")
+        for a in variants
+        for v in variants[a]
+    ]
+    jpeg = {"codec": "jpeg", "arm": "classical", "maps": "none", "variant": ""}
+    cast = cast_of(pd.DataFrame([*rows, jpeg]))
+    looks = [look(row, cast) for row in rows]
+    assert len({(one.colour, one.marker) for one in looks}) == len(rows)
+    assert [one.colour == ARM_COLOURS[row["arm"]] for row, one in zip(rows, looks, strict=True)] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ] * 2
+    assert cast_of(pd.DataFrame(rows[1:2])).variants == [], "a single one is the plain one"

@@ -17,6 +17,7 @@ from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
 from assets.evaluation.report import render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
+from assets.evaluation.report_tables import bd_markdown
 from assets.evaluation.verdict import find_verdicts
 from assets.evaluation.windows import salient_window
 
@@ -282,6 +283,31 @@ GOOD, OPEN, BAD, NONE = (-9.0, -12.0, -6.0), (-1.0, -4.0, 2.0), (5.0, 3.0, 8.0),
 )
 def test_verdicts(found: dict[str, tuple[float, float, float]], outcome: str) -> None:
     assert verdict_of(**found) == outcome
+
+
+def test_variants_of_uniform_are_held_against_the_plain_one() -> None:
+    points = made_points(n=6)
+    plain = points[points["arm"] == "uniform"].assign(variant="steps=600")
+    changed = {"dilation=2": 0.8, "l1_ms_ssim": 1.3}
+    others = [plain.assign(variant=f"steps=600,{v}", bpp=factor * plain["bpp"]) for v, factor in changed.items()]
+    own = pd.concat([plain, *others, points[points["arm"] == "classical"]], ignore_index=True)
+    curves, rates = rd_curves(own, resamples=50), bd_rates(own, resamples=50)
+    page = render_report(curves=curves, rates=rates)
+    text = " ".join(" ".join(parse(page).text).split())
+    assert "Nothing to compare yet" not in text and "Which variant needs fewer bits" in text
+    answer = (
+        "On made · test: uniform dilation=2 of bls2017 against plain uniform: −20.0 % [−20.0, −20.0] rate at equal PSNR"
+    )
+    assert answer in text and "Conclusive: saves bits. " in text
+    assert "uniform l1_ms_ssim against plain uniform conclusive: costs bits" in text
+    drawn = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.S).group(1))["curves"]  # type: ignore[union-attr]
+    assert len({c["colour"] for c in drawn if not c["classical"]}) == 3
+    swatches = re.findall(r'class="swatch s" style="--c:(#\w+)"></span>(uniform [\w=]+)', page)
+    assert {
+        (c["colour"], c["label"]) for c in drawn if c["label"] in ("uniform dilation=2", "uniform l1_ms_ssim")
+    } == set(swatches)
+    table = bd_markdown(without_parts(rates, ["steps=600"]))
+    assert "uniform dilation=2" in table and "uniform l1_ms_ssim" in table
 
 
 def test_without_eyes_it_says_so() -> None:

@@ -1,0 +1,53 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from assets.evaluation.bd_rate import bd_rates
+from assets.evaluation.rate_distortion import concat_points, rd_curves
+from assets.evaluation.summary import curve_lines
+from pipelines.commands import runs
+
+
+def made_points(*variants: str) -> pd.DataFrame:
+    """`uniform` and `saliency_gain` of each variant, six pictures at four rates."""
+    rows = [
+        {
+            "dataset": "made", "split": "test", "image": f"{i}", "train_dataset": "made", "codec": "light", "arm": arm, "maps": maps,
+            "preset": "smoke", "variant": variant, "rate_name": "lmbda", "rate": 0.01 * 2**step, "seed": 0, "experiment": f"{arm}{variant}",
+            "width": 100, "height": 100, "bytes": int(1000 * factor * 2**step), "psnr_db": 25.0 + 2 * step + i,
+            "sw_psnr_db": 26.0 + 2 * step + i, "ms_ssim": 0.8 + step / 20,
+        }
+        for variant in variants for arm, maps, factor in (("uniform", "none", 1.0), ("saliency_gain", "predicted", 0.8))
+        for step in range(4) for i in range(6)
+    ]  # fmt: skip
+    return concat_points([pd.DataFrame(rows)])
+
+
+def test_points_of_variants_are_told_apart_and_stand_together() -> None:
+    lines = curve_lines(rd_curves(made_points("", "gamma=1"), resamples=10)).splitlines()[2:]
+    arms = [line.split("λ")[0].split(maxsplit=1)[1].strip() for line in lines]
+    assert arms == [
+        arm for arm in ("saliency_gain", "saliency_gain gamma=1", "uniform", "uniform gamma=1") for _ in range(4)
+    ]
+
+
+def test_a_run_says_once_what_all_arms_share(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    points = made_points("as shipped")
+    tables = {"rd_curves": rd_curves(points, resamples=10), "bd_rates": bd_rates(points, resamples=50)}
+
+    def made(_: Any, stage: str, __: str) -> Any:
+        return SimpleNamespace(table=lambda name: tables[stage]) if stage in tables else None
+
+    monkeypatch.setattr(runs, "_made", made)
+    home, tracker = (
+        SimpleNamespace(reports=tmp_path, tables=tmp_path),
+        SimpleNamespace(run_id=str, table_url=lambda *_: ""),
+    )
+    runs._summary(SimpleNamespace(home=home, tracker=tracker), "made.smoke", peers=False)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert said.count("as shipped") == 1 and "(common to all arms: as shipped)" in said
+    assert "light saliency_gain\n  against uniform" in said and "saliency_gain of light against uniform" in said
