@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -60,7 +62,7 @@ class Board:
 
 
 class Shown:
-    """The progress of one step: a bar, or a line every ten seconds. mark: what stands before it when there are several."""
+    """Progress: a bar, or a line every ten seconds. mark: what stands before it."""
 
     def __init__(self, bars: Progress | None, mark: str):
         self.bars, self.mark = bars, mark
@@ -79,10 +81,17 @@ class Shown:
         if now - self.last >= LOG_EVERY_S:
             self.last = now
             left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
-            print(f"    {self.mark}{done:g}/{total:g} {note}{left}", file=sys.stderr, flush=True)
+            print(f"    {self.mark}{f'{done:g}/{total:g} {note}'.rstrip()}{left}", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """The step has ended: its bar goes."""
         if self.bars and self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
+
+
+@contextmanager
+def shown(what: str, console: Console | None = None) -> Iterator[Shown]:
+    """The progress of what is no step, with its name."""
+    with Board(1, console) as board:
+        yield Shown(board.bars, f"{what} ")

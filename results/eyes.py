@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from assets.evaluation.bd_rate import Sides, delta
+from assets.evaluation.numerals import with_interval
 from assets.saliency.fixations import fixation_map, frame_fixations
 from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
@@ -78,7 +79,7 @@ def lines(found: Errors) -> str:
 
     def said(errors: Floats, drawn: Iterable[float]) -> str:
         low, high = interval(np.array([*drawn]))
-        return f"{bd_rate(found.bpp, errors, one):+.1f} % [{low:+.1f}, {high:+.1f}]"
+        return with_interval({"bd_rate_percent": bd_rate(found.bpp, errors, one), "ci_low": low, "ci_high": high})
 
     def over_pictures(errors: Floats) -> Iterable[float]:
         return (bd_rate(found.bpp, errors, p) for p in pictures)

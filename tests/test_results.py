@@ -19,6 +19,7 @@ from models.codecs import classical
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import build, open_codec
 from models.errors import FoveaError
+from models.metrics import psnr_db
 from models.sweeps import sweep
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -58,6 +59,7 @@ def test_each_script_prints_and_draws_what_its_tables_say(
     assert set(scripts) == {
         "checkerboard",
         "dose",
+        "effort",
         "eyes",
         "gaps",
         "map_sizes",
@@ -155,6 +157,22 @@ def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     said = script["lines"](points)
     assert said.count("psnr_db: ") == 18 and "saliency against uniform, ew_psnr_db" in said
     assert " 0.0\n" in said.split("saliency against")[0], "nothing is saved"
+
+
+def test_more_effort_needs_fewer_bits_and_says_how_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(RESULTS / "effort.py"))
+    monkeypatch.setitem(script["refined"].__globals__, "EFFORTS", (0, 10))
+    codec = open_codec("light")
+    picture, rows = scene(64, 96), []
+    for rate in codec.rates[::2]:
+        (_, quick, plain), (effort, slow, fewer) = script["refined"](codec, picture, spot(64, 96), rate)
+        assert effort == 10 and slow > quick > 0
+        for n, data in ((0, plain), (effort, fewer)):
+            quality = psnr_db(picture, codec.decode(data))
+            rows.append(("guided", n, "a", rate, 0, 8 * len(data) / (64 * 96), quick, quality, float("nan")))
+    names = ["arm", "effort", "image", "rate", "seed", "bpp", "seconds", "psnr_db", "ew_psnr_db"]
+    said = script["lines"](pd.DataFrame(rows, columns=names)).splitlines()
+    assert said[0].startswith("guided, effort 0: —, ") and said[1].startswith("guided, effort 10: psnr_db −")
 
 
 @pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
@@ -263,7 +281,9 @@ def test_the_gain_hangs_on_pictures_people_and_the_centre() -> None:
     assert script["bd_rate"](bpp, both, np.ones(8)) == pytest.approx(-50, abs=0.01)
     said = script["lines"](found).splitlines()
     assert said[0].startswith("8 pictures, 3 people")
-    assert [s.rpartition(": ")[2] for s in said[1:]] == ["-50.0 % [-50.0, -50.0]"] * 3 + ["+0.0 % [-0.0, +0.0]"]
+    assert [s.rpartition(": ")[2] for s in said[1:]] == ["−50.0\u202f% [−50.0,\u00a0−50.0]"] * 3 + [
+        "+0.0\u202f% [+0.0,\u00a0+0.0]"
+    ]
     absent = people.copy()
     absent[0, :, :, 2] = 0
     fixations[0, 2] = 0

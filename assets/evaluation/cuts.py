@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from assets.evaluation.bd_rate import compare_curves
-from assets.evaluation.rate_distortion import curve_grid
+from assets.evaluation.numerals import with_interval
+from assets.evaluation.rate_distortion import curve_grid, records
 from assets.graph import Progress, silent
 from assets.saliency.fixations import frame_fixation_maps
 from assets.saliency.pairs import Reader, open_pairs
@@ -203,14 +204,14 @@ def cut_lines(cuts: Cuts) -> str:
         for name, wide in zip(("psnr_db", cuts.metric), means, strict=True)
     ]
     for (order, against), rows in cuts.rates.groupby(["order", "against"], sort=False):
-        said = ", ".join(
-            f"{r.metric} {r.bd_rate_percent:+.1f} % "
-            + (f"({r.reason})" if r.status == "no_interval" else f"[{r.ci_low:+.1f}, {r.ci_high:+.1f}]")
-            if r.status != "refused"
-            else f"{r.metric} refused: {r.reason}"
-            for r in rows.itertuples()
-        )
+        said = ", ".join(f"{r['metric']} {_said(r)}" for r in records(rows))
         lines.append(f"{order if order == ALIKE else f'{order} order'} against {against}: {said}")
     falls = ", ".join(f"{name} {value:.3f} dB" for name, value in cuts.fall.items())
     lines.append(f"largest fall from one of {PLACES} cuts to the next, first {PICTURES} pictures: {falls}")
     return "\n".join(lines)
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if row["status"] == "refused":
+        return f"refused: {row['reason']}"
+    return with_interval(row) + (f" ({row['reason']})" if row["status"] == "no_interval" else "")

@@ -11,7 +11,8 @@ def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -
     """`−1.23 dB`, the unit after a narrow space that does not break."""
     if value is None or not math.isfinite(float(value)):
         return "–"
-    text = f"{float(value):{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    rounded = round(float(value), digits) + 0.0  # −0.0 is no number that people know
+    text = f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
     return f"{text}\u202f{unit}" if unit else text
 
 

@@ -265,6 +265,7 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
     from assets.evaluation.cuts_page import cuts_page
     from assets.evaluation.tables import keep_table
     from pipelines.commands.runs import make_stale
+    from pipelines.terminal import shown
 
     if len(codecs) > 1:
         raise FoveaError("--cuts is of one codec: give one --codec")
@@ -274,13 +275,13 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
     if make_stale(chain, f"frames of {dataset}", chain.upstream(("rgba_frames", dataset)), threads=threads):
         raise FoveaError(f"the frames of {dataset} could not be made; what failed is said above")
     chain.forget()
-    with click.progressbar(length=1, label="cuts", file=sys.stderr) as bar:
-        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=options.progress(bar))
+    with shown("cuts") as progress:
+        found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=progress)
     keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
     click.echo(cut_lines(found))
     target = chain.home.reports / f"{dataset}.cuts.html"
     write_page(target, cuts_page(found, f"{dataset}, {codec.config.codec}"))
-    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target}")
+    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target.as_uri()}")
 
 
 def benchmark_made(
@@ -295,11 +296,12 @@ def benchmark_made(
     something could not be made."""
     from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
     from pipelines.commands.runs import make_stale
+    from pipelines.terminal import shown
 
     wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers, judges))
     targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
     if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
-    with click.progressbar(length=1, label="judged", file=sys.stderr, hidden=not judges) as bar:
-        return benchmark_of(chain, dataset, wanted, peers, judges, options.progress(bar))
+    with shown("judges") as progress:
+        return benchmark_of(chain, dataset, wanted, peers, judges, progress)

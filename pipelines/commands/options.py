@@ -12,7 +12,6 @@ from models.validation import unknown
 
 if TYPE_CHECKING:
     from assets.chain import Chain
-    from assets.graph import Progress
     from models.codecs.base import Codec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -115,16 +114,6 @@ def codec_named(name: str) -> "Codec":
         except Waiting:
             raise FoveaError(f"{name} is not trained, or is stale: fovea train {name}") from None
     return open_codec(name)
-
-
-def progress(bar: Any) -> "Progress":
-    """A callback that moves click's bar."""
-
-    def show(done: float, total: float, note: str = "") -> None:
-        bar.length = int(total)
-        bar.update(int(done) - bar.pos)
-
-    return show
 
 
 def warn(text: str) -> None:

@@ -1,7 +1,6 @@
 """`fovea compress`, `decompress`, `cut`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,13 +225,13 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
     from assets.saliency.sources import map_sources, open_model
     from models.device import chosen_device
     from models.experiments import DEFAULT_SALIENCY
+    from pipelines.terminal import shown
 
     _check_ending(images, output, ".png", "maps are written as PNG")
     chain = chain_here(tracking=False)
     source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
-    with click.progressbar(length=1, label="maps", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        progress = options.progress(bar)
+    with shown("maps") as progress:
         written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
         click.echo(str(path))
@@ -252,12 +251,13 @@ def fetch(name: str, url: str | None, sha256: str | None) -> None:
     from assets.home import Home
     from models.network import Manner, Progress
     from models.saliency.sam_import import fetch_weights
+    from pipelines.terminal import shown
 
     folder = Home.from_environment().state / "weights"
-    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+    with shown(name) as progress:
 
         def report(state: Progress) -> None:
-            options.progress(bar)(state.done_bytes, state.total_bytes or state.done_bytes + 1, "")
+            progress(state.done_bytes, state.total_bytes or state.done_bytes + 1, "bytes")
 
         path = fetch_weights(name, folder, url, sha256, Manner(report=report))
     click.echo(str(path))

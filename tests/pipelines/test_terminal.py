@@ -5,21 +5,35 @@ import pytest
 from rich.console import Console
 
 from pipelines.plan import Step
-from pipelines.terminal import Board
+from pipelines.terminal import Board, shown
 
 
-def test_a_log_gets_a_line_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("pipelines.terminal.time", clock)
+    return clock
+
+
+def test_a_log_gets_a_line_every_ten_seconds(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     with Board(2, Console(file=io.StringIO())) as board:
-        shown = board.show(Step("trained_codec", "key", "never made"))
+        of_step = board.show(Step("trained_codec", "key", "never made"))
         for clock.now in (3.0, 11.0, 12.0, 22.0):
-            shown(clock.now, 44, "loss 1.5")
-        shown.done()
+            of_step(clock.now, 44, "loss 1.5")
+        of_step.done()
+    with shown("cuts", Console(file=io.StringIO())) as progress:
+        for clock.now in (30.0, 40.0):
+            progress(clock.now, 44)
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] trained_codec key (never made)",
         "    11/44 loss 1.5, 33 s left",
         "    22/44 loss 1.5, 22 s left",
+        "    cuts 40/44, 4 s left",
     ]
+
+
+def test_a_terminal_gets_a_bar_with_a_name() -> None:
+    terminal = io.StringIO()
+    with shown("maps", Console(file=terminal, force_terminal=True, width=100)) as progress:
+        progress(3, 7, "maps predicted")
+    assert "maps" in terminal.getvalue() and "3/7" in terminal.getvalue()
