@@ -1,6 +1,6 @@
 """What every saliency model shares: its protocol, the check of its input, the scale of its maps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +10,8 @@ from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
 Density = NDArray[np.float32]
+PictureSource = Callable[[str], Picture]
+"""Gives a picture, H×W×3 uint8 RGB, by the name that a table of fixations has for it."""
 
 
 @runtime_checkable
