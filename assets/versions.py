@@ -34,8 +34,7 @@ LEFT_OUT = frozenset({
 
 #: libraries whose version is recorded with each unit; a change makes none stale
 LIBRARIES = (
-    "torch", "compressai", "numpy", "opencv-python-headless", "imagecodecs", "scipy", "pandas",
-    "pytorch-msssim", "piq",
+    "torch", "compressai", "numpy", "opencv-python-headless", "imagecodecs", "scipy", "pandas", "piq",
 )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from assets.evaluation.bd_rate import Sides, compare_curves, delta
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.rate_distortion import curve_grid
 from assets.evaluation.tables import keep_table
-from assets.saliency.condition import scaled
 from assets.saliency.fixations import frame_fixation_halves
 from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
@@ -28,6 +27,7 @@ from models.bootstrap import interval, resample_counts
 from models.codecs.base import Codec, Picture
 from models.codecs.catalogue import open_codec
 from models.metrics import psnr_db
+from models.saliency.maps import scale_to_uint8
 
 MAPS = ("the centre", "SAM-Lite", "half of the people", "all people")
 SPANS = (1.0, 2.0, 4.0, 6.0)
@@ -106,7 +106,7 @@ def main(dataset: str) -> None:
     found: list[pd.DataFrame] = []
     for i, name in enumerate(table.image):
         first, other = cast(tuple[Any, Any], halves[i])
-        maps = {kind: np.asarray((some or [])[i]) for kind, some in kinds.items()} | {MAPS[2]: scaled(first)}
+        maps = {kind: np.asarray((some or [])[i]) for kind, some in kinds.items()} | {MAPS[2]: scale_to_uint8(first)}
         found.append(measured(codec, np.asarray(pictures[i]), maps, other).assign(image=name))
         print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
     points = pd.concat(found)

@@ -41,6 +41,14 @@ def made_codec(mechanism: str = "none", lmbda: tuple[float, ...] = LMBDA, codec:
     return build(CodecConfig(codec=codec, n=n, m=m, mechanism=mechanism, lmbda=lmbda, **gained))
 
 
+def untrained(config: CodecConfig, seed: int = 0) -> Codec:
+    """With the same first weights each time, and coding tables."""
+    torch.manual_seed(seed)
+    codec = build(config).eval()
+    codec.update()
+    return codec
+
+
 def shortly_trained(config: CodecConfig, steps: int) -> Codec:
     """In training mode, after `steps` on four drawn pictures with a bright place; without tables."""
     torch.manual_seed(0)

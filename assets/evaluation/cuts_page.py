@@ -50,12 +50,11 @@ def _picture(one: Shown, metric: str) -> dict[str, Any]:
         by_order.setdefault(shot.order, []).append(shot)
     count = min(map(len, by_order.values()))
     steps = sorted({round(v) - 1 for v in np.geomspace(1, count, STEPS)})
-    peak = float(one.looked.max()) or 1.0
     return {
         "image": one.image,
         "pixels": one.original.shape[0] * one.original.shape[1],
         "original": data_uri(one.original, quality=QUALITY),
-        "looked": data_uri(overlay(one.original, np.round(one.looked * (255 / peak)).astype(np.uint8)), quality=80),
+        "looked": data_uri(overlay(one.original, one.looked), quality=80),
         "lookedLabel": "where people looked" if metric == "ew_psnr_db" else "predicted saliency",
         "shots": [
             {

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from assets.evaluation.rate_distortion import MIN_IMAGES, RESAMPLES
 from models.bootstrap import interval, resample_counts
 from models.saliency.ideal import ALPHA, GAMMA, Ideal, ideal_gain
+from models.saliency.maps import fit_map
 from models.saliency.weighting import center_map, derangement
 
 Map = NDArray[Any]
@@ -53,7 +53,7 @@ def ideal_rows(
     for i, own in enumerate(saliency_maps):
         conditions: dict[str, Map] = {"predicted": own, "center": center_map(*own.shape)}
         if others:
-            conditions["shuffled"] = _fit(saliency_maps[others[i]], own.shape)
+            conditions["shuffled"] = fit_map(saliency_maps[others[i]], own.shape)
         eyes = fixation_maps[i]
         halves = fixation_halves[i] if fixation_halves is not None else None
         if own.any():
@@ -74,10 +74,3 @@ def ideal_rows(
         metric = "ew_psnr_db" if measured_on == "fixations" else "sw_psnr_db"
         rows.append((conditioning, measured_on, metric, gains.mean(), low, high, costs.mean(), ALPHA, GAMMA, n))
     return pd.DataFrame(rows, columns=list(IDEAL_COLUMNS))
-
-
-def _fit(saliency_map: Map, shape: tuple[int, ...]) -> Map:
-    if saliency_map.shape == shape:
-        return saliency_map
-    resized = cv2.resize(np.asarray(saliency_map), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized)

@@ -16,6 +16,7 @@ from assets.evaluation.page import Picture, data_uri
 from assets.evaluation.palette import Cast, cast_of, look
 from assets.evaluation.rate_distortion import CLASSICAL_ARM
 from assets.evaluation.windows import salient_window
+from assets.frames.contact import overlay
 from models.metrics import METRICS
 
 CROP_SIDE = 160
@@ -92,15 +93,6 @@ class _Pictures:
     @property
     def size(self) -> int:
         return sum(map(len, self.places))
-
-
-def _overlay(picture: Picture, weights: NDArray[Any]) -> Picture:
-    """The map over a grey picture, from dark violet (nothing) to yellow (most); readable without colour vision."""
-    peak = float(weights.max()) or 1.0
-    scaled = np.round(np.asarray(weights, np.float64) / peak * 255).astype(np.uint8)
-    heat = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-    return np.round(0.35 * grey + 0.65 * heat.astype(np.float32)).astype(np.uint8)
 
 
 def _whole(picture: Picture) -> Picture:
@@ -183,10 +175,10 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
 
     fixed = [
         panel(("original",), lambda: item.original, label="original", kind="original"),
-        panel(("map",), lambda: _overlay(item.original, item.saliency_map), label="saliency map, predicted", kind="map"),
+        panel(("map",), lambda: overlay(item.original, item.saliency_map), label="saliency map, predicted", kind="map"),
     ]  # fmt: skip
     if eyes is not None:
-        fixed.append(panel(("eyes",), lambda: _overlay(item.original, eyes), label="where people looked", kind="map"))
+        fixed.append(panel(("eyes",), lambda: overlay(item.original, eyes), label="where people looked", kind="map"))
     rates = [
         {"rate": name, "panels": [shown(s, shots[0]) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
         for name, shots in _by_size(item, plan.rates)

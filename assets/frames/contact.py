@@ -1,6 +1,7 @@
 """Contact sheets: a few pictures in one PNG, for people."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +29,13 @@ def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 3, width
     return bytes(data)
 
 
-def overlay(picture: NDArray[np.uint8], saliency_map: NDArray[np.uint8], strength: float = 0.55) -> NDArray[np.uint8]:
-    """The map as a heat layer over the grey picture; both H×W, result uint8 RGB."""
+def overlay(picture: NDArray[np.uint8], saliency_map: NDArray[Any]) -> NDArray[np.uint8]:
+    """The map, scaled to its maximum, as a heat layer over the grey picture; both H×W, result uint8 RGB.
+
+    From dark violet to yellow (most): readable without colour vision."""
+    share = np.asarray(saliency_map, np.float32) / (float(saliency_map.max()) or 1)
+    colour = cv2.applyColorMap(np.round(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
-    heat = cv2.cvtColor(cv2.applyColorMap(saliency_map, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
-    share = strength * np.sqrt(saliency_map.astype(np.float32) / 255)[..., None]
-    return (grey * (1 - share) + heat * share).round().astype(np.uint8)
+    heat = cv2.cvtColor(colour, cv2.COLOR_BGR2RGB).astype(np.float32)
+    share = 0.55 * np.sqrt(share)[..., None]
+    return np.asarray((grey * (1 - share) + heat * share).round(), np.uint8)

@@ -24,7 +24,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -53,18 +53,12 @@ class Inspected(NamedTuple):
     reason: str
 
 
-def scan(
-    dataset: Dataset,
-    cache: Path | None = None,
-    *,
-    workers: int | None = None,
-    progress: Callable[[float, float, str], None] | None = None,
-) -> pd.DataFrame:
+def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     """Look at every picture of a dataset and return its manifest.
 
-    Files whose path, size and time of change (ns) an earlier look kept in the folder `cache` are not read again.
-    `progress` is called with (files read, files to read, note). For `sample` and `cityscapes`, give the dataset its folder
-    with `assets.datasets.with_root`; the pictures are those below `leftImg8bit` where there is such a folder.
+    Files whose path, size and time of change (ns) an earlier look kept in the folder `cache` are not read again. For
+    `sample` and `cityscapes`, give the dataset its folder with `assets.datasets.with_root`; the pictures are those below
+    `leftImg8bit` where there is such a folder.
 
     Raises FoveaError: the folder is missing or has no picture, or the splits rule doesn't fit it.
     """
@@ -84,7 +78,7 @@ def scan(
     odd = Inspected("", 0, 0, "its name is not UTF-8 or has control characters: rename it")
     by_folder = splits.rule in ("auto", "folders")
     sound = [path for path in chosen if files[path] == path]
-    inspected, sizes = _inspect_all(root, sound, cache, workers, progress)
+    inspected, sizes = _inspect_all(root, sound, cache)
     rows = []
     for path in chosen:
         found = inspected.get(path, odd)
@@ -113,13 +107,7 @@ def inspect(path: Path) -> Inspected:
     return Inspected(sha256, header.width, header.height, "")
 
 
-def _inspect_all(
-    root: Path,
-    paths: list[str],
-    cache: Path | None,
-    workers: int | None,
-    progress: Callable[[float, float, str], None] | None,
-) -> tuple[dict[str, Inspected], dict[str, int]]:
+def _inspect_all(root: Path, paths: list[str], cache: Path | None) -> tuple[dict[str, Inspected], dict[str, int]]:
     stamps: dict[str, tuple[int, int]] = {}
     for path in paths:
         try:
@@ -132,12 +120,8 @@ def _inspect_all(
     todo = [path for path in paths if path not in inspected]
     if todo:
         # Hashing and checksums release the interpreter's lock; more threads than cores hide a slow disk.
-        with ThreadPoolExecutor(workers or min(16, 2 * (os.cpu_count() or 1))) as pool:
-            results = pool.map(lambda path: inspect(root / path), todo)
-            for done, (path, result) in enumerate(zip(todo, results, strict=True), start=1):
-                inspected[path] = result
-                if progress:
-                    progress(done, len(todo), "files checked")
+        with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+            inspected |= zip(todo, pool.map(lambda path: inspect(root / path), todo), strict=True)
         _write_cache(cache, root, stamps, inspected)
     return inspected, {path: stamp[0] for path, stamp in stamps.items()}
 

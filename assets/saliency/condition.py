@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from assets.datasets import Dataset
 from assets.saliency.fixations import frame_fixation_maps
 from models.errors import FoveaError
+from models.saliency.maps import fit_map, scale_to_uint8
 
 Array = NDArray[np.uint8]
 
@@ -29,11 +30,11 @@ def condition_maps(
         from models.saliency.weighting import derangement
 
         order = derangement(list(table.image), seed=0)
-        return [_fit(own[other], picture) for other, picture in zip(order, pictures, strict=True)]
+        return [fit_map(own[other], picture.shape) for other, picture in zip(order, pictures, strict=True)]
     if maps == "center":
         from models.saliency.weighting import center_map
 
-        return [scaled(center_map(*p.shape[:2])) for p in pictures]
+        return [scale_to_uint8(center_map(*p.shape[:2])) for p in pictures]
     if maps == "oracle":
         found = frame_fixation_maps(dataset, table, [p.shape[:2] for p in pictures])
         missing = [image for image, m in zip(table.image, found, strict=True) if m is None]
@@ -42,20 +43,5 @@ def condition_maps(
                 f"maps 'oracle' need people's fixations for each picture; dataset {dataset.name!r} has none for "
                 f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} (fovea datasets add … --fixations TABLE)"
             )
-        return [scaled(m) for m in found if m is not None]
+        return [scale_to_uint8(m) for m in found if m is not None]
     raise FoveaError(f"unknown maps {maps!r}")
-
-
-def scaled(density: NDArray[np.float32]) -> Array:
-    """A density as a map: 255 is its maximum."""
-    top = float(density.max())
-    return np.round(density * (255 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
-
-
-def _fit(saliency_map: Array, picture: Array) -> Array:
-    if saliency_map.shape == picture.shape[:2]:
-        return saliency_map
-    import cv2
-
-    resized = cv2.resize(saliency_map, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)

@@ -74,10 +74,9 @@ class FixationMaps(Stage):
             height, width = frames.array("resized_frames", row["key"]).shape[:2]
             points = groups[row["image"]][["x", "y"]].to_numpy(np.float64) - 0.5
             density = fixation_map(points, (width, height))
-            scaled = np.round(density * (255 / density.max())).astype(np.uint8)
-            shares.append(top_share(scaled))
+            shares.append(top_share(density))
             if row["image"] in chosen:
-                maps.append(overlay(frames.array("resized_frames", row["key"]), scaled))
+                maps.append(overlay(frames.array("resized_frames", row["key"]), density))
             sums[density.shape] = sums.get(density.shape, np.zeros(density.shape)) + density
             task.progress(done, len(looked), "fixation maps drawn")
         looked["top10_share"] = shares

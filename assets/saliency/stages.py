@@ -58,13 +58,13 @@ def out_of_fold(table: "pd.DataFrame") -> dict[str, int]:
     }
 
 
-def top_share(saliency_map: "NDArray[np.uint8]", part: float = 0.1) -> float:
-    """Share of the map's mass in its most salient pixels; `part` (of all pixels) for a flat map."""
+def top_share(saliency_map: "NDArray[Any]") -> float:
+    """Share of the map's mass in the most salient tenth of its pixels; a tenth for a flat map."""
     import numpy as np
 
     values = np.sort(saliency_map.ravel().astype(np.float64))[::-1]
     total = values.sum()
-    return float(values[: max(1, round(part * values.size))].sum() / total) if total else part
+    return float(values[: max(1, round(0.1 * values.size))].sum() / total) if total else 0.1
 
 
 class SaliencyMaps(Stage):

@@ -23,8 +23,7 @@ from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version
-from models.saliency.fixations import fold_of
-from models.saliency.records import PRESETS, SaliencyTraining, write_seen
+from models.saliency.records import PRESETS, SaliencyTraining, fold_of, write_seen
 from models.training.loop import train
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
@@ -146,6 +145,5 @@ def _show(
         frame = np.asarray(task.given["fixation_maps"].array("resized_frames", row["key"]))
         points = eyes.loc[eyes.image == row["image"], ["x", "y"]].to_numpy(np.float64) - 0.5
         density = fixation_map(points, (frame.shape[1], frame.shape[0]))
-        people = np.round(density * (255 / density.max())).astype(np.uint8)
-        sheet += [overlay(frame, people), overlay(frame, model.predict([frame])[0])]
+        sheet += [overlay(frame, density), overlay(frame, model.predict([frame])[0])]
     writer.path("shown/validation.png").write_bytes(contact_sheet(sheet, 4, 240))

@@ -16,7 +16,7 @@ import torch
 from assets.datasets import PICTURE_SUFFIXES
 from models.card import find_card
 from models.codecs.base import CodecConfig
-from models.codecs.catalogue import WEIGHTS, build, open_codec, save_codec
+from models.codecs.catalogue import build, open_codec
 from models.errors import FoveaError
 from models.saliency.maps import Picture
 from models.saliency.predict import load_model
@@ -150,14 +150,9 @@ def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
 
 
 class Base(RateDistortion):
-    """Its weights are float16 numbers, so that they ship in half the bytes."""
+    """A codec that ships in half the bytes."""
 
-    def write(self, folder: Path) -> Path:
-        trained = self.chosen().to("cpu")
-        trained.round_to_half()
-        trained.update()
-        save_codec(trained, folder, half=True)
-        return folder / WEIGHTS
+    half = True
 
 
 def train_base(

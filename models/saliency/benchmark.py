@@ -15,8 +15,7 @@ import pandas as pd
 
 from models.errors import FoveaError
 from models.saliency.center_prior import OSIE_PRIOR, fit_center_prior, gaussian_map
-from models.saliency.fixations import PictureSource, read_picture
-from models.saliency.maps import SaliencyModel
+from models.saliency.maps import PictureSource, SaliencyModel
 from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, info_gain, kl, nss, sim
 
 METRICS = ("cc", "sim", "kl", "nss", "auc_judd", "auc_shuffled", "info_gain")
@@ -75,11 +74,11 @@ def score_pictures(
     if absent:
         raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations")
     points = {n: _points(groups[n]) for n in names}
-    sizes = {n: read_picture(pictures, n).shape[:2] for n in names}
+    sizes = {n: pictures(n).shape[:2] for n in names}
     prior = _fit_prior(pictures, fixations, train) if train else OSIE_PRIOR
 
     def score(name: str) -> list[dict[str, Any]]:
-        picture = read_picture(pictures, name)
+        picture = pictures(name)
         height, width = picture.shape[:2]
         others = _other_points(name, (height, width), points, sizes)
         density = fixation_density(points[name], height, width)
@@ -121,7 +120,7 @@ def _fit_prior(
     pictures: PictureSource, fixations: pd.DataFrame, train: Sequence[str]
 ) -> tuple[float, float, float, float]:
     table = fixations[fixations["image"].isin(set(train))]
-    shapes = {name: read_picture(pictures, str(name)).shape for name in table["image"].unique()}
+    shapes = {name: pictures(str(name)).shape for name in table["image"].unique()}
     sizes = np.array([[shapes[name][1], shapes[name][0]] for name in table["image"]])
     return fit_center_prior(_points(table), sizes)
 

@@ -1,8 +1,9 @@
 """What every saliency model shares: its protocol, the check of its input, the scale of its maps."""
 
-from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +11,8 @@ from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
 Density = NDArray[np.float32]
+PictureSource = Callable[[str], Picture]
+"""Gives a picture, H×W×3 uint8 RGB, by the name that a table of fixations has for it."""
 
 
 @runtime_checkable
@@ -27,8 +30,17 @@ class SaliencyModel(Protocol):
 
 
 def scale_to_uint8(density: Density) -> Picture:
-    """round(255 · s / max s)."""
-    return np.rint(density * (255.0 / float(density.max()))).astype(np.uint8)
+    """round(255 · s / max s); 255 everywhere for a map of zeros."""
+    top = float(density.max())
+    return np.rint(density * (255.0 / top)).astype(np.uint8) if top > 0 else np.full(density.shape, 255, np.uint8)
+
+
+def fit_map(saliency_map: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A map that is another picture's, at this picture's height and width."""
+    height, width = shape[:2]
+    if saliency_map.shape == (height, width):
+        return saliency_map
+    return np.asarray(cv2.resize(saliency_map, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def check_frame(frame: Picture) -> Picture:

@@ -6,6 +6,7 @@ osie.sam_lite-s1               with seed 1
 osie.sam_lite+3folds           a name for maps: each training picture's map from a model that has not seen it
 """
 
+import hashlib
 import json
 import os
 import re
@@ -92,6 +93,11 @@ def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
     if not 2 <= parts <= 100:
         raise FoveaError(f"{name}: folds must be 2 … 100, not {parts}")
     return (main, *(SaliencyTraining(**fields, folds=parts, fold=k) for k in range(parts)))
+
+
+def fold_of(name: str, folds: int) -> int:
+    """The fold that a picture belongs to: a hash of its name, the same everywhere."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % folds
 
 
 def is_training(key: str) -> bool:

@@ -31,18 +31,16 @@ def spectral_residual(picture: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     return np.asarray(smooth, np.float64)
 
 
-def predict_density(picture: NDArray[np.uint8], *, centered: bool = True) -> NDArray[np.float32]:
-    """H×W×3 uint8 RGB to an H×W float32 map with sum 1; the centre prior alone where nothing stands out. `centered=False`
-    gives the plain spectral residual, without the last blur and the prior."""
+def predict_density(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """H×W×3 uint8 RGB to an H×W float32 map with sum 1; the centre prior alone where nothing stands out."""
     height, width = picture.shape[:2]
     prior = gaussian_map(height, width)
     response = spectral_residual(picture)
     if response is None:
         return prior
     result = cv2.resize(response, (width, height), interpolation=cv2.INTER_LINEAR)
-    if centered:
-        sigma = BLUR * max(height, width)
-        result = cv2.GaussianBlur(result, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) * prior
+    sigma = BLUR * max(height, width)
+    result = cv2.GaussianBlur(result, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) * prior
     total = float(result.sum())
     if not np.isfinite(total) or total <= 0.0:
         return prior

@@ -191,6 +191,8 @@ class RateDistortion(Objective):
     shown: tuple[str, ...] = ("loss", "bpp", "psnr_db")
     shareable = True
     cutter: type[Crops] = Crops
+    half = False
+    """Whether the weights are written as float16 numbers."""
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
         self.record, self.codec = record, codec
@@ -336,6 +338,12 @@ class RateDistortion(Objective):
         from models.codecs.catalogue import WEIGHTS, save_codec
 
         trained = self.chosen().to("cpu")
+        if self.half:
+            trained.round_to_half()
+        self.complete(trained)
         trained.update()
-        save_codec(trained, folder)
+        save_codec(trained, folder, half=self.half)
         return folder / WEIGHTS
+
+    def complete(self, trained: Codec) -> None:
+        """What is found last, with the weights that are written."""

@@ -12,7 +12,6 @@ Half of the pictures have places that stop at random, as stop maps have them.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +38,7 @@ class Recurrent(RateDistortion):
     after the last iteration."""
 
     codec: Toderici2017
+    half = True
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
         super().__init__(record, codec, frames)
@@ -64,16 +64,9 @@ class Recurrent(RateDistortion):
     def about(self, step: int) -> str:
         return f"{self.codec.iterations} iterations, {self.seen_at(step)}"
 
-    def write(self, folder: Path) -> Path:
-        """The codec's files: float16 numbers, and the bits' context found from the training pictures."""
-        from models.codecs.catalogue import WEIGHTS, save_codec
-
-        trained = cast(Toderici2017, self.chosen().to("cpu"))
-        trained.round_to_half()
-        trained.fit(middles(self.frames))
-        trained.update()
-        save_codec(trained, folder, half=True)
-        return folder / WEIGHTS
+    def complete(self, trained: Codec) -> None:
+        """The bits' context, from the training pictures."""
+        cast(Toderici2017, trained).fit(middles(self.frames))
 
 
 def random_stops(x: Tensor, stride: int, top: int) -> Tensor:

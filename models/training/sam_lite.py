@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.saliency.fixations import PictureSource, fold_of, read_picture
 from models.saliency.losses import sam_loss
+from models.saliency.maps import PictureSource
+from models.saliency.records import fold_of
 from models.saliency.sam_lite import (
     SamLite,
     gaussian_blur,
@@ -82,35 +83,21 @@ class SamLiteConfig:
 
 
 class FixationPictures:
-    """Pictures with fixations: decoded once while they fit into `cache_bytes`."""
+    """Pictures by name, and their fixations, 0-based."""
 
-    def __init__(
-        self, source: PictureSource, fixations: pd.DataFrame, names: Sequence[str], cache_bytes: int = 2**30
-    ) -> None:
-        self.source, self.names = source, list(names)
+    def __init__(self, picture: PictureSource, fixations: pd.DataFrame, names: Sequence[str]) -> None:
+        self.picture, self.names = picture, list(names)
         groups = fixations.groupby("image", sort=False)[["x", "y"]]
         points = {str(name): group.to_numpy(np.float64) - 1.0 for name, group in groups}
         absent = [n for n in self.names if n not in points]
         if absent:
             raise FoveaError(f"{absent[0]} and {len(absent) - 1} more pictures have no fixations in the table")
         self.points = {n: points[n] for n in self.names}
-        self.room = cache_bytes
-        self.cache: dict[str, np.ndarray] = {}
 
     def size(self, name: str) -> tuple[int, int]:
         """Height and width."""
         height, width = self.picture(name).shape[:2]
         return height, width
-
-    def picture(self, name: str) -> np.ndarray:
-        """H×W×3 uint8 RGB."""
-        if name in self.cache:
-            return self.cache[name]
-        picture = read_picture(self.source, name)
-        if picture.nbytes <= self.room:
-            self.room -= picture.nbytes
-            self.cache[name] = picture
-        return picture
 
 
 def targets(

@@ -1,6 +1,7 @@
 """`fovea run` under a profile whose executor is Ray, on two nodes on loopback: the tables of the local profile, and nothing
 lost or doubled when a node dies."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason="the cluster extra is not installed")
@@ -173,14 +175,11 @@ def test_a_node_lost_in_a_training_costs_what_came_after_its_checkpoint(tmp_path
 
 def busy(nodes: RayNodes) -> int:
     """The number of the node on which a step's process runs."""
-    from servers.ray_nodes import _children, _commands
-
-    for number, pids in enumerate(nodes.nodes):
-        found = set(pids)
-        while children := _children(found) - found:
-            found |= children
-        if any("execute_step" in _commands().get(pid, (0, ""))[1] for pid in found):
-            return number
+    for number in range(len(nodes.nodes)):
+        for process in nodes.processes(number):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "execute_step" in " ".join(process.cmdline()):
+                    return number
     raise AssertionError("no step runs on a node")
 
 

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
+from trainings import untrained
 
 from models.codecs.base import CodecConfig
-from models.codecs.catalogue import build, load_codec, save_codec
+from models.codecs.catalogue import load_codec, save_codec
 from models.errors import FoveaError
 from pipelines.commands.options import codec_named
 from pipelines.mlflow_model import folder_digest, save_model
@@ -32,10 +32,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     folder = tmp_path_factory.mktemp("codec")
-    torch.manual_seed(0)
-    made = build(CodecConfig(codec="bls2017", n=8, m=12, mechanism="gain", span=1.0, lmbda=(0.0032, 0.0128)))
-    made.update()
-    save_codec(made, folder)
+    config = CodecConfig(codec="bls2017", n=8, m=12, mechanism="gain", span=1.0, lmbda=(0.0032, 0.0128))
+    save_codec(untrained(config), folder)
     return folder
 
 
@@ -95,8 +93,7 @@ def test_registered_loaded_and_used(codec, picture, tmp_path, monkeypatch):
 
 
 def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
-    plain = build(CodecConfig(codec="bls2017", n=8, m=12))
-    plain.update()
+    plain = untrained(CodecConfig(codec="bls2017", n=8, m=12))
     save_codec(plain, tmp_path / "plain")
     target = tmp_path / "model"
     save_model(tmp_path / "plain", target)
@@ -124,7 +121,7 @@ def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "where").read_text().startswith(str(target))
-    assert (tmp_path / "out.fov").read_bytes() == plain.eval().encode(picture).data
+    assert (tmp_path / "out.fov").read_bytes() == plain.encode(picture).data
 
 
 def test_the_digest_names_contents(codec, tmp_path):

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
-from servers.ports import free_port, wait_for
+from servers.ports import Server, free_port, wait_for
 
 
-class MlflowServer:
+class MlflowServer(Server):
     def __init__(
         self,
         folder: Path,
@@ -68,8 +67,4 @@ class MlflowServer:
             self.process.wait()
             self.process = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    close = stop

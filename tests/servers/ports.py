@@ -4,6 +4,20 @@ import contextlib
 import socket
 import threading
 import time
+from typing import Self
+
+
+class Server:
+    """Closed at the end of `with`."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def free_port() -> int:

@@ -11,9 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Self
 
-from servers.ports import free_port, wait_for
+from servers.ports import Server, free_port
 
 USER, PASSWORD = "fovea", "pg-test-secret-41c7d2"
 PASSWORD_ENV = "FOVEA_DATABASE_PASSWORD"
@@ -44,7 +43,7 @@ def why_not() -> str:
     return ""
 
 
-class PostgresServer:
+class PostgresServer(Server):
     def __init__(self) -> None:
         found = programs()
         assert found is not None, why_not()
@@ -58,67 +57,30 @@ class PostgresServer:
             os.chown(folder, self._as.pw_uid, self._as.pw_gid)
             os.chown(password, self._as.pw_uid, self._as.pw_gid)
         self._run(
-            "initdb", "-D", str(folder / "data"), "-U", USER, "-A", "scram-sha-256", "--pwfile", str(password),
+            "initdb", "-U", USER, "-A", "scram-sha-256", "--pwfile", str(password),
             "-E", "UTF8", "--locale", "C", "--no-sync",
         )  # fmt: skip
         password.unlink()
-        self.process: subprocess.Popen[bytes] | None = None
         self.start()
         self.make("dagster")
         self.make("mlflow")
 
-    def _identity(self) -> dict[str, int]:
-        return {"user": self._as.pw_uid, "group": self._as.pw_gid} if self._as else {}
-
     def _run(self, program: str, *words: str) -> None:
+        identity = {"user": self._as.pw_uid, "group": self._as.pw_gid, "extra_groups": []} if self._as else {}
         done = subprocess.run(
-            [str(self.bin / program), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.folder,
-            extra_groups=[] if self._as else None,
-            **self._identity(),  # type: ignore[arg-type]
-        )
+            [str(self.bin / program), "-D", str(self.folder / "data"), *words],
+            capture_output=True, text=True, check=False, cwd=self.folder, **identity,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
-                    "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                extra_groups=[] if self._as else None,
-                **self._identity(),  # type: ignore[call-overload]
-            )  # fmt: skip
-        wait_for(self.port)
-        self._answers()
-
-    def _answers(self) -> None:
-        import time
-
-        import psycopg2
-
-        for _ in range(100):
-            try:
-                psycopg2.connect(self.dsn("postgres")).close()
-                return
-            except psycopg2.OperationalError:
-                time.sleep(0.1)
-        raise TimeoutError("PostgreSQL does not answer")
+        """Until it answers."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", options)
 
     def stop(self) -> None:
         """At once: clients' connections are cut."""
-        import signal
-
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
-            self.process = None
+        self._run("pg_ctl", "stop", "-w", "-m", "fast")
 
     def restart(self) -> None:
         self.stop()
@@ -138,29 +100,18 @@ class PostgresServer:
     def make(self, database: str) -> None:
         import psycopg2
 
-        connection = psycopg2.connect(self.dsn("postgres"))
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE "{database}"')
-        connection.close()
+        with contextlib.closing(psycopg2.connect(self.dsn("postgres"))) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f'CREATE DATABASE "{database}"')
 
     def rows(self, query: str, database: str = "dagster") -> list[tuple[object, ...]]:
         import psycopg2
 
-        connection = psycopg2.connect(self.dsn(database))
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(query)
-                return list(cursor.fetchall())
-        finally:
-            connection.close()
+        with contextlib.closing(psycopg2.connect(self.dsn(database))) as connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
 
     def close(self) -> None:
-        self.stop()
+        if (self.folder / "data" / "postmaster.pid").exists():
+            self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,19 +3,17 @@
 with RayNodes(root, cpus=(1, 1)) as ray_nodes: ...  # ray_nodes.address, ray_nodes.kill(0), ray_nodes.add(1)
 """
 
+import contextlib
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
-from servers.ports import free_port
+import psutil
+from servers.ports import Server, free_port
 
 HEAD = "127.0.0.2"  # 127.0.0.1 is rewritten to the machine's own address
 BINARY = Path(sys.executable).with_name("ray")
@@ -23,7 +21,7 @@ BINARY = Path(sys.executable).with_name("ray")
 TRIES = 4
 
 
-class RayNodes:
+class RayNodes(Server):
     """environment: what the nodes' own environment holds beside that of this process, such as secrets."""
 
     def __init__(
@@ -35,8 +33,8 @@ class RayNodes:
         self.folder = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))
         self.port, dashboard = free_port(), free_port()
         self.address = f"http://{HEAD}:{dashboard}"
-        self.nodes: list[list[int]] = []
-        self._own: set[int] = set()
+        self.nodes: list[set[psutil.Process]] = []
+        self._own: set[psutil.Process] = set()
         try:
             self._start(
                 "--head", f"--port={self.port}", f"--node-ip-address={HEAD}", "--num-cpus=0",
@@ -48,7 +46,7 @@ class RayNodes:
             self.close()
             raise
 
-    def _start(self, *options: str) -> list[int]:
+    def _start(self, *options: str) -> set[psutil.Process]:
         environment = {
             **os.environ,
             **self.environment,
@@ -58,77 +56,57 @@ class RayNodes:
             "RAY_health_check_period_ms": "2000",
         }
         for attempt in range(1, TRIES + 1):
-            before = _pids(str(self.port)) | _pids(str(self.folder))
+            before = self._named()
             done = subprocess.run(
                 [str(BINARY), "start", "--object-store-memory=80000000", *options],
                 env=environment, cwd=self.root, capture_output=True, text=True, check=False,
             )  # fmt: skip
-            started = (_pids(str(self.port)) | _pids(str(self.folder))) - before
+            started = self._named() - before
             self._own |= started
             if done.returncode == 0 and "Ray runtime started" in done.stdout:
-                return sorted(started)
+                return started
             _kill(started)
             if attempt == TRIES:
                 raise TimeoutError(f"Ray did not start: {done.stdout[-1500:]}{done.stderr[-1500:]}")
         raise AssertionError
 
+    def _named(self) -> set[psutil.Process]:
+        """Ray's processes whose command line names the port or the folder."""
+        listed = {p: " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])}
+        ours = (str(self.port), str(self.folder))
+        return {p for p, line in listed.items() if "/ray/" in line and any(name in line for name in ours)}
+
     def add(self, cpus: int) -> int:
         """Another node; returns its number."""
         address = f"127.0.0.{3 + len(self.nodes)}"
-        pids = self._start(f"--address={HEAD}:{self.port}", f"--node-ip-address={address}", f"--num-cpus={cpus}")
-        self.nodes.append(pids)
+        self.nodes.append(
+            self._start(f"--address={HEAD}:{self.port}", f"--node-ip-address={address}", f"--num-cpus={cpus}")
+        )
         return len(self.nodes) - 1
+
+    def processes(self, number: int) -> set[psutil.Process]:
+        """A node's, and those that they started."""
+        return _with_children(self.nodes[number])
 
     def kill(self, number: int) -> None:
         """A node dies as a machine does: everything on it at once, without a word."""
-        found = set(self.nodes[number])
-        while True:
-            children = _children(found) - found
-            if not children:
-                break
-            found |= children
-        _kill(found)
+        _kill(self.processes(number))
 
     def close(self) -> None:
-        found = set(self._own)
-        while children := _children(found) - found:
-            found |= children
-        _kill(found)
+        _kill(_with_children(self._own))
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _commands() -> dict[int, tuple[int, str]]:
-    """Parent and command line of every process."""
-    listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-    found = {}
-    for line in listed.stdout.splitlines():
-        if match := re.match(r"\s*(\d+)\s+(\d+)\s+(.*)", line):
-            found[int(match[1])] = (int(match[2]), match[3])
+def _with_children(processes: set[psutil.Process]) -> set[psutil.Process]:
+    found = set(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {*process.children(recursive=True)}
     return found
 
 
-def _pids(text: str) -> set[int]:
-    """Ray's processes whose command line names the text."""
-    return {pid for pid, (_, line) in _commands().items() if text in line and "/ray/" in line and pid != os.getpid()}
-
-
-def _children(parents: set[int]) -> set[int]:
-    return {pid for pid, (parent, _) in _commands().items() if parent in parents}
-
-
-def _kill(pids: set[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        time.sleep(0.1)
+def _kill(processes: set[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)

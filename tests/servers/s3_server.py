@@ -8,14 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from servers.ports import Door, free_port, wait_for
+from servers.ports import Door, Server, free_port, wait_for
 
 ACCESS_KEY, SECRET_KEY = "FOVEATESTKEYID", "fovea-test-secret-8a61f0"
 
 
-class S3Server:
+class S3Server(Server):
     def __init__(self) -> None:
         port = free_port()
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -77,9 +77,3 @@ class S3Server:
             self.door.shut()
         self.process.kill()
         self.process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from trainings import untrained
 
 from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files, predicted_map
 from assets.frames.decode import read_picture
@@ -12,25 +12,17 @@ from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures as pictures_in
 from assets.frames.targets import files_in, signed, targets_of
 from models.codecs.base import Codec, CodecConfig
-from models.codecs.catalogue import build
 from models.errors import FoveaError
 from models.metrics import psnr_db
 
 
 def plain() -> Codec:
-    torch.manual_seed(0)
-    codec = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
-    codec.update()
-    return codec
+    return untrained(CodecConfig(codec="bls2017", n=8, m=12))
 
 
 def selective(**options: float) -> Codec:
-    torch.manual_seed(0)
     named = tuple(sorted({"blocks": 1, "norm": "none", "patch": 2, **options}.items()))
-    config = CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=named)
-    codec = build(config).eval()
-    codec.update()
-    return codec
+    return untrained(CodecConfig(codec="agustsson2019", n=16, m=4, lmbda=(4.0,), mechanism="select", options=named))
 
 
 def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Path) -> None:

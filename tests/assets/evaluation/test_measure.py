@@ -3,14 +3,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from trainings import untrained
 
 from assets.evaluation import equal_size
 from assets.evaluation.measure import Subject, measure_codec
 from assets.evaluation.measure_classical import measure_classical
 from models.codecs import classical
 from models.codecs.base import CodecConfig
-from models.codecs.catalogue import build
 from models.errors import FoveaError
 
 LAMBDAS = (0.002, 0.006, 0.02)
@@ -18,10 +17,7 @@ LAMBDAS = (0.002, 0.006, 0.02)
 
 @pytest.fixture(scope="module")
 def codec():
-    torch.manual_seed(0)
-    made = build(CodecConfig(codec="bls2017", n=8, m=12, lmbda=(0.002, 0.02))).eval()
-    made.update()
-    return made
+    return untrained(CodecConfig(codec="bls2017", n=8, m=12, lmbda=(0.002, 0.02)))
 
 
 def subjects(count: int) -> list[Subject]:

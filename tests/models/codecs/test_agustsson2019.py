@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from trainings import untrained
 
 from models.codecs import catalogue
 from models.codecs.agustsson2019 import CARD, LEAK, quantise
@@ -17,12 +18,8 @@ OPTIONS_HERE = {"blocks": 1, "norm": "none", "patch": 2}
 
 
 def made(mechanism="none", c=4, n=16, seed=0, **options):
-    torch.manual_seed(seed)
     chosen = tuple(sorted({**OPTIONS_HERE, **options}.items()))
-    config = CodecConfig(codec="agustsson2019", n=n, m=c, mechanism=mechanism, lmbda=(), options=chosen)
-    codec = catalogue.build(config).eval()
-    codec.update()
-    return codec
+    return untrained(CodecConfig(codec="agustsson2019", n=n, m=c, mechanism=mechanism, lmbda=(), options=chosen), seed)
 
 
 def scene(height, width, seed=0):

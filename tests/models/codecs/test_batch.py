@@ -4,19 +4,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from trainings import untrained
 
 from models.codecs.base import CodecConfig
 from models.codecs.batch import AHEAD, in_order
 from models.codecs.bitstream import BitstreamError
-from models.codecs.catalogue import build
 
 
 @pytest.fixture(scope="module")
 def codec():
-    torch.manual_seed(0)
-    made = build(CodecConfig(codec="bls2017", n=8, m=12)).eval()
-    made.update()
-    return made
+    return untrained(CodecConfig(codec="bls2017", n=8, m=12))
 
 
 def pictures() -> list[np.ndarray]:

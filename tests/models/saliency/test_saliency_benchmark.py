@@ -1,11 +1,11 @@
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+from assets.frames.decode import read_picture
 from models.errors import FoveaError
 from models.saliency import benchmark
 from models.saliency.predict import load_model
@@ -14,24 +14,23 @@ OSIE = Path(os.environ.get("FOVEA_SHARED", Path(__file__).parents[4] / "shared")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def data():
     rng = np.random.default_rng(0)
-    rows = []
+    pictures, rows = {}, []
     for i in range(6):
         height, width = (60, 80) if i % 2 else (48, 64)
-        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+        pictures[f"{i}.png"] = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
         spot = rng.uniform(0.3, 0.7, 2) * (width, height)
         rows += [(f"{i}.png", s, *(spot + rng.normal(0, 3, 2))) for s in range(6) for _ in range(4)]
-    return folder, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
+    return pictures.__getitem__, pd.DataFrame(rows, columns=["image", "subject", "x", "y"])
 
 
 TRAIN, TEST = ["0.png", "1.png"], [f"{i}.png" for i in range(2, 6)]
 
 
-def scored(data, labels, names=TEST, pictures=None, **words):
+def scored(data, labels, names=TEST, **words):
     models = {label: load_model(label.removesuffix("+flip"), threads=1) for label in labels}
-    return benchmark.score_pictures(models, pictures or data[0], data[1], names, **words)
+    return benchmark.score_pictures(models, *data, names, **words)
 
 
 def test_table(data):
@@ -67,14 +66,6 @@ def test_the_center_prior_is_fit_on_the_training_part(data):
     assert not np.allclose(fitted["kl"], default["kl"])
 
 
-def test_pictures_from_a_function(data):
-    """Frames that are arrays, not files: the same scores."""
-    files = scored(data, ["spectral_residual"], TRAIN, halves=0)
-    arrays = {name: cv2.imread(str(data[0] / name))[..., ::-1].copy() for name in TRAIN}
-    frames = scored(data, ["spectral_residual"], TRAIN, arrays.__getitem__, halves=0)
-    pd.testing.assert_frame_equal(files, frames)
-
-
 def test_fixations_that_are_not_there(data):
     with pytest.raises(FoveaError, match="at least two"):
         scored(data, ["center_prior"], ["0.png"])
@@ -89,7 +80,7 @@ def test_the_protocol_on_osie():
     table = pd.read_parquet(OSIE / "fixations.parquet")
     few = sorted(table["image"].unique())[560::14]
     models = {n: load_model(n, threads=1) for n in ("center_prior", "spectral_residual", "sam_lite")}
-    scores = benchmark.score_pictures(models, OSIE / "stimuli", table, few, halves=1)
+    scores = benchmark.score_pictures(models, lambda name: read_picture(OSIE / "stimuli" / name), table, few, halves=1)
     means = scores.groupby("model")[list(benchmark.METRICS)].mean()
     order = ["center_prior", "spectral_residual", "sam_lite", "human"]
     for metric in ("cc", "sim", "nss", "auc_judd"):

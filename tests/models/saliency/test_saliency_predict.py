@@ -77,7 +77,7 @@ def test_spectral_residual_finds_the_odd_one_out():
     picture = np.full((120, 160, 3), 128, np.uint8)
     picture[::8, :] = 60
     picture[40:52, 100:112] = (250, 40, 40)
-    density = predict_density(picture, centered=False)
+    density = predict_density(picture)
     y, x = np.unravel_index(density.argmax(), density.shape)
     assert abs(y - 46) < 12 and abs(x - 106) < 12
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from assets.frames.decode import read_picture
 from models.saliency import benchmark
 from models.saliency.predict import load_model
 
@@ -44,7 +45,10 @@ def test_the_benchmark_gives_the_committed_numbers():
     names = sorted(table["image"].unique())
     models = ["center_prior", "sam_lite", "sam_lite+flip"]
     loaded = {label: load_model(label.removesuffix("+flip"), threads=1) for label in models}
-    scores = benchmark.score_pictures(loaded, OSIE / "stimuli", table, names[560:], train=names[:500], halves=0)
+    stimuli = OSIE / "stimuli"
+    scores = benchmark.score_pictures(
+        loaded, lambda name: read_picture(stimuli / name), table, names[560:], train=names[:500], halves=0
+    )
     means = benchmark.summarise(scores).set_index(["model", "metric"])["mean"]
     for model in models:
         for metric, value in committed()[model].items():

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from eyes import looked_at
 
 from models.errors import FoveaError
-from models.saliency.fixations import fold_of
+from models.saliency.records import fold_of
 from models.saliency.sam_lite import load_sam_lite
 from models.tracking import NullRun
 from models.training import sam_lite
@@ -21,14 +20,15 @@ TINY = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_step
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data():
     """Eight pictures with a bright spot that everybody looks at; a test picture that does not exist."""
-    folder = tmp_path_factory.mktemp("pictures")
     pictures, table = looked_at()
-    for name, picture in pictures.items():
-        cv2.imwrite(str(folder / name), picture[..., ::-1])
     table.loc[len(table)] = ("8.png", 0, 3.0, 3.0)
-    return folder, table, {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]}
+    return (
+        pictures.__getitem__,
+        table,
+        {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]},
+    )
 
 
 def trained(folder, data, config, **options):
@@ -91,8 +91,8 @@ def test_targets_lie_where_the_fixations_are():
 
 
 def test_augmented_targets_follow_the_picture(data):
-    folder, table, _ = data
-    pictures = sam_lite.FixationPictures(folder, table, ["0.png", "1.png"])
+    source, table, _ = data
+    pictures = sam_lite.FixationPictures(source, table, ["0.png", "1.png"])
     config = dataclasses.replace(TINY, photometric=0.0)
     seen = set()
     for seed in range(12):
@@ -117,13 +117,11 @@ def test_colour_jitter_keeps_type_and_can_be_off():
 
 
 def test_splits_that_cannot_work(data):
-    folder, table, split = data
+    source, table, split = data
     with pytest.raises(FoveaError, match="training and validation"):
-        SamLiteTraining(folder, table, {"0.png": "train"}, TINY)
+        SamLiteTraining(source, table, {"0.png": "train"}, TINY)
     with pytest.raises(FoveaError, match=r"9\.png and 0 more pictures have no fixations"):
-        SamLiteTraining(folder, table, split | {"9.png": "train"}, TINY)
-    with pytest.raises(FoveaError, match=r"8\.png: cannot be read"):
-        SamLiteTraining(folder, table, split | {"8.png": "train"}, TINY)
+        SamLiteTraining(source, table, split | {"9.png": "train"}, TINY)
 
 
 @pytest.mark.parametrize(
