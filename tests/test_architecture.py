@@ -194,3 +194,13 @@ def test_help_lists_every_command_once_and_cuts_none() -> None:
     listed = [name for names in TASKS.values() for name in names]
     assert sorted(listed) == sorted(main.commands) and "..." not in shown.partition("Pictures:")[2]
     assert all(f"\n  {name} " in shown for name in listed)
+
+
+def test_each_environment_variable_that_the_code_reads_is_documented() -> None:
+    code = "".join(
+        p.read_text() for package in ("models", "assets", "pipelines") for p in (ROOT / package).rglob("*.py")
+    )
+    # FOVEA_SHARED is of the tests alone
+    read = set(re.findall(r'"((?:FOVEA|CITYSCAPES)_[A-Z_]+)"', code)) - {"FOVEA_SHARED"}
+    table = (ROOT / "docs/cluster.md").read_text().partition("## Environment variables")[2]
+    assert "FOVEA_HOME" in read and read == set(re.findall(r"`((?:FOVEA|CITYSCAPES)_[A-Z_]+)`", table))
