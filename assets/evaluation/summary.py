@@ -74,6 +74,8 @@ def bd_lines(rates: pd.DataFrame) -> str:
     lines: dict[tuple[str, str], dict[str, str]] = {}
     reasons: dict[str, list[str]] = {}
     found = records(rates[rates["method"] == "pchip"])
+    if not found:
+        return "nothing to compare: no arm has a curve beside another one's"
     places = {place_of(r) for r in found}
     for r in found:
         arm = " ".join(filter(None, (r["codec"], label_arm(r["test_arm"], r["maps"]), r["variant"])))

@@ -6,7 +6,7 @@ import pytest
 
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.rate_distortion import concat_points, rd_curves
-from assets.evaluation.summary import curve_lines
+from assets.evaluation.summary import bd_lines, curve_lines
 from pipelines.commands import runs
 
 
@@ -31,6 +31,12 @@ def test_points_of_variants_are_told_apart_and_stand_together() -> None:
     assert arms == [
         arm for arm in ("saliency_gain", "saliency_gain gamma=1", "uniform", "uniform gamma=1") for _ in range(4)
     ]
+
+
+def test_nothing_to_compare_is_said() -> None:
+    points = made_points("")
+    alone = points[points["arm"] == "uniform"]
+    assert bd_lines(bd_rates(alone, resamples=10)).startswith("nothing to compare: ")
 
 
 def test_a_run_says_once_what_all_arms_share(
