@@ -21,7 +21,7 @@ from assets.evaluation.page import render_page
 from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, without, without_parts
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
-from assets.evaluation.verdict import find_verdicts
+from assets.evaluation.verdict import find_verdicts, first_verdicts
 
 TEMPLATE = "report.html.j2"
 BUDGET_BYTES = 6_000_000
@@ -78,7 +78,7 @@ def render_report(
         TEMPLATE,
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        answers=[*{v.place: tables.answer(v) for v in reversed(verdicts)}.values()],
+        answers=[tables.answer(v) for v in first_verdicts(rates)],
         claims=claims,
         words=tables.CONTROL_WORDS,
         verdicts=verdicts,

@@ -121,8 +121,9 @@ def answers(rates: pd.DataFrame) -> list[str]:
 def answer(verdict: Verdict) -> str:
     """On what, which arm, how many bits at equal looked-at quality, what the whole picture costs, how sure, and what other
     maps give by the same mechanism."""
-    main, named = verdict.main, " ".join(filter(None, (verdict.arm, str(verdict.main["variant"]))))
-    head = f"On {verdict.place}: {named} of {main['codec']}"
+    main = verdict.main
+    variant = f" ({main['variant']})" if main["variant"] else ""
+    head = f"On {verdict.place}: {verdict.arm} of {main['codec']}{variant}"
     if not math.isfinite(float(main["bd_rate_percent"])):
         why = str(main["reason"]) or "no common points"
         return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."

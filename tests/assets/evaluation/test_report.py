@@ -285,6 +285,15 @@ def test_verdicts(found: dict[str, tuple[float, float, float]], outcome: str) ->
     assert verdict_of(**found) == outcome
 
 
+def test_the_headline_has_a_sentence_for_each_codec() -> None:
+    points = made_points(n=6)
+    both = pd.concat([points, points[points["arm"] != "classical"].assign(codec="light", variant="as shipped")])
+    page = render_report(curves=rd_curves(both, resamples=50), rates=bd_rates(both, resamples=50))
+    text = " ".join(" ".join(parse(page).text).split())
+    for named in ("bls2017", "light (as shipped)"):
+        assert text.count(f"On made · test: saliency_gain of {named} against uniform: ") == 1
+
+
 def test_variants_of_uniform_are_held_against_the_plain_one() -> None:
     points = made_points(n=6)
     plain = points[points["arm"] == "uniform"].assign(variant="steps=600")
@@ -295,9 +304,7 @@ def test_variants_of_uniform_are_held_against_the_plain_one() -> None:
     page = render_report(curves=curves, rates=rates)
     text = " ".join(" ".join(parse(page).text).split())
     assert "Nothing to compare yet" not in text and "Which variant needs fewer bits" in text
-    answer = (
-        "On made · test: uniform dilation=2 of bls2017 against plain uniform: −20.0 % [−20.0, −20.0] rate at equal PSNR"
-    )
+    answer = "On made · test: uniform of bls2017 (dilation=2) against plain uniform: −20.0 % [−20.0, −20.0] rate at equal PSNR"
     assert answer in text and "Conclusive: saves bits. " in text
     assert "uniform l1_ms_ssim against plain uniform conclusive: costs bits" in text
     drawn = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.S).group(1))["curves"]  # type: ignore[union-attr]
