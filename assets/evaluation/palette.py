@@ -63,11 +63,11 @@ def _named(name: str) -> str:
 
 
 class Cast(NamedTuple):
-    """Who is in a picture. codecs: the learned ones; more than one, and labels name the codec. variants: arm and variant of
-    those that have parts which not all variants of their arm have."""
+    """Who is in a picture. codecs: the learned ones; more than one, and labels name the codec. variants: codec, arm and
+    variant of those that have parts which not all variants of their codec's arm have."""
 
     codecs: Sequence[str] = ()
-    variants: Sequence[tuple[str, str]] = ()
+    variants: Sequence[tuple[str, str, str]] = ()
 
 
 ONE = Cast()
@@ -76,11 +76,11 @@ ONE = Cast()
 def cast_of(table: pd.DataFrame, arm: str = "arm") -> Cast:
     """The cast of a table of curves, or of comparisons of them, where the column `test_arm` names the arm."""
     own = table[~table[arm].isin(REFERENCE_ARMS)]
-    found: list[tuple[str, str]] = []
-    for name, variants in own.groupby(arm)["variant"]:
+    found: list[tuple[str, str, str]] = []
+    for (codec, name), variants in own.groupby(["codec", arm])["variant"]:
         told = sorted(variants.unique())
         plain = ",".join(common_parts(told)) if len(told) > 1 else told[0]
-        found += [(str(name), variant) for variant in told if variant != plain]
+        found += [(str(codec), str(name), variant) for variant in told if variant != plain]
     return Cast(sorted(own["codec"].unique()), found)
 
 
@@ -95,8 +95,8 @@ def look(row: Mapping[str, Any], cast: Cast = ONE, arm: str = "arm") -> Look:
     if name == EXTERNAL_ARM:
         return Look(_named(variant), (), "triangle", f"{variant} (external)", True)
     colour, place = ARM_COLOURS.get(name, _OTHER), cast.codecs.index(codec) if codec in cast.codecs else 0
-    if (name, variant) in cast.variants:
-        number = cast.variants.index((name, variant))
+    if (codec, name, variant) in cast.variants:
+        number = cast.variants.index((codec, name, variant))
         colour, place = OTHERS[number % len(OTHERS)], place + 1 + number
     marker = MARKERS[place % (len(MARKERS) - 1)]
     label = " ".join(filter(None, (codec if len(cast.codecs) > 1 else "", label_arm(name, maps), variant)))

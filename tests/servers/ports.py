@@ -4,14 +4,16 @@ import contextlib
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Server:
+class Server(ABC):
     """Closed at the end of `with`."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """End what was started."""
 
     def __enter__(self) -> Self:
         return self

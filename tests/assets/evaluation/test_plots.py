@@ -120,3 +120,6 @@ def test_variants_of_an_arm_look_different_and_the_plain_one_as_its_arm() -> Non
         False,
     ] * 2
     assert cast_of(pd.DataFrame(rows[1:2])).variants == [], "a single one is the plain one"
+    shipped = {"codec": "other", "arm": "uniform", "maps": "none", "variant": "as shipped"}
+    own = cast_of(pd.DataFrame([rows[1], shipped]))
+    assert look(shipped, own).colour == ARM_COLOURS["uniform"], "another codec's arms make no variants of these"

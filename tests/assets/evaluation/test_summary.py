@@ -53,7 +53,8 @@ def test_a_run_says_once_what_all_arms_share(
         SimpleNamespace(reports=tmp_path, tables=tmp_path),
         SimpleNamespace(run_id=str, table_url=lambda *_: ""),
     )
-    runs._summary(SimpleNamespace(home=home, tracker=tracker), "made.smoke", peers=False)  # type: ignore[arg-type]
+    chain: Any = SimpleNamespace(home=home, tracker=tracker)
+    runs._summary(chain, "made.smoke", peers=False)
     said = capsys.readouterr().out
     assert said.count("as shipped") == 1 and "(common to all arms: as shipped)" in said
     assert "light saliency_gain\n  against uniform" in said and "saliency_gain of light against uniform" in said
