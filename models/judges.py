@@ -37,8 +37,9 @@ class Opened(Protocol):
 
     about: str
 
-    def sees(self, original: Picture, texts: Sequence[Text]) -> Verdict:
-        """What decoded pictures are judged by; pictures uint8 RGB, H×W×3."""
+    def sees(self, original: Picture, texts: Sequence[Text], looked: NDArray[Any] | None = None) -> Verdict:
+        """What decoded pictures are judged by; pictures uint8 RGB, H×W×3. looked: how much people looked at each place, H×W,
+        at least 0, where that is known."""
 
 
 class Judge(NamedTuple):
@@ -64,6 +65,11 @@ class Judge(NamedTuple):
         return found
 
 
+def _twice(name: str, label: str, unit: str = "") -> tuple[Metric, ...]:
+    """A metric of the whole picture, and the same where people looked."""
+    return Metric(name, label, unit), Metric(f"ew_{name}", f"eye-weighted {label}", unit)
+
+
 _PERCEPTUAL, _EXTRA = "models.perceptual", "pip install 'fovea[perceptual]'"
 JUDGES: Mapping[str, Judge] = {
     "ocr": Judge(
@@ -85,11 +91,11 @@ JUDGES: Mapping[str, Judge] = {
         texts=True,
         shares=True,
     ),
-    "ssimulacra2": Judge((Metric("ssimulacra2", "SSIMULACRA 2"),), _PERCEPTUAL, _EXTRA, ("ssimulacra2",)),
-    "vmaf": Judge((Metric("vmaf", "VMAF"),), _PERCEPTUAL, _EXTRA, ("vmaf_torch",)),
-    "cvvdp": Judge((Metric("cvvdp_jod", "ColorVideoVDP", "JOD"),), _PERCEPTUAL, _EXTRA, ("pycvvdp",)),
+    "ssimulacra2": Judge(_twice("ssimulacra2", "SSIMULACRA 2"), _PERCEPTUAL, _EXTRA, ("ssimulacra2",)),
+    "vmaf": Judge(_twice("vmaf", "VMAF"), _PERCEPTUAL, _EXTRA, ("vmaf_torch",)),
+    "cvvdp": Judge(_twice("cvvdp_jod", "ColorVideoVDP", "JOD"), _PERCEPTUAL, _EXTRA, ("pycvvdp",)),
     "butteraugli": Judge(
-        (Metric("butteraugli", "Butteraugli 3-norm"),),
+        _twice("butteraugli", "Butteraugli 3-norm"),
         _PERCEPTUAL,
         "apt-get install libjxl-devtools",
         ("butteraugli_main",),

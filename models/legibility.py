@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.judges import Picture, Text, Verdict
 from models.weights import sha256_of
@@ -60,7 +61,7 @@ class Reader:
         """Characters read of each text, 0 to 1."""
         return [characters_read(t.text, self.read(cut_out(picture, t))) for t in texts]
 
-    def sees(self, original: Picture, texts: Sequence[Text]) -> Verdict:
+    def sees(self, original: Picture, texts: Sequence[Text], looked: NDArray[Any] | None = None) -> Verdict:
         """characters_read: their mean over the picture's counted texts; texts_read: the share of these that is read without a
         fault. NaN where none is counted."""
         counted = [t for t, share in zip(texts, self.shares(original, texts), strict=True) if share == 1]

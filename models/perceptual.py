@@ -1,4 +1,8 @@
-"""Perceptual metrics of other laboratories on whole pictures, by the packages that carry everything they need."""
+"""Perceptual metrics of other laboratories, by the packages that carry everything they need.
+
+Of the whole picture; and where people looked, which no package can: of the original with the decoded picture's error faded
+out where nobody looks (`faded`).
+"""
 
 import io
 import shutil
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import FoveaError
@@ -28,9 +33,24 @@ class Compared(NamedTuple):
     column: str
     measure: Callable[[Picture, Picture], float]
 
-    def sees(self, original: Picture, texts: Sequence[Text] = ()) -> Verdict:
+    def sees(self, original: Picture, texts: Sequence[Text] = (), looked: NDArray[Any] | None = None) -> Verdict:
         """What decoded pictures are judged by."""
-        return lambda decoded: {self.column: float(self.measure(np.asarray(original), decoded))}
+        original = np.asarray(original)
+
+        def verdict(decoded: Picture) -> dict[str, float]:
+            said = {self.column: float(self.measure(original, decoded))}
+            if looked is not None:
+                said[f"ew_{self.column}"] = float(self.measure(original, faded(original, decoded, looked)))
+            return said
+
+        return verdict
+
+
+def faded(original: Picture, decoded: Picture, looked: NDArray[Any]) -> Picture:
+    """The original with the error of `decoded` times √(looked / its maximum): its mean squared error is what eye-weighted PSNR
+    counts, but for a factor of the picture's own and rounding. looked: H×W, at least 0, somewhere more."""
+    share = np.sqrt(looked / looked.max(), dtype=np.float32)[..., None]
+    return np.round(original + share * (decoded.astype(np.float32) - original)).astype(np.uint8)
 
 
 def _png(picture: Picture) -> io.BytesIO:

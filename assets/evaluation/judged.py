@@ -118,7 +118,7 @@ def _measure(
 
     def some(item: tuple[int, Subject]) -> list[list[dict[str, Any]]]:
         place, subject = item
-        verdicts = [seat.judge.sees(subject.picture, seat.texts[place]) for seat in jury]
+        verdicts = [seat.judge.sees(subject.picture, seat.texts[place], subject.fixation_map) for seat in jury]
         rows: list[list[dict[str, Any]]] = [[] for _ in jury]
         for codec, rate, size, shown in files(subject):
             row = {"codec": codec, "rate": rate, "image": subject.image}
