@@ -50,7 +50,8 @@ def faded(original: Picture, decoded: Picture, looked: NDArray[Any]) -> Picture:
     """The original with the error of `decoded` times √(looked / its maximum): its mean squared error is what eye-weighted PSNR
     counts, but for a factor of the picture's own and rounding. looked: H×W, at least 0, somewhere more."""
     share = np.sqrt(looked / looked.max(), dtype=np.float32)[..., None]
-    return np.round(original + share * (decoded.astype(np.float32) - original)).astype(np.uint8)
+    shown: Picture = np.round(original + share * (decoded.astype(np.float32) - original)).astype(np.uint8)
+    return shown
 
 
 def _png(picture: Picture) -> io.BytesIO:

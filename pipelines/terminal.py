@@ -67,17 +67,22 @@ class Shown:
     def __init__(self, bars: Progress | None, mark: str):
         self.bars, self.mark = bars, mark
         self.last = time.monotonic()
+        #: since when and from where the work that is under way is counted; what came before was loading
         self.first: tuple[float, float] | None = None
+        self.seen = 0.0
         label = mark.replace("[", chr(92) + "[", 1)
         self.task: TaskID | None = bars.add_task(label, total=None, note="") if bars else None
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """As assets.chain.Progress."""
+        again, self.seen = done < self.seen, done
         if self.bars and self.task is not None:
+            if again:
+                self.bars.reset(self.task)
             self.bars.update(self.task, completed=done, total=total, note=note)
             return
         now = time.monotonic()
-        began, before = self.first = self.first or (now, done)  # what came before was loading
+        began, before = self.first = (not again and self.first) or (now, done)
         if now - self.last >= LOG_EVERY_S:
             self.last = now
             left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""

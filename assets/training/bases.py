@@ -21,6 +21,7 @@ from models.errors import FoveaError
 from models.saliency.maps import Picture
 from models.saliency.predict import load_model
 from models.tracking import NullRun
+from models.training.cuts import Cuts
 from models.training.data import FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
@@ -162,22 +163,26 @@ def train_base(
     *,
     steps: int,
     begin: str = "",
+    cuts: bool = False,
     changes: Mapping[str, Any] = {},
     **hooks: Any,
 ) -> Path:
     """Train a base, or go on where an interrupted call stopped; gives the folder of the codec, its data's digest and
     count beside it in training.json.
 
-    begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. changes: in
-    place of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
+    begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. cuts: its
+    transform for cut files alone, of `begin` or of the shipped codec. changes: in place of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
     for a codec that has no recipe.
     """
     config = config_of(name)
-    started = open_codec(begin) if begin else None
+    started = open_codec(begin or name) if begin or cuts else None
     record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()
+    if cuts and started is not None:
+        record["kind"] = "cuts"
+        return train(Cuts(record, started, frames), workdir=workdir, tracker_run=NullRun(), **hooks)
     torch.manual_seed(record["seed"])
     codec = build(config)
     if started is None:

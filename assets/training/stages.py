@@ -124,6 +124,8 @@ def _take_trunk(task: Task, experiment: Experiment) -> None:
     trunk = load_codec(task.given["trunk_codec"].folder / "codec")
     codec = build(branch_config(experiment, trunk.config))
     codec.load_weights(trunk.weights())
+    if cuts := trunk.cut_weights():
+        codec.take_cut_weights(cuts)
     save_codec(codec, task.writer.path("codec"))
     with told(task, dataset=experiment.dataset, name=short_name(experiment)) as run:
         run.log_params(record_of(experiment, task.world))

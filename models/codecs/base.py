@@ -69,6 +69,15 @@ def _pad(array: Picture, stride: int) -> Picture:
     return np.ascontiguousarray(np.pad(array, widths, mode="edge"))
 
 
+def name_of(about: bytes, tensors: Mapping[str, Tensor]) -> bytes:
+    """16 bytes that name tensors on the CPU and what they are: SHA-256, truncated."""
+    digest = hashlib.sha256(about)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.digest()[:16]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     """What rebuilds a codec before its weights are loaded; kept as JSON beside them.
@@ -140,11 +149,13 @@ class Analysed(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a file tells: y_hat, 1×C×h×w, what `synthesise` takes, and the picture's size."""
+    """What a file tells: y_hat, 1×C×h×w, what `synthesise` takes, and the picture's size. cut: whether it is a progressive file
+    without its end, and made for `take_cut_weights`."""
 
     y_hat: Tensor
     width: int
     height: int
+    cut: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +219,23 @@ class Codec(nn.Module, ABC):
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """x_hat, N×3×H×W, unclamped: what `decode` shows for these latents; without gradient."""
 
+    def synthesise_cut(self, y_hat: Tensor) -> Tensor:
+        """As `synthesise`, for the latents of a file that was cut."""
+        return self.synthesise(y_hat)
+
+    def cut_weights(self) -> dict[str, Tensor]:
+        """What `take_cut_weights` was given; empty without."""
+        return {}
+
+    def cut_name(self) -> bytes:
+        """16 bytes that name these weights and the codec; empty without. Progressive files hold the first 8."""
+        return b""
+
+    def take_cut_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Weights of the synthesis transform for pictures of cut files, for the codec as it is. Raises FoveaError for a codec
+        that has no such transform, and where names or shapes do not fit."""
+        raise FoveaError(f"a codec {self.config.codec} has one transform for all files")
+
     def escaped(self, symbols: Tensor, level: Tensor) -> NDArray[np.float64]:
         """The share of each channel's symbols that the coding tables do not hold; 0 without tables. level: N floats."""
         return np.zeros(symbols.shape[1])
@@ -260,7 +288,8 @@ class Codec(nn.Module, ABC):
     @torch.inference_mode()
     def show_sent(self, sent: Sent) -> Picture:
         """uint8 H×W×3: synthesis, crop, clamp, round."""
-        return tensor_to_picture(self.synthesise(sent.y_hat), sent.height, sent.width)
+        synthesise = self.synthesise_cut if sent.cut else self.synthesise
+        return tensor_to_picture(synthesise(sent.y_hat), sent.height, sent.width)
 
     def aux_loss(self) -> Tensor:
         """The entropy models' quantile loss (Ballé 2018), for the aux optimiser; 0 without any."""
@@ -276,11 +305,7 @@ class Codec(nn.Module, ABC):
 
         Call after `update` (encode and decode do): training changes it.
         """
-        digest = hashlib.sha256(self.config.to_json().encode())
-        for name, tensor in sorted(self.weights().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.digest()[:16]
+        return name_of(self.config.to_json().encode(), self.weights())
 
     def weights(self) -> dict[str, Tensor]:
         """What rebuilds this codec bit for bit, on the CPU: parameters, buffers, and the coding tables if built."""

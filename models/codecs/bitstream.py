@@ -268,10 +268,15 @@ def check_plausible(positions: int, coded_bytes: int) -> None:
         )
 
 
+def is_by(contents: Contents, identity: bytes) -> bool:
+    """Whether a file holds the name of this model."""
+    return contents.model == identity[:MODEL_BYTES]
+
+
 def check_model(contents: Contents, codec: str, identity: bytes) -> None:
     """Raises BitstreamError, naming the model that the file needs, when it was made by another one."""
     named = codec if codec in CODEC_NUMBERS else OWN
-    if contents.codec != named or contents.model != identity[:MODEL_BYTES]:
+    if contents.codec != named or not is_by(contents, identity):
         raise BitstreamError(
             f"the file was made by another model: it needs {contents.codec} {contents.model.hex()}, "
             f"this is {codec} {identity[:MODEL_BYTES].hex()}"

@@ -1,7 +1,8 @@
 """Codecs built from their cards, and saved codecs. Loads nothing heavy until a codec is asked for.
 
 A saved codec is a folder with `weights.safetensors` (parameters, buffers, integer coding tables: a stream made with
-them decodes where other float arithmetic would have built other tables) and `codec.json` (configuration, identity).
+them decodes where other float arithmetic would have built other tables) and `codec.json` (configuration, identity). One
+with a transform for cut files (models/training/cuts.py) has `cuts.safetensors`, too, whose metadata name it.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from models.codecs.base import Codec, CodecConfig
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
+WEIGHTS, DESCRIPTION, CUTS = "weights.safetensors", "codec.json", "cuts.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 OBJECTIVES = {
     "rate_distortion": "models.training.rate_distortion:RateDistortion",
@@ -105,7 +106,7 @@ def code_module(codec: str) -> str:
 
 
 def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> None:
-    """Write both files, each atomically, the description last. The folder is made if missing. half: float32 weights that
+    """Write its files, each atomically, the description last. The folder is made if missing. half: float32 weights that
     are float16 numbers (`Codec.round_to_half`) take half the bytes, and are the same codec when they are read."""
     from safetensors.torch import save_file
 
@@ -114,6 +115,10 @@ def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> Non
     weights = codec.weights()
     if half:
         weights = {name: _halved(tensor) for name, tensor in weights.items()}
+    (folder / CUTS).unlink(missing_ok=True)
+    if cuts := codec.cut_weights():
+        named = {"name": codec.cut_name().hex()}
+        _replace(folder / CUTS, lambda path: save_file({k: _halved(v) for k, v in cuts.items()}, path, named))
     description = {"format": 1, "config": json.loads(codec.config.to_json()), "identity": codec.identity().hex()}
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
     _replace(folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n"))
@@ -185,7 +190,28 @@ def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
         raise FoveaError(f"{folder / WEIGHTS} is damaged: {error}") from error
     if codec.identity().hex() != identity:
         raise FoveaError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes")
-    return codec.eval().to(device)
+    codec = codec.eval().to(device)
+    if (folder / CUTS).is_file():
+        try:
+            codec.take_cut_weights(load_file(folder / CUTS))
+        except (SafetensorError, FoveaError) as error:
+            raise FoveaError(f"{folder / CUTS} is damaged: {error}") from error
+        if codec.cut_name().hex() != _cut_name(folder):
+            raise FoveaError(f"{folder / CUTS} goes with another {WEIGHTS}")
+    return codec
+
+
+def _cut_name(folder: Path) -> str:
+    """What names the transform for cut files, in hexadecimal; "" without one. Raises FoveaError for a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not (folder / CUTS).is_file():
+        return ""
+    try:
+        with safe_open(folder / CUTS, framework="pt") as file:
+            return str((file.metadata() or {}).get("name", ""))
+    except SafetensorError as error:
+        raise FoveaError(f"{folder / CUTS} is damaged: {error}") from error
 
 
 def shipped() -> list[str]:
@@ -202,8 +228,9 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_digest(name: str) -> str:
-    """Digest of a shipped codec's description, which names its weights by their own."""
-    return hashlib.sha256((shipped_folder(name) / DESCRIPTION).read_bytes()).hexdigest()[:32]
+    """Digest of a shipped codec's description, which names its weights by their own, and of what names those for cut files."""
+    folder = shipped_folder(name)
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes() + _cut_name(folder).encode()).hexdigest()[:32]
 
 
 def open_codec(name: str) -> "Codec":
@@ -223,6 +250,7 @@ def codec_for(data: bytes) -> "Codec":
 
     wanted = unpack(data).model.hex()
     for name in shipped():
-        if _describe(shipped_folder(name))[1].startswith(wanted):
-            return load_codec(shipped_folder(name))
+        folder = shipped_folder(name)
+        if _describe(folder)[1].startswith(wanted) or _cut_name(folder).startswith(wanted):
+            return load_codec(folder)
     raise FoveaError(f"no shipped codec made this file: it needs the model {wanted}; name its folder with --model")

@@ -13,6 +13,7 @@ with a faster form of the last layer; both round otherwise in the last bit than 
 on that. A codec that promises CompressAI's very bytes (`compressai_bytes`) analyses as CompressAI does.
 """
 
+import copy
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -23,7 +24,18 @@ import torch
 from torch import Tensor, nn
 
 from models.codecs import bitstream, conditioning, levelmap
-from models.codecs.base import LEVEL_STEPS, Analysed, Codec, CodecConfig, Encoded, Latents, Output, Picture, Sent
+from models.codecs.base import (
+    LEVEL_STEPS,
+    Analysed,
+    Codec,
+    CodecConfig,
+    Encoded,
+    Latents,
+    Output,
+    Picture,
+    Sent,
+    name_of,
+)
 from models.codecs.bitstream import BitstreamError, Contents
 from models.codecs.entropy import FactorizedPrior, Quantise, Tables, gain_rows
 from models.codecs.gain import Gain
@@ -58,6 +70,13 @@ class Modelled(NamedTuple):
     penalty: Tensor | float = 0.0
 
 
+class CutSynthesis(NamedTuple):
+    """g_s for the pictures of cut files. name: 16 bytes, of it and of the codec that it goes with."""
+
+    g_s: nn.Sequential
+    name: bytes
+
+
 class ConditionedCodec(Codec):
     """g_a, g_s, entropy_bottleneck, and where the configuration asks for them gain and transforms.
 
@@ -76,6 +95,9 @@ class ConditionedCodec(Codec):
 
     #: whether latents can be refined by descent (effort.py): every symbol's density is known without the symbols before it
     refinable = True
+
+    #: with weights of its own where training/cuts.py found some
+    for_cuts: CutSynthesis | None = None
 
     #: strings of coded symbols in a file, the level map's not counted
     coded_strings: int
@@ -251,6 +273,12 @@ class ConditionedCodec(Codec):
             faster = nn.Sequential(*self.g_s[:-1], Subpixel(cast(nn.ConvTranspose2d, last)))
             return self.show(_channels_last(y_hat), faster)
 
+    @torch.no_grad()
+    def synthesise_cut(self, y_hat: Tensor) -> Tensor:
+        assert self.for_cuts is not None
+        with torch.autocast(y_hat.device.type, enabled=False):
+            return self.show(_channels_last(y_hat), self.for_cuts.g_s.to(y_hat.device))
+
     @torch.inference_mode()
     def analysed(self, picture: Picture, saliency_map: Picture | None = None) -> Analysed:
         self.built()
@@ -281,9 +309,10 @@ class ConditionedCodec(Codec):
         total, least = len(strings[-1]), bitstream.least_bytes(y.shape[2] * y.shape[3])
         first = self.present(progressive)
         padded = [v.ljust(least, b"\0") if i == first else v for i, v in enumerate((level_map, *strings))]
+        name = self.for_cuts.name if progressive and self.for_cuts else self.name()
         data = bitstream.pack(
             Contents(
-                *(self.config.codec, self.name(), width, height, row),
+                *(self.config.codec, name, width, height, row),
                 strings=tuple(padded),
                 total=total if progressive else None,
             )
@@ -294,7 +323,9 @@ class ConditionedCodec(Codec):
     def entropy_decode(self, data: bytes) -> Sent:
         self.built()
         file = bitstream.unpack(data)
-        bitstream.check_model(file, self.config.codec, self.name())
+        other = file.total is not None and self.for_cuts and bitstream.is_by(file, self.for_cuts.name)
+        if not other:
+            bitstream.check_model(file, self.config.codec, self.name())
         if file.level > self.top_level * LEVEL_STEPS or len(file.strings) != 1 + self.coded_strings:
             raise BitstreamError("damaged file: it has a level or strings that this model does not know")
         level_map, strings = file.strings[0], file.strings[1:]
@@ -307,13 +338,13 @@ class ConditionedCodec(Codec):
                 None, None
             ].to(self.device)
             level = self.levels_at(steps, base, h, w)
+        whole = file.total is None or len(strings[-1]) == file.total
         with torch.autocast(self.device.type, enabled=False):
             if file.total is None:
                 y_hat = self.read(strings, base, level, h, w)
             else:
-                ahead, whole = self.ahead(steps, h, w), len(strings[-1]) == file.total
-                y_hat = self.read_progressive(strings, base, level, ahead, whole, h, w)
-        return Sent(y_hat, file.width, file.height)
+                y_hat = self.read_progressive(strings, base, level, self.ahead(steps, h, w), whole, h, w)
+        return Sent(y_hat, file.width, file.height, cut=bool(other) and not whole)
 
     def present(self, progressive: bool) -> int:
         """Of a file's strings the number of one that has symbols whatever was cut off: it is never very short."""
@@ -359,6 +390,22 @@ class ConditionedCodec(Codec):
             raise FoveaError(f"the coding tables are for another model: {len(tables)} of them")
         self.copy_weights({k: v for k, v in weights.items() if not k.startswith("tables.")})
         self.tables = tables
+
+    def cut_weights(self) -> dict[str, Tensor]:
+        return {} if self.for_cuts is None else {k: v.cpu() for k, v in self.for_cuts.g_s.state_dict().items()}
+
+    def cut_name(self) -> bytes:
+        return b"" if self.for_cuts is None else self.for_cuts.name
+
+    def take_cut_weights(self, weights: Mapping[str, Tensor]) -> None:
+        g_s = copy.deepcopy(self.g_s)
+        try:
+            g_s.load_state_dict({k: v.float() for k, v in weights.items()})
+        except RuntimeError as error:
+            raise FoveaError(f"weights for cut files do not fit this {self.config.codec}: {error}") from error
+        self.for_cuts = CutSynthesis(
+            g_s.eval(), name_of(self.identity(), {k: v.cpu() for k, v in g_s.state_dict().items()})
+        )
 
     def count_tables(self) -> int:
         """How many coding tables this configuration has."""

@@ -204,6 +204,16 @@ class HyperpriorCodec(HyperpriorModel):
         walk = self._walk_over(coded.p, at.base, coded.level, coded.gain, ahead, y.shape[2], y.shape[3])
         return self._written(coded, *nested.encode(walk, coded.symbols.cpu().numpy().ravel()))
 
+    @torch.no_grad()
+    def beginning(self, y: Tensor, at: Setting, ahead: np.ndarray, last: int) -> Tensor:
+        """What `show` takes of one picture's progressive file that ends after a level of its order, in 1/LEVEL_STEPS."""
+        coded = self._coded(y, at)
+        walk = self._walk_over(coded.p, at.base, coded.level, coded.gain, ahead, y.shape[2], y.shape[3])
+        values = nested.shown_after(walk, coded.symbols.cpu().numpy().ravel(), last)
+        return self.dequantized(
+            torch.from_numpy(values).reshape(coded.symbols.shape).to(self.device), coded.p, coded.gain
+        )
+
     def _coded(self, y: Tensor, at: Setting) -> "_Coded":
         """z's strings, and what else files of both kinds take of a picture."""
         gain_z, z = self.gains_z(at.base), self.latent_z(y, at)

@@ -195,12 +195,11 @@ class Walk:
         levels = self.order.levels(value, self.channel[at], self.scale[at]) - self.ahead[at]
         return np.where(value == LEAF, -LEAF, levels).astype(np.int16)
 
-    def go(self, step: Callable[[Ints], Ints]) -> None:
+    def go(self, step: Callable[[Ints], Ints], last: int = -LEAF - 1) -> None:
         """Until all symbols are known or a step says of fewer symbols than it was given. step: from numbers of symbols to the
-        slots that their nodes' children are in."""
+        slots that their nodes' children are in. last: the level that the walk ends after, in 1/LEVEL_STEPS."""
         level = LEAF
-        while (least := int(self.wanted.min(initial=-LEAF))) < -LEAF:
-            level = max(level + 1, least)
+        while (level := max(level + 1, int(self.wanted.min(initial=-LEAF)))) <= last:
             at = np.flatnonzero(self.wanted <= level)
             slots = step(at)
             whole, at = len(slots) == len(at), at[: len(slots)]
@@ -232,15 +231,28 @@ class Walk:
         return values
 
 
+def slots_of(walk: Walk, at: Ints, symbols: NDArray[np.int32]) -> Ints:
+    """The slots of the children that hold these of all symbols."""
+    bounds, value = walk.forest.bounds[walk.node[at]], symbols[at]
+    slots = (value >= bounds[:, 1]).astype(np.int64) + (value >= bounds[:, 2])
+    slots[(value < bounds[:, 0]) | (value >= bounds[:, 3])] = SLOTS - 1
+    return slots
+
+
+def shown_after(walk: Walk, symbols: NDArray[np.int32], last: int) -> NDArray[np.float32]:
+    """What a file shows that ends after a level of its order."""
+    walk.go(lambda at: slots_of(walk, at, symbols), last)
+    walk.escaped = {at: int(symbols[at]) for at in walk.escaped}
+    return walk.shown()
+
+
 def encode(walk: Walk, symbols: NDArray[np.int32]) -> tuple[bytes, bytes]:
     """The symbols that are in no table, and all pieces in their order."""
     coder, count = BufferedRansEncoder(), 0
 
     def step(at: Ints) -> Ints:
         nonlocal count
-        bounds, value = walk.forest.bounds[walk.node[at]], symbols[at]
-        slots = (value >= bounds[:, 1]).astype(np.int64) + (value >= bounds[:, 2])
-        slots[(value < bounds[:, 0]) | (value >= bounds[:, 3])] = SLOTS - 1
+        slots = slots_of(walk, at, symbols)
         coder.encode_with_indexes(slots.tolist(), *walk.coder_tables(at))
         count += len(at)
         return slots

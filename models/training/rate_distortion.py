@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,12 +219,16 @@ class RateDistortion(Objective):
         self.alone = ranks.alone
         self.noise = SeededNoise(device) if ranks.alone else SeededNoise(device, plan.batch, self.share)
         self.codec.to(device).train()
-        self.averaged = [*self.codec.main_parameters()]
+        self.averaged = [*self.trained(self.codec)]
         self.average = [p.detach().clone() for p in self.averaged] if plan.ema else []
         self.crops = crops_of(plan, self.frames, device, self.cutter)
         self.networks = {"codec": self.codec}
         self.optimisers = {}
         self.equip()
+
+    def trained(self, codec: Codec) -> Sequence[Tensor]:
+        """Of a codec the parameters that it changes, the quantiles not counted."""
+        return codec.main_parameters()
 
     def equip(self) -> None:
         """The optimiser, and what else the steps need."""
@@ -329,7 +333,7 @@ class RateDistortion(Objective):
     def chosen(self) -> Codec:
         """The codec with the running average of its weights where there is one."""
         kept = copy.deepcopy(self.codec)
-        for parameter, average in zip(kept.main_parameters(), self.average, strict=False):
+        for parameter, average in zip(self.trained(kept), self.average, strict=False):
             parameter.copy_(average)
         return kept.eval()
 

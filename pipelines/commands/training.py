@@ -133,6 +133,7 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 @click.option("--pictures", multiple=True, required=True, metavar="FOLDER[:COUNT]", help="May be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), required=True)
 @click.option("--begin", default="", help="A codec to go on from: a shipped one's name, or a folder.")
+@click.option("--cuts", is_flag=True, help="Only what shows cut files of --begin, or of the shipped codec.")
 @click.option("--lr", type=float, help="Learning rate; default: the recipe's.")
 @options.output("Folder for checkpoints and, in `final`, the codec.", required=True)
 @options.threads
@@ -142,6 +143,7 @@ def base(
     pictures: tuple[str, ...],
     steps: int,
     begin: str,
+    cuts: bool,
     lr: float | None,
     output: Path,
     threads: int,
@@ -167,6 +169,7 @@ def base(
         output,
         steps=steps,
         begin=begin,
+        cuts=cuts,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),
         device=chosen_device(device),

@@ -24,11 +24,15 @@ def test_a_log_gets_a_line_every_ten_seconds(clock: SimpleNamespace, capsys: pyt
     with shown("cuts", Console(file=io.StringIO())) as progress:
         for clock.now in (30.0, 40.0):
             progress(clock.now, 44)
+        for clock.now in (1000.0, 1011.0):  # other work of the same name
+            progress(clock.now - 990, 44)
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] trained_codec key (never made)",
         "    11/44 loss 1.5, 33 s left",
         "    22/44 loss 1.5, 22 s left",
         "    cuts 40/44, 4 s left",
+        "    cuts 10/44",
+        "    cuts 21/44, 23 s left",
     ]
 
 
@@ -36,4 +40,5 @@ def test_a_terminal_gets_a_bar_with_a_name() -> None:
     terminal = io.StringIO()
     with shown("maps", Console(file=terminal, force_terminal=True, width=100)) as progress:
         progress(3, 7, "maps predicted")
-    assert "maps" in terminal.getvalue() and "3/7" in terminal.getvalue()
+        progress(1, 9, "maps predicted")
+    assert "maps" in terminal.getvalue() and "1/9" in terminal.getvalue()

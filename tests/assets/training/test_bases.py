@@ -1,4 +1,5 @@
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -8,11 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from assets.training import bases
+from models.codecs.base import LEVEL_STEPS
 from models.codecs.bit_context import BitContext
+from models.codecs.bitstream import cut
 from models.codecs.catalogue import load_codec
+from models.codecs.conditioned import Setting
+from models.codecs.nested import REACH
 from models.errors import FoveaError
 
 TINY = {"batch_size": 2, "crop": 64, "warmup_steps": 1}
@@ -84,6 +90,38 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name,
     later = bases.train_base(name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1)
     said = json.loads((later / "training.json").read_text())["record"]
     assert said["begin"] == codec.identity().hex() and load_codec(later).identity() != codec.identity()
+
+
+def test_a_transform_for_cut_files_leaves_all_else_as_it_was(small, frames, tmp_path):
+    begin = bases.train_base("light", frames, tmp_path / "base", steps=2, changes=TINY, threads=1)
+    made = [
+        bases.train_base(
+            "light", frames, tmp_path / f"cuts{i}", steps=3, changes=TINY, begin=str(begin), cuts=True, threads=1
+        )
+        for i in (0, 1)
+    ]
+    for name in ("weights.safetensors", "codec.json"):
+        assert {(folder / name).read_bytes() for folder in made} == {(begin / name).read_bytes()}
+    assert len({(folder / "cuts.safetensors").read_bytes() for folder in made}) == 1
+    codec = load_codec(made[0])
+    assert any((v != codec.g_s.state_dict()[k]).any() for k, v in codec.cut_weights().items())
+    assert json.loads((made[0] / "training.json").read_text())["record"]["kind"] == "cuts"
+    with pytest.raises(FoveaError, match="for codecs with a hyperprior, levels and mechanism gain"):
+        bases.train_base("toderici2017", frames, tmp_path / "none", steps=1, cuts=True, changes=TINY)
+
+
+def test_the_beginning_of_a_file_is_what_training_shows(small, frames, tmp_path):
+    codec = load_codec(bases.train_base("light", frames, tmp_path / "base", steps=2, changes=TINY, threads=1))
+    given = codec.analysed(frames.pictures[0], frames.maps[0])
+    whole = codec.encode_analysed(given, codec.rates[-2], progressive=True)
+    base = codec.base_level(given.y, torch.tensor([codec.top_level - 1.0]))
+    level, steps = codec.places(base, given.y, given.saliency_map)
+    at, ahead = Setting(None, base, level), codec.ahead(steps, *given.y.shape[2:])
+    assert torch.equal(codec.beginning(given.y, at, ahead, 1000), whole.sent.y_hat)
+    shown = codec.entropy_decode(cut(whole.data, len(whole.data) * 3 // 4)).y_hat
+    ends = [codec.beginning(given.y, at, ahead, last) for last in range(-REACH, 8 * LEVEL_STEPS)]
+    between = [bool(((shown == a) | (shown == b)).all()) for a, b in itertools.pairwise(ends)]
+    assert any(between) and not all(between)
 
 
 def test_what_cannot_be_trained_is_named(frames, tmp_path):

@@ -94,6 +94,40 @@ def test_a_file_that_ends_early_and_one_that_was_cut_show_the_same(light):
     assert bitstream.cut(whole.data, len(whole.data)) == whole.data
 
 
+def test_cut_files_have_a_transform_of_their_own(trained_codec, tmp_path):
+    plain = trained_codec("light", "gain")
+    catalogue.save_codec(plain, tmp_path / "plain")
+    codec = catalogue.load_codec(tmp_path / "plain")
+    codec.take_cut_weights({k: (v + 0.01).half() for k, v in codec.g_s.state_dict().items()})
+    catalogue.save_codec(codec, tmp_path / "both")
+    codec = catalogue.load_codec(tmp_path / "both")
+    assert codec.identity() == plain.identity() and codec.cut_name() not in (b"", plain.identity())
+
+    (file, whole), (_, before) = files(codec), files(plain)
+    for made in (file, whole, before):
+        assert np.array_equal(codec.decode_checked(made), plain.decode(file.data))
+    cuts = [bitstream.cut(made.data, len(made.data) * 2 // 3) for made in (whole, before)]
+    assert len(cuts[0]) == len(cuts[1]) and cuts[0] != cuts[1]
+    own, old = (codec.decode(data) for data in cuts)
+    assert np.array_equal(old, plain.decode(cuts[1])), "files of the codec before it had one show what they did"
+    sent = codec.entropy_decode(cuts[0])
+    assert sent.cut and not np.array_equal(own, old)
+    assert np.array_equal(own, codec.show_sent(sent)) and np.array_equal(old, codec.show_sent(sent._replace(cut=False)))
+    with pytest.raises(BitstreamError, match="made by another model"):
+        plain.decode(cuts[0])
+
+    (tmp_path / "both" / catalogue.CUTS).rename(tmp_path / catalogue.CUTS)
+    catalogue.save_codec(trained_codec("light", "none"), tmp_path / "both")
+    (tmp_path / catalogue.CUTS).rename(tmp_path / "both" / catalogue.CUTS)
+    with pytest.raises(FoveaError, match=r"cuts\.safetensors goes with another weights"):
+        catalogue.load_codec(tmp_path / "both")
+    (tmp_path / "both" / catalogue.CUTS).write_bytes(b"nothing")
+    with pytest.raises(FoveaError, match=r"cuts\.safetensors is damaged"):
+        catalogue.load_codec(tmp_path / "both")
+    with pytest.raises(FoveaError, match="do not fit this cheng2020_anchor"):
+        trained_codec("cheng2020_anchor", "none").take_cut_weights({"weight": torch.zeros(1)})
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_rate_is_met_to_a_few_bytes(light, share):
     picture = scene(208, 256, 5)
