@@ -43,6 +43,9 @@ from models.tracking import NullTracker, Tracker
 
 Name = tuple[str, str]
 
+EARLIER = 50
+"""Keys that a partition's record keeps of what was made before, at most."""
+
 
 @dataclass
 class Chain:
@@ -72,6 +75,7 @@ class Chain:
         self._units: dict[Name, Unit] = {}
         self._parts: dict[tuple[str, str, str], Part] = {}
         self._failed: frozenset[str] | None = None
+        self._last: dict[str, dict[str, str]] = {}
 
     def needs(self, stage: str, partition: str) -> list[Need]:
         """What an artifact is made from. Raises FoveaError for a partition that cannot be."""
@@ -144,7 +148,7 @@ class Chain:
         """Compute keys again after something was made: of this artifact and what is made from it, or of all."""
         self._failed = None
         if not stage:
-            for known in (self._views, self._units, self._parts):
+            for known in (self._views, self._units, self._parts, self._last):
                 known.clear()
             return
         stale = self._made_from((stage, partition))
@@ -177,15 +181,18 @@ class Chain:
         self.forget(stage, partition)
         self.stages[stage].prepare(self.world, partition, progress)
         unit = self.unit(stage, partition)
-        hit = self.has(unit)
+        hit = self._stands(unit)
         if not hit:
             with self.home.locked(f"{stage}-{unit.digest}"):
-                hit = self.has(unit)
+                hit = self._stands(unit)
                 if not hit:
                     unit = self._fill(unit, progress, began)
         self._remember(unit)
         manifest = self.store.manifest(stage, unit.digest)
         return Made(unit, hit, manifest, self.store, time.monotonic() - began)
+
+    def _stands(self, unit: Unit) -> bool:
+        return self.has(unit) and not (self.stages[unit.stage].tells and self.moved(unit.stage, unit.partition))
 
     def _fill(self, unit: Unit, progress: Progress, began: float) -> Unit:
         for need in self.needs(unit.stage, unit.partition):
@@ -243,7 +250,7 @@ class Chain:
             raise FoveaError(f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again")
         return now
 
-    # ---- what was made last, for explanations
+    # ---- what was made or found last: what tables are made of, and the explanations
 
     def _latest_name(self, stage: str, partition: str) -> str:
         return f"latest/{stage}/{digest(partition)[:16]}.json"
@@ -251,12 +258,23 @@ class Chain:
     def _remember(self, unit: Unit) -> None:
         modules = self._modules(unit.stage, unit.partition)
         record = {"partition": unit.partition, "key": unit.digest, "inputs": dict(unit.inputs), "modules": modules}
-        if self.latest(unit.stage, unit.partition) != record:
+        before = self.latest(unit.stage, unit.partition) or {}
+        earlier = dict.fromkeys([before["key"], *before.get("earlier", ())] if before else ())
+        record["earlier"] = [key for key in earlier if key != unit.digest][:EARLIER]
+        if before != record:
             name = self._latest_name(unit.stage, unit.partition)
             self.home.common.write(name, json.dumps(record, sort_keys=True).encode())
+        self._last.get(unit.stage, {})[unit.partition] = unit.digest
+
+    def moved(self, stage: str, partition: str) -> bool:
+        """Whether the unit, which the store has, is not what was made or found last of its partition."""
+        if stage not in self._last:
+            self._last[stage] = {r["partition"]: r["key"] for r in self.all_latest(stage)}
+        return self._last[stage].get(partition) != self.unit(stage, partition).digest
 
     def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
-        """The record of the last make: partition, key, inputs, modules of its code; None when there was none."""
+        """The record of what was made or found last: partition, key, inputs, modules of its code, and the keys of those
+        before it, the last one first; None when there was none."""
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             return dict(json.loads(self.home.common.read(self._latest_name(stage, partition))))
         return None

@@ -368,7 +368,8 @@ class Stage(ABC):
     name: of the stage, its asset and its place in the store. over: what of the world has a partition each. reads:
     stages that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of
     as many places as there are GPUs. retried: a failure is tried again. share: of what is at once on a machine it has
-    a share of the cores. fanned_out: its frames are worked on in chunks. onlookers: modules that draw its artifacts
+    a share of the cores. tells: its making tells the tracker what holds of a sweep, so one that is found again is made
+    once more, in seconds. fanned_out: its frames are worked on in chunks. onlookers: modules that draw its artifacts
     or examine them, so that no digest covers them. shelves: other places in the store that it owns. points_into:
     shelves that its artifacts have arrays on.
     """
@@ -381,6 +382,7 @@ class Stage(ABC):
     gpu: ClassVar[bool] = False
     retried: ClassVar[bool] = True
     share: ClassVar[bool] = False
+    tells: ClassVar[bool] = False
     fanned_out: ClassVar[bool] = False
     checks: ClassVar[tuple[Check, ...]] = ()
     onlookers: ClassVar[tuple[str, ...]] = ()

@@ -16,11 +16,13 @@ from models.sweeps import Sweep
 
 @dataclass(frozen=True)
 class Step:
-    """One unit of a plan. `why` is "" when the store has it."""
+    """One unit of a plan. `why` is "" when the store has it. again: it has, but another one was made last, or this one for
+    another partition: tables and UIs have to hear of it."""
 
     stage: str
     partition: str
     why: str
+    again: bool = False
 
     @property
     def stale(self) -> bool:
@@ -44,7 +46,8 @@ def planned(chain: Chain, name: Name) -> Step:
     One that can't be keyed because something upstream is missing waits for it, and counts as stale. Raises FoveaError for
     one that cannot be made.
     """
-    return Step(*name, chain.why(*name))
+    why = chain.why(*name)
+    return Step(*name, why, again=not why and chain.moved(*name))
 
 
 def plan(chain: Chain, wanted: Iterable[Name]) -> list[Step]:
@@ -83,7 +86,7 @@ Maker = Callable[[Step], str]
 def carry_out(
     chain: Chain, wanted: list[Name], make: Maker, outcome: Outcome | None = None, *, parallel: int = 1
 ) -> Outcome:
-    """Make what is stale, and only that. A failure keeps what does not depend on it going.
+    """Make what is stale, and only that; tell of what is found again. A failure keeps what does not depend on it going.
 
     Of what is ready, the first in order is made next, up to `parallel` steps at once. What a failed unit would have fed is
     skipped, except where it is optional: the tables use what there is. Only this thread touches the chain: with
@@ -98,10 +101,12 @@ def carry_out(
     broken: set[Name] = set()
     problems: dict[Name, str] = {}
 
+    again: set[Name] = set()
+
     def settle(name: Name, problem: str | None) -> None:
         """`problem`: None when it was there already, "" when it was made."""
         del open_names[name]
-        if problem is None:
+        if problem is None or (name in again and not problem):
             outcome.found += 1
         elif problem:
             outcome.failed += 1
@@ -121,7 +126,9 @@ def carry_out(
         except FoveaError as error:
             settle(name, str(error))
             return
-        if not step.stale:
+        if step.again:
+            again.add(name)
+        if not step.stale and not step.again:
             settle(name, None)
         elif pool is not None:
             running[pool.submit(make, step)] = name

@@ -71,7 +71,7 @@ def compare_points(
     list_only_after: bool = True,
 ) -> pd.DataFrame:
     """BD-rates of each curve of `after` against its partner in `before` (columns `COLUMNS`; a refused comparison keeps its
-    row with the reason). same_files: each rate, seed and picture of one side is on the other with as many bytes and as much PSNR.
+    row with the reason). same_files: at the rates that both have, each seed and picture of one side is on the other with as many bytes and as much PSNR.
 
     before, after: as `concat_points` gives them. A metric that a side does not have gives no row.
     """
@@ -109,8 +109,12 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list
 
 def _same_files(before: pd.DataFrame, after: pd.DataFrame) -> bool:
     columns = ["rate_name", "rate", "seed", "image", "bytes", "psnr_db"]
-    one, other = (curve[columns].sort_values(columns[:4], ignore_index=True) for curve in (before, after))
-    return one.equals(other)
+    rates = set(before["rate"]) & set(after["rate"])
+    one, other = (
+        curve.loc[curve["rate"].isin(rates), columns].sort_values(columns[:4], ignore_index=True)
+        for curve in (before, after)
+    )
+    return bool(rates) and one.equals(other)
 
 
 def outcome(row: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ class BdRates(Stage):
     name, over = "bd_rates", "sweeps"
     reads = ("rd_curves", "rgba_frames", "trained_codec")
     group, kinds = "evaluation", frozenset({"pandas", "parquet"})
-    retried = False
+    retried, tells = False, True
     onlookers = ("assets.evaluation.checkpoints", "assets.evaluation.published")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
@@ -81,8 +81,8 @@ class BdRates(Stage):
             values[f"bd/{arms}/{r['codec']}/{r['metric']}"] = float(r["bd_rate_percent"])
         step = int(curves.facts["pieces"])
         with sweep_run(task, sweep) as run:
-            about = {"sweep": sweep.name, "dataset": sweep.dataset, "experiments": len(sweep.experiments)}
-            run.log_params(about)
+            run.log_params({"sweep": sweep.name, "dataset": sweep.dataset})
+            run.set_tags({"experiments": str(len(sweep.experiments))})
             run.log_metrics([(step, values)])
             run.log_artifact(task.writer.path("bd_rates.parquet"))
             run.log_table(records(rounded(told[told.method == "pchip"], RATES_SHOWN)), "tables/bd_rates")

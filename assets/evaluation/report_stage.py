@@ -31,7 +31,7 @@ class Report(Stage):
     name, over = "report", "sweeps"
     reads = ("rd_curves", "bd_rates", "rgba_frames", *PIECES)
     group, kinds = "evaluation", frozenset({"html"})
-    retried = False
+    retried, tells = False, True
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         sweep = sweep_of(world, partition)

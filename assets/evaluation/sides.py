@@ -61,7 +61,12 @@ def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
         raise FoveaError(f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that")
     makes = makes_of(chain, name)
     current = chain.latest("rd_curves", name)
-    older = [m for m in makes if current is None or m["key"] != current["key"]]
+    # one that was found again came last then, whenever it was made
+    order = {key: place for place, key in enumerate(current.get("earlier", ()))} if current else {}
+    older = sorted(
+        (m for m in makes if current is None or m["key"] != current["key"]),
+        key=lambda m: order.get(str(m["key"]), len(order)),
+    )
     # makes without a record of their pieces cannot be read back
     older = [m for m in older if m["meta"].get("pieces")]
     if int(back) > len(older):

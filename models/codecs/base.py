@@ -150,7 +150,7 @@ class Analysed(NamedTuple):
 
 class Sent(NamedTuple):
     """What a file tells: y_hat, 1×C×h×w, what `synthesise` takes, and the picture's size. cut: whether it is a progressive file
-    without its end, and made for `take_cut_weights`."""
+    without much of its end, and made for `take_cut_weights`."""
 
     y_hat: Tensor
     width: int

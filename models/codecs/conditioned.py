@@ -70,6 +70,10 @@ class Modelled(NamedTuple):
     penalty: Tensor | float = 0.0
 
 
+MUCH = 9, 10
+"""The share of the pieces below which a file is shown by its codec's `CutSynthesis`: with more of them g_s itself is better."""
+
+
 class CutSynthesis(NamedTuple):
     """g_s for the pictures of cut files. name: 16 bytes, of it and of the codec that it goes with."""
 
@@ -338,13 +342,15 @@ class ConditionedCodec(Codec):
                 None, None
             ].to(self.device)
             level = self.levels_at(steps, base, h, w)
-        whole = file.total is None or len(strings[-1]) == file.total
+        here = len(strings[-1])
+        whole = file.total is None or here == file.total
+        cut = bool(other) and MUCH[1] * here < MUCH[0] * (file.total or 0)
         with torch.autocast(self.device.type, enabled=False):
             if file.total is None:
                 y_hat = self.read(strings, base, level, h, w)
             else:
                 y_hat = self.read_progressive(strings, base, level, self.ahead(steps, h, w), whole, h, w)
-        return Sent(y_hat, file.width, file.height, cut=bool(other) and not whole)
+        return Sent(y_hat, file.width, file.height, cut)
 
     def present(self, progressive: bool) -> int:
         """Of a file's strings the number of one that has symbols whatever was cut off: it is never very short."""

@@ -33,7 +33,8 @@ SPANS = (2.0, 6.0)
 
 
 class Cuts(RateDistortion):
-    """record, codec, frames: as `RateDistortion` has them. codec: with coding tables; its g_s becomes the transform for cuts.
+    """record, codec, frames: as `RateDistortion` has them. codec: with coding tables; its transform for cuts goes on, else
+    a copy of g_s begins.
 
     Distortion has at each place the lambda of the level that the file ends at there; rows have no bits."""
 
@@ -47,6 +48,7 @@ class Cuts(RateDistortion):
             raise FoveaError("a transform for cut files is for codecs with a hyperprior, levels and mechanism gain")
         codec.built()
         self.first = copy.deepcopy(codec.g_s.state_dict())
+        codec.g_s.load_state_dict(self.first | codec.cut_weights())
 
     def trained(self, codec: Codec) -> Sequence[Tensor]:
         return [*codec.get_submodule("g_s").parameters()]

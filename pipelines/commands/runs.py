@@ -120,9 +120,9 @@ def make_stale(
 ) -> int:
     """Make what is stale of the targets as Dagster runs, with progress; returns how many failed. parallel: steps at once;
     0: what the profile says, else one for each GPU."""
-    from pipelines.plan import stale
+    from pipelines.plan import plan
 
-    work = stale(chain, wanted)
+    work = [step for step in plan(chain, wanted) if step.stale or step.again]
     if not work:
         chain.tracker.flush()  # what waited for MLflow's server
         click.echo(f"{name}: everything is up to date, nothing to run")
@@ -219,7 +219,9 @@ def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
         word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")
         click.echo(f"{word}  {step.stage} {step.partition}{why}")
     if not work:
-        click.echo(f"{sweep.key}: up to date")
+        back = sum(step.again for step in steps)
+        more = f"; {back} of its results were made before others: fovea run brings tables and pages back to them"
+        click.echo(f"{sweep.key}: up to date{more if back else ''}")
         return
     click.echo(f"{sweep.key}: {len(work)} of {len(dict.fromkeys(wanted))} units are stale")
     sys.exit(2)

@@ -104,9 +104,24 @@ def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlie
     assert not chain.make("grow", "p").hit
     SETTINGS["lr"] = 1e-4
     chain.forget()
-    assert chain.why("grow", "p") == ""
-    assert chain.make("grow", "p").hit
+    assert chain.why("grow", "p") == "" and chain.moved("grow", "p"), "another one was made last"
+    last = chain.latest("grow", "p")
+    assert chain.make("grow", "p").hit and not chain.moved("grow", "p")
     assert SETTINGS["made"] == 2
+    again = chain.latest("grow", "p")
+    assert last is not None and again is not None
+    assert again["earlier"] == [last["key"]] and last["earlier"] == [again["key"]]
+
+
+def test_what_tells_a_story_is_made_once_more_when_it_is_found_again(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grow, "tells", True)
+    for lr, made in ((1e-4, 1), (2e-4, 2), (1e-4, 3), (1e-4, 3)):
+        SETTINGS["lr"] = lr
+        chain.forget()
+        chain.make("grow", "p")
+        assert SETTINGS["made"] == made
 
 
 def test_a_unit_waits_for_what_it_is_made_from(chain: Chain) -> None:

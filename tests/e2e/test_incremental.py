@@ -269,6 +269,28 @@ def test_a_vanished_folder_is_named_and_its_results_stay(place: Place) -> None:
     assert place.stale() == {}
 
 
+def test_a_sweep_that_is_changed_back_has_its_tables_and_page_back(place: Place) -> None:
+    settings = place.home.parent / "config" / "fovea.toml"
+    before = settings.read_text()
+    own, rates = ("--dataset", "drawn", "--sweep", "own"), [0.0016, 0.0045, 0.013, 0.036]
+    text = '\n[sweeps.own]\ncodecs = ["bls2017"]\narms = ["uniform", "saliency_gain"]\npreset = "tiny"\ntrunk = "own"\nrates = {}\n'
+    seen = []
+    try:
+        for some in (rates, rates[1:], rates, rates):
+            settings.write_text(before + text.format(some))
+            done = place.unchanged("run", *own)
+            table = pd.read_parquet(place.home / "tables/bd_rates.parquet").query("sweep == 'own'")
+            curves = pd.read_parquet(place.home / "tables/rd_curves.parquet")
+            page = (place.home / "reports/drawn.own.html").read_text()
+            seen.append((done.stdout, table.bd_rate_percent.fillna(0).tolist(), sorted(set(curves.rate)), page))
+        status = place.unchanged("status", *own).stdout
+    finally:
+        settings.write_text(before)
+    (_, *first), (_, *other), (found, *back), (nothing, *_) = seen
+    assert first == back and first[0] != other[0]
+    assert found.startswith("0 made, ") and "nothing to run" in nothing and status == "drawn.own: up to date\n"
+
+
 def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
     keys = place.unchanged("status", *TINY, "--keys").stdout.split()
     assert len(keys) == 8

@@ -22,11 +22,15 @@ class FakeChain:
     def __init__(self, chain: Chain, stale: set[tuple[str, str]]):
         self.stale_names, self.needs = stale, chain.needs
         self.refused: dict[tuple[str, str], str] = {}
+        self.moved_names = set[tuple[str, str]]()
 
     def why(self, stage: str, partition: str) -> str:
         if (stage, partition) in self.refused:
             raise FoveaError(self.refused[stage, partition])
         return "never made" if (stage, partition) in self.stale_names else ""
+
+    def moved(self, stage: str, partition: str) -> bool:
+        return (stage, partition) in self.moved_names
 
     def forget(self, stage: str = "", partition: str = "") -> None:
         pass
@@ -62,6 +66,7 @@ def run(chain: FakeChain, fails: str = "", parallel: int = 1) -> tuple[planner.O
             if name == ("trained_codec", fails):
                 return "diverged"
             chain.stale_names.discard(name)
+            chain.moved_names.discard(name)
         return f"began before {early}" if early else ""
 
     return carry_out(chain, WANTED, make, parallel=parallel), began, most  # type: ignore[arg-type]
@@ -94,6 +99,14 @@ def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
     outcome, ran, _ = run(chain)
     assert ran == []
     assert outcome.found == len(WANTED)
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_what_is_found_again_is_told_of_and_counts_as_found(chain: FakeChain, parallel: int) -> None:
+    chain.stale_names, chain.moved_names = set(), {WANTED[0]}
+    outcome, ran, _ = run(chain, parallel=parallel)
+    assert ran == [WANTED[0]]
+    assert (outcome.made, outcome.found, outcome.failed) == (0, len(WANTED), 0)
 
 
 @pytest.mark.parametrize("parallel", [1, 4])

@@ -55,6 +55,10 @@ def test_the_same_on_both_sides_is_said_to_be_the_same() -> None:
     rates = compare_points(made(), made(), resamples=50)
     assert only(rates)["bd_rate_percent"] == pytest.approx(0) and rates["same_files"].all()
     assert "the same files" in compare_lines(rates)
+    # a rate more is another curve of the same files, and no better codec
+    fewer = made().query("rate > @LAMBDAS[0]")
+    assert compare_points(fewer, made(), resamples=50)["same_files"].all()
+    assert not compare_points(fewer, made().query("rate == @LAMBDAS[0]"), resamples=50)["same_files"].any()
 
 
 def test_refusals_keep_their_row_and_their_reason() -> None:
@@ -134,3 +138,9 @@ def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(side.points, made(1.0))
     with pytest.raises(FoveaError, match="holds 1 earlier"):
         read_side(chain, "sample.smoke~2")
+    # the one that was found again after others comes right before the current one, whenever it was made
+    with chain.store.writing("rd_curves", "curves-between") as unit:
+        unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", "points-new"]]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "earlier": ["curves-old", "curves-between"]}))
+    pd.testing.assert_frame_equal(read_side(chain, "sample.smoke~1").points, made(1.0))
+    pd.testing.assert_frame_equal(read_side(chain, "sample.smoke~2").points, made(0.9))

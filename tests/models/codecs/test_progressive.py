@@ -113,6 +113,7 @@ def test_cut_files_have_a_transform_of_their_own(trained_codec, tmp_path):
     sent = codec.entropy_decode(cuts[0])
     assert sent.cut and not np.array_equal(own, old)
     assert np.array_equal(own, codec.show_sent(sent)) and np.array_equal(old, codec.show_sent(sent._replace(cut=False)))
+    assert not codec.entropy_decode(bitstream.cut(whole.data, len(whole.data) * 19 // 20)).cut
     with pytest.raises(BitstreamError, match="made by another model"):
         plain.decode(cuts[0])
 
