@@ -25,6 +25,7 @@ saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that
 
 import os
 import re
+import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,9 +156,18 @@ class Dataset:
             if split in present:
                 return split
         raise FoveaError(
-            f"dataset {self.name!r} has no picture in test or val, so nothing to measure on: name some with "
-            f"`fovea datasets add {self.name} PATH --test GLOB`"
+            f"dataset {self.name!r} has no picture in test or val, so nothing to measure on: {self.way_to('test')}"
         )
+
+    def way_to(self, split: str) -> str:
+        """What a person does for pictures, or more of them, in a split."""
+        if self.kind == "sample":
+            return f"raise counts.{split} under [datasets.sample] in {SETTINGS_FILE}"
+        by_glob = self.splits.rule == "globs"
+        how = (
+            f"--{split} GLOB` (other globs stay)" if by_glob else "--splits COUNTS`, or --train, --val and --test GLOB"
+        )
+        return f"`fovea datasets add {self.name} {shlex.quote(str(self.path or 'PATH'))} {how}"
 
 
 CITYSCAPES_NEEDS: Final = (
@@ -365,7 +375,7 @@ def add_dataset(
     classical: Sequence[str] = (),
 ) -> Dataset:
     """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset; for a name that has this folder
-    already, change the options that are given.
+    already, change the options that are given; of globs, those of the splits that are given.
 
     Relative paths given here start at the working directory and are written out in full.
 
@@ -388,7 +398,7 @@ def add_dataset(
         raise FoveaError(f"no fixation table {dataset.fixations}")
     if dataset.texts and not dataset.texts.is_file():
         raise FoveaError(f"no table of texts {dataset.texts}")
-    written = {
+    written: dict[str, Any] = {
         "path": str(dataset.path),
         "splits": "" if dataset.splits.rule == "auto" else dataset.splits.to_toml(),
         "fixations": str(dataset.fixations or ""),
@@ -403,6 +413,8 @@ def add_dataset(
                 f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name, name options to "
                 f"change for the same folder, or remove it first: `fovea datasets remove {name}`"
             )
+        if dataset.splits.globs and isinstance(before := tables.get(name, {}).get("splits"), Mapping):
+            written["splits"] = dict(parse_splits(before, config_dir).globs) | dict(dataset.splits.globs)
         table = {**tables.get(name, {}), **{key: written[key] for key in given}}
         tables[name] = {key: value for key, value in table.items() if value}
         return checked(FolderTable, dict(tables[name]), "", config_dir).dataset(name)

@@ -14,7 +14,7 @@ One row a picture file, sorted by image:
 | status | ok, or quarantined |
 | reason | why quarantined, "" else |
 
-Pictures that a splits rule leaves out (no glob fits, not in the CSV) are no rows.
+Pictures that a splits rule leaves out (no glob fits, not in the CSV, beyond the counts) are no rows.
 
 Two files of the same content: the one in the most protected split stays (test before val before train, then the first by
 path), the others are quarantined by name, so that no picture is trained on and measured on.
@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 import pandas as pd
 
 from assets.datasets import PICTURE_SUFFIXES, Dataset, Splits
-from assets.frames.decode import BrokenPicture, read_file, read_header
+from assets.frames.decode import BrokenPicture, read_file, read_header, read_picture
 from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids, printable
 from assets.home import write_whole
 from models.errors import FoveaError
@@ -40,8 +40,8 @@ from models.errors import FoveaError
 COLUMNS: Final = (
     "image", "path", "split", "group", "width", "height", "sha256", "bytes", "status", "reason"
 )  # fmt: skip
-#: Raise this when what `read_header` accepts changes: cached verdicts of another version are not used.
-_CACHE_VERSION: Final = 3
+#: Raise this when what `inspect` accepts changes: cached verdicts of another version are not used.
+_CACHE_VERSION: Final = 4
 
 
 class Inspected(NamedTuple):
@@ -72,13 +72,16 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     paths = sorted(files)
     if not paths:
         raise FoveaError(f"dataset {dataset.name!r}: no picture in {root} or below")
-    split_of = assign_splits(paths, splits, root)
+    counted = splits.rule == "order"
+    split_of = dict.fromkeys(paths, "") if counted else assign_splits(paths, splits, root)
     ids = image_ids(paths)
-    chosen = [path for path in paths if path in split_of]
     odd = Inspected("", 0, 0, "its name is not UTF-8 or has control characters: rename it")
     by_folder = splits.rule in ("auto", "folders")
-    sound = [path for path in chosen if files[path] == path]
+    sound = [path for path in paths if path in split_of and files[path] == path]
     inspected, sizes = _inspect_all(root, sound, cache)
+    if counted:
+        split_of = _by_counts(paths, splits, root, inspected)
+    chosen = [path for path in paths if path in split_of]
     rows = []
     for path in chosen:
         found = inspected.get(path, odd)
@@ -90,8 +93,32 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     return quarantine_copies(manifest)
 
 
+def _by_counts(paths: list[str], splits: Splits, root: Path, inspected: Mapping[str, Inspected]) -> dict[str, str]:
+    """The split of each path where counts say it: they count what can be used, once where files are equal. A file between
+    them that cannot be used has the split of the next that can, so that it is named; a copy its original's."""
+    first: dict[str, str] = {}
+    for path in paths:
+        if path in inspected and not inspected[path].reason:
+            first.setdefault(inspected[path].sha256, path)
+    if len(first) < sum(splits.counts or ()):
+        why = [f"{path}: {inspected[path].reason}" for path in paths if path in inspected and inspected[path].reason]
+        raise FoveaError(
+            f"{root}: splits {splits.to_toml()} ask for more than the {len(first)} pictures that can be used"
+            + "".join(f"; not {line}" for line in why[:3])
+        )
+    taken = assign_splits(list(first.values()), splits, root)
+    found: dict[str, str] = {}
+    split = ""
+    for path in reversed(paths):
+        split = taken.get(path, split)
+        if split:
+            original = first.get(inspected[path].sha256, path) if path in inspected else path
+            found[path] = taken.get(original, split)
+    return found
+
+
 def inspect(path: Path) -> Inspected:
-    """Read one file once: checksum, size, and what is wrong with it without decoding its pixels."""
+    """Read one file once: checksum, size, and what is wrong with it; pixels are decoded only of what may be transparent."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         reason = f"{path.suffix.lower()} files are not read: convert it to PNG, JPEG, WebP or TIFF"
         return Inspected("", 0, 0, reason)
@@ -102,9 +129,19 @@ def inspect(path: Path) -> Inspected:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         header = read_header(data, path.name)
+        if _may_be_transparent(data):
+            read_picture(data, path.name)
     except BrokenPicture as error:
         return Inspected(sha256, 0, 0, error.reason)
     return Inspected(sha256, header.width, header.height, "")
+
+
+def _may_be_transparent(data: bytes) -> bool:
+    """Whether a PNG or WebP has alpha or a transparent colour; only its pixels tell whether one is transparent."""
+    if data.startswith(b"\x89PNG"):
+        return data[25] in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")]
+    flags = {b"WEBPVP8X": 20, b"WEBPVP8L": 24}.get(data[8:16])
+    return flags is not None and bool(data[flags] & 16)
 
 
 def _inspect_all(root: Path, paths: list[str], cache: Path | None) -> tuple[dict[str, Inspected], dict[str, int]]:

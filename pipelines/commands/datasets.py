@@ -34,7 +34,11 @@ def list_() -> None:
 @datasets.command()
 @click.argument("name")
 @click.argument("path", type=PATH)
-@click.option("--splits", help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140.")
+@click.option(
+    "--splits",
+    help="CSV with the columns image and split (train, val, test), or counts such as 500/60/140: of pictures that can be used, "
+    "by sorted name.",
+)
 @click.option("--train", multiple=True, help="Glob of training pictures, below PATH; may be repeated.")
 @click.option("--val", multiple=True, help="Glob of validation pictures.")
 @click.option("--test", multiple=True, help="Glob of test pictures.")
@@ -58,7 +62,8 @@ def add(
     classical: tuple[str, ...],
     **globs: tuple[str, ...],
 ) -> None:
-    """Register the pictures below PATH under NAME; once more for the same folder changes the options that are given.
+    """Register the pictures below PATH under NAME; once more for the same folder changes the options that are given, also of
+    --train, --val and --test each by itself.
 
     \b
     Splits: --splits CSV, or globs, else sub-folders train/val/test, else 80/10/10 by a hash of each name.
@@ -132,6 +137,8 @@ def _show(name: str) -> int:
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
+    if len(good):  # what frames could not be made of, as far as that was tried
+        good = good[good.image.isin(chain.given["resized_frames", name].part("frames").image)]
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
     dataset = chain.world.dataset(name)
     unused = len(find_pictures(dataset.root())) - len(table) if dataset.kind == "folder" else 0
@@ -145,18 +152,19 @@ def _show(name: str) -> int:
     measured = next((s for s in ("test", "val") if s in set(good.split)), "")
     lacks, few = [], int((good.split == measured).sum())
     if measured != "test":
-        lacks.append("no test picture: codecs are measured on val" if measured else "nothing to measure on")
+        lacks.append("no test picture (codecs are measured on val)" if measured else "nothing to measure on")
     if measured and few < MIN_IMAGES:
         lacks.append(
-            f"{few} {measured} picture{'s' * (few > 1)}: with fewer than {MIN_IMAGES} no comparison has an interval"
+            f"{few} {measured} picture{'s' * (few > 1)} (with fewer than {MIN_IMAGES} no comparison has an interval)"
         )
-    for lack in lacks:
-        again = "add the same folder once more with --test GLOB or --splits COUNTS"
-        click.secho(f"{name} has {lack}; {again}", fg="yellow")
+    if lacks:
+        click.secho(f"{name} has {'; '.join(lacks)}: {dataset.way_to('test')}", fg="yellow")
+    if {"train", "val"} & set(good.split) == {"train"}:
+        click.secho(f"{name} has no val picture: trainings are watched on training pictures alone", fg="yellow")
     jpegs = int(good.path.str.lower().str.endswith((".jpg", ".jpeg")).sum())
     if jpegs and dataset.kind == "folder" and dataset.size == "native":
         click.secho(
-            f"{jpegs} of the pictures of {name} are JPEG files at their own size: JPEG finds its own blocks again, so comparisons "
+            f"JPEG files at their own size: {jpegs} of the {len(good)} pictures of {name}. JPEG finds its own blocks again, so comparisons "
             "with it mislead or are refused; add the same folder once more with --size WxH, smaller",
             fg="yellow",
         )

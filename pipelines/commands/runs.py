@@ -94,11 +94,10 @@ def _can_be_trained(chain: "Chain", sweep: Any) -> None:
     for dataset in sorted({e.dataset for e in sweep.experiments if not e.untrained}):
         with contextlib.suppress(Waiting):
             files = chain.given["source_frames", dataset].part("files")
-            if not (files["split"] == "train").any():
+            if not ((files["split"] == "train") & (files["status"] == "ok")).any():
                 raise FoveaError(
                     f"dataset {dataset!r} has no training picture, and sweep {sweep.name!r} trains: measure what is trained "
-                    f"already with `fovea benchmark --dataset {dataset}`, or name some with "
-                    f"`fovea datasets add {dataset} PATH --train GLOB`"
+                    f"already with `fovea benchmark --dataset {dataset}`, or {chain.world.dataset(dataset).way_to('train')}"
                 )
 
 

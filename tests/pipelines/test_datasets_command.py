@@ -31,7 +31,7 @@ def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: P
     code, said = added(pictures, "--splits", "2/1/0")
     assert code == 0, said
     assert "some: 3 pictures (2 train, 1 val, 0 test; 1 more in no split)" in said
-    assert "add the same folder once more with --test GLOB or --splits" in said
+    assert "--splits COUNTS`, or --train, --val and --test GLOB" in said
     assert "fixations: 6 of 1 people on 3 pictures; left out: 2 on pictures that are not in the dataset" in said
     shown = CliRunner().invoke(main, ["datasets", "show", "some"])
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
@@ -53,11 +53,56 @@ def test_the_same_folder_once_more_changes_the_options_that_are_given(
     assert added(pictures / ".." / pictures.name, "--size", "native")[0] == 0 and "size" not in settings.read_text()
 
 
+def test_each_glob_changes_by_itself_and_the_advice_leads_to_an_end(pictures: Path) -> None:
+    code, said = added(pictures, "--test", "3*")
+    assert code == 0 and "(0 train, 0 val, 1 test; 3 more in no split)" in said, said
+    run = CliRunner().invoke(main, ["run", "--dataset", "some"])
+    assert f"`fovea datasets add some {pictures} --train GLOB` (other globs stay)" in run.output
+    code, said = added(pictures, "--train", "[01]*")
+    assert code == 0 and "(2 train, 0 val, 1 test; 1 more in no split)" in said and "no val picture" in said
+    code, said = added(pictures, "--val", "2*")
+    assert code == 0 and "4 pictures (2 train, 1 val, 1 test)" in said and "no val picture" not in said
+
+
+def test_what_cannot_be_used_is_in_no_count(pictures: Path) -> None:
+    seen = np.full((64, 80, 4), 255, np.uint8)
+    seen[..., :3] = np.random.default_rng(1).integers(0, 256, (64, 80, 3))
+    Image.fromarray(seen).save(pictures / "4 opaque.png")
+    Image.fromarray(seen).save(pictures / "5 opaque.webp", lossless=True)
+    seen[0, 0, 3] = 0
+    for name in ("0 clear.png", "1 clear.webp"):
+        Image.fromarray(seen).save(pictures / name, lossless=True)
+    Image.fromarray(seen).quantize().save(pictures / "2 clear.png")
+    (pictures / "0 broken.jpg").write_bytes(b"no picture")
+    (pictures / "1 copy.png").write_bytes((pictures / "0.png").read_bytes())
+    code, said = added(pictures, "--splits", "2/1/2")
+    assert code == 0 and "some: 5 pictures (2 train, 1 val, 2 test" in said, said
+    for name in ("0 clear", "1 clear", "2 clear"):
+        assert f"quarantined {name}: has transparent pixels" in said
+    assert "quarantined 0 broken: not a PNG" in said and "quarantined 1 copy: the same content as 0" in said
+    code, said = added(pictures, "--splits", "2/1/4")
+    assert (
+        code == 1 and "splits 2/1/4 ask for more than the 6 pictures that can be used; not 0 broken.jpg: not a" in said
+    )
+
+
+def test_pictures_that_frames_left_out_are_not_counted(pictures: Path) -> None:
+    flat = Image.new("RGB", (80, 64))
+    flat.save(pictures / "9.tiff")
+    whole = (pictures / "9.tiff").read_bytes()
+    (pictures / "9.tiff").write_bytes(whole[:-4000])
+    said = added(pictures, "--splits", "2/1/2")[1]
+    assert "5 pictures (2 train, 1 val, 2 test)" in said
+    assert CliRunner().invoke(main, ["run", "--frames-only", "--dataset", "some"]).exit_code == 0
+    said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
+    assert "4 pictures (2 train, 1 val, 1 test)" in said and "quarantined 9: " in said
+
+
 def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) -> None:
     assert "JPEG" not in added(pictures)[1]
     Image.new("RGB", (80, 64)).save(pictures / "photo.JPG")
     said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
-    assert "1 of the pictures of some are JPEG files at their own size" in said
+    assert "JPEG files at their own size: 1 of the 5 pictures of some" in said
     assert "JPEG" not in added(pictures, "--size", "32x32")[1]
 
 
@@ -88,8 +133,10 @@ def test_a_name_that_is_not_utf_8_is_one_quarantined_picture(pictures: Path) -> 
 
 def test_lists_have_heads_or_say_that_there_is_nothing(pictures: Path) -> None:
     code, said = added(pictures, "--splits", "3/1/0")
-    assert code == 0 and "some has no test picture: codecs are measured on val" in said
-    assert "some has 1 val picture: with fewer than 5 no comparison has an interval" in said
+    lacks = (
+        "no test picture (codecs are measured on val); 1 val picture (with fewer than 5 no comparison has an interval)"
+    )
+    assert code == 0 and f"some has {lacks}: `fovea datasets add some" in said
     lines = CliRunner().invoke(main, ["datasets", "list"]).output.splitlines()
     assert lines[0].split() == ["name", "kind", "size", "where"] and lines[-1].split()[0] == "some"
     assert "no published curve is here" in CliRunner().invoke(main, ["curves", "list"]).output
