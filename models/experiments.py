@@ -276,7 +276,8 @@ class Experiment(Training):
         if trunk is None:
             if self.mechanism in LEVELLED and len(self.rates) < 2:
                 raise FoveaError(
-                    f"mechanism {self.mechanism!r} moves between rates: it needs a trunk or several values of lmbda"
+                    f"mechanism {self.mechanism!r} moves between rates: it needs a trunk, or one model for several rates "
+                    "(variable = true in a sweep)"
                 )
             return
         if trunk.codec != self.codec:

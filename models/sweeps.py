@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from models.arms import arm, with_controls
 from models.card import find_card
+from models.codecs.catalogue import shipped
 from models.config import SETTINGS_FILE, config_folder, read_tables
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
@@ -68,19 +71,19 @@ class Grid(Typed):
     """
 
     about: str = ""
-    codecs: tuple[str, ...]
-    arms: tuple[str, ...] = ("uniform",)
+    codecs: tuple[str, ...] = Field(min_length=1)
+    arms: tuple[str, ...] = Field(("uniform",), min_length=1)
     controls: tuple[str, ...] = ()
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] = Field(min_length=1)
     variable: bool = False
     preset: str
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
     trunk: Literal["none", "own", "shipped"] = "none"
     trunk_overrides: dict[str, Any] = {}
     trunk_options: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    settings: tuple[dict[str, Any], ...] = ({},)
+    settings: tuple[dict[str, Any], ...] = Field(({},), min_length=1)
     evaluate_on: tuple[str, ...] = ()
     also_on: tuple[str, ...] = ()
 
@@ -110,6 +113,12 @@ class Grid(Typed):
             return None
         codec = branch["codec"]
         if self.trunk == "shipped":
+            find_card(codec)
+            if codec not in (known := shipped()):
+                raise FoveaError(
+                    f'trunk = "shipped": no weights of {codec!r} ship with Fovea, of {", ".join(known)} alone; '
+                    'with trunk = "own" one is trained, with "none" it starts from scratch'
+                )
             return Trunk(codec=codec, shipped=codec)
         values: dict[str, Any] = {
             **{name: branch[name] for name in ("codec", "preset", "seed")},

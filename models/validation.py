@@ -57,6 +57,8 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
             return f"{place(path[:-1])}{unknown('field', path[-1], _fields(kind, path[:-1]))}"
         case "missing":
             return f"{place(path)}missing"
+        case "too_short":
+            return f"{place(path)}expected at least {first['ctx']['min_length']}, got {first['input']!r:.80}"
         case "value_error":
             return f"{place(path)}{first['ctx']['error']}"
         case _:

@@ -131,8 +131,10 @@ def show(name: str) -> None:
 
 def _show(name: str) -> int:
     """Print what is in a dataset; returns how many pictures can be used."""
+    from assets.datasets import format_size
     from assets.evaluation.rate_distortion import MIN_IMAGES
     from assets.frames.folder import find_pictures
+    from assets.frames.resize import fit
 
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
@@ -159,10 +161,18 @@ def _show(name: str) -> int:
         )
     if lacks:
         click.secho(f"{name} has {'; '.join(lacks)}: {dataset.way_to('test')}", fg="yellow")
-    if {"train", "val"} & set(good.split) == {"train"}:
+    if set(good.split) == {"train", "test"}:
         click.secho(f"{name} has no val picture: trainings are watched on training pictures alone", fg="yellow")
-    jpegs = int(good.path.str.lower().str.endswith((".jpg", ".jpeg")).sum())
-    if jpegs and dataset.kind == "folder" and dataset.size == "native":
+    frames = [fit(size, dataset.size) for size in zip(good.width, good.height, strict=True)]
+    if dataset.size != "native" and (small := sum(frame.size != dataset.size for frame in frames)):
+        click.secho(
+            f"{small} of the {len(good)} pictures of {name} are too small for {format_size(dataset.size)}: they are cut to that "
+            "aspect and not enlarged",
+            fg="yellow",
+        )
+    jpeg = good.path.str.lower().str.endswith((".jpg", ".jpeg"))
+    jpegs = sum(is_one and frame.scale == (1, 1) for is_one, frame in zip(jpeg, frames, strict=True))
+    if jpegs and dataset.kind == "folder":
         click.secho(
             f"JPEG files at their own size: {jpegs} of the {len(good)} pictures of {name}. JPEG finds its own blocks again, so comparisons "
             "with it mislead or are refused; add the same folder once more with --size WxH, smaller",

@@ -83,13 +83,16 @@ def _can_be_trained(chain: "Chain", sweep: Any) -> None:
     """Raises FoveaError before anything is made when a dataset has no picture to train on, or a trunk no such rate."""
     from assets.graph import Waiting
     from models.codecs.catalogue import config_for
+    from models.mechanisms import LEVELLED
 
+    levelled = any(e.mechanism in LEVELLED for e in sweep.experiments)
+    way = 'trunk = "none"' + (" and variable = true, two rates or more" if levelled else "")
     for e in sweep.experiments:
         levels = config_for(e).lmbda if e.trunk and e.rate_name == "lmbda" else e.rates
         if outside := [r for r in e.rates if not min(levels) * 0.999999 <= r <= max(levels) * 1.000001]:
             raise FoveaError(
                 f"sweep {sweep.name!r}: {e.codec} cannot have rate {outside[0]:g}: the trunk {e.trunk.key} that it starts from "
-                f'was trained for {min(levels):g} … {max(levels):g}; choose `rates` within, or start without: trunk = "none"'
+                f"was trained for {min(levels):g} … {max(levels):g}; choose `rates` within, or start without: {way}"
             )
     for dataset in sorted({e.dataset for e in sweep.experiments if not e.untrained}):
         with contextlib.suppress(Waiting):

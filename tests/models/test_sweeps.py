@@ -176,6 +176,10 @@ MINE = '[sweeps.mine]\ncodecs = ["bls2017"]\nrates = [0.01]\npreset = "tiny"\n'
     [
         (MINE + 'armz = ["uniform"]\n', "sweeps.mine: unknown field 'armz'; did you mean 'arms'?"),
         (MINE.replace("rates", "# "), "sweeps.mine.rates: missing"),
+        (MINE.replace("[0.01]", "[]"), "sweeps.mine.rates: expected at least 1, got []"),
+        (MINE + "arms = []\n", "sweeps.mine.arms: expected at least 1, got []"),
+        (MINE + "grids = [{}, { settings = [] }]\n", "sweeps.mine.settings: expected at least 1, got []"),
+        (MINE.replace("bls2017", "cheng2020_anchor") + 'trunk = "shipped"\n', "sweeps.mine: trunk = \"shipped\": no weights of 'cheng2020_anchor'"),
         (MINE + "seeds = 3\n", "sweeps.mine.seeds: expected a valid tuple, got 3"),
         (MINE + "trunk_option = { x = 1 }\n", "unknown field 'trunk_option'; did you mean 'trunk_options'?"),
         (MINE + 'trunk = "shiped"\n', "sweeps.mine.trunk: expected 'none', 'own' or 'shipped', got 'shiped'"),

@@ -104,6 +104,8 @@ def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) ->
     said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
     assert "JPEG files at their own size: 1 of the 5 pictures of some" in said
     assert "JPEG" not in added(pictures, "--size", "32x32")[1]
+    said = added(pictures, "--size", "9000x9000")[1]
+    assert "5 of the 5 pictures of some are too small for 9000x9000" in said and "own size: 1 of" in said
 
 
 def test_fixations_on_unknown_pictures_are_counted(pictures: Path) -> None:

@@ -133,12 +133,21 @@ def test_a_full_disk_is_told_with_advice_that_fits(
 
 @pytest.mark.parametrize("command", ["run", "status"])
 def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(installation: Path, command: str) -> None:
-    words = 'codecs = ["bls2017"]\narms = ["uniform"]\npreset = "smoke"\nrates = [0.0016, 0.1]\ntrunk = "shipped"\n'
-    (installation / "fovea.toml").write_text(f'[sweeps.mine]\nabout = "one more rate"\n{words}')
+    words = 'codecs = ["bls2017"]\narms = ["uniform", "saliency_gain"]\npreset = "smoke"\nrates = [0.0016, 0.1]\n'
+    sweep = f'[sweeps.mine]\nabout = "one more rate"\n{words}'
+    (installation / "fovea.toml").write_text(f'{sweep}trunk = "shipped"\n')
     done = CliRunner().invoke(main, [command, "--sweep", "mine"])
     assert done.exit_code == 1 and not (installation / "home/data").exists()
     assert "bls2017 cannot have rate 0.1: the trunk shipped-bls2017" in done.output
     assert "was trained for 0.0008 … 0.0512" in done.output
+    way = 'trunk = "none" and variable = true'
+    assert way in done.output
+    (installation / "fovea.toml").write_text(sweep + way.replace(" and ", "\n"))
+    done = CliRunner().invoke(main, ["status", "--sweep", "mine", "--keys"])
+    assert done.exit_code == 0 and len(done.output.splitlines()) == 2
+    (installation / "fovea.toml").write_text(sweep)
+    done = CliRunner().invoke(main, [command, "--sweep", "mine"])
+    assert done.exit_code == 1 and "(variable = true in a sweep)" in done.output
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
