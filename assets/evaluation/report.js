@@ -70,9 +70,10 @@ function frame(holder, { x, y, height, xLabel, yLabel, label }) {
   holder.prepend(root);
   const sx = v => left + Math.log(v / x[0]) / (Math.log(x[1] / x[0]) || 1) * (width - left - right);
   const sy = v => height - bottom - (v - y[0]) / (y[1] - y[0] || 1) * (height - top - bottom);
-  for (const v of niceTicks(y[0], y[1], height / 60)) {
+  const ticks = niceTicks(y[0], y[1], height / 60), digits = Math.max(0, ...ticks.map(v => (String(v).split(".")[1] ?? "").length));
+  for (const v of ticks) {
     svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: "grid" }, root);
-    svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, y[1] - y[0] < 1.6 ? 2 : y[1] - y[0] < 4 ? 1 : 0);
+    svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, digits);
   }
   for (const v of logTicks(x[0], x[1])) {
     svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: "grid" }, root);

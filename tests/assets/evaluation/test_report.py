@@ -477,4 +477,9 @@ def test_chromium_runs_it_offline(browser: Browser, page: str, tmp_path: Path) -
     assert count('[class^="mark"]') >= 4 * learned
     rows = browser.run("return [...document.querySelectorAll('tr[data-metric]')].map(r => [r.dataset.metric, r.dataset.method, r.hidden])")  # fmt: skip
     assert rows and all((metric == "ew_psnr_db" and method == "pchip") != hidden for metric, method, hidden in rows)
+    axis = """const axes = frame(document.createElement("div"), { x: [.1, 1], y: arguments[0], height: 460 });
+        return [...axes.root.querySelectorAll("text[text-anchor=end]")].map(t => t.textContent.replace("−", "-"))"""
+    for low, high in ((22, 37.5), (-1, 0.9), (30.1, 30.3), (0, 900)):
+        ticks = [float(text) for text in browser.run(axis, [low, high])]
+        assert len(ticks) > 2 and np.diff(ticks) == pytest.approx(ticks[1] - ticks[0]), ticks
     assert browser.errors() == []
