@@ -101,7 +101,11 @@ def decompress(data: "Data", model: "Codec | Path | str | None" = None) -> "Pict
     from models.codecs.catalogue import codec_for
 
     held = _bytes(data)
-    return (codec_for(held) if model is None else _codec(model)).decode(held)
+    try:
+        codec = codec_for(held) if model is None else _codec(model)
+    except FoveaError as error:
+        raise FoveaError(str(error).replace("--model", "model=")) from None
+    return codec.decode(held)
 
 
 def cut(data: "Data", *, bytes: int | None = None, bpp: float | None = None) -> bytes:

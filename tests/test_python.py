@@ -98,6 +98,9 @@ def test_a_file_is_cut_and_shown_from_any_kind_of_bytes(here):
     shown = fovea.decompress(small, codec)
     for same in (bytearray(small), memoryview(small), np.frombuffer(small, np.uint8)):
         assert np.array_equal(fovea.decompress(same, codec), shown)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(fovea.FoveaError, match="folder with model="):
+        patched.setattr("models.codecs.catalogue.shipped", list)
+        fovea.decompress(small)
     for size, said in (
         ({}, "either as bytes or as bpp"),
         ({"bytes": 400, "bpp": 0.2}, "either as bytes or as bpp"),

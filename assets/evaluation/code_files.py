@@ -261,7 +261,9 @@ def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
         path = found[0]
     shown = read_picture(path)
     if (shown != shown[..., :1]).any():
-        raise FoveaError(f"{path} has colours: a map is grey, 0 where nothing matters")
+        raise FoveaError(
+            f"{path} has colours: a map is grey, 0 where nothing matters, as `fovea saliency` writes it without --overlay"
+        )
     if shown.shape != picture.shape:
         raise FoveaError(
             f"{path} has {shown.shape[1]}×{shown.shape[0]} pixels, {source} has {picture.shape[1]}×{picture.shape[0]}"

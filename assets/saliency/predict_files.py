@@ -26,11 +26,11 @@ def predict_files(
     overlay: bool = False,
     flip: bool = False,
     progress: Callable[[float, float, str], None] | None = None,
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Write a PNG for each picture: the grey map (255 = most salient), or the map over the picture.
 
-    model: the default one where None. output: see `targets_of`. Returns what was written. Raises FoveaError for a broken
-    file, named, after the others have been done.
+    model: the default one where None. output: see `targets_of`. Returns what was written, and for each broken file, by name,
+    why not.
     """
     work = targets_of(images, output, ".png", find_pictures, BY)
     predictor = model or load_model(DEFAULT_SALIENCY)
@@ -51,6 +51,4 @@ def predict_files(
             written.append(target)
         if progress:
             progress(min(start + BATCH, len(work)), len(work), "maps predicted")
-    if broken:
-        raise FoveaError(f"{len(written)} written, {len(broken)} could not be read: " + "; ".join(broken))
-    return written
+    return written, broken

@@ -142,7 +142,9 @@ def remove(name: str, dataset: str) -> None:
 )
 @click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
 @click.option("--name", default="", help="What its curve is called; default: the codec's name.")
-@click.option("--quality", type=float, help="Orders the points of a curve; default: from the file's name, else 1.")
+@click.option(
+    "--quality", type=options.Number(), help="Orders the points of a curve; default: from the file's name, else 1."
+)
 @options.threads
 def evaluate(
     checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, quality: float | None, threads: int
@@ -208,7 +210,7 @@ def evaluate(
 @click.option(
     "--span",
     "spans",
-    type=click.FloatRange(0, MAX_SPAN),
+    type=options.Number(0, MAX_SPAN),
     multiple=True,
     help="With --cuts: saliency order at this span, too.",
 )

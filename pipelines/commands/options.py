@@ -1,5 +1,6 @@
 """What commands share: options, the chain that they work on, and how they say and write things."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from models.codecs.base import Codec
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds, which `click.FloatRange` lets nan pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for what is no number, outside the bounds, infinite or nan."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return found
+
 
 #: in each page's head (`output`)
 PAGE = rb" Fovea</title>"

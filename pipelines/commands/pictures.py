@@ -34,7 +34,7 @@ DEFAULT_CODEC = "light"
 )
 @click.option(
     "--span",
-    type=click.FloatRange(0, MAX_SPAN),
+    type=options.Number(0, MAX_SPAN),
     help="By how many rate levels the most salient place stands above the least; default: 4, as light was trained.",
 )
 @click.option(
@@ -202,6 +202,8 @@ def _check_ending(given: tuple[Path, ...], output: Path, ending: str, why: str) 
 
 def _tell_failed(failed: list[str] | None, count: int) -> None:
     """Say what could not be done of several files. Raises FoveaError when there is any."""
+    if failed and count == 1:
+        raise FoveaError(failed[0])
     for line in failed or ():
         click.echo(line, err=True)
     if failed:
@@ -232,9 +234,10 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
     source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
     with shown("maps") as progress:
-        written = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
+        written, failed = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
         click.echo(str(path))
+    _tell_failed(failed, len(written) + len(failed))
 
 
 @click.group("saliency-weights")

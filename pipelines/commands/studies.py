@@ -8,7 +8,7 @@ import click
 
 from models.errors import FoveaError
 from pipelines.commands import options
-from pipelines.commands.options import PATH, chain_here, warn, write_page
+from pipelines.commands.options import PATH, Number, chain_here, warn, write_page
 
 if TYPE_CHECKING:
     from assets.studies.preferences import Result
@@ -61,7 +61,7 @@ def study() -> None:
 @click.option("--pairs", default=24, show_default=True, type=click.IntRange(1, 500), help="Pairs of pictures.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="What is drawn, in which order.")
 @click.option(
-    "--tolerance", default=0.05, show_default=True, type=click.FloatRange(0, 0.5), help="Share by which bpp may differ."
+    "--tolerance", default=0.05, show_default=True, type=Number(0, 0.5), help="Share by which bpp may differ."
 )
 @OUTPUT
 def study_make(dataset: str, sweep_name: str, arms: str, output: Path | None, **which: Any) -> None:

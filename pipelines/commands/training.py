@@ -134,7 +134,7 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 @click.option("--steps", type=click.IntRange(min=1), required=True)
 @click.option("--begin", default="", help="A codec to go on from: a shipped one's name, or a folder.")
 @click.option("--cuts", is_flag=True, help="Only what shows cut files of --begin, or of the shipped codec.")
-@click.option("--lr", type=float, help="Learning rate; default: the recipe's.")
+@click.option("--lr", type=options.Number(0, min_open=True), help="Learning rate; default: the recipe's.")
 @options.output("Folder for checkpoints and, in `final`, the codec.", required=True)
 @options.threads
 @options.device

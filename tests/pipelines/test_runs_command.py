@@ -100,6 +100,9 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
         ("compress -o a.fov", "missing argument 'IMAGES...'; for help: fovea compress --help"),
         ("compress a.png -o a.fov --effort -1", "invalid value for '--effort': -1 is not in the range x>=0; for help: fovea compress --help"),
         ("saliency-weights fetch", "missing argument '{sam_vgg|sam_resnet}'. Choose from: sam_vgg, sam_resnet; for help: fovea saliency-weights fetch --help"),
+        ("study make --arms a,b --tolerance nan", "invalid value for '--tolerance': 'nan' is not a finite number; for help: fovea study make --help"),
+        ("compress a.png -o a.fov --span nan", "invalid value for '--span': 'nan' is not a finite number; for help: fovea compress --help"),
+        ("base light --pictures . --steps 1 -o out --lr inf", "invalid value for '--lr': 'inf' is not a finite number; for help: fovea base --help"),
         ("ui --port 70000", "invalid value for '--port': 70000 is not in the range 1<=x<=65535; for help: fovea ui --help"),
     ],
 )  # fmt: skip

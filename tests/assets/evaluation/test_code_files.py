@@ -86,7 +86,7 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
         (one, "none.png", False, r"no such file: .*none\.png"),
         (work, "maps/a.png", False, "need a folder"),
         (one, "maps", True, "not both"),
-        (one, "in", False, "has colours"),
+        (one, "in", False, "has colours: .* without --overlay"),
     ):
         with pytest.raises(FoveaError, match=said):
             next(compress_files(pairs, codec, guide=Guide(uniform, tmp_path / maps)))

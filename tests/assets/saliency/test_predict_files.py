@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from assets.saliency.predict_files import predict_files
-from models.errors import FoveaError
 from models.saliency.predict import load_model
 
 
@@ -35,7 +34,7 @@ def read(path: Path) -> np.ndarray:
 
 def test_one_file_to_one_png(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.png"
-    assert predict_files([pictures / "a.png"], out, model=MODEL) == [out]
+    assert predict_files([pictures / "a.png"], out, model=MODEL) == ([out], [])
     grey = read(out)
     assert (grey.shape, grey.dtype, int(grey.max())) == ((48, 64), np.uint8, 255)
 
@@ -48,18 +47,25 @@ def test_the_default_model_looks_at_the_spot(pictures: Path, tmp_path: Path) -> 
 
 def test_a_folder_is_mirrored_and_overlays_keep_size_and_colour(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    written = predict_files([pictures], out, model=MODEL, overlay=True)
+    written, _ = predict_files([pictures], out, model=MODEL, overlay=True)
     assert sorted(p.relative_to(out).as_posix() for p in written) == ["a.png", "b.png", "deep/a.png"]
     assert read(out / "deep/a.png").shape == (48, 80, 3)
     bgr = read(out / "a.png").astype(int)
     assert np.abs(bgr[..., 2] - bgr[..., 0]).max() > 40  # heat has a colour, the picture under it is grey
 
 
-def test_a_broken_file_is_named_and_the_others_are_written(pictures: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_named_and_the_others_are_written(pictures: Path, tmp_path: Path, installation: Path) -> None:
+    from pipelines.cli import main
+
     (pictures / "broken.png").write_bytes((pictures / "a.png").read_bytes()[:500])
-    with pytest.raises(FoveaError, match=r"3 written, 1 could not be read: .*broken\.png"):
-        predict_files([pictures], tmp_path / "out", model=MODEL)
-    assert (tmp_path / "out/deep/a.png").is_file() and not (tmp_path / "out/broken.png").exists()
+    out = tmp_path / "out"
+    done = CliRunner().invoke(main, ["saliency", str(pictures), "-o", str(out), "--model", "center_prior"])
+    assert done.exit_code == 1 and f"{pictures / 'broken.png'}: cut short" in done.output
+    assert "1 of 4 files could not be done (above); the others are written" in done.output
+    assert all(str(out / name) in done.stdout.splitlines() for name in ("a.png", "b.png", "deep/a.png"))
+    one = CliRunner().invoke(main, ["saliency", str(pictures / "broken.png"), "-o", str(tmp_path / "one.png")])
+    assert one.exit_code == 1 and one.output.startswith(f"fovea: {pictures / 'broken.png'}: cut short")
+    assert (out / "deep/a.png").is_file() and not (out / "broken.png").exists()
 
 
 def test_the_command_line(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
