@@ -421,8 +421,7 @@ def add_dataset(
 
 
 def remove_dataset(config_dir: Path, name: str) -> None:
-    """Forget a registered folder; its pictures and results stay. Raises FoveaError: no such dataset, or one of the two that
-    are always there."""
+    """Forget a registered folder; its pictures and results stay. Raises FoveaError: no such dataset, or a built-in one."""
     if name in BUILT_IN:
         raise FoveaError(f"{name!r} is always there and can't be removed")
     with _editing(config_dir) as tables:
@@ -477,12 +476,11 @@ def _editing(config_dir: Path) -> Iterator[Any]:
     import tomlkit
     from filelock import FileLock, Timeout
 
-    from assets.home import written_beside
+    from assets.home import explained, written_beside
 
-    config_dir.mkdir(parents=True, exist_ok=True)
-    file = config_dir / SETTINGS_FILE
+    file, way = config_dir / SETTINGS_FILE, "set FOVEA_CONFIG to"
     try:
-        with FileLock(f"{file}.lock", timeout=30):
+        with explained(file, way), FileLock(f"{file}.lock", timeout=30):
             read_tables(file, "datasets")
             file = file.resolve()  # a link into a folder of dotfiles stays one
             document = tomlkit.parse(file.read_text(encoding="utf-8-sig")) if file.exists() else tomlkit.document()
@@ -490,7 +488,7 @@ def _editing(config_dir: Path) -> Iterator[Any]:
             yield tables
             if not tables:
                 del document["datasets"]
-            with written_beside(file, "set FOVEA_CONFIG to") as beside:
+            with written_beside(file, way) as beside:
                 beside.write_text(tomlkit.dumps(document), encoding="utf-8")
                 beside.chmod(file.stat().st_mode if file.exists() else 0o644)
     except Timeout as error:

@@ -301,7 +301,7 @@ def compare_curves(
         if n_images >= MIN_IMAGES:
             counts = resample_counts(n_images, resamples, 0), resample_counts(n_seeds, resamples, 1)
             drawn = _draw(sides, metric, *counts)
-        few = f"{n_images} pictures, fewer than {MIN_IMAGES}"
+        few = f"{n_images} {'picture' if n_images == 1 else 'pictures'}, fewer than {MIN_IMAGES}"
         measured = ((m, _measure(mean, drawn, m, undrawn=few, note=note)) for m in methods)
         rows += [{**blank, "method": method, **row} for method, row in measured]
     return rows

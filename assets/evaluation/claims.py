@@ -28,7 +28,7 @@ import pandas as pd
 import tomlkit
 
 from assets.chain import Chain, explain
-from assets.evaluation.numerals import percent, with_interval
+from assets.evaluation.numerals import counted, percent, with_interval
 from assets.evaluation.rate_distortion import label_arm, records
 from assets.graph import Waiting
 from assets.home import ROOT, write_whole
@@ -230,7 +230,7 @@ def table(claims: Sequence[Written]) -> str:
     lines = ["| claim, written down before the run | expected | found | |", "|---|---|---|---|"]
     for w in _ordered(claims):
         if (run := w.run) is not None:
-            found = f"{with_interval(run._asdict())}, {run.n_images} pictures"
+            found = f"{with_interval(run._asdict())}, {counted(run.n_images)}"
             again = f"; run {1 + w.runs.index(run)}, after a first under another setting" if w.edited else ""
             lines.append(f"| {w.claim.says} | {w.claim.bound} | {found} | {run.word}{again} |")
     return "\n".join(lines).replace("\u202f", " ").replace("\u00a0", " ") + "\n"

@@ -40,8 +40,8 @@ class RdCurves(Stage):
         published = [c for d in pieces.measured_on(sweep) for c in published_curves(view.home.config, d)]
         return {
             "sweep": view.partition,
-            "pieces": len(found),
-            "pieces_missing": len(missing),
+            "measurements": len(found),
+            "measurements to come": len(missing),
             "published": digest([[c.name, c.source, c.points] for c in published]),
         }
 
@@ -50,7 +50,7 @@ class RdCurves(Stage):
         if name != "points":
             return super().part(view, name)
         inputs = view.keyed().inputs
-        names = ("sweep", "published", "pieces_missing", *pieces.PIECES)
+        names = ("sweep", "published", "measurements to come", *pieces.PIECES)
         return Part(None, digest({n: inputs[n] for n in names if n in inputs}))
 
     def make(self, task: Task) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.palette import cast_of, look
+from assets.evaluation.palette import CLASSICAL, cast_of, look
 from assets.evaluation.published import name_of
-from assets.evaluation.rate_distortion import CurveKey, curves_of, label_arm, learned, records
+from assets.evaluation.rate_distortion import CurveKey, curves_of, records
 from models.errors import FoveaError
 from models.metrics import METRICS
 from models.validation import unknown
@@ -64,12 +64,13 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
         lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
     lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
     lines += [rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\", r"\midrule"]
-    several = len(learned(curves)) > 1
+    cast = cast_of(curves)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == "pchip") & (rates["status"] != "refused")]
     for row in records(shown):
-        test = f"{row['codec']} " * several + label_arm(row["test_arm"], row["maps"])
+        test, anchor = look(row, cast, "test_arm").label, row["anchor_arm"]
+        anchor = CLASSICAL[anchor][0] if anchor in CLASSICAL else anchor
         interval = f"$[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]$" if row["status"] == "ok" else "--"
-        lines.append(rf"{_tex(test)} & {_tex(row['anchor_arm'])} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\")
+        lines.append(rf"{_tex(test)} & {_tex(anchor)} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -16,6 +16,11 @@ def number(value: Any, digits: int = 2, *, sign: bool = False, unit: str = "") -
     return f"{text}\u202f{unit}" if unit else text
 
 
+def counted(count: Any, what: str = "picture") -> str:
+    """`1 picture`, `3 pictures`."""
+    return f"{count} {what if count == 1 else f'{what}s'}"
+
+
 def digits(metric: str) -> int:
     """How many digits a metric is written with."""
     return 2 if KNOWN[metric].unit == "dB" else 4
@@ -56,5 +61,5 @@ def with_interval(row: Mapping[str, Any]) -> str:
 
 
 def rate_label(name: str, rate: float) -> str:
-    """`λ 0.013`, `channels 8` or `quality 80`."""
-    return f"{'λ' if name == 'lmbda' else name} {rate:g}"
+    """`λ 0.013`, `channels 8` or `quality 80`: four digits, which is all that rates of sweeps have."""
+    return f"{'λ' if name == 'lmbda' else name} {rate:.4g}"

@@ -22,7 +22,7 @@ from models.judges import KNOWN
 Picture = NDArray[np.uint8]
 
 FOLDER = Path(__file__).parent
-NUMERALS = ("number", "percent", "decibel", "gain", "interval", "digits", "rate_label")
+NUMERALS = ("number", "counted", "percent", "decibel", "gain", "interval", "digits", "rate_label")
 STYLE, SCRIPT = "report.css", "report.js"
 
 

@@ -37,7 +37,7 @@ CLASSICAL: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "webp": ("WebP", "#7d8590", (7, 2)),
     "avif": ("AVIF", "#8a7a66", (4, 2, 1, 2)),
     "jpegxl": ("JPEG XL", "#6f7f6f", (1, 2)),
-    "bicubic": ("thumbnail", "#a0a0a0", (1, 4)),
+    "bicubic": ("bicubic", "#a0a0a0", (1, 4)),
 }
 """Label, colour and dash of the classical codecs."""
 SETTINGS = {"jpeg": "baseline, optimised", "webp": "method 6", "avif": "speed 3", "jpegxl": "effort 9"}

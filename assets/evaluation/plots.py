@@ -64,7 +64,8 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     axes.minorticks_off()
     axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=INK)
     axes.set_ylabel(label, color=INK)
-    axes.set_title(f"{title}  ·  n = {shown['n_images'].max()} pictures".strip(" ·"), loc="left", color=INK)
+    n = shown["n_images"].max()
+    axes.set_title(f"{title}  ·  n = {n} {'picture' if n == 1 else 'pictures'}".strip(" ·"), loc="left", color=INK)
     axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
     return png(figure)
 

@@ -217,7 +217,7 @@ function describe({ series, spot }) {
     `${meta.label} ${fixed(value)}${unit}${raw}${low === null ? "" : ` [${fixed(low)}, ${fixed(high)}]`}`];
   if (state.mode === "relative") lines.push(`${signed(spot.y, 2)}${unit} against ${data.against} at this rate`);
   if (!p.n) lines.push("published: means only, no pictures");
-  else lines.push(`${p.n} pictures${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
+  else lines.push(`${p.n} picture${p.n === 1 ? "" : "s"}${p.seeds > 1 ? `, ${p.seeds} runs` : ""}`);
   return lines.map((text, i) => html(i ? "div" : "b", {}, text));
 }
 function pin(item) {

@@ -17,6 +17,7 @@ import pandas as pd
 from assets.evaluation import report_tables as tables
 from assets.evaluation.bd_rate import BD_METRICS
 from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, present
+from assets.evaluation.numerals import counted
 from assets.evaluation.page import render_page
 from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, without, without_parts
@@ -65,6 +66,10 @@ def render_report(
     """
     provenance = dict(provenance or {})
     ideal = pd.DataFrame() if ideal is None else ideal
+    own = curves[~curves["arm"].isin(REFERENCE_ARMS)]
+    runs = f"{counted(own['n_seeds'].max(), 'training run')} a point" if len(own) else ""
+    if runs and all("as shipped" in variant for variant in own["variant"]):
+        runs = "codecs as they ship"
     if shared := shared_parts(curves):
         # said once, among what the page says of its origin, instead of in every label
         provenance["common to all arms"] = ", ".join(shared)
@@ -98,4 +103,5 @@ def render_report(
         others=tables.others_said(curves),
         n_images=int(curves["n_images"].max()) if len(curves) else 0,
         n_seeds=int(curves["n_seeds"].max()) if len(curves) else 0,
+        runs_said=runs,
     )

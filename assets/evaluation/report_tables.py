@@ -163,9 +163,9 @@ def others_said(curves: pd.DataFrame) -> list[str]:
 
 
 def provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of where the numbers come from, as printed."""
+    """What is known of where the numbers come from, as printed: without Markdown's marks of code."""
     return [
-        (key, "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        (key, ("; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)).replace("`", ""))
         for key, value in provenance.items()
         if key != "mlflow_run_url" and value not in ("", None, [], ())
     ]

@@ -53,7 +53,7 @@ def curve_lines(curves: pd.DataFrame) -> str:
             [
                 r["codec"],
                 f"{label_arm(r['arm'], r['maps'])} {r['variant']}".strip(),
-                f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:g}",
+                f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:.4g}",
                 _number(r["bpp"], ".3f"),
                 _number(r["psnr_db"]),
                 _number(r["sw_psnr_db"]),

@@ -180,7 +180,8 @@ def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: s
             "No eye movements were recorded here: looked-at quality is by the saliency model that also steers the codec."
         )
     if int(main["n_seeds"]) < 2:
-        found.append("One training run an arm: the interval covers pictures, not the luck of training.")
+        covers = ": the interval covers pictures, not the luck of training" if _finite(main, "ci_low") else ""
+        found.append(f"One training run an arm{covers}.")
     if plain is not None and not _finite(plain, "ci_low"):
         found.append(f"What it costs at equal plain PSNR is not known: {plain['reason'] or 'no interval'}.")
     elif plain is not None and plain["ci_low"] > 10:

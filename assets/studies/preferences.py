@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from assets.chain import Chain
+from assets.evaluation.numerals import counted
 from assets.evaluation.rate_distortion import records
 from assets.evaluation.tables import keep_table
 from assets.studies.answers import counted_answers
@@ -130,7 +131,7 @@ def result_lines(result: Result) -> str:
         rate, low, high = (100 * row[name] for name in ("rate", "ci_low", "ci_high"))
         interval = f"{rate:.1f} %, 95 % interval [{low:.1f}, {high:.1f}] ({row['method']})"
         chosen = "{second_arm} chosen {chose_second} of {n_answers} times by {n_participants}".format_map(row)
-        lines.append(f"{chosen} {people} on {row['n_images']} pictures: {interval}")
+        lines.append(f"{chosen} {people} on {counted(row['n_images'])}: {interval}")
     if row["n_small"]:
         small = "{n_small} of {n_answers} answers are on pictures shown smaller than they are".format_map(row)
         lines.append(f"{small}: fine differences could not be seen there")

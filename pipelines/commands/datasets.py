@@ -24,8 +24,9 @@ def list_() -> None:
     """All datasets."""
     from assets.datasets import format_size
 
+    known = chain_here(tracking=False).world.registry
     click.echo(f"{'name':16} {'kind':10} {'size':9} where")
-    for name, dataset in chain_here(tracking=False).world.registry.items():
+    for name, dataset in known.items():
         where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
         more = "".join(f", {what}" for what in ("fixations", "texts") if getattr(dataset, what))
         click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{more}")
@@ -132,6 +133,7 @@ def show(name: str) -> None:
 def _show(name: str) -> int:
     """Print what is in a dataset; returns how many pictures can be used."""
     from assets.datasets import format_size
+    from assets.evaluation.numerals import counted
     from assets.evaluation.rate_distortion import MIN_IMAGES
     from assets.frames.folder import find_pictures
     from assets.frames.resize import fit
@@ -144,7 +146,7 @@ def _show(name: str) -> int:
     counts = ", ".join(f"{int((good.split == s).sum())} {s}" for s in ("train", "val", "test"))
     dataset = chain.world.dataset(name)
     unused = len(find_pictures(dataset.root())) - len(table) if dataset.kind == "folder" else 0
-    click.echo(f"{name}: {len(good)} pictures ({counts}{f'; {unused} more in no split' if unused else ''})")
+    click.echo(f"{name}: {counted(len(good))} ({counts}{f'; {unused} more in no split' if unused else ''})")
     sizes = Counter(zip(good.width, good.height, strict=True)).most_common()
     said = ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes[:5])
     click.echo(f"sizes: {said}{' …' if len(sizes) > 5 else ''}")
@@ -157,7 +159,7 @@ def _show(name: str) -> int:
         lacks.append("no test picture (codecs are measured on val)" if measured else "nothing to measure on")
     if measured and few < MIN_IMAGES:
         lacks.append(
-            f"{few} {measured} picture{'s' * (few > 1)} (with fewer than {MIN_IMAGES} no comparison has an interval)"
+            f"{counted(few, f'{measured} picture')} (with fewer than {MIN_IMAGES} no comparison has an interval)"
         )
     if lacks:
         click.secho(f"{name} has {'; '.join(lacks)}: {dataset.way_to('test')}", fg="yellow")

@@ -156,6 +156,7 @@ def evaluate(
       fovea evaluate bmshj2018-hyperprior-*.pth.tar --codec bmshj2018_hyperprior --dataset kodak
     """
     from assets.evaluation.checkpoints import keep_external, kept_when_measured
+    from assets.evaluation.numerals import counted
     from assets.evaluation.pieces import POINTS
     from assets.evaluation.rate_distortion import rd_curves
     from assets.evaluation.summary import curve_lines
@@ -180,7 +181,7 @@ def evaluate(
     chain.tracker.flush()
     write_tables(chain)
     verb = "found" if made.hit else "measured"
-    click.echo(f"{verb} {external.partition}, {made.facts['pictures']} pictures")
+    click.echo(f"{verb} {external.partition}, {counted(made.facts['pictures'])}")
     click.echo(curve_lines(rd_curves(made.table(POINTS), resamples=2)))
     for file in external.files:
         click.echo(f"quality {file.quality:g}: sha256 {file.sha256}")

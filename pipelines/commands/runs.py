@@ -249,8 +249,10 @@ def saliency_benchmark(dataset: str, threads: int, device: str) -> None:
     failed = make_stale(chain, f"saliency benchmark of {dataset}", wanted)
     made = _made(chain, "saliency_benchmark", dataset)
     if made:
+        from assets.evaluation.numerals import counted
+
         facts = made.facts
-        click.echo(f"\n{dataset}, {facts['split']}: {facts['pictures']} pictures, means with 95 % intervals\n")
+        click.echo(f"\n{dataset}, {facts['split']}: {counted(facts['pictures'])}, means with 95 % intervals\n")
         click.echo((made.folder / "shown" / "benchmark.md").read_text())
         click.echo(f"table   {chain.home.tables / 'saliency_benchmark.parquet'}")
     if failed or not made:

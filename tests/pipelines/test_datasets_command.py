@@ -142,3 +142,19 @@ def test_lists_have_heads_or_say_that_there_is_nothing(pictures: Path) -> None:
     lines = CliRunner().invoke(main, ["datasets", "list"]).output.splitlines()
     assert lines[0].split() == ["name", "kind", "size", "where"] and lines[-1].split()[0] == "some"
     assert "no published curve is here" in CliRunner().invoke(main, ["curves", "list"]).output
+
+
+def test_a_config_that_cannot_be_used_is_said_before_anything_else(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures.parent / "fovea.toml").write_text("[datasets.some\n")
+    listed = CliRunner().invoke(main, ["datasets", "list"])
+    assert listed.exit_code == 1 and listed.stdout == "" and "fovea.toml" in listed.stderr
+    (pictures.parent / "fovea.toml").unlink()
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
+    code, said = added(pictures)
+    assert code == 1 and "fovea.toml: Permission denied; set FOVEA_CONFIG to a folder you can write" in said

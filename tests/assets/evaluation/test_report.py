@@ -116,7 +116,7 @@ def made_tables(eyes: bool) -> dict[str, pd.DataFrame]:
 
 def made_report(*, eyes: bool = True, **options: object) -> str:
     provenance = {
-        "commit": "0123456789abcdef0123456789abcdef01234567", "sweep": "made.smoke", "about": "Made-up numbers for tests.",
+        "commit": "0123456789abcdef0123456789abcdef01234567", "sweep": "made.smoke", "about": "Made-up `numbers` for tests.",
         "budget": ["smoke: 150 steps of batch 8"], "missing": "", "data version": "d" * 64,
         "mlflow_run_url": "http://127.0.0.1:5000/#/experiments/1/runs/{run_id}",
     }  # fmt: skip
@@ -352,6 +352,16 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     assert "gamma=0.7" in page
 
 
+def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: str) -> None:
+    assert "24 pictures · 1 training run a point" in page and "the interval covers pictures" in page
+    points = made_points(n=1)
+    points.loc[points["arm"] != "classical", "variant"] = "as shipped"
+    few = render_report(curves=rd_curves(points, resamples=2), rates=bd_rates(points, resamples=50))
+    assert "1 picture · codecs as they ship ·" in few and "1 picture, fewer than 5" in few
+    for absent in ("1 pictures", "training run a point", "the interval covers pictures", 'class="ci">–', ">–</small>"):
+        assert absent not in few, absent
+
+
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
     points = made_points(n=6)
     points.loc[(points["arm"] == "weighted") & (points["rate"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
@@ -447,6 +457,8 @@ def test_salient_window() -> None:
 def test_numbers_as_written() -> None:
     assert [numerals.percent(v) for v in (-9.04, 3, np.nan)] == ["−9.0\u202f%", "+3.0\u202f%", "–"]
     assert [numerals.interval(v, 1) for v in (-12.04, np.nan)] == ["[−12.0,\u00a0+1.0]", "–"]
+    assert [numerals.rate_label("lmbda", v) for v in (0.00190273, 0.2048)] == ["λ 0.001903", "λ 0.2048"]
+    assert [numerals.counted(n) for n in (0, 1, 2)] == ["0 pictures", "1 picture", "2 pictures"]
 
 
 def test_judged_metrics_have_their_own_units() -> None:

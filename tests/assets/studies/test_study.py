@@ -438,7 +438,7 @@ BAD = {
     r"study: .*, got 'zz'": lambda s: {**s, "study": "zz"},
     r"study 00000000ff is not known here \(known: 0123456789\)": lambda s: {**s, "study": "00000000ff"},
     r"answers: .* valid array": lambda s: {**s, "answers": {}},
-    r"answers: .* at least 1 item": lambda s: {**s, "answers": []},
+    r"answers: expected at least 1": lambda s: {**s, "answers": []},
     r"answers\.0: .* object, got 3": lambda s: {**s, "answers": [3]},
     r"answers\.2.seconds: .*, got None": lambda s: change(s, seconds=None),
     r"answers\.2.seconds: .*, got -1": lambda s: change(s, seconds=-1),
