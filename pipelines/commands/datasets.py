@@ -168,15 +168,15 @@ def _show(name: str) -> int:
     frames = [fit(size, dataset.size) for size in zip(good.width, good.height, strict=True)]
     if dataset.size != "native" and (small := sum(frame.size != dataset.size for frame in frames)):
         click.secho(
-            f"{small} of the {len(good)} pictures of {name} are too small for {format_size(dataset.size)}: they are cut to that "
-            "aspect and not enlarged",
+            f"smaller than {format_size(dataset.size)}, so cut to its aspect and not enlarged: {small} of {counted(len(good))} "
+            f"of {name}",
             fg="yellow",
         )
     jpeg = good.path.str.lower().str.endswith((".jpg", ".jpeg"))
     jpegs = sum(is_one and frame.scale == (1, 1) for is_one, frame in zip(jpeg, frames, strict=True))
     if jpegs and dataset.kind == "folder":
         click.secho(
-            f"JPEG files at their own size: {jpegs} of the {len(good)} pictures of {name}. JPEG finds its own blocks again, so comparisons "
+            f"JPEG files at their own size: {jpegs} of {counted(len(good))} of {name}. JPEG finds its own blocks again, so comparisons "
             "with it mislead or are refused; add the same folder once more with --size WxH, smaller",
             fg="yellow",
         )

@@ -382,14 +382,16 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
         assert list(back.points) == list(zip(rows["bpp"], rows["psnr_db"], rows["ms_ssim"], strict=True))
         assert len(json.loads(text)["results"]["ew_psnr_db"]) == len(rows)
     points.loc[points["arm"] == "saliency_gain", "variant"] = "as shipped"
-    jpeg = make_points("classical", rate=1.5).assign(codec="jpeg")
-    points = concat_points([points, jpeg])
+    peers = [make_points("classical", rate=1.5).assign(codec=codec) for codec in ("jpeg", "bicubic")]
+    points = concat_points([points, *peers])
     page = latex(curves := rd_curves(points, resamples=10), bd.bd_rates(points), "psnr_db")
     first = curves.iloc[0]
-    assert page.count("\\addplot") == 3 and f"({first.bpp:.4f},{first.psnr_db:.4f})" in page
+    assert page.count("\\addplot") == 4 and f"({first.bpp:.4f},{first.psnr_db:.4f})" in page
     assert r"saliency\_gain as shipped & uniform & $-20.0$ & $[-20.0, -20.0]$ \\" in page
     assert all(
-        rf"\addlegendentry{{{line.partition(' & ')[0]}}}" in page for line in page.splitlines() if " & JPEG & " in line
+        rf"\addlegendentry{{{line.partition(' & ')[0]}}}" in page
+        for line in page.splitlines()
+        if " & JPEG & " in line or " & bicubic & " in line
     )
     with pytest.raises(FoveaError, match=r"did you mean 'psnr_db'\?"):
         curves_with(curves, "psnr")

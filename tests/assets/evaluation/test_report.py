@@ -478,6 +478,9 @@ def test_chromium_runs_it_offline(browser: Browser, page: str, tmp_path: Path) -
         browser.open(file, width, 900)
         over = browser.run("const e = document.documentElement; return e.scrollWidth - e.clientWidth")
         assert over == 0, f"it scrolls sideways at {width} pixels"
+    hidden = browser.run("""document.querySelectorAll(".bd td:first-child").forEach(c => c.append(" of mbt2018_mean as shipped"));
+        return [...document.querySelectorAll(".bd")].map(t => t.offsetWidth - t.parentNode.clientWidth)""")
+    assert hidden and max(hidden) <= 0, "a table of BD-rates is wider than the page"
 
     def count(selector: str) -> int:
         return int(browser.run("return document.querySelectorAll(arguments[0]).length", selector))
