@@ -278,6 +278,8 @@ def test_a_sweep_that_is_changed_back_has_its_tables_and_page_back(place: Place)
     try:
         for some in (rates, rates[1:], rates, rates):
             settings.write_text(before + text.format(some))
+            why = place.unchanged("status", *own, check=False).stdout
+            assert not seen or some == rates or re.search(r"rd_curves drawn.own: .*measurements \d+ → \d+", why), why
             done = place.unchanged("run", *own)
             table = pd.read_parquet(place.home / "tables/bd_rates.parquet").query("sweep == 'own'")
             curves = pd.read_parquet(place.home / "tables/rd_curves.parquet")
