@@ -83,7 +83,7 @@ def render_report(
         TEMPLATE,
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        answers=[tables.answer(v) for v in first_verdicts(rates)],
+        headline=tables.headline(first_verdicts(rates)),
         claims=claims,
         words=tables.CONTROL_WORDS,
         verdicts=verdicts,

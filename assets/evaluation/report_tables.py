@@ -1,7 +1,7 @@
 """The report's tables and sentences, from `rd_curves`, `bd_rates` and the ideal; the template writes their numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
-from assets.evaluation.verdict import ARM_KEYS, METHOD, UNKNOWN, Verdict, first_verdicts
+from assets.evaluation.verdict import ARM_KEYS, HELPS, HELPS_ALONE, HURTS, METHOD, UNKNOWN, Verdict, first_verdicts
 from models.metrics import METRICS
 
 GROUPS = {
@@ -111,6 +111,30 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 CONTROL_WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """What was found, in a plain sentence: of each codec's best arm where people look, or of the best variant. The question
+    where nothing can be said."""
+    variants = bool(verdicts) and verdicts[0].arm == BASELINE
+    said, open_ = list[str](), list[str]()
+    for v in verdicts:
+        name = " ".join(filter(None, (v.main["codec"], v.main["variant"] if variants else "")))
+        if v.outcome in (HELPS, HELPS_ALONE, HURTS):
+            more = "more" if v.outcome == HURTS else "fewer"
+            rate = f"{abs(float(v.main['bd_rate_percent'])):.0f} % {more}"
+            said.append(f"{name} {rate}" if said else f"{name} needs {rate} bits")
+        else:
+            open_.append(name)
+    if not said:
+        return "Which variant needs fewer bits for the same quality?" if variants else QUESTION
+    rest = f"; for {' and '.join(dict.fromkeys(open_))} it is open" if open_ else ""
+    if variants:
+        return f"For the same PSNR {', '.join(said)}{rest}"
+    return f"Told where people look, {', '.join(said)} for the same quality there{rest}"
+
+
+QUESTION = "Does telling the codec where people look make pictures better at the same rate?"
 
 
 def answers(rates: pd.DataFrame) -> list[str]:
