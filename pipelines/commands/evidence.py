@@ -1,5 +1,6 @@
 """`fovea compare`, `curves`, `evaluate`, `benchmark`: what is held against what."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,6 +216,12 @@ def evaluate(
     multiple=True,
     help="With --cuts: saliency order at this span, too.",
 )
+@click.option(
+    "--name",
+    default="",
+    metavar="NAME",
+    help="Write benchmark-NAME in place of benchmark; what was written under the same name is replaced.",
+)
 @options.threads
 @options.device
 def benchmark(
@@ -224,6 +231,7 @@ def benchmark(
     peers: str,
     cuts: bool,
     spans: tuple[float, ...],
+    name: str,
     threads: int,
     device: str,
 ) -> None:
@@ -236,10 +244,13 @@ def benchmark(
     Writes FOVEA_HOME/tables/benchmark.DATASET.{csv,parquet} and reports/DATASET.benchmark.html; with --cuts
     tables/cuts.DATASET.{csv,parquet} and a page with a slider over bytes, reports/DATASET.cuts.html.
     """
+    if not re.fullmatch(r"[a-z0-9_-]{0,40}", name):
+        raise FoveaError(f"--name {name!r}: small letters, digits, - and _, at most 40")
+    name = "-".join(filter(None, ("cuts" if cuts else "benchmark", name)))
     if cuts:
         if judges or peers:
             raise FoveaError("--judge and --peers do not go with --cuts")
-        _benchmark_cuts(dataset, codecs, spans, threads)
+        _benchmark_cuts(dataset, codecs, spans, threads, name)
         return
     if spans:
         raise FoveaError("--span goes with --cuts")
@@ -255,15 +266,14 @@ def benchmark(
     click.echo("\n" + "\n".join(filter(None, (bd_lines(rates), common))) + "\n")
     for sentence in answers(rates):
         click.secho(sentence, bold=True)
-    name = f"benchmark.{dataset}"
-    keep_table(chain.home.tables, name, found.rates)
-    keep_table(chain.home.tables, f"{name}.points", found.points)
-    target = chain.home.reports / f"{dataset}.benchmark.html"
+    table, target = f"{name}.{dataset}", chain.home.reports / f"{dataset}.{name}.html"
+    keep_table(chain.home.tables, table, found.rates)
+    keep_table(chain.home.tables, f"{table}.points", found.points)
     write_page(target, found.page)
-    click.echo(f"tables  {chain.home.tables / name}.csv, {name}.points.csv\npage    {target.as_uri()}")
+    click.echo(f"tables  {chain.home.tables / table}.csv, {table}.points.csv\npage    {target.as_uri()}")
 
 
-def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float], threads: int) -> None:
+def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float], threads: int, name: str) -> None:
     from assets.evaluation.cuts import cut_lines, measure_cuts
     from assets.evaluation.cuts_page import cuts_page
     from assets.evaluation.tables import keep_table
@@ -280,11 +290,11 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
     chain.forget()
     with shown("cuts") as progress:
         found = measure_cuts(chain, dataset, codec, spans=spans, threads=chain.threads, progress=progress)
-    keep_table(chain.home.tables, f"cuts.{dataset}", found.points)
+    keep_table(chain.home.tables, f"{name}.{dataset}", found.points)
     click.echo(cut_lines(found))
-    target = chain.home.reports / f"{dataset}.cuts.html"
+    target = chain.home.reports / f"{dataset}.{name}.html"
     write_page(target, cuts_page(found, f"{dataset}, {codec.config.codec}"))
-    click.echo(f"\ntables  {chain.home.tables / f'cuts.{dataset}'}.csv\npage    {target.as_uri()}")
+    click.echo(f"\ntables  {chain.home.tables / f'{name}.{dataset}'}.csv\npage    {target.as_uri()}")
 
 
 def benchmark_made(

@@ -96,7 +96,12 @@ def test_judges_see_the_files_that_were_measured(
     seen = len(asked)
     again = CliRunner().invoke(main, ask)
     assert again.exit_code == 0 and len(asked) == seen + 10  # the originals alone, to say which texts count
+    other = CliRunner().invoke(main, [*ask[:5], "--threads", "1", "--name", "plain"])
+    assert other.exit_code == 0 and (installation / "home/reports/held.benchmark-plain.html").exists()
+    assert "characters_read" not in pd.read_parquet(installation / "home/tables/benchmark-plain.held.points.parquet")
     assert points.equals(pd.read_parquet(installation / "home/tables/benchmark.held.points.parquet"))
+    wrong = CliRunner().invoke(main, [*ask, "--name", "../x"])
+    assert wrong.exit_code == 1 and "--name '../x': small letters" in wrong.output
 
 
 def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path: Path) -> None:
