@@ -72,15 +72,15 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     paths = sorted(files)
     if not paths:
         raise FoveaError(f"dataset {dataset.name!r}: no picture in {root} or below")
-    counted = splits.rule == "order"
-    split_of = dict.fromkeys(paths, "") if counted else assign_splits(paths, splits, root)
     ids = image_ids(paths)
     odd = Inspected("", 0, 0, "its name is not UTF-8 or has control characters: rename it")
     by_folder = splits.rule in ("auto", "folders")
-    sound = [path for path in paths if path in split_of and files[path] == path]
-    inspected, sizes = _inspect_all(root, sound, cache)
-    if counted:
-        split_of = _by_counts(paths, splits, root, inspected)
+    if splits.rule == "order":
+        split_of, inspected, sizes = _by_counts(files, splits, root, cache)
+    else:
+        split_of = assign_splits(paths, splits, root)
+        sound = [path for path in paths if path in split_of and files[path] == path]
+        inspected, sizes = _inspect_all(root, sound, cache)
     chosen = [path for path in paths if path in split_of]
     rows = []
     for path in chosen:
@@ -93,28 +93,35 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     return quarantine_copies(manifest)
 
 
-def _by_counts(paths: list[str], splits: Splits, root: Path, inspected: Mapping[str, Inspected]) -> dict[str, str]:
-    """The split of each path where counts say it: they count what can be used, once where files are equal. A file between
-    them that cannot be used has the split of the next that can, so that it is named; a copy its original's."""
-    first: dict[str, str] = {}
-    for path in paths:
-        if path in inspected and not inspected[path].reason:
-            first.setdefault(inspected[path].sha256, path)
-    if len(first) < sum(splits.counts or ()):
-        why = [f"{path}: {inspected[path].reason}" for path in paths if path in inspected and inspected[path].reason]
-        raise FoveaError(
-            f"{root}: splits {splits.to_toml()} ask for more than the {len(first)} pictures that can be used"
-            + "".join(f"; not {line}" for line in why[:3])
-        )
-    taken = assign_splits(list(first.values()), splits, root)
-    found: dict[str, str] = {}
-    split = ""
-    for path in reversed(paths):
+def _by_counts(
+    files: Mapping[str, str], splits: Splits, root: Path, cache: Path | None
+) -> tuple[dict[str, str], dict[str, Inspected], dict[str, int]]:
+    """The split of each path where counts say it, and what `_inspect_all` says of as many paths as had to be looked at.
+
+    Counts are of pictures that can be used, equal ones once; the last counts fall short where there are too few. A file
+    that cannot be used has the split of the next picture that counts, so that it is named; a copy its original's.
+    """
+    paths = sorted(files)
+    places = list(assign_splits(paths, splits, root).values())
+    reach = len(places)
+    while True:
+        inspected, sizes = _inspect_all(root, [path for path in paths[:reach] if files[path] == path], cache)
+        first: dict[str, str] = {}
+        for path in sorted(inspected):
+            if not inspected[path].reason:
+                first.setdefault(inspected[path].sha256, path)
+        if len(first) >= len(places) or reach >= len(paths):
+            break
+        reach *= 2
+    taken = dict(zip(first.values(), places, strict=False))
+    split_of: dict[str, str] = {}
+    split = places[-1] if len(taken) < len(places) else ""
+    for path in reversed(paths[:reach]):
         split = taken.get(path, split)
         if split:
             original = first.get(inspected[path].sha256, path) if path in inspected else path
-            found[path] = taken.get(original, split)
-    return found
+            split_of[path] = taken.get(original, split)
+    return split_of, inspected, sizes
 
 
 def inspect(path: Path) -> Inspected:

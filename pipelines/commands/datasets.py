@@ -161,6 +161,8 @@ def _show(name: str) -> int:
         lacks.append(
             f"{counted(few, f'{measured} picture')} (with fewer than {MIN_IMAGES} no comparison has an interval)"
         )
+    if len(good) < sum(dataset.splits.counts or ()):
+        lacks.append(f"fewer pictures that can be used than its splits, {dataset.splits.to_toml()}, ask for")
     if lacks:
         click.secho(f"{name} has {'; '.join(lacks)}: {dataset.way_to('test')}", fg="yellow")
     if set(good.split) == {"train", "test"}:

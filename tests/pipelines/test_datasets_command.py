@@ -81,9 +81,13 @@ def test_what_cannot_be_used_is_in_no_count(pictures: Path) -> None:
         assert f"quarantined {name}: has transparent pixels" in said
     assert "quarantined 0 broken: not a PNG" in said and "quarantined 1 copy: the same content as 0" in said
     code, said = added(pictures, "--splits", "2/1/4")
+    assert code == 0 and "some: 6 pictures (2 train, 1 val, 3 test)" in said
     assert (
-        code == 1 and "splits 2/1/4 ask for more than the 6 pictures that can be used; not 0 broken.jpg: not a" in said
+        "some has 3 test pictures" in said and "fewer pictures that can be used than its splits, 2/1/4, ask for" in said
     )
+    (pictures / "9 broken.png").write_bytes(b"no picture")
+    assert "quarantined 9 broken: not a" in added(pictures, "--splits", "2/1/4")[1]
+    assert "9 broken" not in added(pictures, "--splits", "2/1/3")[1]
 
 
 def test_pictures_that_frames_left_out_are_not_counted(pictures: Path) -> None:

@@ -383,12 +383,23 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
 
 
 def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: str) -> None:
-    assert "24 pictures · 1 training run a point" in page and "the interval covers pictures" in page
+    assert (
+        "24 pictures · 1 training run a point" in page
+        and "the interval covers pictures" in page
+        and "In brackets" in page
+    )
     points = made_points(n=1)
     points.loc[points["arm"] != "classical", "variant"] = "as shipped"
     few = render_report(curves=rd_curves(points, resamples=2), rates=bd_rates(points, resamples=50))
     assert "1 picture · codecs as they ship ·" in few and "1 picture, fewer than 5" in few
-    for absent in ("1 pictures", "training run a point", "the interval covers pictures", 'class="ci">–', ">–</small>"):
+    for absent in (
+        "1 pictures",
+        "training run a point",
+        "In brackets",
+        "the interval covers pictures",
+        'class="ci">–',
+        ">–</small>",
+    ):
         assert absent not in few, absent
 
 
