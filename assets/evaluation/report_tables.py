@@ -131,7 +131,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     rest = f"; for {' and '.join(dict.fromkeys(open_))} it is open" if open_ else ""
     if variants:
         return f"For the same PSNR {', '.join(said)}{rest}"
-    return f"Told where people look, {', '.join(said)} for the same quality there{rest}"
+    look = "look" if verdicts[0].metric == "ew_psnr_db" else "are predicted to look"
+    return f"Told where people {look}, {', '.join(said)} for the same quality there{rest}"
 
 
 QUESTION = "Does telling the codec where people look make pictures better at the same rate?"

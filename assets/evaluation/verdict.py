@@ -179,7 +179,7 @@ def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: s
         found.append(
             "No eye movements were recorded here: looked-at quality is by the saliency model that also steers the codec."
         )
-    if int(main["n_seeds"]) < 2:
+    if main["train_dataset"] and int(main["n_seeds"]) < 2:
         covers = ": the interval covers pictures, not the luck of training" if _finite(main, "ci_low") else ""
         found.append(f"One training run an arm{covers}.")
     if plain is not None and not _finite(plain, "ci_low"):

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import functools
 import json
 import re
@@ -310,6 +311,8 @@ def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], 
         for i, o in enumerate(outcomes)
     ]  # fmt: skip
     assert headline(found) == said
+    steered = [dataclasses.replace(v, metric="sw_psnr_db") for v in found]
+    assert headline(steered) == said.replace("Told where people look", "Told where people are predicted to look")
 
 
 def test_the_headline_has_each_codec() -> None:
@@ -318,7 +321,7 @@ def test_the_headline_has_each_codec() -> None:
     page = render_report(curves=rd_curves(both, resamples=50), rates=bd_rates(both, resamples=50))
     text = " ".join(" ".join(parse(page).text).split())
     said = re.search(
-        r"Told where people look, bls2017 needs (\d+) % fewer bits, light (\d+) % fewer for the same quality there",
+        r"Told where people (?:look|are predicted to look), bls2017 needs (\d+) % fewer bits, light (\d+) % fewer for the same quality there",
         text,
     )
     assert said and said[1] == said[2] == str(round(-headlined(both)))
