@@ -134,6 +134,12 @@ def test_modules_that_are_found_by_name_are_in_the_keys_of_what_they_make() -> N
         ("import assets.evaluation.plots", "matplotlib.pyplot"),
         ("import models.codecs.catalogue", "torch compressai"),
         ("import models.sweeps; models.sweeps.sweep('paper', 'd')", "torch"),
+        (
+            "from pipelines.commands.options import chain_here, sweep_of; from pipelines.plan import plan, targets; "
+            "from pipelines.commands.runs import _can_be_trained; chain = chain_here(tracking=False); "
+            "sweep = sweep_of(chain, 'shipped', 'sample'); _can_be_trained(chain, sweep); plan(chain, targets(chain, sweep))",
+            "torch dagster mlflow",
+        ),
     ],
 )
 def test_what_starts_often_imports_nothing_heavy(code: str, heavy: str) -> None:

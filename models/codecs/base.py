@@ -9,15 +9,13 @@ A codec whose rate is lmbda is variable-rate over *levels*: level k (a float, 0 
 image compression", eq. 3). A codec with a single lambda has one level. Files know levels in steps of 1/LEVEL_STEPS.
 """
 
-import dataclasses
 import functools
 import hashlib
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.codecs import bitstream
+from models.codecs.config import CodecConfig as CodecConfig
 from models.errors import FoveaError
 from models.mechanisms import NEEDS_MAP
 
@@ -76,38 +75,6 @@ def name_of(about: bytes, tensors: Mapping[str, Tensor]) -> bytes:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.digest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig:
-    """What rebuilds a codec before its weights are loaded; kept as JSON beside them.
-
-    lmbda: the levels' Lagrange multipliers, rising; none where the rate is m. Distortion is measured on 0..255 (lmbda · 255² · MSE of [0, 1]).
-    """
-
-    codec: str
-    n: int
-    m: int
-    mechanism: str = "none"
-    lmbda: tuple[float, ...] = (0.013,)
-    gamma: float = 1.0
-    span: float = 0.0
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def to_json(self) -> str:
-        """JSON with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises FoveaError for text that is not a codec's configuration."""
-        try:
-            raw = json.loads(text)
-            raw["lmbda"] = tuple(raw["lmbda"])
-            raw["options"] = tuple((str(k), v) for k, v in raw.get("options", ()))
-            return cls(**raw)
-        except (TypeError, KeyError, ValueError) as error:
-            raise FoveaError(f"not a codec configuration: {error}") from error
 
 
 class Output(NamedTuple):

@@ -26,7 +26,8 @@ from models.validation import unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.codecs.base import Codec, CodecConfig
+    from models.codecs.base import Codec
+    from models.codecs.config import CodecConfig
 
 WEIGHTS, DESCRIPTION, CUTS = "weights.safetensors", "codec.json", "cuts.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
@@ -68,7 +69,7 @@ def _module(name: str, file: Path) -> ModuleType:
 
 def config_for(record: Experiment | Trunk) -> "CodecConfig":
     """The codec that a record trains. A branch has its trunk's levels; without a trunk they are the record's lmbda."""
-    from models.codecs.base import CodecConfig
+    from models.codecs.config import CodecConfig
 
     values = record.resolved()
     if values.get("shipped"):
@@ -151,7 +152,7 @@ def read_config(folder: Path | str) -> "CodecConfig":
 
 
 def _describe(folder: Path) -> tuple["CodecConfig", str]:
-    from models.codecs.base import CodecConfig
+    from models.codecs.config import CodecConfig
 
     path = folder / DESCRIPTION
     try:
@@ -208,7 +209,7 @@ def _cut_name(folder: Path) -> str:
     if not (folder / CUTS).is_file():
         return ""
     try:
-        with safe_open(folder / CUTS, framework="pt") as file:
+        with safe_open(folder / CUTS, framework="numpy") as file:
             return str((file.metadata() or {}).get("name", ""))
     except SafetensorError as error:
         raise FoveaError(f"{folder / CUTS} is damaged: {error}") from error

@@ -64,8 +64,8 @@ def load_checkpoint(path: Path, codec: str) -> "Codec":
 
     Raises FoveaError for a file that is no checkpoint, for another model's, and for an unknown codec.
     """
-    from models.codecs.base import CodecConfig
     from models.codecs.conditioned import ConditionedCodec
+    from models.codecs.config import CodecConfig
 
     if codec not in WIDTHS:
         raise FoveaError(unknown("codec of CompressAI", codec, WIDTHS))
