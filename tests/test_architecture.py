@@ -132,6 +132,7 @@ def test_modules_that_are_found_by_name_are_in_the_keys_of_what_they_make() -> N
         ("import pipelines.mlflow_tracking", "torch mlflow"),
         ("import assets.datasets", "numpy pandas cv2 dagster filelock"),
         ("import assets.evaluation.plots", "matplotlib.pyplot"),
+        ("import assets.evaluation.report_tables, assets.evaluation.summary, assets.evaluation.report_stage", "torch"),
         ("import models.codecs.catalogue", "torch compressai"),
         ("import models.sweeps; models.sweeps.sweep('paper', 'd')", "torch"),
         (

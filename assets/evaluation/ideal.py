@@ -27,8 +27,6 @@ IDEAL_COLUMNS = (
     "gamma",
     "n_images",
 )
-MAPS_OF_CONDITIONING = {"predicted": "predicted", "oracle": "people", "center": "center", "shuffled": "shuffled"}
-"""Which ideal row belongs to an experiment's `maps`."""
 
 
 def ideal_rows(

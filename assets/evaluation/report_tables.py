@@ -8,7 +8,6 @@ import pandas as pd
 from tabulate import tabulate
 
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
-from assets.evaluation.ideal import MAPS_OF_CONDITIONING
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
@@ -39,6 +38,9 @@ OTHERS = {
     "published": "{codec} is published, its source: {variant}; means only, so without intervals.",
     "external": "{variant} is a {codec} checkpoint trained elsewhere, measured here like our own codecs.",
 }
+
+MAPS_OF_CONDITIONING = {"predicted": "predicted", "oracle": "people", "center": "center", "shuffled": "shuffled"}
+"""Which ideal row belongs to an experiment's `maps`."""
 
 
 def with_looks(table: pd.DataFrame, cast: Cast, arm: str = "arm") -> list[dict[str, Any]]:
