@@ -149,7 +149,7 @@ def test_any_beginning_shows_the_iterations_that_it_has(trained_recurrent):
         for data in (whole.data[:size], bitstream.cut(whole.data, size)):
             sent = codec.entropy_decode(data)
             assert torch.equal(sent.y_hat, whole.sent.y_hat[:, : sent.y_hat.shape[1]])
-            assert sent[1:] == (256, 208)
+            assert sent[1:] == (256, 208, False)
         seen.append(sent.y_hat.shape[1] // M)
     assert seen == sorted(seen) and seen[0] == 1 and seen[-1] == contents.level
     assert set(seen) == set(range(1, contents.level + 1))
