@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from assets.evaluation.bd_rate import OWN_MAPS, kind_of, to_decibel
+from assets.evaluation.numerals import counted
 from assets.evaluation.palette import cast_of, look
 from assets.evaluation.piecewise import METHODS
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
@@ -64,8 +65,7 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
     axes.minorticks_off()
     axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=INK)
     axes.set_ylabel(label, color=INK)
-    n = shown["n_images"].max()
-    axes.set_title(f"{title}  ·  n = {n} {'picture' if n == 1 else 'pictures'}".strip(" ·"), loc="left", color=INK)
+    axes.set_title(f"{title}  ·  n = {counted(shown['n_images'].max())}".strip(" ·"), loc="left", color=INK)
     axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
     return png(figure)
 

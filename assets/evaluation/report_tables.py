@@ -116,12 +116,15 @@ CONTROL_WORDS = {"center": "the centre bias", "shuffled": "another picture’s m
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """What was found, in a plain sentence: of each codec's best arm where people look, or of the best variant. The question
-    where nothing can be said."""
+    """What was found, in a plain sentence: of each codec's best arm where people look, or of the best variant; where eyes were
+    recorded if they were anywhere. The question where nothing can be said."""
     variants = bool(verdicts) and verdicts[0].arm == BASELINE
+    verdicts = [v for v in verdicts if v.metric == "ew_psnr_db"] or verdicts
+    several = len({v.place for v in verdicts}) > 1
     said, open_ = list[str](), list[str]()
     for v in verdicts:
-        name = " ".join(filter(None, (v.main["codec"], v.main["variant"] if variants else "")))
+        parts = (v.main["codec"], v.main["variant"] if variants else "", f"on {v.place}" if several else "")
+        name = " ".join(filter(None, parts))
         if v.outcome in (HELPS, HELPS_ALONE, HURTS):
             more = "more" if v.outcome == HURTS else "fewer"
             rate = f"{abs(float(v.main['bd_rate_percent'])):.0f} % {more}"

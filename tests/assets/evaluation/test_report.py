@@ -291,6 +291,9 @@ def headlined(points: pd.DataFrame) -> float:
     return float(rate)
 
 
+PLACE = {"dataset": "made", "split": "test"}
+
+
 @pytest.mark.parametrize(
     ("outcomes", "said"),
     [
@@ -306,12 +309,19 @@ def headlined(points: pd.DataFrame) -> float:
 def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], said: str) -> None:
     sign = {HURTS: 1}
     found = [
-        Verdict("ew_psnr_db", o, {"test_arm": "weighted", "codec": "ab"[i], "variant": "", "bd_rate_percent": 9.2 * sign.get(o, -1)},
+        Verdict("ew_psnr_db", o, {**PLACE, "test_arm": "weighted", "codec": "ab"[i], "variant": "", "bd_rate_percent": 9.2 * sign.get(o, -1)},
                 None, None, {}, "", [])
         for i, o in enumerate(outcomes)
     ]  # fmt: skip
     assert headline(found) == said
+    # eyes that were recorded count more than the model that steers; of several places each is named
     steered = [dataclasses.replace(v, metric="sw_psnr_db") for v in found]
+    assert headline([*steered, *found]) == said
+    if said != QUESTION:
+        away = dataclasses.replace(found[0], main={**found[0].main, "dataset": "away"})
+        assert "a on made · test needs 9 % " in headline([*found, away]) and ", a on away · test 9 % " in headline(
+            [*found, away]
+        )
     assert headline(steered) == said.replace("Told where people look", "Told where people are predicted to look")
 
 
