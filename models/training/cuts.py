@@ -74,7 +74,7 @@ class Cuts(RateDistortion):
                 for end in ends.tolist()
             ]
             shown, places = zip(*(self._file(*one) for one in zip(y, steps, tops, ends, strict=True)), strict=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=plan.fast):
+        with self.autocast():
             x_hat = codec.show(torch.cat(shown))
         height, width = batch.x.shape[2:]
         lmbda = conditioning.spread(codec.lmbda_at(torch.cat(places)), height, width, codec.stride)

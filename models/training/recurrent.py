@@ -51,7 +51,7 @@ class Recurrent(RateDistortion):
         x, top = batch.x, codec.iterations
         self.noise.seed(plan.seed, step)
         losses = []
-        with self.noise, torch.autocast(self.device.type, torch.bfloat16, enabled=plan.fast):
+        with self.noise, self.autocast():
             stops = random_stops(x, codec.stride, top)
             for _, shown in codec.unroll(x, stops, top):
                 losses.append(error(shown, x, self.loss, batch.valid))

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.device import has_bfloat16
+
 
 class Soap(torch.optim.Optimizer):
     """Groups with `plain` = True are Adam's with betas 0.9 and 0.999 (quantiles).
@@ -41,7 +43,7 @@ class Soap(torch.optim.Optimizer):
         """One step of every parameter that has a gradient."""
         matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
         before = matmul.fp32_precision
-        if not torch.are_deterministic_algorithms_enabled():
+        if not torch.are_deterministic_algorithms_enabled() and has_bfloat16(torch.device("cpu")):
             matmul.fp32_precision = "bf16"
         try:
             for group in self.param_groups:

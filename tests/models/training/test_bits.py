@@ -10,8 +10,10 @@ from eyes import looked_at
 from trainings import LMBDA, frames, generative, made_codec, record
 
 from models.codecs.catalogue import build, config_for
+from models.device import has_bfloat16
 from models.experiments import Trunk
 from models.tracking import NullRun
+from models.training import rate_distortion
 from models.training.adversarial import DISCRIMINATORS, Adversarial
 from models.training.loop import TrainingStopped, train
 from models.training.rate_distortion import RateDistortion
@@ -99,10 +101,17 @@ def arithmetic() -> str:
     return hashlib.sha256(seen + torch.__version__.encode()).hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def in_bfloat16(monkeypatch):
+    """Where the plan is fast, as on the processor that the record is from."""
+    monkeypatch.setattr(rate_distortion, "has_bfloat16", lambda device: True)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(tmp_path, case):
     whole = digest(case, tmp_path / "whole")
     assert digest(case, tmp_path / "parts", 1, 4, 3) == whole
-    if arithmetic() != SAME_ARITHMETIC:
+    here = has_bfloat16(torch.device("cpu")) or not case.endswith("fast")
+    if not here or arithmetic() != SAME_ARITHMETIC:
         pytest.skip("equal, but this processor or torch rounds otherwise than where the weights were recorded")
     assert whole == ON_RECORD.get(case, whole)
