@@ -76,6 +76,7 @@ class Chain:
         self._parts: dict[tuple[str, str, str], Part] = {}
         self._failed: frozenset[str] | None = None
         self._last: dict[str, dict[str, str]] = {}
+        self._records: dict[str, list[Any]] = {}
 
     def needs(self, stage: str, partition: str) -> list[Need]:
         """What an artifact is made from. Raises FoveaError for a partition that cannot be."""
@@ -148,7 +149,7 @@ class Chain:
         """Compute keys again after something was made: of this artifact and what is made from it, or of all."""
         self._failed = None
         if not stage:
-            for known in (self._views, self._units, self._parts, self._last):
+            for known in (self._views, self._units, self._parts, self._last, self._records):
                 known.clear()
             return
         stale = self._made_from((stage, partition))
@@ -322,15 +323,33 @@ class Chain:
             return self.failed(stage, unit.digest)
         before = self.latest(stage, partition)
         if before is None:
-            return "never made"
+            return "; ".join(["never made", *self._nearest(unit)])
         was, now = before.get("modules", {}), self._modules(stage, partition)
         edited = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)] if was else []
         said = explain(before["inputs"], dict(unit.inputs), edited)
         return "; ".join(said) or "its result is no longer in the store"
 
+    def _nearest(self, unit: Unit) -> list[str]:
+        """How the unit's record differs from the nearest that was made for the same place, where that is in few values."""
+        record = unit.inputs.get("record")
+        if not isinstance(record, Mapping):
+            return []
+        if unit.stage not in self._records:
+            self._records[unit.stage] = [made["inputs"] for made in self.all_latest(unit.stage)]
+        alike = [inputs["record"] for inputs in self._records[unit.stage] if _place(inputs) == _place(unit.inputs)]
+        nearest = min((explain(one, record) for one in alike), key=len, default=[])
+        return [f"the nearest has other values: {', '.join(nearest)}"] if 1 <= len(nearest) <= 3 else []
+
     def upstream(self, *wanted: Name) -> list[Name]:
         """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
         return upstream(self.stages, self.world, wanted)
+
+
+def _place(inputs: Mapping[str, Any]) -> list[Any]:
+    """What says which place of a sweep a record is for, and on which pictures; the rest are settings that somebody changes."""
+    pictures = [value for name, value in sorted(inputs.items()) if name.startswith("rgba_frames")]
+    names = ("codec", "mechanism", "maps", "lmbda", "channels", "iterations", "seed")
+    return [*pictures, *((inputs.get("record") or {}).get(name) for name in names)]
 
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any], edited: Sequence[str] = ()) -> list[str]:

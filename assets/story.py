@@ -6,6 +6,7 @@ from typing import Any
 
 from assets.graph import Artifact, Task
 from assets.world import World
+from models.codecs.catalogue import config_for
 from models.experiments import Experiment, Trunk
 from models.sweeps import Sweep
 from models.tracking import Run
@@ -21,8 +22,10 @@ def short_name(entry: Experiment | Trunk) -> str:
 
 
 def record_of(entry: Experiment | Trunk, world: World) -> dict[str, Any]:
-    """The record as parameters of a run: its rate as a number where it has one, the model that its maps come from."""
-    record = entry.resolved()
+    """The record as parameters of a run: its rate as a number where it has one, the model that its maps come from, the widths
+    that its codec has."""
+    config = config_for(entry)
+    record = entry.resolved() | {"n": config.n, "m": config.m}
     if record.get("saliency"):
         record["saliency"] = world.dataset(entry.dataset).saliency or record["saliency"]
     rates = record.pop(entry.rate_name, [])

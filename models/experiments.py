@@ -22,6 +22,7 @@ from models.validation import Record, unknown
 Maps = Literal["none", "predicted", "shuffled", "center", "oracle"]
 DEFAULT_SALIENCY = "sam_lite"
 TRUNK_LAMBDAS = (0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512)
+WIDTHS = ("n", "m")
 ADVERSARIAL_CROP = 64
 """Least crop with three discriminators: the last one's features are 2×2 then, the least that can be normalised."""
 
@@ -282,6 +283,11 @@ class Experiment(Training):
             return
         if trunk.codec != self.codec:
             raise FoveaError(f"trunk {trunk.key} is a {trunk.codec}, the experiment a {self.codec}")
+        if trunk.shipped and (given := [name for name in WIDTHS if name in dict(self.overrides)]):
+            raise FoveaError(
+                f"overrides: {' and '.join(given)} of {trunk.key} are those of its weights; leave them out, or train a trunk "
+                '(trunk = "own" in a sweep)'
+            )
         if trunk.options != self.options and self.card.objective == "rate_distortion":
             raise FoveaError(f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}")
 
@@ -369,9 +375,15 @@ class Experiment(Training):
         return "-".join(parts)
 
     def resolved(self) -> dict[str, Any]:
-        """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them."""
+        """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them, nor are widths where the trunk's
+        weights are shipped and have their own."""
         budget = self._budget()
         budget.pop("trunk_steps")
+        if self.untrained:
+            budget = {name: budget[name] for name in (*WIDTHS, "steps")}
+        if self.trunk and self.trunk.shipped:
+            for name in WIDTHS:
+                del budget[name]
         own = ("mechanism", "maps", "alpha", "gamma", "normalised", "scale", "span", "mode")
         return {
             "kind": "experiment",

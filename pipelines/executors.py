@@ -8,6 +8,7 @@ from typing import NamedTuple
 from assets.chain import Chain
 from assets.home import Home
 from assets.settings import Profile
+from models.codecs.catalogue import config_for
 from models.experiments import Experiment, Trunk
 from models.presets import find_preset
 
@@ -75,5 +76,5 @@ def _codec_share(chain: Chain, stage: str, partition: str) -> float:
             return 0.0
     else:
         entry = chain.world.experiment(partition.rpartition("@")[0] if stage == "rd_points" else partition)
-    record = entry.resolved()
-    return gpu_share(int(record["n"]), int(record["m"]))
+    config = config_for(entry)
+    return gpu_share(config.n, config.m)

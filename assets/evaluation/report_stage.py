@@ -82,7 +82,7 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
 
     table = task.given["rgba_frames"].part("measured pairs")
     found, missing = pieces_of(task.given)
-    budgets = [(e.preset, e.resolved()) for e in sweep.experiments]
+    budgets = [(e.preset, e.resolved()) for e in sweep.experiments if not e.untrained]
     return {
         "commit": commit(),
         "sweep": sweep.key,

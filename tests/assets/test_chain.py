@@ -24,7 +24,7 @@ class Grow(Stage):
     name = "grow"
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        return {"record": {"lr": SETTINGS["lr"]}}
+        return {"record": {"lr": SETTINGS["lr"], **SETTINGS.get("more", {})}}
 
     def part(self, view: View, name: str) -> Part:
         return Part(SETTINGS[name], str(SETTINGS[name]))
@@ -111,6 +111,24 @@ def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlie
     again = chain.latest("grow", "p")
     assert last is not None and again is not None
     assert again["earlier"] == [last["key"]] and last["earlier"] == [again["key"]]
+
+
+def test_what_was_never_made_is_held_against_the_nearest(chain: Chain) -> None:
+    for partition, lr, seed in (("p", 1e-4, 0), ("q", 2e-4, 3), ("r", 1e-4, 1)):
+        SETTINGS.update(lr=lr, more={"seed": seed, "a": 1, "b": 2, "c": 3, "d": 4})
+        chain.forget()
+        chain.make("grow", partition)
+    nearest = "never made; the nearest has other values: "
+    for lr, more, said in (
+        (3e-4, {"seed": 0}, f"{nearest}lr 0.0001 → 0.0003"),
+        (2e-4, {"seed": 3, "a": 5}, f"{nearest}a 1 → 5"),
+        (2e-4, {"seed": 1, "a": 5}, f"{nearest}a 1 → 5, lr 0.0001 → 0.0002"),
+        (1e-4, {"seed": 2}, "never made"),
+        (1e-4, {"seed": 0, "a": 2, "b": 3, "c": 4, "d": 5}, "never made"),
+    ):
+        SETTINGS.update(lr=lr, more={"a": 1, "b": 2, "c": 3, "d": 4, **more})
+        chain.forget()
+        assert chain.why("grow", "other") == said
 
 
 def test_what_tells_a_story_is_made_once_more_when_it_is_found_again(

@@ -200,3 +200,13 @@ def test_no_steps_leave_the_trunk_as_it_is():
         Experiment(**branch)
     with pytest.raises(FoveaError, match="not 'sft'"):
         Experiment(trunk=shipped, **branch, **arm("saliency_sft"))
+
+
+def test_widths_are_those_of_the_weights_that_ship():
+    shipped = Trunk(codec="light", shipped="light")
+    branch = {"dataset": "sample", "codec": "light", "trunk": shipped, **arm("uniform")}
+    trained, untrained = Experiment(**branch), Experiment(**branch, overrides={"steps": 0})
+    assert not {"n", "m"} & trained.resolved().keys() and "lr" in trained.resolved()
+    assert untrained.resolved()["steps"] == 0 and not {"n", "m", "lr", "batch_size"} & untrained.resolved().keys()
+    with pytest.raises(FoveaError, match="overrides: m of shipped-light are those of its weights"):
+        Experiment(**branch, overrides={"m": 64, "lr": 0.1})

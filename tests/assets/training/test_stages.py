@@ -71,7 +71,7 @@ def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:
 
 def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     from assets.story import record_of, short_name
-    from models.experiments import Experiment
+    from models.experiments import Experiment, Trunk
 
     one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
     assert short_name(one) == "0.013 uniform bls2017 scratch seed 2"
@@ -81,3 +81,6 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     guided = one.but(**arm("weighted"))
     assert record_of(guided, world)["saliency"] == "sam_vgg"
     assert record_of(guided.but(dataset="other"), world)["saliency"] == "sam_lite"
+    assert (told["n"], told["m"]) == (64, 96)
+    branch = one.but(trunk=Trunk(codec="bls2017", shipped="bls2017"))
+    assert (record_of(branch, world)["n"], record_of(branch, world)["m"]) == (64, 192), "those of the weights that ship"
