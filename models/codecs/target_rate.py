@@ -1,16 +1,20 @@
-"""Which level of a variable-rate codec spends a given number of bits: a bisection with real files; and progressive files cut
+"""Which level of a variable-rate codec spends a given number of bits: found with real files; and progressive files cut
 to them."""
 
 import functools
+import math
 from collections.abc import Callable
 
 from models.codecs import bitstream
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded
 from models.errors import FoveaError
 
+GROWTH = 0.035
+"""Of a file's size from one row of levels to the next, as a logarithm: a first guess."""
+
 
 def search_rate(codec: Codec, given: Analysed, target_bpp: float) -> float:
-    """The rate, of those that a file can name, whose file comes nearest to `target_bpp`; about log2(levels) encodings.
+    """The rate, of those that a file can name, whose file comes nearest to `target_bpp`; about five encodings.
 
     given: by the codec, which is ready to encode. Bits rise with the level, in steps of 1/LEVEL_STEPS: with
     neighbouring lambdas a factor 2 apart about 4 % in bits. Raises FoveaError when the codec has a single rate, and with
@@ -19,29 +23,40 @@ def search_rate(codec: Codec, given: Analysed, target_bpp: float) -> float:
     if not codec.top_level:
         raise FoveaError("a target rate needs a variable-rate codec: this one has a single lmbda")
 
-    @functools.cache
-    def bpp(row: int) -> float:
-        return 8 * len(codec.encode_analysed(given, _rate(codec, row)).data) / (given.height * given.width)
-
+    bpp = functools.cache(lambda row: 8 * _size(codec, given, row) / (given.height * given.width))
     top = codec.top_level * LEVEL_STEPS
-    if not bpp(0) <= target_bpp <= bpp(top):
+    high = _lowest(-1, top + 1, bpp, target_bpp, above=True)
+    near = min((row for row in (high - 1, high) if 0 <= row <= top), key=lambda row: abs(bpp(row) - target_bpp))
+    if not 0 < high <= top and bpp(near) != target_bpp:
         raise FoveaError(
             f"{target_bpp:g} bpp is out of reach: this codec spends {bpp(0):.4f} … {bpp(top):.4f} bpp here "
             f"(rates {codec.rates[0]:g} … {codec.rates[-1]:g})"
         )
-    high = _lowest(0, top, lambda row: bpp(row) > target_bpp)
-    return _rate(codec, min(high - 1, high, key=lambda row: abs(bpp(row) - target_bpp)))
+    return _rate(codec, near)
 
 
 def _rate(codec: Codec, row: int) -> float:
     return codec.rate_at(row / LEVEL_STEPS)
 
 
-def _lowest(low: int, high: int, enough: Callable[[int], bool]) -> int:
-    """The lowest row above `low` that has enough, `high` when none below that has."""
+def _size(codec: Codec, given: Analysed, row: int) -> int:
+    return len(codec.encode_analysed(given, _rate(codec, row)).data)
+
+
+def _lowest(low: int, high: int, size: Callable[[int], float], wanted: float, above: bool = False) -> int:
+    """The lowest row above `low` whose size is at least `wanted`, or above it; `high` when none below that has it. Sizes grow by
+    nearly the same factor from row to row: where they are known at both ends the next row to try lies between by their
+    logarithms; every fourth one is the middle, whatever they say."""
+    logs: dict[int, float] = {}
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        row = (low + high) // 2
+        if logs and len(logs) % 4:
+            known = min(logs, key=lambda r: abs(logs[r]))
+            slope = (logs[high] - logs[low]) / (high - low) if low in logs and high in logs else GROWTH
+            row = min(max(round(known - logs[known] / slope), low + 1), high - 1) if slope > 0 else row
+        found = size(row)
+        logs[row] = math.log(found / max(wanted, 1e-9))
+        low, high = (low, row) if found > wanted or (found == wanted and not above) else (row, high)
     return high
 
 
@@ -55,7 +70,7 @@ def encode_progressive(codec: Codec, given: Analysed, rate: float | None, bpp: f
     pixels = given.height * given.width
     size = int(bpp * pixels / 8)
     top = codec.top_level * LEVEL_STEPS
-    row = _lowest(-1, top, lambda row: len(codec.encode_analysed(given, _rate(codec, row)).data) >= size)
+    row = _lowest(-1, top, lambda row: _size(codec, given, row), size)
     encoded = codec.encode_analysed(given, _rate(codec, row), progressive=True)
     whole = len(encoded.data)
     if whole < size and row == top:
