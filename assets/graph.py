@@ -359,6 +359,7 @@ class Task(Bench):
     def tag(self) -> dict[str, str]:
         """The tags of the run that tells the tracker of this artifact."""
         own = {"stage": self.unit.stage, "unit": self.unit.digest, "partition": self.unit.partition}
+        own["code_version"] = str(self.unit.inputs.get("code", ""))
         return {**self.tags, **{f"fovea.{name}": value for name, value in own.items()}}
 
 

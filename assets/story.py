@@ -23,13 +23,23 @@ def short_name(entry: Experiment | Trunk) -> str:
 
 def record_of(entry: Experiment | Trunk, world: World) -> dict[str, Any]:
     """The record as parameters of a run: its rate as a number where it has one, the model that its maps come from, the widths
-    that its codec has."""
+    that its codec has; without what it makes no use of."""
     config = config_for(entry)
     record = entry.resolved() | {"n": config.n, "m": config.m}
+    if isinstance(entry, Experiment):
+        record = {name: value for name, value in record.items() if name not in entry.unused()}
     if record.get("saliency"):
         record["saliency"] = world.dataset(entry.dataset).saliency or record["saliency"]
     rates = record.pop(entry.rate_name, [])
     return {**record, "rate_name": entry.rate_name, "rate": rates[0] if len(rates) == 1 else rates}
+
+
+def maps_by(task: Task, dataset: str, maps: str) -> dict[str, str]:
+    """The saliency model behind a run's maps, with its version, as a tag: as a parameter it would differ from arm to arm, and say
+    nothing when two are compared."""
+    if maps not in ("predicted", "shuffled"):
+        return {}
+    return {"fovea.maps_by": str(task.given["rgba_frames", dataset].facts["maps_by"])}
 
 
 @contextmanager
@@ -37,6 +47,22 @@ def training_run(task: Task, trained: Artifact, experiment: Experiment) -> Itera
     """The run of a training that is over, to tell it what was found later."""
     key = str(trained.meta.get("mlflow_key", trained.unit.digest))
     run = task.tracker.run(experiment=f"fovea-{experiment.dataset}", name=short_name(experiment), key=key)
+    yield run
+    run.finish()
+
+
+@contextmanager
+def rate_run(task: Task, trained: Artifact, experiment: Experiment, rate: float) -> Iterator[Run]:
+    """Of a training that serves several rates, one of them, beside trainings that serve one: a run under its own."""
+    key = str(trained.meta.get("mlflow_key", trained.unit.digest))
+    run = task.tracker.run(
+        experiment=f"fovea-{experiment.dataset}",
+        name=f"{rate:g} {short_name(experiment)}",
+        key=f"{key} {rate:g}",
+        parent_key=key,
+        tags={**task.tag(), "fovea.stage": "trained_codec"},
+    )
+    run.log_params(record_of(experiment, task.world) | {"rate": rate})
     yield run
     run.finish()
 

@@ -267,7 +267,7 @@ class Experiment(Training):
         if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0):
             raise FoveaError("alpha must not be negative, gamma and scale must be positive")
         check_span(self.span)
-        self._set(**{name: type(self).model_fields[name].default for name in self._unused()})
+        self._set(**{name: type(self).model_fields[name].default for name in self._set_to_defaults()})
         if not self.evaluate_on:
             self._set(evaluate_on=(self.dataset,))
         return self
@@ -296,14 +296,22 @@ class Experiment(Training):
         """Whether it is its trunk as it is: `steps` is 0."""
         return int(self._budget()["steps"]) == 0
 
+    @property
+    def as_shipped(self) -> bool:
+        """Whether its weights are those that come with Fovea."""
+        return self.untrained and self.trunk is not None and bool(self.trunk.shipped)
+
     def _check_untrained(self) -> None:
         if self.untrained and (self.trunk is None or self.mechanism not in ("none", "gain")):
             raise FoveaError(
                 f"steps = 0 leaves a trunk as it is: that needs a trunk, and none or gain for a mechanism, not {self.mechanism!r}"
             )
 
-    def _unused(self) -> set[str]:
-        """Fields that this mechanism does not use."""
+    def unused(self) -> set[str]:
+        """Fields of the record that nothing is made from: the mechanism does not use them, or the weights are those that ship."""
+        return self._set_to_defaults() | ({"preset", "seed", "dataset"} if self.as_shipped else set())
+
+    def _set_to_defaults(self) -> set[str]:
         names: set[str] = set()
         if self.mechanism == "none":
             names |= {"alpha", "gamma", "normalised", "scale", "span"}
@@ -353,7 +361,7 @@ class Experiment(Training):
         """What else sets its curve apart from another of the same arm: weighting, distortion, budget."""
         parts = self._apart() + [part for part in self._changes() if part != "steps=0"]
         if self.untrained:
-            parts.append("as shipped" if self.trunk and self.trunk.shipped else "trunk alone")
+            parts.append("as shipped" if self.as_shipped else "trunk alone")
         if self.trunk is None:
             parts.append("scratch")
         return ",".join(parts)
@@ -365,12 +373,11 @@ class Experiment(Training):
         defaults."""
         parts = [self._rate_part(), *([f"s{self.seed}"] if self.seed else [])]
         parts = [*parts, self.codec] if len(self.rates) == 1 else [self.codec, *parts]
-        as_shipped = self.untrained and self.trunk is not None and self.trunk.shipped == self.codec
-        changes = [c for c in self._changes() if not (as_shipped and c == "steps=0")]
+        changes = [c for c in self._changes() if not (self.as_shipped and c == "steps=0")]
         parts += [self.dataset, self.preset, *changes]
         if self.evaluate_on != (self.dataset,):
             parts.append("on=" + "+".join(self.evaluate_on))
-        parts.append("as_shipped" if as_shipped else f"from={self.trunk.key}" if self.trunk else "scratch")
+        parts.append("as_shipped" if self.as_shipped else f"from={self.trunk.key}" if self.trunk else "scratch")
         parts += [*self._apart(), self.label]
         return "-".join(parts)
 

@@ -32,7 +32,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def save_model(folder: Path, target: Path) -> None:
-    """Write the MLflow model of a codec's folder."""
+    """Write the MLflow model of a codec's folder; its param `lmbda` is by default what the codec was trained for, if that is one."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -41,6 +41,8 @@ def save_model(folder: Path, target: Path) -> None:
         return Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()])
 
     codec = json.loads((folder / "codec.json").read_text())["config"]["codec"]
+    training = folder / "training.json"
+    rates = json.loads(training.read_text())["record"].get("lmbda", []) if training.exists() else []
     with tempfile.TemporaryDirectory(prefix="fovea-code-") as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about type hints and the like
         _copy_modules(codec, Path(made))
@@ -53,7 +55,7 @@ def save_model(folder: Path, target: Path) -> None:
             signature=ModelSignature(
                 inputs=schema(image="binary", saliency_map="binary", fov="binary"),
                 outputs=schema(fov="binary", bpp="double", image="binary"),
-                params=ParamSchema([ParamSpec("lmbda", "double", default=0.0)]),
+                params=ParamSchema([ParamSpec("lmbda", "double", default=rates[0] if len(rates) == 1 else 0.0)]),
             ),
             metadata={"fovea.digest": folder_digest(folder)},
         )

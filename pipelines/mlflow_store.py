@@ -268,7 +268,9 @@ class MlflowStore:
                 about = (
                     f"Codecs trained or measured on `{name.removeprefix('fovea-')}`: [the run table]({table_address('', made)[1:]}). "
                     "Runs of a sweep hang under the run `sweep …`, which holds its report, curves and tables; a training's "
-                    "row has the figures of the test pictures."
+                    "row has the figures of the test pictures, of a training for several rates its children's rows. "
+                    "`bd_rate_percent`: its curve's bits against `uniform` at equal `ew_psnr_db` where fixations are recorded, "
+                    "else at equal `sw_psnr_db`."
                 )
                 self._client.set_experiment_tag(made, "mlflow.note.content", about)
             return self._experiment(name)

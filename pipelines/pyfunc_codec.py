@@ -2,8 +2,9 @@
 
 MLflow copies this file into the model and runs it when the model is loaded; the weights lie beside it as an artifact.
 Input, one row a picture: `image` (a file's bytes, read as all of Fovea reads pictures: what is damaged or ambiguous is
-refused by name), optionally `saliency_map` (PNG bytes, grey, the picture's size), and the param `lmbda` (0 = the middle of the model's range); output `fov` (bytes) and `bpp`. Or input `fov`;
-output `image` (PNG bytes).
+refused by name), optionally `saliency_map` (PNG bytes, grey, the picture's size; every place alike without), and the param
+`lmbda` (default: what the codec was trained for, of several the middle, as is 0); output `fov` (bytes) and `bpp`. Or input
+`fov`; output `image` (PNG bytes).
 """
 
 import sys

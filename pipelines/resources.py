@@ -100,7 +100,7 @@ def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
     the unit's key."""
-    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k == "headline"}
+    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k in ("headline", "answers")}
     link = mlflow_link(made, chain)
     if made.unit.stage == "report":
         if link:

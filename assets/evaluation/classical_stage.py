@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ClassicalRdPoints(Stage):
-    """JPEG, WebP, AVIF, JPEG XL and a thumbnail on the dataset's measured split, each picture at each quality, once a
+    """JPEG, WebP, AVIF, JPEG XL, a guided JPEG and a thumbnail on the dataset's measured split, each picture at each quality, once a
     picture."""
 
     name, over = "classical_rd_points", "registry"

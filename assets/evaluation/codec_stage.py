@@ -1,12 +1,13 @@
 """`rd_points`: trained codecs on the measured split."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assets.evaluation import pieces
 from assets.evaluation.checks import TRAINED
 from assets.graph import Need, Stage, Task, View
-from assets.story import record_of, short_name, told, training_run
+from assets.story import maps_by, rate_run, record_of, short_name, told, training_run
 from assets.world import World, evaluation_key
 from models.errors import FoveaError
 from models.experiments import Experiment
@@ -22,7 +23,7 @@ def parts(world: World, partition: str) -> tuple[Experiment, str]:
 
 
 class RdPoints(Stage):
-    """One row a picture: bytes of the real file, PSNR, MS-SSIM and their saliency- and eye-weighted forms."""
+    """A row a picture and rate: bytes of the real file, PSNR, MS-SSIM and their saliency- and eye-weighted forms."""
 
     name = "rd_points"
     reads = ("trained_codec", "rgba_frames")
@@ -74,6 +75,7 @@ class RdPoints(Stage):
         with told(task, dataset=experiment.dataset, name=name, parent=parent or None) as run:
             run.log_params({**record_of(experiment, task.world), "measured_on": dataset, "experiment": experiment.key})
             run.log_inputs({dataset: str(unit.inputs[pieces.MEASURED])}, "test")
+            run.set_tags(maps_by(task, dataset, experiment.maps))
             codec = load_codec(trained.folder / "codec")
             rates, threads = experiment.rates, task.threads
             # of a variable rate, files of equal size are shown in place of those that are measured
@@ -81,6 +83,7 @@ class RdPoints(Stage):
             seen = measure_codec(codec, subjects, rates, keep=keep, threads=threads, progress=task.progress)
             about: dict[str, Any] = {
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
+                "preset": "" if experiment.as_shipped else experiment.preset,
                 "dataset": dataset,
                 "split": str(table.split.iloc[0]),
                 "train_dataset": "" if experiment.untrained else experiment.dataset,
@@ -99,14 +102,24 @@ class RdPoints(Stage):
                 writer.path(pieces.kept_name(image, "", rate)).write_bytes(encode_png(picture))
             numbers = points.select_dtypes("number").drop(columns=["seed"], errors="ignore")
             means = [pieces.finite_means(numbers[points.rate == rate]) for rate in rates]
-            run.log_metrics(list(enumerate(means)))
+            if len(rates) == 1:
+                run.log_metrics([(0, means[0])])
             run.log_table(records(points[["image", *pieces.MEANS]]), "points")
             run.log_artifact(writer.path(pieces.POINTS))
         if dataset == experiment.evaluate_on[0]:
-            with training_run(task, trained, experiment) as training:
-                training.log_metrics(list(enumerate(map(pieces.headline, means))))
+            for rate, mean in zip(rates, means, strict=True):
+                one = (task, trained, experiment)
+                with training_run(*one) if len(rates) == 1 else rate_run(*one, rate) as training:
+                    training.log_metrics([(0, pieces.headline(mean))])
         writer.meta["facts"] = {
             "pictures": len(subjects),
+            "rates": len(rates),
             "files_below_estimate": smaller,
-            **{k: round(float(points[k].mean()), 5) for k in (*pieces.MEANS, "encode_s", "decode_s")},
+            **{k: from_to([m[k] for m in means if k in m]) for k in (*pieces.MEANS, "encode_s", "decode_s")},
         }
+
+
+def from_to(values: Sequence[float]) -> float | str:
+    """A mean at one rate; of several rates the least and the highest: a mean over them is no file's."""
+    low, high = min(values, default=math.nan), max(values, default=math.nan)
+    return round(low, 5) if low == high else f"{low:.4g} … {high:.4g}"

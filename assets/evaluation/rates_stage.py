@@ -1,5 +1,7 @@
 """`bd_rates`: arms compared."""
 
+import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +17,16 @@ if TYPE_CHECKING:
 
 #: columns of the tables that MLflow shows
 RATES_SHOWN = (
-    "codec", "test_arm", "maps", "anchor_arm", "metric", "bd_rate_percent", "ci_low", "ci_high", "status",
+    "dataset", "codec", "variant", "test_arm", "maps", "anchor_arm", "metric", "bd_rate_percent", "ci_low", "ci_high", "status",
 )  # fmt: skip
 CURVES_SHOWN = (
-    "codec", "arm", "maps", "rate", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db", "ms_ssim", "n_images",
+    "dataset", "codec", "variant", "arm", "maps", "rate_name", "rate", "bpp", "psnr_db", "sw_psnr_db", "ew_psnr_db", "ms_ssim", "n_images",
 )  # fmt: skip
 
 
 class BdRates(Stage):
-    """BD-rates of each arm against `uniform`, and of `uniform` against the classical codecs, with paired intervals.
+    """BD-rates of each arm against `uniform`, and of predicted maps against other maps and the classical codecs, with paired
+    intervals.
 
     A refused comparison keeps its row, with the reason. The ideal that the maps allow stands beside them, and the sweep's
     best codec gets an alias in MLflow's registry.
@@ -50,7 +53,7 @@ class BdRates(Stage):
         from assets.evaluation.bd_rate import bd_rates, main_metric, published_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
-        from assets.evaluation.rate_distortion import label_arm, rd_curves, records
+        from assets.evaluation.rate_distortion import rd_curves, records
         from assets.saliency.fixations import frame_fixation_halves
 
         sweep, curves = sweep_of(task.world, task.partition), task.given["rd_curves"]
@@ -75,10 +78,10 @@ class BdRates(Stage):
         task.writer.path("shown/bd_rates.png").write_bytes(picture)
         told = table[table.status != "refused"]
         task.writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
-        values = {}
-        for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()]):
-            arms = f"{label_arm(r['test_arm'], r['maps'])}_vs_{r['anchor_arm']}".replace("@", "_")
-            values[f"bd/{arms}/{r['codec']}/{r['metric']}"] = float(r["bd_rate_percent"])
+        values = {
+            metric_name(r, sweep): float(r["bd_rate_percent"])
+            for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()])
+        }
         step = int(curves.facts["pieces"])
         with sweep_run(task, sweep) as run:
             run.log_params({"sweep": sweep.name, "dataset": sweep.dataset})
@@ -92,17 +95,19 @@ class BdRates(Stage):
                 run.log_artifact(plot, "curves")
         ready = {made.partition for made in task.given.all("trained_codec")}
         self._tell_trainings(task, sweep, told, step, ready)
-        best = best_experiment([e for e in sweep.experiments if e.key in ready], told)
+        here, own = (t[t.dataset == sweep.dataset] for t in (points, told))
+        best = best_experiment([e for e in sweep.experiments if e.key in ready], own, here)
         if best is not None:
-            task.writer.meta["facts"] |= self._register(task, sweep, best, points)
+            task.writer.meta["facts"] |= self._register(task, sweep, best, here)
 
     def _tell_trainings(
         self, task: Task, sweep: Sweep, told: "pd.DataFrame", step: int, ready: Collection[str]
     ) -> None:
-        """Each training hears the BD-rate of its arm against `uniform`."""
+        """Each training hears the BD-rate of its arm against `uniform`, where people look on its own dataset."""
         from assets.evaluation.bd_rate import main_metric
         from assets.evaluation.rate_distortion import records
 
+        told = told[told.dataset == sweep.dataset]
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
         for experiment in (e for e in sweep.experiments if e.key in ready):
@@ -119,9 +124,14 @@ class BdRates(Stage):
             f"{row.bpp:.3f} bpp at {row.psnr_db:.2f} dB PSNR"
             for _, row in own.groupby("rate")[["bpp", "psnr_db"]].mean().iterrows()
         )
+        default = f"{best.rates[0]:g}" if len(best.rates) == 1 else "the middle of its range"
+        maps = (
+            "" if best.maps == "none" else "; measured with the column `saliency_map`: without it every place is alike"
+        )
         about = (
-            f"The best codec of sweep `{sweep.key}`: `{best.key}`. On the test pictures of {sweep.dataset}: {said}. "
-            f"`mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
+            f"The best codec of sweep `{sweep.key}`: `{best.key}`. Of the codecs, each with the arm that saves most where people "
+            f"look, it needs the fewest bits for the same quality there. On the test pictures of {sweep.dataset}: {said} "
+            f"(param `{best.rate_name}`, by default {default}{maps}). `mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
         )
         with training_run(task, trained, best) as run:
             address = task.tracker.register_model(
@@ -135,20 +145,46 @@ def rounded(table: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
     return table[[c for c in columns if c in table]].round(4)
 
 
-def best_experiment(experiments: Sequence[Experiment], rates: "pd.DataFrame") -> Experiment | None:
-    """The middle rate of the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else
-    sw_psnr_db), its interval below 0; `uniform` when there is none. None without experiments."""
-    from assets.evaluation.bd_rate import main_metric
-    from assets.evaluation.rate_distortion import records
+def metric_name(row: Mapping[str, Any], sweep: Sweep) -> str:
+    """Of a BD-rate, as a metric of the sweep's run: what is not the same in all of the sweep stands in it."""
+    from assets.evaluation.rate_distortion import label_arm
 
-    judged = rates[(rates.metric == main_metric(rates)) & (rates.method == "pchip")]
-    against = judged[judged.anchor_arm == "uniform"]
+    apart = [row["dataset"]] if row["dataset"] != sweep.dataset else []
+    apart += [row["variant"]] if row["variant"] else []
+    apart += [row["preset"]] if len({e.preset for e in sweep.experiments}) > 1 and row["preset"] else []
+    arms = f"{label_arm(row['test_arm'], row['maps'])}_vs_{row['anchor_arm']}"
+    return re.sub(r"[^\w./ :-]", "_", "/".join(["bd", arms, row["codec"], *apart, row["metric"]]))
+
+
+def best_experiment(
+    experiments: Sequence[Experiment], rates: "pd.DataFrame", points: "pd.DataFrame"
+) -> Experiment | None:
+    """Of each codec the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else sw_psnr_db), its
+    interval below 0, or `uniform` when there is none; of these the codec that needs the fewest bits there, at its middle rate.
+    None without experiments. rates, points: of one dataset."""
+    from assets.evaluation.bd_rate import compare_curves, main_metric
+    from assets.evaluation.rate_distortion import curve_grid, records
+
+    metric = main_metric(rates)
+    against = rates[(rates.metric == metric) & (rates.method == "pchip") & (rates.anchor_arm == "uniform")]
     against = against[(against.ci_high < 0) & ~against.maps.isin(["oracle", "shuffled", "center"])]
-    chosen = [e for e in experiments if e.arm == "uniform"] or list(experiments)
-    for row in records(against.sort_values("bd_rate_percent")):
-        curve = (row["codec"], row["test_arm"], row["maps"], row["variant"])
-        found = [e for e in experiments if (e.codec, e.arm, e.maps, e.variant) == curve]
-        if found:
-            chosen = found
-            break
+    chosen: list[Experiment] = []
+    for codec in dict.fromkeys(e.codec for e in experiments):
+        own = [e for e in experiments if e.codec == codec]
+        plain = min((e for e in own if e.arm == "uniform"), key=lambda e: len(e.variant), default=own[0])
+        found = [e for e in own if (e.arm, e.maps, e.variant) == (plain.arm, plain.maps, plain.variant)]
+        for row in records(against[against.codec == codec].sort_values("bd_rate_percent")):
+            curve = (row["test_arm"], row["maps"], row["variant"])
+            if alike := [e for e in own if (e.arm, e.maps, e.variant) == curve]:
+                found = alike
+                break
+        if chosen:
+            before, now = (
+                curve_grid(points[points.experiment.isin([e.key for e in side])], ("bpp", metric))
+                for side in (chosen, found)
+            )
+            (held,) = compare_curves(before, now, ("pchip",), resamples=2) or ({"bd_rate_percent": math.nan},)
+            if not float(str(held["bd_rate_percent"])) < 0:
+                continue
+        chosen = found
     return sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None

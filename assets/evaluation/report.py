@@ -47,6 +47,17 @@ def _places(curves: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     return sorted({place_of(r) for r in rows}, key=lambda place: (place not in first, place))
 
 
+def _eyes_said(curves: pd.DataFrame) -> str:
+    """What looked-at quality is measured with, and on which pictures."""
+    eyes = curves["ew_psnr_db"].notna() if "ew_psnr_db" in curves else pd.Series(False, curves.index)
+    seen, others = ([*dict.fromkeys(place_of(r) for r in records(curves[held]))] for held in (eyes, ~eyes))
+    others = [place for place in others if place not in seen]
+    if not seen:
+        return "with predicted saliency: no eye movements are recorded for these pictures"
+    apart = f" on {' and '.join(seen)}, with predicted saliency on {' and '.join(others)}" if others else ""
+    return f"with people’s recorded eye movements{apart}"
+
+
 def render_report(
     *,
     curves: pd.DataFrame,
@@ -67,9 +78,10 @@ def render_report(
     provenance = dict(provenance or {})
     ideal = pd.DataFrame() if ideal is None else ideal
     own = curves[~curves["arm"].isin(REFERENCE_ARMS)]
-    runs = f"{counted(own['n_seeds'].max(), 'training run')} a point" if len(own) else ""
-    if runs and all("as shipped" in variant for variant in own["variant"]):
-        runs = "codecs as they ship"
+    as_shipped = own["variant"].str.contains("as shipped")
+    trained = own[~as_shipped]
+    runs = [f"trained with {counted(trained['n_seeds'].max(), 'seed')}"] if len(trained) else []
+    runs += ["codecs as they ship"] if as_shipped.any() else []
     if shared := shared_parts(curves):
         # said once, among what the page says of its origin, instead of in every label
         provenance["common to all arms"] = ", ".join(shared)
@@ -103,5 +115,6 @@ def render_report(
         others=tables.others_said(curves),
         n_images=int(curves["n_images"].max()) if len(curves) else 0,
         n_seeds=int(curves["n_seeds"].max()) if len(curves) else 0,
-        runs_said=runs,
+        runs_said=", and ".join(runs),
+        looked_at=_eyes_said(curves),
     )

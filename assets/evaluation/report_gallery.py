@@ -1,6 +1,7 @@
 """The pictures of a report: which reconstructions stand beside each other, and how they fit a budget of bytes."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,6 +40,12 @@ class GalleryShot(NamedTuple):
     def rate(self) -> tuple[str, float]:
         """Its place on its curve, what the rate is and its value."""
         return str(self.row["rate_name"]), float(self.row["rate"])
+
+    @property
+    def trained_at(self) -> float | None:
+        """The rate that its codec was trained for, where that is one: the key of an experiment begins with it."""
+        found = re.match(r"[a-z](\d[\d.e+-]*)-", str(self.row.get("experiment") or ""))
+        return float(found[1]) if found else None
 
     @property
     def classical(self) -> bool:
@@ -128,7 +135,12 @@ def _place(shot: GalleryShot) -> tuple[object, ...]:
 
 
 def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> list[GalleryShot]:
-    near = [min(curve, key=lambda s: abs(math.log(apart(s, target)))) for curve in curves]
+    def distance(shot: GalleryShot) -> tuple[bool, bool, float]:
+        """One trained for the same rate comes first, but for one that is much nearer in size."""
+        size = abs(math.log(apart(shot, target)))
+        return size > math.log1p(NEAR), shot.trained_at != target.trained_at, size
+
+    near = [min(curve, key=distance) for curve in curves]
     own = [s for s in near if s.row["codec"] == target.row["codec"]]
     others = [s for s in near if s.row["codec"] != target.row["codec"]]
     return own + [s for s in others if abs(apart(s, target) - 1) <= NEAR]
@@ -198,6 +210,8 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
 def _caption(shot: GalleryShot, target: GalleryShot, cast: Cast) -> dict[str, Any]:
     style, row = look(shot.row, cast), shot.row
     more = 100 * (apart(shot, target) - 1)
+    at = shot.trained_at
+    trained = f", trained for {at:g}" if at is not None and at != shot.rate[1] else ""
     known = [m for m in CAPTIONS if math.isfinite(row.get(m, math.nan))]
     return {
         "label": style.label,
@@ -206,5 +220,5 @@ def _caption(shot: GalleryShot, target: GalleryShot, cast: Cast) -> dict[str, An
         "bpp": number(row["bpp"], 3, unit="bpp"),
         "apart": number(more, 0, sign=True, unit="%") if abs(more) >= 0.5 else "",
         "values": [[CAPTIONS[m], number(row[m], digits(m), unit=METRICS[m].unit)] for m in known],
-        "rate": rate_label(*shot.rate),
+        "rate": rate_label(*shot.rate) + trained,
     }

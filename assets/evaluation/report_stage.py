@@ -50,8 +50,8 @@ class Report(Stage):
         from assets.evaluation.gallery import gallery
         from assets.evaluation.rate_distortion import shared_parts, without_parts
         from assets.evaluation.report import render_report
-        from assets.evaluation.report_tables import answer, answers, bd_markdown
-        from assets.evaluation.verdict import find_verdicts
+        from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
+        from assets.evaluation.verdict import find_verdicts, first_verdicts
 
         sweep = sweep_of(task.world, task.partition)
         rates, curves = task.given["bd_rates"], task.given["rd_curves"].table("rd_curves.parquet")
@@ -73,7 +73,11 @@ class Report(Stage):
             run.log_artifact(task.writer.path("report.html"), "report")
             listed = "".join(f"- {answer(v)}\n" for v in verdicts)
             run.set_tags({"mlflow.note.content": f"{sweep.about}\n\n{listed}\n{WHERE.format(key=sweep.key)}"})
-        task.writer.meta["facts"] = {"headline": " ".join(answers(table)), "bytes": len(html.encode())}
+        task.writer.meta["facts"] = {
+            "headline": headline(first_verdicts(table)),
+            "answers": " ".join(answers(table)),
+            "bytes": len(html.encode()),
+        }
 
 
 def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:

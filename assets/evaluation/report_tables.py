@@ -79,7 +79,7 @@ def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
 
 def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """For each arm: its maps beside each other, with their BD rows, the ideal of those maps and the share of it reached."""
-    best = {(r["conditioning"], r["metric"]): r for r in records(ideal)}
+    best = {(r.get("dataset"), r["conditioning"], r["metric"]): r for r in records(ideal)}
     rows = rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)]
     tables = []
     for _, group in rows.groupby(ARM_KEYS, sort=True, dropna=False):
@@ -90,7 +90,7 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list
             main = by.get((maps, metric))
             if main is None:
                 continue
-            allowed = best.get((MAPS_OF_CONDITIONING[maps], metric), {})
+            allowed = best.get((main["dataset"], MAPS_OF_CONDITIONING[maps], metric), {})
             gain = allowed.get("gain_db", math.nan)
             share = main["bd_quality_db"] / gain if gain > 0 else math.nan
             plain = by.get((maps, "psnr_db"))
@@ -175,13 +175,13 @@ def bd_markdown(rates: pd.DataFrame) -> str:
     """Arms against `uniform`, and its variants, as a table in Markdown: BD-rate and 95 % interval at equal quality by each
     metric."""
     own = records(rates[(rates["method"] == METHOD) & (rates["anchor_arm"] == BASELINE)])
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for r in own:
         arm = label_arm(str(r["test_arm"]), str(r["maps"]))
-        name = (str(r["codec"]), " ".join(filter(None, (arm, str(r["variant"])))))
+        name = (str(r["dataset"]), str(r["codec"]), " ".join(filter(None, (arm, str(r["variant"])))))
         rows.setdefault(name, {})[str(r["metric"])] = with_interval(r)
     metrics = [m for m in BD_METRICS if any(m in found for found in rows.values())]
-    head = ["codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]
+    head = ["on", "codec", "arm", *(f"rate at equal {METRICS[m].label}" for m in metrics)]
     lines = [[*n, *(found.get(m, "–") for m in metrics)] for n, found in rows.items()]
     return str(tabulate(lines, head, tablefmt="pipe", disable_numparse=True)) + "\n"
 

@@ -18,7 +18,10 @@ def looked_at(entry: Trunk | Experiment) -> int:
 #: the doctor's questions: the check's name and what it asks
 _ASKED = {
     "gradients": ("every_parameter_learns", "Each parameter of the encoder receives a gradient."),
-    "reach": ("quantiser_levels_are_reached", "Each level of the quantiser is reachable from some picture."),
+    "reach": (
+        "quantiser_levels_are_reached",
+        "At least half of the channels reach both signs without gaps, and hardly a symbol lies beyond the tables.",
+    ),
     "rate": (
         "file_size_matches_the_estimate",
         "The size of the real file is within 2 % + 64 bytes of what the entropy model estimates in training.",

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from assets.graph import Bench, Task
-from assets.saliency.pairs import Reader, open_pairs
+from assets.saliency.pairs import open_pairs
 from assets.store import UnitWriter
-from assets.story import record_of, short_name, told
+from assets.story import maps_by, record_of, short_name, told
 from assets.training.checks import looked_at
 from assets.training.milestones import FROM_SCRATCH, FROM_TRUNK, Milestones, choose_crops, milestone_steps
 from assets.training.watch import Looked, Watch, spread
@@ -97,9 +97,7 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
     workdir = task.home.work / unit.digest
     with told(task, dataset=entry.dataset, name=short_name(entry)) as run:
         run.log_params({**record_of(entry, task.world), "threads": task.threads})
-        # tags: they differ from arm to arm, and say nothing when two are compared
-        origin = {**maps_by(task, entry), "code_version": str(unit.inputs.get("code", ""))}
-        run.set_tags({f"fovea.{name}": value for name, value in origin.items()})
+        run.set_tags(maps_by(task, entry.dataset, str(given.record["maps"])))
         run.log_inputs({entry.dataset: data_version(task)}, "train")
         watch = _watch(
             given, workdir / "stages", FROM_TRUNK if isinstance(entry, Experiment) and entry.trunk else FROM_SCRATCH
@@ -136,10 +134,11 @@ class Prefixed(Run):
 
 
 def _prefixed(name: str) -> str:
-    """`probe/val_psnr_db` is `val/psnr_db`, `probe/train_psnr_db` is `train/pictures_psnr_db`, `loss` is `train/loss`."""
+    """`probe/val_psnr_db` is `val/psnr_db`, `probe/train_psnr_db` is `train/pictures_psnr_db`, `loss` is `train/loss`;
+    `bpp` is `train/bpp_estimate`, since no file was made."""
     part, _, what = name.removeprefix("probe/").partition("_")
     if not name.startswith("probe/"):
-        return f"train/{name}"
+        return f"train/{'bpp_estimate' if name == 'bpp' else name}"
     return {"val": f"val/{what}", "train": f"train/pictures_{what}"}.get(part, f"val/{part}_{what}")
 
 
@@ -231,13 +230,6 @@ def data_version(task: Task) -> str:
     """The version of the training pictures, with their maps where those condition the codec."""
     needs = [n for n in task.given.needs or () if n.part.startswith("train ")]
     return str(task.unit.inputs[f"{needs[-1].stage} {needs[-1].part}"])
-
-
-def maps_by(reader: Reader, entry: Experiment | Trunk) -> dict[str, str]:
-    """The saliency model behind the run's maps, with its version."""
-    if entry.resolved()["maps"] not in ("predicted", "shuffled"):
-        return {}
-    return {"maps_by": str(reader.given["rgba_frames", entry.dataset].facts["maps_by"])}
 
 
 def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -297,6 +297,6 @@ def gap(trained: Sequence[Trip], held_out: Sequence[Trip]) -> Finding:
     for name, trips in (("train", trained), ("held_out", held_out)):
         numbers[f"{name}_mse"] = float(np.mean([t.mse for t in trips]))
         numbers[f"{name}_file_bytes"] = float(np.mean([t.file_bits / 8 for t in trips]))
-    numbers["gap_db"] = _db(numbers["held_out_mse"], numbers["train_mse"])
-    detail = f"held-out pictures have {numbers['gap_db']:+.2f} dB of squared error against training pictures"
-    return Finding("gap", bool(np.isfinite(numbers["gap_db"])), detail, numbers)
+    numbers["error_gap_db"] = _db(numbers["held_out_mse"], numbers["train_mse"])
+    detail = f"held-out pictures have {numbers['error_gap_db']:+.2f} dB of squared error against training pictures"
+    return Finding("gap", bool(np.isfinite(numbers["error_gap_db"])), detail, numbers)

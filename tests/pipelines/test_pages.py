@@ -61,7 +61,7 @@ def test_the_report_begins_with_its_headline_and_its_address(
 
 
 def test_a_codec_shows_what_was_measured_of_it(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"bpp": 0.59815979, "psnr_db": 29.10294785, "pictures": 8}
+    facts = {"bpp": 0.59815979, "psnr_db": 29.10294785, "ms_ssim": "0.9 … 0.99", "pictures": 8}
     chain, seen = open_chain(), list[dg.AssetObservation]()
     monkeypatch.setattr(chain, "make", lambda *_: SimpleNamespace(facts=facts))
     monkeypatch.setattr(resources, "result_of", lambda *_: dg.MaterializeResult())
@@ -69,4 +69,4 @@ def test_a_codec_shows_what_was_measured_of_it(installation: Path, monkeypatch: 
     (told,) = seen
     figures = {name: value.value for name, value in told.metadata.items()}
     assert (told.asset_key.path, told.partition) == (["trained_codec"], "key")
-    assert figures == {"test_bpp": 0.5982, "test_psnr_db": 29.1, "measured_on": "kodak"}
+    assert figures == {"test_bpp": 0.5982, "test_psnr_db": 29.1, "test_ms_ssim": "0.9 … 0.99", "measured_on": "kodak"}

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import subprocess
 import sys
@@ -93,10 +94,16 @@ def test_registered_loaded_and_used(codec, picture, tmp_path, monkeypatch):
 
 
 def test_a_model_brings_its_own_code_and_no_pickle(picture, tmp_path):
+    import mlflow
+
     plain = untrained(CodecConfig(codec="bls2017", n=8, m=12))
     save_codec(plain, tmp_path / "plain")
+    (tmp_path / "plain/training.json").write_text(json.dumps({"record": {"lmbda": [0.0021]}}))
     target = tmp_path / "model"
     save_model(tmp_path / "plain", target)
+    assert mlflow.models.get_model_info(str(target)).signature.params.params[0].default == 0.0021, (
+        "what it was trained for"
+    )
     assert not [p for p in target.rglob("*") if p.suffix in (".pkl", ".pickle")]
     assert (target / "pyfunc_codec.py").is_file() and not (target / "code" / "models" / "training").exists()
     (tmp_path / "picture.png").write_bytes(png(picture[..., ::-1]))

@@ -15,10 +15,11 @@ from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.chart import chart_data
 from assets.evaluation.ideal import ideal_rows
+from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
 from assets.evaluation.report import render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot
-from assets.evaluation.report_tables import QUESTION, bd_markdown, headline
+from assets.evaluation.report_tables import QUESTION, bd_markdown, control_tables, headline
 from assets.evaluation.verdict import HELPS, HURTS, INCONCLUSIVE, NOT_MAPS, UNKNOWN, Verdict, find_verdicts
 from assets.evaluation.windows import salient_window
 
@@ -111,7 +112,7 @@ def made_tables(eyes: bool) -> dict[str, pd.DataFrame]:
     return {
         "curves": rd_curves(points, resamples=200),
         "rates": bd_rates(points, sweep="smoke", resamples=300),
-        "ideal": ideal_rows(maps, [np.roll(m, 5, 1) if eyes else None for m in maps]),
+        "ideal": ideal_rows(maps, [np.roll(m, 5, 1) if eyes else None for m in maps]).assign(dataset="made"),
     }
 
 
@@ -397,7 +398,7 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
 
 def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: str) -> None:
     assert (
-        "24 pictures · 1 training run a point" in page
+        "24 pictures · trained with 1 seed ·" in page
         and "the interval covers pictures" in page
         and "In brackets" in page
     )
@@ -407,13 +408,30 @@ def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: s
     assert "1 picture · codecs as they ship ·" in few and "1 picture, fewer than 5" in few
     for absent in (
         "1 pictures",
-        "training run a point",
+        "trained with",
         "In brackets",
         "the interval covers pictures",
         'class="ci">–',
         ">–</small>",
     ):
         assert absent not in few, absent
+
+
+def test_two_datasets_are_told_apart() -> None:
+    points = pd.concat([made_points(n=6), made_points(n=6, eyes=False, dataset="other", seed=5)], ignore_index=True)
+    points["train_dataset"] = "made"
+    rates, tables = bd_rates(points, resamples=50), made_tables(True)
+    curves = rd_curves(points, resamples=2)
+    page = render_report(curves=curves, rates=rates, ideal=tables["ideal"])
+    said = "with people’s recorded eye movements on made · test, with predicted saliency on other · test"
+    assert said in page and "with people’s recorded eye movements</p>" in made_report()
+    on_eyes, alone = (
+        control_tables(rates[rates["dataset"] == d], tables["ideal"], cast_of(curves)) for d in ("made", "other")
+    )
+    assert any(line["ideal"] for table in on_eyes for line in table["lines"])
+    assert not any(line["ideal"] for table in alone for line in table["lines"]), "the ideal is of the other's maps"
+    rows = [line.split("|")[1:4] for line in bd_markdown(rates).splitlines()[2:]]
+    assert len(rows) == len(set(map(tuple, rows))) and {row[0].strip() for row in rows} == {"made", "other"}
 
 
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
@@ -498,6 +516,25 @@ def test_files_of_equal_size_stand_side_by_side() -> None:
     )
     assert third == at((0.4, ""), (0.46, f"+15{percent}"), (0.38, f"−5{percent}"), (0.399, ""))
     assert last == at((0.9, ""))
+
+
+def test_arms_side_by_side_are_of_the_same_training_rate_where_their_sizes_allow_it() -> None:
+    original, saliency = made_picture(0, (64, 64))
+    shots = []
+    for arm, rate, bpp in (
+        *(("uniform", 0.0045, 0.30), ("uniform", 0.036, 0.60)),
+        *(("saliency_gain", 0.0045, 0.601), ("saliency_gain", 0.013, 0.31), ("saliency_gain", 0.036, 0.62)),
+    ):
+        shot = made_shot(original, "bls2017", arm, "none", bpp, "lmbda", 0.01, psnr_db=25.0)
+        shots.append(GalleryShot({**shot.row, "experiment": f"l{rate:g}-bls2017-made-smoke-{arm}"}, original))
+    item = GalleryItem("one", original, saliency, shots)
+    (shown,) = report_gallery.gallery_data([item], 10**7)["items"]
+    rows = [[(p["bpp"], p["rate"]) for p in r["panels"]] for r in shown["rates"]]
+    bpp = functools.partial(numerals.number, digits=3, unit="bpp")
+    assert rows == [
+        [(bpp(0.30), "λ 0.01, trained for 0.0045"), (bpp(0.31), "λ 0.01, trained for 0.013")],
+        [(bpp(0.60), "λ 0.01, trained for 0.036"), (bpp(0.62), "λ 0.01, trained for 0.036")],
+    ]
 
 
 def test_salient_window() -> None:

@@ -1,9 +1,13 @@
+import math
+from collections.abc import Sequence
+
 import pandas as pd
 import pytest
 
 from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
-from assets.evaluation.rates_stage import best_experiment
+from assets.evaluation.rates_stage import best_experiment, metric_name
 from models.errors import FoveaError
+from models.experiments import Experiment
 from models.sweeps import sweep
 
 
@@ -31,20 +35,49 @@ def test_a_single_file_below_its_estimate_is_counted() -> None:
         check_estimate(many, "p")
 
 
-def rates(bd: float, high: float) -> pd.DataFrame:
+def rates(bd: float, high: float, codec: str = "bls2017") -> pd.DataFrame:
     row = {
-        "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": "bls2017", "variant": "",
+        "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": codec, "variant": "",
         "metric": "sw_psnr_db", "method": "pchip", "bd_rate_percent": bd, "ci_high": high,
     }  # fmt: skip
     return pd.DataFrame([row])
 
 
+def of_codecs(experiments: Sequence[Experiment], fewer: float) -> pd.DataFrame:
+    """Five pictures' points of each; `light` needs so many times the bits of `bls2017` for the same quality."""
+    rows = [
+        {
+            "experiment": e.key, "rate": rate, "seed": 0, "image": str(i), "sw_psnr_db": 30 + i + math.log2(rate),
+            "bpp": rate**0.7 * (fewer if e.codec == "light" else 1),
+        }
+        for e in experiments for rate in e.rates for i in range(5)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def test_the_best_needs_an_interval_below_zero() -> None:
-    experiments = sweep("smoke", "sample").experiments
+    experiments = [e for e in sweep("smoke", "sample").experiments if e.codec == "bls2017"]
     for high, arm in ((-5.0, "saliency_gain"), (2.0, "uniform"), (float("nan"), "uniform")):
-        best = best_experiment(experiments, rates(-10.0, high))
+        best = best_experiment(experiments, rates(-10.0, high), of_codecs(experiments, 1))
         assert best is not None and best.arm == arm
-    assert best_experiment([], rates(-10.0, -5.0)) is None
+    assert best_experiment([], rates(-10.0, -5.0), of_codecs(experiments, 1)) is None
+
+
+@pytest.mark.parametrize(("fewer", "codec"), [(0.6, "light"), (1.4, "bls2017")])
+def test_the_best_codec_needs_the_fewest_bits_whatever_its_own_arms_gain(fewer: float, codec: str) -> None:
+    experiments = sweep("smoke", "sample").experiments
+    gained = pd.concat([rates(-25.0, -20.0), rates(-23.0, -20.0, "light").assign(variant="as shipped")])
+    best = best_experiment(experiments, gained, of_codecs(experiments, fewer))
+    assert best is not None and (best.codec, best.arm, best.maps) == (codec, "saliency_gain", "predicted")
+
+
+def test_metrics_of_a_sweeps_run_have_a_name_for_each_comparison() -> None:
+    one = sweep("smoke", "sample")
+    row = {"dataset": "sample", "codec": "light", "test_arm": "saliency_gain", "maps": "center", "preset": "smoke"}
+    row |= {"anchor_arm": "uniform", "metric": "psnr_db", "variant": ""}
+    assert metric_name(row, one) == "bd/saliency_gain_center_vs_uniform/light/psnr_db"
+    other = row | {"dataset": "kodak", "variant": "span=6,as shipped"}
+    assert metric_name(other, one) == "bd/saliency_gain_center_vs_uniform/light/kodak/span_6_as shipped/psnr_db"
 
 
 def test_gallery_and_names_do_not_depend_on_order() -> None:

@@ -65,7 +65,7 @@ def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:
     heard = Heard()
     row = {"loss": 1.0, "bpp": 2.0, "probe/val_psnr_db": 3.0, "probe/train_psnr_db": 4.0, "probe/gap_db": 5.0}
     Prefixed(heard).log_metrics([(7, row)])
-    names = ("train/loss", "train/bpp", "val/psnr_db", "train/pictures_psnr_db", "val/gap_db")
+    names = ("train/loss", "train/bpp_estimate", "val/psnr_db", "train/pictures_psnr_db", "val/gap_db")
     assert heard.rows == [(7, dict(zip(names, row.values(), strict=True)))]
 
 
@@ -82,5 +82,12 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     assert record_of(guided, world)["saliency"] == "sam_vgg"
     assert record_of(guided.but(dataset="other"), world)["saliency"] == "sam_lite"
     assert (told["n"], told["m"]) == (64, 96)
+    assert not {"alpha", "gamma", "normalised", "scale", "span"} & told.keys(), "it is told no map"
+    by_levels = record_of(one.but(**arm("saliency_gain"), trunk=Trunk(codec="bls2017", shipped="bls2017")), world)
+    assert {"gamma", "span"} < by_levels.keys() and not {"alpha", "normalised", "scale"} & by_levels.keys()
+    shipped = Experiment(
+        dataset="sample", codec="light", trunk=Trunk(codec="light", shipped="light"), overrides={"steps": 0}
+    )
+    assert shipped.as_shipped and not {"preset", "seed", "dataset", "lr"} & record_of(shipped, world).keys()
     branch = one.but(trunk=Trunk(codec="bls2017", shipped="bls2017"))
     assert (record_of(branch, world)["n"], record_of(branch, world)["m"]) == (64, 192), "those of the weights that ship"

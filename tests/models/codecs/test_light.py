@@ -71,3 +71,15 @@ def test_a_stark_colour_costs_little_and_is_shown(colour: tuple[int, int, int]) 
     for picture, bpp, db in ((whole, 0.5, 38), (boxed, 2.5 * 8 * len(plain.data) / (128 * 192), 27)):
         file = codec.encode(picture, saliency_map=white)
         assert 8 * len(file.data) / (128 * 192) < bpp and psnr_db(picture, file.reconstruction) > db
+
+
+@pytest.mark.parametrize(("cell", "db"), [(4, 22), (8, 26)])
+def test_a_pattern_that_no_training_had_is_shown_whatever_it_costs(cell: int, db: float) -> None:
+    codec = open_codec("light")
+    y, x = np.mgrid[:128, :192] // cell
+    picture = np.where(((x + y) % 2 == 0)[..., None], 0, 255).astype(np.uint8).repeat(3, axis=2)
+    even = np.full((128, 192), 255, np.uint8)
+    for progressive in (False, True):
+        given = codec.analysed(picture, even)
+        shown = codec.decode_checked(codec.encode_analysed(given, 0.0512, progressive=progressive))
+        assert psnr_db(picture, shown) > db
