@@ -100,18 +100,11 @@ class HyperpriorCodec(HyperpriorModel):
         return Parameters(z_hat, sigma, mu, grid.long().numpy(), level)
 
     def symbols_of(self, y: Tensor, p: Parameters, gain: tuple[Tensor, Tensor] | None) -> Tensor:
-        """int32, what is coded of y.
-
-        Gain times inverse gain need not be 1: with means near 0 g_s takes y in units of its own, y · gain · inverse gain. A mean that
-        is far off, as for patterns that no training had, comes to it in others: where that moves what is shown by more than a
-        bin, the symbol makes up for it. No photograph has such places.
-        """
+        """int32, what is coded of y."""
         values, scale = y if p.mu is None else y - p.mu, p.sigma
         if gain is not None:
             values, scale = values * gain[0], scale * gain[0]
-            if p.mu is not None:
-                moved = p.mu * (gain[0] - 1 / gain[1])
-                values = values + torch.where(moved.abs() > 1, moved, 0)
+            values = values if p.mu is None else values + self.moved(p.mu, gain)
         return self._chosen(values, scale).int()
 
     def dequantized(self, symbols: Tensor, p: Parameters, gain: tuple[Tensor, Tensor] | None) -> Tensor:
