@@ -26,6 +26,10 @@ class Run:
     def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """(step, values) rows in one batch. A (name, step) pair that the run already has is left out."""
 
+    def log_latest(self, values: Mapping[str, float]) -> None:
+        """What is known of a run that is over, as it stands now: a value that differs from the one that the run has takes its
+        place, at a step of its own."""
+
     def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
         """Dataset name to content digest; context is "train" or "test"."""
 

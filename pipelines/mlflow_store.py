@@ -123,6 +123,7 @@ class _Known:
         self.status, self.artifact_uri = str(run.info.status), str(run.info.artifact_uri)
         #: None where they were not asked for yet
         self.steps: dict[str, set[int] | None] = dict.fromkeys(run.data.metrics)
+        self.latest: dict[str, float] = dict(run.data.metrics)
 
 
 class MlflowStore:
@@ -332,13 +333,26 @@ class MlflowStore:
                     if not isinstance(value, int | float):
                         _warn_once("metric %s: %s is no number and was not logged", told, repr(value))
                         continue
-                    steps = known.steps.setdefault(name := clean_name(told), set())
-                    if steps is None:
-                        history = self._client.get_metric_history(known.progress.run_id, name)
-                        steps = known.steps[name] = {m.step for m in history}
+                    steps = self._steps(known, name := clean_name(told))
                     if step not in steps:
                         steps.add(step)
                         yield name, float(value), record["t"], step
+        # of what was told several times the last word counts: told again, all of it changes nothing
+        now = {clean_name(k): (v, r["t"]) for r in records for k, v in r.get("now", {}).items()}
+        for name, (value, at) in now.items():
+            if known.latest.get(name) != value:
+                known.latest[name] = value
+                steps = self._steps(known, name)
+                steps.add(step := max(steps, default=-1) + 1)
+                yield name, float(value), at, step
+
+    def _steps(self, known: _Known, name: str) -> set[int]:
+        """Those at which the run has a value."""
+        steps = known.steps.setdefault(name, set())
+        if steps is None:
+            history = self._client.get_metric_history(known.progress.run_id, name)
+            steps = known.steps[name] = {m.step for m in history}
+        return steps
 
     def _log(self, run_id: str, kind: str, items: Iterable[tuple[Any, ...]]) -> None:
         from mlflow.entities import Metric, Param, RunTag

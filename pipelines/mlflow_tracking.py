@@ -289,6 +289,10 @@ class TrackedRun(Run):
         self._tell("metrics", rows=[(int(step), dict(values)) for step, values in rows])
         self._tracker.training.setdefault(self.journal.name, (self.journal, time.monotonic()))
 
+    def log_latest(self, values: Mapping[str, float]) -> None:
+        """See models.tracking.Run."""
+        self._tell("latest", now=dict(values))
+
     def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
         """See models.tracking.Run. MLflow shows 36 characters of a digest; the whole stands in the source."""
         self._tell("inputs", digests=dict(digests), context=context)

@@ -110,7 +110,7 @@ class RdPoints(Stage):
             for rate, mean in zip(rates, means, strict=True):
                 one = (task, trained, experiment)
                 with training_run(*one) if len(rates) == 1 else rate_run(*one, rate) as training:
-                    training.log_metrics([(0, pieces.headline(mean))])
+                    training.log_latest(pieces.headline(mean))
         writer.meta["facts"] = {
             "pictures": len(subjects),
             "rates": len(rates),

@@ -2,12 +2,20 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assets.evaluation.pieces import POINTS, measured_needs, measured_table, subjects_of, sweep_of
+from assets.evaluation.pieces import (
+    POINTS,
+    finite_means,
+    headline,
+    measured_needs,
+    measured_table,
+    subjects_of,
+    sweep_of,
+)
 from assets.graph import Need, Stage, Task, View
-from assets.story import sweep_run, training_run
+from assets.story import rate_run, sweep_run, training_run
 from assets.world import World
 from models.experiments import Experiment
 from models.sweeps import Sweep
@@ -82,39 +90,47 @@ class BdRates(Stage):
             metric_name(r, sweep): float(r["bd_rate_percent"])
             for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()])
         }
-        step = int(curves.facts["pieces"])
         with sweep_run(task, sweep) as run:
             run.log_params({"sweep": sweep.name, "dataset": sweep.dataset})
             run.set_tags({"experiments": str(len(sweep.experiments))})
-            run.log_metrics([(step, values)])
+            run.log_latest(values)
             run.log_artifact(task.writer.path("bd_rates.parquet"))
             run.log_table(records(rounded(told[told.method == "pchip"], RATES_SHOWN)), "tables/bd_rates")
             means = curves.table("rd_curves.parquet")
             run.log_table(records(rounded(means, CURVES_SHOWN)), "tables/rd_curves")
             for plot in (task.writer.path("shown/bd_rates.png"), *curves.made.shown()):
                 run.log_artifact(plot, "curves")
-        ready = {made.partition for made in task.given.all("trained_codec")}
-        self._tell_trainings(task, sweep, told, step, ready)
         here, own = (t[t.dataset == sweep.dataset] for t in (points, told))
-        best = best_experiment([e for e in sweep.experiments if e.key in ready], own, here)
+        ready = [e for e in sweep.experiments if e.key in {made.partition for made in task.given.all("trained_codec")}]
+        self._tell_trainings(task, ready, here, own)
+        best = best_experiment(ready, own, here)
         if best is not None:
             task.writer.meta["facts"] |= self._register(task, sweep, best, here)
 
     def _tell_trainings(
-        self, task: Task, sweep: Sweep, told: "pd.DataFrame", step: int, ready: Collection[str]
+        self, task: Task, ready: Sequence[Experiment], points: "pd.DataFrame", told: "pd.DataFrame"
     ) -> None:
-        """Each training hears the BD-rate of its arm against `uniform`, where people look on its own dataset."""
+        """Each training hears its figures once more, which a measurement that was found again has not told, and the BD-rate of
+        its arm against `uniform` where people look. points, told: of the sweep's own dataset."""
         from assets.evaluation.bd_rate import main_metric
         from assets.evaluation.rate_distortion import records
 
-        told = told[told.dataset == sweep.dataset]
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
-        for experiment in (e for e in sweep.experiments if e.key in ready):
+        for experiment in ready:
+            trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
+            figures = {r: headline(finite_means(own[own.rate == r].select_dtypes("number"))) for r in experiment.rates}
+            if len(experiment.rates) > 1:
+                for rate, found in figures.items():
+                    with rate_run(task, trained, experiment, rate) as run:
+                        run.log_latest(found)
             row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant))
+            values = figures.get(experiment.rates[0], {}) if len(experiment.rates) == 1 else {}
             if row is not None:
-                with training_run(task, task.given["trained_codec", experiment.key], experiment) as run:
-                    run.log_metrics([(step, {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)})])
+                values = values | {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)}
+            if values:
+                with training_run(task, trained, experiment) as run:
+                    run.log_latest(values)
 
     def _register(self, task: Task, sweep: Sweep, best: Experiment, points: "pd.DataFrame") -> dict[str, str]:
         """Name the sweep's best codec in MLflow's registry, with an alias."""

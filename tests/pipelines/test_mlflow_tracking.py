@@ -202,6 +202,26 @@ def test_a_run_or_store_that_was_deleted_is_told_again(tracker, home, template):
     assert len(client(tracker).get_metric_history(second.run_id, "loss")) == 2
 
 
+def test_what_stands_now_takes_the_place_of_what_stood_and_told_again_changes_nothing(tracker, home):
+    def found() -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in client(tracker).get_metric_history(run.run_id, "bpp")]
+
+    run = start(tracker)
+    run.finish()
+    for value, stands in ((0.5, [0.5]), (0.4, [0.5, 0.4]), (0.4, [0.5, 0.4]), (0.5, [0.5, 0.4, 0.5])):
+        tracker = as_another_process(home)
+        run = start(tracker)
+        run.log_latest({"bpp": value})
+        run.finish()
+        assert found() == list(enumerate(stands)), "a value that was there before is found again, too"
+    assert client(tracker).get_run(run.run_id).data.metrics == {"bpp": 0.5}
+    assert client(tracker).get_run(run.run_id).info.status == "FINISHED"
+    for progress in home.rglob("*.progress*"):
+        progress.unlink()
+    start(as_another_process(home)).finish()
+    assert found() == [(0, 0.5), (1, 0.4), (2, 0.5)]
+
+
 def test_parents(tracker):
     child = start(tracker, key="c1", parent_key="sweep s")
     parent = start(tracker, key="sweep s", name="Sweep s")
