@@ -153,6 +153,7 @@ class Chain:
                 known.clear()
             return
         stale = self._made_from((stage, partition))
+        self._records.pop(stage, None)
         for name in stale:
             self._units.pop(name, None)
             self._views.pop(name, None)
@@ -346,10 +347,10 @@ class Chain:
 
 
 def _place(inputs: Mapping[str, Any]) -> list[Any]:
-    """What says which place of a sweep a record is for, and on which pictures; the rest are settings that somebody changes."""
-    pictures = [value for name, value in sorted(inputs.items()) if name.startswith("rgba_frames")]
+    """What says which place of a sweep a record is for, from which pictures and trunk; the rest are settings that somebody changes."""
+    made_from = [value for name, value in sorted(inputs.items()) if name.startswith(("rgba_frames", "trunk_codec"))]
     names = ("codec", "mechanism", "maps", "lmbda", "channels", "iterations", "seed")
-    return [*pictures, *((inputs.get("record") or {}).get(name) for name in names)]
+    return [*made_from, *((inputs.get("record") or {}).get(name) for name in names)]
 
 
 def explain(before: Mapping[str, Any], now: Mapping[str, Any], edited: Sequence[str] = ()) -> list[str]:

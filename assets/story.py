@@ -1,6 +1,6 @@
 """A unit's story in the tracker, from its beginning to its end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,15 +52,19 @@ def training_run(task: Task, trained: Artifact, experiment: Experiment) -> Itera
 
 
 @contextmanager
-def rate_run(task: Task, trained: Artifact, experiment: Experiment, rate: float) -> Iterator[Run]:
-    """Of a training that serves several rates, one of them, beside trainings that serve one: a run under its own."""
+def rate_run(
+    task: Task, trained: Artifact, experiment: Experiment, rate: float, tags: Mapping[str, str] = {}
+) -> Iterator[Run]:
+    """Of a training that serves several rates, one of them, beside trainings that serve one: a run under its own. tags: of the
+    task that made it."""
+    own = {"stage": "trained_codec", "unit": trained.unit.digest, "partition": experiment.key}
     key = str(trained.meta.get("mlflow_key", trained.unit.digest))
     run = task.tracker.run(
         experiment=f"fovea-{experiment.dataset}",
         name=f"{rate:g} {short_name(experiment)}",
         key=f"{key} {rate:g}",
         parent_key=key,
-        tags={**task.tag(), "fovea.stage": "trained_codec"},
+        tags={**tags, **{f"fovea.{name}": value for name, value in own.items()}},
     )
     run.log_params(record_of(experiment, task.world) | {"rate": rate})
     yield run

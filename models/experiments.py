@@ -283,11 +283,10 @@ class Experiment(Training):
             return
         if trunk.codec != self.codec:
             raise FoveaError(f"trunk {trunk.key} is a {trunk.codec}, the experiment a {self.codec}")
-        if trunk.shipped and (given := [name for name in WIDTHS if name in dict(self.overrides)]):
-            raise FoveaError(
-                f"overrides: {' and '.join(given)} of {trunk.key} are those of its weights; leave them out, or train a trunk "
-                '(trunk = "own" in a sweep)'
-            )
+        own = {} if trunk.shipped else trunk._budget()
+        if given := [name for name, value in self.overrides if name in WIDTHS and own.get(name) != value]:
+            where = "of the weights that ship" if trunk.shipped else "trunk_overrides in a sweep"
+            raise FoveaError(f"overrides: a branch has its trunk's {' and '.join(given)}: {where}")
         if trunk.options != self.options and self.card.objective == "rate_distortion":
             raise FoveaError(f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}")
 
@@ -382,13 +381,13 @@ class Experiment(Training):
         return "-".join(parts)
 
     def resolved(self) -> dict[str, Any]:
-        """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them, nor are widths where the trunk's
-        weights are shipped and have their own."""
+        """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them, nor are widths of a branch:
+        its trunk's."""
         budget = self._budget()
         budget.pop("trunk_steps")
         if self.untrained:
             budget = {name: budget[name] for name in (*WIDTHS, "steps")}
-        if self.trunk and self.trunk.shipped:
+        if self.trunk:
             for name in WIDTHS:
                 del budget[name]
         own = ("mechanism", "maps", "alpha", "gamma", "normalised", "scale", "span", "mode")

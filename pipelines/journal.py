@@ -145,5 +145,5 @@ def _parsed(line: bytes) -> Record:
 
 
 def _values(record: Record) -> int:
-    listed = sum(len(record.get(kind, ())) for kind in ("params", "tags", "digests"))
+    listed = sum(len(record.get(kind, ())) for kind in ("params", "tags", "digests", "now"))
     return listed + sum(len(values) for _, values in record.get("rows", ())) + ("file" in record)

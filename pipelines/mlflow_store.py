@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import posixpath
 import re
@@ -340,7 +341,7 @@ class MlflowStore:
         # of what was told several times the last word counts: told again, all of it changes nothing
         now = {clean_name(k): (v, r["t"]) for r in records for k, v in r.get("now", {}).items()}
         for name, (value, at) in now.items():
-            if known.latest.get(name) != value:
+            if math.isfinite(value) and known.latest.get(name) != value:
                 known.latest[name] = value
                 steps = self._steps(known, name)
                 steps.add(step := max(steps, default=-1) + 1)

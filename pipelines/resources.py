@@ -97,10 +97,14 @@ def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
     return log
 
 
+SAID = ("headline", "answers")
+"""Facts that are sentences: they stand first."""
+
+
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
     the unit's key."""
-    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k in ("headline", "answers")}
+    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k in SAID}
     link = mlflow_link(made, chain)
     if made.unit.stage == "report":
         if link:
@@ -111,7 +115,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         own = picture.suffix == ".md" or picture.stem not in metadata
         metadata[picture.stem if own else f"{picture.stem}_plot"] = shown_metadata(picture)
     for name, value in sorted(made.facts.items(), key=lambda fact: fact[0] in PLUMBING):
-        if name != "headline":
+        if name not in SAID:
             metadata[name if name not in metadata else f"{name}_fact"] = person(value)
     if link:
         metadata["mlflow_run"] = dg.MetadataValue.url(link)

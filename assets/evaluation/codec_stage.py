@@ -1,6 +1,5 @@
 """`rd_points`: trained codecs on the measured split."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,17 +108,19 @@ class RdPoints(Stage):
         if dataset == experiment.evaluate_on[0]:
             for rate, mean in zip(rates, means, strict=True):
                 one = (task, trained, experiment)
-                with training_run(*one) if len(rates) == 1 else rate_run(*one, rate) as training:
+                with training_run(*one) if len(rates) == 1 else rate_run(*one, rate, task.tags) as training:
                     training.log_latest(pieces.headline(mean))
         writer.meta["facts"] = {
             "pictures": len(subjects),
             "rates": len(rates),
             "files_below_estimate": smaller,
-            **{k: from_to([m[k] for m in means if k in m]) for k in (*pieces.MEANS, "encode_s", "decode_s")},
+            **{
+                k: from_to(v) for k in (*pieces.MEANS, "encode_s", "decode_s") if (v := [m[k] for m in means if k in m])
+            },
         }
 
 
 def from_to(values: Sequence[float]) -> float | str:
-    """A mean at one rate; of several rates the least and the highest: a mean over them is no file's."""
-    low, high = min(values, default=math.nan), max(values, default=math.nan)
+    """A mean at one rate; of several rates the least and the highest: a mean over them is no file's. values: at least one."""
+    low, high = min(values), max(values)
     return round(low, 5) if low == high else f"{low:.4g} … {high:.4g}"

@@ -1,5 +1,6 @@
 """`bd_rates`: arms compared."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,8 @@ class BdRates(Stage):
             run.log_table(records(rounded(means, CURVES_SHOWN)), "tables/rd_curves")
             for plot in (task.writer.path("shown/bd_rates.png"), *curves.made.shown()):
                 run.log_artifact(plot, "curves")
-        here, own = (t[t.dataset == sweep.dataset] for t in (points, told))
+        place = sweep.experiments[0].evaluate_on[0]  # where trainings are told their figures, one for all of a sweep
+        here, own = (t[t.dataset == place] for t in (points, told))
         ready = [e for e in sweep.experiments if e.key in {made.partition for made in task.given.all("trained_codec")}]
         self._tell_trainings(task, ready, here, own)
         best = best_experiment(ready, own, here)
@@ -111,7 +113,8 @@ class BdRates(Stage):
         self, task: Task, ready: Sequence[Experiment], points: "pd.DataFrame", told: "pd.DataFrame"
     ) -> None:
         """Each training hears its figures once more, which a measurement that was found again has not told, and the BD-rate of
-        its arm against `uniform` where people look. points, told: of the sweep's own dataset."""
+        its arm against `uniform` where people look. points, told: of the dataset that they are measured on
+        first."""
         from assets.evaluation.bd_rate import main_metric
         from assets.evaluation.rate_distortion import records
 
@@ -121,7 +124,7 @@ class BdRates(Stage):
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
             figures = {r: headline(finite_means(own[own.rate == r].select_dtypes("number"))) for r in experiment.rates}
             if len(experiment.rates) > 1:
-                for rate, found in figures.items():
+                for rate, found in ((r, f) for r, f in figures.items() if f):
                     with rate_run(task, trained, experiment, rate) as run:
                         run.log_latest(found)
             row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant))
@@ -140,14 +143,12 @@ class BdRates(Stage):
             f"{row.bpp:.3f} bpp at {row.psnr_db:.2f} dB PSNR"
             for _, row in own.groupby("rate")[["bpp", "psnr_db"]].mean().iterrows()
         )
-        default = f"{best.rates[0]:g}" if len(best.rates) == 1 else "the middle of its range"
-        maps = (
-            "" if best.maps == "none" else "; measured with the column `saliency_map`: without it every place is alike"
-        )
+        told = [f"at the rate {best.rates[0]:g}"] if len(best.rates) == 1 else ["the param `lmbda` is the rate"]
+        told += [] if best.maps == "none" else ["with the column `saliency_map`: without it every place is alike"]
         about = (
             f"The best codec of sweep `{sweep.key}`: `{best.key}`. Of the codecs, each with the arm that saves most where people "
-            f"look, it needs the fewest bits for the same quality there. On the test pictures of {sweep.dataset}: {said} "
-            f"(param `{best.rate_name}`, by default {default}{maps}). `mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
+            f"look, it needs the fewest bits for the same quality there. On the test pictures of {best.evaluate_on[0]}, {', '.join(told)}: {said}. "
+            f"`mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
         )
         with training_run(task, trained, best) as run:
             address = task.tracker.register_model(
@@ -178,29 +179,40 @@ def best_experiment(
     """Of each codec the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else sw_psnr_db), its
     interval below 0, or `uniform` when there is none; of these the codec that needs the fewest bits there, at its middle rate.
     None without experiments. rates, points: of one dataset."""
-    from assets.evaluation.bd_rate import compare_curves, main_metric
-    from assets.evaluation.rate_distortion import curve_grid, records
+    from assets.evaluation.bd_rate import main_metric
+    from assets.evaluation.rate_distortion import records
 
     metric = main_metric(rates)
     against = rates[(rates.metric == metric) & (rates.method == "pchip") & (rates.anchor_arm == "uniform")]
     against = against[(against.ci_high < 0) & ~against.maps.isin(["oracle", "shuffled", "center"])]
+    measured = set(points.experiment)
+    experiments = [e for e in experiments if e.key in measured and e.maps in ("none", "predicted")]
     chosen: list[Experiment] = []
     for codec in dict.fromkeys(e.codec for e in experiments):
-        own = [e for e in experiments if e.codec == codec]
-        plain = min((e for e in own if e.arm == "uniform"), key=lambda e: len(e.variant), default=own[0])
-        found = [e for e in own if (e.arm, e.maps, e.variant) == (plain.arm, plain.maps, plain.variant)]
-        for row in records(against[against.codec == codec].sort_values("bd_rate_percent")):
-            curve = (row["test_arm"], row["maps"], row["variant"])
-            if alike := [e for e in own if (e.arm, e.maps, e.variant) == curve]:
-                found = alike
-                break
-        if chosen:
-            before, now = (
-                curve_grid(points[points.experiment.isin([e.key for e in side])], ("bpp", metric))
-                for side in (chosen, found)
-            )
-            (held,) = compare_curves(before, now, ("pchip",), resamples=2) or ({"bd_rate_percent": math.nan},)
-            if not float(str(held["bd_rate_percent"])) < 0:
-                continue
-        chosen = found
+        curves: dict[tuple[str, ...], list[Experiment]] = {}
+        for e in (e for e in experiments if e.codec == codec):
+            curves.setdefault((e.arm, e.maps, e.variant, "" if e.as_shipped else e.preset), []).append(e)
+        gains = records(against[against.codec == codec].sort_values("bd_rate_percent"))
+        order = [tuple(str(row[k]) for k in ("test_arm", "maps", "variant", "preset")) for row in gains]
+        order += sorted(curves, key=lambda curve: (curve[0] != "uniform", len(curve[2])))
+        found = next(curves[curve] for curve in order if curve in curves)
+        before, now = (points[points.experiment.isin([e.key for e in side])] for side in (chosen, found))
+        if not chosen or _needs_fewer(before, now, metric):
+            chosen = found
     return sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None
+
+
+def _needs_fewer(before: "pd.DataFrame", now: "pd.DataFrame", metric: str) -> bool:
+    """Whether the second curve needs fewer bits than the first for the same quality; where they share too little to say, whether
+    it is better where their rates are nearest."""
+    from assets.evaluation.bd_rate import compare_curves
+    from assets.evaluation.rate_distortion import curve_grid
+
+    anchor, test = (curve_grid(side, ("bpp", metric)) for side in (before, now))
+    for row in compare_curves(anchor, test, ("pchip",), resamples=2):
+        if math.isfinite(rate := float(str(row["bd_rate_percent"]))):
+            return rate < 0
+    means = (side.groupby("rate")[["bpp", metric]].mean().to_numpy() for side in (before, now))
+    pairs = itertools.product(*means)
+    first, second = min(pairs, key=lambda pair: abs(math.log(pair[0][0] / pair[1][0])))
+    return bool(second[1] > first[1])

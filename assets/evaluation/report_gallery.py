@@ -44,8 +44,9 @@ class GalleryShot(NamedTuple):
     @property
     def trained_at(self) -> float | None:
         """The rate that its codec was trained for, where that is one: the key of an experiment begins with it."""
-        found = re.match(r"[a-z](\d[\d.e+-]*)-", str(self.row.get("experiment") or ""))
-        return float(found[1]) if found else None
+        key, codec = str(self.row.get("experiment") or ""), re.escape(str(self.row["codec"]))
+        found = re.match(rf"[a-z](\d+(?:\.\d+)?(?:e[+-]?\d+)?)-(?:s\d+-)?{codec}-", key)
+        return float(found[1]) if found and "as shipped" not in self.row["variant"] else None
 
     @property
     def classical(self) -> bool:
@@ -136,9 +137,10 @@ def _place(shot: GalleryShot) -> tuple[object, ...]:
 
 def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> list[GalleryShot]:
     def distance(shot: GalleryShot) -> tuple[bool, bool, float]:
-        """One trained for the same rate comes first, but for one that is much nearer in size."""
+        """Of those that are near in size one that was trained for the same rate comes first."""
         size = abs(math.log(apart(shot, target)))
-        return size > math.log1p(NEAR), shot.trained_at != target.trained_at, size
+        near = size <= math.log1p(NEAR)
+        return not near, near and shot.trained_at != target.trained_at, size
 
     near = [min(curve, key=distance) for curve in curves]
     own = [s for s in near if s.row["codec"] == target.row["codec"]]

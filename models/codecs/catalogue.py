@@ -77,7 +77,8 @@ def config_for(record: Experiment | Trunk) -> "CodecConfig":
     trunk = record.trunk if isinstance(record, Experiment) else None
     if trunk is not None and trunk.shipped:
         return branch_config(record, read_config(shipped_folder(trunk.shipped)))
-    config = CodecConfig(codec=record.codec, n=values["n"], m=values["m"], lmbda=(trunk or record).lmbda)
+    widths = trunk.resolved() if trunk else values
+    config = CodecConfig(codec=record.codec, n=widths["n"], m=widths["m"], lmbda=(trunk or record).lmbda)
     return branch_config(record, config)
 
 

@@ -98,7 +98,10 @@ class Refinement:
             gain, size = codec.gain(self.level)  # learned apart: one is not the other's inverse
             mean = y_hat - symbols * size
             # means are taken off before the gain, a factorised prior's medians behind it
-            shift = mean if isinstance(codec, HyperpriorCodec) else mean / (size * gain)
+            if isinstance(codec, HyperpriorCodec):
+                shift = mean - codec.moved(mean, (gain, size)) / gain
+            else:
+                shift = mean / (size * gain)
         worth, kept, move = self._worth(y_hat, size), self.given.y, MOVE
         symbols = symbols.float()
         values, (error, gradient) = symbols.clone(), self._slope(symbols * size + mean)

@@ -211,13 +211,15 @@ class HyperpriorModel(ConditionedCodec):
         y_hat = shown * inverse
         return y_hat if mu is None else y_hat + mu, self._likelihood(q, scale)
 
-    @staticmethod
-    def moved(mu: Tensor, gain: tuple[Tensor, Tensor]) -> Tensor:
+    def moved(self, mu: Tensor, gain: tuple[Tensor, Tensor]) -> Tensor:
         """By how many bins a mean moves what is shown, where that is more than one; what is coded makes up for it.
 
-        Gain times inverse gain need not be 1: with means near 0 g_s takes y in units of its own, y · gain · inverse gain. A mean that
-        is far off, as for patterns that no training had, comes to it in others. No photograph has such places.
+        Where training shows symbols, gain times inverse gain is not held at 1: with means near 0 g_s takes y in units of its own,
+        y · gain · inverse gain. A mean that is far off, as for patterns that no training had, comes to it in others.
+        Photographs have hardly such a place.
         """
+        if not self.straight_through:
+            return torch.zeros_like(mu[:, :1, :1, :1])
         moved = mu.detach() * (gain[0] - 1 / gain[1]).detach()
         return torch.where(moved.abs() > 1, moved, 0)
 

@@ -16,7 +16,7 @@ GROWTH = 0.035
 def search_rate(codec: Codec, given: Analysed, target_bpp: float) -> float:
     """The rate, of those that a file can name, whose file comes nearest to `target_bpp`; about five encodings.
 
-    given: by the codec, which is ready to encode. Bits rise with the level, in steps of 1/LEVEL_STEPS: with
+    given: by the codec, which is ready to encode. Bits are taken to rise with the level, in steps of 1/LEVEL_STEPS: with
     neighbouring lambdas a factor 2 apart about 4 % in bits. Raises FoveaError when the codec has a single rate, and with
     the reachable range when the target lies outside of it.
     """

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.arms import ARMS, CONTROLS, arm
+from models.codecs.catalogue import config_for
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk, number
 from models.presets import find_preset
@@ -208,5 +209,11 @@ def test_widths_are_those_of_the_weights_that_ship():
     trained, untrained = Experiment(**branch), Experiment(**branch, overrides={"steps": 0})
     assert not {"n", "m"} & trained.resolved().keys() and "lr" in trained.resolved()
     assert untrained.resolved()["steps"] == 0 and not {"n", "m", "lr", "batch_size"} & untrained.resolved().keys()
-    with pytest.raises(FoveaError, match="overrides: m of shipped-light are those of its weights"):
+    with pytest.raises(FoveaError, match="a branch has its trunk's m: of the weights that ship"):
         Experiment(**branch, overrides={"m": 64, "lr": 0.1})
+    own = {"dataset": "sample", "codec": "bls2017", **arm("uniform")}
+    narrow = Trunk(codec="bls2017", dataset="sample", overrides={"m": 48})
+    assert not {"n", "m"} & Experiment(**own, trunk=narrow).resolved().keys()
+    assert config_for(Experiment(**own, trunk=narrow)).m == 48
+    with pytest.raises(FoveaError, match="a branch has its trunk's m: trunk_overrides in a sweep"):
+        Experiment(**own, trunk=Trunk(codec="bls2017", dataset="sample"), overrides={"m": 48})

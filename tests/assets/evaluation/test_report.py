@@ -524,6 +524,7 @@ def test_arms_side_by_side_are_of_the_same_training_rate_where_their_sizes_allow
     for arm, rate, bpp in (
         *(("uniform", 0.0045, 0.30), ("uniform", 0.036, 0.60)),
         *(("saliency_gain", 0.0045, 0.601), ("saliency_gain", 0.013, 0.31), ("saliency_gain", 0.036, 0.62)),
+        *(("weighted", 0.0045, 0.75), ("weighted", 0.013, 0.35)),
     ):
         shot = made_shot(original, "bls2017", arm, "none", bpp, "lmbda", 0.01, psnr_db=25.0)
         shots.append(GalleryShot({**shot.row, "experiment": f"l{rate:g}-bls2017-made-smoke-{arm}"}, original))
@@ -532,8 +533,16 @@ def test_arms_side_by_side_are_of_the_same_training_rate_where_their_sizes_allow
     rows = [[(p["bpp"], p["rate"]) for p in r["panels"]] for r in shown["rates"]]
     bpp = functools.partial(numerals.number, digits=3, unit="bpp")
     assert rows == [
-        [(bpp(0.30), "λ 0.01, trained for 0.0045"), (bpp(0.31), "λ 0.01, trained for 0.013")],
-        [(bpp(0.60), "λ 0.01, trained for 0.036"), (bpp(0.62), "λ 0.01, trained for 0.036")],
+        [
+            (bpp(0.30), "λ 0.01, trained for 0.0045"),
+            (bpp(0.31), "λ 0.01, trained for 0.013"),
+            (bpp(0.35), "λ 0.01, trained for 0.013"),
+        ],
+        [
+            (bpp(0.60), "λ 0.01, trained for 0.036"),
+            (bpp(0.62), "λ 0.01, trained for 0.036"),
+            (bpp(0.75), "λ 0.01, trained for 0.0045"),
+        ],
     ]
 
 

@@ -38,6 +38,7 @@ def test_a_single_file_below_its_estimate_is_counted() -> None:
 def rates(bd: float, high: float, codec: str = "bls2017") -> pd.DataFrame:
     row = {
         "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": codec, "variant": "",
+        "preset": "" if codec == "light" else "smoke",
         "metric": "sw_psnr_db", "method": "pchip", "bd_rate_percent": bd, "ci_high": high,
     }  # fmt: skip
     return pd.DataFrame([row])
@@ -69,6 +70,23 @@ def test_the_best_codec_needs_the_fewest_bits_whatever_its_own_arms_gain(fewer: 
     gained = pd.concat([rates(-25.0, -20.0), rates(-23.0, -20.0, "light").assign(variant="as shipped")])
     best = best_experiment(experiments, gained, of_codecs(experiments, fewer))
     assert best is not None and (best.codec, best.arm, best.maps) == (codec, "saliency_gain", "predicted")
+
+
+def test_the_best_codec_was_measured_and_is_told_by_quality_where_curves_share_none() -> None:
+    experiments = sweep("smoke", "sample").experiments
+    gained, points = pd.concat([rates(-25.0, -20.0), rates(2.0, 3.0, "light")]), of_codecs(experiments, 1)
+    points.loc[points.experiment.str.contains("light"), "sw_psnr_db"] += 40
+    best = best_experiment(experiments, gained, points)
+    assert best is not None and (best.codec, best.arm) == ("light", "uniform")
+    best = best_experiment(experiments, gained, points[points.experiment.str.contains("bls2017")])
+    assert best is not None and best.codec == "bls2017"
+    assert best_experiment(experiments, gained, points[:0]) is None
+    told = [e for e in experiments if e.arm != "uniform"]
+    best = best_experiment(told[::-1], rates(2.0, 3.0), points)
+    assert best is not None and best.maps == "predicted", "a control is no codec to use"
+    twice = [e.but(preset=preset) for e in experiments if e.codec == "bls2017" for preset in ("smoke", "small")]
+    both = [*twice, *(e for e in experiments if e.codec == "light")]
+    assert best_experiment(both, gained, of_codecs(both, 1)) is not None
 
 
 def test_metrics_of_a_sweeps_run_have_a_name_for_each_comparison() -> None:
