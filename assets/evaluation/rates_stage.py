@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.evaluation.pieces import (
+    MEANS,
     POINTS,
     finite_means,
     headline,
@@ -120,9 +121,10 @@ class BdRates(Stage):
 
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
+        known = [name for name in (*MEANS, "ew_psnr_db") if name in points]
         for experiment in ready:
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
-            figures = {r: headline(finite_means(own[own.rate == r].select_dtypes("number"))) for r in experiment.rates}
+            figures = {r: headline(finite_means(own.loc[own.rate == r, known])) for r in experiment.rates}
             if len(experiment.rates) > 1:
                 for rate, found in ((r, f) for r, f in figures.items() if f):
                     with rate_run(task, trained, experiment, rate) as run:
