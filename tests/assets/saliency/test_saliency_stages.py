@@ -323,18 +323,15 @@ def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -
 
 
 def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tracker, choosing: Any) -> None:
-    from assets.training.run import maps_by
-    from models.experiments import Experiment
+    from assets.story import maps_by
 
-    told = Experiment(
-        dataset="eyes", codec="bls2017", preset="tiny", mechanism="gain", maps="predicted", rates=(0.005, 0.01)
-    )
+    chain: Any
     for opened, name in ((lambda: look(home), "sam_lite"), (lambda: choosing(KEY), KEY)):
         chain = opened()
         for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
             chain.make(stage, "eyes")
-        assert maps_by(chain, told)["maps_by"].startswith(f"{name} sam_lite-")
-    assert maps_by(look(home), told.model_copy(update={"maps": "center"})) == {}
+        assert maps_by(chain, "eyes", "predicted")["fovea.maps_by"].startswith(f"{name} sam_lite-")
+        assert maps_by(chain, "eyes", "center") == {}
 
 
 def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are(
