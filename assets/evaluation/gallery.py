@@ -20,6 +20,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
     table = seen.table
     shown = gallery_images(table.image)
     shots: dict[str, list[GalleryShot]] = defaultdict(list)
+    trained_at = {e.key: e.rates[0] for e in sweep.experiments if len(e.rates) == 1 and not e.untrained}
     for made in pieces_of(task.given)[0]:
         if made.stage == "external_rd_points":
             continue
@@ -29,7 +30,7 @@ def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
             path = made.folder / kept_name(row["image"], row["codec"] if classical else "", float(row["rate"]))
             # one seed is enough to look at
             if path.exists() and (classical or int(row["seed"]) == 0):
-                shots[row["image"]].append(GalleryShot(row, read_picture(path)))
+                shots[row["image"]].append(GalleryShot(row, read_picture(path), trained_at.get(row["experiment"])))
     items = []
     for place, image in enumerate(table.image):
         if image not in shown:

@@ -104,7 +104,8 @@ class BdRates(Stage):
                 run.log_artifact(plot, "curves")
         place = sweep.experiments[0].evaluate_on[0]  # where trainings are told their figures, one for all of a sweep
         here, own = (t[t.dataset == place] for t in (points, told))
-        ready = [e for e in sweep.experiments if e.key in {made.partition for made in task.given.all("trained_codec")}]
+        trained = {made.partition for made in task.given.all("trained_codec")}
+        ready = [e for e in sweep.experiments if e.key in trained]
         self._tell_trainings(task, ready, here, own)
         best = best_experiment(ready, own, here)
         if best is not None:
@@ -120,7 +121,7 @@ class BdRates(Stage):
         from assets.evaluation.rate_distortion import records
 
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
-        rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"]): r for r in records(against)}
+        rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"], r["preset"]): r for r in records(against)}
         known = [name for name in (*MEANS, "ew_psnr_db") if name in points]
         for experiment in ready:
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
@@ -129,7 +130,8 @@ class BdRates(Stage):
                 for rate, found in ((r, f) for r, f in figures.items() if f):
                     with rate_run(task, trained, experiment, rate) as run:
                         run.log_latest(found)
-            row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant))
+            preset = "" if experiment.as_shipped else experiment.preset
+            row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant, preset))
             values = figures.get(experiment.rates[0], {}) if len(experiment.rates) == 1 else {}
             if row is not None:
                 values = values | {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)}

@@ -1,7 +1,6 @@
 """The pictures of a report: which reconstructions stand beside each other, and how they fit a budget of bytes."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,22 +30,17 @@ MAPS = ("none", "predicted", "oracle", "center", "shuffled")
 
 
 class GalleryShot(NamedTuple):
-    """One reconstruction of a picture: its row of rd_points, and its pixels."""
+    """One reconstruction of a picture: its row of rd_points, and its pixels. trained_at: the rate that its codec was trained
+    for, where that is one."""
 
     row: Mapping[str, Any]
     picture: Picture
+    trained_at: float | None = None
 
     @property
     def rate(self) -> tuple[str, float]:
         """Its place on its curve, what the rate is and its value."""
         return str(self.row["rate_name"]), float(self.row["rate"])
-
-    @property
-    def trained_at(self) -> float | None:
-        """The rate that its codec was trained for, where that is one: the key of an experiment begins with it."""
-        key, codec = str(self.row.get("experiment") or ""), re.escape(str(self.row["codec"]))
-        found = re.match(rf"[a-z](\d+(?:\.\d+)?(?:e[+-]?\d+)?)-(?:s\d+-)?{codec}-", key)
-        return float(found[1]) if found and "as shipped" not in self.row["variant"] else None
 
     @property
     def classical(self) -> bool:

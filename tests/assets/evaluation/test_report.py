@@ -527,7 +527,7 @@ def test_arms_side_by_side_are_of_the_same_training_rate_where_their_sizes_allow
         *(("weighted", 0.0045, 0.75), ("weighted", 0.013, 0.35)),
     ):
         shot = made_shot(original, "bls2017", arm, "none", bpp, "lmbda", 0.01, psnr_db=25.0)
-        shots.append(GalleryShot({**shot.row, "experiment": f"l{rate:g}-bls2017-made-smoke-{arm}"}, original))
+        shots.append(shot._replace(trained_at=rate))
     item = GalleryItem("one", original, saliency, shots)
     (shown,) = report_gallery.gallery_data([item], 10**7)["items"]
     rows = [[(p["bpp"], p["rate"]) for p in r["panels"]] for r in shown["rates"]]
