@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from assets.graph import Made
 
 
+USUAL = ("jpeg", "webp")
+"""Conventional codecs that a run's summary always holds guided arms against."""
+
+
 def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
     from assets.graph import Waiting
 
@@ -179,12 +183,17 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     shown = found
     if not peers and len(codecs := learned(points)):
         points = points[points["codec"].isin(codecs)]
-        own = [kind_of(*pair) != "others" for pair in zip(found["test_arm"], found["anchor_arm"], strict=True)]
-        shown = found[own]
+        compared = zip(found["test_arm"], found["anchor_arm"], found["maps"], strict=True)
+        shown = found[
+            [
+                kind_of(test, anchor) != "others" or (maps == "predicted" and anchor in USUAL)
+                for test, anchor, maps in compared
+            ]
+        ]
     click.echo("\n" + curve_lines(points))
     click.echo("\n" + bd_lines(shown))
     if len(shown) < len(found):
-        click.echo("(against JPEG, WebP and others: in the report, or with --peers)")
+        click.echo("(against all conventional codecs: in the report, or with --peers)")
     if common:
         click.echo(common)
     click.echo()
