@@ -178,7 +178,8 @@ class Chain:
         return Made(unit, True, self.store.manifest(stage, unit.digest), self.store, 0.0)
 
     def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
-        """Make a unit or find it; raises FoveaError when it cannot be made. One maker at a time for each unit."""
+        """Make a unit or find it, and ask its checks; what fails a blocking one is not used. Raises FoveaError when it cannot
+        be made. One maker at a time for each unit."""
         began = time.monotonic()
         self.forget(stage, partition)
         self.stages[stage].prepare(self.world, partition, progress)
@@ -190,8 +191,11 @@ class Chain:
                 if not hit:
                     unit = self._fill(unit, progress, began)
         self._remember(unit)
-        manifest = self.store.manifest(stage, unit.digest)
-        return Made(unit, hit, manifest, self.store, time.monotonic() - began)
+        made = Made(unit, hit, self.store.manifest(stage, unit.digest), self.store, time.monotonic() - began)
+        made.held = [(check, held) for check in self.stages[stage].checks if (held := check.holds(made)) is not None]
+        failed = (check.failure(said) for check, (passed, said) in made.held if check.blocking and not passed)
+        self.note_failed(unit, next(failed, ""))
+        return made
 
     def _stands(self, unit: Unit) -> bool:
         return self.has(unit) and not (self.stages[unit.stage].tells and self.moved(unit.stage, unit.partition))
@@ -199,7 +203,9 @@ class Chain:
     def _fill(self, unit: Unit, progress: Progress, began: float) -> Unit:
         for need in self.needs(unit.stage, unit.partition):
             if not need.optional:
-                self.made(need.stage, need.partition)
+                key = self.made(need.stage, need.partition).unit.digest
+                if failed := self.failed(need.stage, key):
+                    raise FoveaError(f"{need.stage} of {need.partition} is not fit to be used: {failed}")
         work = self.home.work / unit.digest
         with shared_work(self.home.shared, work, unit.digest), self.store.writing(unit.stage, unit.digest) as writer:
             self.stages[unit.stage].make(self._task(unit, writer, progress))

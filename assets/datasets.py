@@ -408,7 +408,8 @@ def add_dataset(
         "classical": list(dataset.classical) if classical else "",
     }
     with _editing(config_dir) as tables:
-        if name in tables and (tables[name].get("path") != written["path"] or set(given) == {"path"}):
+        known = _resolve(str(tables.get(name, written)["path"]), config_dir)
+        if name in tables and (known != dataset.path or set(given) == {"path"}):
             raise FoveaError(
                 f"there is a dataset {name!r} already, for {tables[name].get('path')}; choose another name, name options to "
                 f"change for the same folder, or remove it first: `fovea datasets remove {name}`"

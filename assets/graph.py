@@ -76,6 +76,10 @@ class Check(NamedTuple):
     holds: "Callable[[Made], Held | None]"
     blocking: bool = False
 
+    def failure(self, said: Mapping[str, Any]) -> str:
+        """That it did not hold, with what it saw."""
+        return f"check {self.name} failed" + (f": {said['detail']}" if said.get("detail") else "")
+
 
 def check(*, blocking: bool = False) -> "Callable[[Callable[[Made], Held | None]], Check]":
     """The function as a check of its name, its docstring as what is asked."""
@@ -105,6 +109,8 @@ class Made:
     manifest: Mapping[str, Any]
     store: Store
     seconds: float
+    #: what the stage's checks say of it, those that apply; known once it was made or found by `Chain.make`
+    held: "Sequence[tuple[Check, Held]]" = ()
 
     @functools.cached_property
     def folder(self) -> Path:

@@ -202,14 +202,23 @@ def check_ours(path: Path, mark: bytes) -> None:
         raise FoveaError(f"{path} is there and was not made by this command: name another output, or move it away")
 
 
+def _near(name: str, path: Path | UPath) -> bool:
+    """Whether a file lies at `path`, below it or beside it, or is a folder above it."""
+    folder, file = Path(str(path.parent)).absolute(), Path(name).absolute()
+    return file.is_relative_to(folder) or folder.is_relative_to(file)
+
+
 @contextlib.contextmanager
 def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[None]:
-    """Turns the operating system's refusals to write into errors that say what to do; `way` leads to another place."""
+    """Turns the operating system's refusals to write into errors that say what to do; `way` leads to another place. What it
+    refuses of files elsewhere is left as it is."""
     try:
         yield
     except OSError as error:
         import errno
 
+        if error.filename and not _near(str(error.filename), path):
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveaError(
                 f"no space left while writing {path}: free some space or {way} a larger disk, then run the same command again; "

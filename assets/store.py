@@ -172,8 +172,8 @@ class Store:
     def writing(self, stage: str, key: str, meta: Mapping[str, Any] | None = None) -> Iterator[UnitWriter]:
         """Fill a unit. It appears whole when the block ends; an exception in it leaves no trace of it. Raises FoveaError
         when a remote root is away for too long; what was made then waits on this disk."""
-        with explained(self.root / _place(stage, key)):
-            parent = self._making(_place(stage, key))
+        parent = self._making(_place(stage, key))
+        with explained(parent / key):
             parent.mkdir(parents=True, exist_ok=True)
             sweep_dead(parent, key)
             folder = parent / f".{key}.{mark()}"

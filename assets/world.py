@@ -86,5 +86,11 @@ class World:
         digests: dict[str, str] = self.__dict__.setdefault("_fixations", {})
         if dataset not in digests:
             path = self.dataset(dataset).fixations
-            digests[dataset] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if path else ""
+            try:
+                digests[dataset] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32] if path else ""
+            except OSError as error:
+                raise FoveaError(
+                    f"{path}: {error.strerror}; dataset {dataset} has its fixations there: bring the table back, or name "
+                    f"another (fovea datasets add {dataset} FOLDER --fixations TABLE)"
+                ) from error
         return digests[dataset]

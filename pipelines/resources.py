@@ -1,7 +1,7 @@
 """What assets get from the outside: the workshop, which makes a unit or finds it and tells Dagster about it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         "path": dg.MetadataValue.path(str(made.folder)),
         "unit": made.unit.digest,
     }
-    checks = [c for check in chain.stages[made.unit.stage].checks if (c := checked(check, made))]
-    blocking = (c for c in checks if not c.passed and c.severity is dg.AssetCheckSeverity.ERROR)
-    chain.note_failed(made.unit, next(map(failure_text, blocking), ""))
+    checks = [result_of_check(check, *held) for check, held in made.held]
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks)
 
 
@@ -139,19 +137,15 @@ def person(value: Any) -> Any:
     return value if isinstance(value, str | int | bool) else dg.MetadataValue.json(value)
 
 
-def checked(check: Check, made: Made) -> dg.AssetCheckResult | None:
-    """What a check says of an artifact, None where it does not apply; one that does not block warns."""
-    found = check.holds(made)
-    if found is None:
-        return None
-    passed, said = found
+def result_of_check(check: Check, passed: bool, said: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """What a check says of an artifact; one that does not block warns."""
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
     metadata = {k: dg.MetadataValue.md(v) if isinstance(v, str) and "\n" in v else v for k, v in said.items()}
     return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)
 
 
 def failure_text(check: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> str:
-    """A check that did not hold, with what it saw."""
+    """A check that did not hold, as `Check.failure` says it."""
     detail = (check.metadata or {}).get("detail")
     said = getattr(detail, "value", detail)
     return f"check {check.check_name} failed" + (f": {said}" if said else "")

@@ -13,7 +13,7 @@ from recurrent import T, untrained_recurrent
 from scenes import scene, spot
 from trainings import untrained
 
-from assets.evaluation.claims import all_claims, claims_of, table
+from assets.evaluation.claims import Claim, Written, all_claims, claims_of, outcome, table
 from assets.evaluation.cuts import ORDERS
 from assets.stages import open_chain
 from models.codecs import classical
@@ -249,6 +249,30 @@ def test_gaps_of_a_trained_sweep(installation: Path) -> None:
 
 def test_the_readme_shows_every_claim_that_was_run(tmp_path: Path) -> None:
     assert table(all_claims(tmp_path)) in (RESULTS.parent / "README.md").read_text()
+
+
+def test_a_claim_is_judged_by_its_own_dataset_and_preset_alone() -> None:
+    row = {
+        "codec": "light", "test_arm": "saliency_gain", "maps": "predicted", "anchor_arm": "uniform", "metric": "psnr_db",
+        "method": "pchip", "split": "test", "variant": "", "n_images": 12, "reason": "",
+    }  # fmt: skip
+    found = {("kodak", "small"): 30.0, ("osie", "small"): -20.0, ("osie", "base"): 5.0}
+    rates = pd.DataFrame(
+        {**row, "dataset": on, "preset": preset, "bd_rate_percent": value, "ci_low": value - 1, "ci_high": value + 1}
+        for (on, preset), value in found.items()
+    )
+    claim = Claim(
+        says="", sweep="osie.paper", codec="light", arm="saliency_gain", against="uniform", metric="psnr_db", most=-10
+    )
+
+    def judged(**changes: Any) -> Any:
+        return outcome(Written(Path("a.toml"), claim.model_copy(update=changes), "", []), rates, "")
+
+    with pytest.raises(FoveaError, match=r"a\.toml: osie\.paper .* more than once.*'small'.*'base'"):
+        judged()
+    assert judged(preset="small").held and not judged(preset="base").held
+    assert judged(preset="small").bd_rate_percent == -20
+    assert not judged(sweep="kodak.paper").held
 
 
 def test_a_broken_claim_is_named_and_stops_no_report(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ A claim is a TOML file in `results/claims/` or `FOVEA_CONFIG/claims/`, named aft
     codec = "light"
     arm = "saliency_gain"
     against = "uniform"          # another arm of the codec, or a classical codec
+    preset = "small"             # where the sweep has several; likewise `variant`
     metric = "ew_psnr_db"
     most = -18                   # the whole 95 % interval of the BD-rate lies at or below; `least`: at or above
 
@@ -51,6 +52,8 @@ class Claim(Typed):
     arm: str
     against: str
     metric: str
+    preset: str | None = None
+    variant: str | None = None
     least: float = -math.inf
     most: float = math.inf
     sealed: dict[str, dict[str, Any]] = {}
@@ -144,7 +147,11 @@ def units_of(chain: Chain, claim: Claim) -> list[tuple[str, str]]:
     sweep = chain.world.sweeps.get(claim.sweep)
     if sweep is None:
         raise FoveaError(f"no sweep {claim.sweep!r}: its dataset is not registered here, or has no sweep of this name")
-    own = [e for e in sweep.experiments if e.codec == claim.codec]
+    own = [
+        e
+        for e in sweep.experiments
+        if e.codec == claim.codec and claim.preset in (None, e.preset) and claim.variant in (None, e.variant)
+    ]
     found: list[tuple[str, str]] = []
     for side in (claim.arm, claim.against):
         if side in CLASSICAL:
@@ -191,15 +198,28 @@ def outcome(written: Written, rates: pd.DataFrame, commit: str) -> Outcome:
     """rates: as `bd_rates` gives them for the claim's sweep. Raises FoveaError for a comparison that is not among them, or was
     refused."""
     claim = written.claim
+    dataset = claim.sweep.partition(".")[0]
+    asked: dict[str, str | None] = {
+        "dataset": dataset,
+        "codec": claim.codec,
+        "anchor_arm": claim.against,
+        "metric": claim.metric,
+    }
+    asked |= {"method": METHOD, "preset": claim.preset, "variant": claim.variant}
     rows = [
         r
         for r in records(rates)
-        if (r["codec"], r["anchor_arm"], r["metric"], r["method"]) == (claim.codec, claim.against, claim.metric, METHOD)
+        if all(wanted in (None, r[name]) for name, wanted in asked.items())
         and label_arm(r["test_arm"], r["maps"]) == claim.arm
     ]
+    compared = f"{claim.arm} with {claim.against} on {claim.metric}"
     if not rows:
+        raise FoveaError(f"{written.path}: {claim.sweep} compares no {compared}")
+    if len(rows) > 1:
+        several = " and ".join(str([r["preset"], r["variant"], r["split"]]) for r in rows)
         raise FoveaError(
-            f"{written.path}: {claim.sweep} compares no {claim.arm} with {claim.against} on {claim.metric}"
+            f"{written.path}: {claim.sweep} compares {compared} more than once; a claim is about one: set preset or variant, "
+            f"of {several} (preset, variant, split)"
         )
     row = rows[0]
     if not math.isfinite(row["ci_low"]):

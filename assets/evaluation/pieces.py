@@ -116,6 +116,7 @@ def check_estimate(points: "pd.DataFrame", partition: str) -> int:
     estimate = points.bpp_estimate * points.width * points.height / 8
     over = (points.bytes - estimate).abs() - (0.02 * estimate + 64)
     smaller = (over > 0) & (points.bytes < estimate)
+    over = over.fillna(math.inf)  # an estimate that is no number
     wrong = over > 0 if smaller.mean() > SMALLER_SHARE else (over > 0) & ~smaller
     if wrong.any():
         worst = points.iloc[int(over.where(wrong).to_numpy(dtype=float, na_value=float("-inf")).argmax())]

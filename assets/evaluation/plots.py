@@ -12,7 +12,7 @@ from assets.evaluation.bd_rate import OWN_MAPS, kind_of, to_decibel
 from assets.evaluation.numerals import counted
 from assets.evaluation.palette import cast_of, look
 from assets.evaluation.piecewise import METHODS
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, curves_of, records, told_apart
 from assets.figures import FAINT, INK, new_axes, new_figure, nothing, png
 from models.errors import FoveaError
 from models.metrics import METRICS
@@ -32,6 +32,7 @@ def metric_label(metric: str) -> str:
 def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -> bytes:
     """Quality over bpp (logarithmic), every curve with its 95 % band; curves: as `rd_curves` gives them."""
     label = metric_label(metric)
+    curves = told_apart(curves)
     shown = curves[np.isfinite(curves[metric].astype(float)) & (curves["bpp"] > 0)]
     if shown.empty:
         return nothing(title, f"no curve has {label}")
@@ -74,6 +75,7 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
     """BD-rates of one metric with their intervals, one line a comparison; refused ones say so. rates: as `bd_rates` gives
     them. Left of 0 the tested curve needs fewer bits."""
     label = metric_label(metric)
+    rates = told_apart(rates)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == METHODS[0])]
     if shown.empty:
         return nothing(title, f"nothing was compared on {label}")

@@ -189,6 +189,23 @@ def common_parts(variants: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in first if part and others and all(part in other for other in others))
 
 
+def told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with preset and training dataset among the parts of its own curves' `variant`, each where several curves
+    would have one label without it. table: of curves, or of comparisons, where `test_arm` names the curve's arm."""
+    arm = "arm" if "arm" in table.columns else "test_arm"
+    named = [arm if key == "arm" else key for key in CURVE_KEYS]
+    if not {*named} <= {*table.columns}:
+        return table
+    own = ~table[arm].isin(REFERENCE_ARMS)
+    curves = table.loc[own, named].drop_duplicates()
+    variant = table["variant"].astype(str)
+    for key in ("preset", "train_dataset"):
+        others = [k for k in named if k not in ("preset", "train_dataset")]
+        if (curves.groupby(others, dropna=False)[key].nunique() > 1).any():
+            variant = variant.where(~own, variant + "," + f"{key}=" + table[key].astype(str))
+    return table.assign(variant=variant.str.removeprefix(","))
+
+
 def without_parts(table: pd.DataFrame, parts: Collection[str]) -> pd.DataFrame:
     """The table with these parts taken out of its own curves' `variant` (`test_arm` names the curve where there is no
     `arm`); a table without these columns comes back as it is."""

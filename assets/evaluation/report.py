@@ -20,7 +20,7 @@ from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, prese
 from assets.evaluation.numerals import counted
 from assets.evaluation.page import render_page
 from assets.evaluation.palette import cast_of
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, without, without_parts
+from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, told_apart, without_parts
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
 from assets.evaluation.verdict import find_verdicts, first_verdicts
 
@@ -29,15 +29,14 @@ BUDGET_BYTES = 6_000_000
 INDICES = ("vsi", "haarpsi", "gmsd")
 
 
-def _without(gallery: Sequence[GalleryItem], parts: Collection[str]) -> list[GalleryItem]:
-    """The gallery with these parts taken out of its own curves' variants."""
+def _labelled(gallery: Sequence[GalleryItem], shared: Collection[str]) -> list[GalleryItem]:
+    """The gallery with its own curves' variants as the page's tables have them."""
 
-    def changed(shot: GalleryShot) -> GalleryShot:
-        if shot.row["arm"] in REFERENCE_ARMS:
-            return shot
-        return shot._replace(row={**shot.row, "variant": without(shot.row["variant"], parts)})
+    def changed(shots: Sequence[GalleryShot]) -> list[GalleryShot]:
+        rows = records(without_parts(told_apart(pd.DataFrame([dict(s.row) for s in shots])), shared)) if shots else []
+        return [shot._replace(row=row) for shot, row in zip(shots, rows, strict=True)]
 
-    return [dataclasses.replace(item, shots=[changed(s) for s in item.shots]) for item in gallery]
+    return [dataclasses.replace(item, shots=changed(item.shots)) for item in gallery]
 
 
 def _places(curves: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
@@ -82,11 +81,12 @@ def render_report(
     trained = own[~as_shipped]
     runs = [f"trained with {counted(trained['n_seeds'].max(), 'seed')}"] if len(trained) else []
     runs += ["codecs as they ship"] if as_shipped.any() else []
+    curves, rates = told_apart(curves), told_apart(rates)
     if shared := shared_parts(curves):
         # said once, among what the page says of its origin, instead of in every label
         provenance["common to all arms"] = ", ".join(shared)
         curves, rates = without_parts(curves, shared), without_parts(rates, shared)
-        gallery = _without(gallery, shared)
+    gallery = _labelled(gallery, shared)
     metrics = present(curves, CURVE_METRICS)
     verdicts, cast = find_verdicts(rates), cast_of(curves)
     data = chart_data(curve_data(curves, metrics), metrics)

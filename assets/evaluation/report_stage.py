@@ -48,7 +48,7 @@ class Report(Stage):
     def make(self, task: Task) -> None:
         from assets.evaluation.claims import claims_of, shown
         from assets.evaluation.gallery import gallery
-        from assets.evaluation.rate_distortion import shared_parts, without_parts
+        from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
         from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
         from assets.evaluation.verdict import find_verdicts, first_verdicts
@@ -64,7 +64,7 @@ class Report(Stage):
             claims=shown(claims_of(task.world.home.config, sweep.key)),
             provenance=provenance(task, sweep),
         )
-        table = without_parts(table, shared_parts(curves))
+        table = without_parts(told_apart(table), shared_parts(curves))
         task.writer.path("report.html").write_text(html)
         task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
         shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))

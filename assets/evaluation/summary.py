@@ -12,7 +12,7 @@ from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.compare import outcome
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import cast_of, look
-from assets.evaluation.rate_distortion import label_arm, place_of, records, shared_parts, without_parts
+from assets.evaluation.rate_distortion import label_arm, place_of, records, shared_parts, told_apart, without_parts
 from models.judges import KNOWN, judged_in
 
 #: how the printed table writes the names of rates
@@ -37,7 +37,9 @@ def _rate(row: Mapping[str, Any]) -> list[str]:
 
 
 def shortened(curves: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Both tables without what all arms share, and a line that says it, "" where that is nothing."""
+    """Both tables with variants as labels have them: with what tells curves apart and without what all share, which a line
+    says, "" where that is nothing."""
+    curves, rates = told_apart(curves), told_apart(rates)
     shared = shared_parts(curves)
     said = f"(common to all arms: {', '.join(shared)})" if shared else ""
     return without_parts(curves, shared), without_parts(rates, shared), said

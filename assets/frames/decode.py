@@ -39,7 +39,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from assets.frames.colour import to_srgb
 from assets.frames.encode import png_chunk
-from models.errors import FoveaError
+from models.errors import SHORTAGES, FoveaError
 
 Picture = NDArray[np.uint8]
 
@@ -134,18 +134,30 @@ def orient(picture: Picture, orientation: int) -> Picture:
     return np.ascontiguousarray(picture)
 
 
+def _short(label: str, error: OSError | MemoryError) -> FoveaError:
+    why = getattr(error, "strerror", None) or "no memory left"
+    return FoveaError(
+        f"{label}: {why}, which says nothing about the picture; run again, with fewer --threads if it happens again"
+    )
+
+
 class _Broken(Exception):
     """The reason alone; the public functions add the file's name."""
 
 
 @contextlib.contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Whatever goes wrong with a picture, as BrokenPicture."""
+    """Whatever goes wrong with a picture, as BrokenPicture; what this machine is short of, as FoveaError: a verdict on a picture
+    is kept."""
     try:
         yield
     except _Broken as error:
         raise BrokenPicture(label, str(error)) from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError, LookupError) as error:
+    except MemoryError as error:
+        raise _short(label, error) from error
+    except (OSError, SyntaxError, ValueError, RuntimeError, LookupError) as error:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            raise _short(label, error) from error
         raise BrokenPicture(label, f"can't be decoded: {str(error) or type(error).__name__}") from error
 
 
@@ -156,6 +168,8 @@ def read_file(path: Path, name: str | None = None) -> bytes:
             raise BrokenPicture(name or str(path), "is a pipe, socket or device, not a file")
         return path.read_bytes()
     except OSError as error:
+        if error.errno in SHORTAGES:
+            raise _short(name or str(path), error) from error
         raise BrokenPicture(name or str(path), f"can't be read: {error.strerror or error}") from error
 
 

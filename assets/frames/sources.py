@@ -22,7 +22,7 @@ from assets.graph import Waiting
 from assets.home import Home, write_whole, written_beside
 from assets.store import digest
 from assets.world import World
-from models.errors import FoveaError
+from models.errors import SHORTAGES, FoveaError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,8 @@ ASKED = "asked.json"
 #: Raise this when what `_look` accepts changes.
 _TABLE_VERSION = 1
 
-#: errors that say nothing about a picture: its folder is gone, or this machine is short of something
-NOT_THE_FILES = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+#: errors that say nothing about a picture: its folder is gone, too
+NOT_THE_FILES = {errno.ENOENT, errno.ENOTDIR, *SHORTAGES}
 
 #: gives the bytes of one row of a manifest
 Reader = Callable[[Mapping[str, Any]], bytes]

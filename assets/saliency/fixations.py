@@ -147,6 +147,7 @@ def frame_fixation_halves(
         return [None] * len(table)
     found: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = []
     for image, size, points, people in _looked(dataset.fixations, dataset, table, shapes):
+        people = people.astype(str) if people.dtype == object else people  # names, some of them missing
         who = sorted(set(people.tolist()))
         if len(who) < 2:
             found.append(None)

@@ -59,7 +59,8 @@ class Classical:
 
 def _squared_error(a: Picture, b: Picture) -> int:
     difference = a.astype(np.int32) - b
-    return int(np.vdot(difference, difference))
+    # of many megapixels it is beyond 32 bits
+    return int(np.einsum("hwc,hwc->h", difference, difference, dtype=np.int64).sum())
 
 
 def _jpeg(picture: Picture, quality: int, subsampling: str) -> bytes:

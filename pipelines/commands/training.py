@@ -56,6 +56,8 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
     click.echo(f"{'found' if made.hit else 'trained'} {key}\n{folder}")
     for name, value in made.facts.items():
         click.echo(f"  {name}: {value}")
+    if failed := chain.failed(made.unit.stage, made.unit.digest):
+        raise FoveaError(f"{key} is trained, but not fit to be used: {failed}")
 
 
 def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:

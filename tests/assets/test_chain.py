@@ -213,6 +213,8 @@ def test_a_failed_check_is_not_forgotten_and_what_failed_it_is_not_used(chain: C
         assert later.why("grow", "p") == "check colour failed: a.png is black"
         assert later.unit("count", "r").digest != before
         assert (later.make("count", "r").folder / "value").read_text() == "0"
+        with pytest.raises(FoveaError, match="grow of p is not fit to be used: check colour failed"):
+            later.make("weigh", "p")
     assert chain.make("grow", "p").hit  # its check is tried again
     chain.note_failed(unit, "")
     chain.forget()

@@ -94,6 +94,13 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
     assert isinstance(hash(known["globbed"]), int)
 
 
+def test_options_change_for_the_same_folder_however_its_path_is_written(tmp_path: Path, pictures: Path) -> None:
+    registry(tmp_path, f'[datasets.street]\npath = "{pictures.relative_to(tmp_path)}"\n')
+    assert add_dataset(tmp_path, "street", pictures, size="512x256").size == (512, 256)
+    with pytest.raises(FoveaError, match="there is a dataset 'street' already"):
+        add_dataset(tmp_path, "street", pictures.parent, size="640x480")
+
+
 def test_comments_and_other_settings_stay(tmp_path: Path, pictures: Path) -> None:
     text = "# my datasets\n[profiles.x]\nparallel = 1 # one\n\n[datasets.sample] # few\nseed = 2\n"
     add_dataset(registry(tmp_path, text), "mine", pictures)

@@ -164,6 +164,11 @@ def test_the_systems_refusals_say_what_to_do(number: int, said: str, tmp_path: P
     with pytest.raises(FoveaError, match=said) as caught, explained(tmp_path, "let -o name"):
         raise OSError(number, os.strerror(number))
     assert "FOVEA_HOME" not in str(caught.value) and "let -o name a" in str(caught.value)
+    with pytest.raises(OSError, match="elsewhere"), explained(tmp_path / "home/unit"):
+        raise OSError(number, os.strerror(number), "/elsewhere/fixations.parquet")
+    for name in (tmp_path / "home/unit/part", tmp_path / "home/.unit", tmp_path):
+        with pytest.raises(FoveaError, match=said), explained(tmp_path / "home/unit"):
+            raise OSError(number, os.strerror(number), str(name))
 
 
 FULL = """

@@ -23,6 +23,9 @@ def test_a_file_far_from_its_estimate_is_not_compared() -> None:
         check_estimate(points(1085), "p")
     with pytest.raises(FoveaError, match="the worst is b"):
         check_estimate(points(915), "p")
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(FoveaError, match="2 of 2 files"):
+            check_estimate(points(1000).assign(bpp_estimate=wrong), "p")
 
 
 def test_a_single_file_below_its_estimate_is_counted() -> None:

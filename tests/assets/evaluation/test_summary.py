@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 
 from assets.evaluation.bd_rate import bd_rates
-from assets.evaluation.rate_distortion import concat_points, rd_curves
-from assets.evaluation.summary import bd_lines, curve_lines
+from assets.evaluation.export import compressai_results
+from assets.evaluation.palette import cast_of, look
+from assets.evaluation.plots import rd_plot
+from assets.evaluation.rate_distortion import concat_points, rd_curves, records
+from assets.evaluation.report_tables import bd_markdown
+from assets.evaluation.summary import bd_lines, curve_lines, shortened
 from pipelines.commands import runs
 
 
@@ -31,6 +35,23 @@ def test_points_of_variants_are_told_apart_and_stand_together() -> None:
     assert arms == [
         arm for arm in ("saliency_gain", "saliency_gain gamma=1", "uniform", "uniform gamma=1") for _ in range(4)
     ]
+
+
+@pytest.mark.parametrize("column", ["preset", "train_dataset"])
+def test_curves_of_several_presets_and_trainings_keep_their_rows(column: str) -> None:
+    one, other = made_points(""), made_points("")
+    other[column] = "other"
+    other.loc[other["arm"] == "saliency_gain", ["bytes", "bpp"]] *= 2
+    points = concat_points([one, other])
+    curves, rates, _ = shortened(rd_curves(points, resamples=10), bd_rates(points, resamples=50))
+    kept = {value: f"{column}={value}" for value in (one[column].iloc[0], "other")}
+    lines = bd_lines(rates).splitlines()
+    said = {name: lines[lines.index(f"light saliency_gain {name}") + 1] for name in kept.values()}
+    assert "−20.0\u202f%" in said[kept[one[column].iloc[0]]] and "+60.0\u202f%" in said[kept["other"]]
+    assert all(bd_markdown(rates).count(name) == 1 for name in kept.values())
+    assert len({look(r, cast_of(curves)).label for r in records(curves)}) == 4
+    files = compressai_results(rd_curves(points, resamples=10))
+    assert len(files) == 4 and rd_plot(curves).startswith(b"\x89PNG")
 
 
 def test_nothing_to_compare_is_said() -> None:

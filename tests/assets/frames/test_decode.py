@@ -1,5 +1,6 @@
 """Every kind of picture file becomes the right RGB, or is refused with its name and the reason."""
 
+import errno
 import io
 import pickle
 import struct
@@ -18,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+from assets.frames import decode
 from assets.frames.decode import BrokenPicture, read_header, read_picture
 from assets.frames.encode import encode_png, png_chunk
 from models.errors import FoveaError
@@ -468,3 +470,23 @@ def test_the_error_survives_a_process_boundary() -> None:
 def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: int) -> None:
     image = Image.open(io.BytesIO(encode_png(pixels, level)))
     assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_what_the_machine_is_short_of_is_no_verdict_on_a_picture(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def short(_: object) -> None:
+        raise error
+
+    data = saved(noise(), "PNG")
+    monkeypatch.setattr(decode, "_to_rgb8", short)
+    with pytest.raises(FoveaError, match=r"a\.png: .*says nothing about the picture") as caught:
+        read_picture(data, "a.png")
+    assert not isinstance(caught.value, BrokenPicture)
+    if isinstance(error, OSError):
+        (tmp_path / "a.png").write_bytes(data)
+        monkeypatch.setattr(Path, "read_bytes", short)
+        with pytest.raises(FoveaError, match="says nothing about the picture") as caught:
+            decode.read_file(tmp_path / "a.png")
+        assert not isinstance(caught.value, BrokenPicture)

@@ -195,6 +195,15 @@ def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> Non
         assert len(one) == len(two) == 2 and not one & two
         assert [float(half.sum()) for half in pair] == pytest.approx([1.0, 1.0], abs=1e-4)
         found.add(frozenset(one))
+    named = table(
+        tmp_path,
+        name="named.parquet",
+        rows=[(image, ("ann", "bob", None, "eve")[person], x, y) for image, person, x, y in rows],
+    )
+    by_name = frame_fixation_halves(
+        Dataset("d", "folder", tmp_path, fixations=named, size="native"), manifest("a"), [(600, 800)]
+    )
+    assert by_name[0] is not None
     alone = frame_fixation_halves(dataset, manifest("b"), [(600, 800)])[0]
     assert alone is not None and halves[1] is not None
     assert np.array_equal(alone[0], halves[1][0])

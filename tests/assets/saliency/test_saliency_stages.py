@@ -1,6 +1,8 @@
 """Fixations, models of them, their maps and their benchmark: whole stages on small drawn pictures."""
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,17 @@ def test_fixations_are_moved_to_the_frames(home: Home) -> None:
     assert np.allclose(np.sort(eyes.x), np.sort(raw.x))  # native size: nothing moves
     assert [p.name for p in made.shown()] == ["mean_map.png", "people.png"]
     assert chain.make("fixation_maps", "eyes").hit
+
+
+def test_a_fixation_table_that_is_gone_is_named(home: Home, tmp_path: Path) -> None:
+    table = tmp_path / "fixations.csv"
+    shutil.copyfile(home.config / "fixations.csv", table)
+    add_dataset(tmp_path, "eyes", home.config / "pictures", fixations=table)
+    table.unlink()
+    with pytest.raises(
+        FoveaError, match=r"fixations\.csv: .*; dataset eyes has its fixations there: bring the table back"
+    ):
+        look(dataclasses.replace(home, config=tmp_path)).unit("fixation_maps", "eyes")
 
 
 def test_a_dataset_without_fixations_says_how_to_give_it_some(home: Home) -> None:

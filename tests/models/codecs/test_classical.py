@@ -52,6 +52,11 @@ def test_jpeg_takes_the_better_chroma_at_equal_bytes() -> None:
     )
 
 
+def test_the_better_chroma_is_found_of_many_megapixels_too() -> None:
+    dark, light = np.zeros((2000, 3000, 3), np.uint8), np.full((2000, 3000, 3), 12, np.uint8)
+    assert classical._squared_error(dark, light) == 2000 * 3000 * 3 * 12**2 > 2**31
+
+
 def test_jpeg_carries_no_metadata_and_optimised_tables() -> None:
     data = classical.encode("jpeg", 50, scene(64, 96))
     assert b"Exif" not in data and b"ICC_PROFILE" not in data
