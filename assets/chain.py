@@ -192,10 +192,15 @@ class Chain:
                     unit = self._fill(unit, progress, began)
         self._remember(unit)
         made = Made(unit, hit, self.store.manifest(stage, unit.digest), self.store, time.monotonic() - began)
-        made.held = [(check, held) for check in self.stages[stage].checks if (held := check.holds(made)) is not None]
-        failed = (check.failure(said) for check, (passed, said) in made.held if check.blocking and not passed)
-        self.note_failed(unit, next(failed, ""))
+        self.examine(made)
         return made
+
+    def examine(self, made: Made) -> None:
+        """Ask the stage's checks, and keep what a blocking one finds wrong."""
+        checks = self.stages[made.unit.stage].checks
+        made.held = [(check, held) for check in checks if (held := check.holds(made)) is not None]
+        failed = (check.failure(said) for check, (passed, said) in made.held if check.blocking and not passed)
+        self.note_failed(made.unit, next(failed, ""))
 
     def _stands(self, unit: Unit) -> bool:
         return self.has(unit) and not (self.stages[unit.stage].tells and self.moved(unit.stage, unit.partition))

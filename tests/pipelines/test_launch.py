@@ -129,6 +129,7 @@ def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
             writer.meta["facts"] = {}
         manifest = chain.store.manifest(stage.name, unit.digest)
         made = Made(unit, True, manifest, chain.store, 0.0)
+        chain.examine(made)
         (check,) = result_of(made, chain).check_results or ()
         shutil.rmtree(made.folder)
         return "" if check.passed else chain.failed(stage.name, unit.digest)
