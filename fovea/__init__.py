@@ -4,7 +4,8 @@ Pictures are uint8 H×W×3 arrays, or files of any format that `fovea` reads; sa
 nothing matters, or grey pictures. Errors that a caller can mend are FoveaError.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,8 @@ def compress(
     model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be read, is of another
     kind, or does not go together, and for a rate that the codec does not reach.
     """
-    from assets.evaluation.code_files import encode_picture, own_map, predicted_map
+    from assets.evaluation.code_files import encode_picture, own_map
+    from models.codecs.batch import one_torch_thread
     from models.mechanisms import NEEDS_MAP
 
     _numbers(Real, bpp=bpp, lmbda=lmbda, span=span)
@@ -81,7 +83,7 @@ def compress(
     takes = codec.config.mechanism in NEEDS_MAP
     guide = None
     if saliency is True:
-        guide = predicted_map()(shown) if takes else None
+        guide = _looker()(shown) if takes else None
     elif saliency is not False:
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
@@ -91,21 +93,22 @@ def compress(
             guide = _array(saliency, "saliency", "H×W, a path, True or False")
     elif takes and span is not None:
         raise FoveaError("give either a span, which parts rate levels by a map, or saliency=False, not both")
-    coded = encode_picture(codec, shown, guide, lmbda=lmbda, bpp=bpp, span=span, effort=effort, progressive=progressive)
-    return coded.data
+    with one_torch_thread():
+        return encode_picture(
+            codec, shown, guide, lmbda=lmbda, bpp=bpp, span=span, effort=effort, progressive=progressive
+        ).data
 
 
 def decompress(data: "Data", model: "Codec | Path | str | None" = None) -> "Picture":
     """The picture of a .fov file, uint8 H×W×3. data: its bytes or its path. model: who made it, where that is no codec that
     ships. Raises FoveaError for a damaged file and for one of another model."""
-    from models.codecs.catalogue import codec_for
+    from models.codecs.batch import one_torch_thread
+    from models.codecs.catalogue import maker_of
 
     held = _bytes(data)
-    try:
-        codec = codec_for(held) if model is None else _codec(model)
-    except FoveaError as error:
-        raise FoveaError(str(error).replace("--model", "model=")) from None
-    return codec.decode(held)
+    codec = _codec(model if model is not None else maker_of(held, "name its folder or key with model="))
+    with one_torch_thread():
+        return codec.decode(held)
 
 
 def cut(data: "Data", *, bytes: int | None = None, bpp: float | None = None) -> bytes:
@@ -140,8 +143,24 @@ def benchmark(
 
 def _codec(given: "Codec | Path | str") -> "Codec":
     from models.codecs.base import Codec
+    from models.codecs.catalogue import shipped
 
-    return given if isinstance(given, Codec) else load(given)
+    if isinstance(given, Codec):
+        return given
+    return _shipped_codec(str(given)) if str(given) in shipped() else load(given)
+
+
+@functools.cache
+def _shipped_codec(name: str) -> "Codec":
+    """Kept for the calls to come: a codec that ships does not change."""
+    return load(name)
+
+
+@functools.cache
+def _looker() -> "Callable[[Picture], Picture | None]":
+    from assets.evaluation.code_files import predicted_map
+
+    return predicted_map()
 
 
 def _picture(given: "Given") -> "Picture":

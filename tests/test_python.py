@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scenes import scene
 
@@ -37,6 +38,18 @@ def test_the_examples_of_the_page_run(here, capsys):
     assert set(said) == {"left", "people", "even"}
     assert said["left"][1] < said["even"][1]
     assert all(fovea.decompress(f"{name}.fov").shape == (96, 128, 3) for name in said)
+
+
+def test_no_bit_depends_on_how_many_threads_torch_has(here):
+    picture, before, files = scene(192, 256), torch.get_num_threads(), set()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            files.add(fovea.compress(picture, lmbda=0.2, saliency=False))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(files) == 1
 
 
 def test_rates_maps_and_models_that_can_not_be_are_named(here):
@@ -98,7 +111,7 @@ def test_a_file_is_cut_and_shown_from_any_kind_of_bytes(here):
     shown = fovea.decompress(small, codec)
     for same in (bytearray(small), memoryview(small), np.frombuffer(small, np.uint8)):
         assert np.array_equal(fovea.decompress(same, codec), shown)
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(fovea.FoveaError, match="folder with model="):
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(fovea.FoveaError, match="key with model="):
         patched.setattr("models.codecs.catalogue.shipped", list)
         fovea.decompress(small)
     for size, said in (

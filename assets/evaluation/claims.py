@@ -187,7 +187,7 @@ def seal(chain: Chain, written: Written) -> None:
 def differences(chain: Chain, claim: Claim) -> list[str]:
     """What is not as it was sealed, in words. Raises FoveaError where this cannot be said."""
     if not claim.sealed:
-        return ["not sealed: fovea claims seal writes down what it will be measured with"]
+        return ["not sealed: fovea claims seal FILE writes down what it will be measured with"]
     now = inputs_of(chain, claim)
     if now.keys() != claim.sealed.keys():
         return ["the sweep's experiments are others"]

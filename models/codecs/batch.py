@@ -5,6 +5,7 @@ work, and no bit depends on the number of cores. Work is taken as it is needed, 
 thread, however many there are.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,16 +19,23 @@ AHEAD = 2
 """Items a thread that are under way or wait to be taken."""
 
 
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """So that no bit depends on the number of cores: how many threads share a convolution changes the order of its sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0) -> Iterator[Result]:
     """function(item) for each item, in order, `threads` at once (0: all cores), each with one torch thread.
 
     An exception of the function is raised in its place. torch's own number of threads is 1 until the end.
     """
     keep_freed_memory()
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with one_torch_thread():
         alone = functools.partial(torch.set_num_threads, 1)
         yield from models.threads.in_order(function, items, threads=threads, ahead=AHEAD, initializer=alone)
-    finally:
-        torch.set_num_threads(before)

@@ -246,13 +246,14 @@ def open_codec(name: str) -> "Codec":
     raise FoveaError(f"{unknown('codec', name, shipped())}; or name a folder with {DESCRIPTION}")
 
 
-def codec_for(data: bytes) -> "Codec":
-    """The shipped codec that made a file. Raises FoveaError that names the model which the file needs."""
+def maker_of(data: bytes, way: str) -> str:
+    """The name of the shipped codec that made a file. Raises FoveaError that names the model which the file needs; `way` says
+    how it is given."""
     from models.codecs.bitstream import unpack
 
     wanted = unpack(data).model.hex()
     for name in shipped():
         folder = shipped_folder(name)
         if _describe(folder)[1].startswith(wanted) or _cut_name(folder).startswith(wanted):
-            return load_codec(folder)
-    raise FoveaError(f"no shipped codec made this file: it needs the model {wanted}; name its folder with --model")
+            return name
+    raise FoveaError(f"no shipped codec made this file: it needs the model {wanted}; {way}")

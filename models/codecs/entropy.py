@@ -138,7 +138,7 @@ class Tables:
         decoded = RansDecoder().decode_with_indexes(
             padded, indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
         )
-        entries = np.array(decoded, dtype=np.int32)
+        entries = np.fromiter(decoded, np.int32, len(indexes))
         last = self.lengths[tables][indexes] - 1
         outside = np.flatnonzero(entries >= last)
         raw = np.array(read_varints(escapes, outside.size), dtype=np.int64)

@@ -39,6 +39,7 @@ class Cuts(RateDistortion):
     Distortion has at each place the lambda of the level that the file ends at there; rows have no bits."""
 
     codec: HyperpriorCodec
+    shareable = False  # where files end is drawn picture by picture over the whole batch
     names = ("loss", "mse")
     shown = ("loss", "psnr_db")
 

@@ -39,6 +39,7 @@ class Recurrent(RateDistortion):
 
     codec: Toderici2017
     half = True
+    shareable = False  # its loss divides by means over the whole batch
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
         super().__init__(record, codec, frames)

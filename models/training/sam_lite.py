@@ -314,8 +314,9 @@ class SamLiteTraining(Objective):
         self.optimisers = {"main": _optimiser(self.model, self.config, whole=False)}
 
     def identity(self) -> str:
-        """Recipe and pictures' names."""
-        facts = [dataclasses.asdict(self.config), self.train.names, self.val.names]
+        """Recipe, pictures' names, and where people looked on them."""
+        looked = {n: part.points[n].tolist() for part in (self.train, self.val) for n in part.names}
+        facts = [dataclasses.asdict(self.config), self.train.names, self.val.names, looked]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def state(self) -> dict[str, Any]:

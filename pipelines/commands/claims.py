@@ -36,22 +36,34 @@ def _written(chain: "Chain", files: tuple[Path, ...]) -> "list[Written]":
 
 @claims.command()
 @FILES
+@click.option(
+    "--anew",
+    is_flag=True,
+    help="Seal a claim that was run once more, as it stands, for the code and weights of today; its outcomes go (Git keeps "
+    "them).",
+)
 @threads
-def seal(files: tuple[Path, ...], threads: int) -> None:
-    """Write down what claims will be measured with: inputs of the units on both sides."""
+def seal(files: tuple[Path, ...], anew: bool, threads: int) -> None:
+    """Write down what claims will be measured with: inputs of the units on both sides. Without FILES: of all that were not run."""
     from assets.evaluation.claims import seal, units_of
     from pipelines.commands.runs import make_stale
 
     chain = chain_here(threads, tracking=False)
     for written in _written(chain, files):
-        if written.runs:
-            raise FoveaError(f"{written.path} was run already; a claim under another setting is a file of its own")
+        if written.runs and not (files or anew):
+            continue
+        if written.runs and (not anew or written.run is None):
+            edited = ", and edited after that" if written.run is None else " (for other code or weights: --anew)"
+            raise FoveaError(
+                f"{written.path} was run already{edited}; a claim under another setting is a file of its own"
+            )
         units = set(units_of(chain, written.claim))
         before = [step for step in chain.upstream(*units) if step not in units]
         if make_stale(chain, f"what {written.name} is measured on", before, threads=threads):
             raise FoveaError(f"{written.path}: what it is measured on could not be made; what failed is said above")
         chain.forget()
         seal(chain, written)
+        written.path.with_suffix(".json").unlink(missing_ok=True)
         click.echo(f"sealed {written.path}: commit it, then fovea claims run {written.path}")
 
 

@@ -137,7 +137,7 @@ def decompress(
         work = targets_of(files, output, ".png", files_in, "fovea decompress")
     from assets.evaluation.code_files import decompress_files, frame_work
     from models.codecs.bitstream import unpack
-    from models.codecs.catalogue import codec_for
+    from models.codecs.catalogue import maker_of, open_codec
 
     sizes = None if size is None else [size] * len(work)
     bad: list[str] = []
@@ -152,7 +152,7 @@ def decompress(
             return named
         wanted = unpack(data).model
         if wanted not in found:
-            found[wanted] = codec_for(data)
+            found[wanted] = open_codec(maker_of(data, "name its folder or its experiment's key with --model"))
         return found[wanted]
 
     failed: list[str] | None = bad if bad or len(work) > 1 else None

@@ -169,12 +169,14 @@ most = -1.0
     assert f"| {word} |" in claims("table")[1]
     page = (tmp_path / "home/reports/held.asis.html").read_text()
     assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
-    assert claims("seal", str(claim))[0] == 1
+    code, printed = claims("seal", str(claim))
+    assert code == 1 and "--anew" in printed and claims("seal")[0] == 0
 
     kept = claim.read_text()
     claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
     code, printed = claims("check", str(claim))
     assert code == 1 and "edited after its run" in printed
+    assert claims("seal", "--anew", str(claim))[0] == 1
     claim.write_text(kept)
     cv2.imwrite(str(pictures / "0.png"), scene(96, 128, 77))
     with inside_of(here):
@@ -183,3 +185,6 @@ most = -1.0
             chain.make(stage, "held")
     code, printed = claims("check", str(claim))
     assert code == 1 and "changed" in printed
+    assert claims("seal", "--anew", str(claim))[0] == 0
+    code, printed = claims("check", str(claim))
+    assert code == 0 and "guided: not run" in printed and "most = -1.0" in claim.read_text()
