@@ -1,5 +1,6 @@
 """What a person has registered: what keys and needs are computed from, beside artifacts."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -58,8 +59,20 @@ class World:
             except FoveaError as error:
                 _LOG.warning("left out: %s", error)
                 continue
-            made |= {s.key: s for s in found}
+            made |= {s.key: self._where_eyes_are(s) for s in found}
         return made
+
+    def _where_eyes_are(self, sweep: Sweep) -> Sweep:
+        """Without the arms that people's own fixations guide where nobody's were recorded, unless nothing else would be left."""
+        kept = []
+        for e in sweep.experiments:
+            if e.maps == "oracle":
+                seen = tuple(d for d in e.evaluate_on if d in self.registry and self.registry[d].fixations)
+                if not (seen and self.registry[e.dataset].fixations):
+                    continue
+                e = e if seen == e.evaluate_on else e.model_copy(update={"evaluate_on": seen})
+            kept.append(e)
+        return dataclasses.replace(sweep, experiments=tuple(kept)) if kept else sweep
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:

@@ -91,8 +91,11 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     from models.sweeps import sweep as find
 
     chain.world.dataset(on)
-    find(name, on)
-    return chain.world.sweeps[f"{on}.{name}"]
+    whole, found = find(name, on, chain.world.registry), chain.world.sweeps[f"{on}.{name}"]
+    if missing := len(whole.experiments) - len(found.experiments):
+        said = "1 experiment that is" if missing == 1 else f"{missing} experiments that are"
+        click.echo(f"left out: {said} guided by people's own fixations, which {on} has not", err=True)
+    return found
 
 
 def codec_named(name: str) -> "Codec":

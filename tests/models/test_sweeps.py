@@ -222,6 +222,22 @@ def test_a_wrong_table_stops_only_what_names_it(
     assert odd.startswith(f"left out: {where}sweeps.odd: ") and f"{where}presets.own.n: expected" in odd
 
 
+def test_arms_guided_by_people_are_left_out_where_nobody_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = "".join(f'[datasets.{name}]\npath = "{tmp_path}"\n' for name in ("blind", "kodak", "eyes"))
+    own(tmp_path, monkeypatch, places + f'fixations = "{tmp_path}/fixations.csv"\n')
+    found = World(Home.from_environment()).sweeps
+
+    def arms(key: str) -> set[str]:
+        return {e.label for e in found[key].experiments}
+
+    assert arms("eyes.maps") - arms("blind.maps") == {"saliency_gain@oracle"}
+    assert not any("@oracle" in label for label in arms("cityscapes.seed"))
+    elsewhere = {e.evaluate_on for e in found["eyes.paper"].experiments if e.maps == "oracle"}
+    assert elsewhere == {("eyes",)} != {e.evaluate_on for e in found["eyes.paper"].experiments}
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
