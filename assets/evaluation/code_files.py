@@ -85,7 +85,9 @@ class Guide(NamedTuple):
         if self.uniform:
             raise FoveaError("give either a map or --uniform, not both")
         if mechanism not in NEEDS_MAP:
-            raise FoveaError(f"the model does not take a saliency map (mechanism {mechanism})")
+            raise FoveaError(
+                f"the model does not take a saliency map (mechanism {mechanism}); of those that ship light does"
+            )
         if not self.maps.exists():
             raise FoveaError(f"no such file: {self.maps}")
         if several and not self.maps.is_dir():

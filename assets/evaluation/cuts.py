@@ -71,6 +71,12 @@ class Cuts(NamedTuple):
     shown: list[Shown]
 
 
+def check_cuttable(codec: Any) -> None:
+    """Raises FoveaError for a codec whose progressive files cannot follow a map."""
+    if not isinstance(codec, ConditionedCodec) or codec.config.mechanism != "gain" or not codec.top_level:
+        raise FoveaError("--cuts needs a codec with levels and mechanism gain, such as light")
+
+
 def measure_cuts(
     reader: Reader,
     dataset: str,
@@ -88,8 +94,7 @@ def measure_cuts(
     """
     for span in spans:
         check_span(span)
-    if not isinstance(codec, ConditionedCodec) or codec.config.mechanism != "gain" or not codec.top_level:
-        raise FoveaError("--cuts needs a codec with levels and mechanism gain, such as light")
+    check_cuttable(codec)
     table, pictures, predicted = open_pairs(reader, dataset, "measured")
     arrays = [np.asarray(p) for p in pictures]
     eyes = frame_fixation_maps(reader.world.dataset(dataset), table, [p.shape[:2] for p in arrays])

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from assets.evaluation.palette import CLASSICAL, cast_of, look
+from assets.evaluation.palette import CLASSICAL, Cast, cast_of, look
 from assets.evaluation.published import name_of
-from assets.evaluation.rate_distortion import CurveKey, curves_of, records, told_apart
+from assets.evaluation.rate_distortion import CurveKey, curves_of, learned, records, told_apart
 from models.errors import FoveaError
 from models.metrics import METRICS
 from models.validation import unknown
@@ -21,10 +21,15 @@ EXPORTED = rb'pgfplots,booktabs|"description"'
 _SPECIAL = re.compile(r"([#$%&_{}])")
 
 
+def _naming_codecs(curves: pd.DataFrame) -> Cast:
+    """The cast of curves whose labels name their codec, also where there is one: elsewhere nothing else says it."""
+    return cast_of(curves)._replace(codecs=[*learned(curves), ""])
+
+
 def _named(curves: pd.DataFrame) -> Iterator[tuple[str, CurveKey, pd.DataFrame]]:
     """Each curve with a name of its own, its points by rising bpp. curves: as `rd_curves` gives them."""
     curves = told_apart(curves)
-    cast = cast_of(curves)
+    cast = _naming_codecs(curves)
     found = [(look(key._asdict(), cast).label, key, rows.sort_values("bpp")) for key, rows in curves_of(curves)]
     labels = [label for label, *_ in found]
     for label, key, rows in found:
@@ -65,7 +70,7 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
         lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
     lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
     lines += [rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\", r"\midrule"]
-    cast, rates = cast_of(told_apart(curves)), told_apart(rates)
+    cast, rates = _naming_codecs(told_apart(curves)), told_apart(rates)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == "pchip") & (rates["status"] != "refused")]
     for row in records(shown):
         test, anchor = look(row, cast, "test_arm").label, row["anchor_arm"]

@@ -38,9 +38,8 @@ def read_side(chain: Chain, text: str) -> Side:
     found, missing = pieces_of(chain.view("rd_curves", name).given)
     if not any(m.stage == "rd_points" for m in found):
         dataset, _, sweep = name.rpartition(".")
-        raise FoveaError(
-            f"nothing of {name} is measured: fovea run --dataset {dataset} --sweep {sweep} (or name an earlier make, {name}~1)"
-        )
+        said = "what was measured is stale" if chain.latest("rd_curves", name) else f"nothing of {name} is measured"
+        raise FoveaError(f"{name}: {said}: fovea run --dataset {dataset} --sweep {sweep}")
     about = f"{text}, {len(found)} pieces" + (f", {len(missing)} not measured yet" if missing else "")
     return Side(about, concat_points([m.table(POINTS) for m in found]))
 

@@ -107,9 +107,10 @@ def export(sweep: str, output: Path, metric: str) -> None:
     from assets.evaluation.tables import latest_table
     from assets.home import check_ours
 
-    if output.suffix == ".json" and not output.is_dir():
+    if output.suffix not in ("", ".tex") and not output.is_dir():
         raise FoveaError(
-            f"{output} has the name of a file: each curve is a JSON file of its own; name a folder for them"
+            f"{output} has the name of a file: each curve is a JSON file of its own; name a folder for them, or a FILE.tex "
+            "(FOVEA_HOME/tables/rd_curves.csv has all curves as CSV)"
         )
     chain = chain_here(tracking=False)
     rows = latest_table(chain, "rd_curves", sweep)
@@ -274,7 +275,7 @@ def benchmark(
 
 
 def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float], threads: int, name: str) -> None:
-    from assets.evaluation.cuts import cut_lines, measure_cuts
+    from assets.evaluation.cuts import check_cuttable, cut_lines, measure_cuts
     from assets.evaluation.cuts_page import cuts_page
     from assets.evaluation.tables import keep_table
     from pipelines.commands.runs import make_stale
@@ -285,6 +286,7 @@ def _benchmark_cuts(dataset: str, codecs: Sequence[str], spans: Sequence[float],
     chain = chain_here(threads, tracking=False)
     chain.world.dataset(dataset)
     codec = options.codec_named(codecs[0] if codecs else "light")
+    check_cuttable(codec)
     if make_stale(chain, f"frames of {dataset}", chain.upstream(("rgba_frames", dataset)), threads=threads):
         raise FoveaError(f"the frames of {dataset} could not be made; what failed is said above")
     chain.forget()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from models.errors import FoveaError
-from models.mechanisms import MAX_SPAN
+from models.mechanisms import MAX_SPAN, NEEDS_MAP
 from models.validation import check_rates
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
@@ -19,7 +19,9 @@ DEFAULT_CODEC = "light"
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @options.output("The .fov or .jpg file to write; a folder of .fov files for several pictures.", required=True)
 @click.option("--model", default=DEFAULT_CODEC, show_default=True, help=f"{options.CODEC}.")
-@click.option("--lmbda", type=float, help="Rate: the Lagrange multiplier, within the model's range.")
+@click.option(
+    "--lmbda", type=float, help="Rate, within the model's range: the Lagrange multiplier; for toderici2017 iterations."
+)
 @click.option(
     "--bpp",
     type=float,
@@ -88,19 +90,14 @@ def compress(
 
     guide = Guide(uniform, maps, span)
     failed: list[str] | None = [] if len(work) > 1 else None
-    made = (
-        iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])
-        if jpeg
-        else compress_files(
-            *(work, options.codec_named(model)),
-            lmbda=lmbda,
-            bpp=bpp,
-            guide=guide,
-            effort=effort,
-            progressive=progressive,
-            failed=failed,
-        )
-    )
+    if jpeg:
+        made = iter([compress_jpeg(*work[0], bpp=bpp, guide=guide)])
+    else:
+        codec = options.codec_named(model)
+        asked: dict[str, Any] = {"lmbda": lmbda, "bpp": bpp, "effort": effort, "progressive": progressive}
+        made = compress_files(work, codec, guide=guide, failed=failed, **asked)
+        if guide == Guide() and codec.config.mechanism not in NEEDS_MAP:
+            click.echo(f"{model} takes no map: all places count alike", err=True)
     for said in made:
         where = "where the map points" if maps else "where people look"
         looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB {where}"
@@ -223,6 +220,7 @@ def _tell_failed(failed: list[str] | None, count: int) -> None:
 @options.device
 def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay: bool, flip: bool, device: str) -> None:
     """Predict where people look: a grey PNG (255 = most salient) for each picture or folder of pictures."""
+    from assets.graph import Waiting
     from assets.saliency.predict_files import predict_files
     from assets.saliency.sources import map_sources, open_model
     from models.device import chosen_device
@@ -231,7 +229,10 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
 
     _check_ending(images, output, ".png", "maps are written as PNG")
     chain = chain_here(tracking=False)
-    source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
+    try:
+        source = map_sources(chain.world, chain.given, model or DEFAULT_SALIENCY)[0]
+    except Waiting as waiting:
+        raise FoveaError(f"the saliency model {model} is not trained: fovea train {model}") from waiting
     opened = open_model(source, device=chosen_device(device), threads=chain.threads)
     with shown("maps") as progress:
         written, failed = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)

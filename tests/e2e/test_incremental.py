@@ -123,7 +123,7 @@ def test_tables_report_and_links(place: Place) -> None:
     assert len(rates) > 0
     out = place.home.parent / "curves"
     place.unchanged("curves", "export", "drawn.tiny", "-o", str(out))
-    assert {"uniform.json", "saliency_gain.json", "WebP.json"} <= {p.name for p in out.iterdir()}
+    assert {"bls2017-uniform.json", "bls2017-saliency_gain.json", "WebP.json"} <= {p.name for p in out.iterdir()}
     theirs = out / "theirs.tex"
     theirs.write_text("my own notes")
     refused_ = place.unchanged("curves", "export", "drawn.tiny", "-o", str(theirs), check=False)

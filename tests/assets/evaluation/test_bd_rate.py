@@ -374,7 +374,7 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
     points = concat_points([make_points(), make_points("saliency_gain", "predicted", rate=0.8)])
     curves = rd_curves(points, resamples=10)
     files = compressai_results(curves)
-    assert sorted(files) == ["saliency_gain.json", "uniform.json"]
+    assert sorted(files) == ["bls2017-saliency_gain.json", "bls2017-uniform.json"]
     for name, text in files.items():
         (tmp_path / name).write_text(text)
         (back,) = read_curves(tmp_path / name, "kodak")
