@@ -1,15 +1,18 @@
 """How the command line shows work: bars on a terminal, lines in a log."""
 
+import inspect
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from models.errors import FoveaError
 from pipelines.plan import Step
 
 LOG_EVERY_S = 10.0
@@ -100,3 +103,16 @@ def shown(what: str, console: Console | None = None) -> Iterator[Shown]:
     """The progress of what is no step, with its name."""
     with Board(1, console) as board:
         yield Shown(board.bars, f"{what} ")
+
+
+def script(main: Callable[..., None], usage: str | None) -> None:
+    """Run a script of results/ with its arguments: one line for what a person can mend, its first lines where arguments are
+    missing."""
+    try:
+        inspect.signature(main).bind(*sys.argv[1:])
+    except TypeError as error:
+        sys.exit(f"{usage or ''}\n{error}")
+    try:
+        main(*sys.argv[1:])
+    except FoveaError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -8,13 +8,13 @@ alone: a decoder that treats all places alike answers with one colour, and whate
 repeats with the stride.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 
 from models.codecs.base import Codec
 from models.codecs.catalogue import load_codec
+from pipelines.terminal import script
 
 GREYS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SIDE = 256  # of the flat pictures, in pixels: a multiple of every codec's stride
@@ -35,6 +35,11 @@ def checkerboard(codec: Codec) -> float:
     return 255 * float((middle - middle.mean(dim=(2, 3), keepdim=True)).square().mean().sqrt())
 
 
+def main(folder: str, *more: str) -> None:
+    """Print a line for each codec's folder."""
+    for one in (folder, *more):
+        print(f"{checkerboard(load_codec(Path(one))):6.2f} of 255  {one}")
+
+
 if __name__ == "__main__":
-    for folder in sys.argv[1:]:
-        print(f"{checkerboard(load_codec(Path(folder))):6.2f} of 255  {folder}")
+    script(main, __doc__)

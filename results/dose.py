@@ -28,6 +28,7 @@ from models.codecs.base import Codec, Picture
 from models.codecs.catalogue import open_codec
 from models.metrics import psnr_db
 from models.saliency.maps import scale_to_uint8
+from pipelines.terminal import script
 
 MAPS = ("the centre", "SAM-Lite", "half of the people", "all people")
 SPANS = (1.0, 2.0, 4.0, 6.0)
@@ -116,4 +117,4 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    script(main, __doc__)

@@ -25,6 +25,7 @@ from models.codecs.base import Codec, Picture
 from models.codecs.catalogue import open_codec
 from models.codecs.effort import Refinement
 from models.metrics import psnr_db
+from pipelines.terminal import script
 
 EFFORTS = (0, 10, 30, 100)
 METRICS = ("psnr_db", "ew_psnr_db")
@@ -74,6 +75,11 @@ def lines(points: pd.DataFrame) -> str:
     return "\n".join(said)
 
 
-if __name__ == "__main__":
+def main(dataset: str) -> None:
+    """Print what was found on a dataset."""
     torch.set_num_threads(1)
-    print(lines(measured(sys.argv[1])))
+    print(lines(measured(dataset)))
+
+
+if __name__ == "__main__":
+    script(main, __doc__)

@@ -25,6 +25,7 @@ from models.bootstrap import interval, resample_counts
 from models.codecs.base import Codec, Picture
 from models.codecs.catalogue import open_codec
 from models.errors import FoveaError
+from pipelines.terminal import script
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -135,6 +136,11 @@ def measured(dataset: str) -> Errors:
     return Errors(bpp, errors, fixations, divided, other)
 
 
-if __name__ == "__main__":
+def main(dataset: str) -> None:
+    """Print what was found on a dataset."""
     torch.set_num_threads(1)
-    print(lines(measured(sys.argv[1])))
+    print(lines(measured(dataset)))
+
+
+if __name__ == "__main__":
+    script(main, __doc__)

@@ -16,7 +16,6 @@ which are often frames of one drive; KIDs of two codecs are compared on the same
 import bisect
 import functools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.measure import Picture, Subject
+from assets.evaluation.pieces import sweep_of
 from assets.graph import Waiting
 from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
@@ -40,6 +40,7 @@ from models.experiments import Experiment
 from models.metrics import measure
 from models.perception import RESAMPLES, Kid, Perception, kid
 from models.sweeps import Sweep
+from pipelines.terminal import script
 
 REFERENCE = ("webp", 1.0)  # measured on training pictures, too
 CLASSICAL = (("bicubic", 1.0), ("avif", 1.0), ("avif", 1.5), ("avif-visual", 1.5), REFERENCE, ("webp", 1.5))
@@ -221,9 +222,9 @@ def measured(
 def main(key: str, *options: str) -> None:
     """Print the table of a sweep, a column a codec."""
     chain = open_chain()
-    table = measured(chain, chain.world.sweeps[key], () if "--no-classical" in options else CLASSICAL)
+    table = measured(chain, sweep_of(chain.world, key), () if "--no-classical" in options else CLASSICAL)
     print(table.set_index(["codec", "at"]).T.to_string(na_rep=""))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

@@ -7,7 +7,6 @@ alpha hold it in 8 bits.
 """
 
 import io
-import sys
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from assets.saliency.pairs import open_pairs
 from assets.saliency.rgba import pack
 from assets.stages import open_chain
 from models.saliency.predict import load_model
+from pipelines.terminal import script
 
 FRAMES = 8
 
@@ -46,4 +46,4 @@ def main(dataset: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

@@ -29,6 +29,7 @@ from models.codecs.catalogue import open_codec
 from models.codecs.conditioned import ConditionedCodec
 from models.metrics import psnr_db
 from models.saliency.predict import load_model
+from pipelines.terminal import script
 
 PREVIEWS = (0.04, 0.06, 0.1)
 """Bits per pixel in uniform order before the rest."""
@@ -124,4 +125,4 @@ def main(dataset: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    script(main, __doc__)

@@ -5,7 +5,6 @@
 The picture is one of `sample`'s, drawn by code; shown is the part of it around the map's peak.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ import fovea
 from assets.figures import FAINT, INK, new_figure, png
 from assets.frames.sample import draw_scene
 from models.metrics import psnr_db
+from pipelines.terminal import script
 
 NUMBER, SIZE, PART = 1, (512, 256), (176, 132)
 KILOBYTES = (1, 2, 4, 8)
@@ -51,4 +51,4 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

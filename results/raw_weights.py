@@ -7,22 +7,22 @@ that training spends as many bits as λ·mean(w) asks for: another λ, on the sa
 and, for the mean weight, the maps of the training pictures.
 """
 
-import sys
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.palette import ARM_COLOURS
+from assets.evaluation.pieces import sweep_of
 from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
 from models.saliency.weighting import weight_means
+from pipelines.terminal import script
 
 
 def mean_weight(chain: Chain, key: str) -> float:
     """c·mean(α + s^γ) over the training pictures of a sweep's `weighted_raw`."""
-    entry = next(e for e in chain.world.sweeps[key].experiments if e.arm == "weighted_raw")
+    entry = next(e for e in sweep_of(chain.world, key).experiments if e.arm == "weighted_raw")
     maps = open_pairs(chain, entry.dataset, "train", maps=entry.maps).maps
     return entry.scale * float(np.mean(weight_means(maps or [], alpha=entry.alpha, gamma=entry.gamma)))
 
@@ -68,4 +68,4 @@ def main(key: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

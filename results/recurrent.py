@@ -29,6 +29,7 @@ from models.codecs.catalogue import build, load_codec, open_codec
 from models.codecs.toderici2017 import Toderici2017
 from models.errors import FoveaError
 from models.metrics import psnr_db
+from pipelines.terminal import script
 
 UNIFORM, RAW = "uniform", "uniform, raw bits"
 RATES = (1, 2, 4, 7)
@@ -151,4 +152,4 @@ def main(folder: str, dataset: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

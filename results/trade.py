@@ -6,13 +6,13 @@ Read is FOVEA_HOME/tables/bd_rates.parquet. The best of several settings flatter
 on validation pictures.
 """
 
-import sys
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from assets.evaluation.pieces import sweep_of
 from assets.stages import open_chain
 from models.sweeps import Sweep
+from pipelines.terminal import script
 
 
 def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 def main(key: str, target: str) -> None:
     """Print the table of a sweep and plot gain against cost."""
     chain = open_chain()
-    table = trade(pd.read_parquet(chain.home.tables / "bd_rates.parquet"), chain.world.sweeps[key])
+    table = trade(pd.read_parquet(chain.home.tables / "bd_rates.parquet"), sweep_of(chain.world, key))
     names = ["codec", "test_arm", "maps", "gamma", "span"]
     wide = table.pivot(index=names, columns="metric", values="bd_rate_percent").sort_index()
     text = table["bd_rate_percent"].map("{:+.1f} % ".format)
@@ -50,4 +50,4 @@ def main(key: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    script(main, __doc__)

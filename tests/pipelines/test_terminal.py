@@ -1,11 +1,13 @@
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from models.errors import FoveaError
 from pipelines.plan import Step
-from pipelines.terminal import Board, shown
+from pipelines.terminal import Board, script, shown
 
 
 @pytest.fixture
@@ -42,3 +44,17 @@ def test_a_terminal_gets_a_bar_with_a_name() -> None:
         progress(3, 7, "maps predicted")
         progress(1, 9, "maps predicted")
     assert "maps" in terminal.getvalue() and "1/9" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], r"Says a thing.\n\nmissing a required argument: 'dataset'"), (["no"], "^thing.py: no is not here$")],
+)
+def test_a_script_ends_in_a_line(monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    def main(dataset: str) -> None:
+        raise FoveaError(f"{dataset} is not here")
+
+    monkeypatch.setattr("sys.argv", ["results/thing.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        script(main, "Says a thing.\n")
+    assert re.search(said, str(ended.value))

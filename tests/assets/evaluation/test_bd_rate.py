@@ -378,7 +378,7 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
         (back,) = read_curves(tmp_path / name, "kodak")
-        rows = curves[curves["arm"] == back.name].sort_values("bpp")
+        rows = curves[("bls2017-" + curves["arm"]) == back.name].sort_values("bpp")
         assert list(back.points) == list(zip(rows["bpp"], rows["psnr_db"], rows["ms_ssim"], strict=True))
         assert len(json.loads(text)["results"]["ew_psnr_db"]) == len(rows)
     points.loc[points["arm"] == "saliency_gain", "variant"] = "as shipped"
@@ -387,7 +387,7 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
     page = latex(curves := rd_curves(points, resamples=10), bd.bd_rates(points), "psnr_db")
     first = curves.iloc[0]
     assert page.count("\\addplot") == 4 and f"({first.bpp:.4f},{first.psnr_db:.4f})" in page
-    assert r"saliency\_gain as shipped & uniform & $-20.0$ & $[-20.0, -20.0]$ \\" in page
+    assert r"bls2017 saliency\_gain as shipped & uniform & $-20.0$ & $[-20.0, -20.0]$ \\" in page
     assert all(
         rf"\addlegendentry{{{line.partition(' & ')[0]}}}" in page
         for line in page.splitlines()
