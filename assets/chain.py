@@ -280,7 +280,7 @@ class Chain:
         self._last.get(unit.stage, {})[unit.partition] = unit.digest
 
     def moved(self, stage: str, partition: str) -> bool:
-        """Whether the unit, which the store has, is not what was made or found last of its partition."""
+        """Whether the partition's last record is of another unit than the one of now, which the store has."""
         if stage not in self._last:
             self._last[stage] = {r["partition"]: r["key"] for r in self.all_latest(stage)}
         return self._last[stage].get(partition) != self.unit(stage, partition).digest

@@ -16,8 +16,8 @@ from models.sweeps import Sweep
 
 @dataclass(frozen=True)
 class Step:
-    """One unit of a plan. `why` is "" when the store has it. again: it has, but another one was made last, or this one for
-    another partition: tables and UIs have to hear of it."""
+    """One unit of a plan. `why` is "" when the store has it. again: it has, but the partition's last record is of another unit:
+    it is called up once more, so that tables and UIs show it, and counted as found."""
 
     stage: str
     partition: str

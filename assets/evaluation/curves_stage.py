@@ -35,7 +35,7 @@ class RdCurves(Stage):
     def inputs(self, view: View) -> Mapping[str, Any]:
         found, missing = pieces.pieces_of(view.given)
         if not found:
-            raise Waiting("rd_points", view.partition)
+            raise Waiting("rd_points", f"the experiments of {view.partition}")
         sweep = pieces.sweep_of(view.world, view.partition)
         published = [c for d in pieces.measured_on(sweep) for c in published_curves(view.home.config, d)]
         return {

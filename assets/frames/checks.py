@@ -44,7 +44,7 @@ def fresh(made: Made) -> Held | None:
 
 @check(blocking=True)
 def splits_present(made: Made) -> Held:
-    """There are pictures to train on and pictures to measure on."""
+    """At least one split has a usable picture; how many each has stands beside it."""
     table = made.table(_FRAMES)
     counts = {s: int(((table.split == s) & (table.status == "ok")).sum()) for s in ("train", "val", "test")}
     return any(counts.values()), dict(counts)

@@ -28,7 +28,7 @@ UNIT = 64
 FINE, FAR = 16, 96
 """Probabilities are tabulated in steps of 1/FINE nat, up to FAR steps from even."""
 FIXED = 1 << 20
-"""Uses of a state after which the range coder no longer moves it."""
+"""A count of uses that is so high that the range coder takes the given probability as it is."""
 
 Bits = NDArray[np.int8]
 Places = tuple[NDArray[np.intp], NDArray[np.intp]]

@@ -230,7 +230,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_digest(name: str) -> str:
-    """Digest of a shipped codec's description, which names its weights by their own, and of what names those for cut files."""
+    """Digest of codec.json, which holds that of the weights, and of the name of the weights for cut files."""
     folder = shipped_folder(name)
     return hashlib.sha256((folder / DESCRIPTION).read_bytes() + _cut_name(folder).encode()).hexdigest()[:32]
 

@@ -357,8 +357,8 @@ class ConditionedCodec(Codec):
         return 2 if progressive else self.coded_strings
 
     def ahead(self, steps: Tensor | None, height: int, width: int) -> np.ndarray:
-        """How far each place is ahead of the base level by the level map, within the levels or beyond: height×width or 1×1,
-        in 1/LEVEL_STEPS."""
+        """Each place's level by the level map less the base level, before it is clamped to the codec's range: height×width or
+        1×1, in 1/LEVEL_STEPS."""
         if steps is None:
             return np.zeros((1, 1), dtype=np.int64)
         cells = conditioning.spread(steps, height, width, self.cell)[0, 0].cpu().numpy()

@@ -31,7 +31,7 @@ MOVE, SHORTER = 0.4, 0.75
 CAUTION = 1.3
 """What error is taken to be worth, in multiples of the estimate: neighbours move, too."""
 SLACK = 0.03
-"""What a step may cost more than the best before it, for others to make good; else the descent goes back to that, with caution."""
+"""A step may cost this much more than the best so far; beyond that the descent goes back to the best, with smaller steps."""
 LEAST = 0.5
 """Bits that a bin of squared error is worth at least."""
 SIGNS = 4

@@ -34,9 +34,8 @@ class Tables:
     """Integer coding tables: for each table the frequencies (sum 2^16) of consecutive symbols, then of the escape.
 
     CompressAI's coder takes a table's last symbol for "escaped" and reads a number of nibbles that the data may set
-    without bound, past the end of its buffer. Here each table is handed over with one more entry behind the end of the
-    frequency range, which no state can select: that code is never entered, a symbol takes at most one 32-bit word, and
-    padding by that much makes reading garbage safe. Escaped symbols go into a string of their own. While none is
+    without bound, past the end of its buffer. Here a last entry of impossible frequency is added to each table, so that
+    this code is never entered: a symbol takes at most one 32-bit word, and padding by that much makes reading garbage safe. Escaped symbols go into a string of their own. While none is
     escaped, the bytes are those of CompressAI.
     """
 

@@ -270,7 +270,8 @@ def decode(walk: Walk, escapes: bytes, coded: bytes, whole: bool) -> None:
     """Walk as far as the bytes lead: `coded` is the beginning of what `encode` gave. Raises BitstreamError where it cannot be.
 
     The coder's state stands at the beginning and takes its words in order, so what it gives before the first missing word is
-    right. The symbol after that word depends on it: with zeros in its place it is a node's first child, with ones the last.
+    right. Words that were cut off could be anything, so all is decoded twice, with zeros and with ones behind the end: a piece
+    is certain as long as both agree.
     """
     values = read_varints(escapes, sum(byte < 128 for byte in escapes))
     coded = coded[: len(coded) & ~3]
