@@ -105,8 +105,9 @@ def _gone(error: BaseException) -> bool:
 
 
 def unanswered(error: BaseException) -> bool:
-    """Whether no answer came. MLflow's error for it carries no class of its own."""
-    return isinstance(error, Unreachable | ConnectionError) or "failed with exception" in str(error)
+    """Whether no answer came, or none from the database behind. MLflow's errors for it carry no class of their own."""
+    away = "failed with exception" in str(error) or _code(error) == "TEMPORARILY_UNAVAILABLE"
+    return away or isinstance(error, Unreachable | ConnectionError)
 
 
 def _look_again(error: BaseException) -> bool:
