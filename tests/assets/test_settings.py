@@ -112,6 +112,8 @@ def test_mistakes_name_file_and_field(config: Path, line: str, said: str) -> Non
         'storage = "s3://bucket/x?secret=hush-hush"',
         'mlflow = "http://h:5000/?token=hush-hush"',
         'ray_address = "http://u:hush-hush@h:8265"',
+        'ray_address = "http://hush-hush@h:8265"',
+        'mlflow = "https://hush-hush@h"',
         'dagster_database = "postgresql://u@h/d?password=hush-hush"',
     ],
 )
@@ -151,6 +153,8 @@ def test_what_is_passed_on_holds_no_secret_and_means_the_same_elsewhere(
     assert passed_on(names) == {"FOVEA_HOME": str(config / "state"), "FOVEA_PROFILE": "cluster"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     assert passed_on(names)["MLFLOW_TRACKING_URI"] == "http://h:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://dapi0123456789@h")
+    assert "MLFLOW_TRACKING_URI" not in passed_on(names), "a user name that is a token"
 
 
 @settings(deadline=None)
