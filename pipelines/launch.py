@@ -206,7 +206,7 @@ def end_orphans(
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def one_run_at_a_time(home: Home) -> AbstractContextManager[None]:
-    """Refuses a second `fovea run` on the same state. Raises FoveaError."""
+def one_run_at_a_time(home: Home, wait_s: float = 0) -> AbstractContextManager[None]:
+    """Refuses a second `fovea run` on the same state, after `wait_s` seconds. Raises FoveaError."""
     taken = f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
-    return home.locked("run", 0, taken)
+    return home.locked("run", wait_s, taken)
