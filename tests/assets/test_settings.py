@@ -62,11 +62,17 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     assert home.mlflow == config / "home/mlflow"
 
 
-def test_a_home_that_is_a_file_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_used_is_refused_by_name(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (config / "file").touch()
     monkeypatch.setenv("FOVEA_HOME", str(config / "file"))
     with pytest.raises(FoveaError, match=r"FOVEA_HOME: .*file is a file; name a folder"):
         Home.from_environment()
+    for name in ("a%20b", "why?"):
+        monkeypatch.setenv("FOVEA_HOME", str(config / name / "home"))
+        with pytest.raises(FoveaError, match=r"FOVEA_HOME: SQLite cannot open databases in .*name a folder without"):
+            Home.from_environment()
+    monkeypatch.setenv("FOVEA_HOME", str(config / "100% ö #1"))
+    assert Home.from_environment().state == config / "100% ö #1"
 
 
 @pytest.mark.parametrize(
