@@ -285,7 +285,7 @@ def find_maps(maps: Path, sources: Sequence[Path]) -> dict[Path, Path | FoveaErr
     for source, path in found.items():
         if isinstance(path, Path) and used[path] > 1:
             found[source] = FoveaError(
-                f"{path} would be the map of {used[path]} pictures: {maps} needs the same folders as the pictures, with a map in each"
+                f"{path} would be the map of {used[path]} pictures: {maps} needs the pictures' folders, with a map of each"
             )
     return found
 
