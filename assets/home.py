@@ -42,6 +42,8 @@ class Home:
         with explained(state):
             if state.is_file():
                 raise FoveaError(f"FOVEA_HOME: {state} is a file; name a folder")
+        if re.search("[?]|%[0-9A-Fa-f]{2}", str(state)):  # the databases of MLflow and Dagster are opened by addresses
+            raise FoveaError(f"FOVEA_HOME: SQLite cannot open databases in {state}; name a folder without ? and %")
         config = config_folder()
         profile = find_profile(config)
         data = os.environ.get("FOVEA_DATA")

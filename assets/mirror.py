@@ -84,18 +84,24 @@ class Mirror(Store):
         waiting = self.unsent / place
         try:
             manifest = json.loads((waiting / MANIFEST).read_text())
-            if any((waiting / n).stat().st_size != size for n, size in manifest["objects"].items()):
-                raise ValueError
         except FileNotFoundError:
             return False
         except ValueError:
             shutil.rmtree(waiting, ignore_errors=True)
             return False
         files = {waiting / n: f"{place}/{manifest['at']}/{n}" for n in manifest["objects"]}
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for sent in [pool.submit(self.remote.put, path, name) for path, name in files.items()]:
-                sent.result()
-        self.remote.write(f"{place}/{MANIFEST}", (waiting / MANIFEST).read_bytes())
+        try:
+            if any((waiting / n).stat().st_size != size for n, size in manifest["objects"].items()):
+                shutil.rmtree(waiting, ignore_errors=True)
+                return False
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for sent in [pool.submit(self.remote.put, path, name) for path, name in files.items()]:
+                    sent.result()
+            self.remote.write(f"{place}/{MANIFEST}", (waiting / MANIFEST).read_bytes())
+        except FileNotFoundError:  # another process sent it meanwhile, and took the files after that
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                return bool(self._manifest(place))
+            return False
         self._manifests[place] = manifest
         for path, name in files.items():
             with contextlib.suppress(FileNotFoundError):  # another process sent it, too

@@ -99,11 +99,6 @@ class Profile(Typed):
         parts = _split(address)
         if address and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise FoveaError(f'expected "http://host:port", got {address!r}')
-        if parts.username is not None:
-            raise FoveaError(
-                "a user name does not belong in this address; set it in the environment (fovea profile show lists the "
-                "variables)"
-            )
         return address
 
     @field_validator("ray_address")
@@ -194,10 +189,10 @@ _SECRET: Final = re.compile(r"(?i)(^|&)[^=]*(password|passwd|token|secret|key)[^
 
 def _holds_secret(value: str) -> bool:
     try:
-        parts = urlsplit(value)
-        return parts.password is not None or bool(_SECRET.search(parts.query))
-    except ValueError:
+        _split(value)
+    except FoveaError:
         return True
+    return False
 
 
 #: variables that name folders, which may be given relative to where a command runs
@@ -206,21 +201,23 @@ _FOLDERS: Final = ("FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_SHARED", "
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
     """Those variables of this environment as a process elsewhere may be told them, in a file or a job that others read.
-    Folders are made absolute. An address with a password or a token in it is left out: each node has its own."""
+    Folders are made absolute. An address that `_split` refuses is left out: each node has its own."""
     found = {n: v for n in names if (v := os.environ.get(n)) and not _holds_secret(v)}
     return {n: str(Path(v).absolute()) if n in _FOLDERS else v for n, v in found.items()}
 
 
 def _split(value: str) -> SplitResult:
-    """The address's parts. Raises FoveaError for one with a password in it, without repeating it."""
+    """The address's parts. Raises FoveaError for one with a password in it, or with a user name where it is of http, which may
+    be a token, without repeating it."""
     try:
         parts = urlsplit(value)
         secret, _ = parts.password, parts.port
     except ValueError as error:
         raise FoveaError(f"no address ({error})") from None
-    if secret is not None or _SECRET.search(parts.query):
+    user = parts.scheme in ("http", "https") and parts.username is not None
+    if user or secret is not None or _SECRET.search(parts.query):
         raise FoveaError(
-            "a password does not belong in this file; take it out and set it in the environment "
+            f"a {'user name' if user else 'password'} does not belong in this file; take it out and set it in the environment "
             "(fovea profile show lists the variables)"
         )
     return parts

@@ -97,8 +97,9 @@ class Journal:
             yield [record for record in map(_parsed, block.splitlines()) if record], offset
 
     def header(self) -> Record:
-        """The first record: what the run is called. Empty where there is none."""
-        return next((record for records, _ in self.read(limit=1 << 12) for record in records), {})
+        """The record that opens the run: what it is called. Empty where there is none, or a torn one."""
+        records = (record for part, _ in self.read(limit=1 << 12) for record in part)
+        return next((record for record in records if record.get("op") == "run"), {})
 
     @property
     def size(self) -> int:

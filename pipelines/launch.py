@@ -42,11 +42,13 @@ def run_targets(
     show: Show | None = None,
     threads: int = 0,
     parallel: int = 1,
+    steps: int = 0,
 ) -> Outcome:
     """Make what is stale of the targets, and tell a Dagster run of it: the one of a context, or a new one of a job.
 
     threads: of each step, 0 for all cores. parallel: steps at once on this machine, in worker processes which share the
-    cores where `threads` is 0; a cluster has its own number. A progress callback may have a method `done`.
+    cores where `threads` is 0; a cluster has its own number. steps: how many are to be made, where that is known: no more
+    workers are started, with the same share of the cores as if all were. A progress callback may have a method `done`.
     """
     cluster, mine = cluster_of(chain.home), owner(chain.home)
     own = contextlib.nullcontext(into.instance) if isinstance(into, dg.OpExecutionContext) else dg.DagsterInstance.get()
@@ -63,7 +65,7 @@ def run_targets(
             told_to = plan_run(active, into, named, {IN_PROCESS: mine, **tags})
         with (
             told_to as (run_id, outcome),
-            carriers(chain, active, cluster, threads, parallel, run_id) as (carry, at_once),
+            carriers(chain, active, cluster, threads, parallel, run_id, steps) as (carry, at_once),
         ):
 
             def make(step: Step) -> str:
@@ -118,7 +120,13 @@ def code_location() -> RemoteRepositoryOrigin:
 
 @contextlib.contextmanager
 def carriers(
-    chain: Chain, instance: dg.DagsterInstance, cluster: Profile | None, threads: int, parallel: int, run_id: str
+    chain: Chain,
+    instance: dg.DagsterInstance,
+    cluster: Profile | None,
+    threads: int,
+    parallel: int,
+    run_id: str,
+    steps: int = 0,
 ) -> Iterator[tuple[Carry, int]]:
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)
@@ -133,8 +141,9 @@ def carriers(
         asked = asked_of(cluster, threads, chain.device)
         workers = Workers(asked.ray_steps, device=asked.device, threads=asked.ray_threads, cluster=True)
     else:
+        # of what was asked for, not of what is left: the same command after a kill gives a training the same bits
         share = threads or max(1, chain.threads // parallel)
-        workers = Workers(parallel, device=chain.device, share=share, threads=chain.threads)
+        workers = Workers(min(parallel, steps or parallel), device=chain.device, share=share, threads=chain.threads)
     try:
         with workers:
             yield workers.make, workers.count
@@ -197,7 +206,7 @@ def end_orphans(
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def one_run_at_a_time(home: Home) -> AbstractContextManager[None]:
-    """Refuses a second `fovea run` on the same state. Raises FoveaError."""
+def one_run_at_a_time(home: Home, wait_s: float = 0) -> AbstractContextManager[None]:
+    """Refuses a second `fovea run` on the same state, after `wait_s` seconds. Raises FoveaError."""
     taken = f"another `fovea run` works on {home.state}: wait for it, or set FOVEA_HOME to a folder of your own"
-    return home.locked("run", 0, taken)
+    return home.locked("run", wait_s, taken)

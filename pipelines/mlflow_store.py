@@ -105,8 +105,9 @@ def _gone(error: BaseException) -> bool:
 
 
 def unanswered(error: BaseException) -> bool:
-    """Whether no answer came. MLflow's error for it carries no class of its own."""
-    return isinstance(error, Unreachable | ConnectionError) or "failed with exception" in str(error)
+    """Whether no answer came, or none from the database behind. MLflow's errors for it carry no class of their own."""
+    away = "failed with exception" in str(error) or _code(error) == "TEMPORARILY_UNAVAILABLE"
+    return away or isinstance(error, Unreachable | ConnectionError)
 
 
 def _look_again(error: BaseException) -> bool:
@@ -199,10 +200,18 @@ class MlflowStore:
     def _follow_move(self) -> None:
         """Have a database that was moved or copied with its folder name the artifacts that lie beside it: MLflow keeps whole
         addresses, and would read from, and write to, where the folder was."""
-        here = (self.folder / "artifacts").resolve().as_uri()
+        artifacts = (self.folder / "artifacts").resolve()
+        here = artifacts.as_uri()
+
+        def was_ours(at: str) -> bool:
+            # a person's own experiment may lie anywhere: a place is where this folder was only when it is gone, or copied here
+            place = Path(urllib.request.url2pathname(urllib.parse.urlsplit(at).path))
+            known = place.parent.exists() and not (artifacts / place.name).exists()
+            return at.startswith("file:") and place.parent.name == artifacts.name and not known
+
         with contextlib.closing(sqlite3.connect(self.folder / "mlflow.db", timeout=LOCK_S)) as database, database:
-            kept = database.execute("select artifact_location from experiments").fetchall()
-            left = {base for (at,) in kept if (base := at.rpartition("/")[0]).startswith("file:") and base != here}
+            kept = [at for (at,) in database.execute("select artifact_location from experiments")]
+            left = {at.rpartition("/")[0] for at in kept if was_ours(at)} - {here}
             for base, (table, column) in itertools.product(left, ADDRESSES):
                 database.execute(
                     f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",

@@ -34,6 +34,7 @@ STATUSES = ("FINISHED", "FAILED", "KILLED")
 MAX_PARAM, MAX_TAG = 6000, 8000
 SEND_EVERY_S, SYSTEM_METRICS_S = 3.0, 10.0
 REST_S = 60.0
+SERVER = ""
 
 _adopted: set[tuple[int, Path, str]] = set()
 
@@ -67,7 +68,10 @@ class MlflowTracker(Tracker):
         self._waiting: dict[str, Journal] = {}
         #: Runs for which the machine is measured, with the monotonic time of their first metric.
         self.training: dict[str, tuple[Journal, float]] = {}
-        self._told, self._rests_until, self._pid = False, 0.0, os.getpid()
+        #: What is left alone until a monotonic time, and what was said to fail: a journal's name, or SERVER.
+        self._rests_until: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
@@ -119,8 +123,12 @@ class MlflowTracker(Tracker):
     def tables(self) -> dict[str, str]:
         """Experiment → address of its run table, for those that this home told of."""
         base = base_address(self.store.folder, self.store.name)
-        told = ((j.header()["experiment"], j.progress(self.store.id)) for j in Journal.all(self.journals))
-        return {name: table_address(base, known.experiment_id) for name, known in told if known and known.experiment_id}
+        told = ((j.header().get("experiment"), j.progress(self.store.id)) for j in Journal.all(self.journals))
+        return {
+            name: table_address(base, known.experiment_id)
+            for name, known in told
+            if name and known and known.experiment_id
+        }
 
     def _address(self, run_id: str, page: Callable[[str, Progress], str]) -> str:
         for journal in Journal.all(self.journals):
@@ -185,24 +193,27 @@ class MlflowTracker(Tracker):
                 self.note(journal, {"op": "metrics", "system": True, "t": _now(), "rows": [[step, values]]})
 
     def send(self, journal: Journal, patience_s: float = LOCK_S) -> bool:
-        """Send all of one story. False when something is left: the server failed a moment ago or now, or somebody else
-        sends this very run. Never raises for what a server does."""
-        if time.monotonic() < self._rests_until:
+        """Send all of one story. False when something is left: the server failed a moment ago or now, or refused this very
+        run, or somebody else sends it. Never raises for what a server does."""
+        if time.monotonic() < max(self._rests_until.get(name, 0.0) for name in (SERVER, journal.name)):
             return False
+        connected = False
         try:
             self.store.connect()
+            connected = True
             with journal.lock.acquire(timeout=patience_s):
                 self.store.project(journal)
         except Timeout:
             return False
-        except FoveaError:
-            raise
         except Exception as error:  # requests, SQLAlchemy, object stores: each has its own errors
-            self._failed(error)
+            if connected and not unanswered(error):
+                self._refused(journal, error)
+            else:
+                self._failed(error)
             return False
-        if self._told:
-            self._told = False
+        if SERVER in self._told:
             log.warning("MLflow at %s answers again; what waited is being sent", self.store.name)
+        self._told -= {SERVER, journal.name}
         with self._lock:
             if not journal.waits(self.store.id):
                 self._waiting.pop(journal.name, None)
@@ -213,16 +224,28 @@ class MlflowTracker(Tracker):
             self.send(journal, patience_s)
 
     def _failed(self, error: Exception) -> None:
-        self._rests_until = time.monotonic() + REST_S
-        if self._told:
+        self._rests_until[SERVER] = time.monotonic() + REST_S
+        if SERVER in self._told:
             return
-        self._told = True
-        what, reason = "does not take what it is sent", f"{type(error).__name__}: {error}"
+        self._told.add(SERVER)
+        what, reason = "cannot be opened", f"{type(error).__name__}: {error}"
         if unanswered(error):
             what, reason = "does not answer", str(error).rpartition("failed with exception")[2]
         log.warning(
             "MLflow at %s %s (%s); %d values wait in %s and are sent as soon as it does, by this or a later command",
             self.store.name, what, self.store.scrubbed(reason), self.waiting(), self.journals,
+        )  # fmt: skip
+
+    def _refused(self, journal: Journal, error: Exception) -> None:
+        """One story that cannot be sent: the others go on."""
+        self._rests_until[journal.name] = time.monotonic() + REST_S
+        if journal.name in self._told:
+            return
+        self._told.add(journal.name)
+        log.warning(
+            "MLflow at %s does not take the run %r (%s); its %d values wait in %s, other runs are sent",
+            self.store.name, journal.header().get("name", ""), self.store.scrubbed(f"{type(error).__name__}: {error}"),
+            journal.waiting(self.store.id), journal.path,
         )  # fmt: skip
 
     def waiting(self) -> int:
@@ -236,7 +259,7 @@ class MlflowTracker(Tracker):
             _adopted.add(place)
             for journal in filter(lambda j: j.waits(self.store.id), Journal.all(self.journals)):
                 self.note(journal, None)
-        self._rests_until = 0.0
+        self._rests_until.clear()
         self._send_waiting()
         if left := self.waiting():
             log.warning("%d values for MLflow at %s wait in %s", left, self.store.name, self.journals)

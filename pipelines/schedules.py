@@ -1,7 +1,8 @@
 """The nightly rerun, which launches only what is stale, and the weekly question whether Cityscapes changed."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 from pydantic import Field
@@ -11,8 +12,12 @@ from assets.evaluation.pieces import sweep_of
 from assets.graph import Progress, silent
 from assets.home import Home
 from models.errors import FoveaError
+from models.validation import unknown
 from pipelines.partitions import FIRST_SWEEP
 from pipelines.plan import Step, dataset_targets, stale, targets
+
+#: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week
+WAIT_S = 6 * 3600.0
 
 
 class Wanted(dg.Config):
@@ -38,6 +43,22 @@ def brought_up_to_date(
     return outcome.messages
 
 
+@contextlib.contextmanager
+def in_turn(context: dg.OpExecutionContext, home: Home) -> Iterator[None]:
+    """The run lock; another run is waited for. Raises FoveaError after WAIT_S."""
+    from pipelines.launch import one_run_at_a_time
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(one_run_at_a_time(home))
+        except FoveaError:
+            context.log.info(
+                f"another run works on {home.state}: this one waits for it, {WAIT_S / 3600:g} hours at most"
+            )
+            held.enter_context(one_run_at_a_time(home, WAIT_S))
+        yield
+
+
 def fail_with(problems: Iterable[str]) -> None:
     """End the op as failed where there is any problem."""
     if said := "; ".join(problems):
@@ -47,11 +68,10 @@ def fail_with(problems: Iterable[str]) -> None:
 @dg.op(description="Makes what is stale, each unit as a materialization of its asset and partition.")
 def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     """One after the other; one that is not there does not keep the others."""
-    from pipelines.launch import one_run_at_a_time
     from pipelines.mlflow_tracking import tracked_chain
 
     home, problems = Home.from_environment(), list[str]()
-    with one_run_at_a_time(home):
+    with in_turn(context, home):
         for key in (*config.sweeps, *([""] if config.units else [])):
             chain = tracked_chain(home)
             units = [(stage, partition) for stage, _, partition in (u.partition(" ") for u in config.units)]
@@ -99,10 +119,19 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 
     chain = open_chain()
     sweeps = chain.world.sweeps
-    found = {key: stale(chain, targets(chain, sweeps[key])) for key in kept_fresh() if key in sweeps}
+    found, problems = dict[str, list[Step]](), list[str]()
+    for key in kept_fresh():
+        try:
+            if key not in sweeps:
+                raise FoveaError(unknown("sweep", key, sweeps))
+            found[key] = stale(chain, targets(chain, sweeps[key]))
+        except FoveaError as error:
+            problems.append(str(error))
+            context.log.warning(str(error))
     work = {key: steps for key, steps in found.items() if steps}
     if not work:
-        return dg.SkipReason("nothing is stale" if found else "no sweep has been run yet (fovea run --sweep NAME)")
+        none = ["nothing is stale"] if found else []
+        return dg.SkipReason("; ".join(none + problems) or "no sweep has been run yet (fovea run --sweep NAME)")
     count = sum(len(steps) for steps in work.values())
     return dg.RunRequest(
         run_config={"ops": {"bring_up_to_date": {"config": {"sweeps": sorted(work)}}}},
@@ -114,12 +143,11 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 def bring_change(context: dg.OpExecutionContext) -> None:
     """Download beside what is there, replace it, and make what that makes stale of the frames."""
     from assets.frames.archive_stage import fetch
-    from pipelines.launch import one_run_at_a_time
     from pipelines.mlflow_tracking import tracked_chain
     from pipelines.resources import logged
 
     home = Home.from_environment()
-    with one_run_at_a_time(home):
+    with in_turn(context, home):
         fetch(home, logged(context.log.info), look_for_change=True)
         chain = tracked_chain(home)
         problems = brought_up_to_date(context, chain, "cityscapes", dataset_targets(chain, "cityscapes"))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from models.errors import FoveaError
@@ -56,9 +57,7 @@ class Board:
             if self.parallel == 1:
                 for task in self.bars.task_ids:
                     self.bars.remove_task(task)
-            self.bars.console.print(
-                f"[bold]{title.replace('[', chr(92) + '[', 1)}[/bold] [dim]{step.why}", soft_wrap=True
-            )
+            self.bars.console.print(f"[bold]{escape(title)}[/bold] [dim]{escape(step.why)}", soft_wrap=True)
         else:
             print(f"{title} ({step.why})", file=sys.stderr, flush=True)
         return Shown(self.bars, f"[{self.number}] " if self.parallel > 1 else "")
@@ -73,8 +72,7 @@ class Shown:
         #: since when and from where the work that is under way is counted; what came before was loading
         self.first: tuple[float, float] | None = None
         self.seen = 0.0
-        label = mark.replace("[", chr(92) + "[", 1)
-        self.task: TaskID | None = bars.add_task(label, total=None, note="") if bars else None
+        self.task: TaskID | None = bars.add_task(escape(mark), total=None, note="") if bars else None
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """As assets.chain.Progress."""
@@ -82,7 +80,7 @@ class Shown:
         if self.bars and self.task is not None:
             if again:
                 self.bars.reset(self.task)
-            self.bars.update(self.task, completed=done, total=total, note=note)
+            self.bars.update(self.task, completed=done, total=total, note=escape(note))
             return
         now = time.monotonic()
         began, before = self.first = (not again and self.first) or (now, done)

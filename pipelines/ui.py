@@ -47,12 +47,11 @@ def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
         # an installed package; links and runs of the command line name the location
         workspace = home.dagster / "workspace.yaml"
         write_whole(workspace, WORKSPACE)
-    store = home.profile.tracking_uri() or f"sqlite:///{home.mlflow / 'mlflow.db'}"
     return {
         "dagster": [*python, "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
         "mlflow": [
             *python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
-            "--backend-store-uri", store, "--artifacts-destination", str(home.mlflow / "artifacts"),
+            "--artifacts-destination", str(home.mlflow / "artifacts"),
         ],
     }  # fmt: skip
 
@@ -75,6 +74,8 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
         "PYTHONWARNINGS": "ignore",
         # else a dozen processes for features that Fovea does not use
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # no argument: everybody on the machine could read a password in it
+        "MLFLOW_BACKEND_STORE_URI": remote or f"sqlite:///{home.mlflow / 'mlflow.db'}",
     }
     # also where Ctrl-C would be ignored (a background job of a script), and when a terminal closes
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

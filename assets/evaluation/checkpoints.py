@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from assets.evaluation.published import name_of
-from assets.home import write_whole
+from assets.home import explained, write_whole
 from models.errors import FoveaError
 from models.validation import unknown
 
@@ -72,7 +72,8 @@ def quality_of(path: Path) -> float:
 def keep_external(
     config: Path, dataset: str, codec: str, files: list[tuple[Path, float | None]], name: str = ""
 ) -> External:
-    """Add checkpoints to a curve (default name: the codec's), replacing points of the same quality.
+    """Add checkpoints to a curve (default name: the codec's), replacing points of the same quality; within
+    `kept_when_measured`, which keeps other processes from the curve.
 
     files: paths with their quality, None: from the name. Raises FoveaError when a file cannot be read, and when a curve
     of this name is of another model.
@@ -104,14 +105,19 @@ def keep_external(
 @contextlib.contextmanager
 def kept_when_measured(config: Path, dataset: str, name: str) -> Iterator[None]:
     """A curve's list of checkpoints is as it was before when the block ends with an error: what cannot be measured would
-    stand in the way of what can."""
+    stand in the way of what can. One block at a time for each curve: a second process waits, so that none loses its points."""
+    from filelock import FileLock
+
     file = _file(config, dataset, name_of(name))
-    before = file.read_bytes() if file.exists() else None
-    try:
-        yield
-    except BaseException:
-        if before is None:
-            file.unlink(missing_ok=True)
-        else:
-            write_whole(file, before)
-        raise
+    with explained(file, "set FOVEA_CONFIG to"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        before = file.read_bytes() if file.exists() else None
+        try:
+            yield
+        except BaseException:
+            if before is None:
+                file.unlink(missing_ok=True)
+            else:
+                write_whole(file, before)
+            raise

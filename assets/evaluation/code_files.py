@@ -1,6 +1,7 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -67,7 +68,7 @@ def _each(
 
 class Guide(NamedTuple):
     """How the bits of a picture are shared out: by the saliency model's map, evenly (`uniform`), or by a map of one's own
-    (`maps`: the file, or a folder with one of the same name for each picture, `own_map`). span: how far the map parts the
+    (`maps`: the file, or a folder with one of the same name for each picture, `find_maps`). span: how far the map parts the
     rate levels, 0 to MAX_SPAN; None: as far as the codec was trained for."""
 
     uniform: bool = False
@@ -124,14 +125,19 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 def _compressed(
     work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, threads: int, failed: list[str] | None
 ) -> Iterator[Compressed]:
-    maps, predicted = guide.maps, None if guide.maps else predicted_map()
+    maps = find_maps(guide.maps, [source for source, _ in work]) if guide.maps else {}
+    predicted = None if guide.maps else predicted_map()
     guided = guided and not guide.uniform
 
     def read(source: Path) -> tuple[float, Picture, Picture | None]:
         began = time.perf_counter()
         picture = read_picture(source)
         asked = time.perf_counter()
-        looked_at = own_map(maps, source, picture) if maps else predicted(picture) if predicted else None
+        looked_at = predicted(picture) if predicted else None
+        if isinstance(own := maps.get(source), FoveaError):
+            raise own
+        if own is not None:
+            looked_at = own_map(own, source, picture)
         if not guided:  # a map that only measures is no part of the coding
             began += time.perf_counter() - asked
         return began, picture, looked_at
@@ -250,17 +256,45 @@ def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide
     return said
 
 
-def own_map(maps: Path, source: Path, picture: Picture) -> Picture:
-    """A picture's map, H×W uint8, from the file `maps` or from that of the same name in the folder `maps`: a saliency map,
-    or a label map that is 0 where nothing matters. Raises FoveaError where there is none, for colours, and for another size
-    than the picture's."""
-    path = maps
-    if maps.is_dir():
-        found = sorted(p for p in maps.iterdir() if p.stem == source.stem and p.is_file())
-        if len(found) != 1:
-            several = f"{len(found)} maps" if found else "no map"
-            raise FoveaError(f"{maps} has {several} for {source.name}: one file with the same name is needed")
-        path = found[0]
+def find_maps(maps: Path, sources: Sequence[Path]) -> dict[Path, Path | FoveaError]:
+    """Each picture's map, or why it has none: the file `maps`, or one of the picture's name in the folder `maps`, in the same
+    folders below it as the picture lies in where there are such (pics/a/1.png: maps/a/1.png before maps/1.png). No file is the
+    map of two pictures."""
+    if not maps.is_dir():
+        return dict.fromkeys(sources, maps)
+    listed: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(source: Path) -> Path | FoveaError:
+        parts = source.parent.absolute().parts[1:]
+        for folder in (maps.joinpath(*parts[k:]) for k in range(len(parts) + 1) if ".." not in parts[k:]):
+            if folder not in listed:
+                listed[folder] = {}
+                for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+                    if file.is_file():
+                        listed[folder].setdefault(file.stem, []).append(file)
+            # a.jpg.png is what `fovea saliency` makes of a.jpg beside an a.png
+            found = listed[folder].get(source.name) or listed[folder].get(source.stem, [])
+            if len(found) == 1:
+                return found[0]
+            if found:
+                return FoveaError(
+                    f"{folder} has {len(found)} maps for {source.name}: one file with the same name is needed"
+                )
+        return FoveaError(f"{maps} has no map for {source.name}: one file with the same name is needed")
+
+    found = {source: find(source) for source in sources}
+    used = Counter(path for path in found.values() if isinstance(path, Path))
+    for source, path in found.items():
+        if isinstance(path, Path) and used[path] > 1:
+            found[source] = FoveaError(
+                f"{path} would be the map of {used[path]} pictures: {maps} needs the pictures' folders, with a map of each"
+            )
+    return found
+
+
+def own_map(path: Path, source: Path, picture: Picture) -> Picture:
+    """A picture's map, H×W uint8, from a file: a saliency map, or a label map that is 0 where nothing matters. Raises FoveaError
+    for colours, and for another size than the picture's."""
     shown = read_picture(path)
     if (shown != shown[..., :1]).any():
         raise FoveaError(

@@ -45,7 +45,10 @@ def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
         facts: dict[str, Any] = {"name": label, "description": f"{key.place}, trained on {key.train_dataset}"}
         if not key.train_dataset:
             facts["description"] = key.place
-        files[f"{name_of(label)}.json"] = json.dumps(facts | {"results": results}, indent=2) + "\n"
+        name = name_of(label)
+        if f"{name}.json" in files:  # labels that differ in odd characters alone, or not at all
+            name = name_of(f"{label} {key}")
+        files[f"{name}.json"] = json.dumps(facts | {"results": results}, indent=2) + "\n"
     return files
 
 

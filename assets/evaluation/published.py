@@ -7,6 +7,7 @@ A published curve is drawn beside measured ones and compared by its points alone
 no interval. It counts as a statement of its source.
 """
 
+import hashlib
 import itertools
 import json
 import math
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CSV_COLUMNS = ("codec", "bpp", "psnr_db", "ms_ssim")
+MAX_NAME = 64
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}")
 MAX_BYTES = 1 << 20
 
@@ -42,10 +44,13 @@ class PublishedCurve:
 
 
 def name_of(text: str) -> str:
-    """A name that can be a file's: spaces and odd characters become `-`. Raises FoveaError when nothing is left."""
+    """A name that can be a file's: spaces and odd characters become `-`, and one of more than 64 characters ends in a digest of
+    the text. Raises FoveaError when nothing is left."""
     name = re.sub(r"[^\w.+-]+", "-", text.strip()).strip("-.")
+    if len(name) > MAX_NAME:
+        name = f"{name[: MAX_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     if not NAME.fullmatch(name):
-        raise FoveaError(f"{text!r} is no name for a curve: letters, digits, '.', '_', '-', at most 64")
+        raise FoveaError(f"{text!r} is no name for a curve: letters, digits, '.', '_', '-'")
     return name
 
 

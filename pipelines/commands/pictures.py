@@ -32,7 +32,8 @@ DEFAULT_CODEC = "light"
     "--map",
     "maps",
     type=PATH,
-    help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; a folder for several.",
+    help="A grey picture that says what matters, 0 where nothing does, in place of the saliency model; for several a folder "
+    "with a map of each one's name, in the same folders as they.",
 )
 @click.option(
     "--span",

@@ -140,9 +140,9 @@ def make_stale(
 
     with one_run_at_a_time(chain.home):
         prepare_instance(chain.home)
-        at_once = min(parallel or _parallel(chain), len(work))
-        with Board(len(work), parallel=at_once) as board:
-            how: dict[str, Any] = {"threads": threads, "parallel": at_once}
+        at_once = parallel or _parallel(chain)
+        with Board(len(work), parallel=min(at_once, len(work))) as board:
+            how: dict[str, Any] = {"threads": threads, "parallel": at_once, "steps": len(work)}
             outcome = run_targets(chain, wanted, sweep, sweep=sweep_key, show=board.show, **how)
         chain.tracker.flush()
     click.echo(

@@ -152,6 +152,28 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(
     assert not list(later.unsent.rglob("*.txt"))
 
 
+def test_two_commands_that_send_what_waits_both_find_it(
+    store: Mirror, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.remote.wait_s = 0.5
+    s3.door.shut()
+    with pytest.raises(StorageAway):
+        fill(store)
+    s3.door.open()
+    slow, quick = (Mirror(store.root, tmp_path / "cache") for _ in range(2))
+    put = Remote.put
+
+    def overtaken(self: Remote, path: Path, name: str) -> None:
+        if self is slow.remote:
+            assert quick.has("stage", KEY)
+        put(self, path, name)
+
+    monkeypatch.setattr(Remote, "put", overtaken)
+    assert slow.has("stage", KEY)
+    assert (slow.folder("stage", KEY) / "other").exists() and (slow.folder("stage", KEY) / "deep/file.txt").exists()
+    assert not [path for path in slow.unsent.rglob("*") if path.is_file()]
+
+
 def test_a_failed_maker_leaves_nothing(store: Mirror, s3: S3Server) -> None:
     with pytest.raises(RuntimeError), store.writing("stage", KEY) as writer:
         writer.path("file").write_text("half")

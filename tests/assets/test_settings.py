@@ -62,11 +62,17 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     assert home.mlflow == config / "home/mlflow"
 
 
-def test_a_home_that_is_a_file_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_used_is_refused_by_name(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (config / "file").touch()
     monkeypatch.setenv("FOVEA_HOME", str(config / "file"))
     with pytest.raises(FoveaError, match=r"FOVEA_HOME: .*file is a file; name a folder"):
         Home.from_environment()
+    for name in ("a%20b", "why?"):
+        monkeypatch.setenv("FOVEA_HOME", str(config / name / "home"))
+        with pytest.raises(FoveaError, match=r"FOVEA_HOME: SQLite cannot open databases in .*name a folder without"):
+            Home.from_environment()
+    monkeypatch.setenv("FOVEA_HOME", str(config / "100% ö #1"))
+    assert Home.from_environment().state == config / "100% ö #1"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +118,8 @@ def test_mistakes_name_file_and_field(config: Path, line: str, said: str) -> Non
         'storage = "s3://bucket/x?secret=hush-hush"',
         'mlflow = "http://h:5000/?token=hush-hush"',
         'ray_address = "http://u:hush-hush@h:8265"',
+        'ray_address = "http://hush-hush@h:8265"',
+        'mlflow = "https://hush-hush@h"',
         'dagster_database = "postgresql://u@h/d?password=hush-hush"',
     ],
 )
@@ -151,6 +159,8 @@ def test_what_is_passed_on_holds_no_secret_and_means_the_same_elsewhere(
     assert passed_on(names) == {"FOVEA_HOME": str(config / "state"), "FOVEA_PROFILE": "cluster"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     assert passed_on(names)["MLFLOW_TRACKING_URI"] == "http://h:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://dapi0123456789@h")
+    assert "MLFLOW_TRACKING_URI" not in passed_on(names), "a user name that is a token"
 
 
 @settings(deadline=None)

@@ -1,6 +1,7 @@
 """What addresses of MLflow open, and where its artifacts are."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,9 +66,25 @@ def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_pat
     first = told(was)
     was.rename(now)
     second = told(now, "another")
+    copy = tmp_path / "copy"
+    shutil.copytree(now, copy)
     client = MlflowTracker(now, "").store.connect()
     for run_id in (first, second):
         assert [a.path for a in client.list_artifacts(run_id, "curves")] == ["curves/rd.png"]
         assert Path(client.download_artifacts(run_id, "curves/rd.png")).read_bytes() == b"png"
     assert not was.exists()
-    assert client.get_experiment("0").artifact_location.endswith("/artifacts/0")
+    assert client.get_experiment("0").artifact_location == (now / "artifacts/0").as_uri()
+    copied = MlflowTracker(copy, "").store.connect()
+    assert copied.get_run(first).info.artifact_uri.startswith((copy / "artifacts/fovea-sample").as_uri())
+
+
+@pytest.mark.parametrize("name", ["own", "artifacts"])
+def test_an_experiment_of_somebody_s_own_keeps_its_artifacts(tmp_path: Path, name: str) -> None:
+    told(tmp_path / "mlflow")
+    client = MlflowTracker(tmp_path / "mlflow", "").store.connect()
+    place = tmp_path / "elsewhere" / name / "notebook"
+    run = client.create_run(client.create_experiment("notebook", artifact_location=place.as_uri()))
+    client.log_text(run.info.run_id, "text", "a.txt")
+    (tmp_path / "mlflow").rename(tmp_path / "moved")
+    moved = MlflowTracker(tmp_path / "moved", "").store.connect()
+    assert [a.path for a in moved.list_artifacts(run.info.run_id)] == ["a.txt"]

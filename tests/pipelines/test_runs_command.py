@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from pipelines import schedules
+from assets.stages import open_chain
+from pipelines import launch, schedules
 from pipelines.cli import main
 from pipelines.commands import runs
-from pipelines.plan import Outcome
+from pipelines.plan import Outcome, Step
 
 
 def test_a_run_with_nothing_to_do_sends_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +26,32 @@ def test_a_run_with_nothing_to_do_sends_what_waited(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pipelines.plan.stale", lambda *_, **__: [])
     assert runs.make_stale(chain, "drawn.tiny", []) == 0
     assert flushed == ["sent"]
+
+
+@pytest.mark.parametrize(("left", "count"), [(9, 8), (3, 3), (1, 1)])
+def test_a_training_s_share_of_the_cores_is_that_of_what_was_asked_for(
+    left: int, count: int, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, int]] = []
+
+    class Counted(contextlib.nullcontext[Any]):
+        def __init__(self, count: int, **asked: Any) -> None:
+            super().__init__()
+            self.count, self.make = count, None
+            started.append({"count": count, "share": asked["share"]})
+
+    def told(chain: Any, *_: object, threads: int, parallel: int, steps: int, **__: object) -> Outcome:
+        instance: Any = None
+        with launch.carriers(chain, instance, None, threads, parallel, "id", steps):
+            return Outcome()
+
+    monkeypatch.setattr("pipelines.plan.plan", lambda *_: [Step("trained_codec", str(i), "stale") for i in range(left)])
+    monkeypatch.setattr("pipelines.instance.prepare_instance", lambda _: None)
+    monkeypatch.setattr(launch, "Workers", Counted)
+    monkeypatch.setattr(launch, "run_targets", told)
+    chain = open_chain(threads=16)
+    assert runs.make_stale(chain, "drawn.tiny", [], parallel=8) == 0
+    assert started == [{"count": count, "share": 2}]
 
 
 @pytest.mark.parametrize("problems", [(), ("resized_frames cityscapes: full",)])

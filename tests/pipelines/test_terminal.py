@@ -58,3 +58,13 @@ def test_a_script_ends_in_a_line(monkeypatch: pytest.MonkeyPatch, words: list[st
     with pytest.raises(SystemExit) as ended:
         script(main, "Says a thing.\n")
     assert re.search(said, str(ended.value))
+
+
+def test_brackets_in_what_is_shown_are_no_markup() -> None:
+    terminal = io.StringIO()
+    why, partition, note = "the glob '[abc]*.png' in /data [/old] fits none", "street[x]", "loss [dim] 1 [/]"
+    with Board(2, Console(file=terminal, force_terminal=True, width=200, color_system=None), parallel=2) as board:
+        board.show(Step("source_frames", partition, why))(3, 7, note)
+    with shown("maps [/red]", Console(file=terminal, force_terminal=True, width=200)) as progress:
+        progress(1, 9)
+    assert all(text in terminal.getvalue() for text in (f"[1/2] source_frames {partition} {why}", note, "maps [/red]"))

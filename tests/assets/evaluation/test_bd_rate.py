@@ -395,3 +395,15 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
     )
     with pytest.raises(FoveaError, match=r"did you mean 'psnr_db'\?"):
         curves_with(curves, "psnr")
+
+
+def test_each_exported_curve_has_a_file_however_long_and_odd_its_name_is(tmp_path: Path) -> None:
+    long = "gamma={},span=4,lr=0.0005,steps=600,dilation=2,kept=everything"
+    variants = [long.format(0.5), long.format(0.7), "a=1", "a:1"]
+    points = [make_points("saliency_gain", "predicted").assign(variant=v, dataset="kodak") for v in variants]
+    files = compressai_results(rd_curves(concat_points(points), resamples=2))
+    assert len(files) == len(variants) and all(len(name) <= 64 + len(".json") for name in files)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        (back,) = read_curves(tmp_path / name, "kodak")
+        assert len(back.name) <= 64

@@ -1,8 +1,12 @@
+import contextlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from assets.evaluation import checkpoints
 from assets.evaluation.bd_rate import choose_comparisons
 from assets.evaluation.checkpoints import externals, keep_external, kept_when_measured, quality_of, read_external
 from assets.evaluation.rate_distortion import CurveKey
@@ -58,3 +62,30 @@ def test_what_could_not_be_measured_does_not_stay(tmp_path: Path, known: bool) -
         assert read_external(tmp_path, "kodak", "mbt2018_mean") == kept
         raise RuntimeError
     assert read_external(tmp_path, "kodak", "mbt2018_mean") == before
+
+
+def test_two_evaluations_of_one_curve_at_once_lose_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, both = checkpoints.write_whole, threading.Barrier(2)
+
+    def slowly(path: Path, content: bytes | str) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # both have read the list where nothing keeps them apart
+        write(path, content)
+
+    def evaluate(quality: float) -> None:
+        path = tmp_path / f"{quality}.pth"
+        path.write_bytes(path.name.encode())
+        with kept_when_measured(tmp_path, "kodak", "mbt2018_mean"):
+            keep_external(tmp_path, "kodak", "mbt2018_mean", [(path, quality)])
+            if quality == 3.0:
+                raise RuntimeError
+
+    monkeypatch.setattr(checkpoints, "write_whole", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(evaluate, quality) for quality in (1.0, 2.0, 3.0)]
+    assert [type(d.exception()) for d in done] == [type(None), type(None), RuntimeError]
+    curve = read_external(tmp_path, "kodak", "mbt2018_mean")
+    assert curve is not None and [f.quality for f in curve.files] == [1.0, 2.0]
+    assert externals(tmp_path, "kodak") == [curve]

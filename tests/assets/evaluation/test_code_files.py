@@ -6,7 +6,15 @@ import pytest
 from PIL import Image
 from trainings import untrained
 
-from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files, predicted_map
+from assets.evaluation.code_files import (
+    COMPRESS,
+    Guide,
+    compress_files,
+    compress_jpeg,
+    decompress_files,
+    find_maps,
+    predicted_map,
+)
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures as pictures_in
@@ -99,6 +107,37 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
     assert len(failed) == 1 and "no map for a.png" in failed[0]
     with pytest.raises(FoveaError, match="does not take a saliency map"):
         next(compress_files(one, plain(), guide=Guide(maps=tmp_path / "maps")))
+
+
+def test_maps_lie_in_the_folders_of_their_pictures_or_beside_each_other(tmp_path: Path) -> None:
+    codec = selective(keep=0.0)
+    rng = np.random.default_rng(0)
+    (tmp_path / "flat").mkdir()
+    for folder, marked in (("a", 16), ("b", 64)):
+        for top in ("in", "maps"):
+            (tmp_path / top / folder).mkdir(parents=True)
+        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        (tmp_path / f"in/{folder}/1.png").write_bytes(encode_png(picture))
+        (tmp_path / f"in/{folder}/{folder}.png").write_bytes(encode_png(picture))
+        labels = np.zeros((64, 64, 3), np.uint8)
+        labels[:, :marked] = 1
+        for name in (f"maps/{folder}/1.png", f"maps/{folder}.png", f"flat/{folder}.png", "flat/1.png"):
+            (tmp_path / name).write_bytes(encode_png(labels))
+    work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
+    made = {said.path: said.size for said in compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"))}
+    narrow, wide = (made[tmp_path / f"fov/{name}.fov"] for name in ("a/1", "b/1"))
+    assert narrow < wide - 10 and [made[tmp_path / f"fov/{n}.fov"] for n in ("a/a", "b/b")] == [narrow, wide]
+    failed: list[str] = []
+    done = list(compress_files(work, codec, guide=Guide(maps=tmp_path / "flat"), failed=failed))
+    assert [said.path.stem for said in done] == ["a", "b"]
+    assert len(failed) == 2 and all("flat/1.png would be the map of 2 pictures" in line for line in failed)
+
+
+def test_two_pictures_that_differ_in_their_suffix_have_the_maps_that_fovea_saliency_makes(tmp_path: Path) -> None:
+    for name in ("1.png.png", "1.jpg.png", "2.png"):
+        (tmp_path / name).touch()
+    sources = [Path("in/1.png"), Path("in/1.jpg"), Path("in/2.jpg")]
+    assert list(find_maps(tmp_path, sources).values()) == [tmp_path / n for n in ("1.png.png", "1.jpg.png", "2.png")]
 
 
 def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""What the sensor asks for, tick by tick, on real folders and an instance that forgets."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import numpy as np
+import pytest
+from PIL import Image
+
+from assets.datasets import add_dataset, find_dataset, load_registry, remove_dataset
+from assets.stages import open_chain
+from pipelines import sensors
+from pipelines.definitions import defs
+from pipelines.sensors import folder_state, new_pictures
+
+STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
+Tick = Callable[[], list[dg.RunRequest] | str]
+
+
+def draw(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Seconds added to the time that the sensor sees."""
+    from time import time
+
+    clock = SimpleNamespace(later_s=0.0, time=lambda: time() + clock.later_s)
+    monkeypatch.setattr(sensors, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance, installation: Path) -> Tick:
+    """Evaluates the sensor as the daemon does: what it asks for, or why it asks for nothing. Keeps its cursor."""
+    cursor: list[str | None] = [None]
+
+    def ticked() -> list[dg.RunRequest] | str:
+        told = new_pictures(dg.build_sensor_context(instance=instance, cursor=cursor[0]))
+        if isinstance(told, dg.SkipReason):
+            return told.skip_message or ""
+        cursor[0] = told.cursor
+        return list(told.run_requests or ())
+
+    return ticked
+
+
+def launched(instance: dg.DagsterInstance, asked: list[dg.RunRequest] | str) -> dg.DagsterRun:
+    """The run of the one request, queued."""
+    assert not isinstance(asked, str), asked
+    (request,) = asked
+    return instance.create_run_for_job(defs.resolve_job_def("frames"), tags=dict(request.tags))
+
+
+def make_frames(name: str) -> None:
+    chain = open_chain()
+    for stage in STAGES:
+        chain.make(stage, name)
+
+
+def test_a_failed_run_is_asked_for_again_after_an_hour_and_a_changed_folder_at_once(
+    installation: Path, instance: dg.DagsterInstance, tick: Tick, clock: SimpleNamespace
+) -> None:
+    folder = installation / "pictures"
+    draw(folder, "a.png", "b.png", "c.png")
+    add_dataset(installation, "two", folder, splits="1/1/1")
+    first = tick()
+    run = launched(instance, first)
+    clock.later_s = 7200
+    assert "is under way" in tick(), "not while it is queued or runs, however long"
+    clock.later_s = 0
+    instance.report_run_failed(run)
+    assert "an hour after" in tick() and "an hour after" in tick()
+    clock.later_s = 3700
+    again = tick()
+    assert again[0].tags == first[0].tags and again[0].run_key != first[0].run_key  # type: ignore[union-attr]
+    instance.report_run_failed(launched(instance, again))
+    clock.later_s = 0
+    assert "an hour after" in tick()
+    draw(folder, "d.png")
+    changed = launched(instance, tick())
+    make_frames("two")
+    instance.report_run_canceled(changed)
+    clock.later_s = 3700
+    assert tick() == [] and tick() == "no registered folder changed"
+
+
+def test_a_dataset_that_was_forgotten_and_added_with_another_size_is_another_run(
+    installation: Path, instance: dg.DagsterInstance, tick: Tick
+) -> None:
+    draw(installation / "pictures", "a.png", "b.png", "c.png")
+    asked = []
+    for size in ("native", "48x32"):
+        add_dataset(installation, "two", installation / "pictures", splits="1/1/1", size=size)
+        asked.append(tick())
+        instance.report_run_canceled(launched(instance, asked[-1]))
+        make_frames("two")
+        remove_dataset(installation, "two")
+    assert asked[0][0].run_key != asked[1][0].run_key  # type: ignore[union-attr]
+
+
+def test_the_state_of_a_folder_follows_links_and_sees_no_other_files(installation: Path) -> None:
+    folder = installation / "pictures"
+    draw(installation / "elsewhere", "a.png", "b.png")
+    folder.mkdir()
+    (folder / "more").symlink_to(installation / "elsewhere")
+    (folder / "gone.png").symlink_to(installation / "nowhere.png")
+    add_dataset(installation, "linked", folder, splits="1/1/0")
+
+    def state() -> str:
+        return folder_state(find_dataset(load_registry(installation), "linked"), folder)
+
+    before = state()
+    (folder / "notes.txt").write_text("no picture")
+    assert state() == before
+    draw(installation / "elsewhere", "c.png")
+    assert state() != before
+
+
+def test_a_folder_that_cannot_be_looked_at_keeps_no_other_from_its_run(
+    installation: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        draw(installation / name, "a.png", "b.png")
+        add_dataset(installation, name, installation / name, splits="1/1/0")
+    look = sensors.find_pictures
+
+    def refused(root: Path) -> list[str]:
+        if root.name == "bad":
+            raise sensors.FoveaError("bad: the folder can't be listed")
+        return look(root)
+
+    monkeypatch.setattr(sensors, "find_pictures", refused)
+    assert [r.partition_key for r in tick()] == ["good"]  # type: ignore[union-attr]
