@@ -1,8 +1,12 @@
 """Memory that a process gives back and takes again costs more than the arithmetic on it; here it stays."""
 
+import contextlib
 import ctypes
 import functools
+import os
 import sys
+import threading
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 _LARGEST = (1 << 31) - 1
@@ -26,3 +30,31 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return all(bool(mallopt(*knob)) for knob in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST)))
+
+
+class Room:
+    """Memory that several threads share out among themselves."""
+
+    def __init__(self, size: float):
+        """size: in any unit."""
+        self.size = self.free = size
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, wanted: float) -> Iterator[None]:
+        """Wait until so much is free, and hold it. Who wants more than there is waits until all is free."""
+        wanted = min(wanted, self.size)
+        with self._changed:
+            self._changed.wait_for(lambda: self.free >= wanted)
+            self.free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += wanted
+                self._changed.notify_all()
+
+
+def physical_bytes() -> int:
+    """Of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -19,6 +19,7 @@ from models.codecs.bitstream import BitstreamError
 from models.errors import FoveaError
 from models.experiments import DEFAULT_SALIENCY, check_span
 from models.mechanisms import NEEDS_MAP
+from models.memory import Room, physical_bytes
 from models.metrics import psnr_db
 from models.validation import check_rates
 
@@ -26,15 +27,22 @@ Loaded = TypeVar("Loaded")
 About = TypeVar("About")
 
 
+BYTES_A_PIXEL = 220
+"""What coding a picture takes at its peak, measured with `light`."""
+
+
 def _each(
     work: Sequence[tuple[Path, Path]],
     read: Callable[[Path], Loaded],
     code: Callable[[Loaded], tuple[bytes, About]],
+    pixels: Callable[[Loaded], int],
     threads: int,
     failed: list[str] | None,
 ) -> Iterator[tuple[Path, bytes, About]]:
-    """Read the sources here, code several at once, and write each target beside and rename it; yields target, bytes and what
-    `code` says of them, in order. What is wrong with a source goes to `failed`, or is raised where that is None."""
+    """Read the sources here, code several at once, as many as memory has room for by their pixels, and write each target beside
+    and rename it; yields target, bytes and what `code` says of them, in order. What is wrong with a source goes to `failed`,
+    or is raised where that is None."""
+    room = Room(0.7 * physical_bytes())
 
     def missed(error: FoveaError) -> None:
         if failed is None:
@@ -53,7 +61,8 @@ def _each(
     def coded(item: tuple[Path, Path, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
         source, target, loaded = item
         try:
-            return target, *code(loaded)
+            with room.taken(BYTES_A_PIXEL * pixels(loaded)):
+                return target, *code(loaded)
         except FoveaError as error:
             return FoveaError(f"{source}: {error}")
 
@@ -152,7 +161,9 @@ def _compressed(
             looked = psnr_db(picture, shown, looked_at)
         return data, Compressed(Path(), len(data), bpp, psnr, looked, seconds)
 
-    for target, _, said in _each(work, read, code, threads, failed):
+    for target, _, said in _each(
+        work, read, code, lambda loaded: loaded[1].shape[0] * loaded[1].shape[1], threads, failed
+    ):
         yield said._replace(path=target)
 
 
@@ -354,7 +365,11 @@ def decompress_files(
         said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
-    for target, _, said in _each(work, read, code, threads, failed):
+    def pixels(loaded: tuple[bytes, Codec]) -> int:
+        held = bitstream.unpack(loaded[0])
+        return held.width * held.height
+
+    for target, _, said in _each(work, read, code, pixels, threads, failed):
         yield said._replace(path=target)
 
 

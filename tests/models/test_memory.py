@@ -1,7 +1,12 @@
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from models.memory import Room
 
 #: forks from one process: importing torch costs more than all that is counted
 FAULTS = """
@@ -40,3 +45,23 @@ def test_tensors_that_follow_cost_no_page_faults():
             pytest.skip("this C library has no mallopt to keep freed memory with, as musl has none")
         # pages of 4 KiB, or of 2 MiB where the system makes them huge
         assert plain >= 12 * (4 << size) // (2 << 20) and with_it < plain / 3
+
+
+def test_a_room_is_never_overfull_and_the_largest_has_its_turn() -> None:
+    room, lock, used, most = Room(10), threading.Lock(), [0.0], list[float]()
+
+    def work(wanted: float) -> None:
+        with room.taken(wanted):
+            with lock:
+                used[0] += min(wanted, 10)
+                most.append(used[0])
+            time.sleep(0.005)
+            with lock:
+                used[0] -= min(wanted, 10)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, [4, 5, 99, 3, 3, 3, 10, 1, 6, 6]))
+    assert max(most) <= 10 and len(most) == 10 and room.free == 10
+    with pytest.raises(ValueError, match="no"), room.taken(7):
+        raise ValueError("no")
+    assert room.free == 10
