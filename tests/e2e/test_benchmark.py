@@ -170,7 +170,7 @@ most = -1.0
     page = (tmp_path / "home/reports/held.asis.html").read_text()
     assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
     code, printed = claims("seal", str(claim))
-    assert code == 1 and "--anew" in printed and claims("seal")[0] == 0
+    assert code == 1 and "--anew" in printed
 
     kept = claim.read_text()
     claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
