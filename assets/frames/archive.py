@@ -288,7 +288,7 @@ class CountReport:
         if self.extra:
             parts.append(f"extra {_shorten(self.extra, 30)}")
         if not self.ok and not self.extra and not self.subset:
-            parts.append("a part is fine when the dataset is declared as one")
+            parts.append("a part is fine when it is declared as one: [datasets.cityscapes] subset = true in fovea.toml")
         return "; ".join(parts)
 
 

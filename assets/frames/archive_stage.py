@@ -161,10 +161,7 @@ def require_counts(world: World) -> CountReport:
     report = count_frames(world)
     if not report.ok:
         source, _ = cityscapes_listing(world)
-        raise FoveaError(
-            f"{source.path}: {report.message()} (fovea.toml: [datasets.cityscapes] subset = true allows frames to be "
-            "absent)"
-        )
+        raise FoveaError(f"{source.path}: {report.message()}")
     return report
 
 
