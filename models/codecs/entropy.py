@@ -35,8 +35,8 @@ class Tables:
 
     CompressAI's coder takes a table's last symbol for "escaped" and reads a number of nibbles that the data may set
     without bound, past the end of its buffer. Here a last entry of impossible frequency is added to each table, so that
-    this code is never entered: a symbol takes at most one 32-bit word, and padding by that much makes reading garbage safe. Escaped symbols go into a string of their own. While none is
-    escaped, the bytes are those of CompressAI.
+    this code is never entered: a symbol takes at most one 32-bit word, and padding by that much makes reading garbage
+    safe. Escaped symbols go into a string of their own. While none is escaped, the bytes are those of CompressAI.
     """
 
     def __init__(self, frequencies: NDArray[np.uint16], lengths: Ints, offsets: Ints):
