@@ -93,8 +93,8 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     chain.world.dataset(on)
     whole, found = find(name, on, chain.world.registry), chain.world.sweeps[f"{on}.{name}"]
     if missing := len(whole.experiments) - len(found.experiments):
-        said = "1 experiment that is" if missing == 1 else f"{missing} experiments that are"
-        click.echo(f"left out: {said} guided by people's own fixations, which {on} has not", err=True)
+        said = "1 experiment" if missing == 1 else f"{missing} experiments"
+        click.echo(f"left out: {said} guided by people's own fixations, of which {on} has none", err=True)
     return found
 
 
