@@ -15,12 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment(base: Path, **more: str) -> dict[str, str]:
-    """State in `base`/home and settings in `base`/config (made here), whatever this process's environment says."""
+    """State in `base`/home and settings in `base`/config (made here), whatever this process's environment says. One thread, as
+    in the tests themselves: there is a worker on each core."""
     (base / "config").mkdir(parents=True, exist_ok=True)
     foreign = ("CITYSCAPES_", "DAGSTER_", "FOVEA_", "PYTHONDONTWRITEBYTECODE")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     here = {"FOVEA_HOME": str(base / "home"), "FOVEA_CONFIG": str(base / "config"), "PYTHONPATH": str(ROOT)}
-    return kept | here | {"PYTHONWARNINGS": "ignore", "OMP_WAIT_POLICY": "PASSIVE"} | more
+    return kept | here | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"} | more
 
 
 def python(given: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":

@@ -79,6 +79,11 @@ _settings = threading.Lock()
 _trainings: list[tuple[Any, ...]] = []
 
 
+def _be_deterministic(exact: bool) -> None:
+    """What use_deterministic_algorithms does, without its import of torch's compiler, which takes seconds and is not used."""
+    torch.set_deterministic_debug_mode("error" if exact else "default")
+
+
 @contextmanager
 def torch_settings(exact: bool, device: torch.device, threads: int | None) -> Iterator[None]:
     """Threads and deterministic algorithms for the time of the training, the caller's settings afterwards.
@@ -102,7 +107,7 @@ def torch_settings(exact: bool, device: torch.device, threads: int | None) -> It
             )
         exact = exact or (len(_trainings) > 1 and torch.are_deterministic_algorithms_enabled())
         _trainings.append(())
-        torch.use_deterministic_algorithms(exact)
+        _be_deterministic(exact)
         # each tensor is written before it is read: filling it first would only cost time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = not exact
@@ -116,6 +121,6 @@ def torch_settings(exact: bool, device: torch.device, threads: int | None) -> It
             _trainings.pop()
             if len(_trainings) == 1:
                 deterministic, fill, benchmark = _trainings.pop()
-                torch.use_deterministic_algorithms(deterministic)
+                _be_deterministic(deterministic)
                 torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
                 torch.backends.cudnn.benchmark = benchmark

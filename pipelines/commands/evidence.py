@@ -158,14 +158,12 @@ def evaluate(
       fovea evaluate bmshj2018-hyperprior-*.pth.tar --codec bmshj2018_hyperprior --dataset kodak
     """
     from assets.evaluation.checkpoints import keep_external, kept_when_measured
-    from assets.evaluation.numerals import counted
     from assets.evaluation.pieces import POINTS
     from assets.evaluation.rate_distortion import rd_curves
     from assets.evaluation.summary import curve_lines
     from assets.evaluation.tables import write_tables
     from models.codecs.external import load_checkpoint
-    from pipelines.plan import Step
-    from pipelines.terminal import Board
+    from pipelines.commands.runs import make_stale
 
     chain = chain_here(threads)
     chain.world.dataset(dataset)
@@ -176,14 +174,11 @@ def evaluate(
     with kept_when_measured(chain.home.config, dataset, name or codec):
         external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
         wanted = chain.upstream(("external_rd_points", external.partition))
-        with Board(len(wanted)) as board:
-            for stage, partition in wanted:
-                chain.forget()
-                made = chain.make(stage, partition, board.show(Step(stage, partition, "needed")))
-    chain.tracker.flush()
+        if make_stale(chain, external.partition, wanted, threads=threads):
+            raise FoveaError(f"{external.partition} could not be measured; what failed is said above")
+    chain.forget()
+    made = chain.given["external_rd_points", external.partition]
     write_tables(chain)
-    verb = "found" if made.hit else "measured"
-    click.echo(f"{verb} {external.partition}, {counted(made.facts['pictures'])}")
     click.echo(curve_lines(rd_curves(made.table(POINTS), resamples=2)))
     for file in external.files:
         click.echo(f"quality {file.quality:g}: sha256 {file.sha256}")

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch._inductor.config  # what use_deterministic_algorithms imports costs seconds: before forking, not in each child
 from trainings import forked, frames, generative, made_codec, record, waited
 
 import models.codecs.agustsson2019
