@@ -324,7 +324,8 @@ class Chain:
         return self._failed
 
     def why(self, stage: str, partition: str) -> str:
-        """Why the unit is stale, in words; "" when it is not. One with a failed check stays so, and the check is tried again."""
+        """Why the unit is stale, in words; "" when it is not. One with a failed check stays so, and the check is tried
+        again."""
         try:
             unit = self.unit(stage, partition)
         except Waiting as waiting:
@@ -358,7 +359,8 @@ class Chain:
 
 
 def _place(inputs: Mapping[str, Any]) -> list[Any]:
-    """What says which place of a sweep a record is for, from which pictures and trunk; the rest are settings that somebody changes."""
+    """What says which place of a sweep a record is for, from which pictures and trunk; the rest are settings that
+    somebody changes."""
     made_from = [value for name, value in sorted(inputs.items()) if name.startswith(("rgba_frames", "trunk_codec"))]
     names = ("codec", "mechanism", "maps", "lmbda", "channels", "iterations", "seed")
     return [*made_from, *((inputs.get("record") or {}).get(name) for name in names)]

@@ -2,25 +2,7 @@
 
 Every dataset is a named source of frames. `sample` (scenes drawn by code) and `cityscapes` (the real download) are
 always there; folders of pictures are added with `fovea datasets add`. The file is the user's own: it is edited in
-place, comments stay, and it lies apart from the state that may be deleted.
-
-```toml
-[datasets.sample]                       # optional: other counts or seed for the drawn scenes
-seed = 3
-counts = { train = 100, val = 10, test = 20 }
-
-[datasets.cityscapes]                   # optional: what you have already (or CITYSCAPES_ROOT), and not all cities
-path = "/data/leftImg8bit_trainvaltest.zip"
-subset = true
-
-[datasets.osie]
-path = "/data/osie/stimuli"             # relative paths start at the folder of this file
-splits = "500/60/140"                   # or "auto", "folders", "hash", "splits.csv", { train = "a*", test = ["b*", "c*"] }
-fixations = "/data/osie/fixations.parquet"
-texts = "/data/osie/texts.parquet"      # lines that are written in the pictures, for `fovea benchmark --judge ocr`
-size = "native"                         # or "512x256"
-saliency = "osie.sam_lite+3folds"       # the maps' model; default: the one that ships (models/saliency/records.py)
-```
+place, comments stay, and it lies apart from the state that may be deleted. docs/datasets.md lists its fields.
 """
 
 import os

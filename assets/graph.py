@@ -373,12 +373,12 @@ class Stage(ABC):
     """One column of the graph; the docstring of a stage is what the UI says of it.
 
     name: of the stage, its asset and its place in the store. over: what of the world has a partition each. reads:
-    stages that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of
-    as many places as there are GPUs. retried: a failure is tried again. share: it has its share of the
-    cores (cores ÷ parallel steps); other stages take all. tells: its making tells the tracker what holds of a sweep, so one that is found again is made
-    once more, in seconds. fanned_out: its frames are worked on in chunks. onlookers: modules that draw its artifacts
-    or examine them, so that no digest covers them. shelves: other places in the store that it owns. points_into:
-    shelves that its artifacts have arrays on.
+    stages that `needs` may name, drawn as edges. group, kinds, checks: as the UI has them. gpu: it waits for one of as
+    many places as there are GPUs. retried: a failure is tried again. share: it has its share of the cores (cores ÷
+    parallel steps); other stages take all. tells: its making tells the tracker what holds of a sweep, so one that is
+    found again is made once more, in seconds. fanned_out: its frames are worked on in chunks. onlookers: modules that
+    draw its artifacts or examine them, so that no digest covers them. shelves: other places in the store that it owns.
+    points_into: shelves that its artifacts have arrays on.
     """
 
     name: ClassVar[str]

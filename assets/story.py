@@ -35,8 +35,8 @@ def record_of(entry: Experiment | Trunk, world: World) -> dict[str, Any]:
 
 
 def maps_by(task: Task, dataset: str, maps: str) -> dict[str, str]:
-    """The saliency model behind a run's maps, with its version, as a tag: as a parameter it would differ from arm to arm, and say
-    nothing when two are compared."""
+    """The saliency model behind a run's maps, with its version, as a tag: as a parameter it would differ from arm to
+    arm, and say nothing when two are compared."""
     if maps not in ("predicted", "shuffled"):
         return {}
     return {"fovea.maps_by": str(task.given["rgba_frames", dataset].facts["maps_by"])}

@@ -63,7 +63,8 @@ class World:
         return made
 
     def _where_eyes_are(self, sweep: Sweep) -> Sweep:
-        """Without the arms that people's own fixations guide where nobody's were recorded, unless nothing else would be left."""
+        """Without the arms that people's own fixations guide where nobody's were recorded, unless nothing else would be
+        left."""
         kept = []
         for e in sweep.experiments:
             if e.maps == "oracle":

@@ -29,7 +29,8 @@ class Rate(Typed):
     """What a codec's rate is chosen by.
 
     name: `lmbda`, the Lagrange multiplier, of which one model may have several; `channels`, the width m of the code,
-    one a model; or `iterations`, of which one model has all up to its option of that name. unit: of the values. values: those that there are; none: any positive number.
+    one a model; or `iterations`, of which one model has all up to its option of that name. unit: of the values. values:
+    those that there are; none: any positive number.
     """
 
     name: Literal["lmbda", "channels", "iterations"]

@@ -173,8 +173,8 @@ class Training(Record):
         return values
 
     def _resolved(self, budget: dict[str, Any]) -> dict[str, Any]:
-        """What trunks and experiments have in common. Of rate–distortion training the options that differ, of others every one; and
-        m where it is the rate."""
+        """What trunks and experiments have in common. Of rate–distortion training the options that differ, of others
+        every one; and m where it is the rate."""
         options = dict(self.options) if self.card.objective == "rate_distortion" else self._all_options
         options |= {"m": int(self.rates[0])} if self.rate_name == "channels" else {}
         named = {name: getattr(self, name) for name in ("dataset", "codec", "preset", "distortion", "seed")}
@@ -307,7 +307,8 @@ class Experiment(Training):
             )
 
     def unused(self) -> set[str]:
-        """Fields of the record that nothing is made from: the mechanism does not use them, or the weights are those that ship."""
+        """Fields of the record that nothing is made from: the mechanism does not use them, or the weights are those
+        that ship."""
         return self._set_to_defaults() | ({"preset", "seed", "dataset"} if self.as_shipped else set())
 
     def _set_to_defaults(self) -> set[str]:

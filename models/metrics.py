@@ -157,7 +157,8 @@ def _scales(height: int, width: int) -> int:
 
 
 def _ms_ssim(original: Picture, reconstruction: Picture, weights: Mapping[str, _Float | None]) -> dict[str, float]:
-    """MS-SSIM under each of the weights, from one set of similarity maps that are pooled with them, halved along, at each scale.
+    """MS-SSIM under each of the weights, from one set of similarity maps that are pooled with them, halved along, at
+    each scale.
 
     Similarity exists where the window lies inside the picture; weights are cropped to that and divided by their sum, so
     that constant ones give what None gives: every place counts the same. NaN where no weight is left.

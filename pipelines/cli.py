@@ -42,7 +42,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Guarded(click.Group):
-    """Errors that a user can put right are one line without a traceback, with exit code 1; 2 for words that no command takes."""
+    """Errors that a user can put right are one line without a traceback, with exit code 1; 2 for words that no command
+    takes."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
         """As click's. A process that is this command (no args) ends with it: Python would take seconds to take apart what torch
@@ -122,7 +123,8 @@ def _usage_in_a_line() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ctrl-C, and a scheduler's SIGTERM likewise, say at once that they were heard: what is under way may take seconds to end."""
+    """Ctrl-C, and a scheduler's SIGTERM likewise, say at once that they were heard: what is under way may take seconds
+    to end."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for sign in signs:

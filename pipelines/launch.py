@@ -189,7 +189,8 @@ def end_orphans(
     """Mark runs of earlier commands that were killed as failed, and give back the pool slots that they hold; stop what is
     left of them on the cluster.
 
-    going_on: a run that is left alone. Call while holding the run lock: any unfinished run with our tag and owner then belongs to a process that is gone.
+    going_on: a run that is left alone. Call while holding the run lock: any unfinished run with our tag and owner then
+    belongs to a process that is gone.
     """
     unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
     left = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={IN_PROCESS: mine}))

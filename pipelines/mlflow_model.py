@@ -32,7 +32,8 @@ def folder_digest(folder: Path) -> str:
 
 
 def save_model(folder: Path, target: Path) -> None:
-    """Write the MLflow model of a codec's folder; its param `lmbda` is by default what the codec was trained for, if that is one."""
+    """Write the MLflow model of a codec's folder; its param `lmbda` is by default what the codec was trained for, if
+    that is one."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema

@@ -1,9 +1,10 @@
 """Several steps at once: worker processes that live as long as a `fovea run`.
 
 Each worker makes steps, or watches one at a time that the cluster carries out. Runs that share a process would wait for
-each other's locks (logging's configuration, the event log) forever. Where it makes them, it pays for its imports once, sees one GPU at most (number i of k: GPU i modulo k) and has its own share of the
-CPU's threads for the whole run, whatever the others do: so a training's bits never depend on its companions. On the CPU
-they do depend on that share, which training.json and MLflow's params record as `threads`.
+each other's locks (logging's configuration, the event log) forever. Where it makes them, it pays for its imports once,
+sees one GPU at most (number i of k: GPU i modulo k) and has its own share of the CPU's threads for the whole run,
+whatever the others do: so a training's bits never depend on its companions. On the CPU they do depend on that share,
+which training.json and MLflow's params record as `threads`.
 
 A worker that dies fails its step alone, and another takes its place. Workers end with the process that started them.
 """

@@ -2,9 +2,10 @@
 
     python results/dose.py DATASET      (with fixations; its frames are made: fovea benchmark --dataset DATASET)
 
-Quality where people looked is by the half of the people whose eyes made no map but that of all (a half is drawn for each picture
-from its name). Files are real. Maps cost plain PSNR by how far they part the levels, so they are compared at equal cost: of each
-picture and map, the gain where people looked is read off, over the spans, where plain PSNR has lost COST.
+Quality where people looked is by the half of the people whose eyes made no map but that of all (a half is drawn for
+each picture from its name). Files are real. Maps cost plain PSNR by how far they part the levels, so they are compared
+at equal cost: of each picture and map, the gain where people looked is read off, over the spans, where plain PSNR has
+lost COST.
 """
 
 import sys

@@ -2,9 +2,10 @@
 
     python results/eyes.py DATASET      (with fixations; its frames are made: fovea benchmark --dataset DATASET)
 
-Files of `light` are real, without a map and with SAM-Lite's. Their squared error is weighted by each person's own fixations,
-so that people can be drawn anew as pictures are; by all fixations divided by the mean density of the dataset, so that the middle
-of the picture has no privilege; and by the fixations on the next picture, which know nothing of this one.
+Files of `light` are real, without a map and with SAM-Lite's. Their squared error is weighted by each person's own
+fixations, so that people can be drawn anew as pictures are; by all fixations divided by the mean density of the
+dataset, so that the middle of the picture has no privilege; and by the fixations on the next picture, which know
+nothing of this one.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python results/map_sizes.py sample
 
-Mean bytes over a few test frames of a dataset whose maps are made. The float arrays hold the map as SAM-Lite predicts it, PNG and
-alpha hold it in 8 bits.
+Mean bytes over a few test frames of a dataset whose maps are made. The float arrays hold the map as SAM-Lite predicts
+it, PNG and alpha hold it in 8 bits.
 """
 
 import io

@@ -2,9 +2,9 @@
 
     python results/raw_weights.py camvid.source results/source_camvid.png
 
-The source's recipe multiplies the squared error by c·(α + s^γ) without dividing by the mean. λ·w has the mean λ·mean(w), so
-that training spends as many bits as λ·mean(w) asks for: another λ, on the same curve. Read are FOVEA_HOME/tables/rd_curves.parquet
-and, for the mean weight, the maps of the training pictures.
+The source's recipe multiplies the squared error by c·(α + s^γ) without dividing by the mean. λ·w has the mean
+λ·mean(w), so that training spends as many bits as λ·mean(w) asks for: another λ, on the same curve. Read are
+FOVEA_HOME/tables/rd_curves.parquet and, for the mean weight, the maps of the training pictures.
 """
 
 import matplotlib.pyplot as plt

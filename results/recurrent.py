@@ -2,8 +2,8 @@
 
     python results/recurrent.py FOLDER/codec DATASET      (a dataset whose frames are made: fovea benchmark --dataset DATASET)
 
-Each file is real. Of equal stops every number of iterations is measured, in context and raw; stop maps by saliency, by its controls and by
-quality, JPEG, and the progressive files of `light` and `mbt2018_mean`, cut, are held against it.
+Each file is real. Of equal stops every number of iterations is measured, in context and raw; stop maps by saliency, by
+its controls and by quality, JPEG, and the progressive files of `light` and `mbt2018_mean`, cut, are held against it.
 """
 
 import dataclasses

@@ -16,7 +16,8 @@ from pipelines.terminal import script
 
 
 def trade(rates: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
-    """A row for each setting of each arm, maps and metric: span, γ, BD-rate against `uniform` with its interval, in per cent."""
+    """A row for each setting of each arm, maps and metric: span, γ, BD-rate against `uniform` with its interval, in per
+    cent."""
     rows = rates[(rates["dataset"] == sweep.dataset) & (rates["sweep"] == sweep.name)]
     rows = rows[(rows["anchor_arm"] == "uniform") & (rows["method"] == "pchip")]
     settings = pd.DataFrame(

@@ -235,9 +235,10 @@ def _draw(sides: Sides, metric: str, image_counts: Floats, seed_counts: Floats) 
 
 
 def _rising(bpp: Floats, share: Floats) -> tuple[Floats, Floats]:
-    """Curves of a share, draws × points, as the least bpp that reaches each of SHARE_LEVELS shares from the first point's to the
-    highest: a share ends level, and falls by chance, so its curve is never strictly monotone. log-rate is linear over share
-    between points that rise. A curve with fewer than MIN_POINTS of them comes back level, and is refused."""
+    """Curves of a share, draws × points, as the least bpp that reaches each of SHARE_LEVELS shares from the first
+    point's to the highest: a share ends level, and falls by chance, so its curve is never strictly monotone. log-rate
+    is linear over share between points that rise. A curve with fewer than MIN_POINTS of them comes back level, and is
+    refused."""
     least = np.tile(np.arange(1.0, SHARE_LEVELS + 1), (len(bpp), 1))
     levels = np.zeros_like(least)
     for i, order in enumerate(np.argsort(bpp, axis=1)):
@@ -320,9 +321,10 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     """Which curve is held against which.
 
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
-    the plain one), and each variant of `uniform` against the one with the fewest of its parts; every arm with predicted maps against the same arm with each control, since a gain that the centre
-    bias gives too says nothing about saliency; and every arm but the controls against every classical codec and every
-    checkpoint from elsewhere on the same pictures.
+    the plain one), and each variant of `uniform` against the one with the fewest of its parts; every arm with predicted
+    maps against the same arm with each control, since a gain that the centre bias gives too says nothing about
+    saliency; and every arm but the controls against every classical codec and every checkpoint from elsewhere on the
+    same pictures.
     """
     known = list(curves)
     chosen = []

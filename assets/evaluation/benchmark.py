@@ -36,8 +36,9 @@ class Benchmark(NamedTuple):
 def chosen(
     world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = (), judges: Sequence[str] = ()
 ) -> list[Experiment]:
-    """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that ship.
-    Raises FoveaError for a dataset, a codec or a judge that is not known, and for a peer that the dataset is not measured with."""
+    """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that
+    ship. Raises FoveaError for a dataset, a codec or a judge that is not known, and for a peer that the dataset is not
+    measured with."""
     measured = world.dataset(dataset).classical
     if missing := [p for p in peers if p not in measured]:
         raise FoveaError(f"--peers {missing[0]}: {dataset} is measured with {', '.join(measured)}")

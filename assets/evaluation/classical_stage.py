@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class ClassicalRdPoints(Stage):
-    """JPEG, WebP, AVIF, JPEG XL, a guided JPEG and a thumbnail on the dataset's measured split, each picture at each quality, once a
-    picture."""
+    """JPEG, WebP, AVIF, JPEG XL, a guided JPEG and a thumbnail on the dataset's measured split, each picture at each
+    quality, once a picture."""
 
     name, over = "classical_rd_points", "registry"
     reads = ("rgba_frames",)

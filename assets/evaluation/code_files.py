@@ -181,9 +181,10 @@ def compress_files(
 ) -> Iterator[Compressed]:
     """Write a .fov file for each picture; yields what is to be said of each, in order.
 
-    bpp: each picture's level is searched for it; progressive files are cut to it. guide: a codec that takes no map is never guided. effort: steps of
-    refinement (models/codecs/effort.py). failed: gets what is wrong with each picture that cannot be read or coded, and the
-    others go on; None: the first one ends it. Raises FoveaError then, and for a map that the codec does not take.
+    bpp: each picture's level is searched for it; progressive files are cut to it. guide: a codec that takes no map is
+    never guided. effort: steps of refinement (models/codecs/effort.py). failed: gets what is wrong with each picture
+    that cannot be read or coded, and the others go on; None: the first one ends it. Raises FoveaError then, and for a
+    map that the codec does not take.
     """
     guide.check(codec.config.mechanism, len(work) > 1)
 
@@ -208,7 +209,8 @@ def encode_picture(
     effort: int = 0,
     progressive: bool = False,
 ) -> Encoded:
-    """One file. saliency_map: H×W uint8; None: every place counts alike. span: as Guide has it. Other arguments as `compress_files`."""
+    """One file. saliency_map: H×W uint8; None: every place counts alike. span: as Guide has it. Other arguments as
+    `compress_files`."""
     check_rates(lmbda, bpp)
     if effort < 0:
         raise FoveaError(f"effort {effort}: a number of steps is needed")
@@ -304,8 +306,8 @@ def find_maps(maps: Path, sources: Sequence[Path]) -> dict[Path, Path | FoveaErr
 
 
 def own_map(path: Path, source: Path, picture: Picture) -> Picture:
-    """A picture's map, H×W uint8, from a file: a saliency map, or a label map that is 0 where nothing matters. Raises FoveaError
-    for colours, and for another size than the picture's."""
+    """A picture's map, H×W uint8, from a file: a saliency map, or a label map that is 0 where nothing matters. Raises
+    FoveaError for colours, and for another size than the picture's."""
     shown = read_picture(path)
     if (shown != shown[..., :1]).any():
         raise FoveaError(
@@ -319,7 +321,8 @@ def own_map(path: Path, source: Path, picture: Picture) -> Picture:
 
 
 class Decompressed(NamedTuple):
-    """What is said of a decoded file. size: its bytes, as far as they were read. whole: how many it has when nothing is cut off."""
+    """What is said of a decoded file. size: its bytes, as far as they were read. whole: how many it has when nothing is
+    cut off."""
 
     path: Path
     width: int

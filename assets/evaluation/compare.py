@@ -70,8 +70,9 @@ def compare_points(
     list_only_before: bool = True,
     list_only_after: bool = True,
 ) -> pd.DataFrame:
-    """BD-rates of each curve of `after` against its partner in `before` (columns `COLUMNS`; a refused comparison keeps its
-    row with the reason). same_files: at the rates that both have, each seed and picture of one side is on the other with as many bytes and as much PSNR.
+    """BD-rates of each curve of `after` against its partner in `before` (columns `COLUMNS`; a refused comparison keeps
+    its row with the reason). same_files: at the rates that both have, each seed and picture of one side is on the other
+    with as many bytes and as much PSNR.
 
     before, after: as `concat_points` gives them. A metric that a side does not have gives no row.
     """

@@ -242,8 +242,8 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFra
     """Means over images and seeds of bpp and every metric, one row per point of a curve.
 
     For each measured column there are `X`, `X_low` and `X_high`: the mean and its 95 % percentile bootstrap interval,
-    images drawn with replacement (seeds too, where there are several). With fewer than MIN_IMAGES images there is no interval. `experiments`
-    and `mlflow_run_ids` hold what the point was measured from, separated by spaces.
+    images drawn with replacement (seeds too, where there are several). With fewer than MIN_IMAGES images there is no
+    interval. `experiments` and `mlflow_run_ids` hold what the point was measured from, separated by spaces.
     """
     measured = ["bpp", "bpp_estimate", *METRICS, "encode_s", "decode_s", *judged_in(points.columns)]
     dtypes = {

@@ -207,8 +207,8 @@ def best_experiment(
 
 
 def _needs_fewer(before: "pd.DataFrame", now: "pd.DataFrame", metric: str) -> bool:
-    """Whether the second curve needs fewer bits than the first for the same quality; where they share too little to say, whether
-    it is better where their rates are nearest."""
+    """Whether the second curve needs fewer bits than the first for the same quality; where they share too little to
+    say, whether it is better where their rates are nearest."""
     from assets.evaluation.bd_rate import compare_curves
     from assets.evaluation.rate_distortion import curve_grid
 

@@ -22,7 +22,7 @@ from assets.evaluation.page import render_page
 from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, told_apart, without_parts
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
-from assets.evaluation.verdict import find_verdicts, first_verdicts
+from assets.evaluation.verdict import WORDS, find_verdicts, first_verdicts
 
 TEMPLATE = "report.html.j2"
 BUDGET_BYTES = 6_000_000
@@ -69,10 +69,10 @@ def render_report(
 ) -> str:
     """The whole page as one string.
 
-    curves, rates, ideal: as `rd_curves`, `bd_rates` and `ideal_rows` give them (other columns are ignored). gallery: a few
-    pictures. claims: says, bound, found and word of each that was run. provenance: what to print about where the numbers come from, in order; `sweep` also names the page, and
-    `mlflow_run_url`, a text with `{run_id}` in it, turns run ids into links. budget_bytes: what the gallery's pictures may
-    take.
+    curves, rates, ideal: as `rd_curves`, `bd_rates` and `ideal_rows` give them (other columns are ignored). gallery: a
+    few pictures. claims: says, bound, found and word of each that was run. provenance: what to print about where the
+    numbers come from, in order; `sweep` also names the page, and `mlflow_run_url`, a text with `{run_id}` in it, turns
+    run ids into links. budget_bytes: what the gallery's pictures may take.
     """
     provenance = dict(provenance or {})
     ideal = pd.DataFrame() if ideal is None else ideal
@@ -97,7 +97,7 @@ def render_report(
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
         headline=tables.headline(first_verdicts(rates)),
         claims=claims,
-        words=tables.CONTROL_WORDS,
+        words=WORDS,
         verdicts=verdicts,
         places=_places(curves, metrics),
         metrics=metrics,

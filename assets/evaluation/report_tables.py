@@ -11,7 +11,17 @@ from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, m
 from assets.evaluation.numerals import with_interval
 from assets.evaluation.palette import Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
-from assets.evaluation.verdict import ARM_KEYS, HELPS, HELPS_ALONE, HURTS, METHOD, UNKNOWN, Verdict, first_verdicts
+from assets.evaluation.verdict import (
+    ARM_KEYS,
+    HELPS,
+    HELPS_ALONE,
+    HURTS,
+    METHOD,
+    UNKNOWN,
+    WORDS,
+    Verdict,
+    first_verdicts,
+)
 from models.metrics import METRICS
 
 GROUPS = {
@@ -112,9 +122,6 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-CONTROL_WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
-
-
 def headline(verdicts: Sequence[Verdict]) -> str:
     """What was found, in a plain sentence: of each codec's best arm where people look, or of the best variant; where eyes were
     recorded if they were anywhere. The question where nothing can be said."""
@@ -164,7 +171,7 @@ def answer(verdict: Verdict) -> str:
     why = f": {verdict.reasons[0]}" if verdict.outcome == UNKNOWN else ""
     text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}{why}."
     others = [
-        f"{CONTROL_WORDS.get(maps, maps)} {with_interval(row)}"
+        f"{WORDS.get(maps, maps)} {with_interval(row)}"
         for maps, row in verdict.controls.items()
         if math.isfinite(float(row["bd_rate_percent"]))
     ]

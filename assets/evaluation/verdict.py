@@ -19,8 +19,10 @@ from assets.evaluation.palette import CLASSICAL, SETTINGS
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from models.metrics import METRICS
 
-WORDS = {"center": "the centre bias", "shuffled": "another picture's map"}
-CONTROLS = tuple(WORDS)
+#: maps that are not predicted from the picture, in words
+WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
+#: those that predicted maps have to beat
+CONTROLS = ("center", "shuffled")
 METHOD = "pchip"
 #: columns of bd_rates that set one arm apart from another
 ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
@@ -39,10 +41,11 @@ OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. main, plain, structure: its BD rows on `metric`, and on psnr_db and ms_ssim where these are others. controls: BD rows of its
-    controls by map.
+    """One arm's answer. main, plain, structure: its BD rows on `metric`, and on psnr_db and ms_ssim where these are
+    others. controls: BD rows of its controls by map.
 
-    beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the worst. reasons: what was decisive, and what a careful reader should know.
+    beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the
+    worst. reasons: what was decisive, and what a careful reader should know.
     """
 
     metric: str

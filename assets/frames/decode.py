@@ -147,8 +147,8 @@ class _Broken(Exception):
 
 @contextlib.contextmanager
 def _named(label: str) -> Iterator[None]:
-    """Whatever goes wrong with a picture, as BrokenPicture; what this machine is short of, as FoveaError: a verdict on a picture
-    is kept."""
+    """Whatever goes wrong with a picture, as BrokenPicture; what this machine is short of, as FoveaError: a verdict on
+    a picture is kept."""
     try:
         yield
     except _Broken as error:
@@ -313,7 +313,8 @@ def _buffer(name: str, size: int) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: they are of metadata. One thread at a time, since their filters belong to the whole process."""
+    """Without Pillow's warnings: they are of metadata. One thread at a time, since their filters belong to the whole
+    process."""
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -17,9 +17,10 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
     """The rows of a CSV as stripped texts, "" where a row is short; the index is each row's line, attrs["short"] the short
     rows' lines.
 
-    further: other columns that there may be; None: any. Cells end at commas, semicolons or tabs, whichever finds the needed columns; their capitals don't matter. UTF-8, UTF-16,
-    else Latin-1. Raises FoveaError that names file and line: unreadable, a needed column missing or twice, a row with more
-    cells than the header, a quote that does not end.
+    further: other columns that there may be; None: any. Cells end at commas, semicolons or tabs, whichever finds the
+    needed columns; their capitals don't matter. UTF-8, UTF-16, else Latin-1. Raises FoveaError that names file and
+    line: unreadable, a needed column missing or twice, a row with more cells than the header, a quote that does not
+    end.
     """
     try:
         text = _decoded(file.read_bytes())

@@ -19,9 +19,9 @@ def targets_of(
 ) -> list[tuple[Path, Path]]:
     """What is read and where it is written: the named file for one source, else a folder in which given folders are mirrored.
 
-    inside: the names below a folder that count; what the command itself put below `output` doesn't. by: the command, as in `signed`.
-    Raises FoveaError for a missing source, two that would meet in one file, an output that does not fit, and one that would
-    take the place of a source or of a file that the command did not make.
+    inside: the names below a folder that count; what the command itself put below `output` doesn't. by: the command, as
+    in `signed`. Raises FoveaError for a missing source, two that would meet in one file, an output that does not fit,
+    and one that would take the place of a source or of a file that the command did not make.
     """
     mark = rb"\AFOV[\0-\x1f]" if suffix == ".fov" else by.encode()
     for source in sources:

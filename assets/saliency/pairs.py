@@ -30,7 +30,8 @@ class Pairs(NamedTuple):
 
 def open_pairs(reader: Reader, dataset: str, split: str, *, maps: str = "predicted") -> Pairs:
     """The pictures of a split (`train`, `val`, `test`, or `measured`: test where there is one, else val; of `val:4` the
-    first four) and the maps of this kind, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that cannot be."""
+    first four) and the maps of this kind, memory-mapped. Raises Waiting for what is not made, FoveaError for maps that
+    cannot be."""
     frames = reader.given["rgba_frames", dataset]
     predicted = maps in ("predicted", "shuffled")
     table = frames.part(f"{split} {'pairs' if predicted else 'pictures'}")

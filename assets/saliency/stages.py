@@ -205,8 +205,9 @@ class RgbaFrames(Stage):
         return {"frames": digest(rows), "count": len(rows)}
 
     def part(self, view: View, name: str) -> Part:
-        """`train pictures`, `val:4 pairs` and so on: the rows of a split, or the first of it (`measured`: test where there is one, else val), and
-        what a version depends on: the pictures alone, or each with its map. `pngs`: every frame with the key of its PNG."""
+        """`train pictures`, `val:4 pairs` and so on: the rows of a split, or the first of it (`measured`: test where
+        there is one, else val), and what a version depends on: the pictures alone, or each with its map. `pngs`: every
+        frame with the key of its PNG."""
         if name == "pngs":
             table, code = view.given["saliency_maps"].part("maps"), code_version("assets.saliency.rgba")
             keys = [digest({"frame": f, "map": m, "code": code}) for f, m in zip(table.key, table.map_key, strict=True)]

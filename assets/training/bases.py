@@ -132,8 +132,8 @@ def is_jpeg(name: str) -> bool:
 
 
 def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
-    """Pictures of the sources (see `files_of`), then plain ones, with SAM-Lite's maps. Raises FoveaError as it does, or for a file that can't
-    be read."""
+    """Pictures of the sources (see `files_of`), then plain ones, with SAM-Lite's maps. Raises FoveaError as it does, or
+    for a file that can't be read."""
     from assets.frames.decode import read_picture  # loads imagecodecs, which a training of frames at hand need not have
 
     pictures: list[Picture] = []
@@ -171,8 +171,9 @@ def train_base(
     count beside it in training.json.
 
     begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. cuts: its
-    transform for cut files alone, of `begin` or of the shipped codec. changes: in place of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
-    for a codec that has no recipe.
+    transform for cut files alone, of `begin` or of the shipped codec. changes: in place of the recipe's values. hooks:
+    what `train` takes beside objective and folder. Raises FoveaError as `train` does, and for a codec that has no
+    recipe.
     """
     config = config_of(name)
     started = open_codec(begin or name) if begin or cuts else None

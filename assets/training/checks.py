@@ -41,7 +41,8 @@ _ASKED = {
 
 
 def _found(name: str, made: Made) -> tuple[bool, dict[str, Any]] | None:
-    """The doctor's finding of a training run; None where it was not asked: shipped weights were examined when they were made."""
+    """The doctor's finding of a training run; None where it was not asked: shipped weights were examined when they were
+    made."""
     path = made.folder / "doctor.json"
     findings = json.loads(path.read_text()) if path.exists() else []
     finding = next((f for f in findings if f["name"] == name), None)

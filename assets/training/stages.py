@@ -86,7 +86,8 @@ class TrunkCodec(Stage):
 
 
 class TrainedCodec(Stage):
-    """One experiment: one arm with one seed, at one rate or as one model for several. The codec doctor's checks block what comes after."""
+    """One experiment: one arm with one seed, at one rate or as one model for several. The codec doctor's checks block
+    what comes after."""
 
     name, over = "trained_codec", "experiments"
     reads = ("rgba_frames", "trunk_codec")

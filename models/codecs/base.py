@@ -4,9 +4,10 @@
     saliency_map (uint8, H×W) ── s in [0, 1] ──┘ (encoder only, never sent)
     .fov ── strings ── y_hat ── g_s ── x_hat ── crop, clamp, round ── picture (uint8, H×W×3)
 
-A codec whose rate is lmbda is variable-rate over *levels*: level k (a float, 0 … L−1) stands for a lambda between `config.lmbda[0]` and
-`config.lmbda[-1]`, log-interpolated; gain vectors scale the latents by level (Cui et al. 2021, "Asymmetric gained deep
-image compression", eq. 3). A codec with a single lambda has one level. Files know levels in steps of 1/LEVEL_STEPS.
+A codec whose rate is lmbda is variable-rate over *levels*: level k (a float, 0 … L−1) stands for a lambda between
+`config.lmbda[0]` and `config.lmbda[-1]`, log-interpolated; gain vectors scale the latents by level (Cui et al. 2021,
+"Asymmetric gained deep image compression", eq. 3). A codec with a single lambda has one level. Files know levels in
+steps of 1/LEVEL_STEPS.
 """
 
 import functools
@@ -173,8 +174,8 @@ class Codec(nn.Module, ABC):
     ) -> Output:
         """Training forward with additive uniform noise (train mode) or rounding (eval mode).
 
-        x: N×3×H×W in [0, 1], H and W multiples of `stride`. saliency_map: N×1×H×W in [0, 1], required by the
-        mechanisms in `models.mechanisms.NEEDS_MAP`. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
+        x: N×3×H×W in [0, 1], H and W multiples of `stride`. saliency_map: N×1×H×W in [0, 1], required by the mechanisms
+        in `models.mechanisms.NEEDS_MAP`. level: N floats in [0, L−1]; default: the middle level. centre: N floats, for
         `gain` and `hyper` on crops: `conditioning.centre` of each whole map; default: that of the maps as given.
         """
 

@@ -59,8 +59,8 @@ class BitstreamError(FoveaError):
 
 
 class Contents(NamedTuple):
-    """A parsed file. model: the first 8 bytes of the codec's identity. level: in steps of 1/LEVEL_STEPS. total: of a progressive
-    file, how many bytes its last string had before it was cut; `strings` has those that are here."""
+    """A parsed file. model: the first 8 bytes of the codec's identity. level: in steps of 1/LEVEL_STEPS. total: of a
+    progressive file, how many bytes its last string had before it was cut; `strings` has those that are here."""
 
     codec: str
     model: bytes

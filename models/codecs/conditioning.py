@@ -5,13 +5,13 @@
     gain     the map moves the rate level from place to place; the level map is quantised and sent
     hyper    the same levels, but not sent: the hyperprior learns to say them (hyperprior_model.py)
 
-Levels of `gain` and `hyper`. With p = (map pooled to one value a cell)^gamma and the centre c = the picture's mean of p, the level
-at a cell is base + span·(p − c), moved in steps of STEP levels, then clamped to the levels that exist. The mean level
-is the base level, so the geometric mean of the places' lambdas is the base lambda. At high rate, where a place's bits
-grow with −log D and D is proportional to 1/lambda, that spends the same bits, and curves over lambda compare like with
-like. A constant map gives the base level everywhere, exactly. Near an end of the range only the cells that would leave it are
-held at the end: the picture's rate then moves along the curve, but neighbouring base levels stay different points,
-because the other cells still follow the base.
+Levels of `gain` and `hyper`. With p = (map pooled to one value a cell)^gamma and the centre c = the picture's mean of
+p, the level at a cell is base + span·(p − c), moved in steps of STEP levels, then clamped to the levels that exist. The
+mean level is the base level, so the geometric mean of the places' lambdas is the base lambda. At high rate, where a
+place's bits grow with −log D and D is proportional to 1/lambda, that spends the same bits, and curves over lambda
+compare like with like. A constant map gives the base level everywhere, exactly. Near an end of the range only the cells
+that would leave it are held at the end: the picture's rate then moves along the curve, but neighbouring base levels
+stay different points, because the other cells still follow the base.
 """
 
 from typing import cast

@@ -12,7 +12,8 @@ from models.errors import FoveaError
 class CodecConfig:
     """What rebuilds a codec before its weights are loaded; kept as JSON beside them.
 
-    lmbda: the levels' Lagrange multipliers, rising; none where the rate is m. Distortion is measured on 0..255 (lmbda · 255² · MSE of [0, 1]).
+    lmbda: the levels' Lagrange multipliers, rising; none where the rate is m. Distortion is measured on 0..255 (lmbda ·
+    255² · MSE of [0, 1]).
     """
 
     codec: str

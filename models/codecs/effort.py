@@ -5,12 +5,12 @@ An encoder chooses symbols in one pass, each as if its error were all that a pla
 
     bits(symbols) / pixels + mean(lmbda · 255² · (x − x_hat)²),
 
-lambda that of each place's level. Around the symbols at hand that error is, in each symbol s, nearly g·(k − s) + w·(k − s)²: g its
-gradient, w the diagonal of the decoder's Gauss-Newton matrix, estimated by random signs (Bekas, Kokiopoulou, Saad 2007, "An
-estimator for the diagonal of a matrix"). So the value that s should stand for moves towards s − g / 2w, and is then
-quantised by rate and error (Sullivan and Wiegand 1998, see `HyperpriorModel._chosen`) with w as what error is worth. All
-symbols move at once, so they move by a part of the way. The best so far are kept, by what the file costs: so more steps never
-cost more.
+lambda that of each place's level. Around the symbols at hand that error is, in each symbol s, nearly g·(k − s) + w·(k −
+s)²: g its gradient, w the diagonal of the decoder's Gauss-Newton matrix, estimated by random signs (Bekas, Kokiopoulou,
+Saad 2007, "An estimator for the diagonal of a matrix"). So the value that s should stand for moves towards s − g / 2w,
+and is then quantised by rate and error (Sullivan and Wiegand 1998, see `HyperpriorModel._chosen`) with w as what error
+is worth. All symbols move at once, so they move by a part of the way. The best so far are kept, by what the file costs:
+so more steps never cost more.
 """
 
 from collections.abc import Iterator

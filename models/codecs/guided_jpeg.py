@@ -192,8 +192,8 @@ def rounded(plane: Plane, least: float = 0.0) -> NDArray[np.int32]:
 class _Candidates(NamedTuple):
     """The nonzero levels of n blocks, (1 + most) × n: row i has each block's i-th, row 0 none, blocks with the most first.
 
-    nearest, lower: the error saved by the level and by the lower one (see the module), in bits; size: of the level; alive[i - 1]:
-    how many blocks have an i-th; at: rows and columns of the candidates in `runs`' order.
+    nearest, lower: the error saved by the level and by the lower one (see the module), in bits; size: of the level;
+    alive[i - 1]: how many blocks have an i-th; at: rows and columns of the candidates in `runs`' order.
     """
 
     position: NDArray[np.int32]

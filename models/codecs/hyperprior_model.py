@@ -212,12 +212,12 @@ class HyperpriorModel(ConditionedCodec):
         return y_hat if mu is None else y_hat + mu, self._likelihood(q, scale)
 
     def moved(self, mu: Tensor, gain: tuple[Tensor, Tensor]) -> Tensor:
-        """mu · (gain − 1 / inverse gain): the error, in bins, that a mean makes where gain · inverse gain is not 1, and 0 where it
-        is below one bin. The encoder adds it to what it codes; decoders do not know it.
+        """mu · (gain − 1 / inverse gain): the error, in bins, that a mean makes where gain · inverse gain is not 1, and
+        0 where it is below one bin. The encoder adds it to what it codes; decoders do not know it.
 
-        Where training shows symbols, nothing holds gain · inverse gain at 1: with means near 0, g_s learns y in units of its own.
-        A mean that is far off, as for patterns that no training had, reaches it in other units. Photographs have hardly such
-        a place.
+        Where training shows symbols, nothing holds gain · inverse gain at 1: with means near 0, g_s learns y in units
+        of its own. A mean that is far off, as for patterns that no training had, reaches it in other units. Photographs
+        have hardly such a place.
         """
         if not self.straight_through:
             return torch.zeros_like(mu[:, :1, :1, :1])

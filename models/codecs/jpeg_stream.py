@@ -1,7 +1,7 @@
 """A baseline JPEG file (ITU-T T.81) from quantised DCT coefficients, each component in a scan of its own.
 
-Bindings of libjpeg-turbo begin at pixels (jpeglib alone takes coefficients, through files, with 78 MB of libjpegs). The Huffman tables are those of Annex K,
-which know every symbol; mozjpeg's lossless optimisation replaces them.
+Bindings of libjpeg-turbo begin at pixels (jpeglib alone takes coefficients, through files, with 78 MB of libjpegs). The
+Huffman tables are those of Annex K, which know every symbol; mozjpeg's lossless optimisation replaces them.
 """
 
 from collections.abc import Sequence

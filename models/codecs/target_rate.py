@@ -44,9 +44,9 @@ def _size(codec: Codec, given: Analysed, row: int) -> int:
 
 
 def _lowest(low: int, high: int, size: Callable[[int], float], wanted: float, above: bool = False) -> int:
-    """The lowest row above `low` whose size is at least `wanted`, or above it; `high` when none below that has it. Sizes grow by
-    nearly the same factor from row to row, so this interpolates their logarithms; every fourth step is a bisection, so that it
-    always ends soon."""
+    """The lowest row above `low` whose size is at least `wanted`, or above it; `high` when none below that has it.
+    Sizes grow by nearly the same factor from row to row, so this interpolates their logarithms; every fourth step is a
+    bisection, so that it always ends soon."""
     logs: dict[int, float] = {}
     while high - low > 1:
         row = (low + high) // 2

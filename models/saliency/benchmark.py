@@ -65,8 +65,8 @@ def score_pictures(
     """One row per model and picture: model, image and METRICS.
 
     models: label to model; a label that ends in "+flip" predicts with flip averaging. "center_prior" is fit on the
-    fixations of `train` where given, else on OSIE's; information gain is over it. halves: random splits of the people for the ceiling (label "human"), 0 for none.
-    progress: called with pictures done, all of them, and a note.
+    fixations of `train` where given, else on OSIE's; information gain is over it. halves: random splits of the people
+    for the ceiling (label "human"), 0 for none. progress: called with pictures done, all of them, and a note.
     """
     table = fixations[fixations["image"].isin(set(names))]
     groups = {str(name): group for name, group in table.groupby("image")}

@@ -27,8 +27,8 @@ from models.training.rate_distortion import RateDistortion
 BELOW = 0.5
 """By how many levels the first cuts lie below the lowest level."""
 USUAL = 0.5
-"""Share of the files that are made at the second highest rate, as those are that are to be cut anywhere; the others at any rate,
-as those that `fovea compress --bpp` cuts to a size."""
+"""Share of the files that are made at the second highest rate, as those are that are to be cut anywhere; the others at
+any rate, as those that `fovea compress --bpp` cuts to a size."""
 SPANS = (2.0, 6.0)
 
 

@@ -113,8 +113,8 @@ class Objective(ABC):
         return means
 
     def row(self, step: int, means: dict[str, float]) -> tuple[int, dict[str, float]]:
-        """The metrics after `step` steps, behind the number that they are logged at: the step, or an epoch. May look at held-out
-        data."""
+        """The metrics after `step` steps, behind the number that they are logged at: the step, or an epoch. May look at
+        held-out data."""
         return step, self.derived(means)
 
     def check(self, rows: Rows) -> None:  # noqa: B027

@@ -38,8 +38,8 @@ UNIFORM_SHARE = 0.25
 
 
 def read_fields(kind: Any, record: Mapping[str, Any], **named: str) -> dict[str, Any]:
-    """The texts and numbers that a NamedTuple takes, as its annotations have them. named: what the record calls a field, where that
-    is another name. Raises FoveaError for a record that lacks one without a default."""
+    """The texts and numbers that a NamedTuple takes, as its annotations have them. named: what the record calls a
+    field, where that is another name. Raises FoveaError for a record that lacks one without a default."""
     found = {}
     for field, annotation in kind.__annotations__.items():
         name = named.get(field, field)

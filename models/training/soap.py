@@ -20,9 +20,9 @@ from models.device import has_bfloat16
 class Soap(torch.optim.Optimizer):
     """Groups with `plain` = True are Adam's with betas 0.9 and 0.999 (quantiles).
 
-    lr: as for Adam. betas: of the moments. shampoo: decay of the averages of G·Gᵀ. every: steps between new bases. The very first step
-    changes nothing: it makes the bases. Products are taken in bfloat16 where nothing asks torch to be deterministic and
-    the processor has them.
+    lr: as for Adam. betas: of the moments. shampoo: decay of the averages of G·Gᵀ. every: steps between new bases. The
+    very first step changes nothing: it makes the bases. Products are taken in bfloat16 where nothing asks torch to be
+    deterministic and the processor has them.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ def _written(chain: "Chain", files: tuple[Path, ...]) -> "list[Written]":
 )
 @threads
 def seal(files: tuple[Path, ...], anew: bool, threads: int) -> None:
-    """Write down what claims will be measured with: inputs of the units on both sides. Without FILES: of all that were not run."""
+    """Write down what claims will be measured with: inputs of the units on both sides. Without FILES: of all that were
+    not run."""
     from assets.evaluation.claims import seal, units_of
     from pipelines.commands.runs import make_stale
 
@@ -116,7 +117,8 @@ def _tell(chain: "Chain", written: "Written", found: dict[str, object]) -> None:
 @claims.command()
 @FILES
 def check(files: tuple[Path, ...]) -> None:
-    """Say of each claim whether it held, and whether code, weights, pictures and the claim itself are still those of the run."""
+    """Say of each claim whether it held, and whether code, weights, pictures and the claim itself are still those of
+    the run."""
     chain = chain_here(tracking=False)
     if _say(chain, _written(chain, files)):
         sys.exit(1)

@@ -228,7 +228,7 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
     first, second = find_verdicts(rates)
     assert (first.arm, first.outcome) == ("saliency_gain", "conclusive: saves bits")
     assert first.metric == "ew_psnr_db"
-    assert "Also better than the centre bias and another picture's map" in first.reasons[0]
+    assert "Also better than the centre bias and another picture’s map" in first.reasons[0]
     assert second.arm == "weighted" and second.outcome in text
     headline = text[: text.index("Rate–distortion curves")]
     assert numerals.percent(first.main["bd_rate_percent"]) in headline
