@@ -15,6 +15,7 @@ from trainings import untrained
 
 from assets.evaluation.claims import Claim, Written, all_claims, claims_of, outcome, table
 from assets.evaluation.cuts import ORDERS
+from assets.evaluation.rate_distortion import curve_grid
 from assets.stages import open_chain
 from models.codecs import classical
 from models.codecs.base import CodecConfig
@@ -158,20 +159,22 @@ def test_the_recurrent_codec_is_measured_by_its_files() -> None:
     assert " 0.0\n" in said.split("saliency against")[0], "nothing is saved"
 
 
-def test_more_effort_needs_fewer_bits_and_says_how_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_effort_needs_fewer_bits_and_says_how_many_seconds() -> None:
     script = runpy.run_path(str(RESULTS / "effort.py"))
-    monkeypatch.setitem(script["refined"].__globals__, "EFFORTS", (0, 10))
     codec = open_codec("light")
     picture, rows = scene(64, 96), []
     for rate in codec.rates[::2]:
-        (_, quick, plain), (effort, slow, fewer) = script["refined"](codec, picture, spot(64, 96), rate)
+        (_, quick, plain), (effort, slow, fewer) = script["refined"](codec, picture, spot(64, 96), rate, (0, 10))
         assert effort == 10 and slow > quick > 0
         for n, data in ((0, plain), (effort, fewer)):
             quality = psnr_db(picture, codec.decode(data))
             rows.append(("guided", n, "a", rate, 0, 8 * len(data) / (64 * 96), quick, quality, float("nan")))
     names = ["arm", "effort", "image", "rate", "seed", "bpp", "seconds", "psnr_db", "ew_psnr_db"]
-    said = script["lines"](pd.DataFrame(rows, columns=names)).splitlines()
-    assert said[0].startswith("guided, effort 0: —, ") and said[1].startswith("guided, effort 10: psnr_db −")
+    points = pd.DataFrame(rows, columns=names)
+    other = curve_grid(points[points.effort == 0].assign(bpp=lambda p: 2 * p.bpp), ("bpp", "psnr_db"))
+    plain, best = script["lines"](points, {"avif": other}).splitlines()
+    assert plain.startswith("guided, effort 0: ") and "s; against avif: psnr_db −50.0" in plain
+    assert best.startswith("guided, effort 10: ") and "s; against no effort: psnr_db −" in best
 
 
 @pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
