@@ -65,25 +65,6 @@ def test_torch_is_loaded_neither_to_cut_nor_to_miss_a_file(tmp_path: Path) -> No
     assert 196 <= (tmp_path / "b.fov").stat().st_size <= 200
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["a.png", "-o", "b.jpg", "--effort", "10"], "of .fov files"),
-        (["a.png", "-o", "b.jpg", "--progressive"], "of .fov files"),
-        (["a.png", "-o", "b.jpg", "--model", "mbt2018_mean"], "of .fov files"),
-        (["a.png", "a.png", "-o", "b.jpg"], "b.jpg"),
-        (["a.png", "-o", "b.txt"], "or one .jpg"),
-    ],
-)
-def test_a_jpeg_is_made_of_one_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
-    done = CliRunner().invoke(main, ["compress", *words])
-    assert done.exit_code == 1 and said in done.output and not Path("b.jpg").exists()
-
-
 def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))
