@@ -1,6 +1,7 @@
 """Fixation tables: checked, moved to the frame, turned into densities."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,16 +24,12 @@ from models.errors import FoveaError
 
 
 def manifest(*images: str, status: str = "ok") -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "image": images, "path": [f"/d/{image}.jpg" for image in images],
-            "width": 800, "height": 600, "status": status,
-        }
-    )  # fmt: skip
+    table = pd.DataFrame({"image": images, "path": [f"/d/{image}.jpg" for image in images]})
+    return table.assign(width=800, height=600, status=status)
 
 
 def table(
-    tmp_path: Path, rows: list[tuple[object, ...]], name: str = "eyes.csv", columns: str = "image subject x y"
+    tmp_path: Path, rows: list[tuple[Any, ...]], name: str = "eyes.csv", columns: str = "image subject x y"
 ) -> Path:
     file = tmp_path / name
     frame = pd.DataFrame(rows, columns=columns.split())
@@ -146,13 +143,10 @@ def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: flo
     assert np.abs(density - expected).max() < 2e-3 * expected.max()
 
 
-def test_sigma_grows_with_the_picture() -> None:
+def test_sigma_grows_with_the_picture_and_a_map_has_points() -> None:
     density = fixation_map(np.asarray([[200.0, 150.0]]), (400, 300))  # 12 pixels
     column = density[150] / density[150].max()
     assert column[212] == pytest.approx(np.exp(-0.5), abs=0.02)
-
-
-def test_a_map_without_points_is_refused() -> None:
     with pytest.raises(FoveaError, match="no fixation"):
         fixation_map(np.empty((0, 2)), (40, 30))
 
@@ -195,14 +189,9 @@ def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> Non
         assert len(one) == len(two) == 2 and not one & two
         assert [float(half.sum()) for half in pair] == pytest.approx([1.0, 1.0], abs=1e-4)
         found.add(frozenset(one))
-    named = table(
-        tmp_path,
-        name="named.parquet",
-        rows=[(image, ("ann", "bob", None, "eve")[person], x, y) for image, person, x, y in rows],
-    )
-    by_name = frame_fixation_halves(
-        Dataset("d", "folder", tmp_path, fixations=named, size="native"), manifest("a"), [(600, 800)]
-    )
+    with_names = [(image, ("ann", "bob", None, "eve")[person], x, y) for image, person, x, y in rows]
+    named = Dataset("d", "folder", tmp_path, fixations=table(tmp_path, with_names, "named.parquet"), size="native")
+    by_name = frame_fixation_halves(named, manifest("a"), [(600, 800)])
     assert by_name[0] is not None
     alone = frame_fixation_halves(dataset, manifest("b"), [(600, 800)])[0]
     assert alone is not None and halves[1] is not None
