@@ -1,6 +1,6 @@
 """What the sensor asks for, tick by tick, on real folders and an instance that forgets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +24,6 @@ def draw(folder: Path, *names: str) -> None:
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 @pytest.fixture

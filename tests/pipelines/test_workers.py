@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import environment, fovea
 from servers.worker_bodies import answer
 
 from pipelines import workers as module
@@ -84,15 +85,8 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-    )
-    pid = int(done.stdout)
+    given = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    pid = int(subprocess.run([sys.executable, str(script)], env=given, capture_output=True, timeout=60).stdout)
     deadline = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the worker outlives its parent"
@@ -136,20 +130,13 @@ def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.e2e
 def test_the_tiny_sweep_in_two_workers_gives_the_bits_of_one(tmp_path: Path) -> None:
     """Beside each other and one after the other, with as many threads each: the same codecs, every step carried out."""
-    (tmp_path / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n")
 
     def made(home: str, *options: str) -> dict[str, Any]:
         state = tmp_path / home
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "FOVEA_HOME": str(state), "FOVEA_CONFIG": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "run", "--sweep", "tiny", "--threads", "1", *options],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        given = environment(tmp_path, FOVEA_HOME=str(state))
+        fovea(given, "run", "--sweep", "tiny", "--threads", "1", *options, check=True)
         codecs = [json.loads(p.read_text()) for p in state.rglob("trained_codec/**/training.json")]
         return {json.dumps(c["record"], sort_keys=True): c["weights_sha256"] for c in codecs}
 
