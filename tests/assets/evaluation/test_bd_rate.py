@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from points import LAMBDAS, make_points
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 
 from assets.evaluation import bd_rate as bd
@@ -137,37 +138,6 @@ def test_a_third_of_the_shorter_curve_is_enough_and_a_method_is_known() -> None:
     assert bd_delta(BPP, DB, BPP, [d + 5.2 for d in DB]).reason == ""
     with pytest.raises(FoveaError, match="known: pchip, akima"):
         bd_delta(BPP, DB, BPP, DB, method="cubic")
-
-
-LAMBDAS = (0.002, 0.006, 0.018, 0.05)
-
-
-def make_points(
-    arm: str = "uniform", maps: str = "none", *, codec: str = "bls2017", rate: float = 1.0, db: float = 0.0,
-    n: int = 40, seeds: tuple[int, ...] = (0,), noise: float = 0.02, stream: int = 1, curve_db: float = 2.2,
-) -> pd.DataFrame:  # fmt: skip
-    """Pictures of different difficulty on parallel curves: bpp scaled by `rate`, ew_psnr raised by `db`."""
-    difficulty = np.random.default_rng(0)
-    rng = np.random.default_rng(stream)
-    scale, level = np.exp(difficulty.normal(0, 0.4, n)), difficulty.normal(0, 2, n)
-    rows = []
-    classical = arm == "classical"
-    for seed in (0,) if classical else seeds:
-        for step, lmbda in enumerate(LAMBDAS):
-            for i in range(n):
-                bpp = 0.1 * 2**step * scale[i] * rate * np.exp(rng.normal(0, noise))
-                psnr = 26 + curve_db * step + level[i]
-                rows.append(
-                    {
-                        "dataset": "made", "split": "test", "image": f"{i:03}", "codec": codec, "arm": arm, "maps": maps,
-                        "train_dataset": "" if classical else "made", "preset": "" if classical else "smoke",
-                        "rate_name": "quality" if classical else "lmbda", "rate": 10.0 * step if classical else lmbda,
-                        "seed": None if classical else seed, "experiment": "" if classical else f"{arm}{maps}{lmbda}{seed}",
-                        "bytes": 1000, "width": 512, "height": 256, "bpp": bpp, "psnr_db": psnr,
-                        "ms_ssim": 1 - 10 ** (-psnr / 25), "sw_psnr_db": psnr + db, "ew_psnr_db": psnr + db,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 def rates(*pieces: pd.DataFrame, **options: object) -> pd.DataFrame:

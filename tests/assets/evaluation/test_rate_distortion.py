@@ -4,14 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.evaluation.rate_distortion import (
-    MIN_IMAGES,
-    RD_POINT_COLUMNS,
-    concat_points,
-    label_arm,
-    rd_curves,
-    resample_counts,
-)
+from assets.evaluation.rate_distortion import MIN_IMAGES, RD_POINT_COLUMNS, concat_points, rd_curves, resample_counts
 from models.errors import FoveaError
 
 
@@ -30,14 +23,10 @@ def classical_piece() -> pd.DataFrame:
 def test_concat_has_the_schema_whatever_order_pieces_come_in() -> None:
     pieces = [piece(rate=0.02), piece(), classical_piece()]
     table = concat_points(pieces)
-    assert dict(table.dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
+    assert dict(table.dtypes.astype(str)) == dict(concat_points([]).dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
     pd.testing.assert_frame_equal(table, concat_points(pieces[::-1]))
     assert table["bpp"].tolist()[:2] == [1.0, 2.0]
     assert table["vsi"].isna().all() and table.loc[table["codec"] == "jpeg", "seed"].isna().all()
-
-
-def test_concat_of_nothing_is_an_empty_table() -> None:
-    assert dict(concat_points([]).dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
 
 
 def test_table_survives_parquet() -> None:
@@ -57,11 +46,8 @@ def test_concat_refuses_what_would_corrupt_the_table() -> None:
 
 
 def test_curves_are_means_over_images_and_seeds() -> None:
-    curves = rd_curves(
-        concat_points([piece(), piece(seed=1, experiment="f", psnr_db=[32.0, 36.0], mlflow_run_id="r1")])
-    )
-    assert len(curves) == 1
-    row = curves.iloc[0]
+    other = piece(seed=1, experiment="f", psnr_db=[32.0, 36.0], mlflow_run_id="r1")
+    ((_, row),) = rd_curves(concat_points([piece(), other])).iterrows()
     assert row["bpp"] == 1.5 and row["psnr_db"] == 33.0
     assert row["n_images"] == 2 and row["n_seeds"] == 2
     assert row["experiments"] == "e f" and row["mlflow_run_ids"] == "r1"
@@ -107,9 +93,3 @@ def test_resample_counts_are_draws_with_replacement() -> None:
     counts = resample_counts(7, 500, 0)
     assert (counts.sum(axis=1) == 7).all() and counts.mean() == pytest.approx(1)
     assert counts.var() == pytest.approx(6 / 7, rel=0.1)
-
-
-def test_labels() -> None:
-    assert label_arm("uniform", "none") == "uniform"
-    assert label_arm("saliency_gain", "predicted") == "saliency_gain"
-    assert label_arm("saliency_gain", "center") == "saliency_gain@center"
