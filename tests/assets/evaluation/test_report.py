@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pages import data_of
 from PIL import Image
+from points import LAMBDAS, make_points
 from servers.browser import Browser
 
 from assets.evaluation import numerals, report, report_gallery
@@ -26,7 +27,6 @@ from assets.evaluation.report_tables import QUESTION, bd_markdown, control_table
 from assets.evaluation.verdict import HELPS, HURTS, INCONCLUSIVE, NOT_MAPS, UNKNOWN, Verdict, find_verdicts
 from assets.evaluation.windows import salient_window
 
-LAMBDAS = (0.0016, 0.0045, 0.013, 0.036)
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
 MADE_ARMS = {
     ("uniform", "none"): (1.0, 0.0), ("saliency_gain", "predicted"): (1.045, 1.3), ("saliency_gain", "oracle"): (1.06, 1.9),
@@ -34,39 +34,22 @@ MADE_ARMS = {
 }  # fmt: skip
 
 
-def made_points(*, eyes: bool = True, n: int = 24, dataset: str = "made", seed: int = 0) -> pd.DataFrame:
-    base = np.random.default_rng(seed)
-    scale, level = np.exp(base.normal(0, 0.35, n)), base.normal(0, 1.8, n)
-    rows = []
+def made_points(*, eyes: bool = True, n: int = 12, dataset: str = "made", seed: int = 0) -> pd.DataFrame:
+    about = {"n": n, "dataset": dataset}
+    peers = {"jpeg": 1.7, "webp": 1.25, "avif": 0.72, "jpegxl": 1.05}
+    curves = [make_points("classical", codec=codec, rate=rate, stream=99, **about) for codec, rate in peers.items()]
+    for stream, ((arm, maps), (rate, db)) in enumerate(MADE_ARMS.items(), 10 + seed):
+        arms = make_points(arm, maps, rate=rate, db=db, stream=stream, train_dataset=dataset, **about)
+        curves.append(arms.assign(mlflow_run_id=arms.experiment))
+    points = pd.concat(curves, ignore_index=True)
+    psnr, weighted = points.psnr_db, 1 - 10 ** (-points.sw_psnr_db / 25)
+    points = points.assign(bg_psnr_db=psnr - 0.3 * (points.sw_psnr_db - psnr), sw_ms_ssim=weighted, ew_ms_ssim=weighted)
+    points = points.assign(vsi=0.9 + psnr / 1000, haarpsi=psnr / 100, gmsd=0.2 - psnr / 1000)
+    return concat_points([points if eyes else points.assign(ew_psnr_db=np.nan, ew_ms_ssim=np.nan)])
 
-    def add(place: int, factor: float, db: float, step: float, rng: np.random.Generator, **about: object) -> None:
-        bpp = 0.11 * 1.95**step * scale[place] * factor * np.exp(rng.normal(0, 0.02))
-        psnr = 25.6 + 2.1 * step - 0.05 * step**2 + level[place] + rng.normal(0, 0.03)
-        rows.append(
-            {
-                "dataset": dataset, "split": "test", "image": f"street/{place:03}", "bytes": int(bpp * 16384), "width": 512,
-                "height": 256, "bpp": bpp, "bpp_estimate": bpp * 0.995, "psnr_db": psnr, "ms_ssim": 1 - 10 ** (-(psnr - 12) / 14),
-                "sw_psnr_db": psnr + 0.8 + db, "bg_psnr_db": psnr + 0.3 - 0.3 * db, "sw_ms_ssim": 1 - 10 ** (-(psnr - 11.5 + db) / 14),
-                "ew_psnr_db": psnr + 0.6 + db if eyes else np.nan, "ew_ms_ssim": 1 - 10 ** (-(psnr - 11.5 + db) / 14) if eyes else np.nan,
-                "vsi": 0.95 + 0.01 * step, "haarpsi": 0.6 + 0.08 * step, "gmsd": 0.16 - 0.03 * step, **about,
-            }
-        )  # fmt: skip
 
-    for stream, ((arm, maps), (rate, db)) in enumerate(MADE_ARMS.items(), 10):
-        rng = np.random.default_rng(stream + seed)
-        curve = {"codec": "bls2017", "arm": arm, "maps": maps, "preset": "smoke", "train_dataset": dataset, "seed": 0}
-        for step, lmbda in enumerate(LAMBDAS):
-            run = f"{stream:02x}{step}f3c9d8a7b6e5f4"
-            point = {"rate_name": "lmbda", "rate": lmbda, "experiment": f"{arm}-{maps}-{lmbda}", "mlflow_run_id": run}
-            for place in range(n):
-                add(place, rate, db, step, rng, **curve, **point)
-    for codec, rate in {"jpeg": 1.7, "webp": 1.25, "avif": 0.72, "jpegxl": 1.05}.items():
-        rng = np.random.default_rng(99)
-        curve = {"codec": codec, "arm": "classical", "maps": "none", "rate_name": "quality"}
-        for step in np.linspace(-0.8, 4, 7):
-            for place in range(n):
-                add(place, rate, 0.0, float(step), rng, **curve, rate=round(10 + 18 * step, 1))
-    return concat_points([pd.DataFrame(rows)])
+def rates_of(points: pd.DataFrame) -> pd.DataFrame:
+    return bd_rates(points, resamples=50, metrics=("psnr_db", "sw_psnr_db", "ew_psnr_db"))
 
 
 def made_picture(seed: int, size: tuple[int, int] = (128, 192)) -> tuple[np.ndarray, np.ndarray]:
@@ -281,8 +264,7 @@ def test_verdicts(found: dict[str, tuple[float, float, float]], outcome: str) ->
 
 
 def headlined(points: pd.DataFrame) -> float:
-    (rate, *_) = (v.main["bd_rate_percent"] for v in find_verdicts(bd_rates(points, resamples=50)))
-    return float(rate)
+    return float(find_verdicts(rates_of(points))[0].main["bd_rate_percent"])
 
 
 PLACE = {"dataset": "made", "split": "test"}
@@ -319,7 +301,7 @@ def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], 
 def test_the_headline_has_each_codec() -> None:
     points = made_points(n=6)
     both = pd.concat([points, points[points["arm"] != "classical"].assign(codec="light", variant="as shipped")])
-    page = render_report(curves=rd_curves(both, resamples=50), rates=bd_rates(both, resamples=50))
+    page = render_report(curves=rd_curves(both, resamples=50), rates=rates_of(both))
     needs = r"bls2017 needs (\d+) % fewer bits, light (\d+) % fewer for the same quality there"
     said = re.search(rf"{TOLD.removesuffix('look')}(?:look|are predicted to look), {needs}", words_of(page))
     assert said and said[1] == said[2] == str(round(-headlined(both)))
@@ -331,7 +313,7 @@ def test_variants_of_uniform_are_held_against_the_plain_one() -> None:
     changed = {"dilation=2": 0.8, "l1_ms_ssim": 1.3}
     others = [plain.assign(variant=f"steps=600,{v}", bpp=factor * plain["bpp"]) for v, factor in changed.items()]
     own = pd.concat([plain, *others, points[points["arm"] == "classical"]], ignore_index=True)
-    curves, rates = rd_curves(own, resamples=50), bd_rates(own, resamples=50)
+    curves, rates = rd_curves(own, resamples=50), rates_of(own)
     page = render_report(curves=curves, rates=rates)
     text = words_of(page)
     assert "Nothing to compare yet" not in text
@@ -377,17 +359,17 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     named = ("bls2017", "uniform", "none", 0.1, "lmbda", 0.01)
     shot = made_shot(np.zeros((16, 16, 3), np.uint8), *named, variant="steps=600")
     item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
-    page = render_report(curves=curves, rates=bd_rates(points, resamples=50), gallery=[item])
+    page = render_report(curves=curves, rates=rates_of(points), gallery=[item])
     assert page.count("steps=600") == 1 and "common to all arms" in page
     assert "gamma=0.7" in page
 
 
 def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: str) -> None:
-    for present in ("24 pictures · trained with 1 seed ·", "the interval covers pictures", "In brackets"):
+    for present in ("12 pictures · trained with 1 seed ·", "the interval covers pictures", "In brackets"):
         assert present in page, present
     points = made_points(n=1)
     points.loc[points["arm"] != "classical", "variant"] = "as shipped"
-    few = render_report(curves=rd_curves(points, resamples=2), rates=bd_rates(points, resamples=50))
+    few = render_report(curves=rd_curves(points, resamples=2), rates=rates_of(points))
     assert "1 picture · codecs as they ship ·" in few and "1 picture, fewer than 5" in few
     no_interval = ('class="ci">–', ">–</small>")
     for absent in ("1 pictures", "trained with", "In brackets", "the interval covers pictures", *no_interval):
@@ -397,7 +379,7 @@ def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: s
 def test_two_datasets_are_told_apart() -> None:
     points = pd.concat([made_points(n=6), made_points(n=6, eyes=False, dataset="other", seed=5)], ignore_index=True)
     points["train_dataset"] = "made"
-    rates, tables = bd_rates(points, resamples=50), made_tables(True)
+    rates, tables = rates_of(points), made_tables(True)
     curves = rd_curves(points, resamples=2)
     page = render_report(curves=curves, rates=rates, ideal=tables["ideal"])
     said = "with people’s recorded eye movements on made · test, with predicted saliency on other · test"
@@ -413,7 +395,7 @@ def test_two_datasets_are_told_apart() -> None:
 def test_refusals_stand_in_the_table_with_their_reason() -> None:
     points = made_points(n=6)
     points.loc[(points["arm"] == "weighted") & (points["rate"] == LAMBDAS[1]), "ew_psnr_db"] = 10.0
-    page = render_report(curves=rd_curves(points, resamples=50), rates=bd_rates(points, resamples=50))
+    page = render_report(curves=rd_curves(points, resamples=50), rates=rates_of(points))
     text = words_of(page)
     assert "refused" in text and "the test's curve is not monotone" in text and "cannot be said" in text
 
@@ -421,7 +403,7 @@ def test_refusals_stand_in_the_table_with_their_reason() -> None:
 def test_only_classical_codecs_make_a_page() -> None:
     points = made_points(n=6)
     points = points[points["arm"] == "classical"]
-    page = render_report(curves=rd_curves(points, resamples=20), rates=bd_rates(points))
+    page = render_report(curves=rd_curves(points, resamples=20), rates=rates_of(points))
     assert "Nothing to compare yet" in page
     parse(page)
 
@@ -431,7 +413,7 @@ def test_names_from_outside_cannot_break_out() -> None:
     points = made_points(n=6).replace({"variant": {"": evil}})
     item = made_gallery(1)[0]
     page = render_report(
-        curves=rd_curves(points, resamples=20), rates=bd_rates(points, resamples=20),
+        curves=rd_curves(points, resamples=20), rates=rates_of(points),
         gallery=[GalleryItem(evil, item.original, item.saliency_map, item.shots[:2])], provenance={"note": evil},
     )  # fmt: skip
     assert evil not in page and "<img src=x" not in page
