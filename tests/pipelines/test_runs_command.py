@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import numpy as np
@@ -21,11 +21,10 @@ from pipelines.plan import Outcome, Step
 
 
 def test_a_run_with_nothing_to_do_sends_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed: list[str] = []
-    chain: Any = SimpleNamespace(tracker=SimpleNamespace(flush=lambda: flushed.append("sent")))
+    chain = mock.Mock()
     monkeypatch.setattr("pipelines.plan.stale", lambda *_, **__: [])
     assert runs.make_stale(chain, "drawn.tiny", []) == 0
-    assert flushed == ["sent"]
+    chain.tracker.flush.assert_called_once_with()
 
 
 @pytest.mark.parametrize(("left", "count"), [(9, 8), (3, 3), (1, 1)])
@@ -58,8 +57,7 @@ def test_a_training_s_share_of_the_cores_is_that_of_what_was_asked_for(
 def test_what_the_weekly_look_makes_is_told_at_once(
     problems: tuple[str, ...], installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flushed: list[str] = []
-    chain = SimpleNamespace(tracker=SimpleNamespace(flush=lambda: flushed.append("sent")))
+    chain = mock.Mock()
     monkeypatch.setattr("assets.frames.archive_stage.fetch", lambda *_, **__: None)
     monkeypatch.setattr("pipelines.mlflow_tracking.tracked_chain", lambda home: chain)
     monkeypatch.setattr(schedules, "dataset_targets", lambda *_: [])
@@ -67,7 +65,7 @@ def test_what_the_weekly_look_makes_is_told_at_once(
     ends = pytest.raises(dg.Failure, match="full") if problems else contextlib.nullcontext()
     with dg.DagsterInstance.ephemeral() as instance, ends:
         schedules.bring_change(dg.build_op_context(instance=instance))
-    assert flushed == ["sent"]
+    chain.tracker.flush.assert_called_once_with()
 
 
 @pytest.fixture
