@@ -1,4 +1,4 @@
-"""What addresses of MLflow open, and where its artifacts are."""
+"""What addresses of MLflow open, where its artifacts are, and how `fovea ui` starts it; tests/e2e/test_ui.py runs that."""
 
 import json
 import shutil
@@ -95,3 +95,27 @@ def test_an_experiment_of_somebody_s_own_keeps_its_artifacts(mlflow: Path, tmp_p
     mlflow.rename(tmp_path / "moved")
     moved = MlflowTracker(tmp_path / "moved", "").store.connect()
     assert [a.path for a in moved.list_artifacts(run.info.run_id)] == ["a.txt"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_address_of_the_store_is_no_argument_that_others_read(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql://u:hush@db/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    started: dict[str, tuple[list[str], dict[str, str]]] = {}
+
+    def start(command: list[str], environment: dict[str, str], log: Path) -> Any:
+        started[log.stem] = command, environment
+        if log.stem == "mlflow":
+            raise KeyboardInterrupt
+
+    for name in ("prepare_instance", "shown", "stop", "signal.signal"):
+        monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
+    monkeypatch.setattr(ui, "_start", start)
+    ui.serve(0, 0)
+    assert not [word for command, _ in started.values() for word in command if "hush" in word]
+    from mlflow.cli import server
+
+    (option,) = [o for o in server.params if o.name == "backend_store_uri"]
+    assert started["mlflow"][1][str(option.envvar)] == address

@@ -109,14 +109,6 @@ def test_what_dagster_raises_ends_a_watched_step_alone(monkeypatch: pytest.Monke
     assert [own.recv(), own.recv()] == ["RuntimeError: no such executor", ""]
 
 
-def test_the_nightly_rerun_stays_beside_the_daemon() -> None:
-    import dagster as dg
-
-    from pipelines.schedules import sweep
-
-    assert sweep.executor_def is dg.in_process_executor
-
-
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert gpus() == ["2", "3"]

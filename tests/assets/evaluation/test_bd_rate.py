@@ -152,6 +152,10 @@ def row(table: pd.DataFrame, **where: object) -> pd.Series:
     return chosen.iloc[0]
 
 
+def compared(*pieces: pd.DataFrame) -> pd.Series:
+    return row(rates(*pieces, metrics=("psnr_db",), methods=("pchip",)))
+
+
 def test_table_has_its_columns_and_comparisons() -> None:
     table = rates(
         make_points(),
@@ -188,8 +192,7 @@ def test_row_does_not_depend_on_its_company() -> None:
 
 def test_pairing_makes_the_interval_narrow() -> None:
     """Pictures differ by a factor in rate, the arms by 5 %: only a paired bootstrap can see that."""
-    table = rates(make_points(), make_points("weighted", "predicted", rate=0.95, stream=2), metrics=("psnr_db",))
-    first = row(table, method="pchip")
+    first = compared(make_points(), make_points("weighted", "predicted", rate=0.95, stream=2))
     assert first["ci_high"] < 0 and first["ci_high"] - first["ci_low"] < 3
 
 
@@ -211,14 +214,13 @@ def test_seeds_widen_the_interval_and_are_counted() -> None:
     seeds = (0, 1, 2)
     base = [make_points(seeds=seeds), make_points("weighted", "predicted", seeds=seeds, rate=0.9, stream=2)]
     spread = base[1].assign(bpp=base[1]["bpp"] * base[1]["seed"].map({0: 0.9, 1: 1.0, 2: 1.1}))
-    calm, wild = (row(rates(base[0], t, metrics=("psnr_db",)), method="pchip") for t in (base[1], spread))
+    calm, wild = (compared(base[0], t) for t in (base[1], spread))
     assert calm["n_seeds"] == 3
     assert wild["ci_high"] - wild["ci_low"] > 2 * (calm["ci_high"] - calm["ci_low"])
 
 
 def test_classical_anchor_meets_every_seed() -> None:
-    table = rates(make_points(seeds=(0, 1)), make_points("classical", codec="jpeg", rate=1.25), metrics=("psnr_db",))
-    only = row(table, method="pchip")
+    only = compared(make_points(seeds=(0, 1)), make_points("classical", codec="jpeg", rate=1.25))
     assert only["n_seeds"] == 2 and only["bd_rate_percent"] == pytest.approx(-20, abs=1.5)
 
 
@@ -226,7 +228,7 @@ def test_missing_pictures_and_seeds_are_left_out_and_said() -> None:
     test = make_points("weighted", "predicted", seeds=(0, 1), stream=2)
     test = test[~((test["image"] == "003") & (test["rate"] == LAMBDAS[0]))]
     test = test[~((test["seed"] == 1) & (test["rate"] == LAMBDAS[3]))]
-    only = row(rates(make_points(seeds=(0, 1)), test, metrics=("psnr_db",)), method="pchip")
+    only = compared(make_points(seeds=(0, 1)), test)
     assert only["n_images"] == 39 and only["n_seeds"] == 1 and only["status"] == "ok"
     assert "1 of 40 pictures left out" in only["reason"] and "1 of 2 seeds left out" in only["reason"]
 
@@ -234,7 +236,7 @@ def test_missing_pictures_and_seeds_are_left_out_and_said() -> None:
 def test_refused_comparison_keeps_its_row() -> None:
     test = make_points("weighted", "predicted", stream=2)
     test.loc[test["rate"] == LAMBDAS[2], "psnr_db"] = 20.0
-    only = row(rates(make_points(), test, metrics=("psnr_db",)), method="pchip")
+    only = compared(make_points(), test)
     assert only["status"] == "refused" and np.isnan(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
     assert only["reason"] == "the test's curve is not monotone"
 
@@ -245,15 +247,14 @@ def test_too_many_refused_resamples_mean_no_interval() -> None:
     pair = test["rate"].isin(LAMBDAS[1:3])
     test.loc[pair, "psnr_db"] = test.loc[pair].groupby("image")["psnr_db"].transform("mean")
     test.loc[(test["rate"] == LAMBDAS[2]) & (test["image"] == "000"), "psnr_db"] += 4
-    only = row(rates(make_points(noise=0.0), test, metrics=("psnr_db",)), method="pchip")
+    only = compared(make_points(noise=0.0), test)
     assert only["status"] == "no_interval" and np.isfinite(only["bd_rate_percent"]) and np.isnan(only["ci_low"])
     assert only["refused_resamples"] == pytest.approx(np.exp(-1), abs=0.05)
     assert "of the resamples were refused, mostly because the test's curve is not monotone" in only["reason"]
 
 
 def test_few_pictures_mean_no_interval() -> None:
-    table = rates(make_points(n=4), make_points("weighted", "predicted", n=4, stream=2), metrics=("psnr_db",))
-    only = row(table, method="pchip")
+    only = compared(make_points(n=4), make_points("weighted", "predicted", n=4, stream=2))
     assert only["status"] == "no_interval" and "4 pictures, fewer than 5" in only["reason"]
 
 

@@ -11,6 +11,7 @@ from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
 from assets.evaluation.palette import ARM_COLOURS, Cast, Look, cast_of, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
+from assets.training.plots import training_curves
 from models.arms import ARMS
 from models.errors import FoveaError
 
@@ -99,3 +100,11 @@ def test_variants_of_an_arm_look_different_and_the_plain_one_as_its_arm() -> Non
     shipped = {"codec": "other", "arm": "uniform", "maps": "none", "variant": "as shipped"}
     own = cast_of(pd.DataFrame([rows[1], shipped]))
     assert look(shipped, own).colour == ARM_COLOURS["uniform"], "another codec's arms make no variants of these"
+
+
+def test_training_curves_and_a_picture_that_says_that_there_are_none() -> None:
+    history = [{"step": i, "loss": 10.0 / (i + 1), "bpp": 0.5, "psnr_db": 20.0 + i} for i in range(20)]
+    history += [{"step": 10, "val_psnr_db": 25.0, "val_bpp": 0.4}]
+    drawn = pixels(training_curves(history, title="run"))
+    assert (drawn == (0xD5, 0x5E, 0x00)).all(axis=2).any()
+    assert pixels(training_curves([])).std() > 0

@@ -48,11 +48,6 @@ def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
     assert read.table["x"].tolist() == [1.0, 400.5, 800.0]
 
 
-def test_names_that_are_numbers_stay_names(tmp_path: Path) -> None:
-    read = read_fixations(table(tmp_path, [("0101", 0, 5.0, 5.0)]), manifest("0101"))
-    assert list(read.table["image"]) == ["0101"]
-
-
 def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Path) -> None:
     rows = [
         ("a", 0, 0.4, 300.0), ("a", 0, -0.5, 300.0), ("a", 0, 801.4, 601.5),
@@ -92,12 +87,11 @@ def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
         read_fixations(file, manifest("b"))
 
 
-def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
+def test_numbers_are_names_quarantined_pictures_are_not_used_and_two_of_a_name_refused(tmp_path: Path) -> None:
+    read = read_fixations(table(tmp_path, [("0101", 0, 5.0, 5.0)]), manifest("0101"))
+    assert list(read.table["image"]) == ["0101"]
     with pytest.raises(FoveaError, match=r"eyes\.csv names 1 picture \(a\.jpg\) by a name that several pictures have"):
         read_fixations(table(tmp_path, [("a.jpg", 0, 5.0, 5.0)]), manifest("train/a", "val/a"))
-
-
-def test_quarantined_pictures_are_known_but_not_used(tmp_path: Path) -> None:
     both = pd.concat([manifest("a"), manifest("broken", status="quarantined")])
     read = read_fixations(table(tmp_path, [("a", 0, 5.0, 5.0), ("broken", 0, 5.0, 5.0)]), both)
     assert (list(read.table["image"]), read.why()) == (["a"], "1 on quarantined pictures")
