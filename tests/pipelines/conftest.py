@@ -36,7 +36,7 @@ def launched(installation: Path, instance: dg.DagsterInstance) -> Callable[[str,
     def launch(stage: str, partition: str) -> dg.ExecuteInProcessResult:
         offer(instance, [(stage, partition)])
         asked = [asset for asset in ASSETS if asset.key == dg.AssetKey(stage)]
-        workshop = {"workshop": resources.FoveaWorkshop()}
-        return dg.materialize(asked, partition_key=partition, instance=instance, raise_on_error=False, resources=workshop)
+        given = {"instance": instance, "resources": {"workshop": resources.FoveaWorkshop()}}
+        return dg.materialize(asked, partition_key=partition, raise_on_error=False, **given)
 
     return launch

@@ -1,4 +1,4 @@
-"""What addresses of MLflow open, where its artifacts are, and how `fovea ui` starts it; tests/e2e/test_ui.py runs that."""
+"""What addresses of MLflow open, where its artifacts are, and how `fovea ui` starts it."""
 
 import json
 import shutil

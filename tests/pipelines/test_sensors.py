@@ -1,5 +1,4 @@
-"""What the sensor asks for, tick by tick, on real folders and an instance that forgets; what schedules ask for, and what their
-jobs do when somebody else is at work."""
+"""What the sensor asks for, tick by tick, on real folders; what schedules ask for, and jobs beside other work."""
 
 import threading
 from collections.abc import Callable

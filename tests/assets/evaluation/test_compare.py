@@ -68,12 +68,6 @@ def test_refusals_keep_their_row_and_their_reason() -> None:
     assert set(rates["arm"]) == {"uniform"}
 
 
-def test_only_pictures_that_both_measured_count() -> None:
-    rates = compare_points(made(n=8), made(0.9, n=6), resamples=50)
-    row = only(rates)
-    assert row["n_images"] == 6 and "2 of 8 pictures left out" in str(row["reason"])
-
-
 def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
     def key(preset: str, variant: str = "", arm: str = "uniform") -> CurveKey:
         return CurveKey("d", "test", "t", "bls2017", arm, "none", preset, variant)

@@ -417,7 +417,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("said", BAD)
-def test_bad_files_name_file_and_field_and_keep_nothing(chain: Chain, design: Design, tmp_path: Path, said: str) -> None:  # fmt: skip
+def test_bad_files_are_named_with_field_and_keep_nothing(
+    chain: Chain, design: Design, tmp_path: Path, said: str
+) -> None:
     good = write(tmp_path, answers_of(design, "p-good", 0, 0.5), "good.json")
     bad = write(tmp_path, BAD[said](answers_of(design, "p-bad0", 1, 0.5)), "bad.json")
     file = re.escape(str(bad)) if "known here" not in said else ""
