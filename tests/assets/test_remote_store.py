@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -375,17 +376,12 @@ def test_no_time_is_spent_on_what_will_be_refused_again(tmp_path: Path) -> None:
         refusal("InvalidAccessKeyId", 403),
     ]
     for error in refused:
-        tries = []
-
-        def ask(error: Exception = error, tries: list[int] = tries) -> None:
-            tries.append(1)
-            raise error
-
+        ask = mock.Mock(side_effect=error)
         with pytest.raises(FoveaError) as caught:
             shared.tried(ask)
-        assert len(tries) == 1 and not isinstance(caught.value, StorageAway), error
+        assert ask.call_count == 1 and not isinstance(caught.value, StorageAway), error
     with pytest.raises(FoveaError, match="s3_region"):
-        shared.tried(lambda: (_ for _ in ()).throw(refused[0]))
+        shared.tried(mock.Mock(side_effect=refused[0]))
 
 
 def test_what_may_pass_is_asked_again(tmp_path: Path) -> None:
@@ -407,11 +403,4 @@ def test_what_may_pass_is_asked_again(tmp_path: Path) -> None:
         ConnectionResetError(),
     ]
     for error in passing:
-        answers: list[Exception | None] = [error, None]
-
-        def ask(answers: list[Exception | None] = answers) -> str:
-            if (said := answers.pop(0)) is not None:
-                raise said
-            return "there"
-
-        assert shared.tried(ask) == "there", error
+        assert shared.tried(mock.Mock(side_effect=[error, "there"])) == "there", error

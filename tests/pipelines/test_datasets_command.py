@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -115,10 +116,7 @@ def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) ->
 
 
 def test_after_any_error_nothing_stays_registered(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
-        raise RuntimeError("a fault of ours")
-
-    monkeypatch.setattr("assets.frames.manifest.scan", fails)
+    monkeypatch.setattr("assets.frames.manifest.scan", mock.Mock(side_effect=RuntimeError("a fault of ours")))
     code, said = added(pictures)
     assert code == 1 and "a fault of ours" in said
     assert "some" not in CliRunner().invoke(main, ["datasets", "list"]).output
@@ -142,10 +140,7 @@ def test_a_config_that_cannot_be_used_is_said_before_anything_else(
     listed = CliRunner().invoke(main, ["datasets", "list"])
     assert listed.exit_code == 1 and listed.stdout == "" and "fovea.toml" in listed.stderr
     (pictures.parent / "fovea.toml").unlink()
-
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
+    denied = mock.Mock(side_effect=PermissionError(13, "Permission denied"))
     monkeypatch.setattr("filelock.FileLock.acquire", denied)
     code, said = added(pictures)
     assert code == 1 and "fovea.toml: Permission denied; set FOVEA_CONFIG to a folder you can write" in said

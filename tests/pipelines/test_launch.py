@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import pandas as pd
@@ -74,11 +75,10 @@ def test_a_plan_is_one_run_which_the_ui_can_launch_again(installation: Path) -> 
 
 
 def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("the lamp is out")
-
     monkeypatch.setattr("pipelines.steps.RETRY", dg.RetryPolicy(max_retries=1, delay=0))
-    monkeypatch.setattr("assets.frames.stages.SourceFrames.make", fail)
+    monkeypatch.setattr(
+        "assets.frames.stages.SourceFrames.make", mock.Mock(side_effect=RuntimeError("the lamp is out"))
+    )
     chain = open_chain(threads=1)
     prepare_instance(chain.home)
     done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")], sweep)

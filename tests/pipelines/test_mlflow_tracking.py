@@ -12,6 +12,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from servers.mlflow_server import MlflowServer
@@ -52,13 +53,10 @@ def rows(home, query):
 def outage(tracker, monkeypatch):
     """While it is entered, MLflow is away."""
 
-    def unreachable():
-        raise Unreachable("Connection refused")
-
     @contextmanager
     def away():
         with monkeypatch.context() as patch:
-            patch.setattr(tracker.store, "connect", unreachable)
+            patch.setattr(tracker.store, "connect", mock.Mock(side_effect=Unreachable("Connection refused")))
             yield
 
     return away
@@ -283,16 +281,13 @@ def test_a_run_that_mlflow_cannot_take_holds_back_no_other(tracker, home, outage
     codec.mkdir()
     (codec / "codec.json").write_text("{}")
 
-    def refuse(*_):
-        raise error
-
     with outage():
         bad = start(tracker, key="bad", name="bad arm")
         tracker.register_model(bad, folder=codec, name="m")
         for key in "abcdefgh":
             start(tracker, key=key).finish()
     caplog.clear()
-    monkeypatch.setattr(MlflowStore, "_register", refuse)
+    monkeypatch.setattr(MlflowStore, "_register", mock.Mock(side_effect=error))
     later = as_another_process(home)
     for _ in range(2):
         later.flush()

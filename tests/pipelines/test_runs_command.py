@@ -155,9 +155,7 @@ def test_words_that_no_command_takes_are_told_in_a_line(installation: Path, word
 def test_a_full_disk_is_told_with_advice_that_fits(
     installation: Path, few_made: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "a.png")

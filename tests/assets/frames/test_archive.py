@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -386,11 +387,7 @@ def test_missing_archive(made: Path) -> None:
 def test_out_of_handles_is_no_broken_frame(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source("archive", made)
     refs = frames_of(source)
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    monkeypatch.setattr(zipfile, "ZipFile", mock.Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
     with pytest.raises(FoveaError, match="Too many open files") as caught:
         read_frame(source, refs[0])
     assert not isinstance(caught.value, BrokenFrame)

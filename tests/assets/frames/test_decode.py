@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import imagecodecs
@@ -469,10 +470,7 @@ def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: in
 def test_what_the_machine_is_short_of_is_no_verdict_on_a_picture(
     error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def short(_: object) -> None:
-        raise error
-
-    data = saved(noise(), "PNG")
+    data, short = saved(noise(), "PNG"), mock.Mock(side_effect=error)
     monkeypatch.setattr(decode, "_to_rgb8", short)
     with pytest.raises(FoveaError, match=r"a\.png: .*says nothing about the picture") as caught:
         read_picture(data, "a.png")
