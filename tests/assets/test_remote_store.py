@@ -137,9 +137,7 @@ def test_a_read_survives_an_outage(store: Mirror, s3: S3Server, tmp_path: Path) 
     timer.join()
 
 
-def test_what_could_not_be_sent_is_kept_and_sent_later(
-    store: Mirror, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_could_not_be_sent_is_kept_and_sent_later(store: Mirror, s3: S3Server, tmp_path: Path) -> None:
     store.remote.wait_s = 0.5
     s3.door.shut()
     with pytest.raises(StorageAway, match="run the same command again"):

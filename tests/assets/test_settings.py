@@ -149,9 +149,7 @@ def test_a_broken_file_is_named(config: Path, text: str) -> None:
         find_profile(config, "A b" if "A b" in text else None)
 
 
-def test_what_is_passed_on_holds_no_secret_and_means_the_same_there(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_passed_on_holds_no_secret_and_stays_the_same(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(config)
     given = {"FOVEA_HOME": "state", "FOVEA_PROFILE": "cluster", "OMP_WAIT_POLICY": "", "MLFLOW_TRACKING_URI": SECRET}
     for name, value in given.items():

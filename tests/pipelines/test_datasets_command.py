@@ -38,9 +38,7 @@ def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: P
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
 
 
-def test_the_same_folder_once_more_changes_the_options_that_are_given(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_folder_again_changes_the_given_options(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert added(pictures, "--size", "64x64")[0] == 0
     code, said = added(pictures, "--splits", "1/1/2")
     assert code == 0 and "some: 4 pictures (1 train, 1 val, 2 test)" in said, said
@@ -133,9 +131,7 @@ def test_lists_have_heads_or_say_that_there_is_nothing(pictures: Path) -> None:
     assert "no published curve is here" in CliRunner().invoke(main, ["curves", "list"]).output
 
 
-def test_a_config_that_cannot_be_used_is_said_before_anything_else(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_config_that_cannot_be_used_is_said_first(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pictures.parent / "fovea.toml").write_text("[datasets.some\n")
     listed = CliRunner().invoke(main, ["datasets", "list"])
     assert listed.exit_code == 1 and listed.stdout == "" and "fovea.toml" in listed.stderr

@@ -107,9 +107,7 @@ def test_rows_are_what_was_asked_for(installation: Path, instance: dg.DagsterIns
     assert {"fixation_maps", "saliency_model"} <= {s.name for s in drawn(stages, World(home))}
 
 
-def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
-    installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_check_says_what_it_saw_until_it_holds(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point = {"image": "a", "codec": "jpeg", "rate_name": "quality", "rate": 50.0, "bpp": 1.0, "psnr_db": 30.0}
     chain = open_chain()
     stage = chain.stages["classical_rd_points"]

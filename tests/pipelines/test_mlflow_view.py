@@ -98,9 +98,7 @@ def test_an_experiment_of_somebody_s_own_keeps_its_artifacts(mlflow: Path, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_address_of_the_store_is_no_argument_that_others_read(
-    installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "postgresql://u:hush@db/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     started: dict[str, tuple[list[str], dict[str, str]]] = {}

@@ -35,7 +35,7 @@ def test_the_ui_launches_what_has_checks_that_do_not_apply(
     assert [e.check_name for e in done.get_asset_check_evaluations()] == list(applies)
 
 
-def test_the_report_begins_with_its_headline_and_its_address(
+def test_the_report_begins_with_headline_and_address(
     installation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "shown").mkdir()

@@ -29,7 +29,7 @@ def made_table(view: Any) -> pd.DataFrame:
     return table.assign(path=names, width=64, height=48, bytes=1, status="ok", reason="")
 
 
-def test_status_hashes_each_frame_once_for_its_array_its_map_and_its_png(
+def test_status_hashes_each_frame_once_for_array_map_and_png(
     installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (installation / "fovea.toml").write_text('[datasets.made]\npath = "."\n')

@@ -100,7 +100,7 @@ def test_a_failed_run_is_asked_for_again_after_an_hour_and_a_changed_folder_at_o
     assert tick() == [] and tick() == "no registered folder changed"
 
 
-def test_a_dataset_that_was_forgotten_and_added_with_another_size_is_another_run(
+def test_a_dataset_added_again_with_another_size_is_another_run(
     installation: Path, instance: dg.DagsterInstance, tick: Tick
 ) -> None:
     draw(installation / "pictures", "a.png", "b.png", "c.png")
@@ -132,7 +132,7 @@ def test_the_state_of_a_folder_follows_links_and_sees_no_other_files(installatio
     assert state() != before
 
 
-def test_a_folder_that_cannot_be_looked_at_keeps_no_other_from_its_run(
+def test_a_folder_that_cannot_be_read_keeps_no_other_waiting(
     installation: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("bad", "good"):

@@ -95,7 +95,7 @@ def test_published_curves_agree_with_the_bjontegaard_package(test: str, anchor: 
 
 @settings(max_examples=60, deadline=None)
 @given(increments, st.data(), st.floats(0.2, 5), st.sampled_from(bd.METHODS))
-def test_itself_is_zero_and_scaled_rates_are_the_scale(
+def test_itself_is_zero_and_a_scale_the_scale(
     steps: list[float], data: st.DataObject, scale: float, method: str
 ) -> None:
     quality = 20 + np.cumsum(steps)

@@ -342,7 +342,7 @@ def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, da
 # ------------------------------------------------------------------------------------------ broken frames
 
 
-def test_replaced_archive_is_noticed(made: Path, tmp_path: Path) -> None:
+def test_replaced_archive_is_noticed(made: Path) -> None:
     source = Source("archive", made)
     refs = frames_of(source)
     made.unlink()

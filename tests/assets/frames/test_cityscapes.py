@@ -336,9 +336,7 @@ def test_waits_are_bounded_and_differ_and_retry_after_is_heeded(run: Run) -> Non
     assert run.waits == [77.0]
 
 
-def test_what_arrived_before_endless_errors_is_kept_and_needs_no_room(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_came_before_endless_errors_is_kept_and_needs_no_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rest = run.package.stat().st_size - run.breaks_off()
     monkeypatch.setattr(download_module, "free_bytes", lambda folder: rest)
     assert run.completes().received_bytes == rest
@@ -381,9 +379,7 @@ def test_slow_line_is_borne(run: Run, tmp_path: Path) -> None:
     assert run.site.count(FILE) == 1
 
 
-def test_a_site_that_is_away_or_offers_something_else(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_site_that_is_away_or_offers_other_things(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("/downloads/", "/md5-sum/"):
         run.site.always = {path: Fault(body=b'{"a": 1}', content_type="application/json")}
         run.fails("did the site change")
@@ -552,9 +548,7 @@ def everything_said(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("trouble", ["refused", "500", "drop", "redirect", "unreachable", "page", "teapot"])
-def test_password_is_never_shown(
-    run: Run, caplog: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch, trouble: str
-) -> None:
+def test_password_never_shows(run: Run, caplog: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "Tr0ub4dor&3 §"
     monkeypatch.setenv("CITYSCAPES_PASSWORD", secret)

@@ -108,9 +108,7 @@ def result_digest() -> str:
 # ---------------------------------------------------------------------------------------------- the way
 
 
-def test_the_archive_in_place_goes_all_the_way_and_nothing_is_extracted(
-    settle: Settle, archive: Path, tmp_path: Path
-) -> None:
+def test_the_archive_in_place_goes_all_the_way_unextracted(settle: Settle, archive: Path, tmp_path: Path) -> None:
     settle(archive)
     facts = make(*STAGES)
     assert facts["cityscapes_archive"]["source"] == str(archive)
@@ -185,7 +183,7 @@ def test_planning_asks_nobody_and_the_run_downloads_once(settle: Settle, archive
 # ---------------------------------------------------------------------------------------------- counts and names
 
 
-def test_what_is_missing_is_listed_and_stops_the_run(settle: Settle, archive: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_listed_and_stops_the_run(settle: Settle, archive: Path) -> None:
     settle(archive, subset=False)
     with pytest.raises(FoveaError, match=r"missing train/aachen: all 174.*subset = true"):
         make(*STAGES[:2])
@@ -258,7 +256,7 @@ def damage(archive: Path, image: str) -> Callable[[], None]:
     return lambda: write(before)
 
 
-def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
+def test_a_broken_frame_is_quarantined_and_a_repaired_archive_heals(
     settle: Settle, archive: Path, tmp_path: Path
 ) -> None:
     mine = write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, large=1)
@@ -283,9 +281,7 @@ def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
 
 
 @pytest.mark.parametrize("kind", ["archive", "tree"])
-def test_a_source_that_disappears_midway_loses_nothing(
-    settle: Settle, archive: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_source_that_disappears_loses_nothing(settle: Settle, archive: Path, tmp_path: Path, kind: str) -> None:
     if kind == "archive":
         place = tmp_path / ARCHIVE_NAME
         shutil.copy(archive, place)

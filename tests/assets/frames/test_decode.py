@@ -328,9 +328,7 @@ def tiff(bands: NDArray[Any], *, planar: bool = False, extra: tuple[int, ...] = 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("extra", [None, (), (0,), (0, 0)])
-def test_tiffs_with_bands_of_no_meaning_and_odd_metadata(
-    deep: bool, planar: bool, extra: tuple[int, ...] | None
-) -> None:
+def test_tiffs_with_odd_bands_and_metadata(deep: bool, planar: bool, extra: tuple[int, ...] | None) -> None:
     picture = smooth()
     bands = [picture] if extra is None else [picture, *(noise(96, 128, 1, k) for k in range(len(extra) or 1))]
     samples: NDArray[Any] = np.dstack(bands)

@@ -132,7 +132,7 @@ def test_what_is_measured_on_is_test_else_val_else_an_error_with_the_way_out(tmp
     assert dataset.evaluation_split(scan(dataset)) == "test"
 
 
-def test_hash_splits_are_80_10_10_and_never_move(tmp_path: Path) -> None:
+def test_hash_splits_are_80_10_10_and_never_move() -> None:
     named = {name: hash_split(name) for name in ("a", "f", "films/x_0001", "8")}
     assert named == {"a": "train", "f": "val", "films/x_0001": "train", "8": "test"}  # golden
     counts = Counter(hash_split(str(k)) for k in range(20_000))

@@ -244,7 +244,7 @@ def test_maps_come_from_the_model_that_the_registry_names(home: Home, trained: T
     assert all(c.holds(chain.make("saliency_maps", "plain"))[0] for c in STAGES["saliency_maps"].checks)
 
 
-def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
+def test_training_pictures_get_maps_of_the_model_that_left_them_out(
     home: Home, trained: Tracker, choosing: Any
 ) -> None:
     name = "eyes.sam_lite-tiny+2folds"
@@ -322,9 +322,7 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
         assert maps_by(chain, "eyes", "center") == {}
 
 
-def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are(
-    home: Home, trained: Tracker, choosing: Any
-) -> None:
+def test_maps_by_another_model_leave_pictures_of_the_uniform_arm(home: Home, trained: Tracker, choosing: Any) -> None:
     before = look(home)
     assert not before.world.registry["eyes"].saliency
     after = choosing(KEY)

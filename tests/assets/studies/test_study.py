@@ -320,9 +320,7 @@ def test_one_catch_trial_is_not_enough(chain: Chain, design: Design, tmp_path: P
 
 
 @pytest.mark.parametrize(("seen", "kept"), [(5, False), (7, True)])
-def test_one_slip_in_seven_is_forgiven_and_one_in_five_is_a_guesser_s(
-    chain: Chain, tmp_path: Path, seen: int, kept: bool
-) -> None:
+def test_one_slip_in_seven_is_forgiven_one_in_five_is_not(chain: Chain, tmp_path: Path, seen: int, kept: bool) -> None:
     base = made_design()
     catch = tuple(Question(pair=f"c{i:03}", image=base.pairs[i].image) for i in range(seen))
     design = base.model_copy(update={"catch": catch})
@@ -417,9 +415,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("said", BAD)
-def test_bad_files_are_named_with_field_and_keep_nothing(
-    chain: Chain, design: Design, tmp_path: Path, said: str
-) -> None:
+def test_bad_files_are_named_by_field_and_keep_nothing(chain: Chain, design: Design, tmp_path: Path, said: str) -> None:
     good = write(tmp_path, answers_of(design, "p-good", 0, 0.5), "good.json")
     bad = write(tmp_path, BAD[said](answers_of(design, "p-bad0", 1, 0.5)), "bad.json")
     file = re.escape(str(bad)) if "known here" not in said else ""

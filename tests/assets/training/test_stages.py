@@ -31,9 +31,7 @@ def put(folder: Path, *names: str, value: int = 0) -> None:
         cv2.imwrite(str(folder / name), np.full((70, 70, 3), value + i, np.uint8))
 
 
-def test_of_val_only_the_pictures_that_probes_and_doctor_see_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_val_only_pictures_that_probes_and_doctor_see_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = tmp_path / "pictures"
     put(pictures, "train/a.png", "train/b.png", *(f"val/{i}.png" for i in range(6)))
     add_dataset(tmp_path, "street", pictures)
