@@ -282,9 +282,10 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     assert min(nss["human"], nss["sam_lite"]) > nss["center_prior"] > 0
     assert [p.name for p in made.shown()] == ["benchmark.md", "benchmark.png"]
     assert "| sam_lite+flip " in (made.folder / "shown/benchmark.md").read_text()
-    _, metrics = chain.tracker.told("saliency@eyes")  # type: ignore[attr-defined]
+    assert isinstance(chain.tracker, Tracker)
+    _, metrics = chain.tracker.told("saliency@eyes")
     assert metrics["sam_lite_flip/nss"] == pytest.approx(nss["sam_lite+flip"])
-    chain.tracker.runs["saliency@eyes"].finish.assert_called_once_with()  # type: ignore[attr-defined]
+    chain.tracker.runs["saliency@eyes"].finish.assert_called_once_with()
     assert look(home).make("saliency_benchmark", "eyes").hit
     write_tables(chain)
     assert len(pd.read_parquet(home.tables / "saliency_benchmark.parquet")) == len(table)
