@@ -131,9 +131,7 @@ def test_what_was_never_made_is_held_against_the_nearest(chain: Chain) -> None:
         assert chain.why("grow", "other") == said
 
 
-def test_what_tells_a_story_is_made_once_more_when_it_is_found_again(
-    chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_tells_a_story_is_made_again_when_it_is_found_again(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Grow, "tells", True)
     for lr, made in ((1e-4, 1), (2e-4, 2), (1e-4, 3), (1e-4, 3)):
         SETTINGS["lr"] = lr

@@ -8,10 +8,8 @@ from upath import UPath
 
 from assets.datasets import (
     CITYSCAPES_NEEDS,
-    Dataset,
     Splits,
     add_dataset,
-    find_dataset,
     format_size,
     load_registry,
     parse_size,
@@ -41,7 +39,7 @@ def registry(tmp_path: Path, text: str) -> Path:
     return tmp_path
 
 
-def test_two_datasets_are_always_there(tmp_path: Path) -> None:
+def test_two_datasets_are_always_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = load_registry(tmp_path)
     assert list(known) == ["sample", "cityscapes"]
     assert known["sample"].size == known["cityscapes"].size == (512, 256)
@@ -51,6 +49,11 @@ def test_two_datasets_are_always_there(tmp_path: Path) -> None:
     assert str(caught.value) == CITYSCAPES_NEEDS
     for word in ("CITYSCAPES_USERNAME", "CITYSCAPES_PASSWORD", "CITYSCAPES_ROOT"):
         assert word in CITYSCAPES_NEEDS
+    monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path))
+    assert load_registry(tmp_path)["cityscapes"].root() == tmp_path
+    for name, said in (("sample", "can't be removed"), ("ghost", "unknown dataset 'ghost'")):
+        with pytest.raises(FoveaError, match=said):
+            remove_dataset(tmp_path, name)
 
 
 def test_other_classical_codecs(tmp_path: Path) -> None:
@@ -60,11 +63,6 @@ def test_other_classical_codecs(tmp_path: Path) -> None:
     for wrong in ("[]", '["jpg"]', '"jpeg"'):
         with pytest.raises(FoveaError, match=r"datasets\.sample\.classical.*: (expected|list should)"):
             load_registry(registry(tmp_path, f"[datasets.sample]\nclassical = {wrong}\n"))
-
-
-def test_cityscapes_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path))
-    assert load_registry(tmp_path)["cityscapes"].root() == tmp_path
 
 
 def test_settings_of_the_sample(tmp_path: Path) -> None:
@@ -96,6 +94,7 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
 
 def test_options_change_for_the_same_folder_however_its_path_is_written(tmp_path: Path, pictures: Path) -> None:
     registry(tmp_path, f'[datasets.street]\npath = "{pictures.relative_to(tmp_path)}"\n')
+    assert load_registry(tmp_path)["street"].root() == pictures, "from the file on"
     assert add_dataset(tmp_path, "street", pictures, size="512x256").size == (512, 256)
     with pytest.raises(FoveaError, match="there is a dataset 'street' already"):
         add_dataset(tmp_path, "street", pictures.parent, size="640x480")
@@ -110,9 +109,7 @@ def test_comments_and_other_settings_stay(tmp_path: Path, pictures: Path) -> Non
     assert (tmp_path / "fovea.toml").read_text().strip() == text.strip()
 
 
-def test_a_link_to_a_folder_of_dotfiles_stays_one_and_a_byte_order_mark_is_passed_over(
-    tmp_path: Path, pictures: Path
-) -> None:
+def test_a_link_to_dotfiles_stays_one_and_a_byte_order_mark_is_passed_over(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "dotfiles").mkdir()
     real = tmp_path / "dotfiles" / "fovea.toml"
     real.write_text("[datasets.sample]\nseed = 2\n", encoding="utf-8-sig")
@@ -141,11 +138,6 @@ def test_a_wrong_table_stops_only_what_names_it(tmp_path: Path, pictures: Path) 
     assert set(load_registry(config)) == {"sample", "cityscapes", "mine"}
 
 
-def test_relative_paths_start_at_the_file(tmp_path: Path, pictures: Path) -> None:
-    known = load_registry(registry(tmp_path, '[datasets.mine]\npath = "pictures"\n'))
-    assert known["mine"].root() == pictures
-
-
 def test_many_adding_at_once_lose_nothing(tmp_path: Path, pictures: Path) -> None:
     threads = [threading.Thread(target=add_dataset, args=(tmp_path, f"d{k}", pictures)) for k in range(8)]
     for thread in threads:
@@ -160,7 +152,6 @@ def test_a_vanished_folder_stops_only_its_own_dataset(tmp_path: Path, pictures: 
     add_dataset(tmp_path, "mine", pictures)
     pictures.rename(tmp_path / "elsewhere")
     known = load_registry(tmp_path)
-    assert find_dataset(known, "sample").kind == "sample"
     with pytest.raises(FoveaError, match=r"'mine': the folder .*pictures is gone.*fovea datasets remove mine"):
         known["mine"].root()
 
@@ -191,13 +182,6 @@ def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
     assert (tmp_path / "fovea.toml").read_text() == before
 
 
-def test_removing_refuses(tmp_path: Path) -> None:
-    with pytest.raises(FoveaError, match="can't be removed"):
-        remove_dataset(tmp_path, "sample")
-    with pytest.raises(FoveaError, match="unknown dataset 'ghost'"):
-        remove_dataset(tmp_path, "ghost")
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -214,10 +198,7 @@ def test_removing_refuses(tmp_path: Path) -> None:
         ('[datasets.mine]\npath = "a"\nsplits = "0/0/0"\n', "takes no picture"),
         ('[datasets."My Pictures"]\npath = "a"\n', "'My Pictures' is no name"),
         ("[datasets.sample]\nseed = -1\n", "datasets.sample.seed"),
-        (
-            "[datasets.sample]\ncounts = { tets = 1 }\n",
-            "datasets.sample.counts: unknown field 'tets'; did you mean 'test'",
-        ),
+        ("[datasets.sample]\ncounts = { tets = 1 }\n", "sample.counts: unknown field 'tets'; did you mean 'test'"),
         ("[datasets.sample]\ncounts = { test = 1.5 }\n", "counts.test: expected a valid integer, got 1.5"),
         ("[datasets.sample]\ncounts = { train = 0, val = 0, test = 0 }\n", "no picture in any split"),
         ('[datasets.sample]\npath = "a"\n', "datasets.sample: unknown field 'path'"),
@@ -236,7 +217,3 @@ def test_sizes() -> None:
     for bad in ("512", "512x", "x256", "-5x20", "0x256", "512x256x3", "99999x256", "", None, 512):
         with pytest.raises(FoveaError, match=r"size|side"):
             parse_size(bad)
-
-
-def test_a_dataset_is_a_value() -> None:
-    assert Dataset("a", "folder", Path("/x")) == Dataset("a", "folder", Path("/x"))

@@ -9,6 +9,7 @@ from assets.home import Home
 from assets.settings import Profile, find_profile, passed_on
 from models.errors import FoveaError
 
+SECRET = "http://u:hush@h:5000"
 GOOD = """
 [datasets.sample]
 seed = 3
@@ -29,13 +30,15 @@ def config(installation: Path) -> Path:
     return installation
 
 
-def test_without_a_file_there_are_local_and_ci(config: Path) -> None:
+def test_without_a_file_there_are_local_and_ci(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_profile(config) == Profile()
     assert find_profile(config, "ci").cache_gib == 2.0
     home = Home.from_environment()
     assert home.shared is None
     assert str(home.data) == str(config / "home/data")
     assert home.tables == config / "home/tables"
+    monkeypatch.setenv("FOVEA_DATA", "memory://bucket/fovea")
+    assert Home.from_environment().data.protocol == "memory"
 
 
 def test_a_profile_moves_what_nodes_share(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +76,9 @@ def test_a_home_that_cannot_be_used_is_refused_by_name(config: Path, monkeypatch
             Home.from_environment()
     monkeypatch.setenv("FOVEA_HOME", str(config / "100% ö #1"))
     assert Home.from_environment().state == config / "100% ö #1"
+    monkeypatch.setenv("FOVEA_CONFIG", str(config / "file"))
+    with pytest.raises(FoveaError, match="FOVEA_CONFIG"):
+        Home.from_environment()
 
 
 @pytest.mark.parametrize(
@@ -143,16 +149,9 @@ def test_a_broken_file_is_named(config: Path, text: str) -> None:
         find_profile(config, "A b" if "A b" in text else None)
 
 
-def test_what_is_passed_on_holds_no_secret_and_means_the_same_elsewhere(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_passed_on_holds_no_secret_and_stays_the_same(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(config)
-    given = {
-        "FOVEA_HOME": "state",
-        "FOVEA_PROFILE": "cluster",
-        "OMP_WAIT_POLICY": "",
-        "MLFLOW_TRACKING_URI": "http://u:hush@h:5000",
-    }
+    given = {"FOVEA_HOME": "state", "FOVEA_PROFILE": "cluster", "OMP_WAIT_POLICY": "", "MLFLOW_TRACKING_URI": SECRET}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     names = (*given, "FOVEA_NEVER_SET")

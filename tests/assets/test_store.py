@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from assets.home import Home, explained, written_beside
+from assets.home import explained, written_beside
 from assets.mirror import open_store
 from assets.store import Store, digest, node
 from models.errors import FoveaError
@@ -37,13 +37,13 @@ def test_a_unit_appears_whole(store: Store) -> None:
     assert (store.folder("stage", key) / "deep/file.txt").read_text() == "text"
 
 
-def test_a_failure_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_failure_leaves_nothing(store: Store) -> None:
     key = digest("broken")
     with pytest.raises(RuntimeError), store.writing("stage", key) as writer:
         writer.path("file").write_text("half")
         raise RuntimeError
     assert not store.has("stage", key)
-    assert [p for p in (tmp_path / "data").rglob("*") if p.is_file()] == []
+    assert [p for p in store.root.rglob("*") if p.is_file()] == []
 
 
 def test_the_first_maker_wins_and_the_second_is_harmless(store: Store) -> None:
@@ -192,17 +192,3 @@ def test_a_shard_that_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "refused:" in done.stdout
     assert done.stdout.strip().endswith("[]")
-
-
-def test_home_reads_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "config"))
-    home = Home.from_environment()
-    assert home.tables == tmp_path / "state/tables"
-    assert str(home.data) == str(tmp_path / "state/data")
-    monkeypatch.setenv("FOVEA_DATA", "memory://bucket/fovea")
-    assert Home.from_environment().data.protocol == "memory"
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path / "file"))
-    with pytest.raises(FoveaError, match="FOVEA_CONFIG"):
-        Home.from_environment()

@@ -14,6 +14,7 @@ from models.presets import shipped_presets
 from models.sweeps import sweep
 from pipelines.executors import GPU_SHARES, asked_of, chunk_demand, cluster_of, demand, gpu_share
 from pipelines.resources import chosen_executor
+from pipelines.schedules import sweep as nightly
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU = Profile(name="c", executor="ray", ray_threads=2)
@@ -47,6 +48,8 @@ def test_a_step_asks_for_what_its_partition_needs(chain: Chain) -> None:
     assert demand(chain, "rd_points", f"{tiny.key}@sample", GPU).gpus == 0.125
     assert demand(chain, "trunk_codec", "shipped-bls2017", GPU).gpus == 0.0
     assert demand(chain, "report", "sample.tiny", GPU)[:2] == (2.0, 0.0)
+    asked = asked_of(CPU, threads=5, device="cuda:1")
+    assert (asked.ray_threads, asked.device, asked.ray_address) == (5, "cuda:1", "auto") and asked_of(CPU) == CPU
 
 
 @pytest.mark.parametrize("stage", [s.name for s in STAGES.values() if s.fanned_out])
@@ -58,15 +61,9 @@ def test_a_stage_that_waits_for_its_chunks_leaves_them_the_cpu(stage: str, chain
     assert chunk_demand(stage, GPU).gpus == (0.25 if stage == "saliency_maps" else 0.0)
 
 
-def test_a_run_may_name_other_threads_and_device() -> None:
-    assert asked_of(CPU) == CPU
-    asked = asked_of(CPU, threads=5, device="cuda:1")
-    assert (asked.ray_threads, asked.device, asked.ray_address) == (5, "cuda:1", "auto")
-
-
 def test_steps_stay_here_unless_the_profile_names_a_cluster(tmp_path: Path, chain: Chain) -> None:
     assert cluster_of(chain.home) is None
-    assert chosen_executor(chain.home) is dg.in_process_executor
+    assert chosen_executor(chain.home) is nightly.executor_def is dg.in_process_executor
     profile = Profile(name="c", executor="ray", ray_address="http://head:8265", ray_steps=3, device="cuda")
     there = Home(tmp_path, tmp_path, UPath(tmp_path), profile)
     assert cluster_of(there) == profile

@@ -41,14 +41,8 @@ def test_a_database_is_named_without_its_password(place: Path, monkeypatch: pyte
     assert "hush" not in file.read_text()
     settings = yaml.safe_load(file.read_text())
     database = settings["storage"]["custom"]["config"]["postgres_db"]
-    assert database == {
-        "username": "me@x",
-        "hostname": "db.example",
-        "port": 5433,
-        "db_name": "dagster",
-        "scheme": "postgresql+psycopg2",
-        "password": {"env": "FOVEA_DATABASE_PASSWORD"},
-    }
+    where = {"hostname": "db.example", "port": 5433, "db_name": "dagster", "scheme": "postgresql+psycopg2"}
+    assert database == {"username": "me@x", "password": {"env": "FOVEA_DATABASE_PASSWORD"}, **where}
     assert settings["concurrency"]["pools"]["default_limit"] == 1
 
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -87,9 +88,6 @@ def test_the_spool_keeps_copies_in_order(tmp_path):
 
 
 def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "write", mock.Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(FoveaError, match="no space left"):
         Journal.of(tmp_path, "k").append({"op": "run"})

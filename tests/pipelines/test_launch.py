@@ -1,11 +1,12 @@
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from dagster import DagsterRunStatus, RunsFilter
+from dagster import DagsterRunStatus
 
 from assets.evaluation.checks import MEASURED
 from assets.graph import Made, Unit
@@ -32,17 +33,15 @@ def idle() -> None:
     nothing()
 
 
-def test_runs_of_killed_commands_are_ended_and_others_left_alone() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        killed = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED, tags={IN_PROCESS: "yes"})
-        waiting = instance.create_run_for_job(idle, status=DagsterRunStatus.NOT_STARTED, tags={IN_PROCESS: "yes"})
-        of_the_daemon = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED)
-        end_orphans(instance)
-        failed = {r.run_id for r in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.FAILURE]))}
-        assert failed == {killed.run_id, waiting.run_id}
-        running = instance.get_run_by_id(of_the_daemon.run_id)
-        assert running is not None
-        assert running.status == DagsterRunStatus.STARTED
+def test_runs_of_killed_commands_are_ended_and_others_left_alone(instance: dg.DagsterInstance) -> None:
+    ours = {"tags": {IN_PROCESS: "yes"}}
+    killed = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED, **ours)
+    waiting = instance.create_run_for_job(idle, status=DagsterRunStatus.NOT_STARTED, **ours)
+    of_the_daemon = instance.create_run_for_job(idle, status=DagsterRunStatus.STARTED)
+    end_orphans(instance)
+    status = {run.run_id: run.status for run in instance.get_runs()}
+    assert status[of_the_daemon.run_id] == DagsterRunStatus.STARTED
+    assert status[killed.run_id] == status[waiting.run_id] == DagsterRunStatus.FAILURE
 
 
 def test_one_run_at_a_time(installation: Path) -> None:
@@ -76,11 +75,10 @@ def test_a_plan_is_one_run_which_the_ui_can_launch_again(installation: Path) -> 
 
 
 def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("the lamp is out")
-
     monkeypatch.setattr("pipelines.steps.RETRY", dg.RetryPolicy(max_retries=1, delay=0))
-    monkeypatch.setattr("assets.frames.stages.SourceFrames.make", fail)
+    monkeypatch.setattr(
+        "assets.frames.stages.SourceFrames.make", mock.Mock(side_effect=RuntimeError("the lamp is out"))
+    )
     chain = open_chain(threads=1)
     prepare_instance(chain.home)
     done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")], sweep)
@@ -93,29 +91,23 @@ def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeyp
     assert len(stacks) == 2 and all("the lamp is out" in s.message and s.stack for s in stacks)
 
 
-def test_rows_are_what_was_asked_for(installation: Path) -> None:
-    home, stages = Home.from_environment(), open_chain().stages
-    with dg.DagsterInstance.ephemeral() as instance:
+def test_rows_are_what_was_asked_for(installation: Path, instance: dg.DagsterInstance) -> None:
+    home, stages, settings = Home.from_environment(), open_chain().stages, installation / "fovea.toml"
+    (installation / "more").mkdir()
+    (installation / "eyes.csv").write_text("image,subject,x,y\n")
+    more = '[datasets.more]\npath = "more"\n'
+    for text, datasets in (("", ["sample"]), (more, ["sample", "more"]), ("", ["sample"])):
+        settings.write_text(text)
         sync_rows(instance, open_chain())
-        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], "what a new graph offers"
-        (installation / "more").mkdir()
-        (installation / "eyes.csv").write_text("image,subject,x,y\n")
-        add = f'[datasets.more]\npath = "{installation / "more"}"\n'
-        (home.config / "fovea.toml").write_text(add)
-        sync_rows(instance, open_chain())
-        assert instance.get_dynamic_partitions("datasets") == ["sample", "more"]
-        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"], "a folder adds no row but its own"
+        assert instance.get_dynamic_partitions("datasets") == datasets
+        # what a new graph offers; a folder adds no row but its own
+        assert instance.get_dynamic_partitions("sweeps") == ["sample.smoke"]
         assert "fixation_maps" not in {s.name for s in drawn(stages, World(home))}
-        (home.config / "fovea.toml").write_text(add + f'fixations = "{installation / "eyes.csv"}"\n')
-        assert {"fixation_maps", "saliency_model"} <= {s.name for s in drawn(stages, World(home))}
-        (home.config / "fovea.toml").write_text("")
-        sync_rows(instance, open_chain())
-        assert instance.get_dynamic_partitions("datasets") == ["sample"]
+    settings.write_text(more + 'fixations = "eyes.csv"\n')
+    assert {"fixation_maps", "saliency_model"} <= {s.name for s in drawn(stages, World(home))}
 
 
-def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
-    installation: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_check_says_what_it_saw_until_it_holds(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point = {"image": "a", "codec": "jpeg", "rate_name": "quality", "rate": 50.0, "bpp": 1.0, "psnr_db": 30.0}
     chain = open_chain()
     stage = chain.stages["classical_rd_points"]
@@ -135,8 +127,7 @@ def test_a_failed_check_names_what_it_saw_and_is_kept_until_it_holds(
         return "" if check.passed else chain.failed(stage.name, unit.digest)
 
     said = told(ms_ssim=1.5, haarpsi=float("inf"))
-    assert said.startswith(
-        "check values_in_range failed: a, jpeg at quality 50: ms_ssim is 1.5; a, jpeg at quality 50: haarpsi is inf"
-    )
+    at = "a, jpeg at quality 50"
+    assert said.startswith(f"check values_in_range failed: {at}: ms_ssim is 1.5; {at}: haarpsi is inf")
     assert chain.failed(stage.name, unit.digest) == said
     assert told(sw_psnr_db=float("nan")) == "" and chain.failed(stage.name, unit.digest) == ""

@@ -1,4 +1,4 @@
-"""What addresses of MLflow open, and where its artifacts are."""
+"""What addresses of MLflow open, where its artifacts are, and how `fovea ui` starts it."""
 
 import json
 import shutil
@@ -13,6 +13,13 @@ from pipelines.mlflow_tracking import MlflowTracker
 from pipelines.mlflow_view import note_address
 
 
+@pytest.fixture
+def mlflow(template: Path, tmp_path: Path) -> Path:
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(template, tmp_path / "mlflow")
+    return tmp_path / "mlflow"
+
+
 def told(folder: Path, key: str = "k") -> str:
     """A run of a sweep with one artifact; its id."""
     tracker = MlflowTracker(folder, "")
@@ -24,19 +31,19 @@ def told(folder: Path, key: str = "k") -> str:
     return run.run_id
 
 
-def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_open_runs_and_their_table_where_the_ui_is(mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
-    run_id, tracker = told(tmp_path / "mlflow"), MlflowTracker(tmp_path / "mlflow", "")
+    run_id, tracker = told(mlflow), MlflowTracker(mlflow, "")
     page, machine = f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning", "http://127.0.0.1"
     assert tracker.run_url(run_id) == f"{machine}:5000{page}"
-    note_address(tmp_path / "mlflow", f"{machine}:5055")
+    note_address(mlflow, f"{machine}:5055")
     assert tracker.run_url(run_id) == f"{machine}:5055{page}"
     monkeypatch.setenv("FOVEA_MLFLOW_UI", f"{machine}:5066/")
     assert tracker.run_url(run_id) == f"{machine}:5066{page}"
     table = tracker.table_url(run_id, "sample.smoke")
     assert table == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
     assert tracker.tables() == {"fovea-sample": table.replace("sample.smoke", "trainings")}
-    assert tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
+    assert tracker.run_url("") == tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
     experiment = tracker.store.connect().get_experiment("1")
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
     assert "`fovea.sweep` = 'sample.smoke'" in view["searchFilter"]
@@ -49,10 +56,10 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(tmp_path: Path, mon
 
 
 def test_what_the_ui_prints_opens_runs_before_and_after_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mlflow: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FOVEA_MLFLOW_UI", "http://host:5000")
-    home: Any = SimpleNamespace(mlflow=tmp_path / "mlflow")
+    home: Any = SimpleNamespace(mlflow=mlflow)
     ui._say("mlflow", "http://host:5000", home, "")
     told(home.mlflow)
     ui._say("mlflow", "http://host:5000", home, "")
@@ -61,8 +68,8 @@ def test_what_the_ui_prints_opens_runs_before_and_after_the_first(
     assert "/#/experiments/1/runs?" in after and after.endswith("&workflowType=machine_learning  fovea-sample")
 
 
-def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_path: Path) -> None:
-    was, now = tmp_path / "was here", tmp_path / "is 100% there"
+def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(mlflow: Path, tmp_path: Path) -> None:
+    was, now = mlflow.rename(tmp_path / "was here"), tmp_path / "is 100% there"
     first = told(was)
     was.rename(now)
     second = told(now, "another")
@@ -79,12 +86,34 @@ def test_a_moved_home_keeps_its_artifacts_and_leaves_its_old_place_alone(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["own", "artifacts"])
-def test_an_experiment_of_somebody_s_own_keeps_its_artifacts(tmp_path: Path, name: str) -> None:
-    told(tmp_path / "mlflow")
-    client = MlflowTracker(tmp_path / "mlflow", "").store.connect()
+def test_an_experiment_of_somebody_s_own_keeps_its_artifacts(mlflow: Path, tmp_path: Path, name: str) -> None:
+    told(mlflow)
+    client = MlflowTracker(mlflow, "").store.connect()
     place = tmp_path / "elsewhere" / name / "notebook"
     run = client.create_run(client.create_experiment("notebook", artifact_location=place.as_uri()))
     client.log_text(run.info.run_id, "text", "a.txt")
-    (tmp_path / "mlflow").rename(tmp_path / "moved")
+    mlflow.rename(tmp_path / "moved")
     moved = MlflowTracker(tmp_path / "moved", "").store.connect()
     assert [a.path for a in moved.list_artifacts(run.info.run_id)] == ["a.txt"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "postgresql://u:hush@db/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    started: dict[str, tuple[list[str], dict[str, str]]] = {}
+
+    def start(command: list[str], environment: dict[str, str], log: Path) -> Any:
+        started[log.stem] = command, environment
+        if log.stem == "mlflow":
+            raise KeyboardInterrupt
+
+    for name in ("prepare_instance", "shown", "stop", "signal.signal"):
+        monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
+    monkeypatch.setattr(ui, "_start", start)
+    ui.serve(0, 0)
+    assert not [word for command, _ in started.values() for word in command if "hush" in word]
+    from mlflow.cli import server
+
+    (option,) = [o for o in server.params if o.name == "backend_store_uri"]
+    assert started["mlflow"][1][str(option.envvar)] == address

@@ -1,5 +1,6 @@
 """What Dagster's pages of assets show."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,6 @@ import pytest
 from assets.graph import Check
 from assets.stages import STAGES, open_chain
 from pipelines import resources
-from pipelines.assets import ASSETS
-from pipelines.partitions import offer
 
 
 def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(installation: Path) -> None:
@@ -24,24 +23,19 @@ def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(install
 
 @pytest.mark.parametrize("applies", [(), ("crops_vary",)])
 def test_the_ui_launches_what_has_checks_that_do_not_apply(
-    installation: Path, monkeypatch: pytest.MonkeyPatch, applies: tuple[str, ...]
+    launched: Callable[..., dg.ExecuteInProcessResult], monkeypatch: pytest.MonkeyPatch, applies: tuple[str, ...]
 ) -> None:
     def asked(check: Check) -> Check:
         return check._replace(holds=lambda _: (True, {}) if check.name in applies else None)
 
     stage = type(STAGES["trunk_codec"])
     monkeypatch.setattr(stage, "checks", tuple(map(asked, stage.checks)))
-    with dg.DagsterInstance.ephemeral() as instance:
-        offer(instance, [("trunk_codec", "shipped-bls2017")])
-        done = dg.materialize(
-            [asset for asset in ASSETS if asset.key == dg.AssetKey("trunk_codec")],
-            partition_key="shipped-bls2017", instance=instance, resources={"workshop": resources.FoveaWorkshop()},
-        )  # fmt: skip
+    done = launched("trunk_codec", "shipped-bls2017")
     assert done.success and len(done.get_asset_materialization_events()) == 1
     assert [e.check_name for e in done.get_asset_check_evaluations()] == list(applies)
 
 
-def test_the_report_begins_with_its_headline_and_its_address(
+def test_the_report_begins_with_headline_and_address(
     installation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "shown").mkdir()

@@ -72,13 +72,6 @@ def run(chain: FakeChain, fails: str = "", parallel: int = 1) -> tuple[planner.O
     return carry_out(chain, WANTED, make, parallel=parallel), began, most  # type: ignore[arg-type]
 
 
-def test_everything_comes_after_what_it_is_made_from(chain: FakeChain) -> None:
-    order = {name: place for place, name in enumerate(WANTED)}
-    for stage, partition in WANTED:
-        for source in sources(chain, (stage, partition)):
-            assert order[source] < order[stage, partition], (source, stage)
-
-
 def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> None:
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sample.sam_lite+2folds"\n')
     chain = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
@@ -125,13 +118,6 @@ def test_a_unit_that_cannot_be_planned_is_a_failure_with_its_reason(chain: FakeC
     outcome, ran, _ = run(chain)
     assert "source_frames sample: the folder is gone" in outcome.messages
     assert not [r for r in ran if r[0] in ("resized_frames", "trained_codec", "rd_points")]
-
-
-def test_targets_hold_each_dataset_once() -> None:
-    assert len(WANTED) == len(set(WANTED))
-    stages = [s for s, _ in WANTED]
-    assert stages.count("trunk_codec") == 1
-    assert stages[-3:] == ["rd_curves", "bd_rates", "report"]
 
 
 def test_steps_run_at_once_when_what_they_need_is_there(chain: FakeChain) -> None:

@@ -56,9 +56,7 @@ def work() -> None:
     slow()
 
 
-def test_a_run_survives_a_restart_and_its_events_are_each_there_once(
-    profile: Profile, postgres: PostgresServer
-) -> None:
+def test_a_run_survives_a_restart_and_each_event_is_there_once(profile: Profile, postgres: PostgresServer) -> None:
     with dg.DagsterInstance.get() as instance:
         DISTURB.append(lambda: (postgres.stop(), time.sleep(3), postgres.start(), None)[-1])
         try:
@@ -97,7 +95,7 @@ def test_the_check_sees_the_schema(
     assert not refused.good and f"set {PASSWORD_ENV}" in refused.said
 
 
-def test_a_wrong_password_is_refused_at_once(profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_password_is_refused_at_once(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PASSWORD_ENV, "wrong-secret")
     with pytest.raises(FoveaError, match="password authentication failed") as caught, dg.DagsterInstance.get():
         pass

@@ -38,7 +38,7 @@ def test_storage_is_written_read_and_deleted(config: Path, s3: S3Server, monkeyp
     assert s3.objects(prefix="check") == {}
 
 
-def test_each_failing_part_says_what_to_do_and_hides_no_other(
+def test_each_failing_part_has_advice_and_hides_no_other(
     config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.door.shut()
@@ -76,7 +76,7 @@ def test_a_server_that_refuses_or_fails_says_what_to_do(
     assert not line.good and said in line.said
 
 
-def test_show_masks_secrets_and_the_exit_code_tells(
+def test_secrets_are_masked_and_the_exit_code_tells(
     config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")

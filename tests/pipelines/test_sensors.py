@@ -1,6 +1,7 @@
-"""What the sensor asks for, tick by tick, on real folders and an instance that forgets."""
+"""What the sensor asks for, tick by tick, on real folders; what schedules ask for, and jobs beside other work."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image
 
 from assets.datasets import add_dataset, find_dataset, load_registry, remove_dataset
+from assets.home import Home
 from assets.stages import open_chain
-from pipelines import sensors
+from pipelines import schedules, sensors
 from pipelines.definitions import defs
+from pipelines.launch import one_run_at_a_time
+from pipelines.schedules import Wanted, bring_up_to_date, nightly
 from pipelines.sensors import folder_state, new_pictures
 
 STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
@@ -24,12 +28,6 @@ def draw(folder: Path, *names: str) -> None:
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 @pytest.fixture
@@ -102,7 +100,7 @@ def test_a_failed_run_is_asked_for_again_after_an_hour_and_a_changed_folder_at_o
     assert tick() == [] and tick() == "no registered folder changed"
 
 
-def test_a_dataset_that_was_forgotten_and_added_with_another_size_is_another_run(
+def test_a_dataset_added_again_with_another_size_is_another_run(
     installation: Path, instance: dg.DagsterInstance, tick: Tick
 ) -> None:
     draw(installation / "pictures", "a.png", "b.png", "c.png")
@@ -134,7 +132,7 @@ def test_the_state_of_a_folder_follows_links_and_sees_no_other_files(installatio
     assert state() != before
 
 
-def test_a_folder_that_cannot_be_looked_at_keeps_no_other_from_its_run(
+def test_a_folder_that_cannot_be_read_keeps_no_other_waiting(
     installation: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("bad", "good"):
@@ -149,3 +147,53 @@ def test_a_folder_that_cannot_be_looked_at_keeps_no_other_from_its_run(
 
     monkeypatch.setattr(sensors, "find_pictures", refused)
     assert only(tick()).partition_key == "good"
+
+
+# ---- schedules
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("", "no sweep has been run yet"),
+        ("sample.smokee", "unknown sweep 'sample.smokee'; did you mean 'sample.smoke'"),
+        ("moon.smoke,sample.smoke", None),
+    ],
+)
+def test_a_sweep_that_is_not_there_is_named_and_keeps_no_other(
+    named: str, said: str | None, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOVEA_NIGHTLY", named)
+    told = nightly(dg.build_schedule_context())
+    if said is None:
+        assert isinstance(told, dg.RunRequest)
+        assert told.run_config["ops"]["bring_up_to_date"]["config"]["sweeps"] == ["sample.smoke"]
+    else:
+        assert isinstance(told, dg.SkipReason) and said in str(told.skip_message)
+
+
+def test_a_job_waits_for_the_run_that_is_at_work(
+    installation: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, made = Home.from_environment(), list[str]()
+    monkeypatch.setattr(schedules, "brought_up_to_date", lambda _, __, name, *___: made.append(name) or ())
+    taken, free = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with one_run_at_a_time(home):
+            taken.set()
+            free.wait(30)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    taken.wait(30)
+    context = dg.build_op_context(instance=instance)
+    wanted = Wanted(sweeps=[], units=["source_frames sample"])
+    with monkeypatch.context() as patched:
+        patched.setattr(schedules, "WAIT_S", 0.2)
+        with pytest.raises(Exception, match="another `fovea run` works on"):
+            bring_up_to_date(context, wanted)
+    threading.Timer(0.5, free.set).start()
+    bring_up_to_date(context, wanted)
+    worker.join()
+    assert made == ["units"]

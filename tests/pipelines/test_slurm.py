@@ -48,6 +48,11 @@ def written(chain: Chain, asked: Resources, name: str = "tiny") -> Path:
     return path
 
 
+def bash(path: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    given = os.environ | environment
+    return subprocess.run(["bash", str(path), *words], env=given, capture_output=True, text=True, check=False)
+
+
 def test_phases_wait_for_each_other(chain: Chain) -> None:
     path = written(chain, Resources(gpus=1, at_once=3, partition="gpu", time="1:00:00"))
     done = subprocess.run(["bash", path.name], cwd=path.parent, capture_output=True, text=True, check=True)
@@ -67,28 +72,18 @@ def test_phases_wait_for_each_other(chain: Chain) -> None:
 
 def test_large_sweeps_become_several_arrays(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "ARRAY_SIZE", 3)
-    path = written(chain, Resources())
-    subprocess.run(["bash", str(path)], capture_output=True, check=True)
+    assert bash(written(chain, Resources())).returncode == 0
     calls = [c.split() for c in (chain.home.config / "calls").read_text().splitlines()]
     assert [c[-1] for c in calls[2:]] == ["0", "3", "6"]
-    assert [next(w for w in c if w.startswith("--array")) for c in calls[2:]] == [
-        "--array=0-2",
-        "--array=0-2",
-        "--array=0-1",
-    ]
+    arrays = [next(w for w in c if w.startswith("--array=")).removeprefix("--array=") for c in calls[2:]]
+    assert arrays == ["0-2", "0-2", "0-1"]
     assert all("afterok:2" in " ".join(c) for c in calls[2:])
 
 
 @pytest.mark.parametrize(("offset", "place"), [(0, 0), (0, 5), (6, 1)])
 def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> None:
-    path = written(chain, Resources(cpus=3, device="cuda"))
-    done = subprocess.run(
-        ["bash", str(path), "experiment", str(offset)],
-        env={**os.environ, "SLURM_ARRAY_TASK_ID": str(place), "SLURM_CPUS_PER_TASK": "3"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    path, task = written(chain, Resources(cpus=3, device="cuda")), {"SLURM_ARRAY_TASK_ID": str(place)}
+    done = bash(path, "experiment", str(offset), SLURM_CPUS_PER_TASK="3", **task)
     key = sweep("tiny", "sample").experiments[offset + place].key
     assert done.stdout.split() == [*("-m", "pipelines.cli", "train", key), *("--threads", "3", "--device", "cuda")]
 
@@ -97,7 +92,7 @@ def test_each_task_trains_its_own_key(chain: Chain, offset: int, place: int) -> 
 def test_nothing_is_submitted_after_a_refusal(chain: Chain, refused: str) -> None:
     path = written(chain, Resources())
     (chain.home.config / "sbatch").write_text(f'#!/bin/bash\n[[ "$*" != *{refused}* ]] || exit 1\n' + RECORDER)
-    done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=False)
+    done = bash(path)
     assert done.returncode != 0
     calls = (chain.home.config / "calls").read_text()
     assert "experiment" not in calls and f"{refused}s " not in done.stdout
@@ -115,18 +110,14 @@ def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
 def test_what_sbatch_would_refuse_is_refused_here(time: str, memory: str, said: str) -> None:
     with pytest.raises(FoveaError, match=f"{said} .*expected"):
         Resources(time=time, memory=memory)
-
-
-@pytest.mark.parametrize("time", ["90", "30:00", "24:00:00", "2-12", "1-06:30", "unlimited", ""])
-def test_times_as_sbatch_takes_them(time: str) -> None:
-    assert Resources(time=time, memory="").time == time
+    for taken in ("90", "30:00", "24:00:00", "2-12", "1-06:30", "unlimited", ""):
+        assert Resources(time=taken, memory="").time == taken
 
 
 def test_a_failing_command_fails_its_task(chain: Chain) -> None:
     path = written(chain, Resources())
     (chain.home.config / "python").write_text("#!/bin/bash\nexit 3\n")
-    assert subprocess.run(["bash", str(path), "frames"], check=False).returncode == 3
-    assert subprocess.run(["bash", str(path), "nonsense"], check=False, capture_output=True).returncode == 2
+    assert [bash(path, phase).returncode for phase in ("frames", "nonsense")] == [3, 2]
 
 
 def test_what_is_trained_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +171,8 @@ JobRequeue=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-MISSING = [
-    name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path="/usr/sbin:/usr/bin")
-]
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+MISSING = [name for name in PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin")]
 
 
 @pytest.fixture
@@ -210,9 +200,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     host = socket.gethostname().split(".")[0]
     cpus = os.cpu_count() or 1
     config = folder / "slurm.conf"
-    config.write_text(
-        CONFIG.format(host=host, folder=folder, user=getpass.getuser(), port=ports[0], second=ports[1], cpus=cpus)
-    )
+    named = {"host": host, "folder": folder, "user": getpass.getuser(), "cpus": cpus}
+    config.write_text(CONFIG.format(port=ports[0], second=ports[1], **named))
     monkeypatch.setenv("SLURM_CONF", str(config))
     munged = [
         "/usr/sbin/munged", "--force", "--foreground", f"--key-file={key}", f"--socket={folder}/munge.socket",
@@ -249,9 +238,7 @@ def ran_on(cluster: Path, chain: Chain, then: str) -> list[list[str]]:
     ran, real = cluster / "ran", os.environ["PATH"].split(":", 1)[1]
     (chain.home.config / "python").write_text(f'#!/bin/bash\necho "$*" >> {ran}\n{then}\n')
     path = written(chain, Resources(cpus=1, memory="10M", time="00:05:00"))
-    done = subprocess.run(
-        ["bash", str(path)], env={**os.environ, "PATH": real}, capture_output=True, text=True, check=False
-    )
+    done = bash(path, PATH=real)
     assert done.returncode == 0, done.stderr
     began, asked = time.monotonic(), ["squeue", "-h", "-o", "%i %T %r"]
     while queue := subprocess.run(asked, capture_output=True, text=True, check=True).stdout:

@@ -9,8 +9,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from commands import environment, fovea
 from servers.worker_bodies import answer
 
 from pipelines import workers as module
@@ -20,12 +22,9 @@ from pipelines.workers import Asked, Workers, gpus, watch
 ROOT = Path(__file__).parents[2]
 
 
-class Seen:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:
-        self.notes.append(note)
+def notes(seen: mock.Mock) -> list[str]:
+    """What a step said by its progress."""
+    return [call.args[2] for call in seen.call_args_list]
 
 
 def step(partition: str) -> Step:
@@ -34,13 +33,12 @@ def step(partition: str) -> Step:
 
 def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, GPU-8f")
-    seen = Seen(), Seen()
+    seen = mock.Mock(), mock.Mock(), mock.Mock()
     with Workers(3, share=2, body=answer) as workers, ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(workers.make, step(f"meet:{tmp_path}"), {}, s) for s in seen]
+        made = [pool.submit(workers.make, step(f"meet:{tmp_path}"), {}, s) for s in seen[:2]]
         assert [m.result() for m in made] == ["", ""]
-        third = Seen()
-        assert workers.make(step("fine"), {}, third) == ""
-    told = [s.notes[0].split() for s in (*seen, third)]
+        assert workers.make(step("fine"), {}, seen[2]) == ""
+    told = [notes(s)[0].split() for s in seen]
     assert {(gpu, share) for _, gpu, share in told} == {("0", "2"), ("GPU-8f", "2")}
     assert [gpu for _, gpu, _ in told].count("0") == 2
     assert all(not p.is_alive() for p in workers._alive.values())
@@ -50,12 +48,12 @@ def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(tmp_path: Path, m
 def test_a_dead_worker_fails_its_step_alone(cluster: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PRELOADED", [])
     with Workers(1, device="cpu", body=answer, cluster=cluster) as workers:
-        first, second = Seen(), Seen()
+        first, second = mock.Mock(), mock.Mock()
         assert f"{said} (exit code 3)" in workers.make(step("crash"), {}, first)
         assert workers.make(step("fail"), {}, second) == "diverged"
         assert workers.make(step("fine"), {}, second) == ""
-    pids = {note.split()[0] for note in second.notes}
-    assert len(pids) == 1 and first.notes[0].split()[0] not in pids
+    pids = {note.split()[0] for note in notes(second)}
+    assert len(pids) == 1 and notes(first)[0].split()[0] not in pids
 
 
 def test_an_interrupt_ends_the_workers_first() -> None:
@@ -65,9 +63,9 @@ def test_an_interrupt_ends_the_workers_first() -> None:
         Workers(2, device="cpu", body=answer) as workers,
         ThreadPoolExecutor(2) as pool,
     ):
-        seen = Seen()
+        seen = mock.Mock()
         made = pool.submit(workers.make, step("sleep"), {}, seen)
-        while not seen.notes:
+        while not seen.called:
             time.sleep(0.01)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(20)
@@ -84,15 +82,8 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-    )
-    pid = int(done.stdout)
+    given = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    pid = int(subprocess.run([sys.executable, str(script)], env=given, capture_output=True, timeout=60).stdout)
     deadline = time.monotonic() + 20
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the worker outlives its parent"
@@ -102,25 +93,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 def test_what_dagster_raises_ends_a_watched_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import steps
 
-    def made_on_cluster(given: Step, *_: object, **__: object) -> str:
-        if given.partition == "bad":
-            raise RuntimeError("no such executor")
-        return ""
-
-    monkeypatch.setattr(steps, "made_on_cluster", made_on_cluster)
+    monkeypatch.setattr(steps, "made_on_cluster", mock.Mock(side_effect=[RuntimeError("no such executor"), ""]))
     own, other = multiprocessing.Pipe()
     for given in ((step("bad"), {}), (step("good"), {}), None):
         own.send(given)
     watch(other, Asked("cpu", "", 1, 1))
     assert [own.recv(), own.recv()] == ["RuntimeError: no such executor", ""]
-
-
-def test_the_nightly_rerun_stays_beside_the_daemon() -> None:
-    import dagster as dg
-
-    from pipelines.schedules import sweep
-
-    assert sweep.executor_def is dg.in_process_executor
 
 
 def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,20 +114,13 @@ def test_gpus_are_those_that_the_process_may_see(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.e2e
 def test_the_tiny_sweep_in_two_workers_gives_the_bits_of_one(tmp_path: Path) -> None:
     """Beside each other and one after the other, with as many threads each: the same codecs, every step carried out."""
-    (tmp_path / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/fovea.toml").write_text("[datasets.sample]\ncounts = { train = 4, val = 1, test = 2 }\n")
 
     def made(home: str, *options: str) -> dict[str, Any]:
         state = tmp_path / home
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "FOVEA_HOME": str(state), "FOVEA_CONFIG": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "run", "--sweep", "tiny", "--threads", "1", *options],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        given = environment(tmp_path, FOVEA_HOME=str(state))
+        fovea(given, "run", "--sweep", "tiny", "--threads", "1", *options, check=True)
         codecs = [json.loads(p.read_text()) for p in state.rglob("trained_codec/**/training.json")]
         return {json.dumps(c["record"], sort_keys=True): c["weights_sha256"] for c in codecs}
 

@@ -64,9 +64,7 @@ def test_what_could_not_be_measured_does_not_stay(tmp_path: Path, known: bool) -
     assert read_external(tmp_path, "kodak", "mbt2018_mean") == before
 
 
-def test_two_evaluations_of_one_curve_at_once_lose_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_evaluations_of_a_curve_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, both = checkpoints.write_whole, threading.Barrier(2)
 
     def slowly(path: Path, content: bytes | str) -> None:

@@ -24,6 +24,20 @@ from models.errors import FoveaError
 from models.metrics import psnr_db
 
 
+def marked(columns: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A map of its left columns."""
+    labels = np.zeros((*size, 3), np.uint8)
+    labels[:, :columns] = 255
+    return encode_png(labels)
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+GREY = encode_png(np.full((40, 24, 3), 90, np.uint8))
+
+
 def plain() -> Codec:
     return untrained(CodecConfig(codec="bls2017", n=8, m=12))
 
@@ -34,15 +48,11 @@ def selective(**options: float) -> Codec:
 
 
 def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Path) -> None:
-    codec = plain()
-    rng = np.random.default_rng(0)
-    shown = {}
-    for name in ("a.png", "deep/b.png", "deep/c.png"):
-        path = tmp_path / "in" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = rng.integers(0, 256, (40, 24, 3), dtype=np.uint8)
-        path.write_bytes(encode_png(picture))
-        shown[name] = codec.encode(picture)
+    codec, shown = plain(), {}
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "deep/b.png", "deep/c.png")):
+        (tmp_path / "in" / name).write_bytes(encode_png(noise(seed, 40, 24)))
+        shown[name] = codec.encode(noise(seed, 40, 24))
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     for said, (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
         assert said.path == target and target.stat().st_size == said.size
@@ -59,31 +69,25 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
 
 
 def test_selective_compression_is_given_its_map(tmp_path: Path) -> None:
-    codec = selective()
-    picture = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    codec, picture = selective(), noise(0, 40, 24)
     (tmp_path / "a.png").write_bytes(encode_png(picture))
     work = targets_of([tmp_path / "a.png"], tmp_path / "a.fov", ".fov", pictures_in, "test")
     for uniform in (False, True):
         (said,) = compress_files(work, codec, guide=Guide(uniform))
         shown = codec.decode((tmp_path / "a.fov").read_bytes())
-        assert said.looked_at_db == psnr_db(picture, shown, predicted_map()(picture)), (
-            "told of files without a map, too"
-        )
+        # told of files without a map, too
+        assert said.looked_at_db == psnr_db(picture, shown, predicted_map()(picture))
         everywhere = codec.encode(picture, saliency_map=np.full((40, 24), 255, np.uint8))
         assert uniform == ((tmp_path / "a.fov").read_bytes() == everywhere.data)
 
 
 def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
     codec = selective(keep=0.0)
-    rng = np.random.default_rng(0)
     for folder in ("in", "maps"):
         (tmp_path / folder).mkdir()
-    for name, marked in (("a", 16), ("b", 64)):
-        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        (tmp_path / f"in/{name}.png").write_bytes(encode_png(picture))
-        labels = np.zeros((64, 64, 3), np.uint8)
-        labels[:, :marked] = 1
-        (tmp_path / f"maps/{name}.png").write_bytes(encode_png(labels))
+    for name, columns in (("a", 16), ("b", 64)):
+        (tmp_path / f"in/{name}.png").write_bytes(encode_png(noise(columns, 64, 64)))
+        (tmp_path / f"maps/{name}.png").write_bytes(marked(columns))
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     sizes = [said.size for said in compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"))]
     assert sizes[0] < sizes[1] - 10
@@ -98,7 +102,7 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
     ):
         with pytest.raises(FoveaError, match=said):
             next(compress_files(pairs, codec, guide=Guide(uniform, tmp_path / maps)))
-    (tmp_path / "maps/a.png").write_bytes(encode_png(np.zeros((64, 60, 3), np.uint8)))
+    (tmp_path / "maps/a.png").write_bytes(marked(16, (64, 60)))
     with pytest.raises(FoveaError, match=r"a\.png has 60×64 pixels, .*a\.png has 64×64"):
         next(compress_files(one, codec, guide=Guide(maps=tmp_path / "maps")))
     (tmp_path / "maps/a.png").unlink()
@@ -111,18 +115,14 @@ def test_a_map_of_one_s_own_says_what_is_kept(tmp_path: Path) -> None:
 
 def test_maps_lie_in_the_folders_of_their_pictures_or_beside_each_other(tmp_path: Path) -> None:
     codec = selective(keep=0.0)
-    rng = np.random.default_rng(0)
     (tmp_path / "flat").mkdir()
-    for folder, marked in (("a", 16), ("b", 64)):
+    for folder, columns in (("a", 16), ("b", 64)):
         for top in ("in", "maps"):
             (tmp_path / top / folder).mkdir(parents=True)
-        picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        (tmp_path / f"in/{folder}/1.png").write_bytes(encode_png(picture))
-        (tmp_path / f"in/{folder}/{folder}.png").write_bytes(encode_png(picture))
-        labels = np.zeros((64, 64, 3), np.uint8)
-        labels[:, :marked] = 1
+        for name in (f"in/{folder}/1.png", f"in/{folder}/{folder}.png"):
+            (tmp_path / name).write_bytes(encode_png(noise(columns, 64, 64)))
         for name in (f"maps/{folder}/1.png", f"maps/{folder}.png", f"flat/{folder}.png", "flat/1.png"):
-            (tmp_path / name).write_bytes(encode_png(labels))
+            (tmp_path / name).write_bytes(marked(columns))
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     made = {said.path: said.size for said in compress_files(work, codec, guide=Guide(maps=tmp_path / "maps"))}
     narrow, wide = (made[tmp_path / f"fov/{name}.fov"] for name in ("a/1", "b/1"))
@@ -144,7 +144,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     codec = plain()
     (tmp_path / "in").mkdir()
     for name in "acd":
-        (tmp_path / f"in/{name}.png").write_bytes(encode_png(np.full((40, 24, 3), 90, np.uint8)))
+        (tmp_path / f"in/{name}.png").write_bytes(GREY)
     (tmp_path / "in/b.png").write_bytes(b"no picture")
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     failed: list[str] = []
@@ -163,8 +163,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_nothing_is_written_over_but_what_the_command_made(tmp_path: Path) -> None:
     """Also through links, other spellings of a path, and where one source would take another's place."""
-    photo = encode_png(np.full((40, 24, 3), 90, np.uint8))
-    folder = tmp_path / "x"
+    folder, photo = tmp_path / "x", GREY
     folder.mkdir()
     for name in ("a.png", "b.jpg"):
         (folder / name).write_bytes(photo)
@@ -232,9 +231,7 @@ def test_a_jpeg_follows_the_map(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture = np.cumsum(rng.integers(-9, 10, (64, 96, 3)), axis=1).astype(np.uint8)
     (tmp_path / "a.png").write_bytes(encode_png(picture))
-    labels = np.zeros((64, 96, 3), np.uint8)
-    labels[:, :48] = 255
-    (tmp_path / "map.png").write_bytes(encode_png(labels))
+    (tmp_path / "map.png").write_bytes(marked(48, (64, 96)))
     target = tmp_path / "a.jpg"
     errors = []
     for guide in (Guide(uniform=True), Guide(maps=tmp_path / "map.png")):

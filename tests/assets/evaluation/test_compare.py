@@ -1,38 +1,27 @@
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+from points import LAMBDAS, make_points
+from upath import UPath
 
 from assets.chain import Chain
 from assets.evaluation.compare import ONLY_AFTER, Pair, compare_points, outcome, pair_curves
 from assets.evaluation.rate_distortion import CurveKey, concat_points
 from assets.evaluation.sides import read_side
 from assets.evaluation.summary import compare_lines
+from assets.graph import Unit
 from assets.home import Home
 from assets.stages import open_chain
 from models.errors import FoveaError
 
-LAMBDAS = (0.002, 0.004, 0.008, 0.016, 0.032)
 
-
-def made(rate: float = 1.0, *, arms: tuple[str, ...] = ("uniform",), n: int = 8, preset: str = "smoke", seed: int = 0,
-         width: int = 64, dataset: str = "made") -> pd.DataFrame:  # fmt: skip
-    """Curves whose rates are `rate` times those of the plain call; made up for tests."""
-    rng = np.random.default_rng(7)
-    rows = []
-    for arm in arms:
-        for image in range(n):
-            scale = np.exp(rng.normal(0, 0.3))
-            for step, lmbda in enumerate(LAMBDAS):
-                rows.append(
-                    {"dataset": dataset, "split": "test", "image": f"p{image}", "train_dataset": dataset, "codec": "bls2017",
-                     "arm": arm, "maps": "none" if arm == "uniform" else "predicted", "preset": preset, "rate_name": "lmbda", "rate": lmbda,
-                     "seed": seed, "experiment": f"{arm}{lmbda}", "width": width, "height": 64, "bytes": int(900 * rate * scale * 1.7**step),
-                     "bpp": 0.1 * rate * scale * 1.7**step, "psnr_db": 26 + 1.9 * step + image / 10, "sw_psnr_db": 27 + 1.9 * step}
-                )  # fmt: skip
-    return concat_points([pd.DataFrame(rows)])
+def made(rate: float = 1.0, *, arms: tuple[str, ...] = ("uniform",), **options: Any) -> pd.DataFrame:
+    """Curves whose rates are `rate` times those of the plain call."""
+    maps = {"uniform": "none", "weighted": "predicted"}
+    return concat_points([make_points(arm, maps[arm], rate=rate, noise=0.0, **{"n": 8, **options}) for arm in arms])
 
 
 def only(rates: pd.DataFrame, metric: str = "psnr_db") -> dict[str, object]:
@@ -66,10 +55,10 @@ def test_refusals_keep_their_row_and_their_reason() -> None:
     assert set(rates["status"]) == {"refused"} and len(rates) == 4
     rates = compare_points(made(), made(width=65), resamples=50)
     assert set(rates["status"]) == {"refused"} and "no picture in common" in only(rates)["reason"]
-    rates = compare_points(made(), made(seed=3), resamples=50)
+    rates = compare_points(made(), made(seeds=(3,)), resamples=50)
     assert "no seed in common" in only(rates)["reason"]
     few = made()
-    few = few[few["rate"] < 0.01]
+    few = few[few["rate"] < LAMBDAS[-1]]
     rates = compare_points(made(), few, resamples=50)
     assert "3 points, fewer than 4" in only(rates)["reason"]
     rates = compare_points(made(), made(arms=("uniform", "weighted")), resamples=50)
@@ -77,12 +66,6 @@ def test_refusals_keep_their_row_and_their_reason() -> None:
     assert "refused" in compare_lines(rates)
     rates = compare_points(made(), made(arms=("uniform", "weighted")), resamples=50, list_only_after=False)
     assert set(rates["arm"]) == {"uniform"}
-
-
-def test_only_pictures_that_both_measured_count() -> None:
-    rates = compare_points(made(n=8), made(0.9, n=6), resamples=50)
-    row = only(rates)
-    assert row["n_images"] == 6 and "2 of 8 pictures left out" in str(row["reason"])
 
 
 def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
@@ -97,8 +80,6 @@ def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
 
 
 def home(tmp_path: Path) -> Chain:
-    from upath import UPath
-
     return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
 
 
@@ -128,8 +109,6 @@ def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
             made(rate).to_parquet(piece.path("points.parquet"))
         with chain.store.writing("rd_curves", f"curves-{key}") as unit:
             unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", f"points-{key}"]]}
-    from assets.graph import Unit
-
     current = Unit("rd_curves", "sample.smoke", {})
     chain._remember(current)
     path = chain.home.state / chain._latest_name("rd_curves", "sample.smoke")

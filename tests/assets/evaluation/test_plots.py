@@ -5,41 +5,30 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from points import make_points
 
 from assets.evaluation import plots
 from assets.evaluation.bd_rate import BD_RATE_COLUMNS
 from assets.evaluation.palette import ARM_COLOURS, Cast, Look, cast_of, look
 from assets.evaluation.rate_distortion import concat_points, rd_curves
+from assets.training.plots import training_curves
 from models.arms import ARMS
 from models.errors import FoveaError
 
 
 def made_curves() -> pd.DataFrame:
-    rows = [
-        {
-            "dataset": "made", "split": "test", "image": f"{i}", "codec": codec, "arm": arm, "maps": maps, "bytes": 1,
-            "width": 8, "height": 8, "rate_name": "quality" if arm == "classical" else "lmbda", "bpp": 0.1 * 2**step,
-            "rate": step if arm == "classical" else 0.01 * step, "psnr_db": 25 + 2 * step + i + offset, "ms_ssim": 0.8 + step / 20,
-        }
-        for offset, (codec, arm, maps) in enumerate(
-            (("bls2017", "uniform", "none"), ("bls2017", "saliency_gain", "center"), ("jpeg", "classical", "none"))
-        )
-        for step in range(1, 4)
-        for i in range(3)
-    ]  # fmt: skip
-    return rd_curves(concat_points([pd.DataFrame(rows)]), resamples=50)
+    """Without eye movements."""
+    arms = [make_points(n=3), make_points("saliency_gain", "center", rate=0.8, n=3)]
+    jpeg = make_points("classical", codec="jpeg", rate=1.5, n=3)
+    return rd_curves(concat_points([p.drop(columns="ew_psnr_db") for p in (*arms, jpeg)]), resamples=50)
 
 
 def made_rates() -> pd.DataFrame:
     base = dict.fromkeys(BD_RATE_COLUMNS, "") | {"codec": "bls2017", "anchor_arm": "uniform", "method": "pchip"}
+    base |= {"test_arm": "saliency_gain"}
     values = [("predicted", -9.0, -12.0, -6.0), ("center", -2.0, -4.0, 1.0), ("shuffled", np.nan, np.nan, np.nan)]
-    return pd.DataFrame(
-        [
-            base | {"test_arm": "saliency_gain", "maps": maps, "metric": metric, "bd_rate_percent": v, "ci_low": low, "ci_high": high}
-            for maps, v, low, high in values
-            for metric in ("ew_psnr_db", "psnr_db")
-        ]
-    )  # fmt: skip
+    said = [dict(zip(("maps", "bd_rate_percent", "ci_low", "ci_high"), row, strict=True)) for row in values]
+    return pd.DataFrame([base | {"metric": m} | row for row in said for m in ("ew_psnr_db", "psnr_db")])
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -79,7 +68,7 @@ def test_plots_are_the_same_from_many_threads() -> None:
     curves = made_curves()
     alone = plots.rd_plot(curves, title="made")
     with ThreadPoolExecutor(4) as pool:
-        assert all(png == alone for png in pool.map(lambda _: plots.rd_plot(curves, title="made"), range(6)))
+        assert all(png == alone for png in pool.map(lambda _: plots.rd_plot(curves, title="made"), range(4)))
 
 
 def look_of(codec: str, arm: str, maps: str, variant: str = "", codecs: tuple[str, ...] = ()) -> Look:
@@ -97,29 +86,25 @@ def test_each_arm_and_control_looks_different() -> None:
 
 def test_variants_of_an_arm_look_different_and_the_plain_one_as_its_arm() -> None:
     trained = "lr=0.001,steps=3000"
-    variants = {
-        "uniform": (f"{trained},dilation=2", trained, f"{trained},l1_ms_ssim"),
-        "weighted": ("", "alpha=0.2", "alpha=0.4"),
-    }
-    rows = [
-        {"codec": c, "arm": a, "maps": "none", "variant": v}
-        for c in ("bls2017", "light")
-        for a in variants
-        for v in variants[a]
-    ]
+    arms = [("uniform", v) for v in (f"{trained},dilation=2", trained, f"{trained},l1_ms_ssim")]
+    arms += [("weighted", v) for v in ("", "alpha=0.2", "alpha=0.4")]
+    codecs = ("bls2017", "light")
+    rows = [{"codec": codec, "arm": arm, "maps": "none", "variant": v} for codec in codecs for arm, v in arms]
     jpeg = {"codec": "jpeg", "arm": "classical", "maps": "none", "variant": ""}
     cast = cast_of(pd.DataFrame([*rows, jpeg]))
     looks = [look(row, cast) for row in rows]
     assert len({(one.colour, one.marker) for one in looks}) == len(rows)
-    assert [one.colour == ARM_COLOURS[row["arm"]] for row, one in zip(rows, looks, strict=True)] == [
-        False,
-        True,
-        False,
-        True,
-        False,
-        False,
-    ] * 2
+    plain = [row["variant"] in ("", trained) for row in rows]
+    assert [one.colour == ARM_COLOURS[row["arm"]] for row, one in zip(rows, looks, strict=True)] == plain
     assert cast_of(pd.DataFrame(rows[1:2])).variants == [], "a single one is the plain one"
     shipped = {"codec": "other", "arm": "uniform", "maps": "none", "variant": "as shipped"}
     own = cast_of(pd.DataFrame([rows[1], shipped]))
     assert look(shipped, own).colour == ARM_COLOURS["uniform"], "another codec's arms make no variants of these"
+
+
+def test_training_curves_and_a_picture_that_says_that_there_are_none() -> None:
+    history = [{"step": i, "loss": 10.0 / (i + 1), "bpp": 0.5, "psnr_db": 20.0 + i} for i in range(20)]
+    history += [{"step": 10, "val_psnr_db": 25.0, "val_bpp": 0.4}]
+    drawn = pixels(training_curves(history, title="run"))
+    assert (drawn == (0xD5, 0x5E, 0x00)).all(axis=2).any()
+    assert pixels(training_curves([])).std() > 0

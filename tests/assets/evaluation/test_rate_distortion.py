@@ -1,17 +1,8 @@
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from assets.evaluation.rate_distortion import (
-    MIN_IMAGES,
-    RD_POINT_COLUMNS,
-    concat_points,
-    label_arm,
-    rd_curves,
-    resample_counts,
-)
+from assets.evaluation.rate_distortion import MIN_IMAGES, RD_POINT_COLUMNS, concat_points, rd_curves, resample_counts
 from models.errors import FoveaError
 
 
@@ -30,21 +21,10 @@ def classical_piece() -> pd.DataFrame:
 def test_concat_has_the_schema_whatever_order_pieces_come_in() -> None:
     pieces = [piece(rate=0.02), piece(), classical_piece()]
     table = concat_points(pieces)
-    assert dict(table.dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
+    assert dict(table.dtypes.astype(str)) == dict(concat_points([]).dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
     pd.testing.assert_frame_equal(table, concat_points(pieces[::-1]))
     assert table["bpp"].tolist()[:2] == [1.0, 2.0]
     assert table["vsi"].isna().all() and table.loc[table["codec"] == "jpeg", "seed"].isna().all()
-
-
-def test_concat_of_nothing_is_an_empty_table() -> None:
-    assert dict(concat_points([]).dtypes.astype(str)) == dict(RD_POINT_COLUMNS)
-
-
-def test_table_survives_parquet() -> None:
-    table = concat_points([piece(), classical_piece()])
-    buffer = io.BytesIO()
-    table.to_parquet(buffer)
-    pd.testing.assert_frame_equal(pd.read_parquet(buffer), table)
 
 
 def test_concat_refuses_what_would_corrupt_the_table() -> None:
@@ -57,15 +37,15 @@ def test_concat_refuses_what_would_corrupt_the_table() -> None:
 
 
 def test_curves_are_means_over_images_and_seeds() -> None:
-    curves = rd_curves(
-        concat_points([piece(), piece(seed=1, experiment="f", psnr_db=[32.0, 36.0], mlflow_run_id="r1")])
-    )
-    assert len(curves) == 1
-    row = curves.iloc[0]
+    other = piece(seed=1, experiment="f", psnr_db=[32.0, 36.0], mlflow_run_id="r1")
+    ((_, row),) = rd_curves(concat_points([piece(), other])).iterrows()
     assert row["bpp"] == 1.5 and row["psnr_db"] == 33.0
     assert row["n_images"] == 2 and row["n_seeds"] == 2
     assert row["experiments"] == "e f" and row["mlflow_run_ids"] == "r1"
     assert np.isnan(row["ew_psnr_db"]) and np.isnan(row["ew_psnr_db_low"])
+    # a picture without fixations is left out of that mean only
+    row = rd_curves(concat_points([piece(ew_psnr_db=[np.nan, 40.0])])).iloc[0]
+    assert row["ew_psnr_db"] == 40.0 and row["psnr_db"] == 32.0
 
 
 @pytest.mark.parametrize("count", [1, 2, MIN_IMAGES - 1, MIN_IMAGES])
@@ -90,11 +70,6 @@ def test_interval_is_that_of_the_mean() -> None:
     assert row["psnr_db_high"] == pytest.approx(values.mean() + half, abs=0.05)
 
 
-def test_pictures_without_fixations_are_left_out_of_that_mean_only() -> None:
-    row = rd_curves(concat_points([piece(ew_psnr_db=[np.nan, 40.0])])).iloc[0]
-    assert row["ew_psnr_db"] == 40.0 and row["psnr_db"] == 32.0
-
-
 def test_curves_of_one_arm_need_variants_where_they_differ() -> None:
     clash = [piece(), piece(experiment="other")]
     with pytest.raises(FoveaError, match="column `variant`"):
@@ -107,9 +82,3 @@ def test_resample_counts_are_draws_with_replacement() -> None:
     counts = resample_counts(7, 500, 0)
     assert (counts.sum(axis=1) == 7).all() and counts.mean() == pytest.approx(1)
     assert counts.var() == pytest.approx(6 / 7, rel=0.1)
-
-
-def test_labels() -> None:
-    assert label_arm("uniform", "none") == "uniform"
-    assert label_arm("saliency_gain", "predicted") == "saliency_gain"
-    assert label_arm("saliency_gain", "center") == "saliency_gain@center"

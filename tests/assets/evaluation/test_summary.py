@@ -3,6 +3,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from points import make_points
 
 from assets.evaluation.bd_rate import bd_rates
 from assets.evaluation.export import compressai_results
@@ -15,26 +16,17 @@ from pipelines.commands import runs
 
 
 def made_points(*variants: str) -> pd.DataFrame:
-    """`uniform` and `saliency_gain` of each variant, six pictures at four rates."""
-    rows = [
-        {
-            "dataset": "made", "split": "test", "image": f"{i}", "train_dataset": "made", "codec": "light", "arm": arm, "maps": maps,
-            "preset": "smoke", "variant": variant, "rate_name": "lmbda", "rate": 0.01 * 2**step, "seed": 0, "experiment": f"{arm}{variant}",
-            "width": 100, "height": 100, "bytes": int(1000 * factor * 2**step), "psnr_db": 25.0 + 2 * step + i,
-            "sw_psnr_db": 26.0 + 2 * step + i, "ms_ssim": 0.8 + step / 20,
-        }
-        for variant in variants for arm, maps, factor in (("uniform", "none", 1.0), ("saliency_gain", "predicted", 0.8))
-        for step in range(4) for i in range(6)
-    ]  # fmt: skip
-    return concat_points([pd.DataFrame(rows)])
+    """`uniform` and `saliency_gain` of each variant."""
+    plain = {"codec": "light", "noise": 0.0, "n": 6}
+    arms = [make_points(**plain), make_points("saliency_gain", "predicted", rate=0.8, **plain)]
+    return concat_points([arm.assign(variant=variant) for variant in variants for arm in arms])
 
 
 def test_points_of_variants_are_told_apart_and_stand_together() -> None:
     lines = curve_lines(rd_curves(made_points("", "gamma=1"), resamples=10)).splitlines()[2:]
     arms = [line.split("λ")[0].split(maxsplit=1)[1].strip() for line in lines]
-    assert arms == [
-        arm for arm in ("saliency_gain", "saliency_gain gamma=1", "uniform", "uniform gamma=1") for _ in range(4)
-    ]
+    each = ("saliency_gain", "saliency_gain gamma=1", "uniform", "uniform gamma=1")
+    assert arms == [arm for arm in each for _ in range(4)]
 
 
 @pytest.mark.parametrize("column", ["preset", "train_dataset"])
@@ -70,11 +62,8 @@ def test_a_run_says_once_what_all_arms_share(
         return SimpleNamespace(table=lambda name: tables[stage]) if stage in tables else None
 
     monkeypatch.setattr(runs, "_made", made)
-    home, tracker = (
-        SimpleNamespace(reports=tmp_path, tables=tmp_path),
-        SimpleNamespace(run_id=str, table_url=lambda *_: ""),
-    )
-    chain: Any = SimpleNamespace(home=home, tracker=tracker)
+    home = SimpleNamespace(reports=tmp_path, tables=tmp_path)
+    chain: Any = SimpleNamespace(home=home, tracker=SimpleNamespace(run_id=str, table_url=lambda *_: ""))
     runs._summary(chain, "made.smoke", peers=False)
     said = capsys.readouterr().out
     assert said.count("as shipped") == 1 and "(common to all arms: as shipped)" in said

@@ -1,12 +1,9 @@
 """Tables are the concatenation of the current pieces in the store."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 import pandas as pd
-import pytest
 from upath import UPath
 
 from assets.chain import Chain
@@ -42,18 +39,9 @@ def test_a_piece_without_a_later_versions_file_is_left_out(tmp_path: Path) -> No
     assert len(pd.read_parquet(chain.home.tables / "bd_rates.parquet")) == 1
 
 
-def test_runs_that_mlflow_heard_of_later_are_in_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_mlflow_heard_of_later_are_in_the_tables(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data"))
     chain = open_chain(home, tracker=MlflowTracker(home.mlflow, ""))
-
-    @contextmanager
-    def away() -> Iterator[None]:
-        def unreachable(_: MlflowStore) -> None:
-            raise Unreachable("Connection refused")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(MlflowStore, "connect", unreachable)
-            yield
 
     def measured(key: str) -> pd.DataFrame:
         run = chain.tracker.run(experiment="fovea-sample", name=key, key=key)
@@ -72,7 +60,7 @@ def test_runs_that_mlflow_heard_of_later_are_in_the_tables(tmp_path: Path, monke
         return dict(zip(table.codec, table[column], strict=True))
 
     known = measured("early")
-    with away():
+    with mock.patch.object(MlflowStore, "connect", side_effect=Unreachable("Connection refused")):
         points = pd.concat([known, measured("late")])
         keep(chain, "sample.tiny", {"rd_curves.parquet": rd_curves(points, resamples=2)}, "rd_curves")
         assert read("rd_points", "mlflow_run_id")["late"] == read("rd_curves", "mlflow_run_ids")["late"] == ""

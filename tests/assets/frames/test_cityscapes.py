@@ -19,6 +19,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers.cityscapes_site import CityscapesSite, Fault
@@ -42,16 +43,8 @@ ROOT = Path(__file__).parents[3]
 PASSWORD = "pass word&§9"
 FILE = "/file-handling/"
 # Impatient, so that a test of patience takes a fraction of a second; waits are recorded, not slept.
-IMPATIENT = Policy(
-    attempts=4,
-    connect_timeout_s=2,
-    read_timeout_s=0.4,
-    stall_window_s=0.4,
-    min_rate_bytes_s=20_000,
-    progress_bytes=1 << 16,
-    report_every_s=0.0,
-    spare_bytes=0,
-)
+IMPATIENT = Policy(attempts=4, connect_timeout_s=2, read_timeout_s=0.4, stall_window_s=0.4, min_rate_bytes_s=20_000,
+                   progress_bytes=1 << 16, report_every_s=0.0, spare_bytes=0)  # fmt: skip
 
 
 def make_package(folder: Path, seed: int, size: int = 3_000_000) -> Path:
@@ -64,13 +57,14 @@ def make_package(folder: Path, seed: int, size: int = 3_000_000) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_package(tmp_path_factory.mktemp("package"), 1)
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("packages")
+    return make_package(folder, 1), make_package(folder, 2)
 
 
-@pytest.fixture(scope="module")
-def other_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_package(tmp_path_factory.mktemp("other"), 2)
+@pytest.fixture
+def other_package(packages: tuple[Path, Path]) -> Path:
+    return packages[1]
 
 
 class Run:
@@ -130,14 +124,13 @@ class Run:
 
 
 @pytest.fixture
-def run(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(packages: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """A site with one package, an account in the environment, and a folder that is not there yet."""
-    with CityscapesSite({3: package}, password=PASSWORD) as site:
-        for name in ("CITYSCAPES_ROOT", "CITYSCAPES_CREDENTIALS_FILE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("CITYSCAPES_URL", site.url)
-        monkeypatch.setenv("CITYSCAPES_USERNAME", site.username)
-        monkeypatch.setenv("CITYSCAPES_PASSWORD", PASSWORD)
+    with CityscapesSite({3: packages[0]}, password=PASSWORD) as site:
+        for name in ("ROOT", "CREDENTIALS_FILE"):
+            monkeypatch.delenv(f"CITYSCAPES_{name}", raising=False)
+        for name, value in {"URL": site.url, "USERNAME": site.username, "PASSWORD": PASSWORD}.items():
+            monkeypatch.setenv(f"CITYSCAPES_{name}", value)
         yield Run(site, tmp_path / "out")
 
 
@@ -148,13 +141,8 @@ def test_whole_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not asked about loopback
     done = run.completes()
     assert done == Download(run.out / NAME, run.site.md5(3), run.package.stat().st_size, run.package.stat().st_size)
-    assert [request[:2] for request in run.site.requests] == [
-        ("GET", "/login"),
-        ("POST", "/login"),
-        ("GET", "/downloads/"),
-        ("GET", "/md5-sum/"),
-        ("GET", FILE),
-    ]
+    asked = [f"{verb} {path}" for verb, path, *_ in run.site.requests]
+    assert asked == ["GET /login", "POST /login", "GET /downloads/", "GET /md5-sum/", f"GET {FILE}"]
     for phase in ("download", "verify"):
         reports = [report for report in run.reports if report.phase == phase]
         assert reports[-1].done_bytes == reports[-1].total_bytes == done.size_bytes
@@ -348,9 +336,7 @@ def test_waits_are_bounded_and_differ_and_retry_after_is_heeded(run: Run) -> Non
     assert run.waits == [77.0]
 
 
-def test_endless_server_errors_keep_what_arrived_and_only_the_rest_needs_room(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_came_before_endless_errors_is_kept_and_needs_no_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rest = run.package.stat().st_size - run.breaks_off()
     monkeypatch.setattr(download_module, "free_bytes", lambda folder: rest)
     assert run.completes().received_bytes == rest
@@ -393,21 +379,16 @@ def test_slow_line_is_borne(run: Run, tmp_path: Path) -> None:
     assert run.site.count(FILE) == 1
 
 
-def test_unreachable_site(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_that_is_away_or_offers_other_things(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/downloads/", "/md5-sum/"):
+        run.site.always = {path: Fault(body=b'{"a": 1}', content_type="application/json")}
+        run.fails("did the site change")
+    run.site.always.clear()
+    run.site.packages[3] = Path(shutil.copy(run.package, tmp_path / "gtFine.zip"))
+    run.fails(rf"no package '{NAME}'; it offers: gtFine.zip")
     monkeypatch.setenv("CITYSCAPES_URL", "http://127.0.0.1:9")
     run.fails(r"failed 4 times.*refused")
     run.has_nothing_final()
-
-
-@pytest.mark.parametrize("path", ["/downloads/", "/md5-sum/"])
-def test_nonsense_answers(run: Run, path: str) -> None:
-    run.site.always[path] = Fault(body=b'{"a": 1}', content_type="application/json")
-    run.fails("did the site change")
-
-
-def test_account_without_the_package(run: Run, tmp_path: Path) -> None:
-    run.site.packages[3] = Path(shutil.copy(run.package, tmp_path / "gtFine.zip"))
-    run.fails(rf"no package '{NAME}'; it offers: gtFine.zip")
 
 
 def test_redirects_are_not_followed(run: Run) -> None:
@@ -423,7 +404,7 @@ def test_redirects_are_not_followed(run: Run) -> None:
 
 
 def test_too_little_space_is_said_before_the_first_byte(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download_module, "free_bytes", lambda folder: 2_999_999)
+    monkeypatch.setattr(download_module, "free_bytes", lambda folder: run.package.stat().st_size - 1)
     run.fails("make room")
     run.has_nothing_final()
     assert not run.part.exists()
@@ -522,10 +503,8 @@ def test_one_download_at_a_time(run: Run) -> None:
 
 
 def test_killed_at_random_moments(run: Run) -> None:
-    script = (
-        f"from pathlib import Path; from assets.frames.cityscapes import download; download(Path({str(run.out)!r}))"
-    )
-    command = [sys.executable, "-c", script]
+    script = "import pathlib, sys; from assets.frames.cityscapes import download; download(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(run.out)]
     run.site.rate_bytes_s = 6e6
     part, size = run.part, run.package.stat().st_size
     chooser = random.Random(5)
@@ -569,13 +548,7 @@ def everything_said(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("trouble", ["refused", "500", "drop", "redirect", "unreachable", "page", "teapot"])
-def test_password_is_never_shown(
-    run: Run,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    trouble: str,
-) -> None:
+def test_password_never_shows(run: Run, caplog: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "Tr0ub4dor&3 §"
     monkeypatch.setenv("CITYSCAPES_PASSWORD", secret)
@@ -641,9 +614,10 @@ def test_credentials_file(account: Path, text: str) -> None:
     assert (username, password.reveal()) == ("ada", "p=w:1 ")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "hunter2", '{"password": "hunter2"}', '["hunter2"]', "username=\npassword=hunter2"]
-)
+USELESS = ["", "hunter2", '{"password": "hunter2"}', '["hunter2"]', "username=\npassword=hunter2"]
+
+
+@pytest.mark.parametrize("text", USELESS)
 def test_useless_credentials_file(account: Path, text: str) -> None:
     account.write_text(text)
     with pytest.raises(FoveaError, match="CITYSCAPES_CREDENTIALS_FILE") as caught:

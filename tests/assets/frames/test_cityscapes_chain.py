@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
 COUNT = 190
 NAME = "cityscapes"
+Settle = Callable[..., None]
 STAGES = ("cityscapes_archive", "source_frames", "resized_frames", "saliency_maps", "rgba_frames")
 
 
@@ -46,7 +48,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settle:
     """Writes the registry and the environment: an account of a site, or an archive or tree of one's own."""
     for name in ("ROOT", "URL", "USERNAME", "PASSWORD", "CREDENTIALS_FILE"):
         monkeypatch.delenv(f"CITYSCAPES_{name}", raising=False)
@@ -106,24 +108,16 @@ def result_digest() -> str:
 # ---------------------------------------------------------------------------------------------- the way
 
 
-def test_the_archive_in_place_goes_all_the_way_and_nothing_is_extracted(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
-) -> None:
+def test_the_archive_in_place_goes_all_the_way_unextracted(settle: Settle, archive: Path, tmp_path: Path) -> None:
     settle(archive)
     facts = make(*STAGES)
     assert facts["cityscapes_archive"]["source"] == str(archive)
     assert facts["cityscapes_archive"]["size_bytes"] == archive.stat().st_size
     assert not facts["cityscapes_archive"]["downloaded"]
     assert "train/aachen: all 174" in facts["source_frames"].pop("official_counts")
-    assert facts["source_frames"] | {"hit": 0} == {
-        "frames": COUNT,
-        "frames_train": 85,
-        "frames_val": 59,
-        "frames_test": 46,
-        "quarantined": 0,
-        "source_bytes": facts["source_frames"]["source_bytes"],
-        "hit": 0,
-    }
+    counts = {"frames": COUNT, "frames_train": 85, "frames_val": 59, "frames_test": 46, "quarantined": 0}
+    same = {name: facts["source_frames"][name] for name in ("hit", "source_bytes")}
+    assert facts["source_frames"] == counts | same
     assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == COUNT
     assert facts["resized_frames"]["bytes_out"] == COUNT * 64 * 32 * 3
     assert all(f["hit"] for f in make(*STAGES).values())
@@ -137,15 +131,13 @@ def test_the_archive_in_place_goes_all_the_way_and_nothing_is_extracted(
     table = pd.read_parquet(chain.made("resized_frames", NAME).folder / "frames.parquet")
     with zipfile.ZipFile(archive) as members:
         for row in table.iloc[::40].to_dict("records"):
-            import cv2
-
             data = members.read(f"leftImg8bit/{row['image']}.png")
             want = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
             assert np.array_equal(chain.store.array("resized_frames", row["key"]), want)
 
 
 def test_a_tree_gives_the_same_frames_as_the_archive(
-    settle: Callable[..., None], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settle: Settle, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(archive)
     make(*STAGES)
@@ -157,9 +149,7 @@ def test_a_tree_gives_the_same_frames_as_the_archive(
     assert result_digest() == first
 
 
-def test_planning_asks_nobody_and_the_run_downloads_once(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
-) -> None:
+def test_planning_asks_nobody_and_the_run_downloads_once(settle: Settle, archive: Path, tmp_path: Path) -> None:
     with CityscapesSite({3: archive}) as site:
         settle(site=site)
         chain = look()
@@ -193,9 +183,7 @@ def test_planning_asks_nobody_and_the_run_downloads_once(
 # ---------------------------------------------------------------------------------------------- counts and names
 
 
-def test_what_is_missing_is_listed_and_stops_the_run(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
-) -> None:
+def test_what_is_missing_is_listed_and_stops_the_run(settle: Settle, archive: Path) -> None:
     settle(archive, subset=False)
     with pytest.raises(FoveaError, match=r"missing train/aachen: all 174.*subset = true"):
         make(*STAGES[:2])
@@ -207,7 +195,7 @@ def test_what_is_missing_is_listed_and_stops_the_run(
     assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
 
 
-def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(settle: Callable[..., None], tmp_path: Path) -> None:
+def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(settle: Settle, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", counts=CITIES)
     lost = sorted((tree / "leftImg8bit/test/bonn").iterdir())[:2]
     for path in lost:
@@ -228,7 +216,7 @@ def test_a_city_in_part_is_named_and_a_stranger_stops_the_run(settle: Callable[.
     assert "test/bonn: 2 of 46" in facts["official_counts"] and facts["frames_test"] == 44
 
 
-def test_only_cityscapes_has_an_archive(settle: Callable[..., None], archive: Path) -> None:
+def test_only_cityscapes_has_an_archive(settle: Settle, archive: Path) -> None:
     settle(archive)
     with pytest.raises(FoveaError, match="for the dataset 'cityscapes' only"):
         look().unit("cityscapes_archive", "sample")
@@ -268,8 +256,8 @@ def damage(archive: Path, image: str) -> Callable[[], None]:
     return lambda: write(before)
 
 
-def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
-    settle: Callable[..., None], archive: Path, tmp_path: Path
+def test_a_broken_frame_is_quarantined_and_a_repaired_archive_heals(
+    settle: Settle, archive: Path, tmp_path: Path
 ) -> None:
     mine = write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, large=1)
     image = "test/bonn/bonn_000000_000019_leftImg8bit"
@@ -293,9 +281,7 @@ def test_a_broken_frame_is_quarantined_by_name_and_a_repaired_archive_heals(
 
 
 @pytest.mark.parametrize("kind", ["archive", "tree"])
-def test_a_source_that_disappears_midway_loses_nothing(
-    settle: Callable[..., None], archive: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_source_that_disappears_loses_nothing(settle: Settle, archive: Path, tmp_path: Path, kind: str) -> None:
     if kind == "archive":
         place = tmp_path / ARCHIVE_NAME
         shutil.copy(archive, place)
@@ -321,9 +307,7 @@ def test_a_source_that_disappears_midway_loses_nothing(
 
 
 @pytest.mark.parametrize("kind", ["archive", "tree"])
-def test_a_changed_frame_is_the_only_one_done_again(
-    settle: Callable[..., None], archive: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_changed_frame_is_the_only_one_done_again(settle: Settle, archive: Path, tmp_path: Path, kind: str) -> None:
     image = "leftImg8bit/train/darmstadt/darmstadt_000011_000019_leftImg8bit.png"
 
     def put(png: bytes) -> None:
@@ -352,7 +336,7 @@ def test_a_changed_frame_is_the_only_one_done_again(
 
 
 def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
-    settle: Callable[..., None], archive: Path, mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    settle: Settle, archive: Path, mount: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = mount("size=1m")
     settle(archive)
@@ -447,7 +431,7 @@ class Driver:
 
 
 def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
-    settle: Callable[..., None], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settle: Settle, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(archive)
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "calm"))

@@ -55,11 +55,8 @@ def test_rows_say_what_the_files_are(tmp_path: Path) -> None:
     assert list(table["image"]) == ["train/a", "train/turned", "val/film 1/b"]
     first, turned, last = (table.iloc[k] for k in range(3))
     data = (tmp_path / "train" / "a.png").read_bytes()
-    assert (first.path, first.sha256, first.bytes) == (
-        str(tmp_path / "train/a.png"),
-        hashlib.sha256(data).hexdigest(),
-        len(data),
-    )
+    assert (first.path, first.bytes) == (str(tmp_path / "train/a.png"), len(data))
+    assert first.sha256 == hashlib.sha256(data).hexdigest()
     assert (first.width, first.height, first.status, first.reason) == (32, 24, "ok", "")
     assert (turned.width, turned.height) == (20, 30)
     assert (last.split, last.group) == ("val", "film 1")
@@ -85,10 +82,8 @@ def test_image_ids_are_unique(paths: list[str]) -> None:
 
 
 def test_a_picture_is_found_by_any_clear_name() -> None:
-    names = Names(
-        ["train/a", "val/a", "val/b", "val/caf\u00e9"],
-        ["/d/train/a.png", "/d/val/a.png", "/d/val/b.png", "/d/val/caf\u00e9.png"],
-    )
+    known = ["train/a", "val/a", "val/b", "val/caf\u00e9"]
+    names = Names(known, [f"/d/{name}.png" for name in known])
     ways = {
         "train/a": ["train/a", "train/a.png", "./train/a.png", r"Train\A.PNG", r"C:\pictures\train\a.png", "/else/train/a"],
         "val/b": ["b", "b.png", "val/b", "B.PNG", r"val\b.png"],
@@ -137,7 +132,7 @@ def test_what_is_measured_on_is_test_else_val_else_an_error_with_the_way_out(tmp
     assert dataset.evaluation_split(scan(dataset)) == "test"
 
 
-def test_hash_splits_are_80_10_10_and_never_move(tmp_path: Path) -> None:
+def test_hash_splits_are_80_10_10_and_never_move() -> None:
     named = {name: hash_split(name) for name in ("a", "f", "films/x_0001", "8")}
     assert named == {"a": "train", "f": "val", "films/x_0001": "train", "8": "test"}  # golden
     counts = Counter(hash_split(str(k)) for k in range(20_000))
@@ -170,12 +165,6 @@ def test_counts_by_sorted_name(tmp_path: Path) -> None:
     assert list(table["split"]) == ["train"] * 4 + ["val"] + ["test"] * 2
     with pytest.raises(FoveaError, match="more than the 8 pictures"):
         scan(folder(tmp_path, splits=parse_splits("8/1/2", tmp_path)))
-
-
-def csv(tmp_path: Path, text: str) -> Splits:
-    file = tmp_path / "splits.csv"
-    file.write_text(text)
-    return parse_splits("splits.csv", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -211,19 +200,17 @@ def test_splits_as_spreadsheets_save_them(tmp_path: Path, data: bytes) -> None:
 )
 def test_a_bad_csv_is_named_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
     put(tmp_path, "a.png")
+    (tmp_path / "splits.csv").write_text(text)
     with pytest.raises(FoveaError, match=reason) as caught:
-        scan(folder(tmp_path, splits=csv(tmp_path, text)))
+        scan(folder(tmp_path, splits=parse_splits("splits.csv", tmp_path)))
     assert "splits.csv" in str(caught.value)
 
 
 def test_cityscapes_layout(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png",
-        "gtFine/train/ulm/ulm_000000_000019_color.png",
-    )
+    name = "train/ulm/ulm_000000_000019"
+    put(tmp_path, f"leftImg8bit/{name}_leftImg8bit.png", f"gtFine/{name}_color.png")
     table = scan(Dataset("cityscapes", "cityscapes", tmp_path))
-    assert splits_of(table) == {"train/ulm/ulm_000000_000019_leftImg8bit": "train"}
+    assert splits_of(table) == {f"{name}_leftImg8bit": "train"}
     assert list(table["group"]) == ["ulm"]
 
 
@@ -253,9 +240,7 @@ def test_broken_files_are_quarantined_by_name_and_the_rest_kept(tmp_path: Path) 
     assert "can't be read" in table.loc["nowhere", "reason"]
 
 
-def test_a_pipe_is_quarantined_and_a_folder_that_cannot_be_listed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_and_a_folder_that_cannot_be_listed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "a.png", "locked/b.png")
     os.mkfifo(tmp_path / "pipe.png")
     table = scan(folder(tmp_path)).set_index("image")
@@ -284,9 +269,7 @@ def test_copies_are_quarantined_and_never_leak_into_test(tmp_path: Path) -> None
     assert set(table.loc[table["status"] != "ok", "reason"]) == {"the same content as test/c"}
 
 
-def test_missing_empty_and_wrong_folders(tmp_path: Path) -> None:
-    with pytest.raises(FoveaError, match=r"'mine': the folder .*gone is gone.*fovea datasets remove mine"):
-        scan(folder(tmp_path / "gone"))
+def test_empty_and_wrong_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FoveaError, match="file is not a folder"):
         scan(folder(tmp_path / "file"))
@@ -329,5 +312,5 @@ def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
     first = scan(folder(root), cache)
     (kept,) = cache.iterdir()
     kept.write_bytes(b"this is no database, and long enough to be looked at as one" * 40)
-    pd.testing.assert_frame_equal(scan(folder(root), cache), first)
-    pd.testing.assert_frame_equal(scan(folder(root), cache), first)
+    for _ in range(2):
+        pd.testing.assert_frame_equal(scan(folder(root), cache), first)

@@ -1,6 +1,7 @@
 """Fixation tables: checked, moved to the frame, turned into densities."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,16 +24,12 @@ from models.errors import FoveaError
 
 
 def manifest(*images: str, status: str = "ok") -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "image": images, "path": [f"/d/{image}.jpg" for image in images],
-            "width": 800, "height": 600, "status": status,
-        }
-    )  # fmt: skip
+    table = pd.DataFrame({"image": images, "path": [f"/d/{image}.jpg" for image in images]})
+    return table.assign(width=800, height=600, status=status)
 
 
 def table(
-    tmp_path: Path, rows: list[tuple[object, ...]], name: str = "eyes.csv", columns: str = "image subject x y"
+    tmp_path: Path, rows: list[tuple[Any, ...]], name: str = "eyes.csv", columns: str = "image subject x y"
 ) -> Path:
     file = tmp_path / name
     frame = pd.DataFrame(rows, columns=columns.split())
@@ -49,11 +46,6 @@ def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
     assert list(read.table["duration"]) == [210, 90, 5]
     assert read.why() == ""
     assert read.table["x"].tolist() == [1.0, 400.5, 800.0]
-
-
-def test_names_that_are_numbers_stay_names(tmp_path: Path) -> None:
-    read = read_fixations(table(tmp_path, [("0101", 0, 5.0, 5.0)]), manifest("0101"))
-    assert list(read.table["image"]) == ["0101"]
 
 
 def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Path) -> None:
@@ -95,12 +87,11 @@ def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
         read_fixations(file, manifest("b"))
 
 
-def test_a_name_of_two_pictures_is_refused(tmp_path: Path) -> None:
+def test_numbers_are_names_quarantined_pictures_are_not_used_and_two_of_a_name_refused(tmp_path: Path) -> None:
+    read = read_fixations(table(tmp_path, [("0101", 0, 5.0, 5.0)]), manifest("0101"))
+    assert list(read.table["image"]) == ["0101"]
     with pytest.raises(FoveaError, match=r"eyes\.csv names 1 picture \(a\.jpg\) by a name that several pictures have"):
         read_fixations(table(tmp_path, [("a.jpg", 0, 5.0, 5.0)]), manifest("train/a", "val/a"))
-
-
-def test_quarantined_pictures_are_known_but_not_used(tmp_path: Path) -> None:
     both = pd.concat([manifest("a"), manifest("broken", status="quarantined")])
     read = read_fixations(table(tmp_path, [("a", 0, 5.0, 5.0), ("broken", 0, 5.0, 5.0)]), both)
     assert (list(read.table["image"]), read.why()) == (["a"], "1 on quarantined pictures")
@@ -146,13 +137,10 @@ def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: flo
     assert np.abs(density - expected).max() < 2e-3 * expected.max()
 
 
-def test_sigma_grows_with_the_picture() -> None:
+def test_sigma_grows_with_the_picture_and_a_map_has_points() -> None:
     density = fixation_map(np.asarray([[200.0, 150.0]]), (400, 300))  # 12 pixels
     column = density[150] / density[150].max()
     assert column[212] == pytest.approx(np.exp(-0.5), abs=0.02)
-
-
-def test_a_map_without_points_is_refused() -> None:
     with pytest.raises(FoveaError, match="no fixation"):
         fixation_map(np.empty((0, 2)), (40, 30))
 
@@ -195,14 +183,9 @@ def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> Non
         assert len(one) == len(two) == 2 and not one & two
         assert [float(half.sum()) for half in pair] == pytest.approx([1.0, 1.0], abs=1e-4)
         found.add(frozenset(one))
-    named = table(
-        tmp_path,
-        name="named.parquet",
-        rows=[(image, ("ann", "bob", None, "eve")[person], x, y) for image, person, x, y in rows],
-    )
-    by_name = frame_fixation_halves(
-        Dataset("d", "folder", tmp_path, fixations=named, size="native"), manifest("a"), [(600, 800)]
-    )
+    with_names = [(image, ("ann", "bob", None, "eve")[person], x, y) for image, person, x, y in rows]
+    named = Dataset("d", "folder", tmp_path, fixations=table(tmp_path, with_names, "named.parquet"), size="native")
+    by_name = frame_fixation_halves(named, manifest("a"), [(600, 800)])
     assert by_name[0] is not None
     alone = frame_fixation_halves(dataset, manifest("b"), [(600, 800)])[0]
     assert alone is not None and halves[1] is not None

@@ -3,23 +3,27 @@
 import dataclasses
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from upath import UPath
 
 from assets.chain import Chain
 from assets.datasets import add_dataset, load_registry
 from assets.evaluation.tables import write_tables
-from assets.graph import Waiting
+from assets.graph import Waiting, edges
 from assets.home import Home
 from assets.saliency.names import chosen_model, trainings
 from assets.saliency.sources import map_sources
 from assets.stages import STAGES, open_chain
+from assets.story import maps_by
 from models.errors import FoveaError
 from models.saliency.records import read_seen
 from models.tracking import NullRun, NullTracker
@@ -27,37 +31,20 @@ from models.tracking import NullRun, NullTracker
 SPLITS = {"train": 6, "val": 2, "test": 3}
 
 
-class Listener(NullRun):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.params: dict[str, Any] = {}
-        self.artifacts: list[str] = []
-        self.ended = ""
-
-    def log_params(self, params: Any) -> None:
-        self.params.update(params)
-
-    def log_metrics(self, rows: Any) -> None:
-        for _, values in rows:
-            self.metrics.update(values)
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        self.artifacts.append(path.name)
-
-    def finish(self, status: str = "FINISHED") -> None:
-        self.ended = status
-
-
 class Tracker(NullTracker):
     """Hands out listeners by the run's name."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Listener] = {}
+        self.runs: dict[str, mock.Mock] = defaultdict(lambda: mock.Mock(NullRun(), run_id=""))
 
-    def run(self, *, name: str, **rest: Any) -> Listener:  # type: ignore[override]
-        return self.runs.setdefault(name, Listener())
+    def run(self, *, name: str, **rest: Any) -> mock.Mock:  # type: ignore[override]
+        return self.runs[name]
+
+    def told(self, name: str) -> tuple[dict[str, Any], dict[str, float]]:
+        """Parameters and the last metrics of a run."""
+        params = {k: v for call in self.runs[name].log_params.call_args_list for k, v in call.args[0].items()}
+        rows = [row for call in self.runs[name].log_metrics.call_args_list for _, row in call.args[0]]
+        return params, {k: v for row in rows for k, v in row.items()}
 
 
 def draw(folder: Path, splits: dict[str, int] = SPLITS, seed: int = 0) -> None:
@@ -76,16 +63,19 @@ def draw(folder: Path, splits: dict[str, int] = SPLITS, seed: int = 0) -> None:
     pd.DataFrame(rows, columns=["image", "subject", "x", "y"]).to_csv(folder / "fixations.csv", index=False)
 
 
+def with_eyes(root: Path, data: UPath | None = None) -> Home:
+    """A home whose dataset `eyes` is drawn."""
+    draw(root)
+    add_dataset(root, "eyes", root / "pictures", fixations=root / "fixations.csv")
+    return Home(root / "state", root, data or UPath(root / "state" / "data"))
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A dataset `eyes` with fixations, and one without."""
-    from upath import UPath
-
-    root = tmp_path_factory.mktemp("saliency")
-    draw(root)
-    add_dataset(root, "eyes", root / "pictures", fixations=root / "fixations.csv")
-    add_dataset(root, "plain", root / "pictures" / "test")
-    return Home(root / "state", root, UPath(root / "state" / "data"))
+    home = with_eyes(tmp_path_factory.mktemp("saliency"))
+    add_dataset(home.config, "plain", home.config / "pictures" / "test")
+    return home
 
 
 def look(home: Home) -> Chain:
@@ -141,9 +131,8 @@ def test_a_fixation_table_that_is_gone_is_named(home: Home, tmp_path: Path) -> N
     shutil.copyfile(home.config / "fixations.csv", table)
     add_dataset(tmp_path, "eyes", home.config / "pictures", fixations=table)
     table.unlink()
-    with pytest.raises(
-        FoveaError, match=r"fixations\.csv: .*; dataset eyes has its fixations there: bring the table back"
-    ):
+    said = r"fixations\.csv: .*; dataset eyes has its fixations there: bring the table back"
+    with pytest.raises(FoveaError, match=said):
         look(dataclasses.replace(home, config=tmp_path)).unit("fixation_maps", "eyes")
 
 
@@ -156,11 +145,7 @@ def test_a_dataset_without_fixations_says_how_to_give_it_some(home: Home) -> Non
 
 
 def test_a_model_waits_for_the_fixations_and_a_benchmark_too(tmp_path: Path) -> None:
-    from upath import UPath
-
-    draw(tmp_path)
-    add_dataset(tmp_path, "eyes", tmp_path / "pictures", fixations=tmp_path / "fixations.csv")
-    chain = open_chain(Home(tmp_path / "state", tmp_path, UPath(tmp_path / "state" / "data")))
+    chain = open_chain(with_eyes(tmp_path))
     for stage, partition in (("saliency_model", KEY), ("saliency_benchmark", "eyes")):
         with pytest.raises(Waiting, match="fixation_maps of eyes"):
             chain.unit(stage, partition)
@@ -169,11 +154,13 @@ def test_a_model_waits_for_the_fixations_and_a_benchmark_too(tmp_path: Path) -> 
 def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: Tracker) -> None:
     chain = look(home)
     made = chain.made("saliency_model", KEY)
-    told = trained.runs[KEY]
-    assert told.ended == "FINISHED"
-    assert told.params["variant"] == "sam_lite" and told.params["threads"] == 1
-    assert {"val_cc", "val_nss", "val_kl", "train_kl"} <= set(told.metrics)
-    assert {"sam_lite.safetensors", "sam_lite.json"} <= set(told.artifacts)
+    params, metrics = trained.told(KEY)
+    assert params["variant"] == "sam_lite" and params["threads"] == 1
+    assert {"val_cc", "val_nss", "val_kl", "train_kl"} <= set(metrics)
+    run = trained.runs[KEY]
+    assert run.finish.call_args == mock.call()
+    artifacts = {call.args[0].name for call in run.log_artifact.call_args_list}
+    assert {"sam_lite.safetensors", "sam_lite.json"} <= artifacts
     assert made.facts["pictures_train"] == 6 and made.facts["epochs"] == 2
     assert [p.name for p in made.shown()] == ["training.png", "validation.png"]
     seen = read_seen(made.folder / "weights/sam_lite.safetensors")
@@ -184,40 +171,31 @@ def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: 
 
 def test_training_goes_on_where_it_was_stopped(home: Home, trained: Tracker, monkeypatch: Any) -> None:
     """Another seed, so another unit: stopped after its first epoch, it does not train that one again."""
-    from models.training import sam_lite
     from models.training.loop import Training
+    from models.training.sam_lite import SamLiteTraining
 
     chain, key = look(home), "eyes.sam_lite-tiny-s3"
-    save, begin, begun = Training._save, sam_lite.SamLiteTraining._begin, []
-
-    def begin_counted(self: Any, epoch: int) -> None:
-        begun.append(epoch)
-        begin(self, epoch)
+    save, begin = Training._save, mock.Mock(wraps=SamLiteTraining._begin)
 
     def save_and_stop(self: Any) -> None:
         save(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sam_lite.SamLiteTraining, "_begin", begin_counted)
+    monkeypatch.setattr(SamLiteTraining, "_begin", lambda *given: begin(*given))
     monkeypatch.setattr(Training, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         chain.make("saliency_model", key)
-    assert chain.tracker.runs[key].ended == "FAILED"  # type: ignore[attr-defined]
+    assert chain.tracker.runs[key].finish.call_args == mock.call("FAILED")  # type: ignore[attr-defined]
     assert not chain.ready("saliency_model", key)
     monkeypatch.setattr(Training, "_save", save)
     chain.make("saliency_model", key)
-    assert begun == [0, 1]
+    assert [call.args[1] for call in begin.call_args_list] == [0, 1]
 
 
 def test_another_test_picture_leaves_the_model_fresh_another_fixation_in_training_does_not(
     home: Home, trained: Tracker, tmp_path: Path
 ) -> None:
-    from upath import UPath
-
-    root = tmp_path / "copy"
-    draw(root)
-    add_dataset(root, "eyes", root / "pictures", fixations=root / "fixations.csv")
-    copy = Home(root / "state", root, UPath(home.data))
+    copy, root = with_eyes(tmp_path, UPath(home.data)), tmp_path
 
     def key() -> str:
         chain = look(copy)
@@ -266,7 +244,7 @@ def test_maps_come_from_the_model_that_the_registry_names(home: Home, trained: T
     assert all(c.holds(chain.make("saliency_maps", "plain"))[0] for c in STAGES["saliency_maps"].checks)
 
 
-def test_training_pictures_get_their_maps_from_the_model_that_left_them_out(
+def test_training_pictures_get_maps_of_the_model_that_left_them_out(
     home: Home, trained: Tracker, choosing: Any
 ) -> None:
     name = "eyes.sam_lite-tiny+2folds"
@@ -304,8 +282,10 @@ def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home,
     assert min(nss["human"], nss["sam_lite"]) > nss["center_prior"] > 0
     assert [p.name for p in made.shown()] == ["benchmark.md", "benchmark.png"]
     assert "| sam_lite+flip " in (made.folder / "shown/benchmark.md").read_text()
-    told = chain.tracker.runs["saliency@eyes"]  # type: ignore[attr-defined]
-    assert told.ended == "FINISHED" and told.metrics["sam_lite_flip/nss"] == pytest.approx(nss["sam_lite+flip"])
+    assert isinstance(chain.tracker, Tracker)
+    _, metrics = chain.tracker.told("saliency@eyes")
+    assert metrics["sam_lite_flip/nss"] == pytest.approx(nss["sam_lite+flip"])
+    chain.tracker.runs["saliency@eyes"].finish.assert_called_once_with()
     assert look(home).make("saliency_benchmark", "eyes").hit
     write_tables(chain)
     assert len(pd.read_parquet(home.tables / "saliency_benchmark.parquet")) == len(table)
@@ -320,8 +300,6 @@ def test_a_name_that_is_no_model_is_refused_in_the_registry(home: Home, tmp_path
 
 
 def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -> None:
-    from assets.graph import edges
-
     world = choosing("eyes.sam_lite-tiny+2folds").world
     assert STAGES["fixation_maps"].partitions(world) == ["eyes"]
     keys = STAGES["saliency_model"].partitions(world)
@@ -336,8 +314,6 @@ def test_partitions_connect_what_the_registry_names(home: Home, choosing: Any) -
 
 
 def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tracker, choosing: Any) -> None:
-    from assets.story import maps_by
-
     chain: Any
     for opened, name in ((lambda: look(home), "sam_lite"), (lambda: choosing(KEY), KEY)):
         chain = opened()
@@ -347,9 +323,7 @@ def test_a_training_run_names_the_model_behind_its_maps(home: Home, trained: Tra
         assert maps_by(chain, "eyes", "center") == {}
 
 
-def test_maps_by_another_model_leave_the_pictures_of_the_uniform_arm_as_they_are(
-    home: Home, trained: Tracker, choosing: Any
-) -> None:
+def test_maps_by_another_model_leave_pictures_of_the_uniform_arm(home: Home, trained: Tracker, choosing: Any) -> None:
     before = look(home)
     assert not before.world.registry["eyes"].saliency
     after = choosing(KEY)

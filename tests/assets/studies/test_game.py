@@ -1,12 +1,13 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from pages import data_of
 from PIL import Image
 from servers.browser import Browser
 
@@ -48,7 +49,7 @@ def pixels(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGB"))
 
 
-def test_the_page_fetches_nothing_and_holds_the_pictures_exactly(tmp_path: Path, data_of: Callable[[str], Any]) -> None:
+def test_the_page_fetches_nothing_and_holds_the_pictures_exactly(tmp_path: Path) -> None:
     crops = write_unit(tmp_path)
     data = data_of(render_game(read_forger(tmp_path, "KEY")))
     assert [r["step"] for r in data["rounds"]] == list(STEPS)
@@ -60,7 +61,7 @@ def test_the_page_fetches_nothing_and_holds_the_pictures_exactly(tmp_path: Path,
     assert {t["note"] for t in data["rounds"][2]["trials"]} == {round(0.12 * SIDE * SIDE / 8)}
 
 
-def test_levels_are_spread_over_all_stages(tmp_path: Path, data_of: Callable[[str], Any]) -> None:
+def test_levels_are_spread_over_all_stages(tmp_path: Path) -> None:
     steps = tuple(range(0, 30, 2))
     write_unit(tmp_path / "many", steps)
     rounds = data_of(render_game(read_forger(tmp_path / "many", "KEY")))["rounds"]
@@ -138,10 +139,10 @@ def test_played_by_keyboard_alone(browser: Browser, game: Path) -> None:
     words = browser.run("return document.querySelector('#done').textContent")
     assert f"You found 18 of 24 photos: {points} points." in words
     assert "From 30 practice steps on, the forger fooled you at least one time in four." in words
-    rows = browser.run(
-        "return [...document.querySelectorAll('#rounds tbody tr')].map(r => r.innerText.trim().split(/\\s*\\t\\s*/))"
-    )
-    assert [r[-2:] for r in rows] == [[str(s), f"{4 if i < 3 else 2} of 4"] for i, s in enumerate(STEPS)]
+    rows = browser.run("return [...document.querySelectorAll('#rounds tbody tr')].map(r => r.innerText)")
+    assert [re.split(r"\s*\t\s*", r.strip())[-2:] for r in rows] == [
+        [str(s), f"{4 if i < 3 else 2} of 4"] for i, s in enumerate(STEPS)
+    ]
     browser.run("document.querySelector('#json').focus()")
     browser.press(ENTER)
     saved = browser.downloaded("game-drawn-bls2017-key-p-*.json")
@@ -162,13 +163,8 @@ def test_played_by_touch_on_a_phone(browser: Browser, game: Path, width: int, he
         assert not browser.overflows()
         assert browser.fits(), answered
 
-    play(
-        browser,
-        lambda side: browser.tap(f".pic:nth-of-type({side + 1})"),
-        lambda: browser.tap("#next"),
-        len(STEPS),
-        each,
-    )
+    tap = browser.tap
+    play(browser, lambda side: tap(f".pic:nth-of-type({side + 1})"), lambda: tap("#next"), len(STEPS), each)
     assert browser.run("return document.querySelector('#verdict').textContent") == "Nobody fools you!"
     assert not browser.overflows()
     browser.tap("#json")
@@ -209,6 +205,6 @@ def test_text_stands_out(browser: Browser, game: Path, dark: bool) -> None:
     browser.open(game, 800, 900, dark=dark)
     browser.run("start(); choose(0); tellLevels();")
     browser.run(
-        "document.querySelectorAll('section, details, [hidden]').forEach(e => { e.hidden = false; e.open = true; })"
+        "document.querySelectorAll('section, details, [hidden]').forEach(e => [e.hidden, e.open] = [false, true])"
     )
     assert browser.run(CONTRAST) == []

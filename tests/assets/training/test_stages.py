@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from assets.datasets import add_dataset
 from assets.home import Home
 from assets.stages import open_chain
+from assets.story import record_of, short_name
+from assets.training.run import Prefixed
 from models.arms import arm
+from models.experiments import Experiment, Trunk
 
 SWEEP = """
 [sweeps.mine]
@@ -27,9 +31,7 @@ def put(folder: Path, *names: str, value: int = 0) -> None:
         cv2.imwrite(str(folder / name), np.full((70, 70, 3), value + i, np.uint8))
 
 
-def test_of_val_only_the_pictures_that_probes_and_doctor_see_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_val_only_pictures_that_probes_and_doctor_see_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = tmp_path / "pictures"
     put(pictures, "train/a.png", "train/b.png", *(f"val/{i}.png" for i in range(6)))
     add_dataset(tmp_path, "street", pictures)
@@ -53,26 +55,14 @@ def test_of_val_only_the_pictures_that_probes_and_doctor_see_count(
 
 
 def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:
-    from assets.training.run import Prefixed
-    from models.tracking import Run
-
-    class Heard(Run):
-        rows: list[object]
-
-        def log_metrics(self, rows: object) -> None:
-            self.rows = list(rows)  # type: ignore[call-overload]
-
-    heard = Heard()
+    heard = mock.Mock()
     row = {"loss": 1.0, "bpp": 2.0, "probe/val_psnr_db": 3.0, "probe/train_psnr_db": 4.0, "probe/gap_db": 5.0}
     Prefixed(heard).log_metrics([(7, row)])
     names = ("train/loss", "train/bpp_estimate", "val/psnr_db", "train/pictures_psnr_db", "val/gap_db")
-    assert heard.rows == [(7, dict(zip(names, row.values(), strict=True)))]
+    heard.log_metrics.assert_called_once_with([(7, dict(zip(names, row.values(), strict=True)))])
 
 
 def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
-    from assets.story import record_of, short_name
-    from models.experiments import Experiment, Trunk
-
     one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
     assert short_name(one) == "0.013 uniform bls2017 scratch seed 2"
     world: Any = SimpleNamespace(dataset=lambda name: SimpleNamespace(saliency={"sample": "sam_vgg"}.get(name, "")))
@@ -85,9 +75,8 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     assert not {"alpha", "gamma", "normalised", "scale", "span"} & told.keys(), "it is told no map"
     by_levels = record_of(one.but(**arm("saliency_gain"), trunk=Trunk(codec="bls2017", shipped="bls2017")), world)
     assert {"gamma", "span"} < by_levels.keys() and not {"alpha", "normalised", "scale"} & by_levels.keys()
-    shipped = Experiment(
-        dataset="sample", codec="light", trunk=Trunk(codec="light", shipped="light"), overrides={"steps": 0}
-    )
+    light = Trunk(codec="light", shipped="light")
+    shipped = Experiment(dataset="sample", codec="light", trunk=light, overrides={"steps": 0})
     assert shipped.as_shipped and not {"preset", "seed", "dataset", "lr"} & record_of(shipped, world).keys()
     branch = one.but(trunk=Trunk(codec="bls2017", shipped="bls2017"))
     assert (record_of(branch, world)["n"], record_of(branch, world)["m"]) == (64, 192), "those of the weights that ship"
