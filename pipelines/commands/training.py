@@ -158,8 +158,15 @@ def base(
     """
     import torch
 
-    from assets.training.bases import frames_of, train_base
+    from assets.training.bases import config_of, frames_of, train_base
+    from models.codecs.catalogue import open_codec
     from models.device import chosen_device
+
+    # what cannot be is told before maps are made, which takes long
+    config_of(name)
+    chosen = chosen_device(device)
+    if begin:
+        open_codec(begin)
 
     def progress(step: int, total: int, values: Any) -> None:
         said = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -174,7 +181,7 @@ def base(
         cuts=cuts,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),
-        device=chosen_device(device),
+        device=chosen,
         progress=progress,
     )
     click.echo(folder)

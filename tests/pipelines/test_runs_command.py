@@ -109,6 +109,8 @@ def few_made(monkeypatch: pytest.MonkeyPatch) -> None:
         ("saliency a.png -o b.png --model sam_light", "did you mean 'sam_lite'"),
         ("evaluate a.pth --codec mbt2018 --dataset sample", "did you mean 'mbt2018_mean'"),
         ("base ligt --pictures . --steps 1 -o out", "did you mean 'light'"),
+        ("base light --pictures . --begin ligt --steps 1 -o out", "did you mean 'light'"),
+        ("base light --pictures . --device cuda --steps 1 -o out", "torch sees no GPU here"),
         ("benchmark --span 3", "--span goes with --cuts"),
         ("benchmark --cuts --peers webp", "--judge and --peers do not go with --cuts"),
         ("benchmark --cuts --judge vmaf", "--judge and --peers do not go with --cuts"),
@@ -120,7 +122,7 @@ def few_made(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
-    installation: Path, few_made: None, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+    installation: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
 ) -> None:
     monkeypatch.chdir(installation)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
