@@ -92,12 +92,12 @@ def waited(pid: int) -> None:
     assert status == 0, status
 
 
-def driven(driver: Path, *words: object) -> str:
-    """What a script that forks trainings prints."""
+def driven(*words: object, folder: Path = ROOT, **environment: str) -> str:
+    """What Python prints, on one thread, that is given these words: a script with its arguments, or -c and code."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(driver), *map(str, words)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=580, check=False,
+        [sys.executable, "-W", "ignore", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=580, check=False, cwd=folder,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
