@@ -89,7 +89,9 @@ def half_the_bits(own, self, picture, **given):
 )
 def test_a_fault_is_named_and_nothing_else(trained_codec, mechanism, finding, words, methods):
     big = [np.tile(p, (3, 2, 1)) for p in PICTURES]
-    found = failed(doctor.examine(planted(trained_codec("bls2017", mechanism), **methods), big, maps=[spot(192, 256)] * 2))
+    found = failed(
+        doctor.examine(planted(trained_codec("bls2017", mechanism), **methods), big, maps=[spot(192, 256)] * 2)
+    )
     assert found.keys() == {finding}
     assert all(word in found[finding] for word in words.split("*"))
 
