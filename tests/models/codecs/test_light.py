@@ -5,12 +5,18 @@ import pytest
 import torch
 from scenes import scene
 
-from models.codecs import catalogue
+from models.codecs import catalogue, light
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import open_codec
 from models.metrics import psnr_db
 
 LAMBDAS = (0.003, 0.012, 0.048)
+
+
+@pytest.fixture(autouse=True)
+def fewer_blocks(monkeypatch):
+    """The pictures here are small."""
+    monkeypatch.setattr(light, "SEEN", 4000)
 
 
 def started(pictures, seed=0):

@@ -67,8 +67,9 @@ def test_the_distortion_counts_what_the_judges_do_not_see():
 
 
 def test_the_artifact(tmp_path):
-    record = generative()
-    folder = trained(tmp_path, record)
+    record, seen = generative(), []
+    folder = trained(tmp_path, record, probe=lambda step, codec: seen.append((step, codec.training)) or {})
+    assert seen == [(4, False)]
     facts = json.loads((folder / "training.json").read_text())
     assert facts["record"] == json.loads(json.dumps(record.resolved())) and facts["steps"] == 4
     history = [row for row in json.loads((folder / "history.json").read_text()) if "loss" in row]

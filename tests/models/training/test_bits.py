@@ -9,6 +9,7 @@ import torch
 from eyes import looked_at
 from trainings import LMBDA, frames, generative, made_codec, record
 
+from models.codecs import light
 from models.codecs.catalogue import build, config_for
 from models.device import has_bfloat16
 from models.experiments import Trunk
@@ -102,9 +103,10 @@ def arithmetic() -> str:
 
 
 @pytest.fixture(autouse=True)
-def in_bfloat16(monkeypatch):
-    """Where the plan is fast, as on the processor that the record is from."""
+def quick(monkeypatch):
+    """Where the plan is fast, as on the processor that the record is from; and few blocks for first weights."""
     monkeypatch.setattr(rate_distortion, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(light, "SEEN", 1000)
 
 
 @pytest.mark.parametrize("case", CASES)
