@@ -40,6 +40,9 @@ def make_weights(variant: str, path: Path, *, nested: bool) -> None:
     rng = np.random.RandomState(1)
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if nested else file
+        if nested:
+            file.attrs["keras_version"] = b"1.1.0"
+            file.create_group("optimizer_weights")
         layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
         root.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
         for layer in layout:
