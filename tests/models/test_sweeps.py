@@ -59,16 +59,6 @@ def test_a_sweep_with_an_experiment_twice_is_refused() -> None:
         Sweep("double", "sample", (one, one))
 
 
-def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
-    seed = sweep("seed", "camvid")
-    cells = {(e.label, e.rates, e.seed) for e in seed.experiments}
-    labels = {label for label, _, _ in cells}
-    conditioned = ("weighted", "saliency_concat", "saliency_sft", "saliency_gain")
-    assert labels == {"uniform", "weighted_raw", *conditioned, *(f"{a}@{c}" for a in conditioned for c in CONTROLS)}
-    assert len(cells) == len(seed.experiments) == len(labels) * 6 * 3
-    assert {(t.codec, t.seed) for t in seed.trunks} == {("bls2017", s) for s in range(3)}
-
-
 def test_paper_has_every_codec_and_arm_at_the_full_budget() -> None:
     paper = sweep("paper", "camvid")
     told = [n for n, found in cards().found.items() if "hyper" in found.card.mechanisms]
