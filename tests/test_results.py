@@ -176,7 +176,7 @@ def test_more_effort_needs_fewer_bits_and_says_how_many_seconds(monkeypatch: pyt
 
 @pytest.mark.parametrize("codec", ["webp", "bicubic", "avif"])
 def test_the_classical_file_within_a_budget_shows_the_picture_best(codec: str) -> None:
-    picture = scene(130, 194)
+    picture = scene(66, 98)
     every = [classical.encode(codec, float(q), picture) for q in range(1, 40, 2)]
     least = len(every[0])
     for budget in (2 * least, 4 * least):

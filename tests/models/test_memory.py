@@ -1,10 +1,9 @@
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from trainings import driven
 
 from models.memory import Room
 
@@ -37,8 +36,7 @@ for size, thread in ((23, False), (25, True)):
 
 
 def test_tensors_that_follow_cost_no_page_faults():
-    ended = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
-    found = [[int(word) for word in line.split()] for line in ended.stdout.splitlines()]
+    found = [[int(word) for word in line.split()] for line in driven("-c", FAULTS).splitlines()]
     assert [size for size, *_ in found] == [23, 23, 25, 25]
     for (size, kept, with_it), (_, _, plain) in zip(found[::2], found[1::2], strict=True):
         if not kept:

@@ -1,15 +1,12 @@
 """CompressAI's classes as reference, integer arithmetic, and the change of variables under gains."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scenes import scene
+from trainings import driven
 
 from models.codecs import bitstream, catalogue
 from models.codecs.base import CodecConfig
@@ -18,7 +15,6 @@ from models.codecs.hyperprior_model import scale_table
 from models.codecs.integer_synthesis import FRACTION, LIMIT, IntegerSynthesis
 from models.errors import FoveaError
 
-ROOT = Path(__file__).parents[3]
 N, M = 8, 12
 CLASSES = {
     "bmshj2018_factorized": "FactorizedPrior",
@@ -281,16 +277,8 @@ def test_streams_decode_elsewhere(tmp_path, trained_codec, name, mechanism, kept
     usable = INSTRUCTIONS[: INSTRUCTIONS.index(here) + 1] if here in INSTRUCTIONS else INSTRUCTIONS[:1]
     kinds = [(usable[0], 1, "off"), (usable[-1], 2, "on"), *((other, 2, "off") for other in usable[1:])]
     for capability, threads, onednn in kinds:
-        done = subprocess.run(
-            [sys.executable, "-c", DECODE, str(tmp_path), str(threads), onednn],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        digest, shown = json.loads(done.stdout)
+        said = driven("-c", DECODE, tmp_path, threads, onednn, ATEN_CPU_CAPABILITY=capability)
+        digest, shown = json.loads(said)
         digests.add(digest)
         assert np.abs(np.array(shown) - expected.astype(int)).max() <= 1
     assert len(digests) == 1
