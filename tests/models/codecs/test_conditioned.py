@@ -31,8 +31,7 @@ def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002,
 
 
 @pytest.mark.parametrize(
-    ("name", "mechanism"),
-    [*((n, m) for n in NAMES for m in ("concat", "sft") if m in CARDS[n].mechanisms), *TOLD_LEVELS],
+    ("name", "mechanism"), [*((n, m) for n in ALL for m in ("concat", "sft") if m in CARDS[n].mechanisms), *TOLD_LEVELS]
 )
 def test_every_parameter_learns_from_the_map(name, mechanism):
     # `hyper` learns where a level can move both ways, so there must be one between two others
