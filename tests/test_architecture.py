@@ -1,4 +1,3 @@
-import importlib
 import json
 import re
 import shlex
@@ -9,13 +8,6 @@ import pytest
 from trainings import driven
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.mark.parametrize("package", ["models", "assets", "pipelines"])
-def test_the_packages_are_those_of_this_repository(package: str) -> None:
-    found = importlib.import_module(package).__file__
-    assert found is not None
-    assert Path(found).resolve().parent == ROOT / package
 
 
 LOADED = """
@@ -171,11 +163,6 @@ def test_the_readme_shows_commands_and_targets_that_exist() -> None:
     named = set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text()))
     assert named and named <= targets
     assert len(commands()) >= 8
-
-
-def test_no_module_that_dagster_reads_postpones_annotations() -> None:
-    for path in ROOT.glob("pipelines/*.py"):
-        assert "from __future__ import annotations" not in path.read_text(), path
 
 
 def test_the_lock_names_no_index_and_pins_every_package_by_hash() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from sam_files import layout_of, write_weights
 from servers.cityscapes_site import CityscapesSite, Fault
 
 from models.errors import FoveaError
@@ -19,23 +20,13 @@ from models.saliency import sam_import
 from models.saliency.sam_import import convert, download, fetch_weights, read_weights
 
 Edit = Callable[[list[dict]], object]
-GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
 
 def hollow(variant: str, path: Path, edit: Edit | None = None) -> Path:
-    """A weight file of the published layout whose arrays take no space and read as zeros."""
-    layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
+    layout = layout_of(variant)
     if edit is not None:
         edit(layout)
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
-        for layer in layout:
-            group = file.create_group(layer["name"])
-            group.attrs["weight_names"] = [w["name"].encode() for w in layer["weights"]]
-            for weight in layer["weights"]:
-                dtype = weight.get("dtype", "float32")
-                group.create_dataset(weight["name"], shape=weight["shape"], dtype=dtype)
-    return path
+    return write_weights(path, layout)
 
 
 def layer(layout: list[dict], name: str) -> dict:

@@ -7,17 +7,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sam_files import GOLDEN, layout_of, write_weights
 
 from models.errors import FoveaError
 from models.saliency import catalogue, sam, sam_import, sam_predictor, sam_weights
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
 
 def drawn(rng: np.random.RandomState, kind: str, weight: str, shape: list[int]) -> np.ndarray:
@@ -35,27 +34,19 @@ def drawn(rng: np.random.RandomState, kind: str, weight: str, shape: list[int]) 
 
 
 def make_weights(variant: str, path: Path, *, nested: bool) -> None:
-    """The reference's weights, as Keras's save_weights (or, `nested`, model.save) would have written them."""
+    """The reference's weights."""
     priors = json.loads((GOLDEN / "priors.json").read_text())[variant]
     rng = np.random.RandomState(1)
-    with h5py.File(path, "w") as file:
-        root = file.create_group("model_weights") if nested else file
-        if nested:
-            file.attrs["keras_version"] = b"1.1.0"
-            file.create_group("optimizer_weights")
-        layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
-        root.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
-        for layer in layout:
-            group = root.create_group(layer["name"])
-            group.attrs["weight_names"] = [w["name"].encode() for w in layer["weights"]]
-            for weight in layer["weights"]:
-                if layer["kind"] == "prior":
-                    values = np.asarray(priors[layer["name"]], np.float32)
-                else:
-                    values = drawn(rng, layer["kind"], weight["name"], weight["shape"])
-                if layer["kind"] == "last":
-                    values = np.abs(values) if values.ndim == 4 else values + np.float32(0.1)
-                group[weight["name"]] = values
+
+    def values(layer: dict[str, Any], weight: dict[str, Any]) -> np.ndarray:
+        if layer["kind"] == "prior":
+            return np.asarray(priors[layer["name"]], np.float32)
+        found = drawn(rng, layer["kind"], weight["name"], weight["shape"])
+        if layer["kind"] == "last":
+            return np.abs(found) if found.ndim == 4 else found + np.float32(0.1)
+        return found
+
+    write_weights(path, layout_of(variant), values, nested=nested)
 
 
 def converted(tmp_path_factory: pytest.TempPathFactory, variant: str) -> Iterator[Path]:
