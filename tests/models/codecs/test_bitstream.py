@@ -113,16 +113,18 @@ def test_any_beginning_of_a_progressive_file_is_read_as_far_as_it_goes():
     assert len(before) == 1280
 
 
-@pytest.mark.parametrize(("contents", "apart"), [(CONTENTS, 1), (PIECES, 11)])
-def test_every_flipped_byte_is_refused(contents, apart):
-    for place in range(0, len(pack(contents)), apart):
-        data = bytearray(pack(contents))
-        data[place] ^= 0x41
+@pytest.mark.parametrize("whole", [pack(CONTENTS), pack(PIECES), bitstream.cut(pack(PIECES), 1000)])
+def test_every_flipped_byte_is_refused_and_one_more_too(whole):
+    for place in (*range(60), *range(60, len(whole), 7)):
+        data = bytearray(whole)
+        data[place % len(whole)] ^= 0x41
         with pytest.raises(BitstreamError):
             unpack(bytes(data))
-        if 600 < place < 1000:
+        if 600 < place < 1000 and len(whole) > 1200:
             with pytest.raises(BitstreamError, match="from number 514 on"):
                 unpack(bytes(data[:1200]))
+    with pytest.raises(BitstreamError, match=r"left over|checksum"):
+        unpack(whole + b"\0")
 
 
 @pytest.mark.parametrize("size", [60, 545, 548, 549, 550, 1000, 1200])

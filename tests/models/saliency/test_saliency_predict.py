@@ -45,6 +45,7 @@ def test_a_map_depends_neither_on_company_nor_on_threads(lite):
     frames = [noise((64, 96), i) for i in range(4)]
     alone = [lite.predict_float([frame])[0] for frame in frames]
     together = load_model("sam_lite", threads=2).predict_float(frames)
+    assert lite.predict([]) == []
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a, b)
 
@@ -56,10 +57,6 @@ def test_flip_averages_with_the_mirrored_picture(lite):
     mirrored = lite.predict_float([frame[:, ::-1].copy()])[0][:, ::-1]
     assert np.abs(averaged - plain).max() > 0.0
     np.testing.assert_allclose(averaged, (plain + mirrored) / 2, rtol=2e-3, atol=1e-8)
-
-
-def test_no_frames(lite):
-    assert lite.predict([]) == []
 
 
 @pytest.mark.parametrize(
