@@ -53,7 +53,7 @@ def run(folder, codec=None, seed=3):
 
 
 def run_adversarial(folder):
-    given = generative(overrides={"steps": 24, "ema": 0.9}, noise=2, start=0.25)
+    given = generative(overrides={"steps": 16, "ema": 0.9}, noise=2, start=0.25)
     torch.manual_seed(0)
     objective = Adversarial(given.resolved(), build(config_for(given)), frames(70, 72, maps=False))
     return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, checkpoint_every=3)

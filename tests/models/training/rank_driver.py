@@ -31,14 +31,15 @@ CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"
 
 def rate_distortion(codec: str, mechanism: str, frames: FrameSet) -> RateDistortion:
     lmbda = LMBDA if mechanism != "loss" else LMBDA[:1]
-    budget = {"crop": 64 if codec == "mbt2018_mean" else 32, "batch_size": 3, "lr": 1e-3, "ema": 0.9, "augment": 0.5}
+    size = {"crop": 64, "steps": 4} if codec == "mbt2018_mean" else {"crop": 32}
+    budget = {"batch_size": 3, "lr": 1e-3, "ema": 0.9, "augment": 0.5, **size}
     given = record(codec, mechanism=mechanism, lmbda=list(lmbda), **budget)
     return RateDistortion(given, made_codec(mechanism, lmbda, codec, n=6, m=8), frames)
 
 
 def adversarial(codec: str, mechanism: str, frames: FrameSet) -> Adversarial:
     """With noise, both phases, and crops that the judges see from places of their own."""
-    budget = {"steps": 8, "batch_size": 3, "crop": 80, "ema": 0.9}
+    budget = {"steps": 4, "batch_size": 3, "crop": 80, "ema": 0.9}
     given = generative(f"saliency_{mechanism}", budget, jitter=4, noise=2, start=0.25)
     torch.manual_seed(0)
     return Adversarial(given.resolved(), build(config_for(given)), frames)
