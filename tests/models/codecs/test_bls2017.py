@@ -159,8 +159,6 @@ def test_user_errors_are_named(uniform, gained):
         uniform.encode(scene(20, 20)[..., 0])
     with pytest.raises(FoveaError, match="saliency map of a 20×10 picture"):
         gained.encode(scene(10, 20), saliency_map=spot(20, 10))
-    with pytest.raises(FoveaError, match=r"update\(\)"):
-        codec_of("none").encode(scene(20, 20))
 
 
 def test_dilated_layers_leave_holes():

@@ -71,10 +71,3 @@ def test_every_experiment_of_every_sweep_has_a_codec():
             assert importlib.util.find_spec(catalogue.code_module(record.codec)) is not None
     with pytest.raises(FoveaError, match="unknown codec 'jpeg'; known: agustsson2019, bls2017"):
         catalogue.code_module("jpeg")
-
-
-def test_configurations_survive_json():
-    config = CodecConfig(codec="bls2017", n=8, m=12, lmbda=(0.1, 0.2), options=(("cell", 2),))
-    assert CodecConfig.from_json(config.to_json()) == config
-    with pytest.raises(FoveaError, match="not a codec configuration"):
-        CodecConfig.from_json('{"codec": "bls2017"}')

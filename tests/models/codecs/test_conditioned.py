@@ -286,16 +286,12 @@ def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
     assert np.corrcoef(told.ravel(), wanted.ravel())[0, 1] > 0.8, (told, wanted)
 
 
-def test_a_checkpoint_of_another_kind_is_refused():
+def test_a_checkpoint_is_for_one_rate_and_no_map():
     one = fresh("bmshj2018_factorized", lmbda=(0.01,))
     with pytest.raises(FoveaError, match="one rate and no map"):
         fresh("bmshj2018_factorized").load_compressai(one.state_dict())
     with pytest.raises(FoveaError, match="lack h_"):
         fresh("mbt2018_mean", lmbda=(0.01,)).load_compressai(one.state_dict())
-    with pytest.raises(FoveaError, match=r"n 6, m 8"):
-        torch.manual_seed(0)
-        other = catalogue.build(CodecConfig(codec="bmshj2018_factorized", n=5, m=8))
-        one.load_compressai(other.state_dict())
 
 
 def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, monkeypatch):

@@ -130,32 +130,26 @@ def check(seen: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None
         assert error <= tolerance, f"{name}: {error:.1e}"
 
 
-def reference(variant: str) -> dict[str, np.ndarray]:
+@pytest.mark.parametrize(
+    ("variant", "layers", "inputs", "parameters"),
+    [
+        ("vgg", VGG | {"readout+relu": "convolution2d_12"}, ("merge_1", "merge_2"), 51_835_841),
+        ("resnet", RESNET | {"readout+relu": "convolution2d_13"}, ("merge_17", "merge_18"), 70_093_441),
+    ],
+)
+def test_every_layer_puts_out_what_the_published_one_does(
+    request: pytest.FixtureRequest, variant: str, layers: dict[str, str], inputs: tuple[str, str], parameters: int
+) -> None:
     with np.load(GOLDEN / f"reference_{variant}.npz") as file:
-        return dict(file)
-
-
-def test_vgg(vgg_weights: Path) -> None:
-    expected = reference("vgg")
-    network = sam_weights.load_network("sam_vgg", vgg_weights)
-    outputs = HEAD | VGG | {"readout+relu": "convolution2d_12"}
-    inputs = {"mix1": "merge_1", "mix2": "merge_2"}
-    check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
-    assert sum(p.numel() for p in network.parameters()) == 51_835_841
-
-
-def test_resnet(resnet_weights: Path) -> None:
-    expected = reference("resnet")
-    network = sam_weights.load_network("sam_resnet", resnet_weights)
-    outputs = HEAD | RESNET | {"readout+relu": "convolution2d_13"}
-    inputs = {"mix1": "merge_17", "mix2": "merge_18"}
-    check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
-    assert sum(p.numel() for p in network.parameters()) == 70_093_441
-
+        expected = dict(file)
+    network = sam_weights.load_network(f"sam_{variant}", request.getfixturevalue(f"{variant}_weights"))
+    x = torch.from_numpy(expected["X"])
+    check(tensors(network, x, HEAD | layers, dict(zip(("mix1", "mix2"), inputs, strict=True))), expected)
+    assert sum(p.numel() for p in network.parameters()) == parameters
     folded = network.fold()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     with torch.inference_mode():
-        out = folded(torch.from_numpy(expected["X"])).numpy()
+        out = folded(x).numpy()
     assert np.abs(out - expected["OUT"]).max() <= 1e-5 * expected["OUT"].max()
 
 
