@@ -15,12 +15,13 @@ from trainings import record as made_record
 from models.codecs.base import CodecConfig
 from models.codecs.bls2017 import Bls2017
 from models.codecs.catalogue import load_codec
+from models.codecs.conditioning import centre
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.presets import shipped_presets
 from models.tracking import NullRun
 from models.training import rate_distortion
-from models.training.data import FrameSet
+from models.training.data import Crops, FrameSet
 from models.training.exact import SeededNoise
 from models.training.loop import Diverged, TrainingStopped, train
 from models.training.ranks import joined
@@ -33,6 +34,10 @@ class Rows(NullRun):
 
     def log_metrics(self, rows):
         self.rows += rows
+
+
+def bits(folder):
+    return (folder / "weights.safetensors").read_bytes()
 
 
 def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **options):
@@ -139,7 +144,7 @@ def test_a_probe_can_not_disturb(tmp_path):
     run, asked = Rows(), []
     spoilt = trained(tmp_path / "a", probe=spoiler, probe_every=3, probe_at=(1, 4, 6), run=run)
     alone = trained(tmp_path / "b")
-    assert (spoilt / "weights.safetensors").read_bytes() == (alone / "weights.safetensors").read_bytes()
+    assert bits(spoilt) == bits(alone)
     assert asked == [1, 3, 4, 6, 8]
     # what says nothing leaves no row
     assert [s for s, values in run.rows if "probe/step" in values] == [1, 3, 6, 8]
@@ -180,7 +185,7 @@ def test_a_step_without_a_number_is_skipped(tmp_path):
     assert [values["skipped"] for _, values in run.rows if "loss" in values] == [0, 0, 1, 0, 0, 0, 0, 0]
     assert all(math.isfinite(v) for _, values in run.rows for v in values.values())
     again = trained(tmp_path / "b", codec=poisoned({2}))
-    assert (folder / "weights.safetensors").read_bytes() == (again / "weights.safetensors").read_bytes()
+    assert bits(folder) == bits(again)
     assert all(torch.isfinite(v).all() for v in load_file(folder / "weights.safetensors").values())
 
 
@@ -203,7 +208,7 @@ def test_each_mechanism_trains_and_its_map_matters(tmp_path, mechanism):
         frames = FrameSet(pictures, [saliency_map[:, : p.shape[1]] for p in pictures])
         record = made_record(mechanism=mechanism, steps=3, augment=augment)
         folder = trained(tmp_path / name, codec=made_codec(mechanism), record=record, frames=frames)
-        found.add((folder / "weights.safetensors").read_bytes())
+        found.add(bits(folder))
     assert len(found) == len(cases)
 
 
@@ -293,14 +298,10 @@ def test_levels_cover_the_range_in_each_batch():
     assert (np.sort(drawn)[:, 0] < 0.25).all() and (np.sort(drawn)[:, -1] > 1.75).all()
     assert np.array_equal(drawn[7], levels_at(plan, codec, 7)) and not np.array_equal(drawn[7], drawn[8])
     assert drawn.mean() == pytest.approx(1, abs=0.02)
-    single = levels_at(Plan.of(made_record(lmbda=[0.02])), codec, 0)
-    assert (single == 1).all()
+    assert (levels_at(Plan.of(made_record(lmbda=[0.02])), codec, 0) == 1).all()
 
 
 def test_gain_sees_whole_pictures_centres_and_some_even_batches():
-    from models.codecs.conditioning import centre
-    from models.training.data import Crops
-
     plan, codec, frames = Plan.of(made_record(mechanism="gain")), made_codec("gain"), made_frames()
     crops = Crops(frames, seed=0, batch=2, crop=32)
     centres = whole_centres(codec, frames, torch.device("cpu"))

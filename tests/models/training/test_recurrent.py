@@ -87,19 +87,16 @@ def test_errors_are_those_that_the_papers_weigh():
     assert float(error(half, a, "l1_ssim")) > float(error(half, a, "l1"))
 
 
+def test_middles_are_cut_from_pictures_of_all_sizes():
+    found = middles(FrameSet([scene(40, 300), scene(300, 40), scene(300, 300)]))
+    assert [m.shape for m in found] == [(40, 256, 3), (192, 40, 3), (192, 256, 3)]
+
+
 def test_every_part_of_the_network_is_trained():
     codec = untrained_recurrent().train()
     x = picture_to_tensor(scene(32, 32), 16)
     sum(error(v, x, "l1") for _, v in codec.unroll(x, torch.tensor(4), 4)).backward()
     assert [n for n, p in codec.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_middles_are_cut_from_pictures_of_all_sizes():
-    assert [m.shape for m in middles(FrameSet([scene(40, 300), scene(300, 40), scene(300, 300)]))] == [
-        (40, 256, 3),
-        (192, 40, 3),
-        (192, 256, 3),
-    ]
 
 
 def test_an_arm_branches_from_a_trunk_as_it_is():
