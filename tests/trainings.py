@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from scenes import scene, spot
 
 from models.arms import arm
 from models.codecs.base import Codec, CodecConfig
-from models.codecs.catalogue import build
+from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, Trunk
+from models.tracking import NullRun
+from models.training.adversarial import Adversarial
 from models.training.data import FrameSet
+from models.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 LMBDA = (0.002, 0.02, 0.1)
@@ -65,6 +69,17 @@ def shortly_trained(config: CodecConfig, steps: int) -> Codec:
         torch.nn.utils.clip_grad_norm_(codec.main_parameters(), 1.0)
         optimiser.step()
     return codec
+
+
+def objective(record: Experiment, frames: FrameSet, kind: type[Any] = Adversarial) -> Any:
+    """With the same first weights each time."""
+    torch.manual_seed(0)
+    return kind(record.resolved(), build(config_for(record)), frames)
+
+
+def train_here(objective: Any, folder: Path, run: NullRun | None = None, **hooks: Any) -> Path:
+    """On one thread. Gives the folder of what was trained."""
+    return train(objective, workdir=folder, tracker_run=run or NullRun(), threads=1, **hooks)
 
 
 def generative(name: str = "uniform", overrides: dict | None = None, **options) -> Experiment:

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 from trainings import frames as made_frames
-from trainings import generative
+from trainings import generative, objective, train_here
 
 from models.codecs.catalogue import build, config_for, load_codec
 from models.errors import FoveaError
-from models.tracking import NullRun
 from models.training import adversarial
 from models.training.adversarial_doctor import adversary, examine_training, variety
 from models.training.data import FrameSet
-from models.training.loop import Diverged, train
+from models.training.loop import Diverged
 from models.training.rate_distortion import Plan, draw
 
 
@@ -20,15 +19,8 @@ def frames(maps=False, side=70):
     return made_frames(side, side, maps=maps)
 
 
-def trained(folder, record, data=None, codec=None, **kwargs):
-    torch.manual_seed(0)
-    return train(
-        adversarial.Adversarial(record.resolved(), codec or build(config_for(record)), data or frames()),
-        workdir=folder,
-        tracker_run=NullRun(),
-        threads=1,
-        **kwargs,
-    )
+def trained(folder, record, data=None, **hooks):
+    return train_here(objective(record, data or frames()), folder, **hooks)
 
 
 def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import LMBDA, driven, made_codec
+from trainings import LMBDA, driven, made_codec, train_here
 from trainings import frames as made_frames
 from trainings import record as made_record
 
@@ -23,7 +23,7 @@ from models.tracking import NullRun
 from models.training import rate_distortion
 from models.training.data import Crops, FrameSet
 from models.training.exact import SeededNoise
-from models.training.loop import Diverged, TrainingStopped, train
+from models.training.loop import Diverged, TrainingStopped
 from models.training.ranks import joined
 from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
 
@@ -41,13 +41,8 @@ def bits(folder):
 
 
 def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **options):
-    return train(
-        RateDistortion(record or made_record(), codec or made_codec(), frames or made_frames()),
-        workdir=tmp_path,
-        tracker_run=run or NullRun(),
-        threads=1,
-        **options,
-    )
+    objective = RateDistortion(record or made_record(), codec or made_codec(), frames or made_frames())
+    return train_here(objective, tmp_path, run, **options)
 
 
 @pytest.fixture(scope="module")

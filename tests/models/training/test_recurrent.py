@@ -6,16 +6,16 @@ import pytest
 import torch
 from recurrent import untrained_recurrent
 from scenes import scene
+from trainings import objective, train_here
 
 from models.arms import arm
 from models.codecs.base import picture_to_tensor
 from models.codecs.bit_context import BitContext
-from models.codecs.catalogue import build, config_for, load_codec
+from models.codecs.catalogue import config_for, load_codec
 from models.experiments import Experiment, Trunk
 from models.losses import SSIM_C1, SSIM_C2
-from models.tracking import NullRun
 from models.training.data import FrameSet
-from models.training.loop import TrainingStopped, train
+from models.training.loop import TrainingStopped
 from models.training.recurrent import Recurrent, dissimilarity, error, middles, random_stops
 
 RATES = (1.0, 2.0, 4.0)
@@ -33,9 +33,7 @@ def short_fit(monkeypatch):
 
 
 def trained(folder, record, **hooks):
-    torch.manual_seed(0)
-    objective = Recurrent(record.resolved(), build(config_for(record)), FRAMES)
-    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **hooks)
+    return train_here(objective(record, FRAMES, Recurrent), folder, **hooks)
 
 
 def test_a_training_learns_and_its_file_codes_in_context(tmp_path):
