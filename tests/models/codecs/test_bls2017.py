@@ -136,12 +136,9 @@ def test_one_level_is_compressai_s_computation():
 def test_a_trunk_that_does_not_fit_is_refused(uniform):
     with pytest.raises(FoveaError, match=r"n 6, m 8.*g_a"):
         codec_of("none").load_trunk(uniform.weights())
-    fewer = Bls2017(dataclasses.replace(uniform.config, lmbda=(0.001, 0.01)))
-    with pytest.raises(FoveaError, match="2 levels"):
-        fewer.load_trunk(uniform.weights())
-    single = Bls2017(dataclasses.replace(uniform.config, lmbda=(0.001,)))
-    with pytest.raises(FoveaError, match="unknown gain"):
-        single.load_trunk(uniform.weights())
+    for lmbda, said in (((0.001, 0.01), "2 levels"), ((0.001,), "unknown gain")):
+        with pytest.raises(FoveaError, match=said):
+            Bls2017(dataclasses.replace(uniform.config, lmbda=lmbda)).load_trunk(uniform.weights())
 
 
 def test_a_file_of_another_model_is_refused_by_name(uniform, gained):
@@ -151,12 +148,12 @@ def test_a_file_of_another_model_is_refused_by_name(uniform, gained):
 
 
 def test_user_errors_are_named(uniform, gained):
+    picture = scene(20, 20)
     with pytest.raises(FoveaError, match=r"outside this model's range 0.0016"):
-        uniform.encode(scene(20, 20), rate=1.0)
-    with pytest.raises(FoveaError, match="uint8, H×W×3"):
-        uniform.encode(scene(20, 20).astype(np.float32))
-    with pytest.raises(FoveaError, match="uint8, H×W×3"):
-        uniform.encode(scene(20, 20)[..., 0])
+        uniform.encode(picture, rate=1.0)
+    for wrong in (picture.astype(np.float32), picture[..., 0]):
+        with pytest.raises(FoveaError, match="uint8, H×W×3"):
+            uniform.encode(wrong)
     with pytest.raises(FoveaError, match="saliency map of a 20×10 picture"):
         gained.encode(scene(10, 20), saliency_map=spot(20, 10))
 

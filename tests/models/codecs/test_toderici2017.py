@@ -82,8 +82,7 @@ def test_the_residual_is_of_what_is_shown_unclamped(reconstruction):
 
 
 def test_parts_are_added_or_stand_for_the_whole():
-    sums = {"one_shot": [0.75, 0.75, 0.75], "additive": [0.75, 1.0, 1.25]}
-    for reconstruction, expected in sums.items():
+    for reconstruction, expected in (("one_shot", [0.75, 0.75, 0.75]), ("additive", [0.75, 1.0, 1.25])):
         codec = untrained_recurrent(reconstruction=reconstruction)
         with torch.no_grad():
             codec.decoder.last.weight.zero_()
