@@ -39,6 +39,14 @@ def test_preprocess_pads_before_the_mean_is_subtracted() -> None:
     assert (x[0, 0, 40:200] == inside[0]).all()
 
 
+def test_preprocess_takes_any_mixture_of_sizes() -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((20, 30), (31, 17), (480, 640))]
+    together = sam_predictor.preprocess(frames, (48, 64))
+    for k, frame in enumerate(frames):
+        assert torch.equal(together[k], sam_predictor.preprocess([frame], (48, 64))[0])
+
+
 def test_postprocess_blurs_in_pixels_of_the_picture() -> None:
     prediction = np.zeros((480, 640), np.float32)
     prediction[240, 320] = 5.0
