@@ -13,19 +13,8 @@ N, M = 8, 12
 
 
 @pytest.fixture(scope="module")
-def reference() -> torch.nn.Module:
-    from compressai.models.google import ScaleHyperprior
-
-    torch.manual_seed(1)
-    model = ScaleHyperprior(N, M).eval()
-    with torch.no_grad():
-        # no symbol may escape: CompressAI writes escapes into the same string, which is unsafe to read back
-        model.g_a[6].weight.mul_(80)
-        model.h_a[4].weight.mul_(20)
-        model.h_s[4].weight.mul_(8)
-        model.h_s[4].bias.add_(torch.linspace(6.0, 30.0, M))
-    model.update(force=True, update_quantiles=True)
-    return model
+def reference(references: dict[str, torch.nn.Module]) -> torch.nn.Module:
+    return references["bmshj2018_hyperprior"]
 
 
 @pytest.mark.parametrize("kind", ["plain", "wrapped", "parallel", "safetensors"])

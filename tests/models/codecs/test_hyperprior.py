@@ -16,39 +16,8 @@ from models.codecs.integer_synthesis import FRACTION, LIMIT, IntegerSynthesis
 from models.errors import FoveaError
 
 N, M = 8, 12
-CLASSES = {
-    "bmshj2018_factorized": "FactorizedPrior",
-    "bmshj2018_hyperprior": "ScaleHyperprior",
-    "mbt2018_mean": "MeanScaleHyperprior",
-    "cheng2020_anchor": "Cheng2020Anchor",
-}
+CLASSES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 WIDTHS = {"cheng2020_anchor": (N, N)}
-
-
-@pytest.fixture(scope="module")
-def references():
-    """CompressAI's models, moved away from where they start, with their own tables."""
-    from compressai.models import google, waseda
-
-    made = {}
-    for name, kind in CLASSES.items():
-        torch.manual_seed(1)
-        model = waseda.Cheng2020Anchor(N) if name in WIDTHS else getattr(google, kind)(N, M)
-        model.eval()
-        with torch.no_grad():
-            for key, p in model.named_parameters():
-                if not key.endswith("quantiles"):
-                    p.add_(0.1 * torch.randn_like(p) * (p.abs().mean() + 0.02))
-            model.g_a[6].weight.mul_(80)
-            if name == "cheng2020_anchor":
-                model.entropy_parameters[4].bias[:N].add_(torch.linspace(20.0, 90.0, N))
-            elif name != "bmshj2018_factorized":
-                model.h_a[4].weight.mul_(20)
-                model.h_s[4].weight.mul_(8)
-                model.h_s[4].bias[:M].add_(torch.linspace(6.0, 30.0, M))
-        model.update(force=True, update_quantiles=True)
-        made[name] = model
-    return made
 
 
 def loaded(references, name: str, **options):
