@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scenes import scene
+from scenes import checkerboard, scene
 
 from models.codecs import catalogue, light
 from models.codecs.base import CodecConfig
@@ -81,9 +81,7 @@ def test_a_stark_colour_costs_little_and_is_shown(colour: tuple[int, int, int]) 
 
 @pytest.mark.parametrize(("cell", "db"), [(4, 22), (8, 26)])
 def test_a_pattern_that_no_training_had_is_shown_whatever_it_costs(cell: int, db: float) -> None:
-    codec = open_codec("light")
-    y, x = np.mgrid[:128, :192] // cell
-    picture = np.where(((x + y) % 2 == 0)[..., None], 0, 255).astype(np.uint8).repeat(3, axis=2)
+    codec, picture = open_codec("light"), checkerboard(128, 192, cell)
     even = np.full((128, 192), 255, np.uint8)
     for progressive in (False, True):
         given = codec.analysed(picture, even)
