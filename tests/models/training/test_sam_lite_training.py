@@ -24,11 +24,8 @@ def data():
     """Eight pictures with a bright spot that everybody looks at; a test picture that does not exist."""
     pictures, table = looked_at()
     table.loc[len(table)] = ("8.png", 0, 3.0, 3.0)
-    return (
-        pictures.__getitem__,
-        table,
-        {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]},
-    )
+    parts = {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]}
+    return pictures.__getitem__, table, parts
 
 
 def trained(folder, data, config, **options):
