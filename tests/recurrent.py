@@ -29,7 +29,7 @@ def untrained_recurrent(mechanism: str = "none", seed: int = 0, bits: float = 30
     return codec
 
 
-def recurrent_weights(steps: int = 200) -> dict[str, torch.Tensor]:
+def recurrent_weights(steps: int = 100) -> dict[str, torch.Tensor]:
     """After seconds of training on crops: enough for bits that say something, not for the last iterations."""
     codec = untrained_recurrent(bits=1).train()
     pictures = np.stack([scene(112, 112, seed) for seed in range(16)])

@@ -16,3 +16,9 @@ def spot(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     s = np.exp(-((y / height - 0.3) ** 2 + (x / width - 0.4) ** 2) * 12)
     return np.round(255 * s / s.max()).astype(np.uint8)
+
+
+def checkerboard(height: int, width: int, cell: int) -> np.ndarray:
+    """Black and white squares of `cell` pixels; uint8, H×W×3."""
+    y, x = np.mgrid[:height, :width] // cell
+    return np.where(((x + y) % 2 == 0)[..., None], 0, 255).astype(np.uint8).repeat(3, axis=2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from scenes import scene
+from trainings import driven
 
 import fovea
 from models.codecs import conditioning, levelmap
@@ -165,7 +166,4 @@ def test_another_package_named_models_is_named(tmp_path):
 
 
 def test_python_m_is_the_command_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "fovea", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split()[-1] == fovea.__version__
+    assert driven("-m", "fovea", "--version").split()[-1] == fovea.__version__

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from scenes import scene, spot
 
 from models.arms import arm
 from models.codecs.base import Codec, CodecConfig
-from models.codecs.catalogue import build
+from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, Trunk
+from models.tracking import NullRun
+from models.training.adversarial import Adversarial
 from models.training.data import FrameSet
+from models.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 LMBDA = (0.002, 0.02, 0.1)
@@ -67,6 +71,17 @@ def shortly_trained(config: CodecConfig, steps: int) -> Codec:
     return codec
 
 
+def objective(record: Experiment, frames: FrameSet, kind: type[Any] = Adversarial) -> Any:
+    """With the same first weights each time."""
+    torch.manual_seed(0)
+    return kind(record.resolved(), build(config_for(record)), frames)
+
+
+def train_here(objective: Any, folder: Path, run: NullRun | None = None, **hooks: Any) -> Path:
+    """On one thread. Gives the folder of what was trained."""
+    return train(objective, workdir=folder, tracker_run=run or NullRun(), threads=1, **hooks)
+
+
 def generative(name: str = "uniform", overrides: dict | None = None, **options) -> Experiment:
     """An arm of the GAN codec."""
     extreme = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,)}
@@ -92,12 +107,12 @@ def waited(pid: int) -> None:
     assert status == 0, status
 
 
-def driven(driver: Path, *words: object) -> str:
-    """What a script that forks trainings prints."""
+def driven(*words: object, folder: Path = ROOT, **environment: str) -> str:
+    """What Python prints, on one thread, that is given these words: a script with its arguments, or -c and code."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(driver), *map(str, words)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=580, check=False,
+        [sys.executable, "-W", "ignore", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True, text=True, timeout=580, check=False, cwd=folder,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

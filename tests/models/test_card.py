@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from models.card import FOLDER, Card, Option, Rate, cards, find_card, read_card
+from models.card import FOLDER, cards, find_card
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
@@ -75,17 +75,3 @@ def test_a_user_s_codec_is_built_from_its_file(tmp_path: Path, monkeypatch: pyte
     assert type(codec).__name__ == "Toy" and codec.state_dict()["g_a.0.weight"].shape == (4, 3, 7, 7)
     with pytest.raises(FoveaError, match=r"fails\.py: ZeroDivisionError: division by zero"):
         build(CodecConfig(codec="fails", n=4, m=6))
-
-
-def test_cards_are_read_without_running_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "a.py"
-    rate = Rate(name="channels", unit="channels", values=(2, 4))
-    options = {"x": Option(default=0.5, above=0, most=1, part="training")}
-    card = Card(name="a", paper="none", codec="A", rate=rate, options=options)
-    file.write_text(
-        'raise RuntimeError\nCARD = Card(name="a", paper="none", codec="A", rate=Rate(name="channels", unit="channels", '
-        'values=(2, 4)), options={"x": Option(default=0.5, above=0, most=1, part="training")})\nclass A: pass\n'
-    )
-    assert read_card(file) == card
-    with pytest.raises(FoveaError, match="option x=0: it takes a number above 0 to 1"):
-        card.check_options({"x": 0})

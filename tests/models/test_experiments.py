@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,17 @@ from models.presets import find_preset
 
 #: arms of rate–distortion codecs; selective compression is for generative ones
 ANY_CODEC = [name for name in sorted(ARMS) if name != "saliency_select"]
+TRUNK = Trunk(dataset="sample", codec="bls2017")
+SHIPPED = Trunk(codec="bls2017", shipped="bls2017")
+LIGHT = {"codec": "light", "trunk": Trunk(codec="light", shipped="light"), **arm("uniform")}
+
+
+def made(**fields: Any) -> Experiment:
+    return Experiment(**{"dataset": "sample", "codec": "bls2017", **fields})
+
+
+def generative(**fields: Any) -> Experiment:
+    return made(**{"codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,), **fields})
 
 
 @given(
@@ -26,31 +39,30 @@ def test_every_field_that_differs_shows_in_the_key(
     name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
 ) -> None:
     trunk = Trunk(dataset="sample", codec="mbt2018_mean", seed=seed)
-    fields = {**arm(name), "gamma": gamma, "alpha": alpha, "span": span}
-    one = Experiment(
-        dataset="sample", codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, overrides={"lr": lr}, **fields
-    )
+    base = made(codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, **arm(name))
+    one = base.but(overrides={"lr": lr}, gamma=gamma, alpha=alpha, span=span)
     other = one.but(rates=(lmbda * 1.5,))
     assert one.key != other.key
-    base = Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, **arm(name))
     assert (one == base) == (one.key == base.key)
     assert (one.resolved() == base.resolved()) == (one.key == base.key)
 
 
 def test_fields_that_the_mechanism_does_not_use_make_no_difference() -> None:
-    plain = Experiment(dataset="sample", codec="bls2017")
-    assert Experiment(dataset="sample", codec="bls2017", alpha=0.5, gamma=2.0, span=9.0) == plain
+    assert made(alpha=0.5, gamma=2.0, span=9.0) == made()
 
 
-def test_a_learning_rate_override_reaches_the_resolved_record() -> None:
-    changed = Experiment(dataset="sample", codec="bls2017", overrides={"lr": 7e-4})
-    assert changed.resolved()["lr"] == 7e-4
-    assert "lr=0.0007" in changed.key
-    assert changed.but(overrides={"lr": find_preset("smoke").lr}).overrides == ()
+@pytest.mark.parametrize(("name", "value", "shown"), [("lr", 7e-4, "0.0007"), ("fresh_lr_factor", 20.0, "20")])
+def test_an_override_is_in_key_and_record_unless_it_says_what_is_so_anyway(name: str, value: float, shown: str) -> None:
+    plain = made()
+    changed = plain.but(overrides={name: value})
+    assert changed.resolved() == {**plain.resolved(), name: value} and f"{name}={shown}" in changed.key
+    assert changed.but(overrides={name: getattr(find_preset("smoke"), name)}) == plain
+    # an older record has none
+    assert "fresh_lr_factor" not in plain.resolved()
 
 
 def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
-    here = Experiment(dataset="sample", codec="bls2017")
+    here = made()
     there = here.but(evaluate_on=("sample", "kodak"))
     assert here.key != there.key
     assert here.resolved() == there.resolved()
@@ -74,16 +86,21 @@ def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
         ({"mode": "turbo"}, "mode: expected 'deterministic' or 'fast', got 'turbo'"),
         ({"options": (("dilation", 0),)}, "it takes a whole number from 1"),
         ({"options": (("wings", 2),)}, "not for bls2017: it has dilation"),
-        (
-            {"options": (("dilation", 2),), "trunk": Trunk(dataset="sample", codec="bls2017")},
-            "differ from those of the trunk",
-        ),
+        ({"options": (("dilation", 2),), "trunk": TRUNK}, "differ from those of the trunk"),
+        # levels are told by hyperpriors alone
+        ({"trunk": TRUNK, **arm("saliency_hyper")}, "bls2017 has no mechanism 'hyper': it has none, loss"),
+        ({"codec": "mbt2018_mean", **arm("saliency_hyper")}, "'hyper' moves between rates"),
+        # no steps leave a trunk as it is
+        ({"overrides": {"steps": 0}}, "needs a trunk"),
+        ({"trunk": SHIPPED, "overrides": {"steps": 0}, **arm("saliency_sft")}, "not 'sft'"),
+        # a branch is as wide as its trunk
+        (LIGHT | {"overrides": {"m": 64, "lr": 0.1}}, "a branch has its trunk's m: of the weights that ship"),
+        ({"trunk": TRUNK, "overrides": {"m": 48}, **arm("uniform")}, "its trunk's m: trunk_overrides in a sweep"),
     ],
 )
-def test_a_bad_record_names_the_field(fields: dict[str, object], said: str) -> None:
-    values: dict[str, object] = {"dataset": "sample", "codec": "bls2017", **fields}
+def test_a_bad_record_names_the_field(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(FoveaError, match=said):
-        Experiment(**values)  # type: ignore[arg-type]
+        made(**fields)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
@@ -98,31 +115,9 @@ def test_arm_names_come_back_from_records() -> None:
     for name in ANY_CODEC:
         for control in ("", *CONTROLS) if name != "uniform" else ("",):
             label = f"{name}@{control}" if control else name
-            assert Experiment(dataset="sample", codec="mbt2018_mean", trunk=trunk, **arm(label)).label == label
-
-
-def test_levels_are_told_by_hyperpriors_alone() -> None:
-    trunk = Trunk(dataset="sample", codec="bls2017")
-    with pytest.raises(FoveaError, match="bls2017 has no mechanism 'hyper': it has none, loss"):
-        Experiment(dataset="sample", codec="bls2017", trunk=trunk, **arm("saliency_hyper"))
-    told = Experiment(dataset="sample", codec="mbt2018_mean", rates=(0.002, 0.02), span=2.0, **arm("saliency_hyper"))
+            assert made(codec="mbt2018_mean", trunk=trunk, **arm(label)).label == label
+    told = made(codec="mbt2018_mean", rates=(0.002, 0.02), span=2.0, **arm("saliency_hyper"))
     assert "span=2" in told.key and told.resolved()["span"] == 2.0
-    with pytest.raises(FoveaError, match="'hyper' moves between rates"):
-        Experiment(dataset="sample", codec="mbt2018_mean", **arm("saliency_hyper"))
-
-
-def test_a_factor_of_one_for_fresh_layers_is_not_in_the_record() -> None:
-    plain = Experiment(dataset="sample", codec="bls2017")
-    assert "fresh_lr_factor" not in plain.resolved()
-    faster = plain.but(overrides={"fresh_lr_factor": 20.0})
-    assert faster.resolved() == {**plain.resolved(), "fresh_lr_factor": 20.0}
-    assert "fresh_lr_factor=20" in faster.key
-
-
-def generative(**fields: object) -> Experiment:
-    return Experiment(
-        **{"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,), **fields}  # type: ignore[arg-type]
-    )
 
 
 def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
@@ -133,7 +128,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
     assert planted.resolved()["fault"] == "relu" and planted.key != plain.key
     # what the preset says anyway makes no difference
     assert generative(options=(("fault", ""), ("blocks", 1))) == plain
-    assert "fidelity" not in Experiment(dataset="sample", codec="bls2017").resolved()
+    assert "fidelity" not in made().resolved()
     assert generative(rates=(8.0,)).resolved()["m"] == 8
     trunk = Trunk(dataset="sample", codec="agustsson2019", preset="gan_tiny", rates=(4.0,))
     assert trunk.resolved()["m"] == 4 and trunk.resolved()["fidelity"] == 10.0
@@ -170,7 +165,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
         ({"codec": "bls2017", "preset": "smoke", **arm("saliency_select")}, "bls2017 has no mechanism 'select'"),
     ],
 )
-def test_what_a_generative_codec_cannot_be_is_said(fields: dict[str, object], said: str) -> None:
+def test_what_a_generative_codec_cannot_be_is_said(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(FoveaError, match=said):
         generative(**fields)
 
@@ -181,39 +176,23 @@ def test_numbers_in_keys_read_back_as_the_same_float(value: float) -> None:
 
 
 def test_rates_of_equal_ratio_stand_shortly_in_the_key():
-    shipped = Trunk(codec="light", shipped="light")
-    branch = {"dataset": "sample", "codec": "light", "trunk": shipped, **arm("uniform")}
     keys = {
-        Experiment(rates=rates, overrides=steps, **branch).key
+        made(**LIGHT, rates=rates, overrides={"steps": steps}).key
         for rates in ((0.001, 0.002, 0.004, 0.008), (0.001, 0.002, 0.0040001, 0.008), (0.001, 0.004, 0.008))
-        for steps in ({"steps": 0}, {"steps": 7})
+        for steps in (0, 7)
     }
     assert len(keys) == 6
     assert {"light-l0.001to0.008x4-sample-smoke-as_shipped-uniform"} < keys, keys
 
 
 def test_no_steps_leave_the_trunk_as_it_is():
-    branch = {"dataset": "sample", "codec": "bls2017", "overrides": {"steps": 0}}
-    shipped = Trunk(codec="bls2017", shipped="bls2017")
     for name in ("uniform", "saliency_gain"):
-        assert Experiment(trunk=shipped, rates=(0.002, 0.02), **branch, **arm(name)).untrained
-    with pytest.raises(FoveaError, match="needs a trunk"):
-        Experiment(**branch)
-    with pytest.raises(FoveaError, match="not 'sft'"):
-        Experiment(trunk=shipped, **branch, **arm("saliency_sft"))
+        assert made(trunk=SHIPPED, rates=(0.002, 0.02), overrides={"steps": 0}, **arm(name)).untrained
 
 
 def test_widths_are_those_of_the_weights_that_ship():
-    shipped = Trunk(codec="light", shipped="light")
-    branch = {"dataset": "sample", "codec": "light", "trunk": shipped, **arm("uniform")}
-    trained, untrained = Experiment(**branch), Experiment(**branch, overrides={"steps": 0})
+    trained, untrained = made(**LIGHT), made(**LIGHT, overrides={"steps": 0})
     assert not {"n", "m"} & trained.resolved().keys() and "lr" in trained.resolved()
     assert untrained.resolved()["steps"] == 0 and not {"n", "m", "lr", "batch_size"} & untrained.resolved().keys()
-    with pytest.raises(FoveaError, match="a branch has its trunk's m: of the weights that ship"):
-        Experiment(**branch, overrides={"m": 64, "lr": 0.1})
-    own = {"dataset": "sample", "codec": "bls2017", **arm("uniform")}
-    narrow = Trunk(codec="bls2017", dataset="sample", overrides={"m": 48})
-    assert not {"n", "m"} & Experiment(**own, trunk=narrow).resolved().keys()
-    assert config_for(Experiment(**own, trunk=narrow)).m == 48
-    with pytest.raises(FoveaError, match="a branch has its trunk's m: trunk_overrides in a sweep"):
-        Experiment(**own, trunk=Trunk(codec="bls2017", dataset="sample"), overrides={"m": 48})
+    narrow = made(trunk=Trunk(codec="bls2017", dataset="sample", overrides={"m": 48}), **arm("uniform"))
+    assert not {"n", "m"} & narrow.resolved().keys() and config_for(narrow).m == 48

@@ -48,10 +48,9 @@ def test_only_texts_that_the_original_shows_are_counted() -> None:
 @pytest.mark.parametrize("name", ["ocr", "ocr_v4"])
 def test_the_engine_reads_sample_s_plates_fairly(name: str, tmp_path: Path) -> None:
     judge = JUDGES[name]
+    # its wheel asks for an OpenCV with windows, which would overwrite ours: make setup cannot bring it
     if name == "ocr_v4" and (lacks := judge.lacks()):
-        pytest.skip(
-            lacks
-        )  # its wheel asks for an OpenCV with windows, which would overwrite ours: make setup cannot bring it
+        pytest.skip(lacks)
     paths = make_sample(tmp_path, counts={"test": 2})
     table = drawn_texts(tmp_path)
     boxes = ["text", "x", "y", "width", "height"]
@@ -76,7 +75,9 @@ def test_the_engine_reads_sample_s_plates_fairly(name: str, tmp_path: Path) -> N
         return found
 
     once = read(sorted(seen))
-    assert once == read(sorted(seen, reverse=True))
+    # whatever was read before
+    alone = read(sorted(seen)[-1:])
+    assert alone and alone.items() <= once.items()
     means = {k: np.mean([v[judge.metrics[0].name] for (_, kind), v in once.items() if kind == k]) for k in kinds}
     assert means["original"] == 1 and means["grey"] == 0 and 0 < means["poor"] < 0.9
 

@@ -1,10 +1,9 @@
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from trainings import driven
 
 from models.memory import Room
 
@@ -19,7 +18,7 @@ def count():
     for _ in range(8):
         x + 1
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(12):
+    for _ in range(6):
         x + 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -37,14 +36,13 @@ for size, thread in ((23, False), (25, True)):
 
 
 def test_tensors_that_follow_cost_no_page_faults():
-    ended = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
-    found = [[int(word) for word in line.split()] for line in ended.stdout.splitlines()]
+    found = [[int(word) for word in line.split()] for line in driven("-c", FAULTS).splitlines()]
     assert [size for size, *_ in found] == [23, 23, 25, 25]
     for (size, kept, with_it), (_, _, plain) in zip(found[::2], found[1::2], strict=True):
         if not kept:
             pytest.skip("this C library has no mallopt to keep freed memory with, as musl has none")
         # pages of 4 KiB, or of 2 MiB where the system makes them huge
-        assert plain >= 12 * (4 << size) // (2 << 20) and with_it < plain / 3
+        assert plain >= 6 * (4 << size) // (2 << 20) and with_it < plain / 3
 
 
 def test_a_room_is_never_overfull_and_the_largest_has_its_turn() -> None:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,16 +58,6 @@ def test_a_sweep_with_an_experiment_twice_is_refused() -> None:
     one = Experiment(dataset="sample", codec="bls2017")
     with pytest.raises(FoveaError, match="twice"):
         Sweep("double", "sample", (one, one))
-
-
-def test_seed_has_every_arm_and_control_at_every_rate_and_seed() -> None:
-    seed = sweep("seed", "camvid")
-    cells = {(e.label, e.rates, e.seed) for e in seed.experiments}
-    labels = {label for label, _, _ in cells}
-    conditioned = ("weighted", "saliency_concat", "saliency_sft", "saliency_gain")
-    assert labels == {"uniform", "weighted_raw", *conditioned, *(f"{a}@{c}" for a in conditioned for c in CONTROLS)}
-    assert len(cells) == len(seed.experiments) == len(labels) * 6 * 3
-    assert {(t.codec, t.seed) for t in seed.trunks} == {("bls2017", s) for s in range(3)}
 
 
 def test_paper_has_every_codec_and_arm_at_the_full_budget() -> None:
@@ -162,10 +153,19 @@ def test_a_codec_and_a_sweep_of_one_s_own_change_no_key_and_no_sweep(
     assert code_version(str(other)) != code_version(find_card("toy").module)
 
 
-def own(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
-    (folder / "fovea.toml").write_text(text)
-    monkeypatch.setenv("FOVEA_CONFIG", str(folder))
-    return f"{folder / 'fovea.toml'}: "
+Own = Callable[[str], str]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    """Writes a fovea.toml, and gives how messages about it begin."""
+
+    def write(text: str) -> str:
+        (tmp_path / "fovea.toml").write_text(text)
+        monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+        return f"{tmp_path / 'fovea.toml'}: "
+
+    return write
 
 
 MINE = '[sweeps.mine]\ncodecs = ["bls2017"]\nrates = [0.01]\npreset = "tiny"\n'
@@ -189,16 +189,19 @@ MINE = '[sweeps.mine]\ncodecs = ["bls2017"]\nrates = [0.01]\npreset = "tiny"\n'
         (MINE + 'grids = [{}, { about = "two" }]\n', "sweeps.mine.grids: about is said of the whole sweep"),
         (MINE.replace("mine", "smoke"), "sweeps.smoke: a sweep of this name ships with Fovea"),
         (MINE.replace("mine", '"A.b"'), "up to 40 small letters"),
+        (MINE.replace("bls2017", "bls207"), "sweeps.mine: unknown codec 'bls207'"),
+        (MINE.replace("tiny", "tinny"), "sweeps.mine: unknown preset 'tinny'; did you mean 'tiny'?"),
+        (MINE + 'arms = ["saliency_hope"]\n', "sweeps.mine: unknown arm 'saliency_hope'"),
+        (MINE + "settings = [{ gama = 1.0 }]\n", "sweeps.mine: unknown field 'gama'; did you mean 'gamma'?"),
+        (MINE + "overrides = { stepz = 5 }\n", "sweeps.mine: overrides: unknown field 'stepz'; did you mean 'steps'?"),
         ("sweeps = 3\n", "sweeps: expected tables [sweeps.NAME], got 3"),
         ("[sweep.mine]\n", "unknown key sweep; known are datasets, profiles, presets, sweeps"),
         ('[presets.mine]\nn = 8\nm = "x"\n', "presets.mine.m: expected a valid integer"),
         ("[presets.tiny]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 1\nbatch_size = 1\ncrop = 64\n", "presets.tiny: a preset"),
     ],
 )  # fmt: skip
-def test_a_typo_is_one_line_that_names_file_table_and_field(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
-) -> None:
-    where = own(tmp_path, monkeypatch, text)
+def test_a_typo_is_one_line_that_names_file_table_and_field(own: Own, text: str, said: str) -> None:
+    where = own(text)
     with pytest.raises(FoveaError) as raised:
         sweep_names()
         for name in tomllib.loads(text).get("sweeps", ()):
@@ -209,12 +212,10 @@ def test_a_typo_is_one_line_that_names_file_table_and_field(
     assert "\n" not in str(raised.value)
 
 
-def test_a_wrong_table_stops_only_what_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_table_stops_only_what_names_it(own: Own, caplog: pytest.LogCaptureFixture) -> None:
     odd = MINE.replace("mine", "odd").replace("tiny", "own")
     wrong = "[presets.own]\nn = 'x'\n[profiles.own]\nstorag = 1\n"
-    where = own(tmp_path, monkeypatch, MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + wrong)
+    where = own(MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + wrong)
     found = World(Home.from_environment()).sweeps
     assert set(found) == {f"{d}.{n}" for n in (*GOLDEN, "good") for d in ("sample", "cityscapes")}
     mine, odd = caplog.messages
@@ -222,11 +223,9 @@ def test_a_wrong_table_stops_only_what_names_it(
     assert odd.startswith(f"left out: {where}sweeps.odd: ") and f"{where}presets.own.n: expected" in odd
 
 
-def test_arms_guided_by_people_are_left_out_where_nobody_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arms_guided_by_people_are_left_out_where_nobody_looked(tmp_path: Path, own: Own) -> None:
     places = "".join(f'[datasets.{name}]\npath = "{tmp_path}"\n' for name in ("blind", "kodak", "eyes"))
-    own(tmp_path, monkeypatch, places + f'fixations = "{tmp_path}/fixations.csv"\n')
+    own(places + f'fixations = "{tmp_path}/fixations.csv"\n')
     found = World(Home.from_environment()).sweeps
 
     def arms(key: str) -> set[str]:
@@ -238,31 +237,9 @@ def test_arms_guided_by_people_are_left_out_where_nobody_looked(
     assert elsewhere == {("eyes",)} != {e.evaluate_on for e in found["eyes.paper"].experiments}
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        ('codecs = ["bls207"]\n', "unknown codec 'bls207'"),
-        ('preset = "tinny"\n', "unknown preset 'tinny'; did you mean 'tiny'?"),
-        ('arms = ["saliency_hope"]\n', "unknown arm 'saliency_hope'"),
-        ("settings = [{ gama = 1.0 }]\n", "unknown field 'gama'; did you mean 'gamma'?"),
-        ("overrides = { stepz = 5 }\n", "overrides: unknown field 'stepz'; did you mean 'steps'?"),
-    ],
-)
-def test_a_record_that_cannot_be_names_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, said: str
-) -> None:
-    name = more.partition(" ")[0]
-    kept = "".join(line for line in MINE.splitlines(keepends=True) if not line.startswith(name))
-    where = own(tmp_path, monkeypatch, kept + more)
-    with pytest.raises(FoveaError) as raised:
-        sweep("mine", "sample")
-    assert str(raised.value).startswith(f"{where}sweeps.mine: ") and said in str(raised.value)
-    assert sweep("smoke", "sample").experiments
-
-
-def test_a_preset_of_one_s_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_of_one_s_own_trains(own: Own) -> None:
     budget = "[presets.mine]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 7\nbatch_size = 1\ncrop = 64\n"
-    own(tmp_path, monkeypatch, budget + MINE.replace('"tiny"', '"mine"'))
+    own(budget + MINE.replace('"tiny"', '"mine"'))
     (record,) = sweep("mine", "sample").experiments
     assert record.resolved()["steps"] == 7 and record.preset == "mine"
 

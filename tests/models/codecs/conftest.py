@@ -1,4 +1,5 @@
 import pytest
+import torch
 from recurrent import recurrent_weights, untrained_recurrent
 from trainings import shortly_trained
 
@@ -51,3 +52,31 @@ def trained_recurrent():
         return codec
 
     return get
+
+
+@pytest.fixture(scope="session")
+def references():
+    """CompressAI's models, moved away from where they start, with their own tables: n 8, m 12. No symbol escapes, since
+    CompressAI writes escapes into the same string, which is unsafe to read back."""
+    from compressai.models import google, waseda
+
+    made = {}
+    classes = [google.FactorizedPrior, google.ScaleHyperprior, google.MeanScaleHyperprior, waseda.Cheng2020Anchor]
+    names = ["bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor"]
+    for name, kind in zip(names, classes, strict=True):
+        torch.manual_seed(1)
+        model = kind(8).eval() if name == "cheng2020_anchor" else kind(8, 12).eval()
+        with torch.no_grad():
+            for key, p in model.named_parameters():
+                if not key.endswith("quantiles"):
+                    p.add_(0.1 * torch.randn_like(p) * (p.abs().mean() + 0.02))
+            model.g_a[6].weight.mul_(80)
+            if name == "cheng2020_anchor":
+                model.entropy_parameters[4].bias[:8].add_(torch.linspace(20.0, 90.0, 8))
+            elif name != "bmshj2018_factorized":
+                model.h_a[4].weight.mul_(20)
+                model.h_s[4].weight.mul_(8)
+                model.h_s[4].bias[:12].add_(torch.linspace(6.0, 30.0, 12))
+        model.update(force=True, update_quantiles=True)
+        made[name] = model
+    return made

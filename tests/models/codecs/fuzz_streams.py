@@ -8,14 +8,11 @@ import json
 import random
 import resource
 import sys
-import warnings
 import zlib
 from pathlib import Path
 
-warnings.simplefilter("ignore")
-
-from models.codecs import catalogue  # noqa: E402
-from models.codecs.bitstream import BitstreamError, pack, unpack  # noqa: E402
+from models.codecs import catalogue
+from models.codecs.bitstream import BitstreamError, pack, unpack
 
 
 def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:

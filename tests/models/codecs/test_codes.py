@@ -21,16 +21,15 @@ def made(seed, channels, height, width, levels, smooth):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 1 << 20),
-    st.integers(1, 5),
-    st.integers(1, 9),
-    st.integers(1, 12),
-    st.sampled_from([3, 5, 7]),
-    st.booleans(),
-    st.integers(0, 12),
+    seed=st.integers(0, 1 << 20),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 12)),
+    levels=st.sampled_from([3, 5, 7]),
+    smooth=st.booleans(),
+    least=st.integers(0, 12),
 )
-def test_what_is_coded_comes_back_within_the_bound(seed, channels, height, width, levels, smooth, least):
-    cells, region = made(seed, channels, height, width, levels, smooth)
+def test_what_is_coded_comes_back_within_the_bound(seed, shape, levels, smooth, least):
+    channels, height, width = shape
+    cells, region = made(seed, *shape, levels, smooth)
     for kept in (None, region):
         data, bits = encode_codes(cells, levels, kept, least)
         inside = np.ones((height, width), dtype=bool) if kept is None else kept

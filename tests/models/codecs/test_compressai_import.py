@@ -1,18 +1,12 @@
-import subprocess
-import sys
-
 import pytest
+from trainings import driven
 
 LAZY = "import models.codecs.compressai_import as ours, sys\n"
 
 
-def run(code: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_codecs_do_not_load_torch_geometric():
-    run(
+    driven(
+        "-c",
         LAZY
         + "import models.codecs.bls2017\n"
         + "assert 'compressai.layers' in sys.modules\n"
@@ -21,7 +15,7 @@ def test_codecs_do_not_load_torch_geometric():
         + "import scipy, scipy.stats\n"
         + "assert scipy.stats is sys.modules['scipy.stats'] and round(scipy.stats.norm.ppf(0.975), 4) == 1.96\n"
         + "from scipy.stats import distributions, qmc\n"
-        + "assert type(scipy.stats) is type(sys) and qmc.Sobol and distributions.norm is scipy.stats.norm\n"
+        + "assert type(scipy.stats) is type(sys) and qmc.Sobol and distributions.norm is scipy.stats.norm\n",
     )
 
 
@@ -37,7 +31,8 @@ def test_codecs_do_not_load_torch_geometric():
     ],
 )
 def test_the_rest_of_compressai_is_there_for_who_asks(use):
-    run(
+    driven(
+        "-c",
         LAZY
         + use
         + "\nimport compressai\n"
@@ -45,10 +40,13 @@ def test_the_rest_of_compressai_is_there_for_who_asks(use):
         + "assert GDN is ours.GDN and sys.modules['compressai'] is compressai\n"
         + "compressai.datasets\n"
         + "assert 'torch_geometric' in sys.modules and type(compressai) is type(sys)\n"
-        + "assert not hasattr(compressai, 'no_such_thing')\n"
+        + "assert not hasattr(compressai, 'no_such_thing')\n",
     )
 
 
 @pytest.mark.slow
 def test_who_came_first_is_left_alone():
-    run("import compressai\nbefore = dict(vars(compressai))\n" + LAZY + "assert dict(vars(compressai)) == before\n")
+    driven(
+        "-c",
+        "import compressai\nbefore = dict(vars(compressai))\n" + LAZY + "assert dict(vars(compressai)) == before\n",
+    )

@@ -1,8 +1,6 @@
 """What every codec on conditioned.py must do; a paper's own layers are in its own file's tests (bls2017: all of it)."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from models.codecs.bitstream import BitstreamError
 from models.codecs.conditioned import Setting
 from models.codecs.entropy import bits
 from models.errors import FoveaError
-from models.mechanisms import LEVELLED, NEEDS_MAP
-from models.training.doctor import examine
+from models.training.doctor import gradients
 
 CARDS = {name: found.card for name, found in cards().found.items()}
 NAMES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor", "light")
@@ -33,21 +30,10 @@ def fresh(name: str, mechanism: str = "none", lmbda: tuple[float, ...] = (0.002,
     return catalogue.build(CodecConfig(codec=name, n=6, m=8, mechanism=mechanism, lmbda=lmbda, **values))
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*PLAIN_AND_GAIN, *TOLD_LEVELS])
-def test_the_doctor_finds_nothing(trained_codec, name, mechanism):
-    pictures = [scene(50, 90, seed) for seed in range(2)]
-    maps = [spot(50, 90)] * 2
-    findings = examine(trained_codec(name, mechanism), pictures, maps=maps)
-    assert [f.detail for f in findings if not f.passed] == [] and len(findings) == 5
-
-
 @pytest.mark.parametrize(
-    ("name", "mechanism"),
-    [*((n, m) for n in NAMES for m in ("concat", "sft") if m in CARDS[n].mechanisms), *TOLD_LEVELS],
+    ("name", "mechanism"), [*((n, m) for n in ALL for m in ("concat", "sft") if m in CARDS[n].mechanisms), *TOLD_LEVELS]
 )
 def test_every_parameter_learns_from_the_map(name, mechanism):
-    from models.training.doctor import gradients
-
     # `hyper` learns where a level can move both ways, so there must be one between two others
     codec = fresh(name, mechanism, lmbda=(0.002, 0.006, 0.02), span=1.0)
     finding = gradients(codec, [scene(70, 64)] * 2, [spot(70, 64)] * 2)
@@ -138,10 +124,12 @@ def test_a_constant_map_gives_the_uniform_file(trained_codec, name):
     twin = catalogue.build(dataclasses.replace(codec.config, mechanism="gain", gamma=0.5, span=3.0))
     twin.load_weights(codec.weights())
     picture = scene(50, 70)
-    for lmbda in (0.0016, 0.005, 0.0256):
-        plain = codec.encode(picture, rate=lmbda)
-        for value in (0, 77, 255):
-            flat = twin.encode(picture, saliency_map=np.full((50, 70), value, np.uint8), rate=lmbda)
+    plains = {lmbda: codec.encode(picture, rate=lmbda) for lmbda in (0.0016, 0.005, 0.0256)}
+    for value in (0, 77, 255):
+        # one analysis serves every rate
+        given = twin.analysed(picture, np.full((50, 70), value, np.uint8))
+        for lmbda, plain in plains.items():
+            flat = twin.encode_analysed(given, lmbda)
             assert bitstream.unpack(flat.data).strings == bitstream.unpack(plain.data).strings
             assert flat.bits_estimate == plain.bits_estimate
             assert np.array_equal(flat.reconstruction, plain.reconstruction)
@@ -201,26 +189,6 @@ def test_damaged_weights_and_files_are_refused(trained_codec, name):
         codec.decode(bitstream.pack(contents._replace(level=17)))
 
 
-@pytest.mark.parametrize(("name", "mechanism"), [*((n, "gain") for n in NAMES), ("mbt2018_mean", "hyper")])
-def test_mutated_files_give_a_picture_or_an_error(trained_codec, name, mechanism):
-    import random
-
-    spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("fuzz_streams.py"))
-    mutations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mutations)
-    codec = trained_codec(name, mechanism)
-    files = [codec.encode(scene(*size), saliency_map=spot(*size)).data for size in ((40, 56), (17, 90), (1, 1))]
-    rng, pictures = random.Random(3), 0
-    for _ in range(600):
-        try:
-            picture = codec.decode(mutations.mutate(rng.choice(files), files, rng))
-        except BitstreamError:
-            continue
-        assert picture.dtype == np.uint8 and picture.ndim == 3
-        pictures += 1
-    assert pictures > 15, "the mutations never reach the coder"
-
-
 @pytest.mark.parametrize(
     ("name", "mechanism"),
     [*((n, m) for n in ALL for m in CARDS[n].mechanisms if m not in ("loss", "hyper")), *TOLD_LEVELS],
@@ -244,14 +212,19 @@ def test_parameters_are_partitioned_and_the_map_is_asked_for(name, mechanism):
         codec.encode(scene(32, 32))
 
 
-@pytest.mark.parametrize("name", TOLD)
-def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
-    """The decoder, which sees no map, has the encoder's levels; they move the symbols, and stay within the range."""
+def telling(name: str):
+    """With levels told that are those of a random network."""
     codec = fresh(name, "hyper", gamma=0.5, span=1.0)
     torch.nn.init.normal_(codec.h_a_level[-1].weight)
     torch.nn.init.normal_(codec.h_s_level[-1].weight)
     codec.update()
-    codec.eval()
+    return codec.eval()
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
+    """The decoder, which sees no map, has the encoder's levels; they move the symbols, and stay within the range."""
+    codec = telling(name)
     picture, saliency_map = scene(96, 160), spot(96, 160)
     encoded = codec.encode(picture, saliency_map=saliency_map, rate=0.005)
     assert bitstream.unpack(encoded.data).strings[0] == b""
@@ -274,11 +247,7 @@ def test_the_hyperprior_tells_levels_that_no_level_map_sends(name):
 
 @pytest.mark.parametrize(("name", "mechanism"), [("bls2017", "none"), ("mbt2018_mean", "hyper")])
 def test_files_do_not_depend_on_the_training_mode(name, mechanism):
-    codec = fresh(name, mechanism, gamma=0.5, span=1.0) if mechanism == "hyper" else fresh(name)
-    if mechanism == "hyper":
-        torch.nn.init.normal_(codec.h_a_level[-1].weight)
-        torch.nn.init.normal_(codec.h_s_level[-1].weight)
-    codec.update()
+    codec = telling(name) if mechanism == "hyper" else disturbed(fresh(name))
     picture, saliency_map = scene(70, 90), spot(70, 90)
     one = codec.train().encode(picture, saliency_map=saliency_map, rate=0.005)
     torch.manual_seed(99)
@@ -317,41 +286,16 @@ def test_training_makes_the_hyperprior_tell_what_the_map_asks_for():
     assert np.corrcoef(told.ravel(), wanted.ravel())[0, 1] > 0.8, (told, wanted)
 
 
-def test_mechanisms_that_a_codec_lacks_are_refused():
-    for name in ("bls2017", "bmshj2018_factorized", "cheng2020_anchor"):
-        with pytest.raises(FoveaError, match=f"{name} has no mechanism 'hyper'"):
-            fresh(name, "hyper")
-    for mechanism in ("sft", *LEVELLED):
-        with pytest.raises(FoveaError, match=f"agustsson2019 has no mechanism '{mechanism}'"):
-            catalogue.build(CodecConfig(codec="agustsson2019", n=16, m=4, mechanism=mechanism, lmbda=()))
-    assert set(LEVELLED) < set(NEEDS_MAP)
-
-
-def test_a_checkpoint_of_another_kind_is_refused():
+def test_a_checkpoint_is_for_one_rate_and_no_map():
     one = fresh("bmshj2018_factorized", lmbda=(0.01,))
     with pytest.raises(FoveaError, match="one rate and no map"):
         fresh("bmshj2018_factorized").load_compressai(one.state_dict())
     with pytest.raises(FoveaError, match="lack h_"):
         fresh("mbt2018_mean", lmbda=(0.01,)).load_compressai(one.state_dict())
-    with pytest.raises(FoveaError, match=r"n 6, m 8"):
-        torch.manual_seed(0)
-        other = catalogue.build(CodecConfig(codec="bmshj2018_factorized", n=5, m=8))
-        one.load_compressai(other.state_dict())
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_one_analysis_serves_every_rate(trained_codec, name):
-    codec, picture = trained_codec(name), scene(48, 80)
-    analysed = codec.analysed(picture)
-    for lmbda in codec.config.lmbda[:2]:
-        encoded = codec.encode_analysed(analysed, lmbda)
-        assert encoded.data == codec.encode(picture, rate=lmbda).data
-        assert np.array_equal(codec.decode_checked(encoded), encoded.reconstruction)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, name, monkeypatch):
-    codec = trained_codec(name)
+def test_a_decoder_that_gets_something_else_is_noticed(trained_codec, monkeypatch):
+    codec = trained_codec("bls2017")
     encoded = codec.encode(scene(48, 80))
     read = codec.entropy_decode
 

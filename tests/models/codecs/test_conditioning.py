@@ -17,6 +17,7 @@ def test_gains_start_at_the_root_of_lambda():
     expected = [math.sqrt(v / middle) for v in LAMBDAS]
     assert gain[:, 0, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(gain * inverse, torch.ones_like(gain))
+    assert not list(Gain(4, (0.01,)).parameters()), "one level has nothing to learn"
 
 
 def test_gains_between_levels_are_geometric_means():
@@ -39,10 +40,6 @@ def test_gains_differ_from_place_to_place():
         for j in range(2):
             alone = unit(level[:, :, i : i + 1, j : j + 1])[0]
             assert torch.equal(gain[:, :, i : i + 1, j : j + 1], alone)
-
-
-def test_one_level_has_nothing_to_learn():
-    assert not list(Gain(4, (0.01,)).parameters())
 
 
 @given(st.integers(0, 255), st.sampled_from([0.3, 0.5, 1.0, 2.0]), st.integers(1, 70), st.integers(1, 70))

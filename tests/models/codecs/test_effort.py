@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scenes import scene, spot
+from scenes import checkerboard, scene, spot
 
 from models.codecs.catalogue import open_codec
 from models.codecs.effort import Refinement, refine
@@ -43,8 +43,7 @@ def test_what_cannot_be_refined_is_named(trained_codec, name, mechanism):
 
 def test_a_pattern_that_no_training_had_is_refined_too() -> None:
     codec, picture = open_codec("light"), scene(64, 128)
-    y, x = np.mgrid[:64, :64] // 4
-    picture[:, 64:] = np.where(((x + y) % 2 == 0)[..., None], 0, 255)
+    picture[:, 64:] = checkerboard(64, 64, 4)
     refinement = Refinement(codec, picture, codec.analysed(picture, np.full((64, 128), 255, np.uint8)), 0.0512)
     before = refinement.cost
     assert min(refinement.steps(10)) < 0.95 * before

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.codecs.bitstream import BitstreamError
-from models.codecs.entropy import FactorizedPrior, Tables, bits, gain_rows
+from models.codecs.entropy import FactorizedPrior, Tables, bits
 from models.errors import FoveaError
 
 CHANNELS = 6
@@ -29,9 +29,12 @@ def model() -> FactorizedPrior:
     return prior()
 
 
-def reference(model: FactorizedPrior) -> EntropyBottleneck:
+@pytest.fixture(scope="module")
+def other(model: FactorizedPrior) -> EntropyBottleneck:
+    """CompressAI's, with the same weights, and its tables."""
     other = EntropyBottleneck(CHANNELS)
     other.load_state_dict(model.state_dict())
+    other.update(force=True)
     return other
 
 
@@ -40,8 +43,8 @@ def latents(seed: int = 1, spread: float = 8.0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_at_gain_one_it_is_compressai(model, training):
-    y, other = latents(), reference(model)
+def test_at_gain_one_it_is_compressai(model, other, training):
+    y = latents()
     torch.manual_seed(3)
     y_hat, likelihoods = model(y, training=training)
     torch.manual_seed(3)
@@ -58,20 +61,12 @@ def test_the_gained_path_agrees_at_gain_one(model):
     torch.testing.assert_close(likelihoods, expected[1], rtol=1e-4, atol=1e-6)
 
 
-def test_tables_at_gain_one_are_those_of_compressai(model):
-    other = reference(model)
-    other.update(force=True)
+def test_tables_and_bytes_at_gain_one_are_those_of_compressai(model, other):
     tables = model.tables([None])
     for c in range(CHANNELS):
         length = int(other._cdf_length[c])
         assert tables._cdf(c)[:length] == other._quantized_cdf[c, :length].tolist()
         assert tables.offsets[c] == other._offset[c]
-
-
-def test_bytes_are_those_of_compressai(model):
-    other = reference(model)
-    other.update(force=True)
-    tables = model.tables([None])
     y = latents(spread=2.0)[:1]
     symbols = model.symbols(y, None)
     indexes = np.repeat(np.arange(CHANNELS, dtype=np.int32), 35)
@@ -162,18 +157,11 @@ def test_tables_survive_a_file_and_damage_is_noticed():
     assert Tables.from_tensors({}) is None
     with pytest.raises(FoveaError, match="missing"):
         Tables.from_tensors({k: v for k, v in tensors.items() if "offsets" not in k})
-    changed = dict(tensors)
     wrong = TABLES.frequencies.copy()
     wrong[0] += 1
-    changed["tables.frequencies"] = torch.from_numpy(wrong)
     with pytest.raises(FoveaError, match="add up"):
-        Tables.from_tensors(changed)
+        Tables.from_tensors(tensors | {"tables.frequencies": torch.from_numpy(wrong)})
     with pytest.raises(FoveaError, match="fit together"):
         Tables(TABLES.frequencies[1:], TABLES.lengths, TABLES.offsets)
     with pytest.raises(FoveaError, match="out of range"):
         Tables(TABLES.frequencies, TABLES.lengths, TABLES.offsets - (1 << 25))
-
-
-def test_gain_rows():
-    assert gain_rows(1, 8) == [0.0]
-    assert gain_rows(3, 2) == [0.0, 0.5, 1.0, 1.5, 2.0]

@@ -1,15 +1,13 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from trainings import driven
 
 from models.codecs import catalogue
 
-ROOT = Path(__file__).parents[3]
+EVERY_GAIN = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor", "light")
 
 
 def files_of(codec, folder: Path, progressive: bool) -> list[str]:
@@ -32,17 +30,7 @@ def attack(folder: Path, *attacks) -> None:
         own = folder / str(len(asked))
         catalogue.save_codec(codec, own / "model")
         asked.append([str(own / "model"), count, seed, files_of(codec, own, progressive)])
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fuzz_streams.py")), json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = map(json.loads, driven(Path(__file__).with_name("fuzz_streams.py"), json.dumps(asked)).splitlines())
     for (_, count, _, _), result in zip(attacks, found, strict=True):
         assert result["pictures"] + result["errors"] == count
         assert result["pictures"] > count // 20, "the mutations never reach the coder"
@@ -50,11 +38,10 @@ def attack(folder: Path, *attacks) -> None:
 
 
 def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_codec, trained_recurrent):
+    levelled = [*((name, "gain") for name in EVERY_GAIN[1:]), ("mbt2018_mean", "hyper")]
+    others = [(trained_codec(*each), 600, 3, False) for each in levelled]
     progressive = (trained_codec("light", "gain"), 1000, 3, True), (trained_recurrent("gain"), 400, 5, True)
-    attack(tmp_path, (gained, 2000, 1, False), *progressive)
-
-
-EVERY_GAIN = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor", "light")
+    attack(tmp_path, (gained, 2000, 1, False), *progressive, *others)
 
 
 @pytest.mark.slow

@@ -1,15 +1,12 @@
 """CompressAI's classes as reference, integer arithmetic, and the change of variables under gains."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scenes import scene
+from trainings import driven
 
 from models.codecs import bitstream, catalogue
 from models.codecs.base import CodecConfig
@@ -18,41 +15,9 @@ from models.codecs.hyperprior_model import scale_table
 from models.codecs.integer_synthesis import FRACTION, LIMIT, IntegerSynthesis
 from models.errors import FoveaError
 
-ROOT = Path(__file__).parents[3]
 N, M = 8, 12
-CLASSES = {
-    "bmshj2018_factorized": "FactorizedPrior",
-    "bmshj2018_hyperprior": "ScaleHyperprior",
-    "mbt2018_mean": "MeanScaleHyperprior",
-    "cheng2020_anchor": "Cheng2020Anchor",
-}
+CLASSES = ("bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
 WIDTHS = {"cheng2020_anchor": (N, N)}
-
-
-@pytest.fixture(scope="module")
-def references():
-    """CompressAI's models, moved away from where they start, with their own tables."""
-    from compressai.models import google, waseda
-
-    made = {}
-    for name, kind in CLASSES.items():
-        torch.manual_seed(1)
-        model = waseda.Cheng2020Anchor(N) if name in WIDTHS else getattr(google, kind)(N, M)
-        model.eval()
-        with torch.no_grad():
-            for key, p in model.named_parameters():
-                if not key.endswith("quantiles"):
-                    p.add_(0.1 * torch.randn_like(p) * (p.abs().mean() + 0.02))
-            model.g_a[6].weight.mul_(80)
-            if name == "cheng2020_anchor":
-                model.entropy_parameters[4].bias[:N].add_(torch.linspace(20.0, 90.0, N))
-            elif name != "bmshj2018_factorized":
-                model.h_a[4].weight.mul_(20)
-                model.h_s[4].weight.mul_(8)
-                model.h_s[4].bias[:M].add_(torch.linspace(6.0, 30.0, M))
-        model.update(force=True, update_quantiles=True)
-        made[name] = model
-    return made
 
 
 def loaded(references, name: str, **options):
@@ -64,8 +29,13 @@ def loaded(references, name: str, **options):
 
 
 @pytest.fixture(scope="module")
-def x():
-    return torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(4))
+def picture():
+    return np.random.default_rng(4).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def x(picture):
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous().float() / 255
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -84,11 +54,9 @@ def test_the_forward_pass_is_compressai_s(references, x, name, training):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_bytes_are_compressai_s(references, x, name):
+def test_bytes_are_compressai_s(references, picture, x, name):
     """With CompressAI's float arithmetic, where no symbol escapes: the same strings, and the same picture."""
     codec = loaded(references, name, **({} if name == "bmshj2018_factorized" else {"arithmetic": "float"}))
-    picture = x[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         expected = references[name].compress(x)
         shown = references[name].decompress(**expected)["x_hat"]
@@ -104,16 +72,14 @@ def test_bytes_are_compressai_s(references, x, name):
 
 
 @pytest.mark.parametrize("name", ["bmshj2018_hyperprior", "mbt2018_mean"])
-def test_integer_arithmetic_changes_next_to_nothing(references, x, name):
+def test_integer_arithmetic_changes_next_to_nothing(references, picture, x, name):
     """z's string is CompressAI's; y's symbols too where there are no means, and the file is as long."""
-    picture = x[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     exact, floats = (loaded(references, name, arithmetic=a).encode(picture) for a in ("integer", "float"))
     strings, others = (bitstream.unpack(e.data).strings for e in (exact, floats))
     assert strings[2] == others[2]
     assert len(exact.data) <= 4 + len(floats.data)
     assert exact.bits_estimate == pytest.approx(floats.bits_estimate, rel=1e-3)
-    y = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-    a, b = (loaded(references, name, arithmetic=v).latents(y).symbols for v in ("integer", "float"))
+    a, b = (loaded(references, name, arithmetic=v).latents(x).symbols for v in ("integer", "float"))
     assert b.abs().max() > 2
     different = (a != b).float().mean()
     assert different == 0 if name == "bmshj2018_hyperprior" else different < 0.01
@@ -281,16 +247,8 @@ def test_streams_decode_elsewhere(tmp_path, trained_codec, name, mechanism, kept
     usable = INSTRUCTIONS[: INSTRUCTIONS.index(here) + 1] if here in INSTRUCTIONS else INSTRUCTIONS[:1]
     kinds = [(usable[0], 1, "off"), (usable[-1], 2, "on"), *((other, 2, "off") for other in usable[1:])]
     for capability, threads, onednn in kinds:
-        done = subprocess.run(
-            [sys.executable, "-c", DECODE, str(tmp_path), str(threads), onednn],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        digest, shown = json.loads(done.stdout)
+        said = driven("-c", DECODE, tmp_path, threads, onednn, ATEN_CPU_CAPABILITY=capability)
+        digest, shown = json.loads(said)
         digests.add(digest)
         assert np.abs(np.array(shown) - expected.astype(int)).max() <= 1
     assert len(digests) == 1

@@ -24,11 +24,6 @@ def test_round_trip_of_maps_that_look_like_maps(seed, roughness):
     assert np.array_equal(levelmap.decode_levels(levelmap.encode_levels(steps), 16, 32), steps)
 
 
-def test_zeros_take_no_byte():
-    assert levelmap.encode_levels(np.zeros((16, 32), dtype=np.int64)) == b""
-    assert not levelmap.decode_levels(b"", 16, 32).any()
-
-
 @given(st.binary(max_size=50), SHAPES)
 def test_any_bytes_give_levels_or_an_error(data, shape):
     try:
@@ -36,6 +31,14 @@ def test_any_bytes_give_levels_or_an_error(data, shape):
     except BitstreamError:
         return
     assert steps.shape == shape and np.abs(steps).max() <= levelmap.MAX_STEPS
+
+
+def test_zeros_take_no_byte_and_a_level_out_of_range_is_refused():
+    assert levelmap.encode_levels(np.zeros((16, 32), dtype=np.int64)) == b""
+    assert not levelmap.decode_levels(b"", 16, 32).any()
+    far = np.full((1, 1), levelmap.MAX_STEPS + 9)
+    with pytest.raises(BitstreamError, match="level"):
+        levelmap.decode_levels(levelmap.encode_levels(far), 1, 1)
 
 
 def bump(height: int, width: int) -> np.ndarray:
@@ -60,9 +63,3 @@ def test_estimate_is_near_the_bytes():
     assert estimate.shape == (1,)
     assert 0.5 < float(estimate) / (8 * len(levelmap.encode_levels(steps))) < 2
     assert levelmap.estimate_bits(torch.zeros(3, 1, 16, 32, dtype=torch.int64)).tolist() == [0, 0, 0]
-
-
-def test_a_level_out_of_range_is_refused():
-    far = np.full((1, 1), levelmap.MAX_STEPS + 9)
-    with pytest.raises(BitstreamError, match="level"):
-        levelmap.decode_levels(levelmap.encode_levels(far), 1, 1)

@@ -3,14 +3,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scenes import scene
+from scenes import checkerboard, scene
 
-from models.codecs import catalogue
+from models.codecs import catalogue, light
 from models.codecs.base import CodecConfig
 from models.codecs.catalogue import open_codec
 from models.metrics import psnr_db
 
 LAMBDAS = (0.003, 0.012, 0.048)
+
+
+@pytest.fixture(autouse=True)
+def fewer_blocks(monkeypatch):
+    """The pictures here are small."""
+    monkeypatch.setattr(light, "SEEN", 4000)
 
 
 def started(pictures, seed=0):
@@ -75,9 +81,7 @@ def test_a_stark_colour_costs_little_and_is_shown(colour: tuple[int, int, int]) 
 
 @pytest.mark.parametrize(("cell", "db"), [(4, 22), (8, 26)])
 def test_a_pattern_that_no_training_had_is_shown_whatever_it_costs(cell: int, db: float) -> None:
-    codec = open_codec("light")
-    y, x = np.mgrid[:128, :192] // cell
-    picture = np.where(((x + y) % 2 == 0)[..., None], 0, 255).astype(np.uint8).repeat(3, axis=2)
+    codec, picture = open_codec("light"), checkerboard(128, 192, cell)
     even = np.full((128, 192), 255, np.uint8)
     for progressive in (False, True):
         given = codec.analysed(picture, even)

@@ -90,15 +90,12 @@ def test_symbols_come_back(forest, escapes):
     assert np.array_equal(back.shown(), symbols)
 
 
-def test_a_few_symbols_come_back(forest):
-    gains = np.full((1, 1), 65536)
-    for symbol in (0, 3, 50):
-        walks = [
-            nested.Walk(forest, nested.Order(gains), np.array([1]), np.zeros((1, 1), int), np.zeros((1, 1)), (1, 1, 1))
-            for _ in range(2)
-        ]
-        nested.decode(walks[1], *nested.encode(walks[0], np.array([symbol], np.int32)), whole=True)
-        assert walks[1].shown().tolist() == [symbol]
+@pytest.mark.parametrize("symbol", [0, 3, 50])
+def test_a_single_symbol_comes_back(forest, symbol):
+    order, none = nested.Order(np.full((1, 1), 65536)), np.zeros((1, 1), int)
+    there, back = (nested.Walk(forest, order, np.array([1]), none, none, (1, 1, 1)) for _ in range(2))
+    nested.decode(back, *nested.encode(there, np.array([symbol], np.int32)), whole=True)
+    assert back.shown().tolist() == [symbol]
 
 
 def test_every_beginning_tells_the_truth_and_each_word_more_of_it(forest):

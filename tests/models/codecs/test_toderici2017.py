@@ -23,9 +23,8 @@ PICTURE, MAP = scene(72, 100, 3), spot(72, 100)
 
 def test_the_doctor_finds_nothing(trained_recurrent):
     for mechanism in ("none", "gain"):
-        findings = doctor.examine(
-            *(trained_recurrent(mechanism), [scene(96, 112, s) for s in range(3)]), maps=[spot(96, 112)] * 3
-        )
+        codec, pictures = trained_recurrent(mechanism), [scene(96, 112, s) for s in range(2)]
+        findings = doctor.examine(codec, pictures, maps=[spot(96, 112)] * 2)
         assert [f.detail for f in findings if not f.passed] == []
 
 
@@ -61,7 +60,6 @@ def test_a_file_shows_what_the_encoder_saw(mechanism, options, size):
         encoded = codec.encode(picture, saliency_map=saliency_map, rate=rate)
         shown = codec.decode_checked(encoded)
         assert shown.shape == (*size, 3) and np.array_equal(shown, encoded.reconstruction)
-        assert encoded.data == codec.encode(picture, saliency_map=saliency_map, rate=rate).data
 
 
 @pytest.mark.parametrize("reconstruction", ["one_shot", "additive", "scaled"])
@@ -84,8 +82,7 @@ def test_the_residual_is_of_what_is_shown_unclamped(reconstruction):
 
 
 def test_parts_are_added_or_stand_for_the_whole():
-    sums = {"one_shot": [0.75, 0.75, 0.75], "additive": [0.75, 1.0, 1.25]}
-    for reconstruction, expected in sums.items():
+    for reconstruction, expected in (("one_shot", [0.75, 0.75, 0.75]), ("additive", [0.75, 1.0, 1.25])):
         codec = untrained_recurrent(reconstruction=reconstruction)
         with torch.no_grad():
             codec.decoder.last.weight.zero_()

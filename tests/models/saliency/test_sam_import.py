@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from sam_files import layout_of, write_weights
 from servers.cityscapes_site import CityscapesSite, Fault
 
 from models.errors import FoveaError
@@ -19,37 +20,13 @@ from models.saliency import sam_import
 from models.saliency.sam_import import convert, download, fetch_weights, read_weights
 
 Edit = Callable[[list[dict]], object]
-GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
 
 def hollow(variant: str, path: Path, edit: Edit | None = None) -> Path:
-    """A weight file of the published layout whose arrays take no space and read as zeros."""
-    layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
+    layout = layout_of(variant)
     if edit is not None:
         edit(layout)
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
-        for layer in layout:
-            group = file.create_group(layer["name"])
-            group.attrs["weight_names"] = [w["name"].encode() for w in layer["weights"]]
-            for weight in layer["weights"]:
-                dtype = weight.get("dtype", "float32")
-                group.create_dataset(weight["name"], shape=weight["shape"], dtype=dtype)
-    return path
-
-
-def nest(path: Path) -> Path:
-    """From the layout of save_weights to that of model.save: everything under model_weights."""
-    with h5py.File(path, "r+") as file:
-        group = file.create_group("model_weights")
-        group.attrs["layer_names"] = file.attrs["layer_names"]
-        for name in list(file):
-            if name != "model_weights":
-                file.move(name, f"model_weights/{name}")
-        del file.attrs["layer_names"]
-        file.attrs["keras_version"] = b"1.1.0"
-        file.create_group("optimizer_weights")
-    return path
+    return write_weights(path, layout)
 
 
 def layer(layout: list[dict], name: str) -> dict:
@@ -57,37 +34,6 @@ def layer(layout: list[dict], name: str) -> dict:
 
 
 # --- Layout ---
-
-
-@pytest.mark.parametrize(("variant", "count"), [("vgg", 19), ("resnet", 113)])
-def test_expected_layers_are_those_of_the_published_layout(variant: str, count: int) -> None:
-    layout = [entry for entry in json.loads((GOLDEN / f"layout_{variant}.json").read_text()) if entry["weights"]]
-    layers = sam_import.expected_layers(f"sam_{variant}")
-    assert len(layers) == len(layout) == count
-    for ours, theirs in zip(layers, layout, strict=True):
-        assert [list(array.shape) for array in ours.arrays] == [w["shape"] for w in theirs["weights"]]
-        assert not ours.stable or ours.name == theirs["name"]
-    targets = [(array.target, array.rows) for entry in layers for array in entry.arrays]
-    assert len(set(targets)) == len(targets)
-
-
-def test_both_root_layouts_give_the_same_tensors(tmp_path: Path) -> None:
-    path = hollow("vgg", tmp_path / "w.pkl")
-    rng = np.random.default_rng(0)
-    with h5py.File(path, "r+") as file:
-        kernel = rng.normal(size=(64, 3, 3, 3)).astype(np.float32)
-        file["block1_conv1/block1_conv1_W"][...] = kernel
-        for index, number in enumerate((4, 6, 8, 10)):  # W_i, W_f, W_c, W_o
-            file[f"attentiveconvlstm_1/convolution2d_{number}_b"][...] = index + 1
-            file[f"attentiveconvlstm_1/convolution2d_{number + 1}_b"][...] = -index - 1
-    name, flat = read_weights(path)
-    assert name == "sam_vgg"
-    assert torch.equal(flat["backbone.block1_conv1.weight"], torch.from_numpy(kernel).flip(2, 3))
-    assert flat["recurrent.w.bias"][::512].tolist() == [1, 2, 3, 4]
-    assert flat["recurrent.u.bias"][::512].tolist() == [-1, -2, -3, -4]
-    name, nested = read_weights(nest(path))
-    assert name == "sam_vgg" and flat.keys() == nested.keys()
-    assert all(torch.equal(flat[key], nested[key]) for key in flat)
 
 
 def test_numbered_layers_go_by_order_not_by_name(tmp_path: Path) -> None:

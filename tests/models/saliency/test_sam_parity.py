@@ -7,17 +7,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sam_files import GOLDEN, layout_of, write_weights
 
 from models.errors import FoveaError
 from models.saliency import catalogue, sam, sam_import, sam_predictor, sam_weights
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "sam"
 
 
 def drawn(rng: np.random.RandomState, kind: str, weight: str, shape: list[int]) -> np.ndarray:
@@ -35,24 +34,19 @@ def drawn(rng: np.random.RandomState, kind: str, weight: str, shape: list[int]) 
 
 
 def make_weights(variant: str, path: Path, *, nested: bool) -> None:
-    """The reference's weights, as Keras's save_weights (or, `nested`, model.save) would have written them."""
+    """The reference's weights."""
     priors = json.loads((GOLDEN / "priors.json").read_text())[variant]
     rng = np.random.RandomState(1)
-    with h5py.File(path, "w") as file:
-        root = file.create_group("model_weights") if nested else file
-        layout = json.loads((GOLDEN / f"layout_{variant}.json").read_text())
-        root.attrs["layer_names"] = [layer["name"].encode() for layer in layout]
-        for layer in layout:
-            group = root.create_group(layer["name"])
-            group.attrs["weight_names"] = [w["name"].encode() for w in layer["weights"]]
-            for weight in layer["weights"]:
-                if layer["kind"] == "prior":
-                    values = np.asarray(priors[layer["name"]], np.float32)
-                else:
-                    values = drawn(rng, layer["kind"], weight["name"], weight["shape"])
-                if layer["kind"] == "last":
-                    values = np.abs(values) if values.ndim == 4 else values + np.float32(0.1)
-                group[weight["name"]] = values
+
+    def values(layer: dict[str, Any], weight: dict[str, Any]) -> np.ndarray:
+        if layer["kind"] == "prior":
+            return np.asarray(priors[layer["name"]], np.float32)
+        found = drawn(rng, layer["kind"], weight["name"], weight["shape"])
+        if layer["kind"] == "last":
+            return np.abs(found) if found.ndim == 4 else found + np.float32(0.1)
+        return found
+
+    write_weights(path, layout_of(variant), values, nested=nested)
 
 
 def converted(tmp_path_factory: pytest.TempPathFactory, variant: str) -> Iterator[Path]:
@@ -136,32 +130,26 @@ def check(seen: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None
         assert error <= tolerance, f"{name}: {error:.1e}"
 
 
-def reference(variant: str) -> dict[str, np.ndarray]:
+@pytest.mark.parametrize(
+    ("variant", "layers", "inputs", "parameters"),
+    [
+        ("vgg", VGG | {"readout+relu": "convolution2d_12"}, ("merge_1", "merge_2"), 51_835_841),
+        ("resnet", RESNET | {"readout+relu": "convolution2d_13"}, ("merge_17", "merge_18"), 70_093_441),
+    ],
+)
+def test_every_layer_puts_out_what_the_published_one_does(
+    request: pytest.FixtureRequest, variant: str, layers: dict[str, str], inputs: tuple[str, str], parameters: int
+) -> None:
     with np.load(GOLDEN / f"reference_{variant}.npz") as file:
-        return dict(file)
-
-
-def test_vgg(vgg_weights: Path) -> None:
-    expected = reference("vgg")
-    network = sam_weights.load_network("sam_vgg", vgg_weights)
-    outputs = HEAD | VGG | {"readout+relu": "convolution2d_12"}
-    inputs = {"mix1": "merge_1", "mix2": "merge_2"}
-    check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
-    assert sum(p.numel() for p in network.parameters()) == 51_835_841
-
-
-def test_resnet(resnet_weights: Path) -> None:
-    expected = reference("resnet")
-    network = sam_weights.load_network("sam_resnet", resnet_weights)
-    outputs = HEAD | RESNET | {"readout+relu": "convolution2d_13"}
-    inputs = {"mix1": "merge_17", "mix2": "merge_18"}
-    check(tensors(network, torch.from_numpy(expected["X"]), outputs, inputs), expected)
-    assert sum(p.numel() for p in network.parameters()) == 70_093_441
-
+        expected = dict(file)
+    network = sam_weights.load_network(f"sam_{variant}", request.getfixturevalue(f"{variant}_weights"))
+    x = torch.from_numpy(expected["X"])
+    check(tensors(network, x, HEAD | layers, dict(zip(("mix1", "mix2"), inputs, strict=True))), expected)
+    assert sum(p.numel() for p in network.parameters()) == parameters
     folded = network.fold()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     with torch.inference_mode():
-        out = folded(torch.from_numpy(expected["X"])).numpy()
+        out = folded(x).numpy()
     assert np.abs(out - expected["OUT"]).max() <= 1e-5 * expected["OUT"].max()
 
 

@@ -14,15 +14,12 @@ import time
 from pathlib import Path
 
 import torch
-from trainings import forked, frames, generative, made_codec, record, waited
+from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
 
 import models.codecs.agustsson2019
 import models.codecs.bls2017  # noqa: F401  (the codecs of tiny trainings: imported before forking, too)
-from models.codecs.catalogue import build, config_for
 from models.tracking import NullRun
-from models.training.adversarial import Adversarial
 from models.training.critics import feature_network
-from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
 
 
@@ -40,22 +37,14 @@ class JournalRun(NullRun):
 def run(folder, codec=None, seed=3):
     budget = {"steps": 40, "lr": 1e-3, "aux_lr": 1e-3, "warmup_steps": 4, "ema": 0.9}
     folder.mkdir(parents=True, exist_ok=True)
-    return train(
-        RateDistortion(record(mechanism="loss", seed=seed, **budget), codec or made_codec("loss"), frames()),
-        workdir=folder,
-        tracker_run=JournalRun(folder / "journal"),
-        probe=lambda step, seen: {"probe/first": float(next(seen.parameters()).sum())},
-        threads=1,
-        checkpoint_every=5,
-        probe_every=20,
-    )
+    training = RateDistortion(record(mechanism="loss", seed=seed, **budget), codec or made_codec("loss"), frames())
+    seen = {"probe": lambda step, codec: {"probe/first": float(next(codec.parameters()).sum())}, "probe_every": 20}
+    return train_here(training, folder, JournalRun(folder / "journal"), checkpoint_every=5, **seen)
 
 
 def run_adversarial(folder):
-    given = generative(overrides={"steps": 24, "ema": 0.9}, noise=2, start=0.25)
-    torch.manual_seed(0)
-    objective = Adversarial(given.resolved(), build(config_for(given)), frames(70, 72, maps=False))
-    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, checkpoint_every=3)
+    given = generative(overrides={"steps": 16, "ema": 0.9}, noise=2, start=0.25)
+    return train_here(objective(given, frames(70, 72, maps=False)), folder, checkpoint_every=3)
 
 
 def sha(folder):

@@ -6,56 +6,43 @@ import signal
 import socket
 import sys
 import time
-import warnings
 from pathlib import Path
 
-warnings.simplefilter("ignore")  # before what is imported below warns: E402
+import torch._inductor.config  # noqa: F401  (these cost seconds: before forking, not in each child)
+from trainings import LMBDA, forked, frames, generative, made_codec, objective, record, train_here, waited
 
-import torch  # noqa: E402
-import torch._inductor.config  # noqa: E402  (these cost seconds: before forking, not in each child)
-from trainings import LMBDA, forked, frames, generative, made_codec, record, waited  # noqa: E402
-
-import models.codecs.agustsson2019  # noqa: E402
-import models.codecs.bls2017  # noqa: E402
-import models.codecs.mbt2018_mean  # noqa: E402, F401
-from models.codecs.catalogue import build, config_for  # noqa: E402
-from models.tracking import NullRun  # noqa: E402
-from models.training.adversarial import Adversarial  # noqa: E402
-from models.training.data import FrameSet  # noqa: E402
-from models.training.loop import TrainingStopped, train  # noqa: E402
-from models.training.ranks import join, joined  # noqa: E402
-from models.training.rate_distortion import RateDistortion  # noqa: E402
+import models.codecs.agustsson2019
+import models.codecs.bls2017
+import models.codecs.mbt2018_mean  # noqa: F401
+from models.training.adversarial import Adversarial
+from models.training.data import FrameSet
+from models.training.loop import TrainingStopped
+from models.training.ranks import join, joined
+from models.training.rate_distortion import RateDistortion
 
 CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"), ("agustsson2019", "select"))
 
 
 def rate_distortion(codec: str, mechanism: str, frames: FrameSet) -> RateDistortion:
     lmbda = LMBDA if mechanism != "loss" else LMBDA[:1]
-    budget = {"crop": 64 if codec == "mbt2018_mean" else 32, "batch_size": 3, "lr": 1e-3, "ema": 0.9, "augment": 0.5}
+    size = {"crop": 64, "steps": 4} if codec == "mbt2018_mean" else {"crop": 32}
+    budget = {"batch_size": 3, "lr": 1e-3, "ema": 0.9, "augment": 0.5, **size}
     given = record(codec, mechanism=mechanism, lmbda=list(lmbda), **budget)
     return RateDistortion(given, made_codec(mechanism, lmbda, codec, n=6, m=8), frames)
 
 
 def adversarial(codec: str, mechanism: str, frames: FrameSet) -> Adversarial:
     """With noise, both phases, and crops that the judges see from places of their own."""
-    budget = {"steps": 8, "batch_size": 3, "crop": 80, "ema": 0.9}
-    given = generative(f"saliency_{mechanism}", budget, jitter=4, noise=2, start=0.25)
-    torch.manual_seed(0)
-    return Adversarial(given.resolved(), build(config_for(given)), frames)
+    budget = {"steps": 4, "batch_size": 3, "crop": 80, "ema": 0.9}
+    return objective(generative(f"saliency_{mechanism}", budget, jitter=4, noise=2, start=0.25), frames)
 
 
 def share(folder: Path, codec: str, mechanism: str, stop: int) -> Path:
     """This process's part, or the whole training when it is alone."""
-    objective = (adversarial if codec == "agustsson2019" else rate_distortion)(codec, mechanism, frames(60, 70))
+    training = (adversarial if codec == "agustsson2019" else rate_distortion)(codec, mechanism, frames(60, 70))
     steps = iter(range(1, 100))
-    return train(
-        objective,
-        workdir=folder,
-        tracker_run=NullRun(),
-        threads=1,
-        checkpoint_every=3,
-        should_stop=(lambda: next(steps) > stop) if stop else None,
-    )
+    stopped = (lambda: next(steps) > stop) if stop else None
+    return train_here(training, folder, checkpoint_every=3, should_stop=stopped)
 
 
 def rank(folder: Path, codec: str, mechanism: str, stop: int) -> None:

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 from trainings import frames as made_frames
-from trainings import generative
+from trainings import generative, objective, train_here
 
 from models.codecs.catalogue import build, config_for, load_codec
 from models.errors import FoveaError
-from models.tracking import NullRun
 from models.training import adversarial
 from models.training.adversarial_doctor import adversary, examine_training, variety
 from models.training.data import FrameSet
-from models.training.loop import Diverged, TrainingStopped, train
+from models.training.loop import Diverged
 from models.training.rate_distortion import Plan, draw
 
 
@@ -20,15 +19,8 @@ def frames(maps=False, side=70):
     return made_frames(side, side, maps=maps)
 
 
-def trained(folder, record, data=None, codec=None, **kwargs):
-    torch.manual_seed(0)
-    return train(
-        adversarial.Adversarial(record.resolved(), codec or build(config_for(record)), data or frames()),
-        workdir=folder,
-        tracker_run=NullRun(),
-        threads=1,
-        **kwargs,
-    )
+def trained(folder, record, data=None, **hooks):
+    return train_here(objective(record, data or frames()), folder, **hooks)
 
 
 def test_judges_see_each_step_from_another_place(tmp_path, monkeypatch):
@@ -66,17 +58,10 @@ def test_the_distortion_counts_what_the_judges_do_not_see():
     assert losses[0] == losses[1] > 0
 
 
-def test_the_artifact_and_what_is_probed(tmp_path):
-    seen = []
-
-    def probe(step, codec):
-        assert not codec.training
-        seen.append(step)
-        return {"probe/x": 1.0}
-
-    record = generative()
-    folder = trained(tmp_path, record, probe=probe, probe_every=3, probe_at=(2,))
-    assert seen == [2, 3, 4]
+def test_the_artifact(tmp_path):
+    record, seen = generative(), []
+    folder = trained(tmp_path, record, probe=lambda step, codec: seen.append((step, codec.training)) or {})
+    assert seen == [(4, False)]
     facts = json.loads((folder / "training.json").read_text())
     assert facts["record"] == json.loads(json.dumps(record.resolved())) and facts["steps"] == 4
     history = [row for row in json.loads((folder / "history.json").read_text()) if "loss" in row]
@@ -87,9 +72,7 @@ def test_the_artifact_and_what_is_probed(tmp_path):
     picture = frames().pictures[0]
     codec = load_codec(folder)
     assert np.array_equal(codec.decode(codec.encode(picture).data), codec.encode(picture).reconstruction)
-    assert (folder / adversarial.DISCRIMINATORS).is_file() and not list(tmp_path.glob("step-*"))
-    # a finished training is not repeated
-    assert trained(tmp_path, record) == folder
+    assert (folder / adversarial.DISCRIMINATORS).is_file()
 
 
 @pytest.mark.parametrize("name", ["weighted", "saliency_concat", "saliency_select"])
@@ -117,16 +100,6 @@ def test_select_weighs_what_it_keeps():
     assert torch.equal(torch.nn.functional.interpolate(kept, (64, 64)) > 0, weight > 1)
 
 
-def test_noise_in_the_weights_comes_from_the_step_not_from_the_process(tmp_path):
-    record = generative(noise=2)
-    one = trained(tmp_path / "one", record)
-    torch.rand(100)
-    two = trained(tmp_path / "two", record)
-    assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
-    other = trained(tmp_path / "other", generative())
-    assert (one / "weights.safetensors").read_bytes() != (other / "weights.safetensors").read_bytes()
-
-
 def test_a_training_that_loses_what_it_had_says_so(tmp_path, monkeypatch):
     smooth = np.mgrid[:70, :90].sum(axis=0)[..., None].repeat(3, axis=2).astype(np.uint8)
     record, data = generative(overrides={"steps": 60}, start=1.0), FrameSet([smooth])
@@ -138,28 +111,26 @@ def test_a_training_that_loses_what_it_had_says_so(tmp_path, monkeypatch):
     assert not (tmp_path / "wild" / "final").exists()
 
 
-def test_the_doctor_names_the_faults_of_training(tmp_path):
-    for fault, failing in (
-        ("", set()),
-        ("scale", {"adversary"}),
-        ("augment", {"variety"}),
-        ("augment+scale", {"adversary", "variety"}),
-    ):
-        record = generative(overrides={"steps": 2}, start=0.0, **({"fault": fault} if fault else {}))
-        folder = trained(tmp_path / f"f{fault}", record)
-        found = examine_training(record.resolved(), folder, frames())
-        assert {f.name for f in found} == {"adversary", "variety"}
-        assert {f.name for f in found if not f.passed} == failing
-        if "scale" in fault:
-            assert "1/2, 1/4" in found[0].detail
-        if "augment" in fault:
-            assert "5 of 5 pictures are cut the same way" in found[1].detail
-
-
-def test_a_training_without_discriminators_is_not_asked_about_them(tmp_path):
-    record = generative(overrides={"steps": 2}, adversarial=0.0, matching=0.0, start=0.0)
-    folder = trained(tmp_path, record)
-    assert [f.name for f in examine_training(record.resolved(), folder, frames())] == ["variety"]
+@pytest.mark.parametrize(
+    ("options", "failing"),
+    [
+        ({}, set()),
+        ({"fault": "scale"}, {"adversary"}),
+        ({"fault": "augment"}, {"variety"}),
+        ({"fault": "augment+scale"}, {"adversary", "variety"}),
+        # without discriminators nothing is asked about them
+        ({"adversarial": 0.0, "matching": 0.0}, set()),
+    ],
+)
+def test_the_doctor_names_the_faults_of_training(tmp_path, options, failing):
+    record = generative(overrides={"steps": 2}, start=0.0, **options)
+    found = {f.name: f for f in examine_training(record.resolved(), trained(tmp_path, record), frames())}
+    assert found.keys() == ({"variety"} if "adversarial" in options else {"adversary", "variety"})
+    assert {f.name for f in found.values() if not f.passed} == failing
+    if "adversary" in failing:
+        assert "1/2, 1/4" in found["adversary"].detail
+    if "variety" in failing:
+        assert "5 of 5 pictures are cut the same way" in found["variety"].detail
 
 
 def test_pictures_of_the_crop_s_size_still_vary_by_mirroring():
@@ -170,18 +141,6 @@ def test_pictures_of_the_crop_s_size_still_vary_by_mirroring():
     assert not variety(plan, terms._replace(faults=("augment",)), exact).passed
     judges = adversarial.Judges(terms._replace(perceptual=0.0), 0, torch.device("cpu"))
     assert adversary(judges, torch.rand(1, 3, 64, 64), "mse").passed
-
-
-def test_user_errors_are_named(tmp_path):
-    record = generative()
-    with pytest.raises(FoveaError, match="no field 'fidelity'"):
-        adversarial.Terms.of({})
-    trained(tmp_path, record, checkpoint_every=1)
-    other = tmp_path / "other"
-    with pytest.raises(TrainingStopped):
-        trained(other, record, should_stop=lambda: True)
-    with pytest.raises(FoveaError, match="another training"):
-        trained(other, generative(noise=2))
 
 
 def test_chroma_counts_what_is_off_the_grey_axis():
@@ -201,6 +160,8 @@ def test_chroma_counts_what_is_off_the_grey_axis():
         (plain, mse), (heavy, same) = loss(x_hat, 1.0), loss(x_hat, 4.0)
         assert mse > 0 and mse == same
         assert heavy == pytest.approx(times * plain, rel=1e-4)
+    with pytest.raises(FoveaError, match="no field 'fidelity'"):
+        adversarial.Terms.of({})
     with pytest.raises(FoveaError, match="chroma=4 weighs squared errors"):
         generative(chroma=4.0).but(distortion="ms_ssim")
     with pytest.raises(FoveaError, match="fresh_lr_factor is not for it"):

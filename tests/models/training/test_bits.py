@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from eyes import looked_at
-from trainings import LMBDA, frames, generative, made_codec, record
+from trainings import LMBDA, frames, generative, made_codec, objective, record, train_here
 
-from models.codecs.catalogue import build, config_for
+from models.codecs import light
 from models.device import has_bfloat16
 from models.experiments import Trunk
-from models.tracking import NullRun
 from models.training import rate_distortion
-from models.training.adversarial import DISCRIMINATORS, Adversarial
-from models.training.loop import TrainingStopped, train
+from models.training.adversarial import DISCRIMINATORS
+from models.training.loop import TrainingStopped
 from models.training.rate_distortion import RateDistortion
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
@@ -40,9 +39,7 @@ def codec(name, mechanism, lmbda=LMBDA, **changed):
 
 
 def gan(name="uniform", **options):
-    given = generative(name, {"steps": 10, "ema": 0.9, "crop": 80}, **options)
-    torch.manual_seed(0)
-    return Adversarial(given.resolved(), build(config_for(given)), frames(85, 85))
+    return objective(generative(name, {"steps": 10, "ema": 0.9, "crop": 80}, **options), frames(85, 85))
 
 
 def sam_lite():
@@ -70,14 +67,8 @@ def digest(case, folder: Path, *stops):
     for stop in (*stops, None):
         steps = itertools.count(1)
         try:
-            final = train(
-                CASES[case](),
-                workdir=folder,
-                tracker_run=NullRun(),
-                threads=1,
-                checkpoint_every=5,
-                should_stop=None if stop is None else (lambda steps=steps, stop=stop: next(steps) == stop),
-            )
+            stopped = None if stop is None else (lambda steps=steps, stop=stop: next(steps) == stop)
+            final = train_here(CASES[case](), folder, checkpoint_every=5, should_stop=stopped)
         except TrainingStopped:
             continue
     files = [*final.glob("*.safetensors")]
@@ -102,9 +93,10 @@ def arithmetic() -> str:
 
 
 @pytest.fixture(autouse=True)
-def in_bfloat16(monkeypatch):
-    """Where the plan is fast, as on the processor that the record is from."""
+def quick(monkeypatch):
+    """Where the plan is fast, as on the processor that the record is from; and few blocks for first weights."""
     monkeypatch.setattr(rate_distortion, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(light, "SEEN", 1000)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from models.errors import FoveaError
 from models.training.critics import (
     Discriminators,
     discriminator_loss,
@@ -74,8 +73,3 @@ def test_deep_features_count_the_coarse_ones_most():
     written_out = sum(s * d for s, d in zip((1, 2, 4, 8), each, strict=True)) / 15
     assert perceptual_distance(deep, y, x) == pytest.approx(float(written_out), rel=1e-4)
     assert perceptual_distance(plain, y, x) == pytest.approx(float(sum(each[:3]) / 3), rel=1e-4)
-
-
-def test_features_that_are_not_there_are_named():
-    with pytest.raises(FoveaError, match=r"known: efficientnet, efficientnet-deep$"):
-        feature_network("resnet")

@@ -20,16 +20,6 @@ def same(a, b):
     return all((x is None and y is None) or np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_a_batch():
-    frames = made([(40, 60)] * 5)
-    batch = Crops(frames, seed=1, batch=4, crop=32).at(0)
-    assert batch.x.shape == (4, 3, 32, 32) and batch.x.dtype == torch.float32
-    assert batch.x.is_contiguous(memory_format=torch.channels_last)
-    assert batch.s.shape == (4, 1, 32, 32) and batch.w is None and batch.valid is None
-    assert batch.x.min() >= 0 and 0.9 < batch.x.max() <= 1
-    torch.testing.assert_close(batch.s, batch.x[:, :1])
-
-
 def test_crops_are_a_function_of_seed_and_step():
     frames = made([(40, 60), (33, 50), (64, 48)])
     one = Crops(frames, seed=1, batch=4, crop=32)
@@ -37,6 +27,11 @@ def test_crops_are_a_function_of_seed_and_step():
     other = Crops(frames, seed=1, batch=4, crop=32)
     backward = [other.at(step) for step in reversed(range(6))][::-1]
     assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    x, s, w = forward[0].x, forward[0].s, forward[0].w
+    assert x.shape == (4, 3, 32, 32) and x.dtype == torch.float32 and s.shape == (4, 1, 32, 32)
+    assert x.is_contiguous(memory_format=torch.channels_last) and w is None and forward[0].valid is None
+    assert x.min() >= 0 and 0.9 < x.max() <= 1
+    torch.testing.assert_close(s, x[:, :1])
     assert not torch.equal(forward[0].x, Crops(frames, seed=2, batch=4, crop=32).at(0).x)
     assert not torch.equal(forward[0].x, forward[3].x)
 
@@ -58,9 +53,7 @@ def test_each_picture_once_a_round_in_a_new_order():
     rounds = [np.concatenate([crops.at(3 * r + k).picture for k in range(3)]) for r in range(4)]
     assert all(sorted(r) == list(range(12)) for r in rounds)
     assert len({tuple(r) for r in rounds}) == 4
-
-
-def test_rounds_that_do_not_end_with_a_batch():
+    # rounds that do not end with a batch
     crops = Crops(made([(20, 20)] * 7, maps=False), seed=0, batch=4, crop=16)
     seen = np.concatenate([crops.at(step).picture for step in range(7)])
     assert (np.bincount(seen) == 4).all()
@@ -108,14 +101,11 @@ def test_a_mirrored_narrow_picture_has_its_mask_mirrored():
 
 @pytest.mark.parametrize("normalised", [True, False])
 def test_weights_are_crops_of_the_whole_pictures_weights(normalised):
-    frames = made([(40, 60), (30, 30)])
-    crops = Crops(
-        frames, seed=3, batch=2, crop=24, weighting=Weighting(alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0)
-    )
+    frames, given = made([(40, 60), (30, 30)]), {"alpha": 0.1, "gamma": 0.5, "normalised": normalised, "scale": 2.0}
+    crops = Crops(frames, seed=3, batch=2, crop=24, weighting=Weighting(**given))
     batch, places = crops.at(5), crops.places(5)
     for slot, (index, top, left, flip) in enumerate(zip(*places, strict=True)):
-        whole = weight_map(frames.maps[index] / 255, alpha=0.1, gamma=0.5, normalised=normalised, scale=2.0)
-        piece = whole[top : top + 24, left : left + 24]
+        piece = weight_map(frames.maps[index] / 255, **given)[top : top + 24, left : left + 24]
         np.testing.assert_allclose(batch.w[slot, 0], piece[:, ::-1] if flip else piece, rtol=1e-6)
 
 
@@ -126,12 +116,9 @@ def test_constant_maps_weigh_exactly_one():
         assert (batch.w == 1).all()
 
 
-def test_one_array_for_equal_sizes():
+def test_an_array_of_pictures_is_as_good_as_a_list():
     pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), dtype=np.uint8)
-    assert same(
-        Crops(FrameSet(pictures), seed=0, batch=2, crop=16).at(3),
-        Crops(FrameSet(list(pictures)), seed=0, batch=2, crop=16).at(3),
-    )
+    assert same(*(Crops(FrameSet(given), seed=0, batch=2, crop=16).at(3) for given in (pictures, list(pictures))))
 
 
 def test_digest_sees_pixels_maps_and_shapes():
@@ -141,18 +128,26 @@ def test_digest_sees_pixels_maps_and_shapes():
     assert a.digest() != FrameSet([a.pictures[0].reshape(12, 8, 3)], [a.maps[0].reshape(12, 8)]).digest()
 
 
-def test_bad_input_is_named():
-    grey, colour = np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(FoveaError, match="train split is empty"):
-        FrameSet([])
-    with pytest.raises(FoveaError, match=r"b\.png.*H×W×3"):
-        FrameSet([colour, grey], names=["a.png", "b.png"])
-    with pytest.raises(FoveaError, match=r"picture 0.*4×4"):
-        FrameSet([colour], [np.zeros((4, 5), np.uint8)])
-    with pytest.raises(FoveaError, match="1 pictures but 2"):
-        FrameSet([colour], [grey, grey])
+GREY, COLOUR = np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (([],), "train split is empty"),
+        (([COLOUR, GREY], None, ["a.png", "b.png"]), r"b\.png.*H×W×3"),
+        (([COLOUR], [np.zeros((4, 5), np.uint8)]), r"picture 0.*4×4"),
+        (([COLOUR], [GREY, GREY]), "1 pictures but 2"),
+    ],
+)
+def test_bad_input_is_named(given, said):
+    with pytest.raises(FoveaError, match=said):
+        FrameSet(*given)
+
+
+def test_weights_without_maps_are_refused():
     with pytest.raises(FoveaError, match="saliency map"):
-        Crops(FrameSet([colour]), seed=0, batch=1, crop=4, weighting=Weighting(alpha=1, gamma=1))
+        Crops(FrameSet([COLOUR]), seed=0, batch=1, crop=4, weighting=Weighting(alpha=1, gamma=1))
 
 
 @pytest.mark.gpu

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import LMBDA, driven, made_codec
+from trainings import LMBDA, driven, made_codec, train_here
 from trainings import frames as made_frames
 from trainings import record as made_record
 
 from models.codecs.base import CodecConfig
 from models.codecs.bls2017 import Bls2017
 from models.codecs.catalogue import load_codec
+from models.codecs.conditioning import centre
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.presets import shipped_presets
 from models.tracking import NullRun
 from models.training import rate_distortion
-from models.training.data import FrameSet
+from models.training.data import Crops, FrameSet
 from models.training.exact import SeededNoise
-from models.training.loop import Diverged, TrainingStopped, train
+from models.training.loop import Diverged, TrainingStopped
 from models.training.ranks import joined
 from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
 
@@ -35,14 +36,13 @@ class Rows(NullRun):
         self.rows += rows
 
 
+def bits(folder):
+    return (folder / "weights.safetensors").read_bytes()
+
+
 def trained(tmp_path, *, codec=None, frames=None, run=None, record=None, **options):
-    return train(
-        RateDistortion(record or made_record(), codec or made_codec(), frames or made_frames()),
-        workdir=tmp_path,
-        tracker_run=run or NullRun(),
-        threads=1,
-        **options,
-    )
+    objective = RateDistortion(record or made_record(), codec or made_codec(), frames or made_frames())
+    return train_here(objective, tmp_path, run, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def killed(tmp_path_factory):
     return folder, json.loads(said.splitlines()[-1])
 
 
-def test_two_fresh_runs_are_identical(killed):
+def test_fresh_runs_and_those_with_companions_in_threads_and_processes_are_identical(killed):
     _, result = killed
-    assert result["a"] == result["b"]
-    assert result["process4"] != result["a"]
+    assert result["a"] == result["b"] == result["beside/one"] == result["process3"]
+    assert result["process4"] != result["a"] != result["beside/other"]
 
 
 def test_killed_at_ten_random_moments_and_resumed(killed):
@@ -63,12 +63,6 @@ def test_killed_at_ten_random_moments_and_resumed(killed):
     assert len(result["killed"]) >= 3
     assert set(result["killed"]) == {result["a"]}
     assert set(result["adversarial"]["killed"]) == {result["adversarial"]["a"]}
-
-
-def test_companions_in_threads_and_processes_change_nothing(killed):
-    _, result = killed
-    assert result["beside/one"] == result["process3"] == result["a"]
-    assert result["beside/other"] != result["a"]
 
 
 def test_each_step_once_in_the_tracker_after_kills(killed):
@@ -89,9 +83,10 @@ def test_each_step_once_in_the_tracker_after_kills(killed):
 
 
 def test_the_artifact(tmp_path):
-    run = Rows()
-    record = made_record()
-    folder = trained(tmp_path, run=run, record=record)
+    run, record, seen, threads = Rows(), made_record(), [], torch.get_num_threads()
+    folder = trained(tmp_path, run=run, record=record, progress=lambda *said: seen.append(said))
+    assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
+    assert seen[-1][:2] == (8, 8) and set(seen[-1][2]) == {"loss", "bpp", "psnr_db", "steps_per_s"}
     assert folder == tmp_path / "final"
     codec = load_codec(folder)
     picture = made_frames().pictures[0]
@@ -102,14 +97,8 @@ def test_the_artifact(tmp_path):
     history = json.loads((folder / "history.json").read_text())
     assert [row["step"] for row in history] == list(range(1, 9))
     assert set(history[0]) == {"step", *("loss", "bpp", "mse", "psnr_db", "grad_norm", "lr", "skipped", "images_per_s")}
-    assert [(step, values) for step, values in run.rows] == [
-        (row.pop("step"), row) for row in [dict(r) for r in history]
-    ]
+    assert [{"step": step, **values} for step, values in run.rows] == history
     assert not list(tmp_path.glob("*.ckpt")) and [p.name for p in tmp_path.iterdir()] == ["final"]
-
-
-def test_a_finished_training_is_not_repeated(tmp_path):
-    folder = trained(tmp_path)
     before = (folder / "weights.safetensors").stat().st_mtime_ns
     assert trained(tmp_path, progress=lambda *_: pytest.fail("trained again")) == folder
     assert (folder / "weights.safetensors").stat().st_mtime_ns == before
@@ -150,7 +139,7 @@ def test_a_probe_can_not_disturb(tmp_path):
     run, asked = Rows(), []
     spoilt = trained(tmp_path / "a", probe=spoiler, probe_every=3, probe_at=(1, 4, 6), run=run)
     alone = trained(tmp_path / "b")
-    assert (spoilt / "weights.safetensors").read_bytes() == (alone / "weights.safetensors").read_bytes()
+    assert bits(spoilt) == bits(alone)
     assert asked == [1, 3, 4, 6, 8]
     # what says nothing leaves no row
     assert [s for s, values in run.rows if "probe/step" in values] == [1, 3, 6, 8]
@@ -191,7 +180,7 @@ def test_a_step_without_a_number_is_skipped(tmp_path):
     assert [values["skipped"] for _, values in run.rows if "loss" in values] == [0, 0, 1, 0, 0, 0, 0, 0]
     assert all(math.isfinite(v) for _, values in run.rows for v in values.values())
     again = trained(tmp_path / "b", codec=poisoned({2}))
-    assert (folder / "weights.safetensors").read_bytes() == (again / "weights.safetensors").read_bytes()
+    assert bits(folder) == bits(again)
     assert all(torch.isfinite(v).all() for v in load_file(folder / "weights.safetensors").values())
 
 
@@ -204,14 +193,18 @@ def test_no_number_for_long_is_an_error_that_names_the_batch(tmp_path):
 
 @pytest.mark.parametrize("mechanism", ["loss", "concat", "sft", "gain"])
 def test_each_mechanism_trains_and_its_map_matters(tmp_path, mechanism):
-    record = made_record(mechanism=mechanism, steps=3)
     even, uneven = (np.full((40, 47), 128, dtype=np.uint8), np.zeros((40, 47), dtype=np.uint8))
     uneven[:, :20] = 255
-    pictures = made_frames(count=4).pictures
-    frames, other = (FrameSet(pictures, [m[:, : p.shape[1]] for p in pictures]) for m in (even, uneven))
-    own = trained(tmp_path / "own", codec=made_codec(mechanism), record=record, frames=frames)
-    moved = trained(tmp_path / "other", codec=made_codec(mechanism), record=record, frames=other)
-    assert (own / "weights.safetensors").read_bytes() != (moved / "weights.safetensors").read_bytes()
+    pictures, found = made_frames(count=4).pictures, set()
+    cases = {"even": (even, 0.0), "uneven": (uneven, 0.0)} | (
+        {"augmented": (even, 1.0)} if mechanism == "concat" else {}
+    )
+    for name, (saliency_map, augment) in cases.items():
+        frames = FrameSet(pictures, [saliency_map[:, : p.shape[1]] for p in pictures])
+        record = made_record(mechanism=mechanism, steps=3, augment=augment)
+        folder = trained(tmp_path / name, codec=made_codec(mechanism), record=record, frames=frames)
+        found.add(bits(folder))
+    assert len(found) == len(cases)
 
 
 def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
@@ -219,12 +212,10 @@ def test_layers_that_the_trunk_lacks_learn_faster(tmp_path):
     start = made_codec("sft").state_dict()
     record = made_record(mechanism="sft", steps=1, warmup_steps=0, fresh_lr_factor=10.0)
     folder = trained(tmp_path, codec=made_codec("sft"), record=record)
-    moved = {
-        k: (v - start[k]).abs().max().item() for k, v in load_file(folder / "weights.safetensors").items() if k in start
-    }
-    last = next(k for k in moved if k.startswith("transforms.0.condition.2.weight"))
-    assert moved[last] == pytest.approx(10 * record["lr"], rel=1e-3)
-    assert moved["g_a.0.weight"] == pytest.approx(record["lr"], rel=1e-3)
+    after = load_file(folder / "weights.safetensors")
+    for name, times in (("transforms.0.condition.2.weight", 10), ("g_a.0.weight", 1)):
+        moved = float((after[name] - start[name]).abs().max())
+        assert moved == pytest.approx(times * record["lr"], rel=1e-3)
 
 
 def test_a_level_that_is_no_number_skips_the_step(tmp_path):
@@ -256,36 +247,34 @@ def test_raw_weights_are_another_lambda(tmp_path):
     torch.testing.assert_close(a["g_a.0.weight"], b["g_a.0.weight"], rtol=1e-5, atol=1e-7)
 
 
-def test_wrong_requests_are_named(tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mechanism": "loss"}, r"mechanism 'loss'.*'none'"),
+        ({"crop": 40}, "multiple of 16"),
+        ({"batch_size": None}, "'batch_size'"),
+        ({"lmbda": [5.0]}, "outside this model's range"),
+    ],
+)
+def test_wrong_requests_are_named(tmp_path, changed, said):
+    with pytest.raises(FoveaError, match=said):
+        trained(tmp_path, record={k: v for k, v in made_record(**changed).items() if v is not None})
+
+
+def test_a_mechanism_without_maps_is_named(tmp_path):
+    given = {"codec": made_codec("loss"), "record": made_record(mechanism="loss")}
     with pytest.raises(FoveaError, match="needs a saliency map"):
-        trained(
-            tmp_path,
-            codec=made_codec("loss"),
-            record=made_record(mechanism="loss"),
-            frames=FrameSet(made_frames().pictures),
-        )
-    with pytest.raises(FoveaError, match=r"mechanism 'loss'.*'none'"):
-        trained(tmp_path, record=made_record(mechanism="loss"))
-    with pytest.raises(FoveaError, match="multiple of 16"):
-        trained(tmp_path, record=made_record(crop=40))
-    with pytest.raises(FoveaError, match="'batch_size'"):
-        trained(tmp_path, record={k: v for k, v in made_record().items() if k != "batch_size"})
-    with pytest.raises(FoveaError, match="outside this model's range"):
-        trained(tmp_path, record=made_record(lmbda=[5.0]))
+        trained(tmp_path, **given, frames=FrameSet(made_frames().pictures))
 
 
 def test_every_preset_makes_a_plan():
     for preset, budget in shipped_presets().items():
         if budget.objective != "rate_distortion":
             continue
-        trunk = Trunk(codec="bls2017", dataset="d", preset=preset)
-        plan = Plan.of(trunk.resolved())
+        own = {"codec": "bls2017", "dataset": "d", "preset": preset}
+        plan = Plan.of(Trunk(**own).resolved())
         assert plan.steps == budget.trunk_steps and plan.weighting is None
-        plan = Plan.of(
-            Experiment(
-                dataset="d", codec="bls2017", preset=preset, trunk=trunk, mechanism="concat", maps="center"
-            ).resolved()
-        )
+        plan = Plan.of(Experiment(**own, trunk=Trunk(**own), mechanism="concat", maps="center").resolved())
         assert plan.weighting is not None and plan.steps == budget.steps
 
 
@@ -304,14 +293,10 @@ def test_levels_cover_the_range_in_each_batch():
     assert (np.sort(drawn)[:, 0] < 0.25).all() and (np.sort(drawn)[:, -1] > 1.75).all()
     assert np.array_equal(drawn[7], levels_at(plan, codec, 7)) and not np.array_equal(drawn[7], drawn[8])
     assert drawn.mean() == pytest.approx(1, abs=0.02)
-    single = levels_at(Plan.of(made_record(lmbda=[0.02])), codec, 0)
-    assert (single == 1).all()
+    assert (levels_at(Plan.of(made_record(lmbda=[0.02])), codec, 0) == 1).all()
 
 
 def test_gain_sees_whole_pictures_centres_and_some_even_batches():
-    from models.codecs.conditioning import centre
-    from models.training.data import Crops
-
     plan, codec, frames = Plan.of(made_record(mechanism="gain")), made_codec("gain"), made_frames()
     crops = Crops(frames, seed=0, batch=2, crop=32)
     centres = whole_centres(codec, frames, torch.device("cpu"))
@@ -349,18 +334,6 @@ def test_noise_is_this_threads_own():
     assert not torch.equal(drawn(), first)
 
 
-def test_settings_are_given_back(tmp_path):
-    threads = torch.get_num_threads()
-    trained(tmp_path)
-    assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
-
-
-def test_progress(tmp_path):
-    seen = []
-    trained(tmp_path, progress=lambda step, total, values: seen.append((step, total, values)))
-    assert seen[-1][:2] == (8, 8) and set(seen[-1][2]) == {"loss", "bpp", "psnr_db", "steps_per_s"}
-
-
 def test_fast_mode_is_near_the_exact_one(tmp_path, monkeypatch):
     monkeypatch.setattr(rate_distortion, "has_bfloat16", lambda device: True)
     exact = trained(tmp_path / "a", record=made_record(steps=4))
@@ -369,15 +342,6 @@ def test_fast_mode_is_near_the_exact_one(tmp_path, monkeypatch):
     assert json.loads((fast / "training.json").read_text())["mode"] == "fast"
     assert [row["loss"] for row in b] != [row["loss"] for row in a]
     assert [row["loss"] for row in b] == pytest.approx([row["loss"] for row in a], rel=0.02)
-
-
-def test_augmented_maps_take_part(tmp_path):
-    record = made_record(mechanism="concat", steps=2)
-    plain, changed = (
-        trained(tmp_path / str(share), codec=made_codec("concat"), record=record | {"augment": share})
-        for share in (0.0, 1.0)
-    )
-    assert (plain / "weights.safetensors").read_bytes() != (changed / "weights.safetensors").read_bytes()
 
 
 def test_trimmed_crops_end_within_a_place_of_z():

@@ -6,16 +6,16 @@ import pytest
 import torch
 from recurrent import untrained_recurrent
 from scenes import scene
+from trainings import objective, train_here
 
 from models.arms import arm
 from models.codecs.base import picture_to_tensor
 from models.codecs.bit_context import BitContext
-from models.codecs.catalogue import build, config_for, load_codec
+from models.codecs.catalogue import config_for, load_codec
 from models.experiments import Experiment, Trunk
 from models.losses import SSIM_C1, SSIM_C2
-from models.tracking import NullRun
 from models.training.data import FrameSet
-from models.training.loop import TrainingStopped, train
+from models.training.loop import TrainingStopped
 from models.training.recurrent import Recurrent, dissimilarity, error, middles, random_stops
 
 RATES = (1.0, 2.0, 4.0)
@@ -33,9 +33,7 @@ def short_fit(monkeypatch):
 
 
 def trained(folder, record, **hooks):
-    torch.manual_seed(0)
-    objective = Recurrent(record.resolved(), build(config_for(record)), FRAMES)
-    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **hooks)
+    return train_here(objective(record, FRAMES, Recurrent), folder, **hooks)
 
 
 def test_a_training_learns_and_its_file_codes_in_context(tmp_path):
@@ -87,19 +85,16 @@ def test_errors_are_those_that_the_papers_weigh():
     assert float(error(half, a, "l1_ssim")) > float(error(half, a, "l1"))
 
 
+def test_middles_are_cut_from_pictures_of_all_sizes():
+    found = middles(FrameSet([scene(40, 300), scene(300, 40), scene(300, 300)]))
+    assert [m.shape for m in found] == [(40, 256, 3), (192, 40, 3), (192, 256, 3)]
+
+
 def test_every_part_of_the_network_is_trained():
     codec = untrained_recurrent().train()
     x = picture_to_tensor(scene(32, 32), 16)
     sum(error(v, x, "l1") for _, v in codec.unroll(x, torch.tensor(4), 4)).backward()
     assert [n for n, p in codec.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_middles_are_cut_from_pictures_of_all_sizes():
-    assert [m.shape for m in middles(FrameSet([scene(40, 300), scene(300, 40), scene(300, 300)]))] == [
-        (40, 256, 3),
-        (192, 40, 3),
-        (192, 256, 3),
-    ]
 
 
 def test_an_arm_branches_from_a_trunk_as_it_is():

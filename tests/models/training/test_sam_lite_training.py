@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from eyes import looked_at
+from trainings import train_here
 
 from models.errors import FoveaError
 from models.saliency.records import fold_of
 from models.saliency.sam_lite import load_sam_lite
-from models.tracking import NullRun
 from models.training import sam_lite
-from models.training.loop import TrainingStopped, train
+from models.training.loop import TrainingStopped
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
 TINY = SamLiteConfig(rows=64, batch_size=4, head_epochs=2, epochs=1, warmup_steps=2, average=0.1)
@@ -24,16 +24,12 @@ def data():
     """Eight pictures with a bright spot that everybody looks at; a test picture that does not exist."""
     pictures, table = looked_at()
     table.loc[len(table)] = ("8.png", 0, 3.0, 3.0)
-    return (
-        pictures.__getitem__,
-        table,
-        {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]},
-    )
+    parts = {n: "train" if n < "6.png" else "val" if n < "8.png" else "test" for n in table["image"]}
+    return pictures.__getitem__, table, parts
 
 
 def trained(folder, data, config, **options):
-    objective = SamLiteTraining(*data, config)
-    return train(objective, workdir=folder, tracker_run=NullRun(), threads=1, **options) / "sam_lite.safetensors"
+    return train_here(SamLiteTraining(*data, config), folder, **options) / "sam_lite.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,126 @@
+"""The doctor finds nothing in sound codecs on conditioned.py, and each planted fault by its name."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scenes import scene, spot
+
+from models.card import cards
+from models.codecs import entropy
+from models.errors import FoveaError
+from models.training import doctor
+
+NAMES = ("bls2017", "bmshj2018_factorized", "bmshj2018_hyperprior", "mbt2018_mean", "cheng2020_anchor")
+SOUND = [(name, mechanism) for name in (*NAMES, "light") for mechanism in ("none", "gain")]
+SOUND += [(name, "hyper") for name, found in cards().found.items() if "hyper" in found.card.mechanisms]
+SOUND += [("bls2017", "concat"), ("bls2017", "sft")]
+PICTURES, MAPS = [scene(64, 128), scene(64, 128, 1)], [spot(64, 128)] * 2
+
+
+def planted(codec, **methods):
+    """A copy whose class has these methods instead; each gets the codec's own as its first argument."""
+    patient = copy.deepcopy(codec)
+    own = type(patient)
+
+    def replaced(name, fault):
+        return lambda self, *given, **words: fault(getattr(own, name), self, *given, **words)
+
+    replacing = {name: replaced(name, fault) for name, fault in methods.items()}
+    patient.__class__ = type(f"Faulty{own.__name__}", (own,), replacing)
+    return patient
+
+
+def failed(findings: list[doctor.Finding]) -> dict[str, str]:
+    return {f.name: f.detail for f in findings if not f.passed}
+
+
+@pytest.mark.parametrize(("name", "mechanism"), SOUND)
+def test_a_healthy_codec_passes_and_is_left_alone(trained_codec, name, mechanism):
+    codec = trained_codec(name, mechanism)
+    before, state = codec.identity(), torch.random.get_rng_state()
+    pictures, maps = [scene(50, 90, seed) for seed in range(2)], [spot(50, 90)] * 2
+    findings = doctor.examine(codec, pictures, maps=maps, held_out=pictures[:1], held_out_maps=maps[:1])
+    assert failed(findings) == {}
+    assert [f.name for f in findings] == ["gradients", "reach", "rate", "reconstruction", "latents", "gap"]
+    assert all(np.isfinite(v) for f in findings for v in f.numbers.values())
+    assert codec.identity() == before and not codec.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def positive(own, self, *given):
+    latents = own(self, *given)
+    return latents._replace(symbols=latents.symbols.abs())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("examination", "words", "methods"),
+    [
+        # the likelihoods still reach the encoder
+        ("gradients", "g_a.0.* from the distortion", {"show": lambda own, self, y, *g: own(self, torch.round(y), *g)}),
+        ("reach", "has no negative symbol", {"quantise": positive}),
+        ("latents_matter", "hardly uses the latents", {"show": lambda own, self, y, *g: own(self, 0 * y, *g)}),
+    ],
+)
+def test_a_fault_that_any_codec_may_have_is_named(trained_codec, name, examination, words, methods):
+    found = getattr(doctor, examination)(planted(trained_codec(name), **methods), PICTURES)
+    assert not found.passed
+    assert all(word in found.detail for word in words.split("*"))
+
+
+def half_the_bits(own, self, picture, **given):
+    encoded = own(self, picture, **given)
+    return dataclasses.replace(encoded, bits_estimate=encoded.bits_estimate / 8)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "finding", "words", "methods"),
+    [
+        # as in the public port of agustsson2019
+        ("none", "gradients", "g_a.0.weight* from the loss", {"analyse": lambda own, *given: own(*given).detach()}),
+        # the fourth plane is there, and empty
+        ("concat", "gradients", "g_a.0.weight[:, 3]", {"given": lambda own, *given: 0 * own(*given)}),
+        ("none", "reconstruction", "6 of 6", {"decode": lambda own, *given: own(*given) ^ 1}),
+        ("none", "rate", "bytes where", {"encode": half_the_bits}),
+    ],
+)
+def test_a_fault_is_named_and_nothing_else(trained_codec, mechanism, finding, words, methods):
+    big = [np.tile(p, (3, 2, 1)) for p in PICTURES]
+    found = failed(
+        doctor.examine(planted(trained_codec("bls2017", mechanism), **methods), big, maps=[spot(192, 256)] * 2)
+    )
+    assert found.keys() == {finding}
+    assert all(word in found[finding] for word in words.split("*"))
+
+
+def test_steps_of_two_leave_every_odd_level_out_of_reach(trained_codec):
+    stronger = copy.deepcopy(trained_codec("bls2017"))
+    with torch.no_grad():
+        stronger.g_a[4].weight.mul_(4)
+    stronger.update()
+    assert doctor.reach(stronger, PICTURES).passed
+    stronger.entropy_bottleneck = planted(
+        stronger.entropy_bottleneck, symbols=lambda own, self, y, gain: 2 * (own(self, y, gain) // 2)
+    )
+    assert "never has the symbol" in doctor.reach(stronger, PICTURES).detail
+
+
+def test_symbols_beyond_the_tables_are_named(trained_codec, monkeypatch):
+    monkeypatch.setattr(entropy, "MAX_REACH", 0)
+    codec = copy.deepcopy(trained_codec("bls2017"))
+    codec.update()
+    found = failed(doctor.examine(codec, PICTURES))
+    assert "beyond the tables" in found["reach"]
+    assert "reconstruction" not in found
+
+
+def test_bad_arguments_are_named_and_without_held_out_pictures_there_is_no_gap(trained_codec):
+    codec = trained_codec("bls2017")
+    with pytest.raises(FoveaError, match="at least one picture"):
+        doctor.examine(codec, [])
+    with pytest.raises(FoveaError, match="2 pictures but 1 saliency maps"):
+        doctor.examine(codec, PICTURES, maps=MAPS[:1])
+    assert "gap" not in [f.name for f in doctor.examine(codec, PICTURES[:1])]
