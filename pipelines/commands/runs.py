@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +14,13 @@ from pipelines.commands.options import COUNT, chain_here, sweep_of
 if TYPE_CHECKING:
     from assets.chain import Chain
     from assets.graph import Made
+    from pipelines.plan import Step
 
 
 USUAL = ("jpeg", "webp")
 """Conventional codecs that a run's summary always holds guided arms against."""
+ALIKE = 3
+"""Units of a stage that `status` lists, where all are stale for the same reason."""
 
 
 def _made(chain: "Chain", stage: str, partition: str) -> "Made | None":
@@ -209,7 +213,7 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
 @click.command()
 @options.dataset
 @options.sweep()
-@click.option("--all", "everything", is_flag=True, help="List what is up to date, too.")
+@click.option("--all", "everything", is_flag=True, help="List each unit, and what is up to date, too.")
 @click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
 def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
     """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
@@ -226,9 +230,10 @@ def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
     wanted = targets(chain, sweep)
     steps = plan(chain, wanted)
     work = [step for step in steps if step.stale]
-    for step in steps if everything else work:
-        word, why = ("stale" if step.stale else "fresh"), (f": {step.why}" if step.why else "")
-        click.echo(f"{word}  {step.stage} {step.partition}{why}")
+    for (stage, word, why), units in _alike(steps if everything else work).items():
+        shown = units if everything or len(units) <= ALIKE else [f"{units[0]} and {len(units) - 1} more"]
+        for unit in shown:
+            click.echo(f"{word}  {stage} {unit}{f': {why}' if why else ''}")
     if not work:
         back = sum(step.again for step in steps)
         more = f"; {back} of its results were made before others: fovea run brings tables and pages back to them"
@@ -236,6 +241,14 @@ def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
         return
     click.echo(f"{sweep.key}: {len(work)} of {len(dict.fromkeys(wanted))} units are stale")
     sys.exit(2)
+
+
+def _alike(steps: Sequence["Step"]) -> dict[tuple[str, str, str], list[str]]:
+    """Partitions by stage, by whether they are stale, and why."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for step in steps:
+        found.setdefault((step.stage, "stale" if step.stale else "fresh", step.why), []).append(step.partition)
+    return found
 
 
 @click.command("saliency-benchmark")

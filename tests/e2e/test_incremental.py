@@ -50,7 +50,7 @@ class Place:
 
     def stale(self) -> dict[str, list[str]]:
         """Stage → partitions that `fovea status` calls stale, with reasons as it prints them."""
-        done = self.fovea("status", *TINY, check=False)
+        done = self.fovea("status", *TINY, "--all", check=False)
         assert done.returncode in (0, 2), done.stderr
         found: dict[str, list[str]] = {}
         for stage, rest in re.findall(r"^stale  (\S+) (.*)$", done.stdout, flags=re.M):

@@ -194,6 +194,15 @@ def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(in
     assert done.exit_code == 1 and "(variable = true in a sweep)" in done.output
 
 
+def test_units_that_are_stale_for_one_reason_share_a_line(installation: Path) -> None:
+    short, long = (CliRunner().invoke(main, ["status", *more]).output.splitlines() for more in ([], ["--all"]))
+    assert short[-1] == long[-1] == f"sample.smoke: {len(long) - 1} of {len(long) - 1} units are stale"
+    (line,) = [line for line in short if line.startswith("stale  rd_points ")]
+    own = [line for line in long if line.startswith("stale  rd_points ")]
+    first, _, why = own[0].partition(": ")
+    assert line == f"{first} and {len(own) - 1} more: {why}" and len(own) == 15
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 @pytest.mark.parametrize("words", [["--help"], ["datasets", "list"]])
 def test_output_that_cannot_be_written_is_one_line(installation: Path, words: list[str]) -> None:
