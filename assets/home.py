@@ -187,6 +187,19 @@ def write_output(path: Path, content: bytes | str) -> None:
     write_whole(path, content, "let -o name")
 
 
+def read_whole(path: Path) -> bytes:
+    """A file that a person named. Raises FoveaError for one that can't be read, and for a pipe or device, which would wait for
+    ever."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise FoveaError(f"{path} is a pipe, socket or device: name a file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FoveaError(f"no such file: {path}") from None
+    except OSError as error:
+        raise FoveaError(f"cannot read {path}: {error.strerror}") from error
+
+
 def is_ours(path: Path, mark: bytes) -> bool:
     """Whether a file is there that has the pattern `mark` in its first KiB."""
     try:
@@ -221,6 +234,10 @@ def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[No
 
         if error.filename and not _near(str(error.filename), path):
             raise
+        if error.errno == errno.EFBIG:
+            raise FoveaError(
+                f"{path} would be larger than this disk or a limit (ulimit -f) allows a file to be: raise it, or {way} another disk"
+            ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveaError(
                 f"no space left while writing {path}: free some space or {way} a larger disk, then run the same command again; "

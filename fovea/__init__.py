@@ -193,9 +193,6 @@ def _bytes(given: "Data") -> bytes:
             return bytes(memoryview(given))
         except TypeError:
             raise FoveaError(f"a .fov file is given as its bytes or its path; got {type(given).__name__}") from None
-    try:
-        return Path(given).read_bytes()
-    except FileNotFoundError:
-        raise FoveaError(f"no such file: {given}") from None
-    except OSError as error:
-        raise FoveaError(f"cannot read {given}: {error.strerror}") from error
+    from assets.home import read_whole
+
+    return read_whole(Path(given))

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,8 @@ def read_tables(file: Path, table: str) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise FoveaError(f"{file}: can't be read: {error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise FoveaError(f"{file}: a folder, pipe or device, not a file")
     return dict(_read(file, status.st_mtime_ns, status.st_size)[table])
 
 

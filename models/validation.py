@@ -1,6 +1,7 @@
 """What a person typed (tables of TOML, cards of codecs, records) as frozen pydantic models, their faults as one line each."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -75,10 +76,21 @@ def check_rates(lmbda: float | None, bpp: float | None, mark: str = "") -> None:
         raise FoveaError(f"give either {mark}lmbda or {mark}bpp, not both")
 
 
+def printable(text: object, keep: str = "") -> str:
+    """A name or a message as a terminal may have it: \\x… for control characters that are not in `keep`, and for bytes that are
+    not UTF-8. Names of files hold anything."""
+    shown = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(
+        r"[\0-\x1f\x7f-\x9f]", lambda found: found[0] if found[0] in keep else f"\\x{ord(found[0]):02x}", shown
+    )
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """`unknown field 'ratez'; did you mean 'rates'?`, or what there is where nothing is near."""
     near = difflib.get_close_matches(name, known := list(known), n=1)
-    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    return f"unknown {what} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "there is none"
+    )
 
 
 def _fields(kind: type[BaseModel], path: Iterable[str]) -> list[str]:

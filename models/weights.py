@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def read_weights(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles older than torch's format, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FoveaError(f"{path}: no such file") from None
     except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # fmt: skip

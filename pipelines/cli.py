@@ -17,10 +17,11 @@ import click
 
 from models.config import pin_folders
 from models.errors import FoveaError
+from models.validation import printable
 from pipelines.commands.claims import claims
 from pipelines.commands.datasets import datasets
 from pipelines.commands.evidence import benchmark, compare, curves, evaluate
-from pipelines.commands.options import PORT
+from pipelines.commands.options import PORT, Group
 from pipelines.commands.pictures import compress, cut, decompress, saliency, saliency_weights
 from pipelines.commands.runs import run, saliency_benchmark, status
 from pipelines.commands.studies import game, study
@@ -97,7 +98,7 @@ class Guarded(click.Group):
             said = f"{type(error).__name__}{note}"
         except KeyboardInterrupt:
             ctx.exit(130)
-        click.secho(f"fovea: {said}", fg="red", err=True)
+        click.secho(f"fovea: {printable(said, keep=chr(10))}", fg="red", err=True)
         ctx.exit(1)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -200,7 +201,7 @@ def ui(port: int, mlflow_port: int) -> None:
     serve(port, mlflow_port)
 
 
-@main.group()
+@main.group(cls=Group)
 def profile() -> None:
     """Settings for one machine, a cluster or CI: tables [profiles.NAME] of fovea.toml."""
 

@@ -225,7 +225,8 @@ class MlflowTracker(Tracker):
 
     def _failed(self, error: Exception) -> None:
         self._rests_until[SERVER] = time.monotonic() + REST_S
-        if SERVER in self._told:
+        # Ctrl-C came while MLflow was imported: the next command sends what waits
+        if SERVER in self._told or "partially initialized module" in str(error):
             return
         self._told.add(SERVER)
         what, reason = "cannot be opened", f"{type(error).__name__}: {error}"

@@ -32,7 +32,7 @@ from assets.chain import Chain, explain
 from assets.evaluation.numerals import counted, percent, with_interval
 from assets.evaluation.rate_distortion import label_arm, records
 from assets.graph import Waiting
-from assets.home import ROOT, write_whole
+from assets.home import ROOT, read_whole, write_whole
 from assets.world import evaluation_key
 from models.codecs.classical import CLASSICAL
 from models.errors import FoveaError
@@ -114,10 +114,8 @@ class Written(NamedTuple):
 def read_claim(path: Path) -> Written:
     """Raises FoveaError for a file that is no claim, naming file and field."""
     try:
-        text = path.read_bytes()
+        text = read_whole(path)
         claim = checked(Claim, tomlkit.parse(text.decode()).unwrap(), str(path))
-    except OSError as error:
-        raise FoveaError(f"{path}: {error.strerror}") from error
     except (tomlkit.exceptions.ParseError, UnicodeDecodeError) as error:
         raise FoveaError(f"{path}: {error}") from error
     if not (math.isfinite(claim.least) or math.isfinite(claim.most)):

@@ -11,7 +11,7 @@ import numpy as np
 from assets.frames.decode import MIN_SIDE, read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import files_in, mirrored, signed
-from assets.home import check_ours, write_output
+from assets.home import check_ours, read_whole, write_output
 from models.codecs import bitstream
 from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import in_order
@@ -260,8 +260,7 @@ def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide
         if bpp is None:
             data = guided_jpeg.encode(picture, JPEG_QUALITY, looked_at)
         else:
-            mark = 8 * len(signed(b"", COMPRESS)) / (picture.shape[0] * picture.shape[1])
-            data, _ = guided_jpeg.encode_to_size(picture, bpp - mark, looked_at)
+            data, _ = guided_jpeg.encode_to_size(picture, bpp, looked_at, spare=len(signed(b"", COMPRESS)))
         data = signed(data, COMPRESS)
         return data, classical.decode("jpeg", data)
 
@@ -350,14 +349,12 @@ def decompress_files(
 
     def read(source: Path) -> tuple[bytes, Codec]:
         size = None if taken is None else next(taken)
+        data = read_whole(source)
         try:
-            data = source.read_bytes()
             if size is not None:
                 data = beginning(data, size)
             codec = codec_for(data)
             codec.name()
-        except OSError as error:
-            raise FoveaError(f"cannot read {source}: {error.strerror}") from error
         except FoveaError as error:
             raise FoveaError(f"{source}: {error}") from error
         return data, codec
@@ -389,13 +386,17 @@ def beginning(data: bytes, size: int) -> bytes:
 
 def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path, int]], list[str]]:
     """Progressive files, also those in folders, a PNG below `folder` for each of their frames, and how many bytes it shows: all
-    of them, half of them, and so on, while these hold a picture. With them, of several files, why some have none. Raises
-    FoveaError for one other file, for two of one name, and where something else has a PNG's name."""
+    of them, half of them, and so on, while these hold a picture. With them, why other files have none. Raises FoveaError for
+    two of one name, and where something else has a PNG's name."""
     work, failed = [], []
     wanted = mirrored(files, folder, ".png", files_in, DECOMPRESS.encode())
     for file, target in wanted:
         try:
-            data = file.read_bytes()
+            data = read_whole(file)
+        except FoveaError as error:
+            failed.append(str(error))
+            continue
+        try:
             for halved in range(FRAMES):
                 size = len(data) >> halved
                 try:
@@ -405,11 +406,8 @@ def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Pa
                         raise
                     break
                 work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
-        except (OSError, FoveaError) as error:
-            why = f"cannot read {file}: {error.strerror}" if isinstance(error, OSError) else f"{file}: {error}"
-            if len(wanted) == 1:
-                raise FoveaError(why) from error
-            failed.append(why)
+        except FoveaError as error:
+            failed.append(f"{file}: {error}")
     for _, target, _ in work:
         check_ours(target, DECOMPRESS.encode())
     return work, failed

@@ -16,7 +16,7 @@ from models.validation import unknown
 
 COMPRESSAI = {"bpp": "bpp", "psnr_db": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
 """Our columns, and what CompressAI's result files call them; other metrics keep our names."""
-EXPORTED = rb'pgfplots,booktabs|"description"'
+EXPORTED = rb'pgfplots,booktabs|"made_by": "fovea"'
 """What these files have near their beginning."""
 _SPECIAL = re.compile(r"([#$%&_{}])")
 
@@ -42,7 +42,8 @@ def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
     for label, key, rows in _named(curves):
         metrics = ["bpp", *(m for m in METRICS if m in rows and rows[m].notna().all())]
         results = {COMPRESSAI.get(m, m): [float(v) for v in rows[m]] for m in metrics}
-        facts: dict[str, Any] = {"name": label, "description": f"{key.place}, trained on {key.train_dataset}"}
+        facts: dict[str, Any] = {"name": label, "made_by": "fovea"}
+        facts["description"] = f"{key.place}, trained on {key.train_dataset}"
         if not key.train_dataset:
             facts["description"] = key.place
         name = name_of(label)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from assets.frames.sheet import read_sheet
-from assets.home import write_whole
+from assets.home import read_whole, write_whole
 from models.errors import FoveaError
 from models.validation import complaint
 
@@ -95,7 +95,7 @@ def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCur
             raise FoveaError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not a table of a few points")
         if path.suffix.lower() == ".csv":
             return _read_csv(path, dataset, source)
-        return _read_json(path.read_text(encoding="utf-8-sig"), path, dataset, source)
+        return _read_json(read_whole(path).decode("utf-8-sig"), path, dataset, source)
     except FileNotFoundError:
         raise FoveaError(f"{path}: no such file") from None
     except OSError as error:

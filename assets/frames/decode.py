@@ -423,9 +423,9 @@ def _plain_tiff(data: bytes) -> _Stored | None:
     """One page of grey or RGB, 8 or 16 bits a sample; None for others. Not by Pillow, which knows few layouts of bands and
     cuts 16 bits to 8 in its own way, and for which libtiff prints."""
     stream = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     try:
         with _quiet():
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])  # BigTIFF
             stream.seek(tags.next)
             tags.load(stream)
             first = {tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)}

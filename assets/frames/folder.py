@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -18,7 +18,7 @@ from models.errors import FoveaError
 HASH_TRAIN, HASH_VAL = 80, 10
 
 
-def find_pictures(root: Path) -> list[str]:
+def find_pictures(root: Path, suffixes: Collection[str] = PICTURE_SUFFIXES | OTHER_PICTURE_SUFFIXES) -> list[str]:
     """Return the picture files below `root` as sorted relative posix paths, formats that are not read included.
 
     Hidden files and folders are skipped, links are followed (a loop of links is walked once). Raises FoveaError for a folder
@@ -32,7 +32,6 @@ def find_pictures(root: Path) -> list[str]:
 
     found: list[str] = []
     seen: set[str] = set()
-    suffixes = PICTURE_SUFFIXES | OTHER_PICTURE_SUFFIXES
     for folder, folders, files in os.walk(root, onerror=stop, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -135,12 +134,6 @@ def assign_splits(paths: Sequence[str], splits: Splits, root: Path) -> dict[str,
     if splits.csv is None:
         raise FoveaError(f"{root}: the splits rule 'csv' names no file")
     return _by_csv(paths, splits.csv, root)
-
-
-def printable(path: str) -> str:
-    """The path with \\x… for bytes that are not UTF-8 and for control characters."""
-    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\0-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", shown)
 
 
 def hash_split(name: str) -> str:

@@ -33,9 +33,10 @@ import pandas as pd
 
 from assets.datasets import PICTURE_SUFFIXES, Dataset, Splits
 from assets.frames.decode import BrokenPicture, read_file, read_header, read_picture
-from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids, printable
+from assets.frames.folder import assign_splits, find_pictures, group_of, image_ids
 from assets.home import write_whole
 from models.errors import FoveaError
+from models.validation import printable
 
 COLUMNS: Final = (
     "image", "path", "split", "group", "width", "height", "sha256", "bytes", "status", "reason"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assets.home import read_whole
 from models.errors import FoveaError
 from models.validation import unknown
 
@@ -23,9 +24,7 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
     end.
     """
     try:
-        text = _decoded(file.read_bytes())
-    except OSError as error:
-        raise FoveaError(f"{file}: can't be read: {error.strerror}") from error
+        text = _decoded(read_whole(file))
     except UnicodeDecodeError as error:
         raise FoveaError(f"{file}: not a text file: save the table as CSV") from error
     head = next((line for line in text.splitlines() if line.strip()), "")
@@ -35,7 +34,10 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
     def found(delimiter: str) -> int:
         return len({c.strip().lower() for c in next(csv.reader([head], delimiter=delimiter))} & set(needed))
 
-    delimiter = max(",;\t", key=found)
+    try:
+        delimiter = max(",;\t", key=found)
+    except csv.Error as error:
+        raise FoveaError(f"{file}, line 1: {error}: not a table") from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     columns: list[str] = []
     rows: dict[int, list[str]] = {}
@@ -57,7 +59,8 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
                 short.append(reader.line_num)
             rows[reader.line_num] = (cells + [""] * len(columns))[: len(columns)]
     except csv.Error as error:
-        raise FoveaError(f"{file}, line {reader.line_num}: {error}") from error
+        begun = next(reversed(rows), 1) + 1
+        raise FoveaError(f"{file}, from line {begun} on: {error} (a quote that does not end?)") from error
     import pandas as pd
 
     table = pd.DataFrame(list(rows.values()), list(rows), columns, dtype=str)
@@ -93,11 +96,20 @@ def read_table(file: Path, needed: Sequence[str], what: str) -> "pd.DataFrame":
     return table
 
 
-def numbers(texts: "pd.Series") -> "pd.Series":
-    """float64, NaN for what is no number; a lone comma is a decimal one."""
+def numbers(texts: "pd.Series", file: Path) -> "pd.Series":
+    """Pixels as float64, NaN for what is no number; a lone comma is a decimal one. Raises FoveaError where it may be one of
+    thousands as well: 1,234 in a column whose commas are all followed by three digits, and no number would be beyond 100,000."""
     import pandas as pd
 
-    return pd.to_numeric(texts.astype(str).str.replace(",", "."), errors="coerce").astype(float)
+    texts = texts.astype(str)
+    commas = texts[texts.str.contains(",", regex=False)]
+    grouped = commas.str.fullmatch(r" *[1-9]\d{0,2},\d{3} *")
+    if len(commas) and grouped.all() and commas.str.replace(",", "").astype(int).max() < 100_000:
+        raise FoveaError(
+            f"{file}: column {texts.name}: {commas.iloc[0].strip()!r} may be {commas.iloc[0].strip().replace(',', '')} or "
+            f"{commas.iloc[0].strip().replace(',', '.')}: save the table without a comma in numbers"
+        )
+    return pd.to_numeric(texts.str.replace(",", "."), errors="coerce").astype(float)
 
 
 def _decoded(data: bytes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assets.frames.encode import png_chunk
-from assets.frames.folder import image_ids
+from assets.frames.folder import find_pictures, image_ids
 from assets.home import check_ours, is_ours
 from models.errors import FoveaError
 
@@ -92,5 +92,5 @@ def mirrored(
 
 
 def files_in(folder: Path) -> list[str]:
-    """Names of the .fov files below a folder."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.fov") if p.is_file())
+    """Names of the .fov files below a folder. Raises FoveaError as `find_pictures`."""
+    return find_pictures(folder, {".fov"})

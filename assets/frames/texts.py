@@ -31,7 +31,9 @@ def read_texts(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     found, _, ambiguous = Names(manifest["image"], manifest["path"]).resolve(names.unique())
     if ambiguous:
         raise FoveaError(f"{file} names {some(ambiguous)} by a name that several pictures have: use their path")
-    table = table.assign(image=names.map(found), text=table["text"].astype(str), **{c: numbers(table[c]) for c in _BOX})
+    table = table.assign(
+        image=names.map(found), text=table["text"].astype(str), **{c: numbers(table[c], file) for c in _BOX}
+    )
     sizes = manifest[manifest["status"] == "ok"].set_index("image")[["width", "height"]]
     kept = table[table["image"].isin(sizes.index)][list(_COLUMNS)].reset_index(drop=True)
     if kept.empty:

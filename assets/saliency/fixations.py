@@ -62,7 +62,7 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
         for name in set(table.columns) - {"image", "x", "y"}:
             with contextlib.suppress(ValueError):
                 table[name] = pd.to_numeric(table[name])
-    x, y = numbers(table["x"]), numbers(table["y"])
+    x, y = numbers(table["x"], file), numbers(table["y"], file)
     numeric = np.isfinite(x) & np.isfinite(y)
     names = table["image"].astype(str).str.strip()
     index = Names(manifest["image"], manifest["path"])

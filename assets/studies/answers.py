@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from assets.home import write_whole
+from assets.home import read_whole, write_whole
 from assets.studies.design import Design, read_design
 from models.errors import FoveaError
 from models.validation import complaint
@@ -67,7 +67,7 @@ def read_answers(file: Path) -> Answers:
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{file.stat().st_size} bytes are no study's answers")
-        return Answers.model_validate_json(file.read_text(encoding="utf-8-sig"), strict=True)
+        return Answers.model_validate_json(read_whole(file).decode("utf-8-sig"), strict=True)
     except OSError as error:
         raise FoveaError(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:

@@ -314,16 +314,19 @@ def encode(picture: Picture, quality: float, saliency_map: Picture | None = None
     return encode_analysed(analysed(picture, saliency_map), quality)
 
 
-def encode_to_size(picture: Picture, bpp: float, saliency_map: Picture | None = None) -> tuple[bytes, float]:
+def encode_to_size(
+    picture: Picture, bpp: float, saliency_map: Picture | None = None, *, spare: int = 0
+) -> tuple[bytes, float]:
     """The largest file of at most `bpp` bits per pixel over whole qualities, and its quality; seven encodings.
+    spare: bytes that are to be added to it.
 
     Raises FoveaError as `analysed`, and where the lowest quality takes more.
     """
     given = analysed(picture, saliency_map)
-    budget = bpp * given.width * given.height / 8
+    budget = bpp * given.width * given.height / 8 - spare
     best = encode_analysed(given, 1), 1
     if len(best[0]) > budget:
-        least = 8 * len(best[0]) / (given.width * given.height)
+        least = 8 * (len(best[0]) + spare) / (given.width * given.height)
         raise FoveaError(f"{bpp:g} bpp is out of reach: a JPEG of this picture takes at least {least:.4f}")
     low, high = 1, 100
     while low < high:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import FoveaError
+from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here, threads
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 FILES = click.argument("files", nargs=-1, type=PATH)
 
 
-@click.group()
+@click.group(cls=options.Group)
 def claims() -> None:
     """What a measurement is expected to show, written down before it is made.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import FoveaError
+from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
 from pipelines.commands.runs import say_quarantined
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from assets.home import Home
 
 
-@click.group()
+@click.group(cls=options.Group)
 def datasets() -> None:
     """Register folders of pictures, and see what is in them."""
 

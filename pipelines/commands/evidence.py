@@ -45,7 +45,7 @@ def compare(first: str, second: str) -> None:
         sys.exit(1)
 
 
-@click.group()
+@click.group(cls=options.Group)
 def curves() -> None:
     """Curves from elsewhere, drawn dashed beside what is measured here; and a sweep's own, for other programs."""
 

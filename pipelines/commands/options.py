@@ -29,6 +29,15 @@ class Number(click.FloatRange):
         return found
 
 
+class Group(click.Group):
+    """Lists its commands with their whole first sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's, but cuts nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, c.get_short_help_str(limit=200)) for n, c in self.commands.items()])
+
+
 #: in each page's head (`output`)
 PAGE = rb" Fovea</title>"
 PATH = click.Path(path_type=Path)

@@ -8,7 +8,7 @@ import click
 
 from models.errors import FoveaError
 from models.mechanisms import MAX_SPAN, NEEDS_MAP
-from models.validation import check_rates
+from models.validation import check_rates, printable
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
 
@@ -103,7 +103,7 @@ def compress(
         where = "where the map points" if maps else "where people look"
         looked = "" if math.isnan(said.looked_at_db) else f", {said.looked_at_db:.2f} dB {where}"
         click.echo(
-            f"{said.path}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
+            f"{printable(said.path)}: {said.size} bytes, {said.bpp:.4f} bpp, {said.psnr_db:.2f} dB{looked}, {said.seconds:.2f} s"
         )
     _tell_failed(failed, len(work))
 
@@ -156,7 +156,7 @@ def decompress(
     failed: list[str] | None = bad if bad or len(work) > 1 else None
     for said in decompress_files(work, opened, sizes=sizes, failed=failed):
         part = f", from {said.size} of {said.whole} bytes" if said.size < said.whole else ""
-        click.echo(f"{said.path}: {said.width}×{said.height}{part}")
+        click.echo(f"{printable(said.path)}: {said.width}×{said.height}{part}")
     _tell_failed(failed, len(work) + len(bad))
 
 
@@ -168,7 +168,7 @@ def decompress(
 def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
     """Cut a progressive file to a size, without a model: a smaller file of the same picture."""
     from assets.frames.targets import targets_of
-    from assets.home import write_output
+    from assets.home import read_whole, write_output
     from models.codecs import bitstream
 
     if (size is None) == (bpp is None):
@@ -178,17 +178,24 @@ def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
         raise FoveaError(f"{file} is a folder: fovea cut takes one file")
     _check_ending((file,), output, ".fov", "compressed pictures are .fov files")
     ((source, target),) = targets_of((file,), output, ".fov", lambda _: (), "fovea cut")
+    data = read_whole(source)
     try:
-        data = source.read_bytes()
         head = bitstream.unpack(data)
         pixels = head.width * head.height
         made = bitstream.cut(data, size or bitstream.size_at(data, bpp or 0))
-    except OSError as error:
-        raise FoveaError(f"cannot read {source}: {error.strerror}") from error
     except FoveaError as error:
         raise FoveaError(f"{source}: {error}") from error
+    _check_cut(target)
     write_output(target, made)
-    click.echo(f"{target}: {len(made)} bytes, {8 * len(made) / pixels:.4f} bpp")
+    click.echo(f"{printable(target)}: {len(made)} bytes, {8 * len(made) / pixels:.4f} bpp")
+
+
+def _check_cut(target: Path) -> None:
+    """Raises FoveaError for a file that is there and whole: what was cut from it could not be had back."""
+    from models.codecs import bitstream
+
+    if target.exists() and bitstream.unpack(data := target.read_bytes()).whole() == len(data):
+        raise FoveaError(f"{target} is there and whole: name another output, or move it away")
 
 
 def _check_ending(given: tuple[Path, ...], output: Path, ending: str, why: str) -> None:
@@ -203,7 +210,7 @@ def _tell_failed(failed: list[str] | None, count: int) -> None:
     if failed and count == 1:
         raise FoveaError(failed[0])
     for line in failed or ():
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
     if failed:
         rest = "the others are written" if len(failed) < count else "nothing is written"
         raise FoveaError(f"{len(failed)} of {count} files could not be done (above); {rest}")
@@ -238,11 +245,11 @@ def saliency(images: tuple[Path, ...], output: Path, model: str | None, overlay:
     with shown("maps") as progress:
         written, failed = predict_files(images, output, model=opened, overlay=overlay, flip=flip, progress=progress)
     for path in written:
-        click.echo(str(path))
+        click.echo(printable(path))
     _tell_failed(failed, len(written) + len(failed))
 
 
-@click.group("saliency-weights")
+@click.group("saliency-weights", cls=options.Group)
 def saliency_weights() -> None:
     """Published weights of SAM-VGG and SAM-ResNet: download, or import a file that you have. sam_lite needs none."""
 

@@ -47,7 +47,7 @@ def game(dataset: str, key: str, output: Path | None) -> None:
         )
 
 
-@click.group()
+@click.group(cls=options.Group)
 def study() -> None:
     """Which of two arms do people prefer at matched bpp? A two-alternative study as one HTML page, and its answers."""
 

@@ -155,7 +155,13 @@ def test_writing_beside_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write"), (errno.EACCES, "cannot write")]
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EROFS, "cannot write"),
+        (errno.EACCES, "cannot write"),
+        (errno.EFBIG, "would be larger than"),
+    ],
 )
 def test_the_systems_refusals_say_what_to_do(number: int, said: str, tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=said) as caught, explained(tmp_path):

@@ -128,6 +128,11 @@ def test_tables_report_and_links(place: Place) -> None:
     theirs.write_text("my own notes")
     refused_ = place.unchanged("curves", "export", "drawn.tiny", "-o", str(theirs), check=False)
     assert "not made by this command" in refused_.stderr and theirs.read_text() == "my own notes"
+    place.unchanged("curves", "export", "drawn.tiny", "-o", str(out))
+    own = out / "WebP.json"
+    own.write_text('{"name": "mine", "description": "mine", "results": {"bpp": [0.1], "psnr-rgb": [20]}}')
+    refused_ = place.unchanged("curves", "export", "drawn.tiny", "-o", str(out), check=False)
+    assert "WebP.json is there and was not made by this command" in refused_.stderr and '"mine"' in own.read_text()
 
 
 def test_a_game_and_a_study_from_what_was_run(place: Place, tmp_path: Path) -> None:

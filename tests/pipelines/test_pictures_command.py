@@ -55,6 +55,35 @@ def test_torch_is_loaded_neither_to_cut_nor_to_miss_a_file(tmp_path: Path) -> No
     assert 196 <= (tmp_path / "b.fov").stat().st_size <= 200
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["decompress pipe.fov -o b.png", "decompress pipe.fov --frames out", "cut pipe.fov --bytes 30 -o b.fov", "compress pipe.fov -o b.fov",
+     "curves import pipe.csv --dataset sample", "curves import pipe.json --dataset sample", "study import pipe.json",
+     "claims seal pipe.json", "datasets list"],
+)  # fmt: skip
+def test_a_pipe_in_the_place_of_a_file_is_refused(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """It would be waited for without end."""
+    monkeypatch.chdir(installation)
+    for name in ("pipe.fov", "pipe.csv", "pipe.json", *(["fovea.toml"] if words == "datasets list" else [])):
+        os.mkfifo(name)
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code == 1 and "pipe" in done.output and len(done.output.splitlines()) == 1, done.output
+
+
+def test_names_of_files_cannot_steer_the_terminal(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(installation)
+    name = os.fsdecode(b"a\x1b[31m\ncaf\xe9")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(f"{name}.png")
+    for words, shown in ((["saliency", f"{name}.png", "-o", f"{name}.map.png"], "map.png"), (["compress", "no" + name, "-o", "a.fov"], "")):  # fmt: skip
+        done = CliRunner().invoke(main, words)
+        assert f"a\\x1b[31m{'' if not shown else chr(92) + 'x0a'}" in done.output and "caf\\xe9" in done.output, (
+            done.output
+        )
+        assert "\x1b" not in done.output and shown in done.output
+
+
 def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -84,6 +113,9 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
     size = Path("a.fov").stat().st_size
     assert fovea("decompress", "a.fov", "-o", "a.fov.png").strip().endswith("96×64")
     fovea("cut", "a.fov", "--bpp", "1.0", "-o", "small.fov")
+    Path("whole.fov").write_bytes(Path("a.fov").read_bytes())
+    assert "whole.fov is there and whole" in fovea("cut", "a.fov", "--bytes", "600", "-o", "whole.fov", code=1)
+    assert Path("whole.fov").read_bytes() == Path("a.fov").read_bytes()
     assert 762 <= Path("small.fov").stat().st_size <= 768
     said = fovea("decompress", "small.fov", "-o", "small.png")
     parts = said.split()[-4:]

@@ -85,7 +85,7 @@ def few_made(monkeypatch: pytest.MonkeyPatch) -> None:
         ("run --dataset sampel", "did you mean 'sample'"),
         ("run --dataset moon", "unknown dataset 'moon'"),
         ("run --sweep smok", "did you mean 'smoke'"),
-        ("run --sweep everything", "unknown sweep 'everything'"),
+        ("run --sweep everything", "unknown sweep 'everything'; known: smoke, shipped, maps, game, "),
         ("train nonsense", "no sweep has an experiment 'nonsense'"),
         ("train nonsense --device toaster", "--device toaster: not a device"),
         ("benchmark --codec ligt", "did you mean 'light'"),

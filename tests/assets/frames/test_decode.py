@@ -210,10 +210,11 @@ def test_a_huge_picture_is_refused_before_it_is_decoded_and_one_that_its_rows_do
         read_picture(png(40, 40, zlib.compress(bytes(39 * 121))))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_a_file_cut_short_anywhere_is_refused(kind: str) -> None:
-    data = saved(smooth(), kind)
-    for part in np.linspace(0, len(data) - 2, 40).astype(int):
+@pytest.mark.parametrize(("kind", "options"), [(k, {}) for k in ("PNG", "JPEG", "WEBP", "TIFF")] + [("TIFF", {"big_tiff": True})])  # fmt: skip
+def test_a_file_cut_short_anywhere_is_refused(kind: str, options: dict[str, bool]) -> None:
+    data = saved(smooth(), kind, **options)
+    assert read_picture(data).shape == smooth().shape
+    for part in (*range(20), *np.linspace(20, len(data) - 2, 40).astype(int)):
         with pytest.raises(BrokenPicture):
             read_picture(data[:part])
 

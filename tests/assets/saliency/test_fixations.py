@@ -100,10 +100,12 @@ def test_numbers_are_names_quarantined_pictures_are_not_used_and_two_of_a_name_r
 def test_bad_tables_are_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "eyes.txt").write_text("image,subject,x,y\n")
     (tmp_path / "decimal.csv").write_text("image,subject,x,y\na,0,1,5,2,5\n")
+    (tmp_path / "thousands.csv").write_text('image,subject,x,y\na,0,"1,234",5\na,0,7,5\n')
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     for file, reason in [
         (tmp_path / "none.csv", r"no fixation table .*none\.csv"),
         (tmp_path / "decimal.csv", r"decimal\.csv, line 2: 6 cells, the header has 4; .*decimal comma"),
+        (tmp_path / "thousands.csv", r"thousands\.csv: column x: '1,234' may be 1234 or 1\.234"),
         (tmp_path / "eyes.txt", r"eyes\.txt: a fixation table is a"),
         (tmp_path / "broken.parquet", r"broken\.parquet: can't be read as a table"),
         (table(tmp_path, [("a", 1.0)], "short.csv", "image x"), r"short\.csv: no column subject, y; needed are image, subject, x, y"),

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_line(reference: torch.nn.Module, 
     data, damaged = good.read_bytes(), {}
     for name, bad in {
         "cut": data[: len(data) // 2], "flipped": data[:200] + b"x" * 60 + data[260:], "empty": b"", "zeros": bytes(999),
-        "code": b'cos\nsystem\n(S"echo hi"\ntR.',
+        "pickle": pickle.dumps({"a": 1}, 4), "code": b'cos\nsystem\n(S"echo hi"\ntR.',
     }.items():  # fmt: skip
         damaged[name] = tmp_path / f"{name}.pth"
         damaged[name].write_bytes(bad)
@@ -64,7 +65,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_line(reference: torch.nn.Module, 
         (text, scale, "text.pth: no checkpoint of weights"),
         (damaged["cut"], mean, "cut.pth: cut short or damaged"),
         (damaged["flipped"], mean, "flipped.pth: damaged"),
-        *((damaged[name], mean, "no checkpoint of weights") for name in ("empty", "zeros", "code")),
+        *((damaged[name], mean, "no checkpoint of weights") for name in ("empty", "zeros", "code", "pickle")),
         (tmp_path, mean, "not a file"),
         (numbers, scale, "not a state dict"),
         (tmp_path / "none.pth", scale, "no such file"),
