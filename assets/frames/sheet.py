@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
         text = _decoded(read_whole(file))
     except UnicodeDecodeError as error:
         raise FoveaError(f"{file}: not a text file: save the table as CSV") from error
+    text = re.sub(r"\Asep=.(?=\r?\n)", "", text)  # what Excel writes to know its own delimiter again
     head = next((line for line in text.splitlines() if line.strip()), "")
     if not head:
         raise FoveaError(f"{file}: the table is empty")

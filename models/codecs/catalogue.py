@@ -164,7 +164,10 @@ def _describe(folder: Path) -> tuple["CodecConfig", str]:
     except FileNotFoundError:
         raise FoveaError(f"no codec in {folder}: {DESCRIPTION} is missing") from None
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FoveaError(f"{path} does not describe a codec: {error!r}") from error
+        what = f"it has no {error}" if isinstance(error, KeyError) else "it is damaged"
+        raise FoveaError(
+            f"{path} does not describe a codec: {what}; copy it anew from where the codec was trained"
+        ) from error
 
 
 def load_codec(path: Path | str, device: str = "cpu") -> "Codec":

@@ -179,8 +179,8 @@ def _show(name: str) -> int:
     jpegs = sum(is_one and frame.scale == (1, 1) for is_one, frame in zip(jpeg, frames, strict=True))
     if jpegs and dataset.kind == "folder":
         click.secho(
-            f"JPEG files at their own size: {jpegs} of {counted(len(good))} of {name}. JPEG finds its own blocks again, so comparisons "
-            "with it mislead or are refused; add the same folder once more with --size WxH, smaller",
+            f"{jpegs} of {counted(len(good))} of {name} are JPEG files at their own size: their blocks are cheap for JPEG, which "
+            "looks better than it is. To shrink them: the same command with --size WxH",
             fg="yellow",
         )
     if path := dataset.fixations:

@@ -106,11 +106,11 @@ def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) ->
     assert "JPEG" not in added(pictures)[1]
     Image.new("RGB", (80, 64)).save(pictures / "photo.JPG")
     said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
-    assert "JPEG files at their own size: 1 of 5 pictures of some" in said
+    assert "1 of 5 pictures of some are JPEG files at their own size" in said
     assert "JPEG" not in added(pictures, "--size", "32x32")[1]
     said = added(pictures, "--size", "9000x9000")[1]
     assert "smaller than 9000x9000, so cut to its aspect and not enlarged: 5 of 5 pictures of some" in said
-    assert "own size: 1 of" in said
+    assert "1 of 5 pictures of some are JPEG" in said
 
 
 def test_after_any_error_nothing_stays_registered(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_counts_by_sorted_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"Image;Split;note\na;TRAIN;x\n;;\nsub\\b.png;Validation;\nc.png;test",
+        b"sep=;\r\nImage;Split;note\na;TRAIN;x\n;;\nsub\\b.png;Validation;\nc.png;test",
         "image, split\r\na, train\r\nsub/b, val\r\nc, test\r\n".encode("utf-16"),
         "IMAGE\tSPLIT\n\na\ttrain\nC:\\data\\sub\\b.png\tval\n/mnt/c.png\ttest\n".encode("utf-16-le"),
         "\ufeffimage,split\r\nA.PNG,train\r\nb,val\r\nc,test\r\n".encode(),
