@@ -1,5 +1,6 @@
 """`fovea compress`, `decompress`, `cut`, `saliency`, `saliency-weights`: single pictures, and the weights that they need."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,10 @@ def _check_cut(target: Path) -> None:
     """Raises FoveaError for a file that is there and whole: what was cut from it could not be had back."""
     from models.codecs import bitstream
 
-    if target.exists() and bitstream.unpack(data := target.read_bytes()).whole() == len(data):
+    data, whole = target.read_bytes() if target.exists() else b"", -1
+    with contextlib.suppress(bitstream.BitstreamError):  # nothing is lost with a damaged one
+        whole = bitstream.unpack(data).whole()
+    if whole == len(data):
         raise FoveaError(f"{target} is there and whole: name another output, or move it away")
 
 
