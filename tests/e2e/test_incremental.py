@@ -337,7 +337,7 @@ def test_two_files_make_a_codec_with_a_curve_in_the_report(place: Place) -> None
     with (config / "fovea.toml").open("a") as settings:
         settings.write((TOY / "fovea.toml").read_text())
     toy = ("--dataset", "drawn", "--sweep", "toy")
-    assert " 0 failed" in place.unchanged("run", *toy).stdout
+    assert " 0 failed" in place.fovea("run", *toy).stdout
     curves = pd.read_parquet(place.home / "tables/rd_curves.parquet")
     own = curves[curves.codec == "toy"]
     assert set(own.arm) == {"uniform", "saliency_gain"} and len(own) == 8

@@ -39,7 +39,7 @@ def attack(folder: Path, *attacks) -> None:
 
 def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_codec, trained_recurrent):
     levelled = [*((name, "gain") for name in EVERY_GAIN[1:]), ("mbt2018_mean", "hyper")]
-    others = [(trained_codec(*each), 600, 3, False) for each in levelled]
+    others = [(trained_codec(*each), 300, 3, False) for each in levelled]
     progressive = (trained_codec("light", "gain"), 1000, 3, True), (trained_recurrent("gain"), 400, 5, True)
     attack(tmp_path, (gained, 2000, 1, False), *progressive, *others)
 
