@@ -48,9 +48,10 @@ def test_only_texts_that_the_original_shows_are_counted() -> None:
 @pytest.mark.parametrize("name", ["ocr", "ocr_v4"])
 def test_the_engine_reads_sample_s_plates_fairly(name: str, tmp_path: Path) -> None:
     judge = JUDGES[name]
-    # its wheel asks for an OpenCV with windows, which would overwrite ours: make setup cannot bring it
     if name == "ocr_v4" and (lacks := judge.lacks()):
-        pytest.skip(lacks)
+        pytest.skip(
+            f"{lacks} (make setup cannot: its wheel asks for an OpenCV with windows, which would overwrite ours)"
+        )
     paths = make_sample(tmp_path, counts={"test": 2})
     table = drawn_texts(tmp_path)
     boxes = ["text", "x", "y", "width", "height"]

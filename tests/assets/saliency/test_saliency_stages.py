@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,7 +37,9 @@ class Tracker(NullTracker):
     def __init__(self) -> None:
         self.runs: dict[str, mock.Mock] = defaultdict(lambda: mock.Mock(NullRun(), run_id=""))
 
-    def run(self, *, name: str, **rest: Any) -> mock.Mock:  # type: ignore[override]
+    def run(
+        self, *, experiment: str, name: str, key: str, parent_key: str = "", tags: Mapping[str, str] | None = None
+    ) -> Any:
         return self.runs[name]
 
     def told(self, name: str) -> tuple[dict[str, Any], dict[str, float]]:
@@ -185,7 +187,8 @@ def test_training_goes_on_where_it_was_stopped(home: Home, trained: Tracker, mon
     monkeypatch.setattr(Training, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         chain.make("saliency_model", key)
-    assert chain.tracker.runs[key].finish.call_args == mock.call("FAILED")  # type: ignore[attr-defined]
+    assert isinstance(chain.tracker, Tracker)
+    assert chain.tracker.runs[key].finish.call_args == mock.call("FAILED")
     assert not chain.ready("saliency_model", key)
     monkeypatch.setattr(Training, "_save", save)
     chain.make("saliency_model", key)

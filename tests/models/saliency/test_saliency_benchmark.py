@@ -80,7 +80,7 @@ def test_fixations_that_are_not_there(data):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE is not at {OSIE}")
+@pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE, pictures that no user's machine has, is not at {OSIE}")
 def test_the_protocol_on_osie(osie):
     """Ten test pictures: the order that the benchmark of the whole part has."""
     picture, table, names = osie
@@ -117,7 +117,7 @@ def test_the_table_has_every_model_and_metric():
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE is not at {OSIE}")
+@pytest.mark.skipif(not OSIE.is_dir(), reason=f"OSIE, pictures that no user's machine has, is not at {OSIE}")
 def test_the_benchmark_gives_the_committed_numbers(osie):
     picture, table, names = osie
     models = ["center_prior", "sam_lite", "sam_lite+flip"]

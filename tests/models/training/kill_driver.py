@@ -11,16 +11,18 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
 
-import models.codecs.agustsson2019
-import models.codecs.bls2017  # noqa: F401  (the codecs of tiny trainings: imported before forking, too)
 from models.tracking import NullRun
 from models.training.critics import feature_network
 from models.training.rate_distortion import RateDistortion
+
+for codec in ("agustsson2019", "bls2017"):  # costs seconds: before forking, not in each child
+    import_module(f"models.codecs.{codec}")
 
 
 class JournalRun(NullRun):

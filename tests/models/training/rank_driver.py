@@ -6,19 +6,19 @@ import signal
 import socket
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
-import torch._inductor.config  # noqa: F401  (these cost seconds: before forking, not in each child)
 from trainings import LMBDA, forked, frames, generative, made_codec, objective, record, train_here, waited
 
-import models.codecs.agustsson2019
-import models.codecs.bls2017
-import models.codecs.mbt2018_mean  # noqa: F401
 from models.training.adversarial import Adversarial
 from models.training.data import FrameSet
 from models.training.loop import TrainingStopped
 from models.training.ranks import join, joined
 from models.training.rate_distortion import RateDistortion
+
+for codec in ("agustsson2019", "bls2017", "mbt2018_mean"):  # costs seconds: before forking, not in each child
+    import_module(f"models.codecs.{codec}")
 
 CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"), ("agustsson2019", "select"))
 
