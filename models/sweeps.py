@@ -33,8 +33,6 @@ from models.experiments import Experiment, Trunk
 from models.validation import Typed, checked, unknown
 
 SHIPPED = Path(__file__).with_suffix(".toml")
-FOR_TESTS = "Seconds of training: for the project's own tests."
-"""What is said about sweeps that stand in no list."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
@@ -69,10 +67,11 @@ class Grid(Typed):
     settings: fields of the record that replace the arm's own; an arm that does not use them stands in the grid once.
     trunk: `own` trains one for each codec and seed (and rate, where one model has one), from which all arms branch;
     `shipped` branches from the weights that come with Fovea; `none` trains from scratch. trunk_overrides are of an own
-    trunk alone; trunk_options are added to its branches'.
+    trunk alone; trunk_options are added to its branches'. listed: among the sweeps that are named where one is not known.
     """
 
     about: str = ""
+    listed: bool = True
     codecs: tuple[str, ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(("uniform",), min_length=1)
     controls: tuple[str, ...] = ()
@@ -171,7 +170,7 @@ def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
     elif name in shipped:
         file, grids = SHIPPED, shipped[name]
     else:
-        shown = [n for n, some in shipped.items() if some[0].about != FOR_TESTS]
+        shown = [n for n, some in shipped.items() if some[0].listed]
         raise FoveaError(unknown("sweep", name, [*shown, *own]))
     also_on = tuple(d for d in grids[0].also_on if d in set(registered) and d != dataset)
     try:

@@ -226,6 +226,14 @@ def test_params_cannot_change_but_training_goes_on(tracker, caplog):
     assert "keeps lr=0.001, the value 0.002 was not logged" in caplog.text
 
 
+def test_ctrl_c_while_mlflow_is_imported_is_no_fault_of_its_own(tracker, monkeypatch, caplog):
+    half = AttributeError("partially initialized module 'mlflow' has no attribute 'x'")
+    monkeypatch.setattr(tracker.store, "connect", mock.Mock(side_effect=half))
+    tracker.run(experiment="e", name="n", key="k").log_params({"lr": 1})
+    tracker.flush()
+    assert tracker.store.connect.called and "cannot be opened" not in caplog.text
+
+
 def test_odd_names_and_values(tracker, caplog):
     run = start(tracker)
     run.log_params({"long": "x" * 7000, "../up": 1, "": 2})

@@ -194,6 +194,12 @@ def test_a_rate_that_a_trunk_does_not_know_is_refused_before_anything_is_made(in
     assert done.exit_code == 1 and "(variable = true in a sweep)" in done.output
 
 
+@pytest.mark.parametrize("group", ["datasets", "curves", "claims", "study", "profile", "saliency-weights"])
+def test_help_of_a_group_is_not_cut(group: str) -> None:
+    said = CliRunner().invoke(main, [group, "--help"]).output
+    assert "Commands:" in said and "..." not in said.partition("Commands:")[2]
+
+
 def test_units_that_are_stale_for_one_reason_share_a_line(installation: Path) -> None:
     short, long = (CliRunner().invoke(main, ["status", *more]).output.splitlines() for more in ([], ["--all"]))
     assert short[-1] == long[-1] == f"sample.smoke: {len(long) - 1} of {len(long) - 1} units are stale"

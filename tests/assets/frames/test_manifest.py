@@ -20,6 +20,7 @@ from assets.frames.decode import BrokenPicture, read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import Names, assign_splits, find_pictures, hash_split, image_ids
 from assets.frames.manifest import COLUMNS, scan
+from assets.frames.targets import files_in
 from models.errors import FoveaError
 
 
@@ -256,8 +257,9 @@ def test_a_pipe_and_a_folder_that_cannot_be_listed_are_named(tmp_path: Path, mon
         return listed(place)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(FoveaError, match="locked: the folder can't be listed: Permission denied"):
-        scan(folder(tmp_path))
+    for reads in (lambda: scan(folder(tmp_path)), lambda: files_in(tmp_path)):
+        with pytest.raises(FoveaError, match="locked: the folder can't be listed: Permission denied"):
+            reads()
 
 
 def test_copies_are_quarantined_and_never_leak_into_test(tmp_path: Path) -> None:
