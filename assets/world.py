@@ -62,6 +62,15 @@ class World:
             made |= {s.key: self._where_eyes_are(s) for s in found}
         return made
 
+    def sweep(self, key: str) -> Sweep:
+        """A sweep by `dataset.sweep`. Raises FoveaError that says what was probably meant, or what is wrong with it."""
+        dataset, _, name = key.partition(".")
+        if not name:
+            raise FoveaError(f"{key!r} is no sweep; write dataset.sweep, for example sample.smoke")
+        self.dataset(dataset)
+        sweep(name, dataset, self.registry)
+        return self.sweeps[key]
+
     def _where_eyes_are(self, sweep: Sweep) -> Sweep:
         """Without the arms that people's own fixations guide where nobody's were recorded, unless nothing else would be
         left."""

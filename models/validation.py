@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -86,10 +87,14 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """`unknown field 'ratez'; did you mean 'rates'?`, or what there is where nothing is near."""
+    """`unknown field 'ratez'; did you mean 'rates'?`, or what there is where nothing is near, cut after 600 characters."""
     near = difflib.get_close_matches(name, known := list(known), n=1)
     return f"unknown {what} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "there is none"
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"known: {textwrap.shorten(', '.join(known), 600, placeholder=' …')}"
+        if known
+        else "there is none"
     )
 
 

@@ -100,4 +100,6 @@ concurrency:
 run_retries:
   enabled: true
   max_retries: 1
+  # only a run whose process died: an asset retries by its own policy, and a wrong name stays wrong
+  retry_on_asset_or_op_failure: false
 """

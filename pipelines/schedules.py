@@ -8,7 +8,6 @@ import dagster as dg
 from pydantic import Field
 
 from assets.chain import Chain, Name
-from assets.evaluation.pieces import sweep_of
 from assets.graph import Progress, silent
 from assets.home import Home
 from models.errors import FoveaError
@@ -65,6 +64,16 @@ def fail_with(problems: Iterable[str]) -> None:
         raise dg.Failure(description=said, allow_retries=False)
 
 
+def unit_named(chain: Chain, unit: str) -> Name:
+    """`asset partition` as both. Raises FoveaError for what is not there: a row of the graph would be left of it."""
+    stage, _, partition = unit.partition(" ")
+    if stage not in chain.stages:
+        raise FoveaError(unknown("asset", stage, chain.stages))
+    if partition not in (possible := chain.stages[stage].partitions(chain.world)):
+        raise FoveaError(f"{stage}: {unknown('partition', partition, possible)}")
+    return stage, partition
+
+
 @dg.op(description="Makes what is stale, each unit as a materialization of its asset and partition.")
 def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     """One after the other; one that is not there does not keep the others."""
@@ -74,9 +83,8 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     with in_turn(context, home):
         for key in (*config.sweeps, *([""] if config.units else [])):
             chain = tracked_chain(home)
-            units = [(stage, partition) for stage, _, partition in (u.partition(" ") for u in config.units)]
             try:
-                wanted = targets(chain, sweep_of(chain.world, key)) if key else units
+                wanted = targets(chain, chain.world.sweep(key)) if key else [unit_named(chain, u) for u in config.units]
                 problems += brought_up_to_date(context, chain, key or "units", wanted, key)
             except FoveaError as error:
                 problems.append(str(error))
@@ -118,13 +126,10 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     from assets.stages import open_chain
 
     chain = open_chain()
-    sweeps = chain.world.sweeps
     found, problems = dict[str, list[Step]](), list[str]()
     for key in kept_fresh():
         try:
-            if key not in sweeps:
-                raise FoveaError(unknown("sweep", key, sweeps))
-            found[key] = stale(chain, targets(chain, sweeps[key]))
+            found[key] = stale(chain, targets(chain, chain.world.sweep(key)))
         except FoveaError as error:
             problems.append(str(error))
             context.log.warning(str(error))
@@ -193,8 +198,8 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 class Folder(dg.Config):
     """A folder of pictures to register."""
 
-    name: str = Field("pictures", description="what the dataset is called: small letters, digits, - and _")
-    path: str = Field("~/pictures", description="the folder, on the machine where Dagster runs")
+    name: str = Field(description="what the dataset is called: small letters, digits, - and _")
+    path: str = Field(description="the folder, on the machine where Dagster runs")
     size: str = Field("native", description="WxH (area-resized, never enlarged) or native")
     fixations: str = Field("", description="a Parquet or CSV table with image, subject, x, y; empty for none")
 

@@ -142,9 +142,7 @@ def _files(config: Path) -> list[Path]:
 
 def units_of(chain: Chain, claim: Claim) -> list[tuple[str, str]]:
     """Stage and partition of what both sides are measured by. Raises FoveaError for a sweep, arm or codec that is not there."""
-    sweep = chain.world.sweeps.get(claim.sweep)
-    if sweep is None:
-        raise FoveaError(f"no sweep {claim.sweep!r}: its dataset is not registered here, or has no sweep of this name")
+    sweep = chain.world.sweep(claim.sweep)
     own = [
         e
         for e in sweep.experiments

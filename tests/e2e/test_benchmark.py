@@ -140,7 +140,7 @@ most = -1.0
         (text.replace("most = -1.0", ""), "needs a bound"),
         (text.replace("sw_psnr_db", "psnr"), ".metric: unknown metric 'psnr'"),
         (text.replace("uniform", "unifrom"), "did you mean 'uniform'"),
-        (text.replace("held.asis", "moon.asis"), "no sweep 'moon.asis'"),
+        (text.replace("held.asis", "moon.asis"), "unknown dataset 'moon'"),
     ):
         claim.write_text(wrong)
         code, printed = claims("seal", str(claim))

@@ -15,6 +15,7 @@ from assets.home import Home
 from assets.stages import open_chain
 from pipelines import schedules, sensors
 from pipelines.definitions import defs
+from pipelines.instance import prepare_instance
 from pipelines.launch import one_run_at_a_time
 from pipelines.schedules import Wanted, bring_up_to_date, nightly
 from pipelines.sensors import folder_state, new_pictures
@@ -156,7 +157,7 @@ def test_a_folder_that_cannot_be_read_keeps_no_other_waiting(
     ("named", "said"),
     [
         ("", "no sweep has been run yet"),
-        ("sample.smokee", "unknown sweep 'sample.smokee'; did you mean 'sample.smoke'"),
+        ("sample.smokee", "unknown sweep 'smokee'; did you mean 'smoke'"),
         ("moon.smoke,sample.smoke", None),
     ],
 )
@@ -170,6 +171,47 @@ def test_a_sweep_that_is_not_there_is_named_and_keeps_no_other(
         assert told.run_config["ops"]["bring_up_to_date"]["config"]["sweeps"] == ["sample.smoke"]
     else:
         assert isinstance(told, dg.SkipReason) and said in str(told.skip_message)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"sweeps": ["sampel.smoke"]}, "unknown dataset 'sampel'; did you mean 'sample'?"),
+        ({"sweeps": ["sample.smok"]}, "unknown sweep 'smok'; did you mean 'smoke'?"),
+        ({"sweeps": ["smoke"]}, "'smoke' is no sweep; write dataset.sweep, for example sample.smoke"),
+        ({"sweeps": [], "units": ["rgba_frame sample"]}, "unknown asset 'rgba_frame'; did you mean 'rgba_frames'?"),
+        (
+            {"sweeps": [], "units": ["rgba_frames sampel"]},
+            "rgba_frames: unknown partition 'sampel'; did you mean 'sample'?",
+        ),
+        (
+            {"sweeps": [], "units": ["trunk_codec shiped-light"]},
+            "trunk_codec: unknown partition 'shiped-light'; did you mean 'shipped-light'?",
+        ),
+    ],
+)
+def test_a_wrong_name_in_a_form_fails_once_and_says_what_was_meant(
+    asked: dict[str, list[str]], said: str, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_instance(Home.from_environment())
+    with dg.DagsterInstance.get() as kept:
+        config = {"ops": {"bring_up_to_date": {"config": asked}}}
+        done = defs.resolve_job_def("sweep").execute_in_process(config, instance=kept, raise_on_error=False)
+        (failed,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+        assert failed.user_failure_data and str(failed.user_failure_data.description).startswith(said)
+        run = kept.get_run_by_id(done.run_id)
+        assert run is not None and run.tags["dagster/will_retry"] == "false"
+        assert not [row for axis in ("datasets", "trunk_codec") for row in kept.get_dynamic_partitions(axis)]
+
+
+def test_the_form_of_a_dataset_asks_for_name_and_folder() -> None:
+    job = defs.resolve_job_def("register_dataset")
+    for missing in ("name", "path"):
+        given = {"name": "mine", "path": "/pictures"}
+        del given[missing]
+        with pytest.raises(dg.DagsterInvalidConfigError, match=f'Missing required config entry "{missing}"'):
+            job.execute_in_process({"ops": {"register": {"config": given}}})
 
 
 def test_a_job_waits_for_the_run_that_is_at_work(
