@@ -190,14 +190,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--port", default=3000, type=PORT, show_default=True, help="Dagster's port; MLflow takes --mlflow-port.")
-@click.option("--mlflow-port", default=5000, type=PORT, show_default=True)
-def ui(port: int, mlflow_port: int) -> None:
+@click.option("--port", type=PORT, help="Dagster's port. Default: as last time; at first 3000, or the next free one.")
+@click.option("--mlflow-port", type=PORT, help="MLflow's port; likewise, from 5000 on. Stored links lead there.")
+def ui(port: int | None, mlflow_port: int | None) -> None:
     """Dagster UI with its daemon, and the MLflow UI, on loopback; one Ctrl-C stops all."""
     from pipelines.ui import serve
 
-    if port == mlflow_port:
-        raise FoveaError(f"--port and --mlflow-port are both {port}: two servers need two ports")
     serve(port, mlflow_port)
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from assets.home import write_whole
+from pipelines.addresses import address, ports_of
 
 TABLE = "workflowType=machine_learning"
 VIEW_TAG, ALL = "mlflow.sharedViewState.", "trainings"
@@ -79,13 +79,6 @@ def table_address(base: str, experiment_id: str, sweep: str = "") -> str:
 
 
 def base_address(folder: Path, server: str) -> str:
-    """Where MLflow's pages are: FOVEA_MLFLOW_UI, the server, or where `fovea ui` showed them last. folder: `Home.mlflow`."""
-    noted = folder / "address"
-    last = noted.read_text().strip() if noted.exists() else "http://127.0.0.1:5000"
-    named = os.environ.get("FOVEA_MLFLOW_UI") or (server if server.startswith("http") else last)
-    return named.rstrip("/")
-
-
-def note_address(folder: Path, address: str) -> None:
-    """Remember where `fovea ui` shows MLflow's pages."""
-    write_whole(folder / "address", address)
+    """Where MLflow's pages are: FOVEA_MLFLOW_UI, the server, or where `fovea ui` shows them. folder: `Home.mlflow`."""
+    named = os.environ.get("FOVEA_MLFLOW_UI") or (server if server.startswith("http") else "")
+    return named.rstrip("/") or address(ports_of(folder.parent).mlflow)

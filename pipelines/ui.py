@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,12 +10,14 @@ from pathlib import Path
 
 import psutil
 
+from assets.evaluation.report_stage import lead
 from assets.home import ROOT, Home, write_whole
 from models.errors import FoveaError
+from pipelines.addresses import LOOPBACK, Ports, address, free, note, noted, ports_of
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
 from pipelines.mlflow_tracking import MlflowTracker
-from pipelines.mlflow_view import TABLE, note_address
+from pipelines.mlflow_view import TABLE
 from pipelines.partitions import shown
 
 STOP_AFTER_S = 15.0
@@ -33,13 +34,7 @@ FIRST_PAGE = {
 }
 
 
-def free(port: int) -> bool:
-    """Whether nobody listens on this loopback port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
+def commands(home: Home, ports: Ports) -> dict[str, list[str]]:
     """Name → command line of each child."""
     python = [sys.executable, "-m"]
     workspace = ROOT / "workspace.yaml"
@@ -48,26 +43,34 @@ def commands(home: Home, port: int, mlflow_port: int) -> dict[str, list[str]]:
         workspace = home.dagster / "workspace.yaml"
         write_whole(workspace, WORKSPACE)
     return {
-        "dagster": [*python, "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port), "--code-server-log-level", "warning"],
+        "dagster": [*python, "dagster", "dev", "-w", str(workspace), "-h", LOOPBACK, "-p", str(ports.dagster), "--code-server-log-level", "warning"],
         "mlflow": [
-            *python, "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
+            *python, "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow), "--workers", "1",
             "--artifacts-destination", str(home.mlflow / "artifacts"),
         ],
     }  # fmt: skip
 
 
-def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
-    """Start all, say where they are, and stop all on Ctrl-C or when one ends. Raises FoveaError for a taken port."""
+def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
+    """Start all, say where they are, and stop all on Ctrl-C or when one ends. port, mlflow_port: None for those of last time.
+    Raises FoveaError for a taken port."""
     home = Home.from_environment()
-    for name, wanted in (("--port", port), ("--mlflow-port", mlflow_port)):
+    before = noted(home.state)
+    last = ports_of(home.state)
+    ports = Ports(last.dagster if port is None else port, last.mlflow if mlflow_port is None else mlflow_port)
+    if ports.dagster == ports.mlflow:
+        raise FoveaError(f"--port and --mlflow-port are both {ports.dagster}: two servers need two ports")
+    for name, wanted in zip(("--port", "--mlflow-port"), ports, strict=True):
         if not free(wanted):
             raise FoveaError(f"port {wanted} is taken: stop what listens there, or choose another with {name}")
+    note(home.state, ports)
     prepare_instance(home)
     shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
     remote = home.profile.tracking_uri()
-    mlflow = redacted(remote) if remote.startswith("http") else f"http://127.0.0.1:{mlflow_port}"
-    note_address(home.mlflow, mlflow)
+    mlflow = redacted(remote) if remote.startswith("http") else address(ports.mlflow)
+    for page in home.reports.glob("*.html"):
+        lead(page, mlflow)
     environment = {
         **os.environ,
         "FOVEA_MLFLOW_UI": mlflow,
@@ -84,13 +87,15 @@ def serve(port: int = 3000, mlflow_port: int = 5000) -> None:
     if not remote:
         MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     try:
-        for name, command in commands(home, port, mlflow_port).items():
+        for name, command in commands(home, ports).items():
             if name == "mlflow" and remote.startswith("http"):
                 continue
             log = home.state / "logs" / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             children[name] = _start(command, environment, log)
-        _announce(home, port, mlflow_port, children, remote)
+        _announce(home, ports, children, remote)
+        if before and before[0].mlflow != ports.mlflow and not remote.startswith("http"):
+            print(_led_elsewhere(before[0].mlflow, ports.mlflow), flush=True)
         while all(child.poll() is None for child in children.values()):
             time.sleep(0.5)
         ended = [name for name, child in children.items() if child.poll() is not None]
@@ -108,15 +113,21 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil
         )
 
 
-def _announce(home: Home, port: int, mlflow_port: int, children: dict[str, psutil.Popen], remote: str) -> None:
-    waiting = {"dagster": port, "mlflow": mlflow_port}
-    waiting = {k: v for k, v in waiting.items() if k in children}
+def _led_elsewhere(was: int, now: int) -> str:
+    return (
+        f"links to MLflow that Dagster's pages kept lead to port {was}, now it is {now}: they open with --mlflow-port {was}; "
+        "reports and new links lead here"
+    )
+
+
+def _announce(home: Home, ports: Ports, children: dict[str, psutil.Popen], remote: str) -> None:
+    waiting = {k: v for k, v in ports._asdict().items() if k in children}
     print(f"starting (logs in {home.state / 'logs'}) …", file=sys.stderr, flush=True)
     deadline = time.monotonic() + 180
     while waiting and time.monotonic() < deadline and all(c.poll() is None for c in children.values()):
         for name, wanted in list(waiting.items()):
             if not free(wanted):
-                _say(name, f"http://127.0.0.1:{wanted}", home, remote)
+                _say(name, address(wanted), home, remote)
                 del waiting[name]
         time.sleep(0.3)
     if remote.startswith("http"):
@@ -131,8 +142,8 @@ def _announce(home: Home, port: int, mlflow_port: int, children: dict[str, psuti
 def _say(name: str, base: str, home: Home, remote: str) -> None:
     """Where to look: in MLflow the run table of each dataset, since its list opens an experiment as traces."""
     tables = MlflowTracker(home.mlflow, remote).tables() if name == "mlflow" else {}
-    for experiment, address in tables.items() or [("", base + FIRST_PAGE[name])]:
-        print(f"{name:8} {address}  {experiment}".rstrip(), flush=True)
+    for experiment, page in tables.items() or [("", base + FIRST_PAGE[name])]:
+        print(f"{name:8} {page}  {experiment}".rstrip(), flush=True)
 
 
 def stop(children: dict[str, psutil.Popen]) -> None:

@@ -1,5 +1,6 @@
 """`report`: a sweep as a page."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,14 +117,25 @@ def mlflow_address(tracker: Tracker, pieces: list[Artifact]) -> str:
 
 
 def publish(chain: Chain, made: Made) -> None:
-    """Copy a report to where people look for it, and bring the tables up to date."""
+    """Copy a report to where people look for it, its links as MLflow's address is now, and bring the tables up to date."""
     from assets.evaluation.tables import write_tables
-    from assets.home import write_whole
 
     target = chain.home.reports / f"{made.unit.partition}.html"
     source = Path(made.folder / "report.html")
-    if not target.exists() or target.read_bytes() != source.read_bytes():
-        write_whole(target, source.read_bytes())
+    run = chain.tracker.run_url(str(made.manifest["meta"].get("mlflow_run_id", "")))
+    lead(target, run.partition("/#/")[0], source)
     if chain.home.shared is not None:
-        chain.home.shared.put(source, f"reports/{target.name}")
+        chain.home.shared.put(target, f"reports/{target.name}")
     write_tables(chain)
+
+
+def lead(page: Path, mlflow: str, source: Path | None = None) -> None:
+    """Write a report whose links to runs begin with an address of MLflow's pages; "" leaves them. source: default the page
+    as it is."""
+    from assets.home import write_whole
+
+    html = (source or page).read_bytes()
+    if mlflow:
+        html = re.sub(rb'https?://[^"\s#]+(?=/#/experiments/\d+/runs/)', lambda _: mlflow.encode(), html)
+    if not page.exists() or page.read_bytes() != html:
+        write_whole(page, html)

@@ -182,6 +182,7 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     from assets.evaluation.rate_distortion import learned
     from assets.evaluation.report_tables import answers
     from assets.evaluation.summary import bd_lines, curve_lines, shortened
+    from pipelines.addresses import address, ports_of
 
     points, found, common = shortened(curves.table("rd_curves.parquet"), rates.table("bd_rates.parquet"))
     shown = found
@@ -207,7 +208,7 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     click.echo(f"tables  {chain.home.tables}")
     if table := chain.tracker.table_url(chain.tracker.run_id(f"sweep {key}"), key):
         click.echo(f"MLflow  {table}")
-    click.echo("UIs     make ui   (Dagster at http://127.0.0.1:3000)")
+    click.echo(f"UIs     fovea ui   (Dagster at {address(ports_of(chain.home.state).dagster)})")
 
 
 @click.command()

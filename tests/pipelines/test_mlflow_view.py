@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipelines import ui
+from assets.evaluation.report_stage import lead
+from models.errors import FoveaError
+from pipelines import addresses, ui
+from pipelines.addresses import Ports, note, noted, ports_of
 from pipelines.mlflow_tracking import MlflowTracker
-from pipelines.mlflow_view import note_address
 
 
 @pytest.fixture
@@ -35,8 +37,7 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(mlflow: Path, monke
     monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
     run_id, tracker = told(mlflow), MlflowTracker(mlflow, "")
     page, machine = f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning", "http://127.0.0.1"
-    assert tracker.run_url(run_id) == f"{machine}:5000{page}"
-    note_address(mlflow, f"{machine}:5055")
+    note(mlflow.parent, Ports(3055, 5055))
     assert tracker.run_url(run_id) == f"{machine}:5055{page}"
     monkeypatch.setenv("FOVEA_MLFLOW_UI", f"{machine}:5066/")
     assert tracker.run_url(run_id) == f"{machine}:5066{page}"
@@ -53,6 +54,36 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(mlflow: Path, monke
     # MLflow's own list opens an experiment as traces
     link = "[the run table](#/experiments/1/runs?viewStateShareKey=trainings&workflowType=machine_learning)"
     assert link in experiment.tags["mlflow.note.content"]
+
+
+def test_a_home_keeps_the_first_free_ports_and_a_copy_of_it_gets_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {5000, 3000, 3001}
+    monkeypatch.setattr(addresses, "free", lambda port: port not in taken)
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    assert ports_of(home) == Ports(3002, 5001)
+    taken.clear()
+    assert ports_of(home) == Ports(3002, 5001), "links that are stored go on working"
+    shutil.copytree(home, copy)
+    taken |= set(ports_of(home))
+    assert ports_of(copy) == Ports(3000, 5000) and noted(copy) == (Ports(3000, 5000), copy)
+    (home / "ports.json").write_text("{}")
+    assert noted(home) is None and ports_of(home) == Ports(3000, 5000)
+
+
+def test_a_report_leads_to_where_mlflow_is_now(tmp_path: Path) -> None:
+    page, text = (
+        tmp_path / "a.b.html",
+        '<a href="{0}/#/experiments/1/runs/r1?x">r1</a> {{"runUrl": "{0}/#/experiments/1/runs/{{run_id}}"}}',
+    )
+    elsewhere = ' <a href="https://example.org/#/experiments">e</a>'
+    page.write_text(text.format("http://127.0.0.1:5000") + elsewhere)
+    lead(page, "http://127.0.0.1:5044")
+    assert page.read_text() == text.format("http://127.0.0.1:5044") + elsewhere
+    lead(page, "https://host.example/mlflow")
+    lead(page, "")
+    assert page.read_text() == text.format("https://host.example/mlflow") + elsewhere
 
 
 def test_what_the_ui_prints_opens_runs_before_and_after_the_first(
@@ -111,7 +142,11 @@ def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch
     for name in ("prepare_instance", "shown", "stop", "signal.signal"):
         monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
     monkeypatch.setattr(ui, "_start", start)
-    ui.serve(0, 0)
+    with pytest.raises(FoveaError, match="two servers need two ports"):
+        ui.serve(1, 1)
+    note(installation / "home", Ports(0, 1))
+    ui.serve()
+    assert [word for command, _ in started.values() for word in command if word in ("0", "1")][:2] == ["0", "1"]
     assert not [word for command, _ in started.values() for word in command if "hush" in word]
     from mlflow.cli import server
 

@@ -14,23 +14,28 @@ from typing import Any, Self
 from commands import ROOT
 from servers.ports import free_port
 
+from pipelines.addresses import Ports, address
+
 PATIENCE_S = 300.0
 LOCATION = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 
 
 class Ui:
-    """On free ports, from `with` on. environment: as commands.environment makes it. Its log lies in `log`."""
+    """On free ports, or on those that the home has, from `with` on. environment: as commands.environment makes it. Its log lies
+    in `log`."""
 
-    def __init__(self, environment: dict[str, str], log: Path):
+    def __init__(self, environment: dict[str, str], log: Path, ports: Ports | None = None):
         self.environment, self.log = environment, log
-        self.port, self.mlflow_port = free_port(), free_port()
-        self.dagster, self.mlflow = (f"http://127.0.0.1:{port}" for port in (self.port, self.mlflow_port))
+        self.words: tuple[str, ...] = ()
+        if ports is None:
+            ports = Ports(free_port(), free_port())
+            self.words = ("--port", str(ports.dagster), "--mlflow-port", str(ports.mlflow))
+        self.dagster, self.mlflow = map(address, ports)
 
     def __enter__(self) -> Self:
-        words = ("ui", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.cli", *words],
+                [sys.executable, "-m", "pipelines.cli", "ui", *self.words],
                 env=self.environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:

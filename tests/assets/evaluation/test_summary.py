@@ -12,6 +12,7 @@ from assets.evaluation.plots import rd_plot
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records
 from assets.evaluation.report_tables import bd_markdown
 from assets.evaluation.summary import bd_lines, curve_lines, shortened
+from pipelines.addresses import Ports, note
 from pipelines.commands import runs
 
 
@@ -62,9 +63,11 @@ def test_a_run_says_once_what_all_arms_share(
         return SimpleNamespace(table=lambda name: tables[stage]) if stage in tables else None
 
     monkeypatch.setattr(runs, "_made", made)
-    home = SimpleNamespace(reports=tmp_path, tables=tmp_path)
+    note(tmp_path, Ports(3044, 5044))
+    home = SimpleNamespace(reports=tmp_path, tables=tmp_path, state=tmp_path)
     chain: Any = SimpleNamespace(home=home, tracker=SimpleNamespace(run_id=str, table_url=lambda *_: ""))
     runs._summary(chain, "made.smoke", peers=False)
     said = capsys.readouterr().out
+    assert "Dagster at http://127.0.0.1:3044" in said
     assert said.count("as shipped") == 1 and "(common to all arms: as shipped)" in said
     assert "light saliency_gain\n  against uniform" in said and "saliency_gain of light against uniform" in said
