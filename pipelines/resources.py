@@ -14,8 +14,15 @@ from assets.home import Home
 from models.errors import FoveaError
 from pipelines.executors import asked_of, cluster_of
 
+#: facts that a page begins with, in this order; pictures, plots and the other facts follow
+RESULTS = (
+    "headline", *MEANS, "ew_psnr_db", "best", "model", "trained", "frames", "frames_train", "frames_val", "frames_test",
+)  # fmt: skip
 #: facts that nobody looks for first
-PLUMBING = ("bytes", "device", "mode", "steps_per_s", "threads", "wall_s", "weights_sha256")
+PLUMBING = (
+    "bytes", "bytes_in", "bytes_out", "device", "frames_per_s", "mode", "packed", "predicted", "resized", "reused",
+    "source_bytes", "steps_per_s", "threads", "wall_s", "weights_sha256",
+)  # fmt: skip
 STOPPED = "interrupted; started again, it goes on from what is finished"
 
 
@@ -55,9 +62,9 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
 
 def materialized(
-    chain: Chain, stage: str, partition: str, progress: Progress, observe: Callable[[dg.AssetObservation], Any]
+    chain: Chain, stage: str, partition: str, progress: Progress, tell: Callable[[dg.AssetMaterialization], Any]
 ) -> dg.MaterializeResult:
-    """Make a unit or find it, and put reports and tables where people look for them. observe: hears what the unit says of
+    """Make a unit or find it, and put reports and tables where people look for them. tell: hears what the unit says of
     another asset: a measurement, of the codec that was measured."""
     made = chain.make(stage, partition, progress)
     if stage == "report":
@@ -69,10 +76,7 @@ def materialized(
 
         write_tables(chain)
     elif stage == "rd_points":
-        experiment, _, dataset = partition.rpartition("@")
-        found = {name: person(made.facts[name]) for name in MEANS if name in made.facts}
-        figures = {f"test_{name}": value for name, value in found.items()} | {"measured_on": dataset}
-        observe(dg.AssetObservation("trained_codec", partition=experiment, metadata=figures))
+        tell(measured(chain, partition, made.facts))
     return result_of(made, chain)
 
 
@@ -97,37 +101,62 @@ def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
     return log
 
 
-SAID = ("headline", "answers")
-"""Facts that are sentences: they stand first."""
-
-
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
-    """What a person looks for first, then facts, then where it lies and how it was made; and the checks. The data version is
-    the unit's key."""
-    metadata: dict[str, Any] = {k: v for k, v in made.facts.items() if k in SAID}
-    link = mlflow_link(made, chain)
+    """What a person looks for first, then the other facts, then where it lies and how it was made; and the checks. The data
+    version is the unit's key. No link or path stands there as long as it is: a long word makes Dagster's table wider than
+    the page."""
+    facts = {name: person(value) for name, value in made.facts.items()}
+    metadata: dict[str, Any] = {name: facts[name] for name in RESULTS if name in facts}
+    if link := mlflow_link(made, chain):
+        facts["mlflow_run"] = dg.MetadataValue.md(f"[open it in MLflow]({link})")
     if made.unit.stage == "report":
         if link:
             page, _, query = link.partition("?")
-            metadata["report"] = dg.MetadataValue.url(f"{page}/artifacts/report/report.html?{query}")
-        metadata["report_file"] = dg.MetadataValue.path(str(chain.home.reports / f"{made.unit.partition}.html"))
+            metadata["report"] = dg.MetadataValue.md(
+                f"[open it in MLflow]({page}/artifacts/report/report.html?{query})"
+            )
+        metadata["report_file"] = place(chain.home.reports / f"{made.unit.partition}.html", chain.home)
     for picture in sorted(made.shown(), key=lambda file: file.suffix != ".md"):
         own = picture.suffix == ".md" or picture.stem not in metadata
         metadata[picture.stem if own else f"{picture.stem}_plot"] = shown_metadata(picture)
-    for name, value in sorted(made.facts.items(), key=lambda fact: fact[0] in PLUMBING):
-        if name not in SAID:
-            metadata[name if name not in metadata else f"{name}_fact"] = person(value)
-    if link:
-        metadata["mlflow_run"] = dg.MetadataValue.url(link)
+    for name in sorted(facts.keys() - set(RESULTS), key=lambda name: (name in PLUMBING, name == "mlflow_run", name)):
+        metadata[name if name not in metadata else f"{name}_fact"] = facts[name]
     metadata |= {
         "cache_hit": made.hit,
         "made": str(made.manifest["made"]),
         "seconds": person(float(made.manifest["meta"].get("seconds", 0.0))),
-        "path": dg.MetadataValue.path(str(made.folder)),
+        "path": place(Path(made.folder), chain.home),
         "unit": made.unit.digest,
     }
     checks = [result_of_check(check, *held) for check, held in made.held]
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks)
+
+
+def place(path: Path, home: Home) -> dg.MetadataValue:
+    """A path below FOVEA_HOME by that name, which stays right where the folder is moved or copied."""
+    inside = path.is_relative_to(home.state)
+    return dg.MetadataValue.path(f"FOVEA_HOME/{path.relative_to(home.state)}" if inside else str(path))
+
+
+def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> dg.AssetMaterialization:
+    """A codec told once more, now with what a measurement (`KEY@DATASET`) found: the page of an asset shows its last
+    materialization, and no observation."""
+    key, _, dataset = partition.rpartition("@")
+    told = result_of(chain.made("trained_codec", key), chain)
+    found = {f"test_{name}": person(facts[name]) for name in (*MEANS, "ew_psnr_db") if name in facts}
+    return dg.AssetMaterialization(
+        "trained_codec",
+        partition=key,
+        metadata={**found, "measured_on": dataset, **(told.metadata or {})},
+        tags=version_tags(told),
+    )
+
+
+def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:
+    """The data version of a result, as its materialization has it."""
+    from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+    return {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
 
 
 def person(value: Any) -> Any:
@@ -152,11 +181,12 @@ def failure_text(check: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> str:
 
 
 def shown_metadata(path: Path) -> dg.MetadataValue:
-    """A picture as Markdown with the PNG inside, a table as Markdown."""
+    """A picture as Markdown with the PNG inside, a table as Markdown; Dagster opens both in a window of their own."""
     import base64
 
     if path.suffix == ".md":
-        return dg.MetadataValue.md(path.read_text())
+        # fewer characters stand in the page's own table, and push it beyond the edge
+        return dg.MetadataValue.md(path.read_text().ljust(1000))
     return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})")
 
 

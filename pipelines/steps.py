@@ -11,13 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType as Kind
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
-from dagster._core.events import (
-    AssetMaterializationPlannedData,
-    AssetObservationData,
-    DagsterEvent,
-    EngineEventData,
-    StepMaterializationData,
-)
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, EngineEventData, StepMaterializationData
 from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._utils.error import serializable_error_info_from_exc_info
 
@@ -26,7 +20,7 @@ from assets.graph import Progress
 from models.errors import FoveaError
 from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import failure_text, logged, materialized, mlflow_tags
+from pipelines.resources import failure_text, logged, materialized, mlflow_tags, version_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the job whose runs carry out plans, and the tags of what is part of one: the run, and the sweep
@@ -54,8 +48,8 @@ def made_here(
     tell = functools.partial(told, instance, run_id)
     log = logged(lambda line: tell(Kind.ENGINE_EVENT, EngineEventData(), f"{name}: {line}"))
 
-    def observe(seen: dg.AssetObservation) -> None:
-        tell(Kind.ASSET_OBSERVATION, AssetObservationData(seen), name)
+    def tell_of(other: dg.AssetMaterialization) -> None:
+        tell(Kind.ASSET_MATERIALIZATION, StepMaterializationData(other, []), name)
 
     def both(done: float, total: float, note: str = "") -> None:
         log(done, total, note)
@@ -68,7 +62,7 @@ def made_here(
     while True:
         tries -= 1
         try:
-            result = materialized(chain, step.stage, step.partition, both, observe)
+            result = materialized(chain, step.stage, step.partition, both, tell_of)
             break
         except FoveaError as error:
             return str(error)
@@ -84,15 +78,8 @@ def made_here(
 
 def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: dg.MaterializeResult[Any]) -> str:
     """The materialization and its checks, which say what blocks."""
-    from dagster._core.definitions.data_version import DATA_VERSION_TAG
-
-    key, version = dg.AssetKey(step.stage), result.data_version
-    made = dg.AssetMaterialization(
-        key,
-        partition=step.partition,
-        metadata=result.metadata,
-        tags={DATA_VERSION_TAG: version.value} if version else None,
-    )
+    key = dg.AssetKey(step.stage)
+    made = dg.AssetMaterialization(key, partition=step.partition, metadata=result.metadata, tags=version_tags(result))
     name = f"{step.stage} {step.partition}"
     told(instance, run_id, Kind.ASSET_MATERIALIZATION, StepMaterializationData(made, []), name)
     problem = ""

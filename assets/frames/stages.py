@@ -110,6 +110,23 @@ class SourceFrames(Stage):
             **official,
         }
         writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
+        read = reader(task.world, task.partition, writer.folder if dataset.kind == "sample" else dataset.path)
+        chosen = ((str(row["image"]), row) for row in some(table[table.status == "ok"]).to_dict("records"))
+        decoded = resize_rows(chosen, read, dataset.size, workers=task.threads)
+        show(task, [picture for _, picture in decoded if not isinstance(picture, FoveaError)])
+
+
+def some(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Up to six rows from all over a table, for people."""
+    return table.iloc[:: max(1, len(table) // 6)].head(6)
+
+
+def show(task: Task, pictures: "Sequence[NDArray[np.uint8]]") -> None:
+    """Leave pictures as the unit's `sample_frames`; none leave nothing."""
+    from assets.frames.contact import contact_sheet
+
+    if pictures:
+        task.writer.path("shown/sample_frames.png").write_bytes(contact_sheet(pictures))
 
 
 def _fault_key(key: str, stamp: str) -> str:
@@ -240,12 +257,4 @@ class ResizedFrames(Stage):
             "bytes_in": int(todo.bytes.sum()),
             "bytes_out": int(sum(a * b * 3 for a, b, *_ in shapes)),
         }
-        self._show(task, table[table.status == "ok"])
-
-    def _show(self, task: Task, table: "pd.DataFrame") -> None:
-        from assets.frames.contact import contact_sheet
-
-        chosen = table.iloc[:: max(1, len(table) // 6)].head(6)
-        pictures = [task.shelf().array(k) for k in chosen.key]
-        if pictures:
-            task.writer.path("shown/sample_frames.png").write_bytes(contact_sheet(pictures))
+        show(task, [task.shelf().array(key) for key in some(table[table.status == "ok"]).key])

@@ -1,16 +1,28 @@
 """What Dagster's pages of assets show."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
+from PIL import Image
 
-from assets.graph import Check
+from assets.chain import Chain
+from assets.datasets import add_dataset
+from assets.graph import Check, silent
 from assets.stages import STAGES, open_chain
 from pipelines import resources
+from pipelines.assets import ASSETS
+from pipelines.launch import plan_run
+from pipelines.partitions import offer
+from pipelines.plan import Step
+from pipelines.schedules import sweep
+from pipelines.steps import RUN, made_here
 
 
 def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(installation: Path) -> None:
@@ -40,7 +52,7 @@ def test_the_report_begins_with_headline_and_address(
 ) -> None:
     (tmp_path / "shown").mkdir()
     (tmp_path / "shown/bd_rates.md").write_text("| arm |\n| --- |\n")
-    facts = {"bytes": 5, "headline": "saves bits", "threads": 4, "share": 0.123456789}
+    facts = {"answers": "a, b", "bytes": 5, "headline": "saves bits", "psnr_db": 30.123456, "share": 0.123456789}
     made: Any = SimpleNamespace(
         unit=SimpleNamespace(stage="report", partition="sample.smoke", digest="d"),
         hit=False, held=(), facts=facts, folder=tmp_path, manifest={"made": "now", "meta": {"seconds": 1.23456}},
@@ -49,19 +61,63 @@ def test_the_report_begins_with_headline_and_address(
     address = "http://127.0.0.1:5000/#/experiments/1/runs/r?workflowType=machine_learning"
     monkeypatch.setattr(resources, "mlflow_link", lambda *_: address)
     found = dict(resources.result_of(made, open_chain()).metadata or {})
-    assert list(found)[:5] == ["headline", "report", "report_file", "bd_rates", "share"]
-    assert found["report"].value.endswith("/runs/r/artifacts/report/report.html?workflowType=machine_learning")
-    assert found["share"] == 0.1235
-    assert list(found).index("mlflow_run") < list(found).index("cache_hit")
+    plumbing = ["mlflow_run", "bytes", "cache_hit", "made", "seconds", "path", "unit"]
+    assert list(found) == ["headline", "psnr_db", "report", "report_file", "bd_rates", "answers", "share", *plumbing]
+    assert found["report"].value == f"[open it in MLflow]({address.replace('?', '/artifacts/report/report.html?')})"
+    assert found["mlflow_run"].value == f"[open it in MLflow]({address})"
+    assert found["report_file"].value == "FOVEA_HOME/reports/sample.smoke.html"
+    assert found["path"].value == str(tmp_path), "not in FOVEA_HOME"
+    assert found["share"] == 0.1235 and found["psnr_db"] == 30.12
+    words = [word for value in found.values() for word in str(getattr(value, "value", value)).split("](")[0].split()]
+    assert max(map(len, words)) < 60 or str(tmp_path) in words, "a longer word pushes Dagster's table off the page"
 
 
-def test_a_codec_shows_what_was_measured_of_it(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"bpp": 0.59815979, "psnr_db": 29.10294785, "ms_ssim": "0.9 … 0.99", "pictures": 8}
-    chain, seen = open_chain(), list[dg.AssetObservation]()
-    monkeypatch.setattr(chain, "make", lambda *_: SimpleNamespace(facts=facts))
-    monkeypatch.setattr(resources, "result_of", lambda *_: dg.MaterializeResult())
-    resources.materialized(chain, "rd_points", "key@kodak", lambda *_: None, seen.append)
-    (told,) = seen
-    figures = {name: value.value for name, value in told.metadata.items()}
-    assert (told.asset_key.path, told.partition) == (["trained_codec"], "key")
-    assert figures == {"test_bpp": 0.5982, "test_psnr_db": 29.1, "test_ms_ssim": "0.9 … 0.99", "measured_on": "kodak"}
+def test_the_files_of_a_dataset_are_shown_also_where_one_is_broken(installation: Path) -> None:
+    (installation / "mine").mkdir()
+    for seed, name in enumerate("abc"):
+        pixels = np.random.default_rng(seed).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(installation / f"mine/{name}.png")
+    cut = (installation / "mine/b.png").read_bytes()
+    (installation / "mine/b.png").write_bytes(cut[: len(cut) // 2])
+    add_dataset(installation, "mine", installation / "mine", splits="1/1/1")
+    result = resources.materialized(open_chain(threads=1), "source_frames", "mine", lambda *_: None, lambda _: None)
+    found = dict(result.metadata or {})
+    assert list(found)[:5] == ["frames", "frames_train", "frames_val", "frames_test", "sample_frames"]
+    data = base64.b64decode(found["sample_frames"].value.partition("base64,")[2].rstrip(")"))
+    assert Image.open(io.BytesIO(data)).size == (3 * 320, 213), "two pictures, and an empty place"
+
+
+def test_a_codecs_page_begins_with_what_was_measured_of_it(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    """The last materialization is all that the page shows; a measurement is told through the command line and from the UI."""
+    chain = open_chain(threads=1)
+    key = next(e.key for e in chain.world.sweeps["sample.smoke"].experiments if e.untrained)
+    chain.make("trunk_codec", chain.world.experiment(key).trunk.key)
+    trained = chain.make("trained_codec", key)
+    facts = {"psnr_db": 29.10294785, "bpp": 0.59815979, "ms_ssim": "0.9 … 0.99", "pictures": 8}
+    point: Any = SimpleNamespace(
+        unit=SimpleNamespace(stage="rd_points", partition=f"{key}@sample", digest="d"),
+        hit=True, held=(), facts=facts, folder=chain.home.data, manifest={"made": "now", "meta": {}}, shown=list,
+    )  # fmt: skip
+    make = Chain.make
+    monkeypatch.setattr(
+        Chain, "make", lambda self, stage, *more: point if stage == "rd_points" else make(self, stage, *more)
+    )
+    step = Step("rd_points", f"{key}@sample", "why")
+    with plan_run(instance, sweep, {"sweeps": [], "units": []}, {}) as (run_id, _):
+        assert not made_here(chain, instance, step, {RUN: run_id}, silent)
+    offer(instance, [("rd_points", f"{key}@sample")])
+    asked = [asset for asset in ASSETS if asset.key == dg.AssetKey("rd_points")]
+    given = {"instance": instance, "resources": {"workshop": resources.FoveaWorkshop()}}
+    assert dg.materialize(asked, partition_key=f"{key}@sample", **given).success
+    told = instance.fetch_materializations(dg.AssetKey("trained_codec"), limit=5).records
+    assert len(told) == 2
+    for record in told:
+        seen = record.asset_materialization
+        assert seen is not None and seen.partition == key
+        values = {name: value.value for name, value in seen.metadata.items()}
+        assert list(values)[:5] == ["test_bpp", "test_psnr_db", "test_ms_ssim", "measured_on", "trained"]
+        assert list(values.values())[:4] == [0.5982, 29.1, "0.9 … 0.99", "sample"]
+        assert values["path"] == f"FOVEA_HOME/data/trained_codec/{trained.unit.digest[:2]}/{trained.unit.digest}"
+        assert seen.tags is not None and seen.tags["dagster/data_version"] == trained.unit.digest
