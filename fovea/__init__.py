@@ -5,10 +5,15 @@ nothing matters, or grey pictures. Errors that a caller can mend are FoveaError.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+if sys.argv[0] == "-m" and "fovea" in sys.orig_argv:
+    # as for the command `fovea`, no package of the working folder stands before ours
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import models as _models
 

@@ -1,5 +1,6 @@
 """`import fovea`: what docs/python.md shows, and what it refuses."""
 
+import os
 import re
 import subprocess
 import sys
@@ -157,12 +158,17 @@ def test_a_span_says_how_far_bits_follow_the_map(here):
         fovea.compress(picture, model="mbt2018_mean", saliency=False, span=4)
 
 
-def test_another_package_named_models_is_named(tmp_path):
+def test_another_package_named_models_is_named_and_no_trouble_for_python_m(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import fovea"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert f"another package named models hides Fovea's: {tmp_path}" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "fovea", "--version"], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.split()[-1] == fovea.__version__
 
 
 def test_python_m_is_the_command_line():

@@ -33,8 +33,9 @@ def package(tmp_path_factory):
 
 WORKSPACE = """
 from assets.home import Home
+from pipelines.addresses import Ports
 from pipelines.ui import commands
-print(*commands(Home.from_environment(), 1, 2)["dagster"])
+print(*commands(Home.from_environment(), Ports(1, 2))["dagster"])
 """
 
 
