@@ -10,7 +10,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-from commands import environment, fovea, inside, inside_of
+from commands import environment, fovea, inside, inside_of, python
 from servers.cityscapes_site import CityscapesSite
 from servers.made_cityscapes import write_archive
 
@@ -19,9 +19,8 @@ from assets.frames.decode import read_picture
 from assets.frames.resize import resize
 from assets.home import Home
 from assets.saliency.rgba import unpack
-from pipelines.definitions import defs
 from pipelines.instance import prepare_instance
-from pipelines.schedules import cityscapes_changes
+from pipelines.schedules import cityscapes_changes, fetch_change
 
 pytestmark = [pytest.mark.e2e]
 CITIES = {"train": {"darmstadt": 85}, "val": {"lindau": 59}, "test": {"bonn": 46}}
@@ -116,13 +115,15 @@ def test_the_weekly_question_and_what_a_changed_package_starts(place: Place, tmp
     ):
         assert re.match(f"SkipReason .*{said}", tick(**change))
 
+    known = "from pipelines.definitions import defs; print(defs.resolve_job_def('fetch_change').name)"
+    assert python(place.environment(), "-c", known).stdout == "fetch_change\n"
     old = place.frames()
     place.site.replace(3, write_archive(tmp_path / ARCHIVE_NAME, counts=CITIES, seed=5))
     assert tick() == f"RunRequest cityscapes-{place.site.md5(3)}"
     with inside_of(place.environment()):
         prepare_instance(Home.from_environment())
         with dg.DagsterInstance.get() as instance:
-            assert defs.resolve_job_def("fetch_change").execute_in_process(instance=instance).success
+            assert fetch_change.execute_in_process(instance=instance).success
     new = place.frames()
     assert list(new.image) == list(old.image)
     assert not set(new.rgba_key) & set(old.rgba_key)
