@@ -115,7 +115,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
             metadata["report"] = dg.MetadataValue.md(
                 f"[open it in MLflow]({page}/artifacts/report/report.html?{query})"
             )
-        metadata["report_file"] = place(chain.home.reports / f"{made.unit.partition}.html", chain.home)
+        metadata |= place("report_", chain.home.reports / f"{made.unit.partition}.html", chain.home)
     for picture in sorted(made.shown(), key=lambda file: file.suffix != ".md"):
         own = picture.suffix == ".md" or picture.stem not in metadata
         metadata[picture.stem if own else f"{picture.stem}_plot"] = shown_metadata(picture)
@@ -125,17 +125,18 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         "cache_hit": made.hit,
         "made": str(made.manifest["made"]),
         "seconds": person(float(made.manifest["meta"].get("seconds", 0.0))),
-        "path": place(Path(made.folder), chain.home),
+        **place("", Path(made.folder), chain.home),
         "unit": made.unit.digest,
     }
     checks = [result_of_check(check, *held) for check, held in made.held]
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks)
 
 
-def place(path: Path, home: Home) -> dg.MetadataValue:
-    """A path below FOVEA_HOME by that name, which stays right where the folder is moved or copied."""
-    inside = path.is_relative_to(home.state)
-    return dg.MetadataValue.path(f"FOVEA_HOME/{path.relative_to(home.state)}" if inside else str(path))
+def place(what: str, path: Path, home: Home) -> dict[str, dg.MetadataValue]:
+    """A path, relative where it is in FOVEA_HOME: it stays right when that is moved or copied."""
+    if path.is_relative_to(home.state):
+        return {f"{what}in_FOVEA_HOME": dg.MetadataValue.path(str(path.relative_to(home.state)))}
+    return {f"{what}path": dg.MetadataValue.path(str(path))}
 
 
 def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> dg.AssetMaterialization:

@@ -183,6 +183,11 @@ def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, b
     graph = seen(FIRST_PAGE["dagster"], "rgba_frames", "trained_codec", "report")
     assert "fixation_maps" not in graph and "cityscapes_archive" not in graph, "nothing for them to do"
     seen("/assets/rgba_frames?view=partitions", "drawn", "Materialized (1)")
+    browser.online(1500, 900)
+    text = seen("/assets/rgba_frames?view=overview", "frame_and_alpha", "data/rgba_frames/")
+    assert text.index("frame_and_alpha") < text.index("frames_per_s") < text.index("cache_hit")
+    table = "document.querySelector('[class*=assetEventMetadataScrollContainer]')"
+    assert browser.run(f"return {table}.scrollWidth - {table}.clientWidth") <= 0, "nothing is beyond the edge"
     seen("/overview/activity/timeline", "sweep")
     seen("/locations/fovea/jobs/sweep/playground", "sample.smoke", "Launch Run")
     assert "cityscapes" not in seen("/automation", "new_pictures", "nightly")

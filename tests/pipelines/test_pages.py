@@ -29,7 +29,7 @@ def test_results_come_first_and_a_check_that_does_not_apply_says_nothing(install
     chain = open_chain(threads=1)
     result = resources.materialized(chain, "trunk_codec", "shipped-bls2017", lambda *_: None, lambda _: None)
     names = list(result.metadata or {})
-    assert names[0] == "shipped" and names[-2:] == ["path", "unit"]
+    assert names[0] == "shipped" and names[-2:] == ["in_FOVEA_HOME", "unit"]
     assert not result.check_results, "its weights were examined when they were made"
 
 
@@ -62,11 +62,20 @@ def test_the_report_begins_with_headline_and_address(
     monkeypatch.setattr(resources, "mlflow_link", lambda *_: address)
     found = dict(resources.result_of(made, open_chain()).metadata or {})
     plumbing = ["mlflow_run", "bytes", "cache_hit", "made", "seconds", "path", "unit"]
-    assert list(found) == ["headline", "psnr_db", "report", "report_file", "bd_rates", "answers", "share", *plumbing]
+    assert list(found) == [
+        "headline",
+        "psnr_db",
+        "report",
+        "report_in_FOVEA_HOME",
+        "bd_rates",
+        "answers",
+        "share",
+        *plumbing,
+    ]
     assert found["report"].value == f"[open it in MLflow]({address.replace('?', '/artifacts/report/report.html?')})"
     assert found["mlflow_run"].value == f"[open it in MLflow]({address})"
-    assert found["report_file"].value == "FOVEA_HOME/reports/sample.smoke.html"
-    assert found["path"].value == str(tmp_path), "not in FOVEA_HOME"
+    assert found["report_in_FOVEA_HOME"].value == "reports/sample.smoke.html"
+    assert found["path"].value == str(tmp_path)
     assert found["share"] == 0.1235 and found["psnr_db"] == 30.12
     words = [word for value in found.values() for word in str(getattr(value, "value", value)).split("](")[0].split()]
     assert max(map(len, words)) < 60 or str(tmp_path) in words, "a longer word pushes Dagster's table off the page"
@@ -119,5 +128,5 @@ def test_a_codecs_page_begins_with_what_was_measured_of_it(
         values = {name: value.value for name, value in seen.metadata.items()}
         assert list(values)[:5] == ["test_bpp", "test_psnr_db", "test_ms_ssim", "measured_on", "trained"]
         assert list(values.values())[:4] == [0.5982, 29.1, "0.9 … 0.99", "sample"]
-        assert values["path"] == f"FOVEA_HOME/data/trained_codec/{trained.unit.digest[:2]}/{trained.unit.digest}"
+        assert values["in_FOVEA_HOME"] == f"data/trained_codec/{trained.unit.digest[:2]}/{trained.unit.digest}"
         assert seen.tags is not None and seen.tags["dagster/data_version"] == trained.unit.digest
