@@ -111,7 +111,7 @@ class SourceFrames(Stage):
         }
         writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
         read = reader(task.world, task.partition, writer.folder if dataset.kind == "sample" else dataset.path)
-        chosen = ((str(row["image"]), row) for row in some(table[table.status == "ok"]).to_dict("records"))
+        chosen = ((str(row["image"]), dict(row)) for _, row in some(table[table.status == "ok"]).iterrows())
         decoded = resize_rows(chosen, read, dataset.size, workers=task.threads)
         show(task, [picture for _, picture in decoded if not isinstance(picture, FoveaError)])
 
