@@ -279,7 +279,7 @@ class MlflowStore:
                 # its own list opens an experiment as traces, which are none: the way out stands on that page
                 about = (
                     f"Codecs trained or measured on `{name.removeprefix('fovea-')}`: [the run table]({table_address('', made)[1:]}). "
-                    "Runs of a sweep hang under the run `sweep …`, which holds its report, curves and tables; a training's "
+                    "What a sweep made hangs under its run `sweep …`, which holds report, curves and tables; a training's "
                     "row has the figures of the test pictures, of a training for several rates its children's rows. "
                     "`bd_rate_percent`: its curve's bits against `uniform` at equal `ew_psnr_db` where fixations are recorded, "
                     "else at equal `sw_psnr_db`."
