@@ -152,9 +152,8 @@ def test_from_a_codecs_page_to_its_run_and_back(walk: Walk) -> None:
     walk.picture("plot")
     walk.mlflow(link[link.index("/#/") :], "0.0045 gain bls2017", "bpp", "on the test pictures", "in Dagster the asset")
     walk.picture("mlflow_run")
-    walk.see("Materialized", address=page)
-    walk.click(f"//*[@title='{KEY}']")
-    walk.see("test_bpp")
+    back = walk.until("return document.querySelector('a[href*=\"/assets/trained_codec?\"]')?.href")
+    walk.see(KEY, "test_bpp", address=walk.ui.dagster + back[back.index("/assets/") :])
 
 
 def trainings(ui: Ui) -> tuple[str, dict[str, str]]:
