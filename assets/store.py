@@ -169,7 +169,7 @@ class Store:
             raise FoveaError(f"{path} is damaged ({error}); delete its folder and run again") from error
 
     @contextlib.contextmanager
-    def writing(self, stage: str, key: str, meta: Mapping[str, Any] | None = None) -> Iterator[UnitWriter]:
+    def writing(self, stage: str, key: str) -> Iterator[UnitWriter]:
         """Fill a unit. It appears whole when the block ends; an exception in it leaves no trace of it. Raises FoveaError
         when a remote root is away for too long; what was made then waits on this disk."""
         parent = self._making(_place(stage, key))
@@ -179,7 +179,7 @@ class Store:
             folder = parent / f".{key}.{mark()}"
             folder.mkdir()
             try:
-                writer = UnitWriter(folder, dict(meta or {}), key)
+                writer = UnitWriter(folder, {}, key)
                 yield writer
                 files = sorted(p for p in folder.rglob("*") if p.is_file())
                 manifest = {

@@ -8,6 +8,7 @@ Nothing here imports torch: the code location, the command line and the planner 
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
@@ -37,6 +38,11 @@ def number(value: float) -> str:
     """The shortest decimal that reads back as the same float, as it stands in keys."""
     text = f"{value:g}"
     return text if float(text) == value else repr(value)
+
+
+def _written(pairs: Iterable[tuple[str, Any]]) -> list[str]:
+    """Settings as keys write them: `steps=600`."""
+    return [f"{k}={number(v) if isinstance(v, int | float) else v}" for k, v in pairs]
 
 
 def _sorted_pairs(values: Any) -> Any:
@@ -189,8 +195,7 @@ class Training(Record):
 
     def _changes(self) -> list[str]:
         """Overrides and options as keys write them."""
-        changes = (*self.overrides, *self.options)
-        return [f"{k}={number(v) if isinstance(v, int | float) else v}" for k, v in changes]
+        return [*_written(self.overrides), *_written(self.options)]
 
 
 class Trunk(Training):
@@ -368,18 +373,21 @@ class Experiment(Training):
 
     @property
     def key(self) -> str:
-        """Readable and unique. Rate, seed and codec come first (the codec, where it has several rates) and the arm last, so
-        that a list which cuts keys in the middle still tells a sweep's rows apart; between them whatever differs from the
-        defaults."""
-        parts = [self._rate_part(), *([f"s{self.seed}"] if self.seed else [])]
-        parts = [*parts, self.codec] if len(self.rates) == 1 else [self.codec, *parts]
-        changes = [c for c in self._changes() if not (self.as_shipped and c == "steps=0")]
-        parts += [self.dataset, self.preset, *changes]
+        """Readable and unique. Rate, seed, codec and dataset come first (the rate last of them, where there are several) and
+        the arm with its settings last, so that a list which cuts keys in the middle still tells a sweep's rows apart; between
+        them whatever else differs from the defaults."""
+        seed = [f"s{self.seed}"] if self.seed else []
+        one = len(self.rates) == 1
+        parts = [self._rate_part(), *seed, self.codec] if one else [self.codec, *seed]
+        parts += [self.dataset] if one else [self.dataset, self._rate_part()]
+        parts.append(self.preset)
         if self.evaluate_on != (self.dataset,):
             parts.append("on=" + "+".join(self.evaluate_on))
         parts.append("as_shipped" if self.as_shipped else f"from={self.trunk.key}" if self.trunk else "scratch")
-        parts += [*self._apart(), self.label]
-        return "-".join(parts)
+        # what a whole sweep has in common stands before what its trainings differ in
+        overrides = sorted(self.overrides, key=lambda item: not item[0].endswith(("steps", *WIDTHS)))
+        parts += [o for o in _written(overrides) if not (self.as_shipped and o == "steps=0")]
+        return "-".join([*parts, self.label, *_written(self.options), *self._apart()])
 
     def resolved(self) -> dict[str, Any]:
         """Every value that training uses, flat, JSON-ready; `evaluate_on` is none of them, nor are widths of a branch:

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
+def belongs(sweep: str) -> str:
+    """The tag of the runs that belong to a sweep; `fovea.sweep` names the one that made them."""
+    return f"fovea.sweep.{sweep}"
+
+
 class Run:
     """One tracked run. Everything may be called again after a resume: what is already logged is not logged twice."""
 
@@ -69,6 +74,10 @@ class Tracker:
 
     def table_url(self, run_id: str, sweep: str) -> str:
         """Where a browser shows the table of the trainings of a sweep, to which the run belongs, or ""."""
+        return ""
+
+    def asset_url(self, stage: str, partition: str) -> str:
+        """Where a browser shows the artifact in Dagster, or ""."""
         return ""
 
     def flush(self) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 KEY_TAG, NAME_TAG, PARENT_TAG = "fovea.key", "mlflow.runName", "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
 TABLES_TAG, DIGEST_TAG = "mlflow.loggedArtifacts", "fovea.digest"
 # MLflow takes 1,000 metrics a batch; 50 long values stay below its 1 MB
 BATCH = {"metrics": 1000, "params": 50, "tags": 50}
@@ -278,12 +279,12 @@ class MlflowStore:
                 # its own list opens an experiment as traces, which are none: the way out stands on that page
                 about = (
                     f"Codecs trained or measured on `{name.removeprefix('fovea-')}`: [the run table]({table_address('', made)[1:]}). "
-                    "Runs of a sweep hang under the run `sweep …`, which holds its report, curves and tables; a training's "
+                    "What a sweep made hangs under its run `sweep …`, which holds report, curves and tables; a training's "
                     "row has the figures of the test pictures, of a training for several rates its children's rows. "
                     "`bd_rate_percent`: its curve's bits against `uniform` at equal `ew_psnr_db` where fixations are recorded, "
                     "else at equal `sw_psnr_db`."
                 )
-                self._client.set_experiment_tag(made, "mlflow.note.content", about)
+                self._client.set_experiment_tag(made, NOTE_TAG, about)
             return self._experiment(name)
         if found.lifecycle_stage != "active":
             log.warning("MLflow's experiment %r was deleted: it is restored, since it is used again", name)
@@ -308,10 +309,10 @@ class MlflowStore:
                 status, ended = record["status"], int(record["t"])
             elif record["op"] == "metrics" and status != "FINISHED" and not record.get("system"):
                 status = "RUNNING"  # also one that failed: it was resumed
+        if tags.get("fovea.stage") == "sweep":  # also of an experiment that an earlier version made
+            for name, state in ((ALL, view()), (sweep := tags["fovea.sweep"], view(sweep))):
+                self._client.set_experiment_tag(known.progress.experiment_id, VIEW_TAG + name, state)
         tags = {name: value for name, value in tags.items() if known.tags.get(name) != value}
-        if tags.get("fovea.stage") == "sweep":
-            sweep = tags["fovea.sweep"]
-            self._client.set_experiment_tag(known.progress.experiment_id, VIEW_TAG + sweep, view(sweep))
         known.tags |= tags
         if NAME_TAG in tags:
             self._client.update_run(run_id, name=tags.pop(NAME_TAG))
@@ -418,14 +419,12 @@ class MlflowStore:
                 client.create_registered_model(name)
             tags = {DIGEST_TAG: record["digest"], KEY_TAG: known.tags.get(KEY_TAG, "")}
             source = f"{known.artifact_uri}/model"
-            about = record.get("about") or None
-            version = client.create_model_version(
-                name, source=source, run_id=run_id, tags=tags, description=about
-            ).version
-            if about:
-                client.update_registered_model(name, about)
+            version = str(client.create_model_version(name, source=source, run_id=run_id, tags=tags).version)
+        if about := record.get("about"):
+            client.update_registered_model(name, about)
+            client.update_model_version(name, version, about)
         if record["alias"]:
-            client.set_registered_model_alias(name, record["alias"], str(version))
+            client.set_registered_model_alias(name, record["alias"], version)
 
     def version_of(self, name: str, run_id: str, digest: str) -> str:
         """The registered version that holds this folder of this run, or ""."""

@@ -24,8 +24,8 @@ from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import Run, Tracker
 from pipelines.journal import Journal, Progress, Record
-from pipelines.mlflow_store import LOCK_S, NAME_TAG, MlflowStore, clean_name, log, unanswered
-from pipelines.mlflow_view import base_address, run_address, table_address
+from pipelines.mlflow_store import LOCK_S, NAME_TAG, NOTE_TAG, MlflowStore, clean_name, log, unanswered
+from pipelines.mlflow_view import asset_address, base_address, row_name, run_address, table_address
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -91,8 +91,8 @@ class MlflowTracker(Tracker):
         parent_key = "" if parent_key == key else parent_key
         if parent_key:
             self._begun(experiment, parent_key, parent_key, "")
-        run = TrackedRun(self, self._begun(experiment, name, key, parent_key))
-        run.set_tags(tags or {})
+        run = TrackedRun(self, self._begun(experiment, row_name(name), key, parent_key))
+        run.set_tags(self._linked(tags or {}))
         self.send(run.journal)
         return run
 
@@ -119,6 +119,18 @@ class MlflowTracker(Tracker):
 
     def table_url(self, run_id: str, sweep: str) -> str:
         return self._address(run_id, lambda base, known: table_address(base, known.experiment_id, sweep))
+
+    def asset_url(self, stage: str, partition: str) -> str:
+        """See models.tracking.Tracker."""
+        return asset_address(self.store.folder, self.store.name, stage, partition)
+
+    def _linked(self, tags: Mapping[str, str]) -> Mapping[str, str]:
+        """A unit's tags, the partition in its description as a link to Dagster's page of it."""
+        partition, about = tags.get("fovea.partition", ""), tags.get(NOTE_TAG, "")
+        address = self.asset_url(tags.get("fovea.stage", ""), partition)
+        if not (partition and about and address):
+            return tags
+        return {**tags, NOTE_TAG: about.replace(f"`{partition}`", f"[`{partition}`]({address})", 1)}
 
     def tables(self) -> dict[str, str]:
         """Experiment → address of its run table, for those that this home told of."""
@@ -309,13 +321,14 @@ class TrackedRun(Run):
         self._tell("tags", tags={clean_name(k): shown(v, MAX_TAG) for k, v in tags.items()})
 
     def log_metrics(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """See models.tracking.Run. NaN and infinity are kept; what is no number is left out with a warning."""
-        self._tell("metrics", rows=[(int(step), dict(values)) for step, values in rows])
+        """See models.tracking.Run. Six digits of a number are kept, and NaN and infinity; what is no number is left out with a
+        warning."""
+        self._tell("metrics", rows=[(int(step), _rounded(values)) for step, values in rows])
         self._tracker.training.setdefault(self.journal.name, (self.journal, time.monotonic()))
 
     def log_latest(self, values: Mapping[str, float]) -> None:
         """See models.tracking.Run."""
-        self._tell("latest", now=dict(values))
+        self._tell("latest", now=_rounded(values))
 
     def log_inputs(self, digests: Mapping[str, str], context: str) -> None:
         """See models.tracking.Run. MLflow shows 36 characters of a digest; the whole stands in the source."""
@@ -351,6 +364,11 @@ class TrackedRun(Run):
         self._tracker.training.pop(self.journal.name, None)
         self._tell("finish", status=status)
         self._tracker.send(self.journal)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Pages of MLflow show every digit of a number."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _cell(value: Any) -> Any:

@@ -12,6 +12,7 @@ from assets.evaluation.pieces import MEANS
 from assets.graph import Check, Made, Progress
 from assets.home import Home
 from models.errors import FoveaError
+from models.tracking import belongs
 from pipelines.executors import asked_of, cluster_of
 
 #: facts that a page begins with, in this order; pictures, plots and the other facts follow
@@ -82,7 +83,7 @@ def materialized(
 
 def mlflow_tags(run_id: str, sweep: str) -> dict[str, str]:
     """What MLflow's runs hear of the Dagster run; those of a sweep gather under one parent."""
-    found = {"fovea.sweep": sweep, "fovea.parent": f"sweep {sweep}"} if sweep else {}
+    found = {"fovea.sweep": sweep, belongs(sweep): "yes", "fovea.parent": f"sweep {sweep}"} if sweep else {}
     return {"dagster.run_id": run_id, **found}
 
 

@@ -14,6 +14,7 @@ from models.errors import FoveaError
 from models.validation import unknown
 from pipelines.partitions import FIRST_SWEEP
 from pipelines.plan import Step, dataset_targets, stale, targets
+from pipelines.steps import SWEEP
 
 #: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week
 WAIT_S = 6 * 3600.0
@@ -80,6 +81,8 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     from pipelines.mlflow_tracking import tracked_chain
 
     home, problems = Home.from_environment(), list[str]()
+    if config.sweeps:
+        context.instance.add_run_tags(context.run_id, {SWEEP: ", ".join(config.sweeps)})
     with in_turn(context, home):
         for key in (*config.sweeps, *([""] if config.units else [])):
             chain = tracked_chain(home)

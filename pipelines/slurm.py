@@ -64,14 +64,14 @@ def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
     return trunks, [p for stage, p in lacking if stage == "trained_codec"]
 
 
-def script(chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.executable, logs: str = "") -> str:
+def script(chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.executable) -> str:
     """The text of the script. Raises FoveaError when nothing has to be trained."""
     trunks, experiments = missing(chain, sweep)
     if not trunks and not experiments:
         raise FoveaError(
             f"{sweep.key}: everything is trained; fovea run --sweep {sweep.name} --dataset {sweep.dataset} does the rest"
         )
-    folder = logs or str(chain.home.state / "slurm")
+    folder = str(chain.home.state / "slurm")
     wanted = chain.upstream(*(("trained_codec", key) for key in experiments), *(("trunk_codec", k) for k in trunks))
     datasets = sorted(partition for stage, partition in wanted if stage == "rgba_frames")
     header = {

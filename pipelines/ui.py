@@ -94,8 +94,8 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
             log.parent.mkdir(parents=True, exist_ok=True)
             children[name] = _start(command, environment, log)
         _announce(home, ports, children, remote)
-        if before and before[0].mlflow != ports.mlflow and not remote.startswith("http"):
-            print(_led_elsewhere(before[0].mlflow, ports.mlflow), flush=True)
+        if before and before[0] != ports and not remote.startswith("http"):
+            print(_led_elsewhere(before[0]), flush=True)
         while all(child.poll() is None for child in children.values()):
             time.sleep(0.5)
         ended = [name for name, child in children.items() if child.poll() is not None]
@@ -113,10 +113,10 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil
         )
 
 
-def _led_elsewhere(was: int, now: int) -> str:
+def _led_elsewhere(was: Ports) -> str:
     return (
-        f"links to MLflow that Dagster's pages kept lead to port {was}, now it is {now}: they open with --mlflow-port {was}; "
-        "reports and new links lead here"
+        f"links that Dagster's and MLflow's pages kept lead to ports {was.dagster} and {was.mlflow}, and open with --port "
+        f"{was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here"
     )
 
 

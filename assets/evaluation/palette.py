@@ -47,6 +47,18 @@ _OTHER = "#444444"
 OTHERS = ("#7a5195", "#4a7c59", "#9c5a3c", "#3d6b8e", "#8c6d1f")
 
 
+#: of a control's colour, the share that is white
+_PALE = {"oracle": 0.3, "center": 0.5, "shuffled": 0.7}
+
+
+def plain_colour(arm: str, maps: str, place: int) -> str:
+    """A curve's colour, `#rrggbb`, where dashes and markers cannot be drawn: its arm's, paler for a control, darker from codec to
+    codec. place: of the codec in its sweep, from 0."""
+    colour, pale, dark = ARM_COLOURS.get(arm, _OTHER), _PALE.get(maps, 0.0), 0.6**place
+    mixed = (round(dark * (255 * pale + int(colour[i : i + 2], 16) * (1 - pale))) for i in (1, 3, 5))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
 class Look(NamedTuple):
     """How a curve is drawn. dash: lengths in pixels, () for a full line. marker: one of `MARKERS`."""
 

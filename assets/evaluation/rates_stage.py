@@ -17,10 +17,11 @@ from assets.evaluation.pieces import (
     sweep_of,
 )
 from assets.graph import Need, Stage, Task, View
-from assets.story import rate_run, sweep_run, training_run
+from assets.story import rate_run, record_of, sweep_run, training_run
 from assets.world import World
 from models.experiments import Experiment
 from models.sweeps import Sweep
+from models.tracking import belongs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ class BdRates(Stage):
     def make(self, task: Task) -> None:
         import pandas as pd
 
-        from assets.evaluation.bd_rate import bd_rates, main_metric, published_rates
+        from assets.evaluation.bd_rate import BASELINE, bd_rates, main_metric, published_rates
         from assets.evaluation.ideal import ideal_rows
         from assets.evaluation.plots import forest_plot
         from assets.evaluation.rate_distortion import rd_curves, records
@@ -88,9 +89,11 @@ class BdRates(Stage):
         task.writer.path("shown/bd_rates.png").write_bytes(picture)
         told = table[table.status != "refused"]
         task.writer.meta["facts"] = {"comparisons": len(table), "refused": len(table) - len(told)}
+        # those against conventional codecs stand in the table
+        among = told[told.anchor_arm.isin({BASELINE, *(e.label for e in sweep.experiments)})]
         values = {
-            metric_name(r, sweep): float(r["bd_rate_percent"])
-            for r in records(told[(told.method == "pchip") & told.bd_rate_percent.notna()])
+            metric_name(r, sweep): round(float(r["bd_rate_percent"]), 2)
+            for r in records(among[(among.method == "pchip") & among.bd_rate_percent.notna()])
         }
         with sweep_run(task, sweep) as run:
             run.log_params({"sweep": sweep.name, "dataset": sweep.dataset})
@@ -106,54 +109,52 @@ class BdRates(Stage):
         here, own = (t[t.dataset == place] for t in (points, told))
         trained = {made.partition for made in task.given.all("trained_codec")}
         ready = [e for e in sweep.experiments if e.key in trained]
-        self._tell_trainings(task, ready, here, own)
+        self._tell_trainings(task, sweep, ready, here, own)
         best = best_experiment(ready, own, here)
         if best is not None:
-            task.writer.meta["facts"] |= self._register(task, sweep, best, here)
+            why = why_best(best, ready, own, here)
+            task.writer.meta["facts"] |= self._register(task, sweep, best, why, here)
 
     def _tell_trainings(
-        self, task: Task, ready: Sequence[Experiment], points: "pd.DataFrame", told: "pd.DataFrame"
+        self, task: Task, sweep: Sweep, ready: Sequence[Experiment], points: "pd.DataFrame", told: "pd.DataFrame"
     ) -> None:
-        """Each training hears its figures once more, which a measurement that was found again has not told, and the BD-rate of
-        its arm against `uniform` where people look. points, told: of the dataset that they are measured on
-        first."""
+        """Each training hears that it belongs to the sweep, whichever made it; its figures once more, which a measurement that was
+        found again has not told; the BD-rate of its arm against `uniform` where people look; its curve's colour; and which
+        settings of others it makes no use of: a chart would make up a number. points, told: of the dataset that they
+        are measured on first."""
         from assets.evaluation.bd_rate import main_metric
+        from assets.evaluation.notes import NOTE, training_note
+        from assets.evaluation.palette import plain_colour
         from assets.evaluation.rate_distortion import records
 
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"], r["preset"]): r for r in records(against)}
         known = [name for name in (*MEANS, "ew_psnr_db") if name in points]
+        codecs = list(dict.fromkeys(e.codec for e in sweep.experiments))
+        settings = {name for e in ready for name in record_of(e, task.world)}
         for experiment in ready:
+            colour = plain_colour(experiment.arm, experiment.maps, codecs.index(experiment.codec))
+            tags = {belongs(sweep.key): "yes", "mlflow.runColor": colour}
+            unused = dict.fromkeys(sorted(settings - record_of(experiment, task.world).keys()), "unused")
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
             figures = {r: headline(finite_means(own.loc[own.rate == r, known])) for r in experiment.rates}
-            if len(experiment.rates) > 1:
-                for rate, found in ((r, f) for r, f in figures.items() if f):
-                    with rate_run(task, trained, experiment, rate) as run:
-                        run.log_latest(found)
             preset = "" if experiment.as_shipped else experiment.preset
             row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant, preset))
-            values = figures.get(experiment.rates[0], {}) if len(experiment.rates) == 1 else {}
-            if row is not None:
-                values = values | {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)}
-            if values:
-                with training_run(task, trained, experiment) as run:
-                    run.log_latest(values)
+            against_uniform = {} if row is None else {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)}
+            whole = [(None, [found for found in figures.values() if found])] if len(figures) > 1 else []
+            for rate, means in (*((r, [found] if found else []) for r, found in figures.items()), *whole):
+                one, values = (task, trained, experiment), {} if rate is None or not means else means[0]
+                with training_run(*one) if rate is None or not whole else rate_run(*one, rate) as run:
+                    run.log_params(unused)
+                    run.set_tags(tags | {NOTE: training_note(task.tracker, sweep, experiment, means, row)})
+                    run.log_latest(values | against_uniform)
 
-    def _register(self, task: Task, sweep: Sweep, best: Experiment, points: "pd.DataFrame") -> dict[str, str]:
-        """Name the sweep's best codec in MLflow's registry, with an alias."""
+    def _register(self, task: Task, sweep: Sweep, best: Experiment, why: str, points: "pd.DataFrame") -> dict[str, str]:
+        """Name the sweep's best codec in MLflow's registry, with an alias. why: as `why_best` gives it."""
+        from assets.evaluation.notes import model_note
+
         trained, name = task.given["trained_codec", best.key], f"fovea-{sweep.dataset}-{sweep.name}"
-        own = points[points.experiment == best.key]
-        said = ", ".join(
-            f"{row.bpp:.3f} bpp at {row.psnr_db:.2f} dB PSNR"
-            for _, row in own.groupby("rate")[["bpp", "psnr_db"]].mean().iterrows()
-        )
-        told = [f"at the rate {best.rates[0]:g}"] if len(best.rates) == 1 else ["the param `lmbda` is the rate"]
-        told += [] if best.maps == "none" else ["with the column `saliency_map`: without it every place is alike"]
-        about = (
-            f"The best codec of sweep `{sweep.key}`: `{best.key}`. Of the codecs, each with the arm that saves most where people "
-            f"look, it needs the fewest bits for the same quality there. On the test pictures of {best.evaluate_on[0]}, {', '.join(told)}: {said}. "
-            f"`mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
-        )
+        about = model_note(sweep, name, best, why, points[points.experiment == best.key])
         with training_run(task, trained, best) as run:
             address = task.tracker.register_model(
                 run, folder=trained.folder / "codec", name=name, alias="best", about=about
@@ -186,11 +187,9 @@ def best_experiment(
     from assets.evaluation.bd_rate import main_metric
     from assets.evaluation.rate_distortion import records
 
-    metric = main_metric(rates)
-    against = rates[(rates.metric == metric) & (rates.method == "pchip") & (rates.anchor_arm == "uniform")]
-    against = against[(against.ci_high < 0) & ~against.maps.isin(["oracle", "shuffled", "center"])]
-    measured = set(points.experiment)
-    experiments = [e for e in experiments if e.key in measured and e.maps in ("none", "predicted")]
+    metric, against = main_metric(rates), _against_uniform(rates)
+    against = against[against.ci_high < 0]
+    experiments = _usable(experiments, points)
     chosen: list[Experiment] = []
     for codec in dict.fromkeys(e.codec for e in experiments):
         curves: dict[tuple[str, ...], list[Experiment]] = {}
@@ -204,6 +203,48 @@ def best_experiment(
         if not chosen or _needs_fewer(before, now, metric):
             chosen = found
     return sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None
+
+
+def _against_uniform(rates: "pd.DataFrame") -> "pd.DataFrame":
+    """Of arms that are no control, by what comparisons are first judged by."""
+    from assets.evaluation.bd_rate import main_metric
+
+    known = (rates.metric == main_metric(rates)) & (rates.method == "pchip") & (rates.anchor_arm == "uniform")
+    return rates[known & ~rates.maps.isin(["oracle", "shuffled", "center"])]
+
+
+def _usable(experiments: Sequence[Experiment], points: "pd.DataFrame") -> list[Experiment]:
+    """Those that were measured, without controls."""
+    measured = set(points.experiment)
+    return [e for e in experiments if e.key in measured and e.maps in ("none", "predicted")]
+
+
+def why_best(best: Experiment, experiments: Sequence[Experiment], rates: "pd.DataFrame", points: "pd.DataFrame") -> str:
+    """What `best_experiment` chose by, in sentences; "" where it had no choice. rates, points: as it takes them."""
+    from assets.evaluation.bd_rate import main_metric
+    from assets.evaluation.numerals import counted, with_interval
+    from assets.evaluation.rate_distortion import MIN_IMAGES, records
+
+    look = "look" if main_metric(rates) == "ew_psnr_db" else "are predicted to look"
+    usable, told = _usable(experiments, points), _against_uniform(rates)
+    of_codec = told[told.codec == best.codec]
+    own = of_codec[(of_codec.test_arm == best.arm) & (of_codec.variant == best.variant) & (of_codec.ci_high < 0)]
+    said, pictures = list[str](), int(points.image.nunique())
+    if len(own):
+        row = records(own.sort_values("bd_rate_percent"))[0]
+        said.append(
+            f"Its arm `{best.label}` saves most where people {look}: {with_interval(row)} bits against `uniform`."
+        )
+    elif best.arm == "uniform" and any(e.codec == best.codec and e.arm != "uniform" for e in usable):
+        few = f"{counted(pictures)} {'is' if pictures == 1 else 'are'} too few for an interval ({MIN_IMAGES} at least)"
+        none = "no arm's interval lies below 0"
+        said.append(
+            f"It is `uniform`, since no map is known to save bits where people {look}: {few if pictures < MIN_IMAGES else none}."
+        )
+    if (codecs := len({e.codec for e in usable})) > 1:
+        there = "there" if said else f"where people {look}"
+        said.append(f"Of {codecs} codecs it needs the fewest bits for the same quality {there}.")
+    return " ".join(said)
 
 
 def _needs_fewer(before: "pd.DataFrame", now: "pd.DataFrame", metric: str) -> bool:

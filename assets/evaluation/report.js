@@ -105,7 +105,8 @@ function seriesNow() {
   const baselines = here.filter(c => c.baseline);
   const series = here.map((curve, index) => {
     const known = curve.points.filter(p => p.values[state.metric]);
-    const base = baselines.find(b => b.train === curve.train) || baselines[0];
+    // a curve without a baseline of its own can stand against another's only where there is but one
+    const base = baselines.find(b => b.train === curve.train) || (baselines.length === 1 ? baselines[0] : null);
     const reference = base ? base.points.filter(p => p.values[state.metric]) : [];
     const spots = known.map(point => {
       const [y, low, high] = point.values[state.metric];
@@ -140,7 +141,7 @@ function drawCurves() {
   const inside = spots.filter(s => s.x >= x[0] && s.x <= x[1]);
   const banded = visible.filter(s => state.bands && !s.curve.classical && !s.curve.control && s.spots.every(p => p.low !== null));
   let [y0, y1] = extent([...inside.map(s => s.y), ...banded.flatMap(s => s.spots.flatMap(p => [p.low, p.high]))]);
-  if (relative && learned.length) [y0, y1] = extent(learned.map(s => s.y).concat([0, ...inside.map(s => Math.max(-2.5, Math.min(2.5, s.y)))]));
+  if (relative) [y0, y1] = extent([0, y0, y1]);
   const pad = Math.max((y1 - y0) * .08, .05);
   const f = frame(holder, { x, y: [y0 - pad, y1 + pad], height: narrow ? 340 : 460, xLabel: "rate, bits per pixel (logarithmic)",
     yLabel: relative ? `${meta.axis} above ${data.against} at equal rate` : meta.axis, label: "Rate–distortion curves. Arrow keys move between points, Enter pins one." });
@@ -281,6 +282,8 @@ function drawLegend(all) {
     });
     return button;
   }));
+  if (state.mode === "relative" && state.classical && names.length && !names.some(c => c.classical))
+    $("rd-legend").append(html("span", { class: "about" }, `Others are left out: each codec here has a ${data.against} of its own.`));
 }
 
 /* ---- BD table ------------------------------------------------------------------------------------------------- */
@@ -317,6 +320,8 @@ function drawGallery() {
   $("g-note").textContent = `${item.image} · ${item.size[0]}×${item.size[1]} · ` + (crop
     ? `the ${item.crop[0]}×${item.crop[1]} pixels that matter most by ${item.by}, exact, enlarged`
     : `the white frame is the crop · whole pictures ${lossless ? "are exact" : "are compressed again for this file; judge by the crops"}`) + " · beside the first file those nearest in bytes, with the difference";
+  const far = item.rates[state.rate]?.far ?? [];
+  $("g-far").textContent = far.length ? `Without a file near these bytes, the nearest in bpp: ${far.join(", ")}` : "";
   holder.classList.toggle("whole", !crop);
   const original = item.fixed[0], panels = [...item.fixed, ...(item.rates[state.rate]?.panels || [])];
   holder.replaceChildren(...panels.map(panel => {

@@ -22,8 +22,8 @@ from models.metrics import METRICS
 CROP_SIDE = 160
 WHOLE_WIDTH = 960
 CAPTIONS = {"psnr_db": "PSNR", "sw_psnr_db": "saliency-w.", "ew_psnr_db": "eye-w.", "ms_ssim": "MS-SSIM"}
-#: a file of another codec stands beside one up to this much larger or smaller, relative
-NEAR = 0.1
+#: a file stands beside one up to this much larger or smaller, relative: of another codec, of the same
+NEAR, OWN_NEAR = 0.1, 0.25
 #: files less apart lead one row
 SAME = 0.03
 MAPS = ("none", "predicted", "oracle", "center", "shuffled")
@@ -105,10 +105,16 @@ def _whole(picture: Picture) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _by_size(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]]:
-    """What stands side by side: for each file of each learned codec's baseline the file of every other curve that comes nearest
-    in bytes, the codec's own first. At most so many, spread evenly; each with its bpp. Without learned codecs, a classical one
-    leads."""
+class Row(NamedTuple):
+    """What stands side by side: shots, the leading one first, and of the curves without a file near its bytes the nearest."""
+
+    shots: list[GalleryShot]
+    far: list[GalleryShot]
+
+
+def _by_size(item: GalleryItem, most: int) -> list[Row]:
+    """For each file of each learned codec's baseline the file of every other curve that comes nearest in bytes, the codec's own
+    first. At most so many, spread evenly. Without learned codecs, a classical one leads."""
     curves: dict[tuple[object, ...], list[GalleryShot]] = {}
     for shot in sorted(item.shots, key=_place):
         curves.setdefault(_place(shot), []).append(shot)
@@ -120,7 +126,7 @@ def _by_size(item: GalleryItem, most: int) -> list[tuple[str, list[GalleryShot]]
     if len(targets) > most:
         places = {round(p) for p in np.linspace(0, len(targets) - 1, most + 2)[1:-1]}
         targets = [targets[p] for p in sorted(places)]
-    return [(number(t.row["bpp"], 2, unit="bpp"), _beside(t, curves.values())) for t in targets]
+    return [_beside(target, curves.values()) for target in targets]
 
 
 def _place(shot: GalleryShot) -> tuple[object, ...]:
@@ -129,17 +135,21 @@ def _place(shot: GalleryShot) -> tuple[object, ...]:
     return shot.classical, codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
 
 
-def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> list[GalleryShot]:
+def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> Row:
     def distance(shot: GalleryShot) -> tuple[bool, bool, float]:
         """Of those that are near in size one that was trained for the same rate comes first."""
         size = abs(math.log(apart(shot, target)))
         near = size <= math.log1p(NEAR)
         return not near, near and shot.trained_at != target.trained_at, size
 
-    near = [min(curve, key=distance) for curve in curves]
-    own = [s for s in near if s.row["codec"] == target.row["codec"]]
-    others = [s for s in near if s.row["codec"] != target.row["codec"]]
-    return own + [s for s in others if abs(apart(s, target) - 1) <= NEAR]
+    def own(shot: GalleryShot) -> bool:
+        return bool(shot.row["codec"] == target.row["codec"])
+
+    def far(shot: GalleryShot) -> bool:
+        return abs(apart(shot, target) - 1) > (OWN_NEAR if own(shot) else NEAR)
+
+    nearest = sorted((min(curve, key=distance) for curve in curves), key=lambda s: not own(s))
+    return Row([s for s in nearest if not far(s)], [s for s in nearest if far(s)])
 
 
 def apart(shot: GalleryShot, target: GalleryShot) -> float:
@@ -187,9 +197,20 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
     ]  # fmt: skip
     if eyes is not None:
         fixed.append(panel(("eyes",), lambda: overlay(item.original, eyes), label="where people looked", kind="map"))
+
+    def wanted(shots: Iterable[GalleryShot]) -> list[GalleryShot]:
+        return [s for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]
+
+    def named(shot: GalleryShot) -> str:
+        return f"{look(shot.row, cast).label} ({number(shot.row['bpp'], 2)})"
+
     rates = [
-        {"rate": name, "panels": [shown(s, shots[0]) for s in shots if plan.controls or s.row["maps"] in OWN_MAPS]}
-        for name, shots in _by_size(item, plan.rates)
+        {
+            "rate": number(row.shots[0].row["bpp"], 2, unit="bpp"),
+            "panels": [shown(s, row.shots[0]) for s in wanted(row.shots)],
+            "far": [named(s) for s in wanted(row.far)],
+        }
+        for row in _by_size(item, plan.rates)
     ]
     full_height, full_width = item.original.shape[:2]
     return {

@@ -18,11 +18,6 @@ from models.tracking import Tracker
 
 FOLDER = Path(__file__).parent
 TEMPLATES = ("page.html.j2", "parts.html.j2", "report.html.j2", "report.css", "report.js")
-#: where else a sweep is shown, in the description of its MLflow run
-WHERE = (
-    "The report is `report/report.html` among the artifacts, curves and tables beside it. In Dagster: asset `report`, partition "
-    "`{key}`. On disk: `FOVEA_HOME/reports/{key}.html`."
-)
 
 
 class Report(Stage):
@@ -49,6 +44,7 @@ class Report(Stage):
     def make(self, task: Task) -> None:
         from assets.evaluation.claims import claims_of, shown
         from assets.evaluation.gallery import gallery
+        from assets.evaluation.notes import NOTE, sweep_note
         from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
         from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
@@ -69,13 +65,12 @@ class Report(Stage):
         task.writer.path("report.html").write_text(html)
         task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
         shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))
-        verdicts = find_verdicts(table)
+        found, each = headline(first_verdicts(table)), [answer(v) for v in find_verdicts(table)]
         with sweep_run(task, sweep) as run:
             run.log_artifact(task.writer.path("report.html"), "report")
-            listed = "".join(f"- {answer(v)}\n" for v in verdicts)
-            run.set_tags({"mlflow.note.content": f"{sweep.about}\n\n{listed}\n{WHERE.format(key=sweep.key)}"})
+            run.set_tags({NOTE: sweep_note(task.tracker, sweep, run.run_id, found, each)})
         task.writer.meta["facts"] = {
-            "headline": headline(first_verdicts(table)),
+            "headline": found,
             "answers": " ".join(answers(table)),
             "bytes": len(html.encode()),
         }

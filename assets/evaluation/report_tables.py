@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.palette import Cast, look
+from assets.evaluation.palette import CLASSICAL, Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from assets.evaluation.verdict import (
     ARM_KEYS,
@@ -74,16 +74,14 @@ def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     order = ["dataset", "split", "codec", "test_arm", "variant", "_maps", "anchor_arm"]
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
     for row in with_looks(ordered.sort_values(order, kind="stable"), cast, "test_arm"):
-        parts[kind_of(row["test_arm"], row["anchor_arm"])].append(row)
+        anchor = row["anchor_arm"]
+        parts[kind_of(row["test_arm"], anchor)].append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
     groups = []
     for name, (title, about) in GROUPS.items():
         rows = [r for r in parts[name] if r["status"] != "refused"]
         refused = [r for r in parts[name] if r["status"] == "refused"]
         if rows or refused:
-            notes = any(r["reason"] for r in rows)
-            groups.append(
-                {"id": name, "title": title, "about": about, "rows": rows, "refused": refused, "notes": notes}
-            )
+            groups.append({"id": name, "title": title, "about": about, "rows": rows, "refused": refused})
     return groups
 
 

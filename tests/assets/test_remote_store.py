@@ -37,7 +37,8 @@ KEY = digest("unit")
 
 
 def fill(store: Mirror, key: str = KEY, text: str = "text") -> None:
-    with store.writing("stage", key, {"a": 1}) as writer:
+    with store.writing("stage", key) as writer:
+        writer.meta["a"] = 1
         writer.path("deep/file.txt").write_text(text)
         writer.path("other").write_bytes(b"x" * 1000)
 

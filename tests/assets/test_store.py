@@ -27,7 +27,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def test_a_unit_appears_whole(store: Store) -> None:
     key = digest("one")
     assert not store.has("stage", key)
-    with store.writing("stage", key, {"a": 1}) as writer:
+    with store.writing("stage", key) as writer:
+        writer.meta["a"] = 1
         writer.path("deep/file.txt").write_text("text")
         assert not store.has("stage", key)
     assert store.has("stage", key)

@@ -20,6 +20,7 @@ from commands import ROOT, environment, fovea, inside, inside_of, python
 from assets.frames.sample import make_sample
 from assets.home import Home
 from assets.stages import open_chain
+from pipelines.mlflow_tracking import MlflowTracker
 
 pytestmark = [pytest.mark.e2e]
 COUNTS = {"train": 4, "val": 1, "test": 2}
@@ -275,6 +276,31 @@ def test_a_vanished_folder_is_named_and_its_results_stay(place: Place) -> None:
     assert place.stale() == {}
 
 
+def told_to_mlflow(place: Place) -> None:
+    """The sweep `own`, all of whose trainings another made, has them in its table; what a person reads first is a result."""
+    client = MlflowTracker(place.home / "mlflow", "").store.connect()
+    experiment = client.get_experiment_by_name("fovea-drawn")
+    assert experiment is not None
+    view = json.loads(experiment.tags["mlflow.sharedViewState.drawn.own"])
+    found = client.search_runs([experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} ASC"])
+    assert {run.data.tags["fovea.sweep"] for run in found} == {"drawn.tiny"}
+    names = [f"{rate:g} {arm} bls2017" for rate in (0.0016, 0.0045, 0.013, 0.036) for arm in ("gain", "uniform")]
+    assert [run.info.run_name for run in found] == names
+    assert len({(run.data.params["arm"], run.data.tags["mlflow.runColor"]) for run in found}) == 2
+    for run in found:
+        uniform = run.data.params["arm"] == "uniform"
+        assert run.data.params["gamma"] == ("unused" if uniform else "0.5"), "a chart would make a number up"
+        note = run.data.tags["mlflow.note.content"]
+        assert note.startswith(f"**{run.data.metrics['bpp']:.3f} bpp, ") and "/assets/trained_codec?" in note
+        assert "](#/experiments/" in note and "viewStateShareKey=drawn.own" in note
+        assert all(value == float(f"{value:.6g}") for value in run.data.metrics.values())
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`fovea.key` = 'sweep drawn.own'")
+    assert f"/runs/{parent.info.run_id}/artifacts/report/report.html?" in parent.data.tags["mlflow.note.content"]
+    assert all(name.startswith("bd/saliency_gain_vs_uniform/") for name in parent.data.metrics)
+    model = client.get_registered_model("fovea-drawn-own")
+    assert "2 pictures are too few for an interval" in str(model.description)
+
+
 def test_a_sweep_that_is_changed_back_has_its_tables_and_page_back(place: Place) -> None:
     settings = place.home.parent / "config" / "fovea.toml"
     before = settings.read_text()
@@ -292,6 +318,7 @@ def test_a_sweep_that_is_changed_back_has_its_tables_and_page_back(place: Place)
             page = (place.home / "reports/drawn.own.html").read_text()
             seen.append((done.stdout, table.bd_rate_percent.fillna(0).tolist(), sorted(set(curves.rate)), page))
         status = place.unchanged("status", *own).stdout
+        told_to_mlflow(place)
     finally:
         settings.write_text(before)
     (_, *first), (_, *other), (found, *back), (nothing, *_) = seen

@@ -190,7 +190,7 @@ def test_what_stands_now_takes_the_place_of_what_stood_and_told_again_changes_no
 
     run = start(tracker)
     run.finish()
-    for value, stands in ((0.5, [0.5]), (0.4, [0.5, 0.4]), (0.4, [0.5, 0.4]), (0.5, [0.5, 0.4, 0.5])):
+    for value, stands in ((0.5, [0.5]), (0.4, [0.5, 0.4]), (0.40000004, [0.5, 0.4]), (0.5, [0.5, 0.4, 0.5])):
         tracker = as_another_process(home)
         run = start(tracker)
         run.log_latest({"bpp": value})

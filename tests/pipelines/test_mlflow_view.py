@@ -13,6 +13,7 @@ from models.errors import FoveaError
 from pipelines import addresses, ui
 from pipelines.addresses import Ports, note, noted, ports_of
 from pipelines.mlflow_tracking import MlflowTracker
+from pipelines.mlflow_view import belongs
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(mlflow: Path, monke
     assert tracker.run_url("") == tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
     experiment = tracker.store.connect().get_experiment("1")
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
-    assert "`fovea.sweep` = 'sample.smoke'" in view["searchFilter"]
     assert {"params.`arm`", "metrics.`bpp`", "metrics.`bd_rate_percent`"} <= set(view["selectedColumns"])
+    assert set(view["selectedColumns"]) < set(view["columnOrder"]) == view["columnWidths"].keys()
     assert {c["yaxis"]["key"] for c in view["compareRunCharts"] if c["type"] == "SCATTER"} >= {"psnr_db", "sw_psnr_db"}
     assert "mlflow.sharedViewState.trainings" in experiment.tags
     # MLflow's own list opens an experiment as traces
@@ -84,6 +85,42 @@ def test_a_report_leads_to_where_mlflow_is_now(tmp_path: Path) -> None:
     lead(page, "https://host.example/mlflow")
     lead(page, "")
     assert page.read_text() == text.format("https://host.example/mlflow") + elsewhere
+
+
+def test_the_table_of_a_sweep_has_trainings_that_another_made_in_an_older_store_too(mlflow: Path) -> None:
+    told(mlflow)
+    tracker = MlflowTracker(mlflow, "")
+    client, name = tracker.store.connect(), "mlflow.sharedViewState.sample.smoke"
+    client.set_experiment_tag("1", name, "of an earlier version")
+    for key, tags in (
+        ("mine", {"fovea.sweep": "sample.smoke"}),
+        ("theirs", {"fovea.sweep": "sample.arms"}),
+        ("no", {}),
+    ):
+        run = tracker.run(experiment="fovea-sample", name=key, key=key, tags={"fovea.stage": "trained_codec"} | tags)
+        run.set_tags({belongs("sample.smoke"): "yes"} if tags else {belongs("sample.arms"): "yes"})
+        run.finish()
+    told(mlflow)  # the sweep is told of again
+    view = json.loads(client.get_experiment("1").tags[name])
+    found = client.search_runs(["1"], view["searchFilter"], order_by=[f"{view['orderByKey']} ASC"])
+    assert [run.info.run_name for run in found] == ["mine", "theirs"]
+
+
+def test_a_run_leads_to_its_artifact_in_dagster(mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOVEA_DAGSTER_UI", raising=False)
+    tracker, key = MlflowTracker(mlflow, ""), "l0.01-bls2017-sample-smoke-saliency_gain@center"
+    page = "/assets/trained_codec?view=partitions&partition=l0.01-bls2017-sample-smoke-saliency_gain%40center"
+    note(mlflow.parent, Ports(3055, 5055))
+    assert tracker.asset_url("trained_codec", key) == f"http://127.0.0.1:3055{page}"
+    about = {"mlflow.note.content": f"`{key}`: in Dagster.", "fovea.stage": "trained_codec", "fovea.partition": key}
+    run = tracker.run(experiment="e", name="0.01 saliency_gain@center bls2017", key="k", tags=about)
+    made = tracker.store.connect().get_run(run.run_id)
+    assert made.data.tags["mlflow.note.content"] == f"[`{key}`](http://127.0.0.1:3055{page}): in Dagster."
+    assert made.info.run_name == "0.01 gain@center bls2017", "lists cut it at 18 characters"
+    shared = MlflowTracker(mlflow, "http://mlflow.example.org")
+    assert shared.asset_url("trained_codec", key) == "", "who reads it there has no such loopback"
+    monkeypatch.setenv("FOVEA_DAGSTER_UI", "https://dagster.example.org/")
+    assert shared.asset_url("trained_codec", key) == f"https://dagster.example.org{page}"
 
 
 def test_what_the_ui_prints_opens_runs_before_and_after_the_first(

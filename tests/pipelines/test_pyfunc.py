@@ -54,8 +54,12 @@ def test_registered_loaded_and_used(codec, picture, tmp_path, monkeypatch):
     run = tracker.run(experiment="fovea-sample", name="arm", key="k")
     address = tracker.register_model(run, folder=codec, name="fovea-bls2017", alias="champion")
     assert address == "models:/fovea-bls2017@champion"
-    assert tracker.register_model(run, folder=codec, name="fovea-bls2017") == "models:/fovea-bls2017/1"
     client = tracker.store.connect()
+    for about in ("of 4 pictures", "of 6 pictures"):
+        again = tracker.register_model(run, folder=codec, name="fovea-bls2017", about=about)
+        assert again == "models:/fovea-bls2017/1"
+        described = client.get_registered_model("fovea-bls2017"), client.get_model_version("fovea-bls2017", "1")
+        assert [d.description for d in described] == [about, about]
     version = client.get_model_version_by_alias("fovea-bls2017", "champion")
     assert version.run_id == run.run_id and len(client.search_model_versions("name = 'fovea-bls2017'")) == 1
     names = {Path(a.path).name for a in client.list_artifacts(run.run_id, "model/artifacts/codec")}

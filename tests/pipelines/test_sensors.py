@@ -214,6 +214,16 @@ def test_the_form_of_a_dataset_asks_for_name_and_folder() -> None:
             job.execute_in_process({"ops": {"register": {"config": given}}})
 
 
+def test_a_run_that_was_launched_from_a_form_is_found_by_its_sweeps(
+    installation: Path, instance: dg.DagsterInstance
+) -> None:
+    config = {"ops": {"bring_up_to_date": {"config": {"sweeps": ["moon.smoke", "moon.arms"]}}}}
+    job = defs.resolve_job_def("sweep")
+    done = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    (found,) = instance.get_runs(dg.RunsFilter(tags={"fovea/sweep": "moon.smoke, moon.arms"}))
+    assert found.run_id == done.run_id and not done.success
+
+
 def test_a_job_waits_for_the_run_that_is_at_work(
     installation: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

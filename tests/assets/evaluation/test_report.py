@@ -399,6 +399,7 @@ def test_refusals_stand_in_the_table_with_their_reason() -> None:
     page = render_report(curves=rd_curves(points, resamples=50), rates=rates_of(points))
     text = words_of(page)
     assert "refused" in text and "the test's curve is not monotone" in text and "cannot be said" in text
+    assert "against JPEG" in text and "What cannot be compared, and why" in text
 
 
 def test_only_classical_codecs_make_a_page() -> None:
@@ -464,10 +465,17 @@ def test_files_of_equal_size_stand_side_by_side() -> None:
     assert list(found) == [numerals.number(bpp, 2, unit="bpp") for bpp in (0.2, 0.38, 0.4, 0.9)]
     first, second, third, last = found.values()
     assert first == at((0.2, ""), (0.21, f"+5{percent}"), (0.19, f"−5{percent}"))
-    # no arm is near, but its codec's own
+    # an arm of the leading codec may be further off than others, and what stands nowhere is named
     assert second == at((0.38, ""), (0.4, f"+5{percent}"), (0.399, f"+5{percent}"))
     assert third == at((0.4, ""), (0.46, f"+15{percent}"), (0.38, f"−5{percent}"), (0.399, ""))
     assert last == at((0.9, ""))
+    far = [r["far"] for r in shown["rates"]]
+    assert far == [
+        ["light uniform (0.38)"],
+        ["bls2017 saliency_gain (0.46)"],
+        [],
+        ["bls2017 uniform (0.40)", "bls2017 saliency_gain (0.46)", "JPEG (0.60)"],
+    ]
 
 
 def test_arms_side_by_side_are_of_the_same_training_rate_where_their_sizes_allow_it() -> None:
@@ -537,6 +545,12 @@ def test_chromium_runs_it_offline(browser: Browser, page: str, tmp_path: Path) -
     assert count('[class^="mark"]') >= 4 * learned
     rows = browser.run("return [...document.querySelectorAll('tr[data-metric]')].map(r => [r.dataset.metric, r.dataset.method, r.hidden])")  # fmt: skip
     assert rows and all((metric == "ew_psnr_db" and method == "pchip") != hidden for metric, method, hidden in rows)
+    # a conventional codec stands against uniform only where all codecs have the same
+    across = """state.mode = "relative"; state.classical = true; const one = seriesNow().filter(s => s.curve.classical);
+        data.curves.find(c => c.baseline).train += "2"; data.curves.push({ ...data.curves.find(c => c.baseline), train: "another", label: "another" });
+        return [one.length, seriesNow().filter(s => s.curve.classical).length, seriesNow().length]"""
+    one, none, rest = browser.run(across)
+    assert one >= 1 and none == 0 and rest >= 2
     axis = """const axes = frame(document.createElement("div"), { x: [.1, 1], y: arguments[0], height: 460 });
         return [...axes.root.querySelectorAll("text[text-anchor=end]")].map(t => t.textContent.replace("−", "-"))"""
     for low, high in ((22, 37.5), (-1, 0.9), (30.1, 30.3), (0, 900)):

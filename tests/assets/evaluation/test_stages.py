@@ -4,11 +4,14 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
+from assets.evaluation.notes import figures_said, model_note, training_note
+from assets.evaluation.palette import plain_colour
 from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
-from assets.evaluation.rates_stage import best_experiment, metric_name
+from assets.evaluation.rates_stage import best_experiment, metric_name, why_best
 from models.errors import FoveaError
 from models.experiments import Experiment
 from models.sweeps import sweep
+from models.tracking import NullTracker
 
 
 def points(real: int) -> pd.DataFrame:
@@ -42,19 +45,19 @@ def rates(bd: float, high: float, codec: str = "bls2017") -> pd.DataFrame:
     row = {
         "anchor_arm": "uniform", "test_arm": "saliency_gain", "maps": "predicted", "codec": codec, "variant": "",
         "preset": "" if codec == "light" else "smoke",
-        "metric": "sw_psnr_db", "method": "pchip", "bd_rate_percent": bd, "ci_high": high,
+        "metric": "sw_psnr_db", "method": "pchip", "bd_rate_percent": bd, "ci_low": high - 4, "ci_high": high,
     }  # fmt: skip
     return pd.DataFrame([row])
 
 
-def of_codecs(experiments: Sequence[Experiment], fewer: float) -> pd.DataFrame:
-    """Five pictures' points of each; `light` needs so many times the bits of `bls2017` for the same quality."""
+def of_codecs(experiments: Sequence[Experiment], fewer: float, pictures: int = 5) -> pd.DataFrame:
+    """Some pictures' points of each; `light` needs so many times the bits of `bls2017` for the same quality."""
     rows = [
         {
             "experiment": e.key, "rate": rate, "seed": 0, "image": str(i), "sw_psnr_db": 30 + i + math.log2(rate),
-            "bpp": rate**0.7 * (fewer if e.codec == "light" else 1),
+            "bpp": rate**0.7 * (fewer if e.codec == "light" else 1), "psnr_db": 30.0,
         }
-        for e in experiments for rate in e.rates for i in range(5)
+        for e in experiments for rate in e.rates for i in range(pictures)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -90,6 +93,59 @@ def test_the_best_codec_was_measured_and_is_told_by_quality_where_curves_share_n
     twice = [e.but(preset=preset) for e in experiments if e.codec == "bls2017" for preset in ("smoke", "small")]
     both = [*twice, *(e for e in experiments if e.codec == "light")]
     assert best_experiment(both, gained, of_codecs(both, 1)) is not None
+
+
+NO_INTERVAL = "It is `uniform`, since no map is known to save bits where people are predicted to look"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "high", "arm", "said"),
+    [
+        (1, math.nan, "uniform", f"{NO_INTERVAL}: 1 picture is too few for an interval (5 at least)."),
+        (2, math.nan, "uniform", f"{NO_INTERVAL}: 2 pictures are too few for an interval (5 at least)."),
+        (4, math.nan, "uniform", f"{NO_INTERVAL}: 4 pictures are too few for an interval (5 at least)."),
+        (6, 2.0, "uniform", f"{NO_INTERVAL}: no arm's interval lies below 0."),
+        (6, -5.0, "saliency_gain", "Its arm `saliency_gain` saves most where people are predicted to look: −10.0\u202f% [−9.0,\u00a0−5.0] bits"),
+    ],
+)  # fmt: skip
+def test_a_registered_codec_says_why_it_was_chosen(pictures: int, high: float, arm: str, said: str) -> None:
+    one = sweep("smoke", "sample")
+    both, gained = one.experiments, rates(-10.0, high)
+    alone = [e for e in both if e.codec == "bls2017"]
+    for experiments, several in ((both, True), (alone, False)):
+        points = of_codecs(experiments, 1.4, pictures)
+        best = best_experiment(experiments, gained, points)
+        assert best is not None and (best.codec, best.arm) == ("bls2017", arm)
+        why = why_best(best, experiments, gained, points)
+        assert why.startswith(said) and ("Of 2 codecs it needs the fewest bits" in why) is several
+        note = model_note(one, "fovea-sample-smoke", best, why, points[points.experiment == best.key])
+        assert why in note and f"On {pictures} test picture" in note and "at the rate 0.013" in note
+    eyes = gained.assign(metric="ew_psnr_db")
+    assert " where people look" in why_best(best, alone, eyes, points.assign(ew_psnr_db=30.0))
+    guided = [e for e in alone if e.maps == "predicted"]
+    assert why_best(guided[2], guided, rates(-10.0, math.nan), points) == "", "there was no choice"
+
+
+def test_a_runs_description_begins_with_rounded_figures() -> None:
+    low, high = {"bpp": 0.17312, "psnr_db": 26.2576, "ms_ssim": 0.9}, {"bpp": 1.72789, "psnr_db": 35.1588}
+    assert figures_said([low]) == "**0.173 bpp, 26.26 dB PSNR**"
+    assert figures_said([high, low | {"ew_psnr_db": 24.1}]) == (
+        "**0.173 … 1.728 bpp, 26.26 … 35.16 dB PSNR, 24.10 dB eye-weighted PSNR**"
+    )
+    one = sweep("smoke", "sample")
+    guided = next(e for e in one.experiments if e.maps == "predicted")
+    (row,) = rates(-10.04, -5.0).to_dict("records")
+    note = training_note(NullTracker(), one, guided, [low], row)
+    assert note.startswith(
+        "**0.173 bpp, 26.26 dB PSNR** on the test pictures of `sample`. Bits of its curve against `uniform`"
+    )
+    assert "**−10.0\u202f% [−9.0,\u00a0−5.0]**" in note and f"asset `trained_codec`, partition `{guided.key}`" in note
+
+
+def test_curves_have_colours_of_their_own_without_dashes_and_markers() -> None:
+    arms = [("uniform", "none"), *(("saliency_gain", maps) for maps in ("predicted", "center", "shuffled", "oracle"))]
+    colours = {plain_colour(arm, maps, place) for arm, maps in arms for place in range(3)}
+    assert len(colours) == 15 and plain_colour("uniform", "none", 0) == "#0072b2"
 
 
 def test_metrics_of_a_sweeps_run_have_a_name_for_each_comparison() -> None:

@@ -18,7 +18,8 @@ from pipelines.mlflow_tracking import MlflowTracker
 
 def keep(chain: Chain, partition: str, files: dict[str, pd.DataFrame], stage: str = "bd_rates", **meta: str) -> None:
     unit = Unit(stage, partition, {"partition": partition})
-    with chain.store.writing(unit.stage, unit.digest, meta) as writer:
+    with chain.store.writing(unit.stage, unit.digest) as writer:
+        writer.meta.update(meta)
         for name, table in files.items():
             table.to_parquet(writer.path(name), index=False)
     with mock.patch.object(chain, "_modules", return_value={}):  # of partitions that no sweep has
