@@ -189,3 +189,24 @@ def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch
 
     (option,) = [o for o in server.params if o.name == "backend_store_uri"]
     assert started["mlflow"][1][str(option.envvar)] == address
+
+
+def test_other_ports_take_reports_along_and_say_where_other_links_lead(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
+    for name in ("prepare_instance", "shown", "stop", "signal.signal", "_announce"):
+        monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
+    monkeypatch.setattr(ui, "free", lambda _: True)
+    monkeypatch.setattr(ui, "_start", lambda *_: SimpleNamespace(poll=lambda: 0))
+    note(installation / "home", Ports(3044, 5044))
+    page = installation / "home/reports/sample.smoke.html"
+    page.parent.mkdir()
+    page.write_text('<a href="http://127.0.0.1:5044/#/experiments/1/runs/r">r</a>')
+    with pytest.raises(FoveaError, match="dagster, mlflow ended"):
+        ui.serve(mlflow_port=5045)
+    assert "open with --port 3044 --mlflow-port 5044" in capsys.readouterr().out
+    assert "http://127.0.0.1:5045/#/experiments/1/runs/r" in page.read_text()
+    with pytest.raises(FoveaError, match="dagster, mlflow ended"):
+        ui.serve()
+    assert not capsys.readouterr().out and ports_of(installation / "home") == Ports(3044, 5045)
