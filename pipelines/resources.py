@@ -1,15 +1,16 @@
 """What assets get from the outside: the workshop, which makes a unit or finds it and tells Dagster about it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
 from assets.chain import Chain
 from assets.evaluation.pieces import MEANS
-from assets.graph import Check, Made, Progress
+from assets.graph import Check, Made, Progress, Waiting
 from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import belongs
@@ -24,6 +25,7 @@ PLUMBING = (
     "bytes", "bytes_in", "bytes_out", "device", "frames_per_s", "mode", "packed", "predicted", "resized", "reused",
     "source_bytes", "steps_per_s", "threads", "wall_s", "weights_sha256",
 )  # fmt: skip
+Told = dg.AssetMaterialization | AssetCheckEvaluation
 STOPPED = "interrupted; started again, it goes on from what is finished"
 
 
@@ -63,10 +65,10 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
 
 def materialized(
-    chain: Chain, stage: str, partition: str, progress: Progress, tell: Callable[[dg.AssetMaterialization], Any]
+    chain: Chain, stage: str, partition: str, progress: Progress, tell: Callable[..., Any]
 ) -> dg.MaterializeResult:
-    """Make a unit or find it, and put reports and tables where people look for them. tell: hears what the unit says of
-    another asset: a measurement, of the codec that was measured."""
+    """Make a unit or find it, and put reports and tables where people look for them. tell: hears each `Told` that the
+    unit says of another asset: a measurement, of the codec that was measured."""
     made = chain.make(stage, partition, progress)
     if stage == "report":
         from assets.evaluation.report_stage import publish
@@ -77,7 +79,8 @@ def materialized(
 
         write_tables(chain)
     elif stage == "rd_points":
-        tell(measured(chain, partition, made.facts))
+        for event in measured(chain, partition, made.facts):
+            tell(event)
     return result_of(made, chain)
 
 
@@ -140,18 +143,37 @@ def place(what: str, path: Path, home: Home) -> dict[str, dg.MetadataValue]:
     return {f"{what}path": dg.MetadataValue.path(str(path))}
 
 
-def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> dg.AssetMaterialization:
+def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> Iterator[Told]:
     """A codec told once more, now with what a measurement (`KEY@DATASET`) found: the page of an asset shows its last
-    materialization, and no observation."""
+    materialization, no observation, and of checks those of the same run. Nothing where the codec is gone."""
     key, _, dataset = partition.rpartition("@")
-    told = result_of(chain.made("trained_codec", key), chain)
+    try:
+        made = chain.made("trained_codec", key)
+    except Waiting:
+        return
+    chain.examine(made)
+    told = result_of(made, chain)
     found = {f"test_{name}": person(facts[name]) for name in (*MEANS, "ew_psnr_db") if name in facts}
-    return dg.AssetMaterialization(
-        "trained_codec",
-        partition=key,
-        metadata={**found, "measured_on": dataset, **(told.metadata or {})},
-        tags=version_tags(told),
+    before = {name: value for name, value in (told.metadata or {}).items() if name != "cache_hit"}
+    yield dg.AssetMaterialization(
+        "trained_codec", partition=key, metadata={**found, "measured_on": dataset, **before}, tags=version_tags(told)
     )
+    yield from evaluations("trained_codec", key, told)
+
+
+def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> Iterator[AssetCheckEvaluation]:
+    """A result's checks as events of its artifact."""
+    for found in told.check_results or ():
+        yield AssetCheckEvaluation(
+            asset_key=dg.AssetKey(stage),
+            check_name=str(found.check_name),
+            passed=found.passed,
+            metadata=found.metadata,
+            severity=found.severity,
+            description=found.description,
+            blocking=found.severity == dg.AssetCheckSeverity.ERROR,
+            partition=partition,
+        )
 
 
 def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from assets.graph import Progress
 from models.errors import FoveaError
 from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import failure_text, logged, materialized, mlflow_tags, version_tags
+from pipelines.resources import Told, evaluations, failure_text, logged, materialized, mlflow_tags, version_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the job whose runs carry out plans, and the tags of what is part of one: the run, and the sweep
@@ -48,8 +48,11 @@ def made_here(
     tell = functools.partial(told, instance, run_id)
     log = logged(lambda line: tell(Kind.ENGINE_EVENT, EngineEventData(), f"{name}: {line}"))
 
-    def tell_of(other: dg.AssetMaterialization) -> None:
-        tell(Kind.ASSET_MATERIALIZATION, StepMaterializationData(other, []), name)
+    def tell_of(other: Told) -> None:
+        if isinstance(other, AssetCheckEvaluation):
+            tell(Kind.ASSET_CHECK_EVALUATION, other, f"{other.asset_key.to_user_string()}: {other.check_name}")
+        else:
+            tell(Kind.ASSET_MATERIALIZATION, StepMaterializationData(other, []), name)
 
     def both(done: float, total: float, note: str = "") -> None:
         log(done, total, note)
@@ -83,21 +86,10 @@ def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: 
     name = f"{step.stage} {step.partition}"
     told(instance, run_id, Kind.ASSET_MATERIALIZATION, StepMaterializationData(made, []), name)
     problem = ""
-    for found in result.check_results or ():
-        blocking = found.severity == dg.AssetCheckSeverity.ERROR
-        evaluation = AssetCheckEvaluation(
-            asset_key=key,
-            check_name=str(found.check_name),
-            passed=found.passed,
-            metadata=found.metadata,
-            severity=found.severity,
-            description=found.description,
-            blocking=blocking,
-            partition=step.partition,
-        )
+    for found in evaluations(step.stage, step.partition, result):
         word = "passed" if found.passed else "failed"
-        told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, evaluation, f"{name}: {found.check_name} {word}")
-        if blocking and not found.passed and not problem:
+        told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, found, f"{name}: {found.check_name} {word}")
+        if found.blocking and not found.passed and not problem:
             problem = failure_text(found)
     return problem
 

@@ -5,6 +5,8 @@ Colours are from Okabe and Ito's set, which people with any of the common colour
 markers say the same once more.
 """
 
+import colorsys
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,14 +51,30 @@ OTHERS = ("#7a5195", "#4a7c59", "#9c5a3c", "#3d6b8e", "#8c6d1f")
 
 #: of a control's colour, the share that is white
 _PALE = {"oracle": 0.3, "center": 0.5, "shuffled": 0.7}
+#: of a codec's curves: how light, and how far their hue is turned
+_SHADES = {
+    "bls2017": (1.0, 0.0),
+    "light": (0.6, 0.0),
+    "mbt2018_mean": (0.8, 0.05),
+    "bmshj2018_factorized": (0.9, -0.05),
+    "bmshj2018_hyperprior": (0.6, 0.06),
+    "cheng2020_anchor": (0.65, -0.06),
+}
 
 
-def plain_colour(arm: str, maps: str, place: int) -> str:
-    """A curve's colour, `#rrggbb`, where dashes and markers cannot be drawn: its arm's, paler for a control, darker from codec to
-    codec. place: of the codec in its sweep, from 0."""
-    colour, pale, dark = ARM_COLOURS.get(arm, _OTHER), _PALE.get(maps, 0.0), 0.6**place
-    mixed = (round(dark * (255 * pale + int(colour[i : i + 2], 16) * (1 - pale))) for i in (1, 3, 5))
-    return "#" + "".join(f"{value:02x}" for value in mixed)
+def plain_colour(codec: str, arm: str, maps: str, variant: str) -> str:
+    """A curve's colour, `#rrggbb`, where dashes and markers cannot be drawn, the same in every sweep: near its arm's, darker for
+    some codecs, paler for a control; a variant's hue is its own."""
+    shade, turn = _SHADES.get(codec, (0.7, zlib.crc32(codec.encode()) % 13 / 100))
+    colour, pale = ARM_COLOURS.get(arm, _OTHER), _PALE.get(maps, 0.0)
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, light, strong = colorsys.rgb_to_hls(red, green, blue)
+    if variant not in ("", "as shipped"):
+        found = zlib.crc32(variant.encode())
+        turn, shade = turn + 0.1 + 0.8 * found / 2**32, shade * (1.0, 0.7, 1.3)[found % 3]
+    light *= shade
+    mixed = colorsys.hls_to_rgb((hue + turn) % 1, light + (1 - light) * pale, strong)
+    return "#" + "".join(f"{round(255 * value):02x}" for value in mixed)
 
 
 class Look(NamedTuple):

@@ -130,10 +130,9 @@ class BdRates(Stage):
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"], r["preset"]): r for r in records(against)}
         known = [name for name in (*MEANS, "ew_psnr_db") if name in points]
-        codecs = list(dict.fromkeys(e.codec for e in sweep.experiments))
         settings = {name for e in ready for name in record_of(e, task.world)}
         for experiment in ready:
-            colour = plain_colour(experiment.arm, experiment.maps, codecs.index(experiment.codec))
+            colour = plain_colour(experiment.codec, experiment.arm, experiment.maps, experiment.variant)
             tags = {belongs(sweep.key): "yes", "mlflow.runColor": colour}
             unused = dict.fromkeys(sorted(settings - record_of(experiment, task.world).keys()), "unused")
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]

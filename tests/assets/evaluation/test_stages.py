@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from assets.evaluation.pieces import check_estimate, gallery_images, kept_name
 from assets.evaluation.rates_stage import best_experiment, metric_name, why_best
 from models.errors import FoveaError
 from models.experiments import Experiment
-from models.sweeps import sweep
+from models.sweeps import sweep, sweep_names
 from models.tracking import NullTracker
 
 
@@ -143,9 +144,12 @@ def test_a_runs_description_begins_with_rounded_figures() -> None:
 
 
 def test_curves_have_colours_of_their_own_without_dashes_and_markers() -> None:
-    arms = [("uniform", "none"), *(("saliency_gain", maps) for maps in ("predicted", "center", "shuffled", "oracle"))]
-    colours = {plain_colour(arm, maps, place) for arm, maps in arms for place in range(3)}
-    assert len(colours) == 15 and plain_colour("uniform", "none", 0) == "#0072b2"
+    for name in sweep_names():
+        curves = {(e.codec, e.arm, e.maps, e.variant) for e in sweep(name, "sample").experiments}
+        colours = [tuple(int(plain_colour(*c)[i : i + 2], 16) for i in (1, 3, 5)) for c in curves]
+        for one, other in itertools.combinations(colours, 2):
+            apart = sum(abs(a - b) for a, b in zip(one, other, strict=True))
+            assert apart > (10 if len(curves) <= 20 else 0), f"{name}: {one} {other}"
 
 
 def test_metrics_of_a_sweeps_run_have_a_name_for_each_comparison() -> None:
