@@ -29,25 +29,48 @@ def free(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) != 0
 
 
-def noted(state: Path) -> tuple[Ports, Path] | None:
-    """The ports in a home's note, and the home that wrote it: another one where the folder was copied or moved. None
-    without a note. state: `Home.state`."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+class Note(NamedTuple):
+    """What a home keeps of its ports. own: whether this folder wrote it, and is no copy of the one that did. served: whether
+    `fovea ui` has shown pages there. was: the ports of the home that this one was copied from."""
+
+    ports: Ports
+    own: bool
+    served: bool
+    was: Ports | None
+
+
+def noted(state: Path) -> Note | None:
+    """A home's note; None without one that can be read. state: `Home.state`."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ArithmeticError):
         found = json.loads((state / "ports.json").read_text())
-        return Ports(int(found["dagster"]), int(found["mlflow"])), Path(found["home"])
+        ports, was = (Ports(*map(int, found[name])) if found[name] else None for name in ("ports", "was"))
+        if ports and all(0 < port < 65536 for port in ports):
+            return Note(ports, found["folder"] == _folder(state), bool(found["served"]), was)
     return None
 
 
+def first_free() -> Ports:
+    """The first free ports from 3000 and from 5000 on."""
+    return Ports(*(next((p for p in range(first, first + 100) if free(p)), first) for first in Ports()))
+
+
 def ports_of(state: Path) -> Ports:
-    """The home's ports: those that it noted, else the first free ones from 3000 and from 5000 on, which it notes."""
+    """The home's ports: those that it noted, else the first free ones, which it notes."""
     last = noted(state)
-    if last and last[1] == state:
-        return last[0]
-    chosen = Ports(*(next((p for p in range(first, first + 100) if free(p)), first) for first in Ports()))
-    note(state, chosen)
+    if last and last.own:
+        return last.ports
+    note(state, chosen := first_free(), was=last.ports if last else None)
     return chosen
 
 
-def note(state: Path, ports: Ports) -> None:
-    """Keep these ports for the home."""
-    write_whole(state / "ports.json", json.dumps({**ports._asdict(), "home": str(state)}))
+def note(state: Path, ports: Ports, *, served: bool = False, was: Ports | None = None) -> None:
+    """Keep these ports for the home; as in Note."""
+    state.mkdir(parents=True, exist_ok=True)
+    kept = {"ports": ports, "folder": _folder(state), "served": served, "was": was}
+    write_whole(state / "ports.json", json.dumps(kept))
+
+
+def _folder(state: Path) -> list[int]:
+    """The same by whatever path a folder is reached, and another one for a copy."""
+    found = state.stat()
+    return [found.st_dev, found.st_ino]

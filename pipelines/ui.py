@@ -13,7 +13,7 @@ import psutil
 from assets.evaluation.report_stage import lead
 from assets.home import ROOT, Home, write_whole
 from models.errors import FoveaError
-from pipelines.addresses import LOOPBACK, Ports, address, free, note, noted, ports_of
+from pipelines.addresses import LOOPBACK, Ports, address, first_free, free, note, noted, ports_of
 from pipelines.instance import prepare_instance
 from pipelines.mlflow_store import MlflowStore, redacted
 from pipelines.mlflow_tracking import MlflowTracker
@@ -56,21 +56,24 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
     Raises FoveaError for a taken port."""
     home = Home.from_environment()
     before = noted(home.state)
-    last = ports_of(home.state)
-    ports = Ports(last.dagster if port is None else port, last.mlflow if mlflow_port is None else mlflow_port)
+    last, served = ports_of(home.state), bool(before and before.own and before.served)
+    usual = last if served or all(map(free, last)) else first_free()
+    ports = Ports(usual.dagster if port is None else port, usual.mlflow if mlflow_port is None else mlflow_port)
     if ports.dagster == ports.mlflow:
         raise FoveaError(f"--port and --mlflow-port are both {ports.dagster}: two servers need two ports")
     for name, wanted in zip(("--port", "--mlflow-port"), ports, strict=True):
         if not free(wanted):
             raise FoveaError(f"port {wanted} is taken: stop what listens there, or choose another with {name}")
-    note(home.state, ports)
     prepare_instance(home)
     shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
     remote = home.profile.tracking_uri()
-    mlflow = redacted(remote) if remote.startswith("http") else address(ports.mlflow)
-    for page in home.reports.glob("*.html"):
-        lead(page, mlflow)
+    here = redacted(remote) if remote.startswith("http") else address(ports.mlflow)
+    mlflow = (os.environ.get("FOVEA_MLFLOW_UI") or here).rstrip("/")
+    if not served or ports == last or free(last.dagster):  # else it is shown at its own ports, too, which outlast these
+        note(home.state, ports, served=True)
+        for page in home.reports.glob("*.html"):
+            lead(page, mlflow)
     environment = {
         **os.environ,
         "FOVEA_MLFLOW_UI": mlflow,
@@ -94,8 +97,8 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
             log.parent.mkdir(parents=True, exist_ok=True)
             children[name] = _start(command, environment, log)
         _announce(home, ports, children, remote)
-        if before and before[0] != ports and not remote.startswith("http"):
-            print(_led_elsewhere(before[0]), flush=True)
+        if before and (was := before.was or before.ports) != ports and not remote.startswith("http"):
+            print(_led_elsewhere(was), flush=True)
         while all(child.poll() is None for child in children.values()):
             time.sleep(0.5)
         ended = [name for name, child in children.items() if child.poll() is not None]

@@ -68,9 +68,18 @@ def test_a_home_keeps_the_first_free_ports_and_a_copy_of_it_gets_its_own(
     assert ports_of(home) == Ports(3002, 5001), "links that are stored go on working"
     shutil.copytree(home, copy)
     taken |= set(ports_of(home))
-    assert ports_of(copy) == Ports(3000, 5000) and noted(copy) == (Ports(3000, 5000), copy)
-    (home / "ports.json").write_text("{}")
-    assert noted(home) is None and ports_of(home) == Ports(3000, 5000)
+    own, again = Ports(3000, 5000), Ports(3002, 5001)
+    assert ports_of(copy) == own and noted(copy) == (own, True, False, again), "links that it has lead to the other's"
+    moved = home.rename(tmp_path / "moved")
+    assert ports_of(moved) == again and noted(moved) == (again, True, False, None)
+    for wrong in (
+        "{}",
+        "null",
+        '{"ports": [70000, 5000], "was": null, "folder": [], "served": true}',
+        '{"ports": [1e999, 1]}',
+    ):
+        (moved / "ports.json").write_text(wrong)
+        assert noted(moved) is None and ports_of(moved) == own
 
 
 def test_a_report_leads_to_where_mlflow_is_now(tmp_path: Path) -> None:
@@ -181,9 +190,9 @@ def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch
     monkeypatch.setattr(ui, "_start", start)
     with pytest.raises(FoveaError, match="two servers need two ports"):
         ui.serve(1, 1)
-    note(installation / "home", Ports(0, 1))
+    note(installation / "home", Ports(2, 1))
     ui.serve()
-    assert [word for command, _ in started.values() for word in command if word in ("0", "1")][:2] == ["0", "1"]
+    assert [word for command, _ in started.values() for word in command if word in ("2", "1")][:2] == ["2", "1"]
     assert not [word for command, _ in started.values() for word in command if "hush" in word]
     from mlflow.cli import server
 
@@ -197,8 +206,11 @@ def test_other_ports_take_reports_along_and_say_where_other_links_lead(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
     for name in ("prepare_instance", "shown", "stop", "signal.signal", "_announce"):
         monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
-    monkeypatch.setattr(ui, "free", lambda _: True)
+    taken: set[int] = set()
+    for module in (ui, addresses):
+        monkeypatch.setattr(module, "free", lambda port: port not in taken)
     monkeypatch.setattr(ui, "_start", lambda *_: SimpleNamespace(poll=lambda: 0))
+    monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
     note(installation / "home", Ports(3044, 5044))
     page = installation / "home/reports/sample.smoke.html"
     page.parent.mkdir()
@@ -210,3 +222,18 @@ def test_other_ports_take_reports_along_and_say_where_other_links_lead(
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
         ui.serve()
     assert not capsys.readouterr().out and ports_of(installation / "home") == Ports(3044, 5045)
+    # a second one beside the first takes nothing along
+    taken |= {3044, 5045}
+    with pytest.raises(FoveaError, match="port 3044 is taken"):
+        ui.serve()
+    with pytest.raises(FoveaError, match="dagster, mlflow ended"):
+        ui.serve(3050, 5050)
+    assert ports_of(installation / "home") == Ports(3044, 5045) and "5045" in page.read_text()
+    # a home that was never shown takes others, and says so
+    note(installation / "home", Ports(3044, 5045))
+    monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://mlflow.example/")
+    with pytest.raises(FoveaError, match="dagster, mlflow ended"):
+        ui.serve()
+    assert "--port 3044 --mlflow-port 5045" in capsys.readouterr().out
+    assert ports_of(installation / "home") == Ports(3000, 5000)
+    assert "https://mlflow.example/#/experiments/1/runs/r" in page.read_text()
