@@ -12,6 +12,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from models.arms import ARMS
 from models.tracking import belongs
 from pipelines.addresses import address, ports_of
 
@@ -24,6 +25,7 @@ _COLUMNS = {
 }  # fmt: skip
 #: those that MLflow always shows, by its names for them
 _FIXED = {"attributes.`Run Name`": 200, "runDateAndNestInfo": 140, "duration": 80}
+_OF_SALIENCY = [arm.removeprefix("saliency_") for arm in ARMS if arm.startswith("saliency_")]
 _OVER_BPP = ("psnr_db", "sw_psnr_db", "ms_ssim")
 
 
@@ -79,7 +81,7 @@ def view(sweep: str = "") -> str:
 def row_name(name: str) -> str:
     """A run's name as lists that cut it at 18 characters tell it apart: `0.0045 gain@center bls2017`. name: with the arm as it
     is called elsewhere, `saliency_gain@center`."""
-    return re.sub(r"(^| )saliency_(?=[a-z])", r"\1", name)
+    return re.sub(rf"(^| )saliency_(?=({'|'.join(_OF_SALIENCY)})(@| |$))", r"\1", name)
 
 
 def run_address(base: str, experiment_id: str, run_id: str) -> str:

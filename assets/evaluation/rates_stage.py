@@ -236,7 +236,7 @@ def why_best(best: Experiment, experiments: Sequence[Experiment], rates: "pd.Dat
         )
     elif best.arm == "uniform" and any(e.codec == best.codec and e.arm != "uniform" for e in usable):
         few = f"{counted(pictures)} {'is' if pictures == 1 else 'are'} too few for an interval ({MIN_IMAGES} at least)"
-        none = "no arm's interval lies below 0"
+        none = "no arm's interval lies below 0" if len(of_codec) else "their curves cannot be compared"
         said.append(
             f"It is `uniform`, since no map is known to save bits where people {look}: {few if pictures < MIN_IMAGES else none}."
         )

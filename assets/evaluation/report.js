@@ -282,8 +282,9 @@ function drawLegend(all) {
     });
     return button;
   }));
-  if (state.mode === "relative" && state.classical && names.length && !names.some(c => c.classical))
-    $("rd-legend").append(html("span", { class: "about" }, `Others are left out: each codec here has a ${data.against} of its own.`));
+  const here = data.curves.filter(c => c.place === state.place);
+  if (state.mode === "relative" && state.classical && here.some(c => c.classical) && here.filter(c => c.baseline).length > 1)
+    $("rd-legend").append(html("span", { class: "about" }, `Others are left out: there is more than one ${data.against} to hold them against.`));
 }
 
 /* ---- BD table ------------------------------------------------------------------------------------------------- */

@@ -13,7 +13,7 @@ from models.errors import FoveaError
 from pipelines import addresses, ui
 from pipelines.addresses import Ports, note, noted, ports_of
 from pipelines.mlflow_tracking import MlflowTracker
-from pipelines.mlflow_view import belongs
+from pipelines.mlflow_view import belongs, row_name
 
 
 @pytest.fixture
@@ -126,6 +126,8 @@ def test_a_run_leads_to_its_artifact_in_dagster(mlflow: Path, monkeypatch: pytes
     made = tracker.store.connect().get_run(run.run_id)
     assert made.data.tags["mlflow.note.content"] == f"[`{key}`](http://127.0.0.1:3055{page}): in Dagster."
     assert made.info.run_name == "0.01 gain@center bls2017", "lists cut it at 18 characters"
+    assert row_name("sweep saliency_gains.smoke") == "sweep saliency_gains.smoke"
+    assert row_name("saliency_maps sample") == "saliency_maps sample"
     shared = MlflowTracker(mlflow, "http://mlflow.example.org")
     assert shared.asset_url("trained_codec", key) == "", "who reads it there has no such loopback"
     monkeypatch.setenv("FOVEA_DAGSTER_UI", "https://dagster.example.org/")

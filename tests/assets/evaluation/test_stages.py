@@ -123,6 +123,8 @@ def test_a_registered_codec_says_why_it_was_chosen(pictures: int, high: float, a
         assert why in note and f"On {pictures} test picture" in note and "at the rate 0.013" in note
     eyes = gained.assign(metric="ew_psnr_db")
     assert " where people look" in why_best(best, alone, eyes, points.assign(ew_psnr_db=30.0))
+    refused = why_best(alone[0], alone, gained[:0], points)
+    assert (refused == f"{NO_INTERVAL}: their curves cannot be compared.") is (pictures >= 5)
     guided = [e for e in alone if e.maps == "predicted"]
     assert why_best(guided[2], guided, rates(-10.0, math.nan), points) == "", "there was no choice"
 
