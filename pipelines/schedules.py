@@ -201,7 +201,7 @@ def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 class Folder(dg.Config):
     """A folder of pictures to register."""
 
-    name: str = Field(description="what the dataset is called: small letters, digits, - and _")
+    name: str = Field("pictures", description="what the dataset is called: small letters, digits, - and _")
     path: str = Field(description="the folder, on the machine where Dagster runs")
     size: str = Field("native", description="WxH (area-resized, never enlarged) or native")
     fixations: str = Field("", description="a Parquet or CSV table with image, subject, x, y; empty for none")
@@ -225,8 +225,8 @@ def register(context: dg.OpExecutionContext, config: Folder) -> None:
 
 
 @dg.job(
-    description="Registers a folder of pictures under a name; its row appears in the graph at once. Name and folder are typed in "
-    "the launchpad. Splits and other options: `fovea datasets add --help`.",
+    description="Registers a folder of pictures under a name; its row appears in the graph at once. The launchpad asks for `path`, "
+    "the folder. Splits and other options: `fovea datasets add --help`.",
     executor_def=dg.in_process_executor,
 )
 def register_dataset() -> None:

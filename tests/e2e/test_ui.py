@@ -191,8 +191,7 @@ def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, b
     seen("/overview/activity/timeline", "sweep")
     seen("/locations/fovea/jobs/sweep/playground", "sample.smoke", "Launch Run")
     assert "cityscapes" not in seen("/automation", "new_pictures", "nightly")
-    missing = "Missing required config entries ['name', 'path']"
-    seen("/locations/fovea/jobs/register_dataset/playground", missing)
+    seen("/locations/fovea/jobs/register_dataset/playground", "Missing required config entry", "path")
 
 
 TICK = """

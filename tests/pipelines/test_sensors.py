@@ -205,13 +205,11 @@ def test_a_wrong_name_in_a_form_fails_once_and_says_what_was_meant(
         assert not [row for axis in ("datasets", "trunk_codec") for row in kept.get_dynamic_partitions(axis)]
 
 
-def test_the_form_of_a_dataset_asks_for_name_and_folder() -> None:
+def test_the_form_of_a_dataset_asks_for_its_folder_alone() -> None:
     job = defs.resolve_job_def("register_dataset")
-    for missing in ("name", "path"):
-        given = {"name": "mine", "path": "/pictures"}
-        del given[missing]
-        with pytest.raises(dg.DagsterInvalidConfigError, match=f'Missing required config entry "{missing}"'):
-            job.execute_in_process({"ops": {"register": {"config": given}}})
+    with pytest.raises(dg.DagsterInvalidConfigError, match='Missing required config entry "path"'):
+        job.execute_in_process({"ops": {"register": {"config": {"name": "mine"}}}})
+    assert dg.validate_run_config(job, {"ops": {"register": {"config": {"path": "/pictures"}}}})
 
 
 def test_a_run_that_was_launched_from_a_form_is_found_by_its_sweeps(
