@@ -68,7 +68,7 @@ system:  ## packages of the operating system that some tests use (Chromium, Post
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 pictures: setup  ## a walk in a browser through what the demo made; its pictures of the README (FOVEA_WALK: folder with a demo)
-	@FOVEA_PICTURES=build/pictures $(BIN)/python -m pytest -q -n 0 -m slow tests/e2e/test_walk.py && for f in docs/pictures/*.png; do cp build/pictures/$${f##*/} $$f; done
+	@FOVEA_PICTURES=build/pictures $(BIN)/python -m pytest -q -n 0 -m slow tests/e2e/test_walk.py && cd build/pictures && cp dagster.png mlflow.png report.png report_pictures.png ../../docs/pictures
 
 bench: setup  ## benchmarks against the peers, as ratios in one run
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -72,8 +72,8 @@ def plain_colour(codec: str, arm: str, maps: str, variant: str) -> str:
     if variant not in ("", "as shipped"):
         found = zlib.crc32(variant.encode())
         turn, shade = turn + 0.1 + 0.8 * found / 2**32, shade * (1.0, 0.7, 1.3)[found % 3]
-    light *= shade
-    mixed = colorsys.hls_to_rgb((hue + turn) % 1, light + (1 - light) * pale, strong)
+    own = colorsys.hls_to_rgb((hue + turn) % 1, light, strong)
+    mixed = (min(1.0, shade * (pale + (1 - pale) * value)) for value in own)
     return "#" + "".join(f"{round(255 * value):02x}" for value in mixed)
 
 
