@@ -8,22 +8,13 @@ place, comments stay, and it lies apart from the state that may be deleted. docs
 import os
 import re
 import shlex
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, cast, get_args
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from models.config import SETTINGS_FILE, read_tables
 from models.errors import FoveaError
@@ -180,22 +171,23 @@ def format_size(size: Size) -> str:
 def parse_splits(value: object, base: Path) -> Splits:
     """Read a splits rule: a word, a CSV file, counts such as "500/60/140", or a mapping of split to globs. Raises
     FoveaError: no such rule, or a CSV that is not there."""
-    if isinstance(value, Mapping):
-        return _parse_globs(value)
-    if value is None or value == "auto":
-        return Splits()
-    if value == "folders" or value == "hash":
-        return Splits("folders" if value == "folders" else "hash")
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)/(\d+)/(\d+)", value)):
-        counts = (int(match[1]), int(match[2]), int(match[3]))
-        if not sum(counts):
-            raise FoveaError(f"{value!r} takes no picture at all")
-        return Splits("order", counts=counts)
-    if isinstance(value, str) and value.lower().endswith((".csv", ".tsv")):
-        csv = _resolve(value, base)
-        if not csv.is_file():
-            raise FoveaError(f"no file {csv}")
-        return Splits("csv", csv=csv)
+    match value:
+        case Mapping():
+            return _parse_globs(value)
+        case None | "auto":
+            return Splits()
+        case "folders" | "hash":
+            return Splits(value)
+        case str() if counted := re.fullmatch(r"(\d+)/(\d+)/(\d+)", value):
+            counts = (int(counted[1]), int(counted[2]), int(counted[3]))
+            if not sum(counts):
+                raise FoveaError(f"{value!r} takes no picture at all")
+            return Splits("order", counts=counts)
+        case str() if value.lower().endswith((".csv", ".tsv")):
+            csv = _resolve(value, base)
+            if not csv.is_file():
+                raise FoveaError(f"no file {csv}")
+            return Splits("csv", csv=csv)
     raise FoveaError(
         f'{value!r} is no splits rule; use "auto", "folders", "hash", counts such as "500/60/140", a CSV file with '
         "columns image and split, or globs for train, val and test"
@@ -231,14 +223,24 @@ def _resolved(path: object, info: ValidationInfo) -> Path:
     return _resolve(str(path), cast(Path, info.context))
 
 
+def _chosen_root(path: Path | None) -> Path | None:
+    chosen = os.environ.get("CITYSCAPES_ROOT")
+    return Path(chosen).expanduser().absolute() if chosen else path
+
+
+def _in_order(codecs: list[Classical]) -> tuple[Classical, ...]:
+    return tuple(codec for codec in get_args(Classical) if codec in codecs)
+
+
+FrameSize = Annotated[Any, AfterValidator(parse_size)]
 Place = Annotated[Path, BeforeValidator(_resolved)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class Strict(Typed):
-    """A part of the file: no text for a number, no number for a flag."""
+    """A part of the file: no text for a number, no number for a flag. A default is read as what stands in the file."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, validate_default=True)
 
 
 class Counts(Strict):
@@ -256,64 +258,44 @@ class Counts(Strict):
 
 
 class Table(Strict):
-    """What every `[datasets.NAME]` may hold. Relative paths start at the folder that is the context of validation."""
+    """What every `[datasets.NAME]` may hold, named as in `Dataset`. Relative paths start at the folder that is the context of
+    validation."""
 
-    size: Annotated[Any, AfterValidator(parse_size)] = DEFAULT_FRAME_SIZE
+    kind: ClassVar[Kind] = "folder"
+    size: FrameSize = "native"
     saliency: Annotated[str, AfterValidator(_known_model)] = ""
-    classical: list[Classical] = Field(list(CLASSICAL), min_length=1)
+    classical: Annotated[list[Classical], Field(min_length=1), AfterValidator(_in_order)] = list(CLASSICAL)
 
-    def dataset(self, name: str) -> "Dataset":
+    def dataset(self, name: str) -> Dataset:
         """The dataset of this name."""
-        classical = tuple(codec for codec in get_args(Classical) if codec in self.classical)
-        return self._of(Dataset(name, "folder", size=self.size, saliency=self.saliency, classical=classical))
-
-    @abstractmethod
-    def _of(self, dataset: "Dataset") -> "Dataset":
-        """The dataset with what its own kind of table says."""
+        return Dataset(name, self.kind, **{field: getattr(self, field) for field in type(self).model_fields})
 
 
 class SampleTable(Table):
     """`[datasets.sample]`."""
 
+    kind = "sample"
+    size: FrameSize = format_size(DEFAULT_FRAME_SIZE)
     seed: int = Field(default=0, ge=0)
-    counts: Counts = Counts()
-
-    def _of(self, dataset: "Dataset") -> "Dataset":
-        counts = tuple(self.counts.model_dump().items())
-        return replace(dataset, kind="sample", splits=Splits("folders"), counts=counts, seed=self.seed)
+    counts: Annotated[Counts, AfterValidator(lambda counts: tuple(counts.model_dump().items()))] = Counts()
 
 
 class CityscapesTable(Table):
     """`[datasets.cityscapes]`."""
 
-    path: Place | None = None
+    kind = "cityscapes"
+    size: FrameSize = format_size(DEFAULT_FRAME_SIZE)
+    path: Annotated[Place | None, AfterValidator(_chosen_root)] = None
     subset: bool = False
-
-    def _of(self, dataset: "Dataset") -> "Dataset":
-        chosen = os.environ.get("CITYSCAPES_ROOT")
-        path = Path(chosen).expanduser().absolute() if chosen else self.path
-        splits = Splits("folders")
-        return replace(dataset, kind="cityscapes", path=path, splits=splits, subset=self.subset)
 
 
 class FolderTable(Table):
     """A registered folder of pictures."""
 
     path: Place
-    splits: Any = None
+    splits: Annotated[Any, AfterValidator(lambda value, info: parse_splits(value, info.context))] = None
     fixations: Place | None = None
     texts: Place | None = None
-    size: Annotated[Any, AfterValidator(parse_size)] = "native"
-
-    @field_validator("splits")
-    @classmethod
-    def _is_a_rule(cls, value: Any, info: ValidationInfo) -> Splits:
-        return parse_splits(value, cast(Path, info.context))
-
-    def _of(self, dataset: "Dataset") -> "Dataset":
-        return replace(
-            dataset, path=self.path, splits=self.splits or Splits(), fixations=self.fixations, texts=self.texts
-        )
 
 
 TABLES: Final[Mapping[str, type[Table]]] = {"sample": SampleTable, "cityscapes": CityscapesTable}
@@ -353,7 +335,6 @@ def add_dataset(
     fixations: Path | str | None = None,
     texts: Path | str | None = None,
     size: str | None = None,
-    saliency: str = "",
     classical: Sequence[str] = (),
 ) -> Dataset:
     """Register a folder of pictures in `config_dir/fovea.toml` and return the dataset; for a name that has this folder
@@ -372,9 +353,9 @@ def add_dataset(
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
         raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    given: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts}
-    given |= {"size": size, "saliency": saliency or None, "classical": list(classical) or None}
-    given = {name: value for name, value in given.items() if value is not None}
+    asked: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts, "size": size}
+    asked["classical"] = list(classical) or None
+    given = {name: value for name, value in asked.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     if dataset.fixations and not dataset.fixations.is_file():
         raise FoveaError(f"no fixation table {dataset.fixations}")
@@ -386,7 +367,6 @@ def add_dataset(
         "fixations": str(dataset.fixations or ""),
         "texts": str(dataset.texts or ""),
         "size": "" if dataset.size == "native" else format_size(dataset.size),
-        "saliency": dataset.saliency,
         "classical": list(dataset.classical) if classical else "",
     }
     with _editing(config_dir) as tables:
@@ -420,13 +400,6 @@ def put_back(config_dir: Path, name: str, table: Mapping[str, Any] | None) -> No
             tables.pop(name, None)
         else:
             tables[name] = table
-
-
-def find_dataset(registry: Mapping[str, Dataset], name: str) -> Dataset:
-    """The dataset of that name. Raises FoveaError with what was probably meant, or what there is."""
-    if name not in registry:
-        raise FoveaError(f"{unknown('dataset', name, registry)} (fovea datasets add {name} PATH)")
-    return registry[name]
 
 
 def _resolve(text: str, base: Path) -> Path:
@@ -476,8 +449,3 @@ def _editing(config_dir: Path) -> Iterator[Any]:
                 beside.chmod(file.stat().st_mode if file.exists() else 0o644)
     except Timeout as error:
         raise FoveaError(f"{file} is being edited by another process ({file}.lock is held)") from error
-
-
-def with_root(dataset: Dataset, root: Path) -> Dataset:
-    """Return the dataset with its pictures under `root` (where `sample` was drawn or `cityscapes` unpacked)."""
-    return replace(dataset, path=root)

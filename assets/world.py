@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.datasets import Dataset, find_dataset, load_registry
+from assets.datasets import Dataset, load_registry
 from assets.home import Home
 from assets.log import lasting_logger
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.sweeps import Sweep, sweep, sweep_names
+from models.validation import unknown
 
 _LOG = lasting_logger(__name__)
 
@@ -47,7 +48,9 @@ class World:
         found = self.registry
         if name in self._wrong:
             raise self._wrong[name]
-        return find_dataset(found, name)
+        if name not in found:
+            raise FoveaError(f"{unknown('dataset', name, found)} (fovea datasets add {name} PATH)")
+        return found[name]
 
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:

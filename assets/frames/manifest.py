@@ -58,8 +58,8 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     """Look at every picture of a dataset and return its manifest.
 
     Files whose path, size and time of change (ns) an earlier look kept in the folder `cache` are not read again. For
-    `sample` and `cityscapes`, give the dataset its folder with `assets.datasets.with_root`; the pictures are those below
-    `leftImg8bit` where there is such a folder.
+    `sample` and `cityscapes`, give the dataset its folder as `path`; the pictures are those below `leftImg8bit`
+    where there is such a folder.
 
     Raises FoveaError: the folder is missing or has no picture, or the splits rule doesn't fit it.
     """

@@ -5,6 +5,7 @@ pixels), and the resizing threads take each frame's bytes straight out of it.
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import struct
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assets.datasets import Size, with_root
+from assets.datasets import Size
 from assets.frames.archive import BrokenFrame, FrameRef, Listing, Source, locate, peek_frame, read_frame, scan
 from assets.graph import Waiting
 from assets.home import Home, write_whole, written_beside
@@ -113,7 +114,7 @@ def cityscapes_table(world: World) -> "pd.DataFrame":
         raise FoveaError(f"{source.path} holds no frame leftImg8bit/SPLIT/CITY/*.png")
     cache = world.home.state / "cache"
     if source.kind == "tree":
-        table = scan_folder(with_root(world.dataset(CITYSCAPES), source.path), cache)
+        table = scan_folder(dataclasses.replace(world.dataset(CITYSCAPES), path=source.path), cache)
         names = {ref.image for ref in listing.frames}
         return table[table.image.isin(names)].reset_index(drop=True)
     name = f"archive-{digest(str(source.path))[:12]}-"

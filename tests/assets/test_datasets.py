@@ -14,7 +14,6 @@ from assets.datasets import (
     load_registry,
     parse_size,
     remove_dataset,
-    with_root,
 )
 from assets.home import Home
 from assets.world import World
@@ -69,7 +68,6 @@ def test_settings_of_the_sample(tmp_path: Path) -> None:
     known = load_registry(registry(tmp_path, '[datasets.sample]\nseed = 7\ncounts = { val = 2 }\nsize = "256x128"\n'))
     sample = known["sample"]
     assert (sample.seed, dict(sample.counts), sample.size) == (7, {"train": 24, "val": 2, "test": 8}, (256, 128))
-    assert with_root(sample, tmp_path).root() == tmp_path
 
 
 def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets.datasets import add_dataset, find_dataset, load_registry, remove_dataset
+from assets.datasets import add_dataset, load_registry, remove_dataset
 from assets.home import Home
 from assets.stages import open_chain
 from pipelines import schedules, sensors
@@ -124,7 +124,7 @@ def test_the_state_of_a_folder_follows_links_and_sees_no_other_files(installatio
     add_dataset(installation, "linked", folder, splits="1/1/0")
 
     def state() -> str:
-        return folder_state(find_dataset(load_registry(installation), "linked"), folder)
+        return folder_state(load_registry(installation)["linked"], folder)
 
     before = state()
     (folder / "notes.txt").write_text("no picture")

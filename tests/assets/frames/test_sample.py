@@ -1,5 +1,6 @@
 """The drawn scenes: layout, determinism, and what is written in them."""
 
+import dataclasses
 import json
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from assets.datasets import load_registry, with_root
+from assets.datasets import load_registry
 from assets.frames.decode import read_picture
 from assets.frames.manifest import scan
 from assets.frames.resize import resize
@@ -38,7 +39,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layout_is_cityscapes(drawn: Path, tmp_path: Path) -> None:
-    table = scan(with_root(load_registry(tmp_path)["sample"], drawn))
+    table = scan(dataclasses.replace(load_registry(tmp_path)["sample"], path=drawn))
     assert (table["status"] == "ok").all()
     assert dict(table["split"].value_counts()) == {"train": 3, "test": 2, "val": 1}
     assert set(zip(table["width"], table["height"], strict=True)) == {SMALL}
