@@ -75,8 +75,7 @@ class Chain:
         self._units: dict[Name, Unit] = {}
         self._parts: dict[tuple[str, str, str], Part] = {}
         self._failed: frozenset[str] | None = None
-        self._last: dict[str, dict[str, str]] = {}
-        self._records: dict[str, list[Any]] = {}
+        self._latest: dict[str, dict[str, dict[str, Any]]] = {}
 
     def needs(self, stage: str, partition: str) -> list[Need]:
         """What an artifact is made from. Raises FoveaError for a partition that cannot be."""
@@ -149,11 +148,10 @@ class Chain:
         """Compute keys again after something was made: of this artifact and what is made from it, or of all."""
         self._failed = None
         if not stage:
-            for known in (self._views, self._units, self._parts, self._last, self._records):
+            for known in (self._views, self._units, self._parts, self._latest):
                 known.clear()
             return
         stale = self._made_from((stage, partition))
-        self._records.pop(stage, None)
         for name in stale:
             self._units.pop(name, None)
             self._views.pop(name, None)
@@ -175,7 +173,7 @@ class Chain:
         unit = self.unit(stage, partition)
         if not self.store.has(stage, unit.digest):
             raise Waiting(stage, partition)
-        return Made(unit, True, self.store.manifest(stage, unit.digest), self.store, 0.0)
+        return Made(unit, True, self.store.manifest(stage, unit.digest), self.store)
 
     def make(self, stage: str, partition: str, progress: Progress = silent) -> Made:
         """Make a unit or find it, and ask its checks; what fails a blocking one is not used. Raises FoveaError when it cannot
@@ -191,7 +189,7 @@ class Chain:
                 if not hit:
                     unit = self._fill(unit, progress, began)
         self._remember(unit)
-        made = Made(unit, hit, self.store.manifest(stage, unit.digest), self.store, time.monotonic() - began)
+        made = Made(unit, hit, self.store.manifest(stage, unit.digest), self.store)
         self.examine(made)
         return made
 
@@ -250,7 +248,7 @@ class Chain:
             return None
         was = Unit(unit.stage, unit.partition, before["inputs"])
         manifest = self.store.manifest(unit.stage, before["key"])
-        return Made(was, True, manifest, self.store, 0.0) if was.digest == before["key"] else None
+        return Made(was, True, manifest, self.store) if was.digest == before["key"] else None
 
     def _unchanged(self, unit: Unit, key: str) -> Unit:
         """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
@@ -277,13 +275,18 @@ class Chain:
         if before != record:
             name = self._latest_name(unit.stage, unit.partition)
             self.home.common.write(name, json.dumps(record, sort_keys=True).encode())
-        self._last.get(unit.stage, {})[unit.partition] = unit.digest
+        self._latest.get(unit.stage, {})[unit.partition] = record
 
     def moved(self, stage: str, partition: str) -> bool:
         """Whether the partition's last record is of another unit than the one of now, which the store has."""
-        if stage not in self._last:
-            self._last[stage] = {r["partition"]: r["key"] for r in self.all_latest(stage)}
-        return self._last[stage].get(partition) != self.unit(stage, partition).digest
+        last = self._latest_by_partition(stage).get(partition)
+        return last is None or last["key"] != self.unit(stage, partition).digest
+
+    def _latest_by_partition(self, stage: str) -> dict[str, dict[str, Any]]:
+        """`all_latest`, read once a chain."""
+        if stage not in self._latest:
+            self._latest[stage] = {record["partition"]: record for record in self.all_latest(stage)}
+        return self._latest[stage]
 
     def latest(self, stage: str, partition: str) -> dict[str, Any] | None:
         """The record of what was made or found last: partition, key, inputs, modules of its code, and the keys of those
@@ -347,9 +350,8 @@ class Chain:
         record = unit.inputs.get("record")
         if not isinstance(record, Mapping):
             return []
-        if unit.stage not in self._records:
-            self._records[unit.stage] = [made["inputs"] for made in self.all_latest(unit.stage)]
-        alike = [inputs["record"] for inputs in self._records[unit.stage] if _place(inputs) == _place(unit.inputs)]
+        made = (before["inputs"] for before in self._latest_by_partition(unit.stage).values())
+        alike = [inputs["record"] for inputs in made if _place(inputs) == _place(unit.inputs)]
         nearest = min((explain(one, record) for one in alike), key=len, default=[])
         return [f"the nearest has other values: {', '.join(nearest)}"] if 1 <= len(nearest) <= 3 else []
 

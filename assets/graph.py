@@ -108,7 +108,6 @@ class Made:
     hit: bool
     manifest: Mapping[str, Any]
     store: Store
-    seconds: float
     #: what the stage's checks say of it, those that apply; known once it was made or found by `Chain.make`
     held: "Sequence[tuple[Check, Held]]" = ()
 

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock
 from upath import UPath
 
-from assets.home import explained, write_whole, written_beside
+from assets.home import Folder, explained, write_whole, written_beside
 from assets.log import lasting_logger
 from assets.remote import AT_ONCE, Remote, files_below, hidden
 from assets.store import MANIFEST, Store, alive, digest, write_manifest
@@ -131,11 +131,7 @@ class Mirror(Store):
         lacking = [name for name, path in kept.items() if not path.exists()]
         for name, data in self.remote.read_many(lacking).items():
             write_whole(kept[name], data)
-        found = {}
-        for name, path in kept.items():
-            with contextlib.suppress(FileNotFoundError):
-                found[name] = path.read_bytes()
-        return found
+        return Folder(self.disk).read_many(kept)
 
 
 class Cache:

@@ -17,6 +17,7 @@ file: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the variable that `database_p
 MLFLOW_TRACKING_USERNAME with MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN).
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -187,14 +188,6 @@ def find_profile(config: Path, name: str | None = None) -> Profile:
 _SECRET: Final = re.compile(r"(?i)(^|&)[^=]*(password|passwd|token|secret|key)[^=]*=")
 
 
-def _holds_secret(value: str) -> bool:
-    try:
-        _split(value)
-    except FoveaError:
-        return True
-    return False
-
-
 #: variables that name folders, which may be given relative to where a command runs
 _FOLDERS: Final = ("FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_SHARED", "CITYSCAPES_ROOT")
 
@@ -202,8 +195,13 @@ _FOLDERS: Final = ("FOVEA_HOME", "FOVEA_CONFIG", "FOVEA_DATA", "FOVEA_SHARED", "
 def passed_on(names: Sequence[str]) -> dict[str, str]:
     """Those variables of this environment as a process elsewhere may be told them, in a file or a job that others read.
     Folders are made absolute. An address that `_split` refuses is left out: each node has its own."""
-    found = {n: v for n in names if (v := os.environ.get(n)) and not _holds_secret(v)}
-    return {n: str(Path(v).absolute()) if n in _FOLDERS else v for n, v in found.items()}
+    found = {}
+    for name in names:
+        if value := os.environ.get(name):
+            with contextlib.suppress(FoveaError):
+                _split(value)
+                found[name] = str(Path(value).absolute()) if name in _FOLDERS else value
+    return found
 
 
 def _split(value: str) -> SplitResult:

@@ -3,7 +3,7 @@ they launch."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 
@@ -12,19 +12,13 @@ from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
 from pipelines.partitions import OPTIONAL, axis, drawn
+from pipelines.resources import FoveaWorkshop
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
 #: `dagster instance concurrency set gpu K` sets it for this one
 GPU_POOL = "gpu"
 RETRY = dg.RetryPolicy(max_retries=int(os.environ.get("FOVEA_RETRIES", "1")), delay=5)
 OWNERS = ["team:compression-research"]
-
-
-class Workshop(Protocol):
-    """What an asset's body calls; pipelines/resources.py provides it."""
-
-    def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """Make the unit of the context's asset and partition, or find it in the store."""
 
 
 def read_by(stage: Stage, known: Collection[str]) -> list[str]:
@@ -39,12 +33,9 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
     """The asset of a stage. Which partitions of the others its partitions need, the planner knows; here one is made from the
     same of an asset that shares them, and else from all. known: stages that have an asset."""
 
-    def body(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Iterator[dg.MaterializeResult]:
+    def body(context: dg.AssetExecutionContext, workshop: FoveaWorkshop) -> Iterator[dg.MaterializeResult]:
         yield workshop.materialize(context)
 
-    specs = [
-        dg.AssetCheckSpec(c.name, asset=stage.name, blocking=c.blocking, description=c.about) for c in stage.checks
-    ]
     made: dg.AssetsDefinition = dg.asset(
         name=stage.name,
         description=" ".join((stage.__doc__ or "").split()),
@@ -58,7 +49,9 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
         owners=OWNERS,
         retry_policy=RETRY if stage.retried else None,
         pool=GPU_POOL if stage.gpu else None,
-        check_specs=specs,
+        check_specs=[
+            dg.AssetCheckSpec(c.name, asset=stage.name, blocking=c.blocking, description=c.about) for c in stage.checks
+        ],
     )(body)
     for output in made.op.output_defs:
         if output.name in made.check_specs_by_output_name:

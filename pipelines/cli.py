@@ -30,15 +30,6 @@ from pipelines.commands.training import base, slurm, train
 # OpenMP's threads spin while they wait: on cores that others use, too, that makes training several times slower
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-TASKS = {
-    "Pictures": ("compress", "decompress", "cut", "saliency"),
-    "Experiments": ("datasets", "run", "status", "ui", "train", "base"),
-    "Evidence": ("benchmark", "claims", "compare", "curves", "evaluate", "saliency-benchmark"),
-    "People": ("game", "study"),
-    "Machines": ("profile", "slurm", "saliency-weights"),
-}
-"""Commands as `fovea --help` lists them."""
-
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -103,9 +94,9 @@ class Guarded(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """All commands by task, each with its whole first sentence."""
-        for task, names in TASKS.items():
+        for task, commands in TASKS.items():
             with formatter.section(task):
-                formatter.write_dl([(n, self.commands[n].get_short_help_str(limit=200)) for n in names])
+                formatter.write_dl([(str(c.name), c.get_short_help_str(limit=200)) for c in commands])
 
 
 @contextlib.contextmanager
@@ -189,7 +180,7 @@ def main() -> None:
     pin_folders()
 
 
-@main.command()
+@click.command()
 @click.option("--port", type=PORT, help="Dagster's port. Default: as last time; at first 3000, or the next free one.")
 @click.option("--mlflow-port", type=PORT, help="MLflow's port; likewise, from 5000 on. Stored links lead there.")
 def ui(port: int | None, mlflow_port: int | None) -> None:
@@ -197,44 +188,6 @@ def ui(port: int | None, mlflow_port: int | None) -> None:
     from pipelines.ui import serve
 
     serve(port, mlflow_port)
-
-
-@main.group(cls=Group)
-def profile() -> None:
-    """Settings for one machine, a cluster or CI: tables [profiles.NAME] of fovea.toml."""
-
-
-def _named(name: str | None) -> Any:
-    """The home as the named profile sees it."""
-    from assets.home import Home
-
-    _choose_profile(click.get_current_context(), click.Option(["--profile"]), name)
-    return Home.from_environment()
-
-
-@profile.command()
-@click.argument("name", required=False)
-def show(name: str | None) -> None:
-    """The effective settings of NAME; secrets only as set or not set."""
-    from pipelines.profile_check import shown_settings
-
-    for key, value, meaning in shown_settings(_named(name)):
-        click.echo(f"{key:25} {value or '-':44} {meaning}")
-
-
-@profile.command()
-@click.argument("name", required=False)
-def check(name: str | None) -> None:
-    """Try every part of NAME for real: storage, database, MLflow, executor. Exit code 1 when something does not work."""
-    from pipelines.profile_check import check_profile
-
-    failed = 0
-    for line in check_profile(_named(name)):
-        failed += not line.good
-        word = click.style("ok    ", fg="green") if line.good else click.style("failed", fg="red")
-        click.echo(f"{word}  {line.part:9} {line.said}")
-    if failed:
-        sys.exit(1)
 
 
 def _choose_profile(context: click.Context, option: click.Parameter, name: str | None) -> None:
@@ -250,6 +203,41 @@ def _choose_profile(context: click.Context, option: click.Parameter, name: str |
             os.environ["FOVEA_PROFILE"] = before
 
     context.call_on_close(restore)
+
+
+PROFILE = click.argument("name", required=False, expose_value=False, callback=_choose_profile)
+
+
+@click.group(cls=Group)
+def profile() -> None:
+    """Settings for one machine, a cluster or CI: tables [profiles.NAME] of fovea.toml."""
+
+
+@profile.command()
+@PROFILE
+def show() -> None:
+    """The effective settings of NAME; secrets only as set or not set."""
+    from assets.home import Home
+    from pipelines.profile_check import shown_settings
+
+    for key, value, meaning in shown_settings(Home.from_environment()):
+        click.echo(f"{key:25} {value or '-':44} {meaning}")
+
+
+@profile.command()
+@PROFILE
+def check() -> None:
+    """Try every part of NAME for real: storage, database, MLflow, executor. Exit code 1 when something does not work."""
+    from assets.home import Home
+    from pipelines.profile_check import check_profile
+
+    failed = 0
+    for line in check_profile(Home.from_environment()):
+        failed += not line.good
+        word = click.style("ok    ", fg="green") if line.good else click.style("failed", fg="red")
+        click.echo(f"{word}  {line.part:9} {line.said}")
+    if failed:
+        sys.exit(1)
 
 
 def _with_profiles(group: click.Group) -> None:
@@ -269,10 +257,15 @@ def _with_profiles(group: click.Group) -> None:
             )
 
 
-for command in (
-    *(run, status, train, base, slurm, datasets, compress, decompress, cut, saliency, saliency_benchmark),
-    *(saliency_weights, benchmark, claims, compare, curves, evaluate, game, study),
-):
+#: as `fovea --help` lists them
+TASKS: dict[str, tuple[click.Command, ...]] = {
+    "Pictures": (compress, decompress, cut, saliency),
+    "Experiments": (datasets, run, status, ui, train, base),
+    "Evidence": (benchmark, claims, compare, curves, evaluate, saliency_benchmark),
+    "People": (game, study),
+    "Machines": (profile, slurm, saliency_weights),
+}
+for command in (command for commands in TASKS.values() for command in commands):
     main.add_command(command)
 
 _with_profiles(main)

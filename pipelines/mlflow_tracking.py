@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from filelock import Timeout
 
 from assets.home import Home
@@ -177,8 +179,6 @@ class MlflowTracker(Tracker):
                 atexit.register(self.close)
 
     def _work(self) -> None:
-        from pipelines.system_metrics import SystemSampler
-
         sampler, measured = None, time.monotonic()
         while not self._closed.wait(SEND_EVERY_S):
             try:
@@ -364,6 +364,35 @@ class TrackedRun(Run):
         self._tracker.training.pop(self.journal.name, None)
         self._tell("finish", status=status)
         self._tracker.send(self.journal)
+
+
+class SystemSampler:
+    """What the machine does while runs train, read by MLflow's own monitors (its thread would write to a server that must be
+    there). `mean()` gives the average of readings since the last call. Works without a GPU."""
+
+    def __init__(self) -> None:
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        # A GPU may lack one reading (MIG has no utilisation): it would be said every few seconds.
+        logging.getLogger(GPUMonitor.__module__).setLevel(logging.ERROR)
+        psutil.cpu_percent()  # the first reading has nothing to compare with
+        self._monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+        with contextlib.suppress(Exception):  # no driver, no library, no permission: nothing to measure
+            self._monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
+
+    def read(self) -> None:
+        """Take one reading."""
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+
+    def mean(self) -> dict[str, float]:
+        """`system/…` metrics; without a reading only the process's memory."""
+        found = {"process_memory_usage_megabytes": psutil.Process().memory_info().rss / 1e6}
+        for monitor in self._monitors:
+            found |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return {f"system/{name}": value for name, value in found.items()}
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

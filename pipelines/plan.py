@@ -4,6 +4,7 @@ Keys are hashed from inputs, so the whole plan is known before anything runs. `f
 and the sensor all ask here.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from assets.chain import Chain, Name
 from assets.graph import Need, Waiting
 from models.errors import FoveaError
-from models.sweeps import Sweep
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,6 @@ class Step:
     def stale(self) -> bool:
         """Whether it has to be made."""
         return bool(self.why)
-
-
-def targets(chain: Chain, sweep: Sweep) -> list[Name]:
-    """Every (stage, partition) of a sweep, each after what it is made from."""
-    return chain.upstream(("report", sweep.key))
-
-
-def dataset_targets(chain: Chain, dataset: str) -> list[Name]:
-    """The frames and maps of one dataset, with the models that its maps come from."""
-    return chain.upstream(("rgba_frames", dataset))
 
 
 def planned(chain: Chain, name: Name) -> Step:
@@ -97,23 +87,21 @@ def carry_out(
     needs = {name: _needs(chain, name) for name in wanted}
     open_names = dict.fromkeys(wanted)  # neither made nor given up
     waiting = list(wanted)
-    running: dict[Future[str], Name] = {}
+    running: dict[Future[str], Step] = {}
     broken: set[Name] = set()
     problems: dict[Name, str] = {}
 
-    again: set[Name] = set()
-
-    def settle(name: Name, problem: str | None) -> None:
-        """`problem`: None when it was there already, "" when it was made."""
+    def settle(step: Step, problem: str) -> None:
+        name = step.stage, step.partition
         del open_names[name]
-        if problem is None or (name in again and not problem):
-            outcome.found += 1
-        elif problem:
+        if problem:
             outcome.failed += 1
             broken.add(name)
-            problems[name] = f"{name[0]} {name[1]}: {problem}"
-        else:
+            problems[name] = f"{step.stage} {step.partition}: {problem}"
+        elif step.stale:
             outcome.made += 1
+        else:
+            outcome.found += 1
 
     def start(name: Name, pool: ThreadPoolExecutor | None) -> None:
         if any((n.stage, n.partition) in broken for n in needs[name] if not n.optional):
@@ -124,18 +112,16 @@ def carry_out(
         try:
             step = planned(chain, name)
         except FoveaError as error:
-            settle(name, str(error))
+            settle(Step(*name, why="cannot be planned"), str(error))
             return
-        if step.again:
-            again.add(name)
         if not step.stale and not step.again:
-            settle(name, None)
+            settle(step, "")
         elif pool is not None:
-            running[pool.submit(make, step)] = name
+            running[pool.submit(make, step)] = step
         else:
             problem = make(step)
             chain.forget(*name)
-            settle(name, problem)
+            settle(step, problem)
 
     # one step at a time stays in this thread: interrupts reach it, and libraries keep their threads warm
     pool = ThreadPoolExecutor(parallel, "step") if parallel > 1 else None
@@ -148,9 +134,9 @@ def carry_out(
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                name = running.pop(future)
-                chain.forget(*name)
-                settle(name, future.result())
+                step = running.pop(future)
+                chain.forget(step.stage, step.partition)
+                settle(step, future.result())
     finally:
         if pool is not None:  # after an interrupt the caller ends what is under way
             pool.shutdown(wait=False, cancel_futures=True)
@@ -159,7 +145,6 @@ def carry_out(
 
 
 def _needs(chain: Chain, name: Name) -> list[Need]:
-    try:
+    with contextlib.suppress(FoveaError):  # said when it is planned
         return chain.needs(*name)
-    except FoveaError:  # said when it is planned
-        return []
+    return []

@@ -1,12 +1,11 @@
 """Runs as a job on the Ray cluster: what each node has, and which versions it would compute with, as one line of JSON."""
 
-import importlib.metadata
 import json
 import platform
 import time
 from typing import Any
 
-from assets.versions import commit
+from assets.versions import commit, library_versions
 
 MARK = "fovea-nodes "
 #: seconds that all nodes together have to answer
@@ -16,13 +15,7 @@ LIBRARIES = ("torch", "dagster", "fovea")
 
 def own_versions() -> dict[str, str]:
     """Python, libraries and commit of this process; nodes must agree on all."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return {**found, "commit": commit()}
+    return {"python": platform.python_version(), **library_versions(LIBRARIES), "commit": commit()}
 
 
 def look() -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         return chain
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """See pipelines.assets.Workshop."""
+        """The unit of the context's asset and partition, made or found in the store."""
         tags = mlflow_tags(context.run.run_id, context.run.tags.get("fovea/sweep", ""))
         stage, partition = context.asset_key.path[-1], context.partition_key
         try:

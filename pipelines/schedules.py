@@ -13,7 +13,7 @@ from assets.home import Home
 from models.errors import FoveaError
 from models.validation import unknown
 from pipelines.partitions import FIRST_SWEEP
-from pipelines.plan import Step, dataset_targets, stale, targets
+from pipelines.plan import Step, stale
 from pipelines.steps import SWEEP
 
 #: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week
@@ -65,6 +65,11 @@ def fail_with(problems: Iterable[str]) -> None:
         raise dg.Failure(description=said, allow_retries=False)
 
 
+def units_of(chain: Chain, sweep: str) -> list[Name]:
+    """Everything of `dataset.sweep`. Raises FoveaError for one that is not there."""
+    return chain.upstream(("report", chain.world.sweep(sweep).key))
+
+
 def unit_named(chain: Chain, unit: str) -> Name:
     """`asset partition` as both. Raises FoveaError for what is not there: a row of the graph would be left of it."""
     stage, _, partition = unit.partition(" ")
@@ -87,7 +92,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
         for key in (*config.sweeps, *([""] if config.units else [])):
             chain = tracked_chain(home)
             try:
-                wanted = targets(chain, chain.world.sweep(key)) if key else [unit_named(chain, u) for u in config.units]
+                wanted = units_of(chain, key) if key else [unit_named(chain, u) for u in config.units]
                 problems += brought_up_to_date(context, chain, key or "units", wanted, key)
             except FoveaError as error:
                 problems.append(str(error))
@@ -132,7 +137,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
     found, problems = dict[str, list[Step]](), list[str]()
     for key in kept_fresh():
         try:
-            found[key] = stale(chain, targets(chain, chain.world.sweep(key)))
+            found[key] = stale(chain, units_of(chain, key))
         except FoveaError as error:
             problems.append(str(error))
             context.log.warning(str(error))
@@ -158,7 +163,7 @@ def bring_change(context: dg.OpExecutionContext) -> None:
     with in_turn(context, home):
         fetch(home, logged(context.log.info), look_for_change=True)
         chain = tracked_chain(home)
-        problems = brought_up_to_date(context, chain, "cityscapes", dataset_targets(chain, "cityscapes"))
+        problems = brought_up_to_date(context, chain, "cityscapes", chain.upstream(("rgba_frames", "cityscapes")))
     fail_with(problems)
 
 

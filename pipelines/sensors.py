@@ -56,7 +56,7 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
     """One run a dataset whose folder or table changed and whose frames are stale. The cursor keeps the state of each that had
     nothing stale; Dagster's runs say what was asked for."""
     from assets.stages import open_chain
-    from pipelines.plan import dataset_targets, stale
+    from pipelines.plan import stale
 
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     fresh: dict[str, str] = {}
@@ -69,7 +69,7 @@ def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
         try:
             state = folder_state(dataset, Path(dataset.path))
             before, why = ("", "") if seen.get(name) == state else last_run(context.instance, name, state)
-            if seen.get(name) == state or (not why and not stale(chain, dataset_targets(chain, name))):
+            if seen.get(name) == state or (not why and not stale(chain, chain.upstream(("rgba_frames", name)))):
                 fresh[name] = state
                 continue
         except FoveaError as error:

@@ -98,7 +98,11 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
             children[name] = _start(command, environment, log)
         _announce(home, ports, children, remote)
         if before and (was := before.was or before.ports) != ports and not remote.startswith("http"):
-            print(_led_elsewhere(was), flush=True)
+            print(
+                f"links that Dagster's and MLflow's pages kept lead to ports {was.dagster} and {was.mlflow}, and open with "
+                f"--port {was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here",
+                flush=True,
+            )
         while all(child.poll() is None for child in children.values()):
             time.sleep(0.5)
         ended = [name for name, child in children.items() if child.poll() is not None]
@@ -114,13 +118,6 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil
         return psutil.Popen(
             command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-
-
-def _led_elsewhere(was: Ports) -> str:
-    return (
-        f"links that Dagster's and MLflow's pages kept lead to ports {was.dagster} and {was.mlflow}, and open with --port "
-        f"{was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here"
-    )
 
 
 def _announce(home: Home, ports: Ports, children: dict[str, psutil.Popen], remote: str) -> None:

@@ -118,9 +118,9 @@ LIGHT = {
     "import assets.datasets": "numpy pandas cv2 dagster filelock",
     "from models.saliency.catalogue import MODELS, code_modules, model_version; model_version('sam_lite'); [code_modules(m) for m in MODELS]": "torch numpy cv2",
     "import pipelines.workers": "torch dagster mlflow",
-    "from pipelines.commands.options import chain_here, sweep_of; from pipelines.plan import plan, targets; "
+    "from pipelines.commands.options import chain_here, sweep_of; from pipelines.plan import plan; "
     "from pipelines.commands.runs import _can_be_trained; chain = chain_here(tracking=False); "
-    "sweep = sweep_of(chain, 'shipped', 'sample'); _can_be_trained(chain, sweep); plan(chain, targets(chain, sweep))": "torch dagster mlflow",
+    "sweep = sweep_of(chain, 'shipped', 'sample'); _can_be_trained(chain, sweep); plan(chain, chain.upstream(('report', sweep.key)))": "torch dagster mlflow",
     "import assets.evaluation.plots": "matplotlib.pyplot",
     "import assets.evaluation.report_tables, assets.evaluation.summary, assets.evaluation.report_stage": "torch",
     "import models.codecs.catalogue": "torch compressai",
@@ -179,7 +179,7 @@ def test_help_lists_every_command_once_and_cuts_none() -> None:
     from pipelines.cli import TASKS, main
 
     shown = CliRunner().invoke(main, ["--help"], terminal_width=200).output
-    listed = [name for names in TASKS.values() for name in names]
+    listed = [str(command.name) for commands in TASKS.values() for command in commands]
     assert sorted(listed) == sorted(main.commands) and "..." not in shown.partition("Pictures:")[2]
     assert all(f"\n  {name} " in shown for name in listed)
 

@@ -13,7 +13,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
@@ -82,15 +82,15 @@ class Listing(NamedTuple):
 # ---------------------------------------------------------------------------------------------- what is there
 
 
-def locate(downloads: Path | None = None, path: Path | None = None) -> Source | None:
-    """The archive or tree to use, in place: `CITYSCAPES_ROOT`, else `path`, else what lies in `downloads`.
+def locate(path: Path | None) -> Source | None:
+    """The archive or tree that a person names, in place: by `CITYSCAPES_ROOT`, else by `path`; None where neither is given.
 
-    `CITYSCAPES_ROOT` names the zip file, the folder that holds it, `leftImg8bit` itself or the folder above it.
-    None when neither is given and `downloads` holds no archive. Raises FoveaError when what is named holds neither.
+    What is named is the zip file, the folder that holds it, `leftImg8bit` itself or the folder above it. Raises FoveaError
+    when it is none of them.
     """
     named = os.environ.get(ROOT_VARIABLE, "").strip()
     if not named and path is None:
-        return _source_at(downloads) if downloads is not None else None
+        return None
     root = Path(named or path or "").expanduser()
     source = _source_at(root)
     if source is None:
@@ -131,7 +131,17 @@ def scan(source: Source) -> Listing:
 
 
 def _archive_members(path: Path) -> Iterator[tuple[str, int, int, int, int]]:
-    for info in _entries(path):
+    """The archive's directory; of several entries of one name the last, which is the one that is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {info.filename: info for info in archive.infolist()}
+    except _DAMAGE as error:
+        raise FoveaError(
+            f"{path}: no whole zip archive ({error}); delete it and download again, or name another one"
+        ) from None
+    except OSError as error:
+        raise FoveaError(f"{path}: {error.strerror or error}") from None
+    for info in entries.values():
         if not info.is_dir():
             yield info.filename, info.file_size, info.CRC, info.header_offset, info.compress_size
 
@@ -239,25 +249,11 @@ def _broken(ref: FrameRef, error: Exception) -> BrokenFrame:
     return BrokenFrame(f"{ref.member}: damaged ({error})")
 
 
-def _entries(path: Path) -> Iterable[zipfile.ZipInfo]:
-    """The archive's directory; of several entries of one name the last, which is the one that is read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {info.filename: info for info in archive.infolist()}.values()
-    except _DAMAGE as error:
-        raise FoveaError(
-            f"{path}: no whole zip archive ({error}); delete it and download again, or name another one"
-        ) from None
-    except OSError as error:
-        raise FoveaError(f"{path}: {error.strerror or error}") from None
-
-
 # ---------------------------------------------------------------------------------------------- counts and names
 
 
-def _shorten(items: Sequence[str], most: int = 10) -> str:
-    more = f" … and {len(items) - most} more" if len(items) > most else ""
-    return "; ".join(items[:most]) + more
+def _shorten(items: Sequence[str]) -> str:
+    return "; ".join(items[:30]) + (f" … and {len(items) - 30} more" if len(items) > 30 else "")
 
 
 @dataclass(frozen=True)
@@ -284,9 +280,9 @@ class CountReport:
             return f"complete: {totals}"
         parts = [f"found {totals}"]
         if self.missing:
-            parts.append(f"missing {_shorten(self.missing, 30)}")
+            parts.append(f"missing {_shorten(self.missing)}")
         if self.extra:
-            parts.append(f"extra {_shorten(self.extra, 30)}")
+            parts.append(f"extra {_shorten(self.extra)}")
         if not self.ok and not self.extra and not self.subset:
             parts.append("a part is fine when it is declared as one: [datasets.cityscapes] subset = true in fovea.toml")
         return "; ".join(parts)

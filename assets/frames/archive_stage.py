@@ -146,7 +146,7 @@ def ask_site(home: Home, *, attempts: int = 3) -> str | None:
 
 def own_path(world: World) -> Path | None:
     """The user's own archive or tree, which the site is not asked about; None when there is none."""
-    own = locate(path=world.dataset(CITYSCAPES).path)
+    own = locate(world.dataset(CITYSCAPES).path)
     return own.path if own else None
 
 

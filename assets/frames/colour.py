@@ -21,12 +21,9 @@ def to_srgb(picture: Picture, profile: bytes) -> Picture:
     if found is None:
         return picture
     mode, transform = found
-    if mode == "RGB":
-        return _applied(transform, Image.fromarray(picture))
-    grey = picture[..., 0]
-    if not (picture == grey[..., None]).all():
+    if mode == "L" and (picture != picture[..., :1]).any():
         return picture
-    return _applied(transform, Image.fromarray(grey))
+    return _applied(transform, picture, mode)
 
 
 @functools.lru_cache(maxsize=64)
@@ -47,13 +44,13 @@ def _transform(profile: bytes) -> tuple[str, Any] | None:
         grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
         if mode == "L":
             grid = np.repeat(grid[..., :1], 3, axis=2)
-        shown = _applied(transform, Image.fromarray(grid if mode == "RGB" else grid[..., 0]))
+        shown = _applied(transform, grid, mode)
     except (ImageCms.PyCMSError, OSError, ValueError, KeyError, TypeError):
         return None
     return (mode, transform) if np.abs(shown.astype(int) - grid).max() > 1 else None
 
 
-def _applied(transform: Any, image: Image.Image) -> Picture:
-    shown = ImageCms.applyTransform(image, transform)
+def _applied(transform: Any, picture: Picture, mode: str) -> Picture:
+    shown = ImageCms.applyTransform(Image.fromarray(picture if mode == "RGB" else picture[..., 0]), transform)
     assert shown is not None  # not in place
     return np.array(shown)

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 def contact_sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 3, width: int = 320) -> bytes:
     """Pictures (uint8 RGB, H×W×3, or grey H×W), scaled to one width, as one PNG in rows."""
-    rows: list[list[NDArray[np.uint8]]] = []
-    for place, picture in enumerate(pictures):
+    scaled = []
+    for picture in pictures:
         rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
         height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
-        if place % columns == 0:
-            rows.append([])
-        rows[-1].append(np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
+        scaled.append(np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
     sheet = []
-    for row in rows:
+    for row in (scaled[start : start + columns] for start in range(0, len(scaled), columns)):
         height = max(p.shape[0] for p in row)
         row += [np.full((1, width, 3), 255, np.uint8)] * (columns - len(row))
         padded = [np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in row]

@@ -113,13 +113,12 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     return picture
 
 
-def read_png_samples(data: bytes, name: str | None = None) -> NDArray[Any]:
+def read_png_samples(data: bytes, name: str) -> NDArray[Any]:
     """Return a PNG's samples as they are stored, alpha included: uint8 or uint16, H×W or H×W×C. Raises BrokenPicture: no
     PNG, or one of its checksums fails (PNG libraries pass over some)."""
-    label = name or "picture"
     if not data.startswith(_PNG):
-        raise BrokenPicture(label, "not a PNG")
-    with _named(label):
+        raise BrokenPicture(name, "not a PNG")
+    with _named(name):
         return _png(data).decode()
 
 
@@ -452,18 +451,14 @@ def _plain_tiff(data: bytes) -> _Stored | None:
 
 
 def _to_rgb8(samples: NDArray[Any]) -> Picture:
-    if samples.dtype == np.uint16:
-        full = 65535
-    elif samples.dtype == np.uint8:
-        full = 255
-    else:
+    if samples.dtype not in (np.uint8, np.uint16):
         raise _Broken(f"samples of type {samples.dtype}: convert it to 8 bits")
     if samples.ndim == 2:
         samples = samples[..., None]
     if samples.ndim != 3 or samples.shape[2] not in (1, 2, 3, 4):
         raise _Broken(f"pixels of shape {samples.shape}: convert it to RGB")
     if samples.shape[2] in (2, 4):
-        if not (samples[..., -1] == full).all():
+        if not (samples[..., -1] == np.iinfo(samples.dtype).max).all():
             raise _Broken("has transparent pixels: put it on a background, or save it without alpha")
         samples = samples[..., :-1]
     if samples.dtype == np.uint16:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -52,14 +52,9 @@ def find_pictures(root: Path, suffixes: Collection[str] = PICTURE_SUFFIXES | OTH
 def image_ids(paths: Sequence[str]) -> dict[str, str]:
     """Name each relative path: without its suffix, or with it where several files differ in nothing else. `a.jpg` and
     `a.png` are `a.jpg` and `a.png`; a lone `b.png` is `b`."""
-    stems: defaultdict[str, int] = defaultdict(int)
-    for path in paths:
-        stems[_stem(path)] += 1
-    taken = set(paths)
-    return {
-        path: path if stems[_stem(path)] > 1 or (_stem(path) in taken and _stem(path) != path) else _stem(path)
-        for path in paths
-    }
+    stems = {path: _stem(path) for path in paths}
+    taken = Counter([*stems.values(), *(path for path, stem in stems.items() if stem != path)])
+    return {path: path if taken[stem] > 1 else stem for path, stem in stems.items()}
 
 
 class Names:
@@ -83,29 +78,20 @@ class Names:
 
     def resolve(self, names: Iterable[str]) -> tuple[dict[str, str], list[str], list[str]]:
         """The id of each name that fits one picture, the names that fit none, and those that fit several."""
-        found: dict[str, str] = {}
-        unknown: list[str] = []
-        ambiguous: list[str] = []
-        for name in dict.fromkeys(names):
-            try:
-                image = self._find(name)
-            except KeyError:
-                unknown.append(name)
-                continue
-            if image is None:
-                ambiguous.append(name)
-            else:
-                found[name] = image
-        return found, unknown, ambiguous
+        found = {name: self._find(name) for name in dict.fromkeys(names)}
+        unknown = [name for name, image in found.items() if image == ""]
+        ambiguous = [name for name, image in found.items() if image is None]
+        return {name: image for name, image in found.items() if image}, unknown, ambiguous
 
     def _find(self, name: str) -> str | None:
+        """None where several fit, "" where none does."""
         path = name.replace("\\", "/").removeprefix("./")
         for form in (name, path, _folded(path)):
             if form in self._known:
                 return self._known[form]
         parts = _folded(path).split("/") if re.match(r"/|[A-Za-z]:/", path) else []
         ends = ("/".join(parts[k:]) for k in range(1, len(parts)))
-        return self._ends[next((end for end in ends if end in self._ends), name)]
+        return next((self._ends[end] for end in ends if end in self._ends), "")
 
 
 def _put(index: dict[str, str | None], alias: str, image: str) -> None:
@@ -151,15 +137,12 @@ def group_of(path: str, by_folder: bool) -> str:
 
 
 def _stem(path: str) -> str:
-    return path[: len(path) - len(PurePosixPath(path).suffix)] if PurePosixPath(path).suffix else path
+    return path.removesuffix(PurePosixPath(path).suffix)
 
 
 def _by_folder(paths: Sequence[str], root: Path) -> dict[str, str]:
-    assigned = {}
-    for path in paths:
-        top = path.split("/", 1)[0].lower() if "/" in path else ""
-        if top in SPLIT_ALIASES:
-            assigned[path] = SPLIT_ALIASES[top]
+    tops = {path: path.split("/", 1)[0].lower() for path in paths if "/" in path}
+    assigned = {path: SPLIT_ALIASES[top] for path, top in tops.items() if top in SPLIT_ALIASES}
     if not assigned:
         raise FoveaError(f"{root}: no folder train, val or test in it, which the splits rule 'folders' asks for")
     return assigned

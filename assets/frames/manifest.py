@@ -160,39 +160,33 @@ def _inspect_all(root: Path, paths: list[str], cache: Path | None) -> tuple[dict
             stamps[path] = (stat.st_size, stat.st_ctime_ns)  # mtime is set back by those who copy times along
         except OSError:
             stamps[path] = (0, -1)  # vanished or a broken link: inspect() says so
-    known = _read_cache(cache, root)
+    kept = cache / f"checksums-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.json" if cache else None
+    known = _read_cache(kept) if kept else {}
     inspected = {path: known[path][1] for path in paths if path in known and known[path][0] == stamps[path]}
     todo = [path for path in paths if path not in inspected]
     if todo:
         # Hashing and checksums release the interpreter's lock; more threads than cores hide a slow disk.
         with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
             inspected |= zip(todo, pool.map(lambda path: inspect(root / path), todo), strict=True)
-        _write_cache(cache, root, stamps, inspected)
+        if kept:
+            _write_cache(kept, stamps, inspected)
     return inspected, {path: stamp[0] for path, stamp in stamps.items()}
 
 
-def _read_cache(folder: Path | None, root: Path) -> dict[str, tuple[tuple[int, int], Inspected]]:
-    if folder is not None:
-        # one that is damaged or another program's: everything is read again
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            kept = json.loads(_cache_file(folder, root).read_text())
-            if kept["version"] == _CACHE_VERSION:
-                return {path: ((size, at), Inspected(*rest)) for path, (size, at, *rest) in kept["seen"].items()}
+def _read_cache(file: Path) -> dict[str, tuple[tuple[int, int], Inspected]]:
+    # one that is damaged or another program's: everything is read again
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(file.read_text())
+        if kept["version"] == _CACHE_VERSION:
+            return {path: ((size, at), Inspected(*rest)) for path, (size, at, *rest) in kept["seen"].items()}
     return {}
 
 
-def _write_cache(
-    folder: Path | None, root: Path, stamps: Mapping[str, tuple[int, int]], inspected: Mapping[str, Inspected]
-) -> None:
+def _write_cache(file: Path, stamps: Mapping[str, tuple[int, int]], inspected: Mapping[str, Inspected]) -> None:
     """Keep what can be trusted for ever: a file that couldn't be read may be readable next time."""
-    if folder is not None:
-        seen = {p: (*stamps[p], *found) for p, found in inspected.items() if found.sha256}
-        with contextlib.suppress(OSError, FoveaError):  # a full disk, say: it is only a cache
-            write_whole(_cache_file(folder, root), json.dumps({"version": _CACHE_VERSION, "seen": seen}))
-
-
-def _cache_file(folder: Path, root: Path) -> Path:
-    return folder / f"checksums-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.json"
+    seen = {p: (*stamps[p], *found) for p, found in inspected.items() if found.sha256}
+    with contextlib.suppress(OSError, FoveaError):  # a full disk, say: it is only a cache
+        write_whole(file, json.dumps({"version": _CACHE_VERSION, "seen": seen}))
 
 
 def quarantine_copies(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -203,8 +197,8 @@ def quarantine_copies(manifest: pd.DataFrame) -> pd.DataFrame:
         return manifest
     rank = copies["split"].map({"test": 0, "val": 1, "train": 2})
     ordered = copies.assign(rank=rank).sort_values(["rank", "path"])
-    first = ordered.drop_duplicates("sha256").set_index("sha256")["image"]
-    for row, sha256 in zip(copies.index, copies["sha256"], strict=True):
-        if manifest.at[row, "image"] != first[sha256]:
-            manifest.loc[row, ["status", "reason"]] = ["quarantined", f"the same content as {first[sha256]}"]
+    first = ordered.groupby("sha256")["image"].transform("first")
+    others = first[first != ordered["image"]]
+    manifest.loc[others.index, "status"] = "quarantined"
+    manifest.loc[others.index, "reason"] = "the same content as " + others
     return manifest

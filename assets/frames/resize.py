@@ -26,7 +26,6 @@ class Geometry:
     coordinates: pixel i (from 0) covers i … i + 1, its centre is i + 0.5.
     """
 
-    src_size: tuple[int, int]
     crop: tuple[int, int, int, int]
     size: tuple[int, int]
 
@@ -45,13 +44,13 @@ def fit(src_size: tuple[int, int], size: Size) -> Geometry:
     """Return the geometry by which a picture of `src_size` (width, height) becomes a frame of `size`."""
     width, height = src_size
     if size == "native":
-        return Geometry(src_size, (0, 0, width, height), src_size)
+        return Geometry((0, 0, width, height), src_size)
     aspect_w, aspect_h = size
     crop_w = min(width, max(1, round(height * aspect_w / aspect_h)))
     crop_h = min(height, max(1, round(width * aspect_h / aspect_w)))
     crop = ((width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h)
     smaller = crop_w < aspect_w or crop_h < aspect_h
-    return Geometry(src_size, crop, (crop_w, crop_h) if smaller else (aspect_w, aspect_h))
+    return Geometry(crop, (crop_w, crop_h) if smaller else (aspect_w, aspect_h))
 
 
 def resize(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -65,7 +65,7 @@ def find_source(world: World) -> Source | None:
     """The user's own archive or tree, in place; else the finished download; None when there is neither."""
     from assets.frames.cityscapes import find_finished
 
-    own = locate(path=world.dataset(CITYSCAPES).path)
+    own = locate(world.dataset(CITYSCAPES).path)
     if own is not None:
         return own
     found = find_finished(downloads(world.home))

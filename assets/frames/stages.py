@@ -193,8 +193,7 @@ class ResizedFrames(Stage):
         """`keys`: usable source frames with the key of each one's array, in the manifest's order. `frames`: those that can
         be decoded, as far as that was tried."""
         if name == "keys":
-            table = self._keys(view)
-            return Part(table, "")
+            return Part(self._keys(view), "")
         if name == "frames":
             table = view.own("keys")
             table = table[~table.key.isin(self._broken(view, table))].reset_index(drop=True)

@@ -56,12 +56,12 @@ def run(
     Prints the arms' points and BD-rates, what they say in a sentence, and where report and UIs are.
     Exit code 1 when something failed; what does not depend on it is made all the same.
     """
-    from pipelines.plan import dataset_targets, targets
-
     chain = chain_here(threads, device)
     if frames_only:
         chain.world.dataset(dataset)
-        failed = make_stale(chain, dataset, dataset_targets(chain, dataset), threads=threads, parallel=parallel)
+        failed = make_stale(
+            chain, dataset, chain.upstream(("rgba_frames", dataset)), threads=threads, parallel=parallel
+        )
         if made := _made(chain, "rgba_frames", dataset):
             click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
     else:
@@ -69,7 +69,7 @@ def run(
         _can_be_measured(chain, sweep)
         _can_be_trained(chain, sweep)
         failed = make_stale(
-            chain, sweep.key, targets(chain, sweep), sweep.key, threads=threads, parallel=parallel
+            chain, sweep.key, chain.upstream(("report", sweep.key)), sweep.key, threads=threads, parallel=parallel
         )  # fmt: skip
         _summary(chain, sweep.key, peers)
     say_quarantined(chain, dataset)
@@ -218,7 +218,7 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
 @click.option("--keys", is_flag=True, help="List the sweep's experiment keys (for fovea train) and stop.")
 def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
     """Say what is stale, and why. Computes nothing. Exit code 0 when all is up to date, 2 when something is stale."""
-    from pipelines.plan import plan, targets
+    from pipelines.plan import plan
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
@@ -228,7 +228,7 @@ def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
         return
     _can_be_measured(chain, sweep)
     _can_be_trained(chain, sweep)
-    wanted = targets(chain, sweep)
+    wanted = chain.upstream(("report", sweep.key))
     steps = plan(chain, wanted)
     work = [step for step in steps if step.stale]
     for (stage, word, why), units in _alike(steps if everything else work).items():

@@ -120,7 +120,7 @@ def test_a_failed_check_says_what_it_saw_until_it_holds(installation: Path, monk
             pd.DataFrame([row, row | {"ms_ssim": 0.5}]).to_parquet(writer.path("points.parquet"))
             writer.meta["facts"] = {}
         manifest = chain.store.manifest(stage.name, unit.digest)
-        made = Made(unit, True, manifest, chain.store, 0.0)
+        made = Made(unit, True, manifest, chain.store)
         chain.examine(made)
         (check,) = result_of(made, chain).check_results or ()
         shutil.rmtree(made.folder)

@@ -13,7 +13,7 @@ from assets.stages import open_chain
 from models.errors import FoveaError
 from models.sweeps import sweep
 from pipelines import plan as planner
-from pipelines.plan import Step, carry_out, targets
+from pipelines.plan import Step, carry_out
 
 
 class FakeChain:
@@ -42,7 +42,7 @@ def chain(tmp_path: Path) -> Iterator[FakeChain]:
     yield FakeChain(real, set(WANTED))
 
 
-WANTED = targets(open_chain(), sweep("tiny", "sample"))
+WANTED = open_chain().upstream(("report", "sample.tiny"))
 
 
 def sources(chain: Any, name: tuple[str, str]) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ def run(chain: FakeChain, fails: str = "", parallel: int = 1) -> tuple[planner.O
 def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> None:
     (tmp_path / "fovea.toml").write_text('[datasets.sample]\nsaliency = "sample.sam_lite+2folds"\n')
     chain = open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "home/data")))
-    wanted = targets(chain, sweep("tiny", "sample"))
+    wanted = chain.upstream(("report", "sample.tiny"))
     order = {name: place for place, name in enumerate(wanted)}
     models = [name for name in wanted if name[0] == "saliency_model"]
     assert [p for _, p in models] == ["sample.sam_lite", "sample.sam_lite-fold0of2", "sample.sam_lite-fold1of2"]

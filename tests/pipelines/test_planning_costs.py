@@ -16,7 +16,6 @@ import assets.saliency.stages
 from assets.frames.stages import SourceFrames
 from assets.stages import open_chain
 from pipelines.cli import main
-from pipelines.plan import targets
 
 FRAMES = 5000
 
@@ -51,7 +50,7 @@ def test_status_hashes_each_frame_once_for_array_map_and_png(
         monkeypatch.setattr(module, "digest", counting(module.__name__))
     done = CliRunner().invoke(main, ["status", "--dataset", "made", "--sweep", "seed"])
     assert done.exit_code == 2, done.output
-    units = len(targets(chain := open_chain(), chain.world.sweeps["made.seed"]))
+    units = len(open_chain().upstream(("report", "made.seed")))
     stale = any(f"{count} of {units} units are stale" in done.output for count in (units - 3, units))
     assert units > 50 and stale, done.output
     once = ("frames.stages", "saliency.sources", "saliency.stages")

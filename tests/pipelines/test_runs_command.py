@@ -60,7 +60,6 @@ def test_what_the_weekly_look_makes_is_told_at_once(
     chain = mock.Mock()
     monkeypatch.setattr("assets.frames.archive_stage.fetch", lambda *_, **__: None)
     monkeypatch.setattr("pipelines.mlflow_tracking.tracked_chain", lambda home: chain)
-    monkeypatch.setattr(schedules, "dataset_targets", lambda *_: [])
     monkeypatch.setattr("pipelines.launch.run_targets", lambda *_, **__: Outcome(messages=problems))
     ends = pytest.raises(dg.Failure, match="full") if problems else contextlib.nullcontext()
     with dg.DagsterInstance.ephemeral() as instance, ends:

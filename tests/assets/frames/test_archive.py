@@ -216,7 +216,8 @@ def test_root_names_an_archive_or_a_tree(few: Source, tmp_path: Path, monkeypatc
     ways = {tree.path: tree, tree.path / "leftImg8bit": tree, few.path: few, few.path.parent: few}
     for named, source in ways.items():
         monkeypatch.setenv("CITYSCAPES_ROOT", str(named))
-        assert locate(tmp_path / "downloads") == source
+        assert locate(None) == source
+        assert locate(tmp_path / "elsewhere") == source, "the environment wins"
 
 
 def test_root_that_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,14 +226,15 @@ def test_root_that_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for named, reason in (("absent", "does not exist"), ("notes.txt", "is no zip file"), ("leftImg8bit", "neither")):
         monkeypatch.setenv("CITYSCAPES_ROOT", str(tmp_path / named))
         with pytest.raises(FoveaError, match=rf"CITYSCAPES_ROOT=.*{reason}"):
-            locate()
+            locate(None)
 
 
-def test_without_root_downloads_count(few: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_the_path_counts(few: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CITYSCAPES_ROOT", raising=False)
-    assert locate() is None
+    assert locate(None) is None
     (tmp_path / (ARCHIVE_NAME + ".part")).write_bytes(few.path.read_bytes())
-    assert locate(tmp_path) is None
+    with pytest.raises(FoveaError, match="holds neither"):
+        locate(tmp_path)
     assert locate(few.path.parent) == few
 
 

@@ -19,13 +19,13 @@ sizes = st.tuples(st.integers(16, 3000), st.integers(16, 3000))
 
 def test_cityscapes_to_512_by_256_loses_nothing_and_averages_4_by_4() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
-    assert fit((2048, 1024), (512, 256)) == Geometry((2048, 1024), (0, 0, 2048, 1024), (512, 256))
+    assert fit((2048, 1024), (512, 256)) == Geometry((0, 0, 2048, 1024), (512, 256))
     means = picture.reshape(256, 4, 512, 4, 3).mean(axis=(1, 3))
     assert np.abs(resize(picture, (512, 256)) - means).max() <= 0.5
 
 
 def test_other_aspects_are_cut_at_the_centre() -> None:
-    assert fit((800, 600), (512, 256)) == Geometry((800, 600), (0, 100, 800, 400), (512, 256))
+    assert fit((800, 600), (512, 256)) == Geometry((0, 100, 800, 400), (512, 256))
     assert fit((1000, 200), (200, 100)).crop == (300, 0, 400, 200)
     picture = np.zeros((600, 800, 3), np.uint8)
     picture[100:500] = 200
@@ -34,8 +34,8 @@ def test_other_aspects_are_cut_at_the_centre() -> None:
 
 def test_nothing_is_upscaled() -> None:
     assert fit((300, 150), (512, 256)).size == (300, 150)
-    assert fit((300, 200), (512, 256)) == Geometry((300, 200), (0, 25, 300, 150), (300, 150))
-    assert fit((600, 200), (512, 256)) == Geometry((600, 200), (100, 0, 400, 200), (400, 200))
+    assert fit((300, 200), (512, 256)) == Geometry((0, 25, 300, 150), (300, 150))
+    assert fit((600, 200), (512, 256)) == Geometry((100, 0, 400, 200), (400, 200))
     picture = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     assert np.array_equal(resize(picture, (512, 256)), picture[25:175])
     assert np.array_equal(resize(picture, "native"), picture)
