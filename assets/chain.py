@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,6 @@ from assets.graph import (
     here,
     silent,
     there,
-    upstream,
 )
 from assets.handover import shared_work
 from assets.home import Home
@@ -61,12 +60,7 @@ class Chain:
     fan_out: FanOut = here
 
     def __post_init__(self) -> None:
-        self.store = open_store(
-            self.home.data,
-            self.home.state / "cache" / "storage",
-            cache_bytes=self.home.cache_bytes,
-            wait_s=self.home.profile.storage_wait_s,
-        )
+        self.store = open_store(self.home.data, self.home.state / "cache" / "storage", self.home.profile)
         PARSED.keep_in(self.home.state / "cache" / "syntax.json")
         self.world = World(self.home, lambda stage: [str(r["partition"]) for r in self.all_latest(stage)])
         #: every artifact and part, for readers who make none
@@ -160,9 +154,8 @@ class Chain:
 
     def _made_from(self, name: Name) -> set[Name]:
         """The artifact and what is known to be made from it, directly and through others."""
-        order = {stage: place for place, stage in enumerate(self.stages)}
         found = {name}
-        for known in sorted(self._views, key=lambda n: order[n[0]]):
+        for known in self._in_order(self._views):
             needs = self._views[known].given.needs or ()
             if any((n.stage, n.partition) in found for n in needs):
                 found.add(known)
@@ -357,7 +350,21 @@ class Chain:
 
     def upstream(self, *wanted: Name) -> list[Name]:
         """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
-        return upstream(self.stages, self.world, wanted)
+        found: dict[Name, None] = {}
+        waiting = list(wanted)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found[name] = None
+                with contextlib.suppress(FoveaError):  # said when it is planned
+                    needs = self.stages[name[0]].needs(self.world, name[1])
+                    waiting += reversed([(n.stage, n.partition) for n in needs])
+        return self._in_order(found)
+
+    def _in_order(self, names: Iterable[Name]) -> list[Name]:
+        """Each after what it is made from."""
+        order = {stage: place for place, stage in enumerate(self.stages)}
+        return sorted(names, key=lambda name: order[name[0]])
 
 
 def _place(inputs: Mapping[str, Any]) -> list[Any]:

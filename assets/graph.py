@@ -8,7 +8,7 @@ through `task.given` alone, which knows those that were named.
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -440,20 +440,3 @@ def edges(stage: Stage, world: World) -> Iterator[tuple[Need, str]]:
         except FoveaError:
             continue
         yield from ((need, partition) for need in needs)
-
-
-def upstream(stages: Mapping[str, Stage], world: World, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The wanted (stage, partition) with everything that they are made from, each after what it is made from."""
-    found: dict[tuple[str, str], None] = {}
-    waiting = list(wanted)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = None
-            try:
-                needs = stages[name[0]].needs(world, name[1])
-            except FoveaError:  # said when it is planned
-                continue
-            waiting += reversed([(n.stage, n.partition) for n in needs])
-    order = {name: place for place, name in enumerate(stages)}
-    return sorted(found, key=lambda name: order[name[0]])

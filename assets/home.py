@@ -74,11 +74,6 @@ class Home:
         return self.state
 
     @property
-    def cache_bytes(self) -> int:
-        """Limit of the local copies of a remote `data`."""
-        return int(self.profile.cache_gib * 2**30)
-
-    @property
     def dagster(self) -> Path:
         """Dagster's instance."""
         return self.state / "dagster"

@@ -25,25 +25,25 @@ from upath import UPath
 from assets.home import Folder, explained, write_whole, written_beside
 from assets.log import lasting_logger
 from assets.remote import AT_ONCE, Remote, files_below, hidden
+from assets.settings import Profile
 from assets.store import MANIFEST, Store, alive, digest, write_manifest
 from models.errors import FoveaError
 from models.weights import sha256_of
 
-CACHE_BYTES = 20 << 30
-
 _log = lasting_logger("fovea.storage")
 
 
-def open_store(root: UPath, cache: Path, *, cache_bytes: int = CACHE_BYTES, wait_s: float = 180.0) -> Store:
+def open_store(root: UPath, cache: Path, profile: Profile) -> Store:
     """The store at a root. `cache` is a folder of this disk for what comes from, and waits for, a remote root."""
-    local = root.protocol in ("", "file", "local")
-    return Store(root) if local else Mirror(root, cache, cache_bytes=cache_bytes, wait_s=wait_s)
+    if root.protocol in ("", "file", "local"):
+        return Store(root)
+    return Mirror(root, cache, cache_bytes=int(profile.cache_gib * 2**30), wait_s=profile.storage_wait_s)
 
 
 class Mirror(Store):
     """Units, shards and single objects of an object store. Raises StorageAway where that is away for too long."""
 
-    def __init__(self, root: UPath, cache: Path, *, cache_bytes: int = CACHE_BYTES, wait_s: float = 180.0):
+    def __init__(self, root: UPath, cache: Path, *, cache_bytes: int = 20 << 30, wait_s: float = 180.0):
         super().__init__(root)
         self.files = self.remote = Remote(root, wait_s)
         place = cache / hashlib.sha256(str(root).encode()).hexdigest()[:12]

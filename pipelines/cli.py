@@ -71,12 +71,10 @@ class Guarded(click.Group):
         try:
             with _stoppable(), _usage_in_a_line():
                 return super().invoke(ctx)
-        except click.exceptions.Exit:
+        except (click.exceptions.Exit, BrokenPipeError):
             raise
         except FoveaError as error:
             said = str(error)
-        except BrokenPipeError:
-            raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)

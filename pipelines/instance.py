@@ -25,9 +25,8 @@ def prepare_instance(home: Home) -> None:
     if os.environ.get("DAGSTER_HOME"):
         return
     profile = home.profile
-    if not profile.dagster_database:
-        text, ours = INSTANCE, False
-    else:
+    text, ours = INSTANCE, bool(profile.dagster_database)
+    if ours:
         import importlib.util
 
         if importlib.util.find_spec("dagster_postgres") is None:
@@ -35,7 +34,7 @@ def prepare_instance(home: Home) -> None:
                 f"profile {profile.name} keeps Dagster's state in PostgreSQL: install the cluster extra (pip install "
                 "'fovea[cluster]')"
             )
-        text, ours = INSTANCE + database_settings(profile), True
+        text += database_settings(profile)
     folder = instance_folder(home)
     settings = folder / "dagster.yaml"
     if not settings.exists() or (ours and settings.read_text() != text):

@@ -131,13 +131,13 @@ def fetch(home: Home, progress: Progress, *, look_for_change: bool = False) -> t
     return done.received_bytes, time.monotonic() - began
 
 
-def ask_site(home: Home, *, attempts: int = 3) -> str | None:
+def ask_site(home: Home) -> str | None:
     """The site's md5 when it has another archive than the one downloaded, else None; the answer is noted for the check.
     Raises FoveaError: no credentials, no answer."""
     from assets.frames import cityscapes
     from models.network import Manner, Policy
 
-    policy = Policy(attempts=attempts, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0)
+    policy = Policy(attempts=3, backoff_max_s=5.0, read_timeout_s=15.0, connect_timeout_s=10.0)
     changed = cityscapes.find_change(downloads(home), Manner(policy))
     kept = cityscapes.find_finished(downloads(home))
     note_answer(home, changed or (kept.checksum if kept else ""))
@@ -154,15 +154,6 @@ def count_frames(world: World) -> CountReport:
     """Counts and names against the official ones; frames may be absent when the dataset says `subset = true`."""
     _, listing = cityscapes_listing(world)
     return check_counts(listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset)
-
-
-def require_counts(world: World) -> CountReport:
-    """Raise FoveaError unless the frames are the official ones, or some of them in a declared subset."""
-    report = count_frames(world)
-    if not report.ok:
-        source, _ = cityscapes_listing(world)
-        raise FoveaError(f"{source.path}: {report.message()}")
-    return report
 
 
 def city_table(report: CountReport) -> str:

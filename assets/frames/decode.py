@@ -53,6 +53,8 @@ _CHANNELS = {0: 1, 2: 3, 6: 4}  # by PNG's colour type
 _STARTS = {"JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]"}
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "I;16", "I;16L", "I;16B"}
 _EXIF_SRGB = 1  # of ColorSpace
+#: What Pillow raises for a damaged file.
+_DAMAGE = (OSError, SyntaxError, ValueError, struct.error, LookupError, EOFError, TypeError)
 _scratch = threading.local()
 _PILLOW = threading.RLock()
 
@@ -215,10 +217,7 @@ def _of_exif(exif: bytes, profile: bytes) -> tuple[int, bytes]:
     if not exif:
         return orientation, profile
     # damaged metadata is not damage of the picture
-    with (
-        _quiet(),
-        contextlib.suppress(SyntaxError, ValueError, OSError, struct.error, LookupError, EOFError, TypeError),
-    ):
+    with _quiet(), contextlib.suppress(*_DAMAGE):
         parsed.load(exif)
         if isinstance(value := parsed.get(ExifTags.Base.Orientation), int):
             orientation = value
@@ -363,7 +362,7 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
         ) from error
     except Image.DecompressionBombError as error:
         raise _Broken(f"is more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
-    except (OSError, SyntaxError, ValueError, struct.error, LookupError, EOFError, TypeError) as error:
+    except _DAMAGE as error:
         raise _Broken(f"damaged or cut short: {str(error) or type(error).__name__}") from error
 
 
@@ -429,7 +428,7 @@ def _plain_tiff(data: bytes) -> _Stored | None:
             tags.load(stream)
             first = {tag: int(np.ravel(tags.get(tag, 1))[0]) for tag in (256, 257, 258, 262, 274, 284, 338, 339)}
             profile = tags.get(34675, b"")
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+    except _DAMAGE:
         return None
     width, height, bits, photometric, turned, planes, extra, kind = first.values()
     if tags.next or {256, 257, 262} - set(tags) or bits not in (8, 16) or photometric > 2 or kind != 1:

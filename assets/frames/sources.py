@@ -183,18 +183,11 @@ def _read_file(path: Path) -> bytes:
 
 
 def resize_rows(
-    items: Iterable[tuple[str, Mapping[str, Any]]],
-    read: Reader,
-    size: Size,
-    *,
-    workers: int | None = None,
-    chunk: int = 3,
+    items: Iterable[tuple[str, Mapping[str, Any]]], read: Reader, size: Size, *, workers: int
 ) -> Iterator[tuple[str, Frame | FoveaError]]:
     """Read, decode and resize rows on all cores; yields (key, uint8 H×W×3), or (key, why it is broken), in order.
 
-    At most `workers × chunk` pictures are under way or wait to be taken.
-
-    Raises FoveaError: the source as a whole is gone.
+    At most 3 · `workers` pictures are under way or wait to be taken. Raises FoveaError: the source as a whole is gone.
     """
     from assets.frames.decode import BrokenPicture
     from assets.frames.resize import decode_and_resize
@@ -207,4 +200,4 @@ def resize_rows(
         except (BrokenFrame, BrokenPicture) as error:
             return key, error
 
-    return in_order(one, items, threads=workers or 0, ahead=chunk)
+    return in_order(one, items, threads=workers, ahead=3)

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.frames.checks import RESIZED, SOURCE
-from assets.frames.sources import ARCHIVE_STAGE, CITYSCAPES, cityscapes_table, fault_stamp, reader, resize_rows
+from assets.frames.sources import (
+    ARCHIVE_STAGE,
+    CITYSCAPES,
+    cityscapes_listing,
+    cityscapes_table,
+    fault_stamp,
+    reader,
+    resize_rows,
+)
 from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.store import digest
 from assets.versions import code_version
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 SHARD_FRAMES = 32
 FRAMES = "frames.parquet"
+_LOOKING = ("assets.frames.archive_stage", "assets.frames.checks", "assets.frames.contact")
 KNOWN = ["image", "split", "sha256", "width", "height", "status"]
 
 
@@ -47,13 +56,7 @@ class SourceFrames(Stage):
 
     def apart(self, world: World, partition: str) -> Sequence[str]:
         drawn = world.dataset(partition).kind == "sample"
-        reading = (
-            "assets.frames.sources",
-            "assets.frames.archive_stage",
-            "assets.frames.checks",
-            "assets.frames.contact",
-        )
-        return (*reading, *(() if drawn else ("assets.frames.sample",)))
+        return (*_LOOKING, "assets.frames.sources", *(() if drawn else ("assets.frames.sample",)))
 
     def part(self, view: View, name: str) -> Part:
         """`files`: one row a file (assets/frames/manifest.py)."""
@@ -96,9 +99,12 @@ class SourceFrames(Stage):
             table["path"] = [str(Path(p).relative_to(writer.folder)) for p in table.path]
         else:
             if dataset.kind == CITYSCAPES:
-                from assets.frames.archive_stage import require_counts
+                from assets.frames.archive_stage import count_frames
 
-                official["official_counts"] = require_counts(task.world).message()
+                report = count_frames(task.world)
+                if not report.ok:
+                    raise FoveaError(f"{cityscapes_listing(task.world)[0].path}: {report.message()}")
+                official["official_counts"] = report.message()
             table = self._table(task)
         table.to_parquet(writer.path(FRAMES), index=False)
         broken = table[table.status != "ok"]
@@ -173,7 +179,7 @@ class ResizedFrames(Stage):
     reads = ("source_frames",)
     group, kinds, checks = "frames", frozenset({"opencv", "numpy"}), RESIZED
     fanned_out, points_into = True, ("resized_frames",)
-    onlookers = ("assets.frames.sample", "assets.frames.archive_stage", "assets.frames.checks", "assets.frames.contact")
+    onlookers = (*_LOOKING, "assets.frames.sample")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
         drawn = world.dataset(partition).kind == "sample"  # its pictures lie in the artifact itself

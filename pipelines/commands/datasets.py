@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -54,16 +54,7 @@ def list_() -> None:
     multiple=True,
     help="A classical codec to measure beside the learned ones (jpeg_trellis, webp, …); repeat it for each. Default: the usual.",
 )
-def add(
-    name: str,
-    path: Path,
-    splits: str | None,
-    fixations: Path | None,
-    texts: Path | None,
-    size: str | None,
-    classical: tuple[str, ...],
-    **globs: tuple[str, ...],
-) -> None:
+def add(name: str, path: Path, splits: str | None, **asked: Any) -> None:
     """Register the pictures below PATH under NAME; once more for the same folder changes the options that are given, also of
     --train, --val and --test each by itself.
 
@@ -76,21 +67,13 @@ def add(
     from assets.home import Home
     from models.config import SETTINGS_FILE, read_tables
 
-    chosen = {split: list(globs[split]) for split in ("train", "val", "test") if globs[split]}
+    globs = {split: asked.pop(split) for split in ("train", "val", "test")}
+    chosen = {split: list(patterns) for split, patterns in globs.items() if patterns}
     if splits and chosen:
         raise FoveaError("give either --splits or globs, not both")
     home = Home.from_environment()
     before = read_tables(home.config / SETTINGS_FILE, "datasets").get(name)
-    dataset = add_dataset(
-        home.config,
-        name,
-        path,
-        splits=splits or chosen or None,
-        fixations=fixations,
-        texts=texts,
-        size=size,
-        classical=classical,
-    )
+    dataset = add_dataset(home.config, name, path, splits=splits or chosen or None, **asked)
     try:
         if _show(name) == 0:
             raise FoveaError(f"{path}: none of its pictures can be used (reasons above)")

@@ -188,13 +188,9 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     shown = found
     if not peers and len(codecs := learned(points)):
         points = points[points["codec"].isin(codecs)]
-        compared = zip(found["test_arm"], found["anchor_arm"], found["maps"], strict=True)
-        shown = found[
-            [
-                kind_of(test, anchor) != "others" or (maps == "predicted" and anchor in USUAL)
-                for test, anchor, maps in compared
-            ]
-        ]
+        usual = (found["maps"] == "predicted") & found["anchor_arm"].isin(USUAL)
+        compared = zip(usual, found["test_arm"], found["anchor_arm"], strict=True)
+        shown = found[[always or kind_of(test, anchor) != "others" for always, test, anchor in compared]]
     click.echo("\n" + curve_lines(points))
     click.echo("\n" + bd_lines(shown))
     if len(shown) < len(found):

@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,9 @@ from pipelines.commands.options import COUNT, chain_here, sweep_of
 if TYPE_CHECKING:
     from assets.chain import Chain
     from assets.graph import Made
+
+#: seconds between two looks at the processes of a training, and what they have to end in
+POLL_S, PATIENCE_S = 0.2, 10.0
 
 
 @click.command()
@@ -45,8 +52,6 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
         raise FoveaError(f"{key}: a saliency model is trained by one process")
     wanted = _training_targets(chain, key)
     if processes > 1 and not launched:
-        from pipelines.ranks import launch_ranks
-
         sys.exit(launch_ranks(sys.argv[1:], processes))
     made = _make_with_ranks(chain, wanted, launched, device, threads)
     if made is None:
@@ -58,6 +63,50 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
         click.echo(f"  {name}: {value}")
     if failed := chain.failed(made.unit.stage, made.unit.digest):
         raise FoveaError(f"{key} is trained, but not fit to be used: {failed}")
+
+
+def launch_ranks(arguments: Sequence[str], processes: int) -> int:
+    """As torchrun: run the command line `processes` times, as the ranks of one training; gives the exit code. When one fails the others
+    are ended. They are this process's children in its own process group, so that a Ctrl-C reaches all."""
+    import psutil
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    children = [
+        psutil.Popen(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            # one story on the terminal; what another rank dies of is still seen
+            stdout=None if rank == 0 else subprocess.DEVNULL,
+        )
+        for rank in range(processes)
+    ]
+    try:
+        while True:
+            codes = [child.poll() for child in children]
+            failed = next((code for code in codes if code), None)
+            if failed is not None:
+                return failed if failed > 0 else 1
+            if all(code == 0 for code in codes):
+                return 0
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        psutil.wait_procs(children, PATIENCE_S)
+        return 130
+    finally:
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        for child in psutil.wait_procs(children, PATIENCE_S)[1]:
+            child.kill()
+            child.wait()
 
 
 def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:

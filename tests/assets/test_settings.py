@@ -48,7 +48,7 @@ def test_a_profile_moves_what_nodes_share(config: Path, monkeypatch: pytest.Monk
     home = Home.from_environment()
     assert str(home.data) == "s3://bucket/fovea/data"
     assert str(home.shared) == "s3://bucket/fovea"
-    assert home.cache_bytes == 5 << 30
+    assert home.profile.cache_gib == 5
     assert home.locks == config / "home/locks"
     assert home.profile.tracking_uri() == "http://mlflow:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")

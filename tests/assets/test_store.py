@@ -12,6 +12,7 @@ from upath import UPath
 
 from assets.home import explained, written_beside
 from assets.mirror import open_store
+from assets.settings import Profile
 from assets.store import Store, digest, node
 from models.errors import FoveaError
 
@@ -20,8 +21,8 @@ from models.errors import FoveaError
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """On a local disk, and on an fsspec file system that is none (as an object store)."""
     if request.param == "disk":
-        return open_store(UPath(tmp_path / "data"), tmp_path / "cache")
-    return open_store(UPath(f"memory://{tmp_path.name}/data"), tmp_path / "cache")
+        return open_store(UPath(tmp_path / "data"), tmp_path / "cache", Profile())
+    return open_store(UPath(f"memory://{tmp_path.name}/data"), tmp_path / "cache", Profile())
 
 
 def test_a_unit_appears_whole(store: Store) -> None:
@@ -64,7 +65,7 @@ def test_a_missing_or_damaged_manifest_is_a_clear_error(store: Store, tmp_path: 
         pass
     (store.root / "stage" / key[:2] / key / "manifest.json").write_text("{")
     with pytest.raises(FoveaError, match="is damaged"):
-        open_store(store.root, tmp_path / "cache").manifest("stage", key)
+        open_store(store.root, tmp_path / "cache", Profile()).manifest("stage", key)
 
 
 def test_a_unit_with_an_object_missing_is_not_there(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_shards_give_back_arrays_and_reasons(store: Store, tmp_path: Path) -> No
     store.put_shard("frames", arrays[:2], [("bad", "cut short")])
     assert set(store.index("frames")) == {"k0", "k1", "bad"}
     store.put_shard("frames", arrays[2:])
-    other = open_store(store.root, tmp_path / "cache")
+    other = open_store(store.root, tmp_path / "cache", Profile())
     assert set(store.index("frames")) == set(other.index("frames")) == {"k0", "k1", "k2", "k3", "bad"}
     for key, array in arrays:
         np.testing.assert_array_equal(other.array("frames", key), array)

@@ -94,17 +94,15 @@ class Pictures:
             self.taken += 1
             yield str(k), {"path": str(path)}
 
-    def resized(self, workers: int, chunk: int) -> Iterator[tuple[str, Frame | FoveaError]]:
-        return resize_rows(
-            self.rows(), lambda row: Path(row["path"]).read_bytes(), (40, 20), workers=workers, chunk=chunk
-        )
+    def resized(self, workers: int) -> Iterator[tuple[str, Frame | FoveaError]]:
+        return resize_rows(self.rows(), lambda row: Path(row["path"]).read_bytes(), (40, 20), workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_many_are_resized_in_order_and_broken_ones_returned(tmp_path: Path, workers: int) -> None:
     pictures = Pictures(tmp_path, 20)
     pictures.paths[7].write_bytes(pictures.paths[7].read_bytes()[:-20])
-    results = list(pictures.resized(workers, chunk=2))
+    results = list(pictures.resized(workers))
     assert [key for key, _ in results] == [str(k) for k in range(20)]
     for k, (_, result) in enumerate(results):
         if k == 7:
@@ -117,7 +115,7 @@ def test_many_are_resized_in_order_and_broken_ones_returned(tmp_path: Path, work
 
 def test_many_reads_no_further_ahead_than_it_says(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path, 30)
-    results = pictures.resized(workers=2, chunk=3)
+    results = pictures.resized(workers=2)
     for done in range(1, 10):
         next(results)
         assert pictures.taken <= done - 1 + 6
