@@ -9,14 +9,13 @@ through `task.given` alone, which knows those that were named.
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from assets.datasets import Dataset
 from assets.home import Home
-from assets.store import Entry, Store, UnitWriter, digest
+from assets.store import Shelf, Store, UnitWriter, digest
 from assets.world import World
 from models.errors import FoveaError
 from models.tracking import Tracker
@@ -189,7 +188,7 @@ class Artifact:
         """An array that the artifact points to, memory-mapped where the store is local. Raises Waiting before it is made."""
         if shelf not in self._keeper.stages[self.stage].points_into:
             raise NotGivenError(f"{self.stage} {self.partition} has no arrays of {shelf}")
-        return self.made.store.array(shelf, key)
+        return self.made.store.shelf(shelf).array(key)
 
     def release(self) -> None:
         """Forget mapped arrays, so that long loops keep flat memory."""
@@ -232,50 +231,6 @@ def there(keeper: "Chain", need: Need) -> bool:
         return False
 
 
-@dataclass
-class Shelf:
-    """A stage's own place in the store, beside its units: arrays in shards, and single objects."""
-
-    store: Store
-    name: str
-
-    def index(self) -> Mapping[str, Entry]:
-        """Every array by key."""
-        return self.store.index(self.name)
-
-    def array(self, key: str) -> "NDArray[np.uint8]":
-        """One array."""
-        return self.store.array(self.name, key)
-
-    def put_shard(self, items: Sequence[tuple[str, Any]], broken: Sequence[tuple[str, str]] = ()) -> None:
-        """Arrays by key, and reasons of what has none."""
-        self.store.put_shard(self.name, items, broken)
-
-    def put_object(self, key: str, suffix: str, data: bytes) -> None:
-        """One object."""
-        self.store.put_object(self.name, key, suffix, data)
-
-    def object_path(self, key: str, suffix: str) -> str:
-        """Where an object lies."""
-        return str(self.store.object_path(self.name, key, suffix))
-
-    def object_keys(self) -> set[str]:
-        """Keys of all objects."""
-        return self.store.object_keys(self.name)
-
-    def has(self, key: str) -> bool:
-        """Whether a small unit of the stage's own is there."""
-        return self.store.has(self.name, key)
-
-    def writing(self, key: str) -> AbstractContextManager[UnitWriter]:
-        """Fill a small unit of the stage's own."""
-        return self.store.writing(self.name, key)
-
-    def path(self, key: str, name: str) -> Path:
-        """A file of a small unit."""
-        return self.store.path(self.name, key, name)
-
-
 #: what a stage knows of one frame
 Row = dict[str, Any]
 
@@ -316,7 +271,7 @@ class View:
         name = name or self.stage.name
         if name not in (self.stage.name, *self.stage.shelves):
             raise NotGivenError(f"{self.stage.name} does not own the shelf {name}")
-        return Shelf(self._keeper.store, name)
+        return self._keeper.store.shelf(name)
 
 
 #: works on rows of a partition and puts what it makes on the stage's shelf: returns the bytes put. A function of a module,

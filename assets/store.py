@@ -106,10 +106,7 @@ class Store:
     def __init__(self, root: UPath):
         self.root, self.disk = root, Path(str(root))
         self.files: Folder | Remote = Folder(self.disk)
-        self._index: dict[str, dict[str, Entry]] = {}
-        self._seen: set[str] = set()
-        self._maps: dict[str, Array] = {}
-        self._shards: dict[str, tuple[int, str]] = {}
+        self._shelves: dict[str, Shelf] = {}
 
     # ---- how a folder does it; a mirror does it otherwise
 
@@ -216,32 +213,62 @@ class Store:
         names = (n.split("/") for n in self.files.listing(stage))
         return {n[2] for n in names if len(n) == 4 and n[3] == MANIFEST}
 
-    # ---- single objects: a picture that people look at
+    # ---- arrays and single objects
 
-    def object_path(self, stage: str, key: str, suffix: str) -> UPath:
+    def shelf(self, name: str) -> "Shelf":
+        """A stage's own place beside its units."""
+        return self._shelves.setdefault(name, Shelf(self, name))
+
+    def release(self) -> None:
+        """Let go of the shards that are mapped: who streams through thousands of arrays keeps memory flat so."""
+        for shelf in self._shelves.values():
+            shelf.maps.clear()
+
+
+class Shelf:
+    """A stage's own place in a store, beside its units: many arrays in one file, a shard, and single objects. Small units of
+    its own lie there, too."""
+
+    def __init__(self, store: Store, name: str):
+        self.store, self.name = store, name
+        self.maps: dict[str, Array] = {}
+        self._index: dict[str, Entry] = {}
+        self._seen: set[str] = set()
+        self._shards: dict[str, tuple[int, str]] = {}
+
+    def has(self, key: str) -> bool:
+        """See Store."""
+        return self.store.has(self.name, key)
+
+    def writing(self, key: str) -> contextlib.AbstractContextManager[UnitWriter]:
+        """See Store."""
+        return self.store.writing(self.name, key)
+
+    def path(self, key: str, name: str) -> Path:
+        """See Store."""
+        return self.store.path(self.name, key, name)
+
+    def object_path(self, key: str, suffix: str) -> str:
         """Where the single object of this key lies; it is complete whenever it is there."""
-        return self.root / f"{_place(stage, key)}{suffix}"
+        return str(self.store.root / f"{_place(self.name, key)}{suffix}")
 
-    def put_object(self, stage: str, key: str, suffix: str, data: bytes) -> None:
+    def put_object(self, key: str, suffix: str, data: bytes) -> None:
         """Write one object whole: beside and renamed on a local disk, one request on an object store."""
-        self.files.write(f"{_place(stage, key)}{suffix}", data)
+        self.store.files.write(f"{_place(self.name, key)}{suffix}", data)
 
-    def get_object(self, stage: str, key: str, suffix: str) -> bytes:
+    def get_object(self, key: str, suffix: str) -> bytes:
         """The bytes of a single object. Raises FileNotFoundError."""
-        return self.files.read(f"{_place(stage, key)}{suffix}")
+        return self.store.files.read(f"{_place(self.name, key)}{suffix}")
 
-    def object_keys(self, stage: str) -> set[str]:
-        """Keys of all single objects of a stage."""
-        names = (n.split("/") for n in self.files.listing(stage))
+    def object_keys(self) -> set[str]:
+        """Keys of all single objects."""
+        names = (n.split("/") for n in self.store.files.listing(self.name))
         return {n[2].split(".")[0] for n in names if len(n) == 3}
 
-    # ---- shards: many arrays in one file
-
-    def index(self, stage: str) -> dict[str, Entry]:
-        """Every array of a stage by its key. Reads only lists that it has not seen."""
-        known = self._index.setdefault(stage, {})
-        sizes = self.files.listing(f"{stage}/shards")
-        lists = self._lists(sorted(n for n in sizes if n.endswith(".json") and n not in self._seen))
+    def index(self) -> dict[str, Entry]:
+        """Every array by its key. Reads only lists that it has not seen."""
+        sizes = self.store.files.listing(f"{self.name}/shards")
+        lists = self.store._lists(sorted(n for n in sizes if n.endswith(".json") and n not in self._seen))
         for name, text in lists.items():
             shard, content = name.removesuffix(".json"), json.loads(text)
             if sizes.get(f"{shard}.bin", 0) != content["bytes"]:
@@ -250,12 +277,10 @@ class Store:
             self._shards[shard] = int(content["bytes"]), content.get("sha256", "")
             for key, offset, shape, reason in content["entries"]:
                 # the first that this process saw stays: an array never changes while it is used
-                known.setdefault(key, Entry(shard, offset, tuple(shape), reason))
-        return known
+                self._index.setdefault(key, Entry(shard, offset, tuple(shape), reason))
+        return self._index
 
-    def put_shard(
-        self, stage: str, arrays: Sequence[tuple[str, Array]], broken: Iterable[tuple[str, str]] = ()
-    ) -> None:
+    def put_shard(self, arrays: Sequence[tuple[str, Array]], broken: Iterable[tuple[str, str]] = ()) -> None:
         """Write uint8 arrays, and the keys of which there is none with the reason, as one shard."""
         entries: list[tuple[str, int, list[int], str]] = []
         offset = 0
@@ -267,9 +292,9 @@ class Store:
         entries += [(key, 0, [], reason) for key, reason in broken]
         if not entries:
             return
-        place, content = f"{stage}/shards", {"bytes": offset, "entries": entries}
-        with explained(self.root / place):
-            folder = self._making(f"{place}/ID")
+        place, content = f"{self.name}/shards", {"bytes": offset, "entries": entries}
+        with explained(self.store.root / place):
+            folder = self.store._making(f"{place}/ID")
             folder.mkdir(parents=True, exist_ok=True)
             sweep_dead(folder, "shard")
             data = folder / f".shard.{mark()}"
@@ -281,26 +306,22 @@ class Store:
                 # named by content, too: two devices may round a map differently, and never mix
                 name = f"{place}/{digest([content['sha256'], [e[0] for e in entries]])[:24]}"
                 if offset:
-                    self._take(data, f"{name}.bin")
-                self.files.write(f"{name}.json", json.dumps(content, separators=(",", ":")).encode())
+                    self.store._take(data, f"{name}.bin")
+                self.store.files.write(f"{name}.json", json.dumps(content, separators=(",", ":")).encode())
             finally:
                 data.unlink(missing_ok=True)
 
-    def release(self) -> None:
-        """Let go of the shards that are mapped: who streams through thousands of arrays keeps memory flat so."""
-        self._maps.clear()
-
-    def array(self, stage: str, key: str) -> Array:
+    def array(self, key: str) -> Array:
         """One array, read-only, memory-mapped. Raises FoveaError when it is missing or was broken."""
-        entry = self._index.get(stage, {}).get(key) or self.index(stage).get(key)
+        entry = self._index.get(key) or self.index().get(key)
         if entry is None:
-            raise FoveaError(f"{stage} has no array {key}; run the stage again")
+            raise FoveaError(f"{self.name} has no array {key}; run the stage again")
         if entry.reason:
-            raise FoveaError(f"{stage} {key}: {entry.reason}")
-        if entry.shard not in self._maps:
-            self._maps[entry.shard] = self._mapped(entry.shard)
+            raise FoveaError(f"{self.name} {key}: {entry.reason}")
+        if entry.shard not in self.maps:
+            self.maps[entry.shard] = self._mapped(entry.shard)
         size = int(np.prod(entry.shape))
-        whole = self._maps[entry.shard]
+        whole = self.maps[entry.shard]
         if entry.offset + size > whole.size:
             raise FoveaError(f"shard {entry.shard} is shorter than its list says; delete both its files and run again")
         return whole[entry.offset : entry.offset + size].reshape(entry.shape)
@@ -310,7 +331,7 @@ class Store:
         size, sha256 = self._shards[shard]
         for _ in range(3 if size else 0):
             with contextlib.suppress(FileNotFoundError):
-                return np.memmap(self._here(f"{shard}.bin", size, sha256, f"{shard}.json"), np.uint8, "r")
+                return np.memmap(self.store._here(f"{shard}.bin", size, sha256, f"{shard}.json"), np.uint8, "r")
         if size:
-            raise FoveaError(f"shard {shard} of {self.root} is gone; run the stage again")
+            raise FoveaError(f"shard {shard} of {self.store.root} is gone; run the stage again")
         return np.zeros(0, np.uint8)

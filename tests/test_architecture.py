@@ -119,8 +119,8 @@ LIGHT = {
     "from models.saliency.catalogue import MODELS, code_modules, model_version; model_version('sam_lite'); [code_modules(m) for m in MODELS]": "torch numpy cv2",
     "import pipelines.workers": "torch dagster mlflow",
     "from pipelines.commands.options import chain_here, sweep_of; from pipelines.plan import plan; "
-    "from pipelines.commands.runs import _can_be_trained; chain = chain_here(tracking=False); "
-    "sweep = sweep_of(chain, 'shipped', 'sample'); _can_be_trained(chain, sweep); plan(chain, chain.upstream(('report', sweep.key)))": "torch dagster mlflow",
+    "from pipelines.commands.runs import _check_sweep; chain = chain_here(tracking=False); "
+    "sweep = sweep_of(chain, 'shipped', 'sample'); _check_sweep(chain, sweep); plan(chain, chain.upstream(('report', sweep.key)))": "torch dagster mlflow",
     "import assets.evaluation.plots": "matplotlib.pyplot",
     "import assets.evaluation.report_tables, assets.evaluation.summary, assets.evaluation.report_stage": "torch",
     "import models.codecs.catalogue": "torch compressai",

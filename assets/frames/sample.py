@@ -18,10 +18,8 @@ from assets.frames import scenery
 from assets.frames.encode import encode_png
 from assets.frames.scenery import Bytes, Colours, Point, Scene, Sprite, shapes
 from assets.home import write_whole
-from models.errors import FoveaError
 
 Thing = Callable[[Scene, float, float, float], None]
-DEFAULT_COUNTS: Final = {"train": 24, "val": 6, "test": 8}
 #: Made-up cities, disjoint between splits as in Cityscapes.
 CITIES: Final = {
     "train": ("dornfurt", "arnheide", "falkberg", "corvenau", "eschwald", "bellmont"),
@@ -84,8 +82,8 @@ SIGNS: Final = (
 def make_sample(
     out: Path,
     *,
+    counts: Mapping[str, int],
     seed: int = 0,
-    counts: Mapping[str, int] = DEFAULT_COUNTS,
     size: tuple[int, int] = (2048, 1024),
     workers: int | None = None,
     progress: Callable[[float, float, str], None] | None = None,
@@ -94,12 +92,8 @@ def make_sample(
 
     `leftImg8bit/SPLIT/CITY/CITY_SSSSSS_000019_leftImg8bit.png` and `objects/SPLIT/CITY/…_objects.json` for each: a list
     of {"kind": "plate" | "sign", "text", "box": [x, y, width, height] in pixels}, unhidden and inside the picture.
-    `progress` is called with (done, total, note). Raises FoveaError for an unknown split or a size under 256×128.
+    `progress` is called with (done, total, note). size: at least 256×128.
     """
-    if unknown := sorted(set(counts) - set(CITIES)):
-        raise FoveaError(f"sample: {', '.join(unknown)} is no split; the splits are train, val and test")
-    if size[0] < 256 or size[1] < 128:
-        raise FoveaError(f"sample: {size[0]}×{size[1]} is too small to draw a street in; at least 256×128")
 
     def make(split: str, number: int) -> Path:
         picture, objects = draw_scene(seed, split, number, size)

@@ -66,9 +66,11 @@ def round_trip(made: Made) -> Held:
 
     table, wrong = made.table("rgba.parquet"), []
     for row in table.iloc[:: max(1, len(table) // 8)].to_dict("records"):
-        found = unpack(made.store.get_object("rgba_frames", str(row["rgba_key"]), ".png"))
+        found = unpack(made.store.shelf("rgba_frames").get_object(str(row["rgba_key"]), ".png"))
         packed = (("resized_frames", row["key"]), ("saliency_maps", row["map_key"]))
-        if not all(np.array_equal(a, made.store.array(*b)) for a, b in zip(found, packed, strict=True)):
+        if not all(
+            np.array_equal(a, made.store.shelf(shelf).array(key)) for a, (shelf, key) in zip(found, packed, strict=True)
+        ):
             wrong.append(str(row["image"]))
     said = {"detail": f"not what was packed: {', '.join(wrong)}"} if wrong else {}
     return not wrong, {"frames": len(table), "wrong": len(wrong), **said}

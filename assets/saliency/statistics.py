@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from assets.frames.stages import SHARD_FRAMES
-from assets.graph import Made, Shelf
+from assets.graph import Made
+from assets.store import Shelf
 
 MAPS = "maps.parquet"
 

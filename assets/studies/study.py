@@ -63,7 +63,7 @@ def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture
     file has another length than rd_points says: this would not be the picture that was matched."""
     keys = measured_table(chain, design.dataset).set_index("image").key
     names = {pair.image for pair in design.pairs}
-    images = {n: np.asarray(chain.store.array("resized_frames", keys[n])) for n in names}
+    images = {n: np.asarray(chain.store.shelf("resized_frames").array(keys[n])) for n in names}
     made: dict[tuple[str, Side], Picture] = {}
     wanted = [(pair.image, side) for pair in design.pairs for side in pair.sides]
     for experiment in dict.fromkeys(side.experiment for _, side in wanted):

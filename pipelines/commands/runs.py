@@ -66,8 +66,7 @@ def run(
             click.echo(f"frames  {made.facts['frames']}, listed in {made.folder / 'rgba.parquet'}")
     else:
         sweep = sweep_of(chain, sweep_name, dataset)
-        _can_be_measured(chain, sweep)
-        _can_be_trained(chain, sweep)
+        _check_sweep(chain, sweep)
         failed = make_stale(
             chain, sweep.key, chain.upstream(("report", sweep.key)), sweep.key, threads=threads, parallel=parallel
         )  # fmt: skip
@@ -77,22 +76,17 @@ def run(
         sys.exit(1)
 
 
-def _can_be_measured(chain: "Chain", sweep: Any) -> None:
-    """Raises FoveaError before anything is trained when a folder is gone or a dataset has no picture to measure on."""
+def _check_sweep(chain: "Chain", sweep: Any) -> None:
+    """Raises FoveaError before anything is made when a folder is gone, a dataset has no picture to measure or to train on, or
+    a trunk no such rate."""
     from assets.evaluation.pieces import measured_split
-    from assets.graph import Waiting
-
-    for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
-        with contextlib.suppress(Waiting):
-            measured_split(chain.given, chain.world, dataset)
-
-
-def _can_be_trained(chain: "Chain", sweep: Any) -> None:
-    """Raises FoveaError before anything is made when a dataset has no picture to train on, or a trunk no such rate."""
     from assets.graph import Waiting
     from models.codecs.catalogue import config_for
     from models.mechanisms import LEVELLED
 
+    for dataset in sorted({sweep.dataset, *(d for e in sweep.experiments for d in e.evaluate_on)}):
+        with contextlib.suppress(Waiting):
+            measured_split(chain.given, chain.world, dataset)
     levelled = any(e.mechanism in LEVELLED for e in sweep.experiments)
     way = 'trunk = "none"' + (" and variable = true, two rates or more" if levelled else "")
     for e in sweep.experiments:
@@ -222,8 +216,7 @@ def status(dataset: str, sweep_name: str, everything: bool, keys: bool) -> None:
         for experiment in sweep.experiments:
             click.echo(experiment.key)
         return
-    _can_be_measured(chain, sweep)
-    _can_be_trained(chain, sweep)
+    _check_sweep(chain, sweep)
     wanted = chain.upstream(("report", sweep.key))
     steps = plan(chain, wanted)
     work = [step for step in steps if step.stale]

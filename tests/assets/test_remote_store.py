@@ -46,27 +46,27 @@ def fill(store: Mirror, key: str = KEY, text: str = "text") -> None:
 def test_two_nodes_share_units_shards_and_single_objects(store: Mirror, tmp_path: Path) -> None:
     other = Mirror(store.root, tmp_path / "other")
     assert not other.has("stage", KEY)
-    assert other.index("frames") == {} and other.object_keys("pngs") == set()
+    assert other.shelf("frames").index() == {} and other.shelf("pngs").object_keys() == set()
     fill(store)
     array = np.arange(96, dtype=np.uint8).reshape(8, 12)
-    store.put_shard("frames", [("a", array), ("b", array[:4])], [("bad", "cut short")])
-    store.put_object("pngs", "abcdef", ".png", b"data")
+    store.shelf("frames").put_shard([("a", array), ("b", array[:4])], [("bad", "cut short")])
+    store.shelf("pngs").put_object("abcdef", ".png", b"data")
     assert other.has("stage", KEY)
     assert (other.folder("stage", KEY) / "deep/file.txt").read_text() == "text"
-    np.testing.assert_array_equal(other.array("frames", "b"), array[:4])
+    np.testing.assert_array_equal(other.shelf("frames").array("b"), array[:4])
     with pytest.raises(FoveaError, match="cut short"):
-        other.array("frames", "bad")
-    assert other.object_keys("pngs") == {"abcdef"}
+        other.shelf("frames").array("bad")
+    assert other.shelf("pngs").object_keys() == {"abcdef"}
 
 
 def test_what_this_node_made_is_not_fetched(store: Mirror, s3: S3Server) -> None:
     fill(store)
     array = np.zeros((64, 64), np.uint8)
-    store.put_shard("frames", [("a", array)])
-    store.index("frames")
+    store.shelf("frames").put_shard([("a", array)])
+    store.shelf("frames").index()
     s3.door.shut()
     assert (store.path("stage", KEY, "other")).stat().st_size == 1000
-    np.testing.assert_array_equal(store.array("frames", "a"), array)
+    np.testing.assert_array_equal(store.shelf("frames").array("a"), array)
 
 
 def test_the_manifest_comes_last(store: Mirror, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +116,10 @@ def test_an_upload_cut_in_the_middle_is_sent_again_whole(
     s3.door.after_bytes = 2 << 20
     watcher = threading.Thread(target=lambda: (wait_shut(s3), time.sleep(4), s3.door.open()))
     watcher.start()
-    store.put_shard("frames", [("a", array)])
+    store.shelf("frames").put_shard([("a", array)])
     watcher.join()
     other = Mirror(store.root, tmp_path / "other")
-    np.testing.assert_array_equal(other.array("frames", "a"), array)
+    np.testing.assert_array_equal(other.shelf("frames").array("a"), array)
     assert "does not answer" in caplog.text and "answers again" in caplog.text
 
 
@@ -280,8 +280,8 @@ def test_processes_share_the_cache_and_its_limit(tmp_path: Path) -> None:
 def test_training_goes_on_with_arrays_that_the_cache_let_go(store: Mirror, tmp_path: Path) -> None:
     small = Mirror(store.root, tmp_path / "small", cache_bytes=3000)
     for k in range(10):
-        store.put_shard("frames", [(f"k{k}", np.full(1000, k, np.uint8))])
-    mapped = [small.array("frames", f"k{k}") for k in range(10)]
+        store.shelf("frames").put_shard([(f"k{k}", np.full(1000, k, np.uint8))])
+    mapped = [small.shelf("frames").array(f"k{k}") for k in range(10)]
     assert sum(p.stat().st_size for p in small.copies.folder.rglob("*.bin")) <= 3000
     np.testing.assert_array_equal(mapped, np.arange(10)[:, None].repeat(1000, axis=1))
 

@@ -98,24 +98,24 @@ def test_what_a_killed_maker_left_is_swept(tmp_path: Path) -> None:
 def test_shards_give_back_arrays_and_reasons(store: Store, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = [(f"k{i}", rng.integers(0, 256, (3 + i, 5, 3), np.uint8)) for i in range(4)]
-    store.put_shard("frames", arrays[:2], [("bad", "cut short")])
-    assert set(store.index("frames")) == {"k0", "k1", "bad"}
-    store.put_shard("frames", arrays[2:])
+    store.shelf("frames").put_shard(arrays[:2], [("bad", "cut short")])
+    assert set(store.shelf("frames").index()) == {"k0", "k1", "bad"}
+    store.shelf("frames").put_shard(arrays[2:])
     other = open_store(store.root, tmp_path / "cache", Profile())
-    assert set(store.index("frames")) == set(other.index("frames")) == {"k0", "k1", "k2", "k3", "bad"}
+    assert set(store.shelf("frames").index()) == set(other.shelf("frames").index()) == {"k0", "k1", "k2", "k3", "bad"}
     for key, array in arrays:
-        np.testing.assert_array_equal(other.array("frames", key), array)
+        np.testing.assert_array_equal(other.shelf("frames").array(key), array)
     with pytest.raises(FoveaError, match="cut short"):
-        other.array("frames", "bad")
+        other.shelf("frames").array("bad")
     with pytest.raises(FoveaError, match="no array"):
-        other.array("frames", "nobody")
+        other.shelf("frames").array("nobody")
 
 
 def test_single_objects(store: Store) -> None:
-    assert store.object_keys("pngs") == set()
-    store.put_object("pngs", "abcdef", ".png", b"data")
-    assert store.object_keys("pngs") == {"abcdef"}
-    assert store.get_object("pngs", "abcdef", ".png") == b"data"
+    assert store.shelf("pngs").object_keys() == set()
+    store.shelf("pngs").put_object("abcdef", ".png", b"data")
+    assert store.shelf("pngs").object_keys() == {"abcdef"}
+    assert store.shelf("pngs").get_object("abcdef", ".png") == b"data"
     assert store.unit_keys("stage") == set()
     with store.writing("stage", digest("one")) as writer:
         writer.path("deep/manifest.json").write_text("{}")
@@ -137,13 +137,13 @@ def test_digests_see_values_not_order(value: object) -> None:
 def test_a_shard_cut_short_is_noticed_and_can_be_written_again(tmp_path: Path) -> None:
     store = Store(UPath(tmp_path))
     array = np.arange(4096, dtype=np.uint16).astype(np.uint8).reshape(64, 64)
-    store.put_shard("frames", [("a", array)])
+    store.shelf("frames").put_shard([("a", array)])
     (data,) = (tmp_path / "frames/shards").glob("*.bin")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(FoveaError, match="no array a; run the stage again"):
-        Store(UPath(tmp_path)).array("frames", "a")
-    store.put_shard("frames", [("a", array)])
-    np.testing.assert_array_equal(Store(UPath(tmp_path)).array("frames", "a"), array)
+        Store(UPath(tmp_path)).shelf("frames").array("a")
+    store.shelf("frames").put_shard([("a", array)])
+    np.testing.assert_array_equal(Store(UPath(tmp_path)).shelf("frames").array("a"), array)
 
 
 def test_writing_beside_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 store = Store(UPath(sys.argv[1]))
 try:
-    store.put_shard("frames", [("a", np.zeros(500_000, np.uint8))])
+    store.shelf("frames").put_shard([("a", np.zeros(500_000, np.uint8))])
 except (FoveaError, OSError) as error:
     print("refused:", error)
 print(sorted(p.name for p in (UPath(sys.argv[1]) / "frames" / "shards").iterdir()))

@@ -100,7 +100,7 @@ def result_digest() -> str:
     table = pd.read_parquet(chain.made("rgba_frames", NAME).folder / "rgba.parquet")
     for row in table.to_dict("records"):
         found.update(f"{row['image']} {row['split']}\n".encode())
-        found.update(chain.store.array("resized_frames", row["key"]).tobytes())
+        found.update(chain.store.shelf("resized_frames").array(row["key"]).tobytes())
         found.update(Path(str(row["path"])).read_bytes())
     return found.hexdigest()
 
@@ -133,7 +133,7 @@ def test_the_archive_in_place_goes_all_the_way_unextracted(settle: Settle, archi
         for row in table.iloc[::40].to_dict("records"):
             data = members.read(f"leftImg8bit/{row['image']}.png")
             want = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            assert np.array_equal(chain.store.array("resized_frames", row["key"]), want)
+            assert np.array_equal(chain.store.shelf("resized_frames").array(row["key"]), want)
 
 
 def test_a_tree_gives_the_same_frames_as_the_archive(
@@ -297,9 +297,9 @@ def test_a_source_that_disappears_loses_nothing(settle: Settle, archive: Path, t
 
     with pytest.raises(FoveaError, match=r"run again"):
         make("resized_frames", progress=take_away)
-    finished = len(look().store.index("resized_frames"))
+    finished = len(look().store.shelf("resized_frames").index())
     assert 64 <= finished < COUNT
-    assert all(not e.reason for e in look().store.index("resized_frames").values()), "no frame is blamed"
+    assert all(not e.reason for e in look().store.shelf("resized_frames").index().values()), "no frame is blamed"
     with pytest.raises(FoveaError):
         make("resized_frames")
     away.rename(place)
@@ -344,7 +344,7 @@ def test_full_and_read_only_disks_are_named_and_what_is_finished_is_kept(
     make(*STAGES[:2])
     with pytest.raises(FoveaError, match="no space left"):
         make("resized_frames")
-    index = look().store.index("resized_frames")
+    index = look().store.shelf("resized_frames").index()
     assert 0 < len(index) < COUNT
     assert not list((disk / "home").rglob("*.bin.*")), "nothing half-written stays"
     subprocess.run(["mount", "-o", "remount,size=64m,ro", str(disk)], check=True)
@@ -467,7 +467,7 @@ def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
             finished = 0
             for lines in (chance.randint(1, 60) for _ in range(4)):
                 driver.kill_after("resized_frames", lines, "source_frames", "resized_frames")
-                done = len(look().store.index("resized_frames"))
+                done = len(look().store.shelf("resized_frames").index())
                 assert done >= finished + lines - 32, "a kill costs at most one shard"
                 finished = done
             facts = driver.facts("source_frames", "resized_frames", "saliency_maps")
@@ -476,7 +476,7 @@ def test_killed_ten_times_on_the_way_the_result_is_that_of_an_undisturbed_run(
             packed = 0
             for lines in (chance.randint(1, 50) for _ in range(3)):
                 driver.kill_after("rgba_frames", lines, "rgba_frames")
-                done = len(look().store.object_keys("rgba_frames"))
+                done = len(look().store.shelf("rgba_frames").object_keys())
                 assert done >= packed + lines
                 packed = done
             facts = driver.facts("rgba_frames")
