@@ -1,6 +1,7 @@
 """Where everything lies. `FOVEA_HOME` is state that the code can make again, `FOVEA_CONFIG` what a person typed."""
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -225,8 +226,6 @@ def explained(path: Path | UPath, way: str = "set FOVEA_HOME to") -> Iterator[No
     try:
         yield
     except OSError as error:
-        import errno
-
         if error.filename and not _near(str(error.filename), path):
             raise
         if error.errno == errno.EFBIG:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -176,7 +177,6 @@ def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
 def commit() -> str:
     """The Git commit of the code, with `+` when files differ from it; "" outside a repository and without Git. FOVEA_COMMIT
     names it where the code was copied without its repository, as in a container's image."""
-    import subprocess
 
     def git(*words: str) -> str:
         try:

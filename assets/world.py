@@ -1,6 +1,7 @@
 """What a person has registered: what keys and needs are computed from, beside artifacts."""
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -100,8 +101,6 @@ class World:
     def experiment(self, key: str) -> Experiment:
         """Raises FoveaError with the nearest keys."""
         if key not in self.experiments:
-            import difflib
-
             near = difflib.get_close_matches(key, self.experiments, n=3, cutoff=0.3)
             hint = "; nearest: " + ", ".join(near) if near else ""
             raise FoveaError(f"no sweep has an experiment {key!r}{hint} (fovea status --keys lists them)")

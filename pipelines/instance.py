@@ -1,5 +1,6 @@
 """Dagster's instance: its settings and where it keeps its state. Imports nothing heavy."""
 
+import importlib.util
 import json
 import os
 import secrets
@@ -27,8 +28,6 @@ def prepare_instance(home: Home) -> None:
     profile = home.profile
     text, ours = INSTANCE, bool(profile.dagster_database)
     if ours:
-        import importlib.util
-
         if importlib.util.find_spec("dagster_postgres") is None:
             raise FoveaError(
                 f"profile {profile.name} keeps Dagster's state in PostgreSQL: install the cluster extra (pip install "

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 
 import dagster as dg
 from dagster import DagsterEventType as Kind
+from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import MAX_RETRIES_TAG, REPOSITORY_LABEL_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -24,7 +25,7 @@ from pipelines.instance import owner
 from pipelines.partitions import offer
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import STOPPED
-from pipelines.steps import OP, PLAN_JOB, RUN, SWEEP, made_here, quiet, told, took
+from pipelines.steps import OP, PLAN_JOB, RUN, SWEEP, made_here, quiet, told
 from pipelines.workers import Workers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
@@ -107,7 +108,8 @@ def plan_run(
     if outcome.messages:
         instance.report_run_failed(run, "; ".join(outcome.messages))
     else:
-        told(instance, run.run_id, Kind.STEP_SUCCESS, took(time.monotonic() - began), step=OP)
+        took = StepSuccessData(1000 * (time.monotonic() - began))  # type: ignore[no-untyped-call]
+        told(instance, run.run_id, Kind.STEP_SUCCESS, took, step=OP)
         told(instance, run.run_id, Kind.PIPELINE_SUCCESS)
 
 

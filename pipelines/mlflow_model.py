@@ -11,6 +11,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assets.home import ROOT
+from assets.versions import closure, module_file
+from models.codecs.catalogue import code_module
 from models.errors import FoveaError
 
 if TYPE_CHECKING:
@@ -89,10 +92,6 @@ def fetch_codec(address: str, client: "MlflowClient", folder: Path) -> Path:
 
 def _copy_modules(codec: str, to: Path) -> None:
     """The modules that loading and running this codec, and reading pictures, import."""
-    from assets.home import ROOT
-    from assets.versions import closure, module_file
-    from models.codecs.catalogue import code_module
-
     reads = "assets.frames.decode"
     for module in closure("models.codecs.catalogue", code_module(codec), reads, left_out=frozenset()):
         source = module_file(module)

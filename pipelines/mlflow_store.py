@@ -35,6 +35,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt
 from assets.log import lasting_logger
 from assets.versions import commit
 from pipelines.journal import Journal, Progress, Record
+from pipelines.mlflow_model import save_model
 from pipelines.mlflow_view import ALL, VIEW_TAG, table_address, view
 
 if TYPE_CHECKING:
@@ -407,8 +408,6 @@ class MlflowStore:
     # ---- models ----------------------------------------------------------------------------------------------------
 
     def _register(self, known: _Known, folder: Path, record: Record) -> None:
-        from pipelines.mlflow_model import save_model
-
         client, run_id, name = self._client, known.progress.run_id, record["name"]
         version = self.version_of(name, run_id, record["digest"])
         if not version:

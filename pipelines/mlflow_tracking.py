@@ -26,6 +26,7 @@ from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import Run, Tracker
 from pipelines.journal import Journal, Progress, Record
+from pipelines.mlflow_model import folder_digest
 from pipelines.mlflow_store import LOCK_S, NAME_TAG, NOTE_TAG, MlflowStore, clean_name, log, unanswered
 from pipelines.mlflow_view import asset_address, base_address, row_name, run_address, table_address
 
@@ -57,15 +58,14 @@ def _now() -> int:
 class MlflowTracker(Tracker):
     """models.tracking.Tracker over MLflow.
 
-    folder: `Home.mlflow`; holds the embedded store (SQLite and `artifacts/`) and the journals. uri: a server or database;
-    default MLFLOW_TRACKING_URI, else the embedded store. Cheap to make; trackers of one folder, in one process or
+    folder: `Home.mlflow`; holds the embedded store (SQLite and `artifacts/`) and the journals. uri: a server or database,
+    "" for the embedded store. Cheap to make; trackers of one folder, in one process or
     several, share what is on disk and nothing else.
     """
 
-    def __init__(self, folder: Path | str, uri: str | None = None):
-        folder = Path(folder).expanduser().resolve()
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "") if uri is None else uri
-        self.store = MlflowStore(folder, uri.strip())
+    def __init__(self, folder: Path, uri: str):
+        folder = folder.resolve()
+        self.store = MlflowStore(folder, uri)
         self.journals = folder / "journal"
         self._waiting: dict[str, Journal] = {}
         #: Runs for which the machine is measured, with the monotonic time of their first metric.
@@ -154,8 +154,6 @@ class MlflowTracker(Tracker):
     def register_model(self, run: Run, *, folder: Path, name: str, alias: str = "", about: str = "") -> str:
         """See models.tracking.Tracker. The same folder of the same run is one version, however often it is registered.
         Returns `models:/name@alias` or `models:/name/version`; "" while it waits for the server."""
-        from pipelines.mlflow_model import folder_digest
-
         assert isinstance(run, TrackedRun)
         if not (folder / "codec.json").is_file():
             raise FoveaError(f"no codec in {folder}: codec.json is missing")

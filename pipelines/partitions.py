@@ -11,8 +11,10 @@ from assets.frames.sources import CITYSCAPES, downloads
 from assets.graph import Stage
 from assets.home import Home
 from assets.saliency.names import with_fixations
+from assets.stages import open_chain
 from assets.world import World
 from models.errors import FoveaError
+from pipelines.instance import prepare_instance
 
 DATASETS, SWEEPS, EYES = "datasets", "sweeps", "datasets_with_fixations"
 #: what stands in the graph of a new installation
@@ -98,9 +100,6 @@ def _reachable(world: World) -> bool:
 
 def shown(home: Home) -> None:
     """Bring the rows of this installation up to date: what was registered or forgotten shows in a UI that is open."""
-    from assets.stages import open_chain
-    from pipelines.instance import prepare_instance
-
     prepare_instance(home)
     with dg.DagsterInstance.get() as instance:
         sync_rows(instance, open_chain(home))

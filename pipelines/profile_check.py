@@ -14,6 +14,8 @@ from assets.home import Home
 from assets.remote import Remote
 from assets.settings import SECRETS, Profile, passed_on
 from models.errors import FoveaError
+from pipelines.instance import database_parts, instance_folder, prepare_instance
+from pipelines.mlflow_store import MlflowStore, Unreachable, redacted, unanswered
 from pipelines.ray_nodes import ANSWER_S, MARK, own_versions
 
 #: seconds that the storage and the database may take here, whatever a run grants them
@@ -71,8 +73,6 @@ def check_storage(home: Home) -> str:
 
 def check_database(home: Home) -> str:
     """Reach Dagster's database and compare its schema with this version of Dagster."""
-    from pipelines.instance import database_parts, instance_folder, prepare_instance
-
     if not home.profile.dagster_database:
         return f"SQLite in {home.dagster}"
     given = os.environ.get("DAGSTER_HOME", "")
@@ -134,8 +134,6 @@ def _has_tables(where: str, parts: dict[str, Any], profile: Profile) -> bool:
 
 def check_mlflow(home: Home) -> str:
     """Ask the tracking server for an experiment with the credentials, as trackers do, and for its version."""
-    from pipelines.mlflow_store import MlflowStore, Unreachable, redacted, unanswered
-
     uri = home.profile.tracking_uri()
     if not uri.startswith(("http://", "https://")):
         return redacted(uri) if uri else f"SQLite in {home.mlflow}"
@@ -226,8 +224,6 @@ CHECKS: dict[str, Callable[[Home], str | Iterator[Line]]] = {
 
 def shown_settings(home: Home) -> Iterator[tuple[str, str, str]]:
     """Key, effective value and meaning of every setting; secrets as `set` or `not set`."""
-    from pipelines.mlflow_store import redacted
-
     profile = home.profile
     yield "profile", profile.name, "FOVEA_PROFILE or --profile"
     for name, field in Profile.model_fields.items():

@@ -197,60 +197,55 @@ def stop_steps(cluster: Profile, run_ids: Sequence[str]) -> None:
 # ---------------------------------------------------------------------------------------------- chunks of frames
 
 
-class RayChunks:
-    """`assets.graph.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself."""
-
-    def __init__(self, cluster: Profile):
-        self.cluster = cluster
-
-    def __call__(self, bench: Bench, rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
-        """Work on all rows; a chunk's failure is raised once every chunk under way has ended."""
-        if not rows:
-            return 0
-        stage, partition = bench.stage.name, bench.partition
-        if not ray.is_initialized():
-            ray.init(log_to_driver=True, logging_level=logging.WARNING)
-        asked = chunk_demand(stage, self.cluster)
-        task = ray.remote(_work).options(
-            name=f"{stage} {partition}",
-            num_cpus=asked.cpus,
-            num_gpus=asked.gpus,
-            max_retries=CHUNK_RETRIES,
-            retry_exceptions=True,
-        )
-        size = CHUNK_FRAMES.get(stage, 128)
-        chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-        bound = CHUNKS_A_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
-        name = f"{work.__module__}:{work.__qualname__}"
-        waiting, under_way, made, done = iter(chunks), {}, 0, 0
-        try:
-            while True:
-                for chunk in waiting:
-                    under_way[task.remote(name, stage, partition, chunk, self.cluster)] = len(chunk)
-                    if len(under_way) >= bound:
-                        break
-                if not under_way:
-                    return made
-                ready, _ = ray.wait(list(under_way), num_returns=1)
-                for reference in ready:
-                    made += ray.get(reference)
-                    done += under_way.pop(reference)
-                    progress(done, len(rows), f"{stage.replace('_', ' ')} on the cluster")
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise (
-                cause
-                if isinstance(cause, FoveaError)
-                else FoveaError(f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}")
-            ) from error
-        except ray.exceptions.RayError as error:  # its worker died: killed, or out of memory
-            raise FoveaError(
-                f"{stage} {partition}: a chunk of frames was lost {CHUNK_RETRIES + 1} times "
-                f"({str(error).strip().splitlines()[0]}); give nodes more memory, or the step fewer at once (ray_threads)"
-            ) from error
-        finally:
-            for reference in under_way:
-                ray.cancel(reference)
+def on_cluster(cluster: Profile, bench: Bench, rows: Sequence[Row], work: ChunkWork, progress: Progress) -> int:
+    """`assets.graph.FanOut` on the cluster: chunks of frames as tasks, few at a time, each tried again by itself. A chunk's
+    failure is raised once every chunk under way has ended."""
+    if not rows:
+        return 0
+    stage, partition = bench.stage.name, bench.partition
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+    asked = chunk_demand(stage, cluster)
+    task = ray.remote(_work).options(
+        name=f"{stage} {partition}",
+        num_cpus=asked.cpus,
+        num_gpus=asked.gpus,
+        max_retries=CHUNK_RETRIES,
+        retry_exceptions=True,
+    )
+    size = CHUNK_FRAMES.get(stage, 128)
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    bound = CHUNKS_A_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    name = f"{work.__module__}:{work.__qualname__}"
+    waiting, under_way, made, done = iter(chunks), {}, 0, 0
+    try:
+        while True:
+            for chunk in waiting:
+                under_way[task.remote(name, stage, partition, chunk, cluster)] = len(chunk)
+                if len(under_way) >= bound:
+                    break
+            if not under_way:
+                return made
+            ready, _ = ray.wait(list(under_way), num_returns=1)
+            for reference in ready:
+                made += ray.get(reference)
+                done += under_way.pop(reference)
+                progress(done, len(rows), f"{stage.replace('_', ' ')} on the cluster")
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise (
+            cause
+            if isinstance(cause, FoveaError)
+            else FoveaError(f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}")
+        ) from error
+    except ray.exceptions.RayError as error:  # its worker died: killed, or out of memory
+        raise FoveaError(
+            f"{stage} {partition}: a chunk of frames was lost {CHUNK_RETRIES + 1} times "
+            f"({str(error).strip().splitlines()[0]}); give nodes more memory, or the step fewer at once (ray_threads)"
+        ) from error
+    finally:
+        for reference in under_way:
+            ray.cancel(reference)
 
 
 _chains: dict[str, Chain] = {}

@@ -1,5 +1,7 @@
 """What assets get from the outside: the workshop, which makes a unit or finds it and tells Dagster about it."""
 
+import base64
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -7,14 +9,17 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from assets.chain import Chain
 from assets.evaluation.pieces import MEANS
+from assets.evaluation.report_stage import publish
 from assets.graph import Check, Made, Progress, Waiting
 from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import belongs
 from pipelines.executors import asked_of, cluster_of
+from pipelines.mlflow_tracking import tracked_chain
 
 #: facts that a page begins with, in this order; pictures, plots and the other facts follow
 RESULTS = (
@@ -37,18 +42,16 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
 
     def chain(self, tags: dict[str, str] | None = None) -> Chain:
         """A fresh look at registry, folders and store, with the tracker that the environment names."""
-        from pipelines.mlflow_tracking import tracked_chain
-
         chain = tracked_chain(tags=tags or {}, device=self.device)
         if self.threads:
             chain.threads = self.threads
         cluster = cluster_of(chain.home)
         if cluster is not None:
-            from pipelines.ray_cluster import RayChunks
+            from pipelines.ray_cluster import on_cluster
 
             asked = asked_of(cluster, self.threads, self.device)
             chain.threads, chain.device = asked.ray_threads, asked.device
-            chain.fan_out = RayChunks(asked)
+            chain.fan_out = functools.partial(on_cluster, asked)
         return chain
 
     def materialize(self, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -71,8 +74,6 @@ def materialized(
     unit says of another asset: a measurement, of the codec that was measured."""
     made = chain.make(stage, partition, progress)
     if stage == "report":
-        from assets.evaluation.report_stage import publish
-
         publish(chain, made)
     elif stage == "saliency_benchmark":
         from assets.evaluation.tables import write_tables
@@ -178,8 +179,6 @@ def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> 
 
 def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:
     """The data version of a result, as its materialization has it."""
-    from dagster._core.definitions.data_version import DATA_VERSION_TAG
-
     return {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
 
 
@@ -206,8 +205,6 @@ def failure_text(check: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> str:
 
 def shown_metadata(path: Path) -> dg.MetadataValue:
     """A picture as Markdown with the PNG inside, a table as Markdown; Dagster opens both in a window of their own."""
-    import base64
-
     if path.suffix == ".md":
         # fewer characters stand in the page's own table, and push it beyond the edge
         return dg.MetadataValue.md(path.read_text().ljust(1000))

@@ -8,12 +8,20 @@ import dagster as dg
 from pydantic import Field
 
 from assets.chain import Chain, Name
+from assets.datasets import add_dataset
+from assets.frames.archive_stage import ask_site, fetch, own_path
+from assets.frames.cityscapes import find_finished, read_credentials
+from assets.frames.sources import downloads
 from assets.graph import Progress, silent
 from assets.home import Home
+from assets.stages import open_chain
 from models.errors import FoveaError
 from models.validation import unknown
-from pipelines.partitions import FIRST_SWEEP
+from pipelines.launch import one_run_at_a_time, run_targets
+from pipelines.mlflow_tracking import tracked_chain
+from pipelines.partitions import FIRST_SWEEP, shown
 from pipelines.plan import Step, stale
+from pipelines.resources import logged
 from pipelines.steps import SWEEP
 
 #: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week
@@ -31,7 +39,6 @@ def brought_up_to_date(
     context: dg.OpExecutionContext, chain: Chain, name: str, wanted: list[Name], sweep: str = ""
 ) -> tuple[str, ...]:
     """Make what is stale in this one process, so that imports are paid once; what went wrong. Call under the run lock."""
-    from pipelines.launch import run_targets
 
     def show(step: Step) -> Progress:
         context.log.info(f"{step.stage} {step.partition}: {step.why}")
@@ -46,8 +53,6 @@ def brought_up_to_date(
 @contextlib.contextmanager
 def in_turn(context: dg.OpExecutionContext, home: Home) -> Iterator[None]:
     """The run lock; another run is waited for. Raises FoveaError after WAIT_S."""
-    from pipelines.launch import one_run_at_a_time
-
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(one_run_at_a_time(home))
@@ -83,8 +88,6 @@ def unit_named(chain: Chain, unit: str) -> Name:
 @dg.op(description="Makes what is stale, each unit as a materialization of its asset and partition.")
 def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     """One after the other; one that is not there does not keep the others."""
-    from pipelines.mlflow_tracking import tracked_chain
-
     home, problems = Home.from_environment(), list[str]()
     if config.sweeps:
         context.instance.add_run_tags(context.run_id, {SWEEP: ", ".join(config.sweeps)})
@@ -112,8 +115,6 @@ def sweep() -> None:
 
 def kept_fresh() -> list[str]:
     """`dataset.sweep` names that the schedule looks after: FOVEA_NIGHTLY, default every sweep that has been run once."""
-    from assets.stages import open_chain
-
     named = os.environ.get("FOVEA_NIGHTLY", "")
     if named:
         return [n.strip() for n in named.split(",") if n.strip()]
@@ -131,8 +132,6 @@ def kept_fresh() -> list[str]:
 )
 def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Asks the planner; a night on which nothing changed launches nothing."""
-    from assets.stages import open_chain
-
     chain = open_chain()
     found, problems = dict[str, list[Step]](), list[str]()
     for key in kept_fresh():
@@ -155,10 +154,6 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipRea
 @dg.op(description="Downloads the changed Cityscapes archive (the old one stays until it is whole), then its frames.")
 def bring_change(context: dg.OpExecutionContext) -> None:
     """Download beside what is there, replace it, and make what that makes stale of the frames."""
-    from assets.frames.archive_stage import fetch
-    from pipelines.mlflow_tracking import tracked_chain
-    from pipelines.resources import logged
-
     home = Home.from_environment()
     with in_turn(context, home):
         fetch(home, logged(context.log.info), look_for_change=True)
@@ -182,11 +177,6 @@ def fetch_change() -> None:
 )
 def cityscapes_changes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Three small requests; downloads only when the md5 that the site states differs from what is here."""
-    from assets.frames.archive_stage import ask_site, own_path
-    from assets.frames.cityscapes import find_finished, read_credentials
-    from assets.frames.sources import downloads
-    from assets.stages import open_chain
-
     home = Home.from_environment()
     try:
         own = own_path(open_chain(home).world)
@@ -215,9 +205,6 @@ class Folder(dg.Config):
 @dg.op(description="Registers a folder of pictures, as `fovea datasets add` does.")
 def register(context: dg.OpExecutionContext, config: Folder) -> None:
     """Its row appears in the graph at once."""
-    from assets.datasets import add_dataset
-    from pipelines.partitions import shown
-
     home = Home.from_environment()
     try:
         dataset = add_dataset(

@@ -11,9 +11,11 @@ import dagster as dg
 
 from assets.datasets import Dataset
 from assets.frames.folder import find_pictures
+from assets.stages import open_chain
 from models.errors import FoveaError
 from pipelines.assets import JOBS
 from pipelines.partitions import axis
+from pipelines.plan import stale
 
 DATASET, STATE = "fovea/dataset", "fovea/state"
 #: seconds after which the same state is tried again; and after which a run that never ended counts as lost
@@ -55,9 +57,6 @@ def last_run(instance: dg.DagsterInstance, name: str, state: str) -> tuple[str, 
 def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One run a dataset whose folder or table changed and whose frames are stale. The cursor keeps the state of each that had
     nothing stale; Dagster's runs say what was asked for."""
-    from assets.stages import open_chain
-    from pipelines.plan import stale
-
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     fresh: dict[str, str] = {}
     waits: list[str] = []

@@ -10,9 +10,10 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType as Kind
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, EngineEventData, StepMaterializationData
-from dagster._core.execution.plan.objects import StepSuccessData
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from assets.chain import Chain
@@ -33,11 +34,6 @@ def told(
     """Write an event down in a run. said: default Dagster's words for it. step: of the job, in whose bar it is drawn."""
     event = DagsterEvent(kind.value, job_name=PLAN_JOB, event_specific_data=data, message=said or None, step_key=step)
     instance.report_dagster_event(event, run_id)
-
-
-def took(seconds: float) -> StepSuccessData:
-    """What the end of a step says."""
-    return StepSuccessData(1000 * seconds)  # type: ignore[no-untyped-call]
 
 
 def made_here(
@@ -96,9 +92,6 @@ def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: 
 
 def made_on_cluster(step: Step, tags: Mapping[str, str], *, threads: int, device: str) -> str:
     """One step as a Dagster run whose step the profile's cluster carries out; what went wrong, or ""."""
-    from dagster._core.code_pointer import ModuleCodePointer
-    from dagster._core.definitions.reconstruct import ReconstructableRepository
-
     # nodes have the same installation at the same place: the `dagster` on their PATH may be another
     repository = ReconstructableRepository(
         ModuleCodePointer("pipelines.definitions", "defs"), entry_point=[sys.executable, "-m", "dagster"]

@@ -77,13 +77,8 @@ class CityscapesArchive(Stage):
 
         source, listing = cityscapes_listing(task.world)
         report = count_frames(task.world)
-        task.writer.meta["counts"] = {
-            "ok": report.ok,
-            "message": report.message(),
-            "missing": report.missing[:LISTED],
-            "extra": report.extra[:LISTED],
-            "partial": report.partial[:LISTED],
-        }
+        listed = {name: getattr(report, name)[:LISTED] for name in ("missing", "extra", "partial")}
+        task.writer.meta["counts"] = {"ok": report.ok, "message": report.message(), **listed}
         done = find_finished(downloads(task.home))
         downloaded = done is not None and done.path == source.path
         received, seconds = task.world.__dict__.pop("_download", (0, 0.0))

@@ -2,7 +2,9 @@
 
 import time
 
+from assets.frames.sources import last_answer
 from assets.graph import Held, Made, check
+from assets.home import Home
 
 FRESH_DAYS = 30
 _FRAMES = "frames.parquet"
@@ -28,9 +30,6 @@ def whole_cities(made: Made) -> Held:
 @check()
 def fresh(made: Made) -> Held | None:
     """The site was asked within 30 days, and it offers what is here. Not asked of your own archive."""
-    from assets.frames.sources import last_answer
-    from assets.home import Home
-
     if not made.facts["downloaded"]:
         return None  # the site is not asked about somebody's own archive or tree
     answer = last_answer(Home.from_environment())

@@ -90,11 +90,7 @@ def read_table(file: Path, needed: Sequence[str], what: str) -> "pd.DataFrame":
         table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise FoveaError(f"{file}: can't be read as a table: {error}") from error
-    if missing := [name for name in needed if name not in table.columns]:
-        raise FoveaError(
-            f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} "
-            f"(found {', '.join(map(str, table.columns))})"
-        )
+    _check_needed(file, list(map(str, table.columns)), needed)
     return table
 
 
@@ -124,16 +120,20 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
+def _check_needed(file: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    if missing := [name for name in needed if name not in columns]:
+        raise FoveaError(
+            f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} (found {', '.join(columns)})"
+        )
+
+
 def _columns(file: Path, cells: Sequence[str], needed: Sequence[str], further: Sequence[str] | None) -> list[str]:
     known = (*needed, *(further or ()))
     columns = [cell.lower() if cell.lower() in known else cell for cell in cells]
     for name in needed:
         if columns.count(name) > 1:
             raise FoveaError(f"{file}: the column {name} stands there twice")
-    if missing := [name for name in needed if name not in columns]:
-        raise FoveaError(
-            f"{file}: no column {', '.join(missing)}; needed are {', '.join(needed)} (found {', '.join(cells)})"
-        )
+    _check_needed(file, columns, needed)
     if further is not None and (strange := [name for name in columns if name and name not in known]):
         raise FoveaError(f"{file}: {unknown('column', strange[0], known)}")
     return columns

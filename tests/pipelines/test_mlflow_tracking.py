@@ -354,15 +354,13 @@ def test_a_server_that_is_not_there_costs_little(home, caplog):
         assert secret not in everything
 
 
-def test_addresses_are_shown_without_credentials(monkeypatch, tmp_path):
+def test_addresses_are_shown_without_credentials(tmp_path):
     assert redacted("https://u:p@h:5000/x?k=v") == "https://h:5000/x"
     assert redacted("postgresql+psycopg2://u:p%40q@db/mlflow") == "postgresql+psycopg2://db/mlflow"
     uri = "https://u5er:p%40ss@h/x"
     assert "p@ss" not in MlflowStore(tmp_path, uri).scrubbed(f"failed for {uri}, p%40ss, p@ss, u5er")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:p@h:1")
-    assert MlflowTracker(tmp_path).store.name == "http://h:1"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert MlflowTracker(tmp_path).store.name == f"sqlite:///{tmp_path}/mlflow.db"
+    assert MlflowTracker(tmp_path, "http://u:p@h:1").store.name == "http://h:1"
+    assert MlflowTracker(tmp_path, "").store.name == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_system_metrics_of_runs_that_train(tracker, home, monkeypatch):

@@ -42,7 +42,7 @@ def test_each_failing_part_has_advice_and_hides_no_other(
     config: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.door.shut()
-    monkeypatch.setattr("pipelines.instance.prepare_instance", lambda home: None)
+    monkeypatch.setattr("pipelines.profile_check.prepare_instance", lambda home: None)
     found = {line.part: line for line in check_profile(look("cluster", monkeypatch))}
     assert not found["storage"].good and "has not answered" in found["storage"].said
     assert not found["mlflow"].good and "start it, or correct mlflow" in found["mlflow"].said
@@ -85,7 +85,7 @@ def test_secrets_are_masked_and_the_exit_code_tells(
     assert "s3://fovea/check" in done.stdout
     assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout and "hush" not in done.stdout
     assert "FOVEA_DATABASE_PASSWORD   not set" in done.stdout
-    monkeypatch.setattr("pipelines.instance.prepare_instance", lambda home: None)
+    monkeypatch.setattr("pipelines.profile_check.prepare_instance", lambda home: None)
     done = CliRunner().invoke(main, ["profile", "check", "cluster"])
     assert done.exit_code == 1
     assert "hush" not in done.output

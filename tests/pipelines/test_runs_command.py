@@ -58,9 +58,9 @@ def test_what_the_weekly_look_makes_is_told_at_once(
     problems: tuple[str, ...], installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = mock.Mock()
-    monkeypatch.setattr("assets.frames.archive_stage.fetch", lambda *_, **__: None)
-    monkeypatch.setattr("pipelines.mlflow_tracking.tracked_chain", lambda home: chain)
-    monkeypatch.setattr("pipelines.launch.run_targets", lambda *_, **__: Outcome(messages=problems))
+    monkeypatch.setattr("pipelines.schedules.fetch", lambda *_, **__: None)
+    monkeypatch.setattr("pipelines.schedules.tracked_chain", lambda home: chain)
+    monkeypatch.setattr("pipelines.schedules.run_targets", lambda *_, **__: Outcome(messages=problems))
     ends = pytest.raises(dg.Failure, match="full") if problems else contextlib.nullcontext()
     with dg.DagsterInstance.ephemeral() as instance, ends:
         schedules.bring_change(dg.build_op_context(instance=instance))
