@@ -228,12 +228,12 @@ class Chain:
             tags=self.tags,
             fan_out=self.fan_out,
             earlier=self._earlier(unit),
-            rekeyed=lambda: self._rekeyed(unit),
+            rekeyed=lambda: self._keyed_anew(unit).digest,
         )
 
-    def _rekeyed(self, unit: Unit) -> str:
+    def _keyed_anew(self, unit: Unit) -> Unit:
         self.forget(unit.stage, unit.partition)
-        return self.unit(unit.stage, unit.partition).digest
+        return self.unit(unit.stage, unit.partition)
 
     def _earlier(self, unit: Unit) -> Made | None:
         before = self.latest(unit.stage, unit.partition)
@@ -247,8 +247,7 @@ class Chain:
         """The unit keyed anew from the sources as they are on disk now. Raises FoveaError when code was edited meanwhile:
         nobody could say which version made the result."""
         code_version.cache_clear()
-        self.forget(unit.stage, unit.partition)
-        now = self.unit(unit.stage, unit.partition)
+        now = self._keyed_anew(unit)
         if now.digest != key:
             said = "; ".join(explain(unit.inputs, now.inputs))
             raise FoveaError(f"{unit.stage} {unit.partition}: {said} while it was made; run the same command again")

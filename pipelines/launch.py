@@ -2,6 +2,7 @@
 CompressAI are imported once a command; or each step as a run on the cluster that the profile names."""
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -133,11 +134,7 @@ def carriers(
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)
     if cluster is None and parallel == 1:
-
-        def carry(step: Step, tags: Mapping[str, str], progress: Progress) -> str:
-            return patiently(lambda: made_here(chain, instance, step, tags, progress))
-
-        yield carry, 1
+        yield functools.partial(patiently, functools.partial(made_here, chain, instance)), 1
         return
     if cluster is not None:
         asked = asked_of(cluster, threads, chain.device)
@@ -163,12 +160,12 @@ def carriers(
 DATABASE_TRIES = 3
 
 
-def patiently(make: Callable[[], str]) -> str:
+def patiently(make: Carry, step: Step, tags: Mapping[str, str], progress: Progress) -> str:
     """Start a step again that Dagster's database cut: what it made is found, a training goes on. Raises FoveaError when the
     database stays away; connecting itself waits (pipelines/postgres.py)."""
     for attempt in range(1, DATABASE_TRIES + 1):
         try:
-            return make()
+            return make(step, tags, progress)
         except Exception as error:
             cut = type(error).__module__.split(".")[0] in ("sqlalchemy", "psycopg2", "dagster_postgres")
             if not cut:

@@ -43,10 +43,6 @@ def targets_of(
     return work
 
 
-def _below(name: str, folder: str) -> bool:
-    return folder == "." or name.startswith(f"{folder}/")
-
-
 def _place(path: Path) -> tuple[int, int] | None:
     """Disk and inode: the same through every link and spelling. None where nothing is."""
     with contextlib.suppress(OSError):
@@ -71,8 +67,8 @@ def mirrored(
     work: list[tuple[Path, Path]] = []
     for source in sources:
         if source.is_dir():
-            inner = os.path.relpath(output.resolve(), source.resolve())
-            named = image_ids([p for p in inside(source) if not (_below(p, inner) and is_ours(source / p, mark))])
+            below = f"{os.path.relpath(output.resolve(), source.resolve())}/".removeprefix("./")
+            named = image_ids([p for p in inside(source) if not (p.startswith(below) and is_ours(source / p, mark))])
             work += [(source / p, output / f"{name}{suffix}") for p, name in named.items()]
         else:
             work.append((source, output / f"{source.stem}{suffix}"))
