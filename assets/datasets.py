@@ -357,10 +357,9 @@ def add_dataset(
     asked["classical"] = list(classical) or None
     given = {name: value for name, value in asked.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
-    if dataset.fixations and not dataset.fixations.is_file():
-        raise FoveaError(f"no fixation table {dataset.fixations}")
-    if dataset.texts and not dataset.texts.is_file():
-        raise FoveaError(f"no table of texts {dataset.texts}")
+    for what, table in (("fixation table", dataset.fixations), ("table of texts", dataset.texts)):
+        if table and not table.is_file():
+            raise FoveaError(f"no {what} {table}")
     written: dict[str, Any] = {
         "path": str(dataset.path),
         "splits": "" if dataset.splits.rule == "auto" else dataset.splits.to_toml(),
@@ -378,8 +377,8 @@ def add_dataset(
             )
         if dataset.splits.globs and isinstance(before := tables.get(name, {}).get("splits"), Mapping):
             written["splits"] = dict(parse_splits(before, config_dir).globs) | dict(dataset.splits.globs)
-        table = {**tables.get(name, {}), **{key: written[key] for key in given}}
-        tables[name] = {key: value for key, value in table.items() if value}
+        changed = {**tables.get(name, {}), **{key: written[key] for key in given}}
+        tables[name] = {key: value for key, value in changed.items() if value}
         return checked(FolderTable, dict(tables[name]), "", config_dir).dataset(name)
 
 
@@ -420,7 +419,7 @@ def _check_name(name: str, where: str, built_in_allowed: bool = False) -> None:
 def _has_picture(folder: Path) -> bool:
     for _, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if any(os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES and name[0] != "." for name in files):  # noqa: PTH122
+        if any(Path(name).suffix.lower() in PICTURE_SUFFIXES and name[0] != "." for name in files):
             return True
     return False
 

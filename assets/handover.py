@@ -60,7 +60,8 @@ def shared_work(shared: Remote | None, folder: Path, key: str, look_s: float = L
             sender.send()
         elif taken or sender.sent:
             with contextlib.suppress(FoveaError):
-                drop(place)
+                for name in (LIST, *place.listing()):  # the list first
+                    place.delete(name)
 
 
 def take_over(place: Remote, folder: Path) -> bool:
@@ -87,12 +88,6 @@ def take_over(place: Remote, folder: Path) -> bool:
         except FileNotFoundError:
             _log.warning("%s is not whole: this unit starts from what is here", place)
     return True
-
-
-def drop(place: Remote) -> None:
-    """Delete the shared copy, its list first."""
-    for name in (LIST, *place.listing()):
-        place.delete(name)
 
 
 def snapshot(folder: Path) -> Snapshot:

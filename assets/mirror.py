@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,7 @@ class Mirror(Store):
                 shutil.rmtree(waiting, ignore_errors=True)
                 return False
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                for sent in [pool.submit(self.remote.put, path, name) for path, name in files.items()]:
-                    sent.result()
+                list(pool.map(self.remote.put, files, files.values()))
             self.remote.write(f"{place}/{MANIFEST}", (waiting / MANIFEST).read_bytes())
         except FileNotFoundError:  # another process sent it meanwhile, and took the files after that
             with contextlib.suppress(FileNotFoundError, ValueError):
@@ -143,14 +142,9 @@ class Cache:
 
     def __init__(self, folder: Path, limit_bytes: int):
         self.folder, self.limit_bytes = folder, limit_bytes
+        self._lock = FileLock(folder / ".lock")
         self._pins: Path | None = None
         self._held: set[str] = set()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            yield
 
     def find(self, name: str, size: int) -> Path | None:
         """The entry, marked as used; None when it is not there or has another size."""
@@ -195,7 +189,7 @@ class Cache:
         if prefix in self._held:
             return
         self._held.add(prefix)
-        with self._locked():
+        with self._lock:
             if self._pins is None:
                 self._pins = self.folder / ".pins" / f"{os.getpid()}-{secrets.token_hex(4)}"
                 self._pins.parent.mkdir(exist_ok=True)
@@ -205,7 +199,7 @@ class Cache:
 
     def _make_room(self, size: int) -> None:
         """Reserve bytes, evicting what was used longest ago; a full walk only when the count says so."""
-        with self._locked():
+        with self._lock:
             count = self.folder / ".bytes"
             try:
                 used = int(count.read_text())

@@ -25,6 +25,11 @@ class Step:
     again: bool = False
 
     @property
+    def name(self) -> Name:
+        """Stage and partition."""
+        return self.stage, self.partition
+
+    @property
     def stale(self) -> bool:
         """Whether it has to be made."""
         return bool(self.why)
@@ -83,31 +88,26 @@ def carry_out(
     `parallel` > 1, `make` has to work with one of its own. outcome: is written into, default a new one.
     """
     outcome = outcome or Outcome()
-    wanted = list(dict.fromkeys(wanted))
     needs = {name: _needs(chain, name) for name in wanted}
-    open_names = dict.fromkeys(wanted)  # neither made nor given up
-    waiting = list(wanted)
+    left = dict.fromkeys(needs)  # neither made nor given up
     running: dict[Future[str], Step] = {}
-    broken: set[Name] = set()
-    problems: dict[Name, str] = {}
+    broken: dict[Name, str] = {}  # what went wrong; "" where something else did, upstream
 
     def settle(step: Step, problem: str) -> None:
-        name = step.stage, step.partition
-        del open_names[name]
+        del left[step.name]
         if problem:
             outcome.failed += 1
-            broken.add(name)
-            problems[name] = f"{step.stage} {step.partition}: {problem}"
+            broken[step.name] = f"{step.stage} {step.partition}: {problem}"
         elif step.stale:
             outcome.made += 1
         else:
             outcome.found += 1
 
     def start(name: Name, pool: ThreadPoolExecutor | None) -> None:
-        if any((n.stage, n.partition) in broken for n in needs[name] if not n.optional):
+        if any(n[:2] in broken for n in needs[name] if not n.optional):
             outcome.skipped += 1
-            broken.add(name)
-            del open_names[name]
+            broken[name] = ""
+            del left[name]
             return
         try:
             step = planned(chain, name)
@@ -126,21 +126,22 @@ def carry_out(
     # one step at a time stays in this thread: interrupts reach it, and libraries keep their threads warm
     pool = ThreadPoolExecutor(parallel, "step") if parallel > 1 else None
     try:
-        while waiting or running:
-            ready = next((n for n in waiting if not any(s[:2] in open_names for s in needs[n])), None)
+        while left:
+            under_way = {step.name for step in running.values()}
+            waiting = (name for name in left if name not in under_way)
+            ready = next((name for name in waiting if not any(n[:2] in left for n in needs[name])), None)
             if ready is not None and len(running) < parallel:
-                waiting.remove(ready)
                 start(ready, pool)
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 step = running.pop(future)
-                chain.forget(step.stage, step.partition)
+                chain.forget(*step.name)
                 settle(step, future.result())
     finally:
         if pool is not None:  # after an interrupt the caller ends what is under way
             pool.shutdown(wait=False, cancel_futures=True)
-    outcome.messages = tuple(problems[name] for name in wanted if name in problems)
+    outcome.messages = tuple(broken[name] for name in needs if broken.get(name))
     return outcome
 
 

@@ -145,10 +145,15 @@ def own_path(world: World) -> Path | None:
     return own.path if own else None
 
 
-def count_frames(world: World) -> CountReport:
-    """Counts and names against the official ones; frames may be absent when the dataset says `subset = true`."""
-    _, listing = cityscapes_listing(world)
-    return check_counts(listing.frames, strangers=listing.strangers, allow_subset=world.dataset(CITYSCAPES).subset)
+def count_frames(world: World, *, required: bool = False) -> CountReport:
+    """Counts and names against the official ones; frames may be absent when the dataset says `subset = true`. required:
+    raises FoveaError for others."""
+    source, listing = cityscapes_listing(world)
+    subset = world.dataset(CITYSCAPES).subset
+    report = check_counts(listing.frames, strangers=listing.strangers, allow_subset=subset)
+    if required and not report.ok:
+        raise FoveaError(f"{source.path}: {report.message()}")
+    return report
 
 
 def city_table(report: CountReport) -> str:

@@ -39,13 +39,9 @@ def find_pictures(root: Path, suffixes: Collection[str] = PICTURE_SUFFIXES | OTH
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        base = os.path.relpath(folder, root)
-        prefix = "" if base == "." else base.replace(os.sep, "/") + "/"
-        found += [
-            prefix + name
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
-        ]
+        base = Path(folder).relative_to(root)
+        pictures = (name for name in files if name[0] != "." and PurePosixPath(name).suffix.lower() in suffixes)
+        found += [(base / name).as_posix() for name in pictures]
     return sorted(found)
 
 

@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.frames.checks import RESIZED, SOURCE
-from assets.frames.sources import (
-    ARCHIVE_STAGE,
-    CITYSCAPES,
-    cityscapes_listing,
-    cityscapes_table,
-    fault_stamp,
-    reader,
-    resize_rows,
-)
+from assets.frames.sources import ARCHIVE_STAGE, CITYSCAPES, cityscapes_table, fault_stamp, reader, resize_rows
 from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.store import digest
 from assets.versions import code_version
@@ -101,10 +93,7 @@ class SourceFrames(Stage):
             if dataset.kind == CITYSCAPES:
                 from assets.frames.archive_stage import count_frames
 
-                report = count_frames(task.world)
-                if not report.ok:
-                    raise FoveaError(f"{cityscapes_listing(task.world)[0].path}: {report.message()}")
-                official["official_counts"] = report.message()
+                official["official_counts"] = count_frames(task.world, required=True).message()
             table = self._table(task)
         table.to_parquet(writer.path(FRAMES), index=False)
         broken = table[table.status != "ok"]
