@@ -226,8 +226,7 @@ class Store:
 
 
 class Shelf:
-    """A stage's own place in a store, beside its units: many arrays in one file, a shard, and single objects. Small units of
-    its own lie there, too."""
+    """A stage's own place in a store, beside its units: many arrays in one file, a shard, and single objects."""
 
     def __init__(self, store: Store, name: str):
         self.store, self.name = store, name
@@ -235,18 +234,6 @@ class Shelf:
         self._index: dict[str, Entry] = {}
         self._seen: set[str] = set()
         self._shards: dict[str, tuple[int, str]] = {}
-
-    def has(self, key: str) -> bool:
-        """See Store."""
-        return self.store.has(self.name, key)
-
-    def writing(self, key: str) -> contextlib.AbstractContextManager[UnitWriter]:
-        """See Store."""
-        return self.store.writing(self.name, key)
-
-    def path(self, key: str, name: str) -> Path:
-        """See Store."""
-        return self.store.path(self.name, key, name)
 
     def object_path(self, key: str, suffix: str) -> str:
         """Where the single object of this key lies; it is complete whenever it is there."""

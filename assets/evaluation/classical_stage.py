@@ -83,16 +83,16 @@ def _measured(
                 "code": inputs["code"],
             }
         )
-        if not shelf.has(piece):
+        if not shelf.store.has(shelf.name, piece):
             fresh += 1
             seen = measure_classical(codec, subject, task.threads)
-            with shelf.writing(piece) as part:
+            with shelf.store.writing(shelf.name, piece) as part:
                 part.path("rows.json").write_text(json.dumps([r for r, _ in seen]))
                 for r, picture in seen if keep else ():
                     part.path(f"kept/{r['rate']!r}.png").write_bytes(encode_png(picture))
-        rows = json.loads(shelf.path(piece, "rows.json").read_text())
+        rows = json.loads(shelf.store.path(shelf.name, piece, "rows.json").read_text())
         for r in rows if keep else ():
-            source = shelf.path(piece, f"kept/{r['rate']!r}.png")
+            source = shelf.store.path(shelf.name, piece, f"kept/{r['rate']!r}.png")
             shutil.copyfile(source, task.writer.path(pieces.kept_name(subject.image, codec, r["rate"])))
         found += [{"codec": codec, **r} for r in rows]
         task.progress(done, len(work), "pictures measured")

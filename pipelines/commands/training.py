@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +65,9 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
 
 
 def launch_ranks(arguments: Sequence[str], processes: int) -> int:
-    """As torchrun: run the command line `processes` times, as the ranks of one training; gives the exit code. When one fails the others
-    are ended. They are this process's children in its own process group, so that a Ctrl-C reaches all."""
+    """Run the command line `processes` times on this machine, as torchrun would, as the ranks of one training; gives the exit
+    code. When one fails the others are ended. They are this process's children in its own process group, so that a Ctrl-C
+    reaches all."""
     import psutil
 
     with socket.socket() as free:
@@ -89,14 +89,12 @@ def launch_ranks(arguments: Sequence[str], processes: int) -> int:
         for rank in range(processes)
     ]
     try:
-        while True:
-            codes = [child.poll() for child in children]
-            failed = next((code for code in codes if code), None)
-            if failed is not None:
+        left = children
+        while left:
+            ended, left = psutil.wait_procs(left, POLL_S)
+            if failed := next((child.returncode for child in ended if child.returncode), 0):
                 return failed if failed > 0 else 1
-            if all(code == 0 for code in codes):
-                return 0
-            time.sleep(POLL_S)
+        return 0
     except KeyboardInterrupt:
         psutil.wait_procs(children, PATIENCE_S)
         return 130
