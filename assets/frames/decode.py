@@ -28,7 +28,6 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -74,15 +73,16 @@ class BrokenPicture(FoveaError):
         return type(self), (self.name, self.reason)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file says of its picture: format, size after orientation, EXIF orientation (1 … 8), ICC profile or b""."""
+class Header(NamedTuple):
+    """What a file says of its picture: size (after orientation, as `read_header` gives it), EXIF orientation (1 … 8), ICC
+    profile or b"", what gives its samples as they are stored, H×W or H×W×C, and its format."""
 
-    format: str
     width: int
     height: int
     orientation: int
-    profile: bytes = field(default=b"", repr=False)
+    profile: bytes
+    decode: Callable[[], NDArray[Any]]
+    format: str = ""
 
 
 def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
@@ -96,7 +96,7 @@ def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
     """
     data, label = _load(source, name)
     with _named(label):
-        header = _header(data)[0]
+        header = _header(data)
     if min(header.width, header.height) < MIN_SIDE:
         raise BrokenPicture(label, f"{header.width}×{header.height} is smaller than {MIN_SIDE}×{MIN_SIDE} pixels")
     return header
@@ -107,8 +107,8 @@ def read_picture(source: Path | str | bytes, name: str | None = None) -> Picture
     BrokenPicture: the file is damaged or of a kind that is refused (table above); nothing is guessed."""
     data, label = _load(source, name)
     with _named(label):
-        header, decode = _header(data)
-        picture = to_srgb(_to_rgb8(decode()), header.profile)
+        header = _header(data)
+        picture = to_srgb(_to_rgb8(header.decode()), header.profile)
     picture = orient(picture, header.orientation)
     if picture.shape != (header.height, header.width, 3):
         raise BrokenPicture(label, f"decodes to {picture.shape[1]}×{picture.shape[0]}, header says otherwise")
@@ -180,35 +180,22 @@ def _load(source: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
     return read_file(Path(source), name), name or str(source)
 
 
-class _Stored(NamedTuple):
-    """A picture as it is stored: size, EXIF orientation, ICC profile, and what gives its samples, H×W or H×W×C."""
-
-    width: int
-    height: int
-    orientation: int
-    profile: bytes
-    decode: Callable[[], NDArray[Any]]
-
-
-def _header(data: bytes) -> tuple[Header, Callable[[], NDArray[Any]]]:
+def _header(data: bytes) -> Header:
     if not data:
         raise _Broken("the file is empty (0 bytes)")
     if data.startswith(_PNG):
-        kind, stored = "png", _png(data)
+        header = _png(data)._replace(format="png")
     else:
         kinds = [kind for kind, start in _STARTS.items() if re.match(start, data, re.DOTALL)]
         if not kinds:
             looks = "something else" if re.search(rb"[^\t\n\r\f\x20-\xff]", data[:512]) else "text"
             raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
-        kind, stored = kinds[0].lower(), _by_pillow(data, kinds[0])
-    width, height, orientation, profile, decode = stored
-    if width * height > MAX_PIXELS:
-        raise _Broken(f"{width}×{height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
-    if orientation not in range(1, 9):
-        orientation = 1  # outside the standard: viewers show the picture as stored
-    if orientation >= 5:
-        width, height = height, width
-    return Header(kind, width, height, orientation, profile), decode
+        header = _by_pillow(data, kinds[0])._replace(format=kinds[0].lower())
+    if header.width * header.height > MAX_PIXELS:
+        raise _Broken(f"{header.width}×{header.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
+    if header.orientation not in range(1, 9):
+        header = header._replace(orientation=1)  # outside the standard: viewers show the picture as stored
+    return header._replace(width=header.height, height=header.width) if header.orientation >= 5 else header
 
 
 def _of_exif(exif: bytes, profile: bytes) -> tuple[int, bytes]:
@@ -231,7 +218,7 @@ def _of_exif(exif: bytes, profile: bytes) -> tuple[int, bytes]:
 # ---- PNG
 
 
-def _png(data: bytes) -> _Stored:
+def _png(data: bytes) -> Header:
     """Every chunk's checksum is looked at: PNG libraries pass over some."""
     view, position = memoryview(data), len(_PNG)
     chunks: dict[bytes, list[memoryview]] = {}
@@ -256,7 +243,7 @@ def _png(data: bytes) -> _Stored:
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", ihdr)
     plain = depth == 8 and colour in _CHANNELS and not interlace and b"tRNS" not in chunks
     own = _png_profile(bytes(chunks.get(b"iCCP", [b""])[0]))
-    return _Stored(
+    return Header(
         width,
         height,
         *_of_exif(bytes(chunks.get(b"eXIf", [b""])[0]), own),
@@ -324,7 +311,7 @@ def _pillow(stream: io.BytesIO, kind: str) -> Iterator[Image.Image]:
         yield image
 
 
-def _by_pillow(data: bytes, kind: str) -> _Stored:
+def _by_pillow(data: bytes, kind: str) -> Header:
     if kind == "WEBP" and (declared := struct.unpack_from("<I", data, 4)[0] + 8) > len(data):
         raise _Broken(f"cut short: the WebP has {len(data)} of the {declared} bytes that it declares")
     if kind == "TIFF" and (plain := _plain_tiff(data)):
@@ -341,7 +328,7 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
                 if end < 2:
                     raise _Broken(f"cut short: the JPEG ends after {len(data)} bytes without its end marker")
                 about = _of_exif(image.info.get("exif", b""), _profile(image))
-                return _Stored(*image.size, *about, lambda: _jpeg_samples(data[:end]))
+                return Header(*image.size, *about, lambda: _jpeg_samples(data[:end]))
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise _Broken(f"{pages} pictures in one file: one file must be one picture")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -353,9 +340,9 @@ def _by_pillow(data: bytes, kind: str) -> _Stored:
                     # Pillow turns TIFFs while loading them: back to how they are stored, the caller turns all formats alike
                     return orient(_samples(data, "TIFF"), {6: 8, 8: 6}.get(turned, turned))
 
-                return _Stored(tags[256], tags[257], turned, _profile(image), decode)
+                return Header(tags[256], tags[257], turned, _profile(image), decode)
             about = _of_exif(image.info.get("exif", b""), _profile(image))
-            return _Stored(*image.size, *about, lambda: _samples(data, kind))
+            return Header(*image.size, *about, lambda: _samples(data, kind))
     except UnidentifiedImageError as error:
         raise _Broken(
             f"damaged, cut short, or a rare kind of {kind} that is not read: save it as an RGB PNG"
@@ -417,7 +404,7 @@ def _samples(data: bytes, kind: str) -> NDArray[Any]:
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _plain_tiff(data: bytes) -> _Stored | None:
+def _plain_tiff(data: bytes) -> Header | None:
     """One page of grey or RGB, 8 or 16 bits a sample; None for others. Not by Pillow, which knows few layouts of bands and
     cuts 16 bits to 8 in its own way, and for which libtiff prints."""
     stream = io.BytesIO(data)
@@ -443,7 +430,7 @@ def _plain_tiff(data: bytes) -> _Stored | None:
         kept = (3 if photometric == 2 else 1) + (338 in tags and extra in (1, 2))
         return samples if samples.ndim == 2 else samples[..., :kept]
 
-    return _Stored(width, height, turned, profile if isinstance(profile, bytes) else b"", decode)
+    return Header(width, height, turned, profile if isinstance(profile, bytes) else b"", decode)
 
 
 # ---- samples → uint8 RGB
