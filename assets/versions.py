@@ -74,7 +74,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-#: modules that the file of `Parsed` holds before those that were not asked for are left out
+#: modules that the file of `Parsed` holds, the last that were parsed
 MOST_PARSED = 4000
 
 
@@ -85,7 +85,6 @@ class Parsed:
 
     path: Path | None = None
     modules: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
     grown: bool = False
 
     def keep_in(self, path: Path) -> None:
@@ -104,10 +103,8 @@ class Parsed:
     def save(self) -> None:
         """Write the file if it lacks something, where there is a state at all."""
         if self.grown and self.path is not None and self.path.parent.parent.is_dir():
-            if len(self.modules) > MOST_PARSED:
-                self.modules = {k: v for k, v in self.modules.items() if k in self.used}
             with contextlib.suppress(OSError, FoveaError), written_beside(self.path) as beside:
-                beside.write_text(json.dumps(self.modules, sort_keys=True))
+                beside.write_text(json.dumps(dict(list(self.modules.items())[-MOST_PARSED:])))
 
     def module(self, source: str) -> tuple[str, list[str]]:
         """Digest of a module's syntax tree, and the names of packages here that it imports."""
@@ -117,7 +114,6 @@ class Parsed:
             names = sorted(_names_imported(tree))
             digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
             self.modules[key], self.grown = (digest, names), True
-        self.used.add(key)
         return self.modules[key]
 
 

@@ -14,11 +14,11 @@ LINT = "{extends: default, rules: {line-length: {max: 140}, document-start: disa
 
 def pods(cluster: dict) -> list[dict]:
     """The pods of a RayCluster as Kubernetes would start them, without what KubeRay adds."""
-    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
-    names = [group.get("groupName", "head") for group in groups]
+    groups = {"head": cluster["spec"]["headGroupSpec"]}
+    groups |= {group["groupName"]: group for group in cluster["spec"]["workerGroupSpecs"]}
     return [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": group["template"]["spec"]}
-        for name, group in zip(names, groups, strict=True)
+        for name, group in groups.items()
     ]
 
 
