@@ -183,9 +183,9 @@ def _read_file(path: Path) -> bytes:
 
 
 def resize_rows(
-    items: Iterable[tuple[str, Mapping[str, Any]]], read: Reader, size: Size, *, workers: int
-) -> Iterator[tuple[str, Frame | FoveaError]]:
-    """Read, decode and resize rows on all cores; yields (key, uint8 H×W×3), or (key, why it is broken), in order.
+    rows: Iterable[Mapping[str, Any]], read: Reader, size: Size, *, workers: int
+) -> Iterator[Frame | FoveaError]:
+    """Read, decode and resize rows on all cores; yields uint8 H×W×3, or why it is broken, for each in order.
 
     At most 3 · `workers` pictures are under way or wait to be taken. Raises FoveaError: the source as a whole is gone.
     """
@@ -193,11 +193,10 @@ def resize_rows(
     from assets.frames.resize import decode_and_resize
     from models.threads import in_order
 
-    def one(item: tuple[str, Mapping[str, Any]]) -> tuple[str, Frame | FoveaError]:
-        key, row = item
+    def one(row: Mapping[str, Any]) -> Frame | FoveaError:
         try:
-            return key, decode_and_resize(read(row), str(row["path"]), size)
+            return decode_and_resize(read(row), str(row["path"]), size)
         except (BrokenFrame, BrokenPicture) as error:
-            return key, error
+            return error
 
-    return in_order(one, items, threads=workers, ahead=3)
+    return in_order(one, rows, threads=workers, ahead=3)

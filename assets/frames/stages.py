@@ -106,9 +106,9 @@ class SourceFrames(Stage):
         }
         writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
         read = reader(task.world, task.partition, writer.folder if dataset.kind == "sample" else dataset.path)
-        chosen = ((str(row["image"]), dict(row)) for _, row in some(table[table.status == "ok"]).iterrows())
+        chosen = [dict(row) for _, row in some(table[table.status == "ok"]).iterrows()]
         decoded = resize_rows(chosen, read, dataset.size, workers=task.threads)
-        show(task, [picture for _, picture in decoded if not isinstance(picture, FoveaError)])
+        show(task, [picture for picture in decoded if not isinstance(picture, FoveaError)])
 
 
 def some(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -145,12 +145,12 @@ def resize_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
         broken.clear()
 
     try:
-        items = ((str(row["key"]), row) for row in rows)
-        for done, (key, array) in enumerate(resize_rows(items, read, dataset.size, workers=bench.threads), 1):
+        arrays = resize_rows(rows, read, dataset.size, workers=bench.threads)
+        for done, (row, array) in enumerate(zip(rows, arrays, strict=True), 1):
             if isinstance(array, FoveaError):
-                broken.append((_fault_key(key, stamp), str(array)))
+                broken.append((_fault_key(row["key"], stamp), str(array)))
             else:
-                waiting.append((key, array))
+                waiting.append((row["key"], array))
                 put_bytes += array.nbytes
             if len(waiting) + len(broken) >= SHARD_FRAMES:
                 put()

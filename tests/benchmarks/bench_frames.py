@@ -116,12 +116,13 @@ def main(files: list[str]) -> None:
             readers[f"archive, {method}"] = lambda row, source=source, refs=refs: read_frame(  # type: ignore[misc]
                 source, refs[row["number"]]
             )
-        rows_of = [(str(k), {"path": files[k % len(files)], "number": k % len(files)}) for k in range(FRAMES)]
+        rows_of = [{"path": files[k % len(files)], "number": k % len(files)} for k in range(FRAMES)]
         for name, read in readers.items():
             rates = {}
             for workers in (1, 2):
                 start, cpu = time.perf_counter(), time.process_time()
-                frames = [(k, f, saliency_map) for k, f in resize_rows(rows_of, read, SIZE, workers=workers)]
+                resized = enumerate(resize_rows(rows_of, read, SIZE, workers=workers))
+                frames = [(str(k), frame, saliency_map) for k, frame in resized]
                 list(pack_many(frames, workers=workers))  # type: ignore[arg-type]
                 wall, cpu = time.perf_counter() - start, time.process_time() - cpu
                 rates[workers] = FRAMES / wall
