@@ -192,15 +192,9 @@ def _choose_profile(context: click.Context, option: click.Parameter, name: str |
     """Everything below this command, child processes too, sees the profile."""
     if not name:
         return
-    before = os.environ.get("FOVEA_PROFILE")
+    before = os.environ.get("FOVEA_PROFILE", "")
     os.environ["FOVEA_PROFILE"] = name
-
-    def restore() -> None:
-        os.environ.pop("FOVEA_PROFILE", None)
-        if before is not None:
-            os.environ["FOVEA_PROFILE"] = before
-
-    context.call_on_close(restore)
+    context.call_on_close(lambda: os.environ.update(FOVEA_PROFILE=before))
 
 
 PROFILE = click.argument("name", required=False, expose_value=False, callback=_choose_profile)
