@@ -28,12 +28,9 @@ def make_with(chain: Chain, ranks: Ranks, stage: str, partition: str, progress: 
         begun = ranks.begun
         try:
             made = chain.make(stage, partition, progress)
-        except BaseException:
+        finally:
             if ranks.begun == begun:
                 ranks.dismiss()
-            raise
-        if ranks.begun == begun:
-            ranks.dismiss()
     ranks.wait()
     chain.forget()
     return made

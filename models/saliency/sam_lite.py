@@ -74,6 +74,12 @@ class EfficientNetLite0(nn.Module):
         """N×3×H×W in [-1, 1] to the features at strides 8, 16 and 32."""
         return tapped(self.blocks, TAPS, self.stem(x))
 
+    def fold(self) -> None:
+        """Fold every batch norm, for inference; cannot be undone."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+
 
 def tapped(layers: Iterable[nn.Module], taps: Container[int], x: Tensor) -> list[Tensor]:
     """What the layers, one after the other, make of x: after each whose place is in `taps`."""
@@ -172,9 +178,7 @@ class SamLite(nn.Module):
     def fold(self) -> "SamLite":
         """Fold every batch norm of the backbone, for inference; cannot be undone. Returns self."""
         self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm) and module.norm is not None:
-                module.fold()
+        self.backbone.fold()
         return self
 
 

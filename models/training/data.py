@@ -149,15 +149,14 @@ class Crops:
 
     def _upload(self) -> None:
         frames = self.frames
-        starts = np.concatenate(([0], np.cumsum(self._heights * self._widths)[:-1]))
-        self._starts = starts
+        sizes = self._heights * self._widths
+        self._starts = np.cumsum(sizes) - sizes
         pixels = np.concatenate([np.asarray(p).reshape(-1, 3) for p in frames.pictures])
         self._pixels = torch.from_numpy(pixels).to(self.device)
         self._map_pixels = None
         if frames.maps is not None:
-            self._map_pixels = torch.from_numpy(np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])).to(
-                self.device
-            )
+            maps = np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])
+            self._map_pixels = torch.from_numpy(maps).to(self.device)
 
     def _picture(self, position: int) -> int:
         """The picture at a place in the endless sequence of shuffled rounds."""
@@ -199,12 +198,17 @@ class Crops:
                 _cut(frames.maps[index], s[slot], top, left, flip)
         return torch.from_numpy(x), None if s is None else torch.from_numpy(s)
 
-    def _gathered(self, places: Places) -> tuple[Tensor, Tensor | None]:
+    def _grid(self, places: Places) -> tuple[NDArray[np.int64], ...]:
+        """The rows and columns of the pictures that the crops show, B×c, and the pictures' heights and widths, B×1."""
         span = np.arange(self.crop)
-        rows = np.minimum(places.top[:, None] + span, self._heights[places.picture][:, None] - 1)
-        columns = np.minimum(places.left[:, None] + span, self._widths[places.picture][:, None] - 1)
-        columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
-        rows = self._starts[places.picture][:, None] + rows * self._widths[places.picture][:, None]
+        columns = places.left[:, None] + np.where(places.flip[:, None], span[::-1], span)
+        sides = (v[places.picture][:, None] for v in (self._heights, self._widths))
+        return places.top[:, None] + span, columns, *sides
+
+    def _gathered(self, places: Places) -> tuple[Tensor, Tensor | None]:
+        rows, columns, heights, widths = self._grid(places)
+        rows = self._starts[places.picture][:, None] + np.minimum(rows, heights - 1) * widths
+        columns = np.minimum(columns, widths - 1)
         at = self._sent(rows)[:, :, None] + self._sent(columns)[:, None, :]
         return self._pixels[at], None if self._map_pixels is None else self._map_pixels[at]
 
@@ -221,11 +225,9 @@ class Crops:
     def _valid(self, places: Places) -> Tensor | None:
         if not self._padded:
             return None
-        span = np.arange(self.crop)
-        rows = span < self._heights[places.picture][:, None]
-        columns = span < self._widths[places.picture][:, None]
-        columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
-        return (self._sent(rows)[:, :, None] & self._sent(columns)[:, None, :])[:, None].float()
+        rows, columns, heights, widths = self._grid(places)
+        inside = self._sent(rows < heights)[:, :, None] & self._sent(columns < widths)[:, None, :]
+        return inside[:, None].float()
 
 
 def _cut(source: Bytes, out: Bytes, top: int, left: int, flip: bool) -> None:

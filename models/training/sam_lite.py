@@ -239,14 +239,10 @@ def _means(total: np.ndarray, count: int) -> dict[str, float]:
 
 
 def _optimiser(model: SamLite, config: SamLiteConfig, *, whole: bool) -> torch.optim.AdamW:
-    backbone: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, p in model.named_parameters():
-        if name.startswith("backbone."):
-            backbone.append(p)
-        else:
-            (plain if name.startswith("prior") or p.ndim < 2 else rest).append(p)
+    backbone = [*model.backbone.parameters()]
+    head = [(name, p) for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    plain = [p for name, p in head if name.startswith("prior") or p.ndim < 2]
+    rest = [p for name, p in head if not name.startswith("prior") and p.ndim >= 2]
     head_lr = config.lr if whole else config.head_lr
     groups: list[dict[str, Any]] = [
         {"params": rest, "base_lr": head_lr, "weight_decay": config.weight_decay},

@@ -18,7 +18,7 @@ import torch
 from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
 
 from models.tracking import NullRun
-from models.training.critics import feature_network
+from models.training.critics import EfficientFeatures
 from models.training.rate_distortion import RateDistortion
 
 for codec in ("agustsson2019", "bls2017"):  # costs seconds: before forking, not in each child
@@ -104,7 +104,7 @@ def undisturbed_and_killed(folder, work, kills):
 
 
 def main(folder):
-    feature_network("efficientnet")
+    EfficientFeatures("efficientnet")
     result = undisturbed_and_killed(folder, run, 10)
     result["adversarial"] = undisturbed_and_killed(folder / "adversarial", run_adversarial, 4)
     waited(forked(lambda: run(folder / "b")))
