@@ -85,13 +85,8 @@ def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed:
         raise FoveaError(
             f"KID needs two or more pictures and as many reconstructions, got {n} and {len(reconstructions)}"
         )
-    total = np.zeros((n, n))
-    for a, b, sign in (
-        (originals, originals, 1.0),
-        (reconstructions, reconstructions, 1.0),
-        (originals, reconstructions, -2.0),
-    ):
-        total += sign * _blocks(a, b)
+    total = _blocks(originals, originals) + _blocks(reconstructions, reconstructions)
+    total -= 2 * _blocks(originals, reconstructions)
     total = (total + total.T) / 2
     np.fill_diagonal(total, 0.0)
     value = float(total.sum() / (n * (n - 1)))

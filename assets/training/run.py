@@ -146,7 +146,11 @@ def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: 
     codec = load_codec(writer.path("codec"))
     findings = _examined(given, codec, folder)
     writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
-    writer.meta["facts"] = training_facts(writer.path("codec"), findings)
+    done: Mapping[str, Any] = json.loads((writer.path("codec") / "training.json").read_text())
+    wanted = ("steps", "wall_s", "steps_per_s", "threads", "device", "mode", "weights_sha256")
+    failed = [f.name for f in findings if not f.passed]
+    doctor = "failed: " + ", ".join(failed) if failed else "passed"
+    writer.meta["facts"] = {k: done[k] for k in wanted if k in done} | {"doctor": doctor}
     stages = watch.milestones.collected(
         steps=watch.steps,
         rate_name=given.entry.rate_name,
@@ -225,15 +229,6 @@ def data_version(task: Task) -> str:
     """The version of the training pictures, with their maps where those condition the codec."""
     needs = [n for n in task.given.needs or () if n.part.startswith("train ")]
     return str(task.unit.inputs[f"{needs[-1].stage} {needs[-1].part}"])
-
-
-def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What Dagster shows of a finished run."""
-    done: Mapping[str, Any] = json.loads((folder / "training.json").read_text())
-    wanted = ("steps", "wall_s", "steps_per_s", "threads", "device", "mode", "weights_sha256")
-    failed = [f.name for f in findings if not f.passed]
-    doctor = "failed: " + ", ".join(failed) if failed else "passed"
-    return {k: done[k] for k in wanted if k in done} | {"doctor": doctor}
 
 
 def show_samples(

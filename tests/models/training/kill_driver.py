@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
 
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training.critics import EfficientFeatures
 from models.training.rate_distortion import RateDistortion
 
@@ -25,7 +25,7 @@ for codec in ("agustsson2019", "bls2017"):  # costs seconds: before forking, not
     import_module(f"models.codecs.{codec}")
 
 
-class JournalRun(NullRun):
+class JournalRun(Run):
     """Appends rows to a file, as a tracker outside of the process would keep them."""
 
     def __init__(self, path):
