@@ -184,11 +184,10 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
     watched = given.held if given.held.pictures else seen
     crops = choose_crops(watched.pictures, list(watched.table.image))
     every = find_preset(given.entry.preset).probe_every
-    # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
-    if given.generative:
-        every = max(1, min(every, steps // LEAST_PROBES))
     perceive = None
     if given.generative:
+        # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
+        every = max(1, min(every, steps // LEAST_PROBES))
         from models.training.critics import EfficientFeatures, perceptual_distance
 
         network = EfficientFeatures("efficientnet")

@@ -160,7 +160,7 @@ def _describe(folder: Path) -> tuple["CodecConfig", str]:
         raw = json.loads(path.read_text())
         if raw["format"] != 1:
             raise FoveaError(f"{path} has format {raw['format']}: use the release that wrote it, or a later one")
-        return CodecConfig.from_json(json.dumps(raw["config"])), str(raw["identity"])
+        return CodecConfig.of(raw["config"]), str(raw["identity"])
     except FileNotFoundError:
         raise FoveaError(f"no codec in {folder}: {DESCRIPTION} is missing") from None
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -222,7 +222,6 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     Theano convolves, PyTorch correlates: every kernel is rotated by 180°. Raises FoveaError, naming the layer, for
     anything that isn't the published layout, for values that aren't finite and for negative variances.
     """
-    path = Path(path)
     with _opened(path) as root:
         found = _weighted_layers(root, path)
         first = found[0][0] if found else "nothing"
@@ -256,7 +255,6 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
 def convert(path: Path, out_dir: Path) -> Path:
     """Convert a published weight file (HDF5 in spite of `.pkl`); returns `out_dir/sam_vgg.safetensors` or `sam_resnet…`.
     Raises FoveaError, naming the layer, where the file isn't one; nothing is written then."""
-    path = Path(path)
     name, state = read_weights(path)
     about = {
         "source": path.name,

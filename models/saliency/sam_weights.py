@@ -35,7 +35,6 @@ def load_network(name: str, path: Path) -> SAM:
 def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
     """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former. The JSON gets the
     file's `sha256` and the `inference` settings that `load_predictor` reads."""
-    out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"{name}.safetensors"
     described = path.with_suffix(".json")

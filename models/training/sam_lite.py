@@ -75,12 +75,6 @@ class SamLiteConfig:
     fold: int = 0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.folds and not 0 <= self.fold < self.folds:
-            raise FoveaError(f"fold must be 0 … {self.folds - 1} (folds={self.folds}), not {self.fold}")
-        if self.head_epochs < 1 or self.epochs < 0 or self.batch_size < 1 or self.rows < 64:
-            raise FoveaError("head_epochs and batch_size must be at least 1, epochs at least 0, rows at least 64")
-
 
 class FixationPictures:
     """Pictures by name, and their fixations, 0-based."""
