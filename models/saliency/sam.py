@@ -26,6 +26,7 @@ The networks take any input whose sides are divisible by 8. `models.saliency.sam
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -130,15 +131,9 @@ def upsample_matrix(size: int, factor: int, device: torch.device | str = "cpu") 
     Sample k lies at output index factor·k + factor/2 − 1, half a pixel before where half-pixel centres would put
     it; beyond the outermost samples their values are repeated.
     """
-    position = (torch.arange(factor * size, dtype=torch.float64) - (factor // 2 - 1)) / factor
-    lower = position.floor()
-    fraction = (position - lower).float()
-    lower_index = lower.long()
-    matrix = torch.zeros(factor * size, size)
-    index = torch.arange(factor * size)
-    for offset, weight in ((0, 1 - fraction), (1, fraction)):
-        matrix.index_put_((index, (lower_index + offset).clamp(0, size - 1)), weight, accumulate=True)
-    return matrix.to(device)
+    position = (np.arange(factor * size) - (factor // 2 - 1)) / factor
+    columns = [np.interp(position, np.arange(size), sample) for sample in np.eye(size)]
+    return torch.from_numpy(np.stack(columns, axis=1)).float().to(device)
 
 
 def upsample(x: Tensor, factor: int = 16) -> Tensor:

@@ -130,8 +130,7 @@ class Crops:
         self._round = -1
         self._order = np.zeros(0, dtype=np.int64)
 
-        self._levels: Tensor | None = None
-        self._inverse_means: Tensor | None = None
+        self._weighting: tuple[Tensor, ...] | None = None
         if weighting is not None and frames.maps is not None:
             levels = weight_table(weighting.alpha, weighting.gamma)
             if weighting.normalised:
@@ -139,9 +138,8 @@ class Crops:
             else:
                 means = np.full(len(frames), 1 / weighting.scale)
             # alpha = 0 and a map that is 0 everywhere: no place is preferred, its weights are 1
-            self._blank = torch.from_numpy(means == 0).to(self.device)
-            self._levels = torch.from_numpy(levels).to(self.device)
-            self._inverse_means = torch.from_numpy(1 / np.where(means > 0, means, 1.0)).to(self.device)
+            parts = levels, 1 / np.where(means > 0, means, 1.0), means == 0
+            self._weighting = tuple(torch.from_numpy(v).to(self.device) for v in parts)
 
         self._flat = self.device.type != "cpu"
         if self._flat:
@@ -216,11 +214,12 @@ class Crops:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, non_blocking=True)
 
     def _weights(self, s: Tensor | None, places: Places) -> Tensor | None:
-        if s is None or self._levels is None or self._inverse_means is None:
+        if s is None or self._weighting is None:
             return None
+        levels, inverse_means, blank = self._weighting
         index = self._sent(places.picture)
-        w = self._levels[s.long()] * self._inverse_means[index][:, None, None]
-        return torch.where(self._blank[index][:, None, None], torch.ones_like(w), w)[:, None].float()
+        w = levels[s.long()] * inverse_means[index][:, None, None]
+        return torch.where(blank[index][:, None, None], torch.ones_like(w), w)[:, None].float()
 
     def _valid(self, places: Places) -> Tensor | None:
         if not self._padded:
