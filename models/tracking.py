@@ -1,8 +1,7 @@
 """How training and evaluation tell their story, without knowing MLflow.
 
-`Run` and `Tracker` themselves keep nothing: they are for where nobody listens, and who listens to one thing overrides one
-method.
-`pipelines/mlflow_tracking.py` has those that tell MLflow.
+`Run` and `Tracker` themselves keep nothing: they serve where nobody listens, and who listens to one thing overrides one
+method. `pipelines/mlflow_tracking.py` has those that tell MLflow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

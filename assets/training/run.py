@@ -186,10 +186,10 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
     every = find_preset(given.entry.preset).probe_every
     perceive = None
     if given.generative:
-        # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
-        every = max(1, min(every, steps // LEAST_PROBES))
         from models.training.critics import EfficientFeatures, perceptual_distance
 
+        # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
+        every = max(1, min(every, steps // LEAST_PROBES))
         network = EfficientFeatures("efficientnet")
 
         def perceive(x_hat: torch.Tensor, x: torch.Tensor) -> float:
