@@ -242,7 +242,6 @@ class RateDistortion(Objective):
             self.factors.append(plan.fresh_lr_factor)
         if aux:
             groups.append({"params": aux, "lr": plan.aux_lr})
-        self.has_aux = bool(aux)
         if plan.optimiser == "soap":
             groups[-1]["plain"] = bool(aux)
             self.optimisers["main"] = Soap(groups)
@@ -297,8 +296,7 @@ class RateDistortion(Objective):
             emphasis=self.emphasis(drawn.level),
         )
         # the quantiles' gradient comes from no picture: it is the same on every rank
-        loss = found.loss if self.alone else self.part * found.loss
-        loss = loss + self.codec.aux_loss() if self.has_aux else loss
+        loss = self.part * found.loss + self.codec.aux_loss()
         for group, factor in zip(optimiser.param_groups, self.factors, strict=False):
             group["lr"] = plan.lr_at(step) * factor
         numbers = torch.stack((found.loss, found.bpp, found.mse)).detach()
