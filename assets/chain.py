@@ -38,7 +38,7 @@ from assets.store import UnitWriter, digest
 from assets.versions import PARSED, code_modules, code_version, library_versions
 from assets.world import World
 from models.errors import FoveaError
-from models.tracking import NullTracker, Tracker
+from models.tracking import Tracker
 
 Name = tuple[str, str]
 
@@ -53,7 +53,7 @@ class Chain:
 
     home: Home
     stages: Mapping[str, Stage]
-    tracker: Tracker = field(default_factory=NullTracker)
+    tracker: Tracker = field(default_factory=Tracker)
     tags: Mapping[str, str] = field(default_factory=dict)
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     device: str = "auto"

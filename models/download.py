@@ -183,7 +183,9 @@ def fetch(wanted: Wanted, path: Path, manner: Manner) -> Download:
         transfer.notes_path.unlink(missing_ok=True)
         return Download(path, checksum, transfer.offset, transfer.received_bytes)
     finally:
-        transfer.drop_if_empty()
+        if not transfer.offset:  # a part without a byte is not kept
+            transfer.part.unlink(missing_ok=True)
+            transfer.notes_path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -226,12 +228,6 @@ class _Transfer:
         """Give up what has arrived."""
         self.part.write_bytes(b"")
         self.offset, self.notes = 0, None
-
-    def drop_if_empty(self) -> None:
-        """A part without a byte is not kept."""
-        if not self.offset:
-            self.part.unlink(missing_ok=True)
-            self.notes_path.unlink(missing_ok=True)
 
     def run(self) -> None:
         """Until the file is whole. Raises FoveaError; what has arrived is kept."""

@@ -59,13 +59,6 @@ Numbers = Annotated[tuple[tuple[str, Annotated[Any, AfterValidator(_number)]], .
 Values = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_sorted_pairs)]
 
 
-def _check_rising(values: tuple[float, ...], name: str) -> None:
-    if not values or min(values) <= 0:
-        raise FoveaError(f"{name} needs one or more positive numbers, got {values!r}")
-    if list(values) != sorted(set(values)):
-        raise FoveaError(f"{name} must rise without repeats, got {values!r}")
-
-
 class Training(Record):
     """What trunks and experiments have in common.
 
@@ -133,7 +126,10 @@ class Training(Record):
 
     def _check_rates(self) -> None:
         rate = self.card.rate
-        _check_rising(self.rates, rate.name)
+        if not self.rates or min(self.rates) <= 0:
+            raise FoveaError(f"{rate.name} needs one or more positive numbers, got {self.rates!r}")
+        if list(self.rates) != sorted(set(self.rates)):
+            raise FoveaError(f"{rate.name} must rise without repeats, got {self.rates!r}")
         if rate.values and not set(self.rates) <= set(rate.values):
             raise FoveaError(
                 f"{self.codec}: {rate.name} is one of {', '.join(map(number, rate.values))}; got {self.rates!r}"
@@ -317,19 +313,12 @@ class Experiment(Training):
         return self._set_to_defaults() | ({"preset", "seed", "dataset"} if self.as_shipped else set())
 
     def _set_to_defaults(self) -> set[str]:
-        names: set[str] = set()
-        if self.mechanism == "none":
-            names |= {"alpha", "gamma", "normalised", "scale", "span"}
-        if self.mechanism not in LEVELLED:
-            names |= {"span"}
-        else:
+        if self.mechanism in LEVELLED:
             # the level at a place fixes its lambda: the weights follow from span and gamma
-            names |= {"alpha", "normalised", "scale"}
-        if self.mechanism == "select":
-            names |= {"alpha", "gamma", "normalised", "scale"}
-        if self.normalised:
-            names |= {"scale"}
-        return names
+            return {"alpha", "normalised", "scale"}
+        if self.mechanism in ("none", "select"):
+            return {"alpha", "gamma", "normalised", "scale", "span"}
+        return {"span", "scale"} if self.normalised else {"span"}
 
     @property
     def arm(self) -> str:

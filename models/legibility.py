@@ -5,6 +5,7 @@ Only texts that the engine reads without a fault in the original, at that size, 
 by construction, and what is lost is lost by the codec. Each box is read by itself, so that no reading depends on another.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -44,11 +45,9 @@ def characters_read(text: str, found: str) -> float:
 def cut_out(picture: Picture, text: Text) -> Picture:
     """The box with its margin, in whole pixels, as far as it lies inside the picture."""
     margin = MARGIN * text.height
-    (x0, y0), (x1, y1) = (
-        (np.floor(max(0, text.x - margin)), np.floor(max(0, text.y - margin))),
-        (np.ceil(text.x + text.width + margin), np.ceil(text.y + text.height + margin)),
-    )
-    return np.ascontiguousarray(picture[int(y0) : int(y1), int(x0) : int(x1)])
+    left, top = (math.floor(max(0, v - margin)) for v in (text.x, text.y))
+    right, bottom = (math.ceil(v + margin) for v in (text.x + text.width, text.y + text.height))
+    return np.ascontiguousarray(picture[top:bottom, left:right])
 
 
 class Reader:

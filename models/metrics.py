@@ -150,10 +150,7 @@ def _halve(values: _Float, border: int = cv2.BORDER_CONSTANT) -> _Float:
 
 
 def _scales(height: int, width: int) -> int:
-    count = 1
-    while count < len(MS_SSIM_WEIGHTS) and min(height, width) > (_WINDOW - 1) * 2**count:
-        count += 1
-    return count
+    return 1 + sum(min(height, width) > (_WINDOW - 1) * 2**k for k in range(1, len(MS_SSIM_WEIGHTS)))
 
 
 def _ms_ssim(original: Picture, reconstruction: Picture, weights: Mapping[str, _Float | None]) -> dict[str, float]:

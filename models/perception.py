@@ -17,7 +17,7 @@ from torch import Tensor
 from models.bootstrap import Floats, interval, resample_counts
 from models.errors import FoveaError
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights, normalise
-from models.training.critics import feature_network, perceptual_distance
+from models.training.critics import EfficientFeatures, perceptual_distance
 
 Picture = NDArray[np.uint8]
 
@@ -30,7 +30,7 @@ class Perception:
     """The networks, loaded once. CPU, evaluation mode."""
 
     def __init__(self) -> None:
-        self.early = feature_network("efficientnet")
+        self.early = EfficientFeatures("efficientnet")
         self.late = EfficientNetLite0()
         self.late.load_state_dict(imagenet_weights())
         self.late.eval().requires_grad_(False)
@@ -85,13 +85,8 @@ def kid(originals: Sequence[Floats], reconstructions: Sequence[Floats], *, seed:
         raise FoveaError(
             f"KID needs two or more pictures and as many reconstructions, got {n} and {len(reconstructions)}"
         )
-    total = np.zeros((n, n))
-    for a, b, sign in (
-        (originals, originals, 1.0),
-        (reconstructions, reconstructions, 1.0),
-        (originals, reconstructions, -2.0),
-    ):
-        total += sign * _blocks(a, b)
+    total = _blocks(originals, originals) + _blocks(reconstructions, reconstructions)
+    total -= 2 * _blocks(originals, reconstructions)
     total = (total + total.T) / 2
     np.fill_diagonal(total, 0.0)
     value = float(total.sum() / (n * (n - 1)))

@@ -16,6 +16,7 @@ grids = [{}, { arms = ["weighted"] }]       # several grids: each has the table'
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -91,19 +92,18 @@ class Grid(Typed):
     def experiments(self, dataset: str, also_on: tuple[str, ...]) -> Iterator[Experiment]:
         """The records, equal ones as often as they stand in the grid. Raises FoveaError for one that cannot be."""
         evaluate_on = tuple(dict.fromkeys((*(self.evaluate_on or (dataset,)), *also_on)))
-        for codec in self.codecs:
-            for seed in self.seeds:
-                for name in with_controls(self.arms, self.controls):
-                    for setting in self.settings:
-                        for rates in (self.rates,) if self.variable else ((rate,) for rate in self.rates):
-                            values = self._values(codec, seed, setting)
-                            yield Experiment(
-                                dataset=dataset,
-                                rates=rates,
-                                trunk=self._trunk(dataset, rates, values),
-                                evaluate_on=evaluate_on,
-                                **{**arm(name), **values},
-                            )
+        arms = with_controls(self.arms, self.controls)
+        rates_of_each = [self.rates] if self.variable else [(rate,) for rate in self.rates]
+        grid = itertools.product(self.codecs, self.seeds, arms, self.settings, rates_of_each)
+        for codec, seed, name, setting, rates in grid:
+            values = self._values(codec, seed, setting)
+            yield Experiment(
+                dataset=dataset,
+                rates=rates,
+                trunk=self._trunk(dataset, rates, values),
+                evaluate_on=evaluate_on,
+                **{**arm(name), **values},
+            )
 
     def _values(self, codec: str, seed: int, setting: Mapping[str, Any]) -> dict[str, Any]:
         merged = {name: {**getattr(self, name), **setting.get(name, {})} for name in ("overrides", "options")}

@@ -1,7 +1,7 @@
 """How training and evaluation tell their story, without knowing MLflow.
 
-The base classes keep nothing, so that a run which listens to one thing overrides one method.
-`pipelines/mlflow_tracking.py` has those that tell MLflow.
+`Run` and `Tracker` themselves keep nothing: they serve where nobody listens, and who listens to one thing overrides one
+method. `pipelines/mlflow_tracking.py` has those that tell MLflow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,11 +82,3 @@ class Tracker:
 
     def flush(self) -> None:
         """Send what waits; says what could not be sent."""
-
-
-class NullRun(Run):
-    """Takes everything, keeps nothing."""
-
-
-class NullTracker(Tracker):
-    """Opens runs that keep nothing: where nobody listens."""

@@ -15,7 +15,7 @@ from models.arms import arm
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, Trunk
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training.adversarial import Adversarial
 from models.training.data import FrameSet
 from models.training.loop import train
@@ -77,9 +77,9 @@ def objective(record: Experiment, frames: FrameSet, kind: type[Any] = Adversaria
     return kind(record.resolved(), build(config_for(record)), frames)
 
 
-def train_here(objective: Any, folder: Path, run: NullRun | None = None, **hooks: Any) -> Path:
+def train_here(objective: Any, folder: Path, run: Run | None = None, **hooks: Any) -> Path:
     """On one thread. Gives the folder of what was trained."""
-    return train(objective, workdir=folder, tracker_run=run or NullRun(), threads=1, **hooks)
+    return train(objective, workdir=folder, tracker_run=run or Run(), threads=1, **hooks)
 
 
 def generative(name: str = "uniform", overrides: dict | None = None, **options) -> Experiment:

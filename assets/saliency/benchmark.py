@@ -38,7 +38,8 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
         plain = models.get(label.removesuffix(FLIP))
         models[label] = plain or open_model(source, device=device)
     with told(task, dataset=unit.partition, name=f"saliency@{unit.partition}") as run:
-        run.log_params({"dataset": unit.partition, "split": part, "pictures": len(measured), **_versions(sources)})
+        versions = {f"model.{label.replace(FLIP, '_flip')}": s.version for label, s in sources.items()}
+        run.log_params({"dataset": unit.partition, "split": part, "pictures": len(measured), **versions})
         run.log_inputs({unit.partition: made.version("measured")}, "test")
         scores = score_pictures(
             models,
@@ -84,7 +85,3 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
         **{k: round(float(means[best, k]), 4) for k in ("cc", "nss", "kl", "auc_shuffled")},
         "trained_on_measured": ", ".join(m for m, n in seen.items() if n),
     }
-
-
-def _versions(sources: Mapping[str, MapSource]) -> dict[str, str]:
-    return {f"model.{label.replace(FLIP, '_flip')}": s.version for label, s in sources.items()}

@@ -108,10 +108,13 @@ def fixation_map(points: NDArray[np.float64], size: tuple[int, int], sigma: floa
 
     Raises FoveaError: no point at all.
     """
-    counts = _counts(points, size)
+    width, height = size
+    column = np.clip(np.floor(points[:, 0]).astype(np.intp), 0, width - 1)
+    row = np.clip(np.floor(points[:, 1]).astype(np.intp), 0, height - 1)
+    counts = np.bincount(row * width + column, minlength=width * height).reshape(height, width).astype(np.float32)
     if not counts.any():
         raise FoveaError("no fixation inside the frame")
-    sigma = SIGMA_PX_AT_800 * size[0] / 800 if sigma is None else sigma
+    sigma = SIGMA_PX_AT_800 * width / 800 if sigma is None else sigma
     if sigma > 0:
         kernel = cv2.getGaussianKernel(2 * max(1, round(4 * sigma)) + 1, sigma, cv2.CV_32F)
         blurred = cv2.sepFilter2D(counts, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT)
@@ -206,11 +209,3 @@ def _looked(
         own = groups.get(str(image), eyes.iloc[:0])
         points, inside = map_points(own["x"], own["y"], geometry)
         yield str(image), geometry.size, points[inside], own["subject"].to_numpy()[inside]
-
-
-def _counts(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    width, height = size
-    column = np.clip(np.floor(points[:, 0]).astype(np.intp), 0, width - 1)
-    row = np.clip(np.floor(points[:, 1]).astype(np.intp), 0, height - 1)
-    counts = np.bincount(row * width + column, minlength=width * height)
-    return counts.reshape(height, width).astype(np.float32)

@@ -30,14 +30,10 @@ def with_fixations(world: World) -> list[str]:
 def trainings(world: World) -> dict[str, SaliencyTraining]:
     """Every training that the UI offers, by key: SAM-Lite and its folds on each dataset with fixations, and
     what the registry names, on such datasets."""
-    found: list[SaliencyTraining] = []
     eyes = with_fixations(world)
-    for name in eyes:
-        folds = (SaliencyTraining(dataset=name, folds=DEFAULT_FOLDS, fold=k) for k in range(DEFAULT_FOLDS))
-        found += [SaliencyTraining(dataset=name), *folds]
-    for dataset in world.registry.values():
-        found += trainings_of(dataset.saliency) if dataset.saliency else ()
-    return {t.key: t for t in found if t.dataset in eyes}
+    names = [f"{dataset}.sam_lite+{DEFAULT_FOLDS}folds" for dataset in eyes]
+    names += [dataset.saliency for dataset in world.registry.values() if dataset.saliency]
+    return {t.key: t for name in names for t in trainings_of(name) if t.dataset in eyes}
 
 
 def known_trainings(world: World) -> dict[str, SaliencyTraining]:

@@ -1,5 +1,6 @@
 """Pictures with their maps, as training and measuring read them: rows of `rgba_frames` and arrays in its two shards."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from assets.graph import Given
@@ -26,6 +27,11 @@ class Pairs(NamedTuple):
     table: "pd.DataFrame"
     pictures: "list[NDArray[np.uint8]]"
     maps: "list[NDArray[np.uint8]] | None"
+
+    def some(self, places: Sequence[int]) -> "Pairs":
+        """Those at `places`."""
+        maps = None if self.maps is None else [self.maps[i] for i in places]
+        return Pairs(self.table.iloc[list(places)], [self.pictures[i] for i in places], maps)
 
 
 def open_pairs(reader: Reader, dataset: str, split: str, *, maps: str = "predicted") -> Pairs:

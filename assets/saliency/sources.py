@@ -33,9 +33,8 @@ def map_source(variant: str, weights: Path | None) -> MapSource:
     """A source with its version, and the pictures that its weights have seen."""
     from models.saliency.catalogue import model_version
 
-    if weights is None:
-        return MapSource(variant, None, model_version(variant))
-    return MapSource(variant, weights, model_version(variant, weights), read_seen(weights))
+    seen = NOTHING_SEEN if weights is None else read_seen(weights)
+    return MapSource(variant, weights, model_version(variant, weights), seen)
 
 
 def trained_source(given: Given, training: SaliencyTraining) -> MapSource:

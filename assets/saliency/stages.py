@@ -94,17 +94,11 @@ class SaliencyMaps(Stage):
         return code_modules(trained[0].variant if trained else model)
 
     def part(self, view: View, name: str) -> Part:
-        """`maps`: every frame with the key of its map. `train pairs`, `val:4 pairs` and so on: those of a split."""
-        if name == "maps":
-            frames = view.given["resized_frames"].part("frames")
-            table = keyed_maps(frames, _sources(view))
-            return Part(table, digest(table[["image", "split", "map_key"]].to_numpy().tolist()))
-        split, _, kind = name.partition(" ")
-        if kind != "pairs":
+        """`maps`: every frame with the key of its map."""
+        if name != "maps":
             return super().part(view, name)
-        if split == "measured":
-            split = view.dataset(view.partition).evaluation_split(view.own("maps"))
-        return split_part(view.own("maps"), split, ("image", "key", "map_key"))
+        table = keyed_maps(view.given["resized_frames"].part("frames"), _sources(view))
+        return Part(table, digest(table[["image", "split", "map_key"]].to_numpy().tolist()))
 
     def complete(self, view: View) -> bool:
         """Whether each map is there."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from assets.saliency.fixations import fixation_map
 from assets.saliency.names import FIXATIONS, PICTURES
 from assets.saliency.plots import training_plot
 from assets.saliency.sources import MapSource, open_model
-from assets.store import UnitWriter
 from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version
-from models.saliency.records import PRESETS, SaliencyTraining, fold_of, write_seen
+from models.saliency.records import PRESETS, SaliencyTraining, write_seen
 from models.training.loop import train
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 
@@ -71,23 +70,25 @@ def train_saliency(task: Task, training: SaliencyTraining) -> None:
         for name in (weights.name, weights.with_suffix(".json").name):
             shutil.copyfile(folder / name, weights.with_name(name))
         history = [{"epoch": row.pop("step")} | row for row in json.loads((folder / "history.json").read_text())]
-        used = _train_rows(pictures, training)
+        used = pictures[pictures.image.isin(objective.train.names)]
         write_seen(weights, used.sha256, pictures.sha256[pictures.split == "val"])
-        writer.meta["facts"] = _facts(training, weights, history, len(used))
+        described = describe_weights(weights)
+        writer.meta["facts"] = {
+            "variant": training.variant,
+            "pictures_train": len(used),
+            "epochs": len(history),
+            "chosen_epoch": int(described["chosen_epoch"]),
+            **{f"val_{k}": round(v, 4) for k, v in described["val"].items()},
+            "weights_sha256": str(described["sha256"]),
+            "weights_bytes": weights.stat().st_size,
+        }
         png = training_plot(history, title=training.key)
         writer.path("shown/training.png").write_bytes(png)
         run.log_figure(png, "curves/training.png")
-        _show(task, training, pictures, eyes, weights, writer)
+        _show(task, training, pictures, eyes, weights)
         for path in (weights, weights.with_suffix(".json")):
             run.log_artifact(path, "saliency_model")
         run.log_artifact(writer.path("shown/validation.png"), "samples")
-
-
-def _train_rows(pictures: pd.DataFrame, training: SaliencyTraining) -> pd.DataFrame:
-    rows = pictures[pictures.split == "train"]
-    if training.folds:
-        rows = rows[[fold_of(i, training.folds) != training.fold for i in rows.image]]
-    return rows
 
 
 def _objective(task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame) -> SamLiteTraining:
@@ -113,29 +114,7 @@ def _cv2_threads(count: int) -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _facts(
-    training: SaliencyTraining, weights: Path, history: Sequence[Mapping[str, float]], pictures: int
-) -> dict[str, Any]:
-    about = describe_weights(weights)
-    return {
-        "variant": training.variant,
-        "pictures_train": pictures,
-        "epochs": len(history),
-        "chosen_epoch": int(about["chosen_epoch"]),
-        **{f"val_{k}": round(v, 4) for k, v in about["val"].items()},
-        "weights_sha256": str(about["sha256"]),
-        "weights_bytes": weights.stat().st_size,
-    }
-
-
-def _show(
-    task: Task,
-    training: SaliencyTraining,
-    pictures: pd.DataFrame,
-    eyes: pd.DataFrame,
-    weights: Path,
-    writer: UnitWriter,
-) -> None:
+def _show(task: Task, training: SaliencyTraining, pictures: pd.DataFrame, eyes: pd.DataFrame, weights: Path) -> None:
     """Validation pictures with people's fixations (left) and the model's map (right), as `shown/validation.png`."""
     source = MapSource(training.variant, weights, model_version(training.variant, weights))
     model = open_model(source, threads=task.threads)
@@ -146,4 +125,4 @@ def _show(
         points = eyes.loc[eyes.image == row["image"], ["x", "y"]].to_numpy(np.float64) - 0.5
         density = fixation_map(points, (frame.shape[1], frame.shape[0]))
         sheet += [overlay(frame, density), overlay(frame, model.predict([frame])[0])]
-    writer.path("shown/validation.png").write_bytes(contact_sheet(sheet, 4, 240))
+    task.writer.path("shown/validation.png").write_bytes(contact_sheet(sheet, 4, 240))

@@ -20,7 +20,7 @@ from models.codecs.catalogue import build, open_codec
 from models.errors import FoveaError
 from models.saliency.maps import Picture
 from models.saliency.predict import load_model
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training.cuts import Cuts
 from models.training.data import FrameSet
 from models.training.loop import train
@@ -183,7 +183,7 @@ def train_base(
         record["begin"] = started.identity().hex()
     if cuts and started is not None:
         record["kind"] = "cuts"
-        return train(Cuts(record, started, frames), workdir=workdir, tracker_run=NullRun(), **hooks)
+        return train(Cuts(record, started, frames), workdir=workdir, tracker_run=Run(), **hooks)
     torch.manual_seed(record["seed"])
     codec = build(config)
     if started is None:
@@ -191,4 +191,4 @@ def train_base(
     else:
         codec.load_trunk(started.weights())
     kind = Recurrent if find_card(name).card.objective == "recurrent" else Base
-    return train(kind(record, codec, frames), workdir=workdir, tracker_run=NullRun(), **hooks)
+    return train(kind(record, codec, frames), workdir=workdir, tracker_run=Run(), **hooks)

@@ -5,7 +5,7 @@ from assets.graph import Made, Progress, silent
 from assets.training.run import prepared
 from models.device import chosen_device
 from models.errors import FoveaError
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training.loop import train
 from models.training.ranks import Ranks
 
@@ -28,12 +28,9 @@ def make_with(chain: Chain, ranks: Ranks, stage: str, partition: str, progress: 
         begun = ranks.begun
         try:
             made = chain.make(stage, partition, progress)
-        except BaseException:
+        finally:
             if ranks.begun == begun:
                 ranks.dismiss()
-            raise
-        if ranks.begun == begun:
-            ranks.dismiss()
     ranks.wait()
     chain.forget()
     return made
@@ -48,7 +45,7 @@ def _accompany(chain: Chain, stage: str, partition: str) -> None:
     train(
         given.objective,
         workdir=chain.home.work / "other-ranks",
-        tracker_run=NullRun(),
+        tracker_run=Run(),
         device=chosen_device(chain.device),
         threads=chain.threads,
         checkpoint_every=given.checkpoint_every,

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from assets.graph import Bench, Task
-from assets.saliency.pairs import open_pairs
+from assets.saliency.pairs import Pairs, open_pairs
 from assets.store import UnitWriter
 from assets.story import maps_by, record_of, short_name, told
 from assets.training.checks import looked_at
 from assets.training.milestones import FROM_SCRATCH, FROM_TRUNK, Milestones, choose_crops, milestone_steps
-from assets.training.watch import Looked, Watch, spread
+from assets.training.watch import Watch, spread
 from models.codecs.base import Codec
 from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
 from models.device import chosen_device
@@ -40,8 +40,9 @@ class Prepared(NamedTuple):
     record: dict[str, Any]
     objective: Objective
     codec: Codec
-    train: Looked
-    held: Looked
+    frames: FrameSet
+    train: Pairs
+    held: Pairs
 
     @property
     def generative(self) -> bool:
@@ -63,16 +64,14 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
     """Data and the codec with its first weights, the trunk's or random ones."""
     record = entry.resolved()
 
-    def split(name: str) -> Looked:
-        found = open_pairs(bench, entry.dataset, name, maps=str(record["maps"]))
-        return Looked(found.pictures, list(found.table.image), found.maps)
-
-    seen = split("train")
+    seen, held = (
+        open_pairs(bench, entry.dataset, split, maps=str(record["maps"]))
+        for split in ("train", f"val:{looked_at(entry)}")
+    )
     if not seen.pictures:
         raise FoveaError(
             f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
         )
-    held = split(f"val:{looked_at(entry)}")
     torch.manual_seed(int(record["seed"]))
     if isinstance(entry, Experiment) and entry.trunk:
         trunk = load_codec(bench.given["trunk_codec"].folder / "codec")
@@ -82,9 +81,9 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
         codec = build(config_for(entry))
         codec.start(seen.pictures, int(record["seed"]))
     module, _, name = objective_of(entry.codec).partition(":")
-    frames = FrameSet(seen.pictures, seen.maps, names=seen.names)
+    frames = FrameSet(seen.pictures, seen.maps, names=list(seen.table.image))
     objective: Objective = getattr(importlib.import_module(module), name)(record, codec, frames)
-    return Prepared(entry, record, objective, codec, seen, held)
+    return Prepared(entry, record, objective, codec, frames, seen, held)
 
 
 def run_training(task: Task, entry: Experiment | Trunk) -> None:
@@ -147,8 +146,19 @@ def _fill(given: Prepared, watch: Watch, folder: Path, writer: UnitWriter, run: 
     codec = load_codec(writer.path("codec"))
     findings = _examined(given, codec, folder)
     writer.path("doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1))
-    writer.meta["facts"] = training_facts(writer.path("codec"), findings)
-    for name, data in _stages(given, watch).items():
+    done: Mapping[str, Any] = json.loads((writer.path("codec") / "training.json").read_text())
+    wanted = ("steps", "wall_s", "steps_per_s", "threads", "device", "mode", "weights_sha256")
+    failed = [f.name for f in findings if not f.passed]
+    doctor = "failed: " + ", ".join(failed) if failed else "passed"
+    writer.meta["facts"] = {k: done[k] for k in wanted if k in done} | {"doctor": doctor}
+    stages = watch.milestones.collected(
+        steps=watch.steps,
+        rate_name=given.entry.rate_name,
+        rate=given.rate,
+        held_out=bool(given.held.pictures),
+        dataset=given.entry.dataset,
+    )
+    for name, data in stages.items():
         writer.path(f"stages/{name}").write_bytes(data)
     history = json.loads((folder / "history.json").read_text())
     if history:
@@ -172,16 +182,15 @@ def _watch(given: Prepared, folder: Path, stages: int) -> Watch:
     count = len(given.train.pictures)
     seen = given.train.some(spread(count, wanted) if given.generative else range(min(wanted, count)))
     watched = given.held if given.held.pictures else seen
-    crops = choose_crops(watched.pictures, [str(i) for i in watched.names])
+    crops = choose_crops(watched.pictures, list(watched.table.image))
     every = find_preset(given.entry.preset).probe_every
-    # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
-    if given.generative:
-        every = max(1, min(every, steps // LEAST_PROBES))
     perceive = None
     if given.generative:
-        from models.training.critics import feature_network, perceptual_distance
+        from models.training.critics import EfficientFeatures, perceptual_distance
 
-        network = feature_network("efficientnet")
+        # sweeps of generative codecs have far shorter budgets than their preset: they are looked at on their way, too
+        every = max(1, min(every, steps // LEAST_PROBES))
+        network = EfficientFeatures("efficientnet")
 
         def perceive(x_hat: torch.Tensor, x: torch.Tensor) -> float:
             return float(perceptual_distance(network, x_hat, x)[0])
@@ -211,34 +220,14 @@ def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:
     if given.generative:
         from models.training.adversarial_doctor import examine_training
 
-        frames = FrameSet(given.train.pictures, given.train.maps, names=given.train.names)
-        findings += examine_training(given.record, folder, frames)
+        findings += examine_training(given.record, folder, given.frames)
     return findings
-
-
-def _stages(given: Prepared, watch: Watch) -> dict[str, bytes]:
-    return watch.milestones.collected(
-        steps=watch.steps,
-        rate_name=given.entry.rate_name,
-        rate=given.rate,
-        held_out=bool(given.held.pictures),
-        dataset=given.entry.dataset,
-    )
 
 
 def data_version(task: Task) -> str:
     """The version of the training pictures, with their maps where those condition the codec."""
     needs = [n for n in task.given.needs or () if n.part.startswith("train ")]
     return str(task.unit.inputs[f"{needs[-1].stage} {needs[-1].part}"])
-
-
-def training_facts(folder: Path, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What Dagster shows of a finished run."""
-    done: Mapping[str, Any] = json.loads((folder / "training.json").read_text())
-    wanted = ("steps", "wall_s", "steps_per_s", "threads", "device", "mode", "weights_sha256")
-    failed = [f.name for f in findings if not f.passed]
-    doctor = "failed: " + ", ".join(failed) if failed else "passed"
-    return {k: done[k] for k in wanted if k in done} | {"doctor": doctor}
 
 
 def show_samples(

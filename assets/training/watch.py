@@ -1,35 +1,23 @@
 """What a training of a codec is looked at by on its way: a few pictures of both parts, through the forward alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from assets.saliency.pairs import Pairs
 from assets.training.milestones import Milestones, Shown
 from models.codecs.base import Codec, map_to_tensor, picture_to_tensor, tensor_to_picture
 from models.metrics import psnr_db
-
-
-class Looked(NamedTuple):
-    """Pictures that are looked at, with their names and, where the codec takes them, their maps."""
-
-    pictures: Sequence[Any]
-    names: Sequence[str]
-    maps: Sequence[Any] | None
-
-    def some(self, places: Sequence[int]) -> "Looked":
-        """Those at `places`."""
-        maps = None if self.maps is None else [self.maps[i] for i in places]
-        return Looked([self.pictures[i] for i in places], [self.names[i] for i in places], maps)
 
 
 class Watch(NamedTuple):
     """The probe of a training, and what keeps its stages. seen: training pictures. held: held-out ones, maybe none. stages
     show held-out pictures, or training pictures where none are held out, at the steps `kept_at` and before the first."""
 
-    seen: Looked
-    held: Looked
+    seen: Pairs
+    held: Pairs
     milestones: Milestones
     kept_at: tuple[int, ...]
     steps: int
@@ -67,7 +55,7 @@ def spread(count: int, wanted: int) -> list[int]:
 
 def look(
     codec: Codec,
-    looked: Looked,
+    looked: Pairs,
     rate: float,
     shown: list[Shown] | None = None,
     perceive: Callable[[Any, Any], float] | None = None,

@@ -84,7 +84,7 @@ def _norm(kind: str, channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True) if kind == "instance" else nn.Identity()
 
 
-def _start(convolution: nn.Module, gain: float) -> nn.Module:
+def _start(convolution: nn.Module, gain: float) -> None:
     """Weights that keep the activations' size through a ReLU, times gain; biases 0."""
     if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
         inputs = convolution.in_channels * convolution.kernel_size[0] * convolution.kernel_size[1]
@@ -92,7 +92,6 @@ def _start(convolution: nn.Module, gain: float) -> nn.Module:
             inputs //= convolution.stride[0] ** 2
         nn.init.normal_(convolution.weight, std=gain * (2 / inputs) ** 0.5)
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return convolution
 
 
 class Hold(nn.Module):

@@ -53,17 +53,16 @@ class BitContext(nn.Module):
 
         planes: all iterations, T×m×h×w. stops: h×w, how many iterations each place has.
         """
-        encoder, taken = RangeEncoder(), 0.0
+        encoder, table = RangeEncoder(), self.table.cpu().numpy()
         for t in range(first, len(planes)):
             before = planes[t - 1] if t else np.zeros_like(planes[0])
             for number, places, so_far in self._phases(planes[t], stops, t):
                 own = planes[t][:, *places].T
                 z = self._around(number, t, so_far, before, places) + own @ self._own(number, t).T
-                zeros = self._probability(z).astype(np.int64)
-                taken -= float(np.log2(np.where(own > 0, 65536 - zeros, zeros) / 65536).sum())
+                zeros = table[np.clip(np.floor(z * FINE / UNIT), -FAR, FAR).astype(np.int64) + FAR]
                 for p, bit in zip(zeros.ravel().tolist(), (own > 0).ravel().tolist(), strict=True):
                     encoder.bit([p, FIXED], int(bit))
-        return encoder.finish(), taken
+        return encoder.finish(), encoder.bits
 
     def read(self, data: bytes, planes: Bits, stops: NDArray[np.int64], first: int, whole: bool) -> int:
         """Fill in the iterations from number `first` on, as far as `data` leads; gives how many of all there are then.
@@ -114,11 +113,6 @@ class BitContext(nn.Module):
         """m×m: of each bit the weights of those before it."""
         own = self.weights[min(t, SETS - 1), number, :, 18 * self.bits : -1].double().cpu().numpy()
         return np.tril(own, -1)
-
-    def _probability(self, z: NDArray[np.float64]) -> NDArray[np.int32]:
-        at = np.clip(np.floor(z * FINE / UNIT), -FAR, FAR).astype(np.int64) + FAR
-        table: NDArray[np.int32] = self.table.cpu().numpy()[at]
-        return table
 
     # ── finding the weights ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,6 +18,7 @@ its last byte, at most five bytes. The parser takes bytes from anybody: whatever
 BitstreamError, and allocates no more than the file's own length.
 """
 
+import io
 import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -92,25 +93,22 @@ def write_varints(values: Iterable[int]) -> bytes:
 
 def read_varints(data: bytes, count: int) -> list[int]:
     """Exactly `count` integers that fill `data`. Raises BitstreamError otherwise."""
-    values, position = [], 0
-    for _ in range(count):
-        value, position = _read_varint(data, position)
-        values.append(value)
-    if position != len(data):
+    file = io.BytesIO(data)
+    values = [_varint(file) for _ in range(count)]
+    if file.read(1):
         raise BitstreamError("damaged file: a string has bytes left over")
     return values
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(file: io.BytesIO) -> int:
     value = 0
     for shift in range(0, 35, 7):
-        if position >= len(data):
+        byte = file.read(1)
+        if not byte:
             raise BitstreamError("damaged file: it ends within a number")
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
     raise BitstreamError("damaged file: a number does not end")
 
 
@@ -160,15 +158,15 @@ def unpack(data: bytes) -> Contents:
         body = data[:-4]
         if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
             raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
-        contents, position, lengths = _head(body)
-        rest = len(body) - position - sum(lengths)
-        if rest < 0:
+        file = io.BytesIO(body)
+        contents, lengths = _head(file)
+        if file.tell() + sum(lengths) > len(body):
             raise BitstreamError("damaged file: its strings are longer than the file")
-        return contents._replace(strings=_parts(body, position, [*lengths, rest]))
-    contents, position, lengths = _head(data)
-    here, position = _read_varint(data, position)
-    missing, position = _read_varint(data, position)
-    end = position + sum(lengths)
+        return contents._replace(strings=(*map(file.read, lengths), file.read()))
+    file = io.BytesIO(data)
+    contents, lengths = _head(file)
+    here, missing = _varint(file), _varint(file)
+    end = file.tell() + sum(lengths)
     if len(data) < end + 4:
         raise BitstreamError(
             f"damaged file, or cut too short for a picture: it has {len(data)} of the {end + 4} bytes that any needs"
@@ -176,39 +174,27 @@ def unpack(data: bytes) -> Contents:
     if zlib.crc32(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
         raise BitstreamError("damaged file: its beginning was changed, the checksum does not match")
     last = _pieces(data[end + 4 :], here, zlib.crc32(data[:end]))
-    return contents._replace(strings=(*_parts(data, position, lengths), last), total=here + missing)
+    return contents._replace(strings=(*map(file.read, lengths), last), total=here + missing)
 
 
-def _head(data: bytes) -> tuple[Contents, int, list[int]]:
-    """What stands before the strings, where that ends, and the length of each string but the last."""
+def _head(file: io.BytesIO) -> tuple[Contents, list[int]]:
+    """What stands before the strings, read, and the length of each string but the last."""
     names = {0: OWN, **{number: name for name, number in CODEC_NUMBERS.items()}}
-    if data[4] not in names:
-        raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {data[4]}")
-    position = 5 + MODEL_BYTES
-    width, position = _read_varint(data, position)
-    height, position = _read_varint(data, position)
-    level, position = _read_varint(data, position)
-    width, height = width + 1, height + 1
+    number, model = file.read(5)[4], file.read(MODEL_BYTES)
+    if number not in names:
+        raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {number}")
+    width, height, level = 1 + _varint(file), 1 + _varint(file), _varint(file)
     try:
         check_size(width, height)
     except FoveaError as error:
         raise BitstreamError(f"damaged file: {error}") from error
-    if position >= len(data):
+    count = file.read(1)
+    if not count:
         raise BitstreamError("damaged file: cut short within its header")
-    count = data[position]
-    position += 1
-    if count == 0:
+    if count[0] == 0:
         raise BitstreamError("damaged file: it has no strings")
-    lengths = []
-    for _ in range(count - 1):
-        length, position = _read_varint(data, position)
-        lengths.append(length)
-    return Contents(names[data[4]], data[5 : 5 + MODEL_BYTES], width, height, level, ()), position, lengths
-
-
-def _parts(data: bytes, position: int, lengths: list[int]) -> tuple[bytes, ...]:
-    ends = [position + sum(lengths[: i + 1]) for i in range(len(lengths))]
-    return tuple(data[end - length : end] for end, length in zip(ends, lengths, strict=True))
+    lengths = [_varint(file) for _ in range(count[0] - 1)]
+    return Contents(names[number], model, width, height, level, ()), lengths
 
 
 def _pieces(data: bytes, length: int, crc: int) -> bytes:

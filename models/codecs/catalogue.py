@@ -160,7 +160,7 @@ def _describe(folder: Path) -> tuple["CodecConfig", str]:
         raw = json.loads(path.read_text())
         if raw["format"] != 1:
             raise FoveaError(f"{path} has format {raw['format']}: use the release that wrote it, or a later one")
-        return CodecConfig.from_json(json.dumps(raw["config"])), str(raw["identity"])
+        return CodecConfig.of(raw["config"]), str(raw["identity"])
     except FileNotFoundError:
         raise FoveaError(f"no codec in {folder}: {DESCRIPTION} is missing") from None
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -170,7 +170,7 @@ def _describe(folder: Path) -> tuple["CodecConfig", str]:
         ) from error
 
 
-def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
+def load_codec(path: Path | str) -> "Codec":
     """A saved codec (its folder, or either file in it), in evaluation mode, ready to encode and decode if its tables
     were saved. Raises FoveaError when something is missing, damaged, or not what the description says."""
     from safetensors import SafetensorError
@@ -195,7 +195,7 @@ def load_codec(path: Path | str, device: str = "cpu") -> "Codec":
         raise FoveaError(f"{folder / WEIGHTS} is damaged: {error}") from error
     if codec.identity().hex() != identity:
         raise FoveaError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes")
-    codec = codec.eval().to(device)
+    codec.eval()
     if (folder / CUTS).is_file():
         try:
             codec.take_cut_weights(load_file(folder / CUTS))

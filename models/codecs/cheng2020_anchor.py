@@ -53,8 +53,8 @@ CARD = Card(
 REACH = 2
 """Places on each side that the context sees."""
 
-#: (i, j, sigma, mu, gain or None) to the symbols of a place as floats; all N×M×1×1
-Step = Callable[[int, int, Tensor, Tensor, Tensor | None], Tensor]
+#: (i, j, sigma, mu, gain) to the symbols of a place as floats; all N×M×1×1
+Step = Callable[[int, int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Cheng2020Anchor(HyperpriorCodec):
@@ -161,18 +161,16 @@ class Cheng2020Anchor(HyperpriorCodec):
         m = self.config.m
         seen = told.new_zeros(n, m, h + 2 * REACH, w + 2 * REACH)
         weight = self.context_prediction.weight * self.context_prediction.mask
-        field = None if gain is None else [g.expand(n, m, h, w) for g in gain]
+        one = told.new_ones(1, 1, 1, 1)
+        field = [g.expand(n, m, h, w) for g in gain or (one, one)]
         for i in range(h):
             for j in range(w):
                 around = seen[:, :, i : i + 2 * REACH + 1, j : j + 2 * REACH + 1]
                 context = F.conv2d(around, weight, bias=self.context_prediction.bias)
                 both = torch.cat((told[:, :, i : i + 1, j : j + 1], context), dim=1)
                 sigma, mu = self.entropy_parameters(both).chunk(2, dim=1)
-                if field is None:
-                    value = step(i, j, sigma, mu, None) + mu
-                else:
-                    forward, inverse = (g[:, :, i : i + 1, j : j + 1] for g in field)
-                    value = step(i, j, sigma, mu, forward) * inverse + mu
+                forward, inverse = (g[:, :, i : i + 1, j : j + 1] for g in field)
+                value = step(i, j, sigma, mu, forward) * inverse + mu
                 seen[:, :, i + REACH : i + REACH + 1, j + REACH : j + REACH + 1] = value
         return seen[:, :, REACH : REACH + h, REACH : REACH + w].contiguous()
 
@@ -180,11 +178,10 @@ class Cheng2020Anchor(HyperpriorCodec):
         """y_hat, symbols (floats) and the scales that they are coded with, all N×M×h×w."""
         symbols, scales = torch.empty_like(y), torch.empty_like(y)
 
-        def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor | None) -> Tensor:
-            here = y[:, :, i : i + 1, j : j + 1] - mu
-            q = torch.round(here if g is None else here * g)
+        def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor) -> Tensor:
+            q = torch.round((y[:, :, i : i + 1, j : j + 1] - mu) * g)
             symbols[:, :, i : i + 1, j : j + 1] = q
-            scales[:, :, i : i + 1, j : j + 1] = sigma if g is None else sigma * g
+            scales[:, :, i : i + 1, j : j + 1] = sigma * g
             return q
 
         return self._walk(told, gain, step), symbols, scales
@@ -226,9 +223,8 @@ class Cheng2020Anchor(HyperpriorCodec):
         p = self.parameters_for(z.reshape(1, n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
         decoder = _Decoder(tables, self.first_scale, coded_y, escapes_y, self.config.m * h * w)
 
-        def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor | None) -> Tensor:
-            scale = sigma if g is None else sigma * g
-            numbers = self.larger_scales(scale).cpu().numpy().ravel()
+        def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor) -> Tensor:
+            numbers = self.larger_scales(sigma * g).cpu().numpy().ravel()
             return torch.from_numpy(decoder.next(numbers)).to(sigma).reshape(1, -1, 1, 1)
 
         y_hat = self._walk(p.sigma, self.gains(level), step)

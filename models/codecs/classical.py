@@ -25,6 +25,8 @@ Quality rises from 0 to 100 for all of them. Every function is pure, single-thre
 versions of the libraries. bpp is 8·len(file) over the picture's pixels.
 """
 
+import bisect
+import functools
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,20 +71,11 @@ def _jpeg(picture: Picture, quality: int, subsampling: str) -> bytes:
 
 def _encode_jpeg(picture: Picture, quality: float) -> bytes:
     subsampled = _jpeg(picture, round(quality), "420")
+    full = functools.cache(lambda quality: _jpeg(picture, quality, "444"))
     # the largest 4:4:4 file not larger than that: sizes rise with quality
-    low, high, full = 1, 100, None
-    while low <= high:
-        middle = (low + high) // 2
-        candidate = _jpeg(picture, middle, "444")
-        if len(candidate) <= len(subsampled):
-            full, low = candidate, middle + 1
-        else:
-            high = middle - 1
-    if full is not None and _squared_error(picture, _decode_jpeg(full)) < _squared_error(
-        picture, _decode_jpeg(subsampled)
-    ):
-        return full
-    return subsampled
+    largest = bisect.bisect(range(1, 101), len(subsampled), key=lambda quality: len(full(quality)))
+    files = [subsampled, full(largest)] if largest else [subsampled]
+    return min(files, key=lambda file: _squared_error(picture, _decode_jpeg(file)))
 
 
 def _decode_jpeg(data: bytes) -> Picture:
@@ -114,8 +107,7 @@ def _encode_avif(picture: Picture, quality: float, tune: str = "psnr") -> bytes:
     return buffer.getvalue()
 
 
-def _encode_avif_visual(picture: Picture, quality: float) -> bytes:
-    return _encode_avif(picture, quality, tune="")
+_encode_avif_visual = functools.partial(_encode_avif, tune="")
 
 
 def _decode_avif(data: bytes) -> Picture:

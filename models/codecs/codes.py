@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.bitstream import BitstreamError
-from models.codecs.range_coder import RangeDecoder, RangeEncoder, RangeMeter
+from models.codecs.range_coder import RangeDecoder, RangeEncoder
 
 MAX_PACKED = 1 << 16
 """Codes that are packed at most: the time for a number of N digits grows as N². More are always coded adaptively."""
 
 Codes = NDArray[np.int32]
 Region = NDArray[np.bool_]
-_Coder = RangeEncoder | RangeDecoder | RangeMeter
+_Coder = RangeEncoder | RangeDecoder
 
 
 def bound_bits(count: int, levels: int) -> float:
@@ -41,12 +41,11 @@ def encode_codes(codes: Codes, levels: int, region: Region | None = None, least:
     """
     place = np.ones(codes.shape[1:], dtype=bool) if region is None else region
     count = int(codes.shape[0] * place.sum())
-    encoder, meter = RangeEncoder(), RangeMeter()
-    for coder in (encoder, meter):
-        _walk(coder, (codes * place).tolist(), place.tolist(), levels)
+    encoder = RangeEncoder()
+    _walk(encoder, (codes * place).tolist(), place.tolist(), levels)
     adaptive = encoder.finish().ljust(least, b"\0")
     if count > MAX_PACKED or len(adaptive) < packed_bytes(count, levels):
-        return adaptive, meter.bits
+        return adaptive, encoder.bits
     whole = packed_bytes(count, levels)
     number = 0
     for digit in (codes[:, place].ravel() + levels // 2).tolist():
@@ -109,11 +108,10 @@ def encode_region(region: Region) -> tuple[bytes, float]:
     """Which places of an h×w grid are kept, and the bits that this takes by the model. All of them: the empty string."""
     if region.all():
         return b"", 0.0
-    encoder, meter = RangeEncoder(), RangeMeter()
-    for coder in (encoder, meter):
-        _walk_region(coder, region.astype(int).tolist())
+    encoder = RangeEncoder()
+    _walk_region(encoder, region.astype(int).tolist())
     # the empty string means all, so what ends in nothing but zeros keeps one byte
-    return encoder.finish() or b"\0", meter.bits
+    return encoder.finish() or b"\0", encoder.bits
 
 
 def decode_region(data: bytes, height: int, width: int) -> Region:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,12 +31,10 @@ class CodecConfig:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises FoveaError for text that is not a codec's configuration."""
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """From what `to_json` wrote. Raises FoveaError for what is not a codec's configuration."""
         try:
-            raw = json.loads(text)
-            raw["lmbda"] = tuple(raw["lmbda"])
-            raw["options"] = tuple((str(k), v) for k, v in raw.get("options", ()))
-            return cls(**raw)
-        except (TypeError, KeyError, ValueError) as error:
+            options = tuple((str(k), v) for k, v in raw.get("options", ()))
+            return cls(**{**raw, "lmbda": tuple(raw["lmbda"]), "options": options})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise FoveaError(f"not a codec configuration: {error}") from error

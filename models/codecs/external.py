@@ -4,14 +4,13 @@ Nothing in a file is executed (`weights_only`). Widths are read off the shapes. 
 arithmetic, so that the strings are those of its own `compress`.
 """
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.codecs.catalogue import build
 from models.errors import FoveaError
 from models.validation import unknown
-from models.weights import read_weights
+from models.weights import read_weights, sha256_of
 
 if TYPE_CHECKING:
     from models.codecs.base import Codec
@@ -33,8 +32,7 @@ WRAPPED = ("state_dict", "network", "model_state_dict")
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file. Raises FoveaError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise FoveaError(f"{path}: {error.strerror}") from error
 

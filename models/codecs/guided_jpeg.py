@@ -18,6 +18,8 @@ Of a few settings tried on six of OSIE's validation pictures these served best: 
 little more where people look and costs more elsewhere.
 """
 
+import bisect
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -323,17 +325,10 @@ def encode_to_size(
     Raises FoveaError as `analysed`, and where the lowest quality takes more.
     """
     given = analysed(picture, saliency_map)
-    budget = bpp * given.width * given.height / 8 - spare
-    best = encode_analysed(given, 1), 1
-    if len(best[0]) > budget:
-        least = 8 * (len(best[0]) + spare) / (given.width * given.height)
+    pixels = given.width * given.height
+    file = functools.cache(lambda quality: encode_analysed(given, quality))
+    best = bisect.bisect(range(1, 101), bpp * pixels / 8 - spare, key=lambda quality: len(file(quality)))
+    if best == 0:
+        least = 8 * (len(file(1)) + spare) / pixels
         raise FoveaError(f"{bpp:g} bpp is out of reach: a JPEG of this picture takes at least {least:.4f}")
-    low, high = 1, 100
-    while low < high:
-        middle = (low + high + 1) // 2
-        data = encode_analysed(given, middle)
-        if len(data) <= budget:
-            low, best = middle, (data, middle)
-        else:
-            high = middle - 1
-    return best
+    return file(best), best

@@ -22,18 +22,10 @@ _PRIOR_ZERO = (58000, 42000, 30000, 24000)
 _PRIOR_MORE = 52000
 
 
-class _Model:
-    """The adaptive probabilities."""
-
-    def __init__(self) -> None:
-        self.zero = [[p, 2] for p in _PRIOR_ZERO]
-        self.sign = [[1 << 15, 1] for _ in range(3)]
-        self.more = [[[_PRIOR_MORE, 2] for _ in range(4)] for _ in range(2)]
-
-
 def _run(coder: RangeEncoder | RangeDecoder, cells: list[list[int]], height: int, width: int) -> None:
     """Walk over the cells in raster order; the encoder reads them, the decoder fills them in."""
-    model = _Model()
+    states_zero, states_sign = [[p, 2] for p in _PRIOR_ZERO], [[1 << 15, 1] for _ in range(3)]
+    states_more = [[[_PRIOR_MORE, 2] for _ in range(4)] for _ in range(2)]
     encoding = isinstance(coder, RangeEncoder)
     above = [0] * width
     for i in range(height):
@@ -48,12 +40,12 @@ def _run(coder: RangeEncoder | RangeDecoder, cells: list[list[int]], height: int
             busy = abs(west - corner) + abs(north - corner) + abs(east - north)
             lean = 0 if east == north else 1 if east < north else 2
             residual = row[j] - guess if encoding else 0
-            if not coder.bit(model.zero[min(busy, 3)], int(residual != 0)):
+            if not coder.bit(states_zero[min(busy, 3)], int(residual != 0)):
                 row[j] = guess
                 continue
-            negative = coder.bit(model.sign[lean], int(residual < 0))
+            negative = coder.bit(states_sign[lean], int(residual < 0))
             magnitude, wanted = 1, abs(residual)
-            while coder.bit(model.more[int(busy > 1)][min(magnitude, 4) - 1], int(magnitude < wanted)):
+            while coder.bit(states_more[int(busy > 1)][min(magnitude, 4) - 1], int(magnitude < wanted)):
                 magnitude += 1
                 if magnitude > 2 * MAX_STEPS:
                     raise BitstreamError("damaged file: a level is out of any range")

@@ -19,13 +19,16 @@ def adapt(state: list[int], bit: int) -> None:
 
 
 class RangeEncoder:
-    """Range encoder with carry (as in LZMA)."""
+    """Range encoder with carry (as in LZMA). bits: what it took until now, ideally: the sum of −log2 p."""
 
     def __init__(self) -> None:
         self.low, self.range, self.cache, self.pending, self.out = 0, 0xFFFFFFFF, 0, 1, bytearray()
+        self.bits = 0.0
 
     def bit(self, state: list[int], bit: int) -> int:
         """Code one bit, move its probability, return the bit."""
+        p = state[0] / 65536
+        self.bits -= math.log2(1 - p if bit else p)
         bound = (self.range >> _BITS) * state[0]
         if bit:
             self.low += bound
@@ -82,19 +85,5 @@ class RangeDecoder:
             byte = self.data[self.position] if self.position < len(self.data) else 0
             self.code = (self.code << 8 | byte) & 0xFFFFFFFF
             self.position += 1
-        adapt(state, bit)
-        return bit
-
-
-class RangeMeter:
-    """Counts the bits that the encoder would take, ideally: `bits` is the sum of −log2 p."""
-
-    def __init__(self) -> None:
-        self.bits = 0.0
-
-    def bit(self, state: list[int], bit: int) -> int:
-        """As the encoder's."""
-        p = state[0] / 65536
-        self.bits -= math.log2(1 - p if bit else p)
         adapt(state, bit)
         return bit

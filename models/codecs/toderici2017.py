@@ -158,17 +158,13 @@ class Toderici2017(Codec):
         x: N×3×H×W in [0, 1]. stops: iterations of each place, N×1×h×w or one for all.
         """
         remembered = self.encoder.fresh()
-        reader = self.reader(x.shape[0], x.shape[2], x.shape[3])
+        reader = Reader(self, x.shape[0], x.shape[2], x.shape[3])
         for t in range(top):
             residual = (x - reader.shown) * reader.scale
             for _ in range(1 if t else 1 + self.prime):
                 code = self.encoder(residual, remembered)
             bits = self.binarise(code.float()) * (stops > t)
             yield bits, reader.take(bits)
-
-    def reader(self, count: int, height: int, width: int) -> "Reader":
-        """What shows `count` pictures of these sides as their bits come."""
-        return Reader(self, torch.full((count, 3, height, width), GREY, device=self.device))
 
     def stop_map(
         self,
@@ -273,7 +269,7 @@ class Toderici2017(Codec):
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """As `Codec.synthesise` says, after as many iterations as there are bits."""
         n, _, h, w = y_hat.shape
-        reader = self.reader(n, h * self.stride, w * self.stride)
+        reader = Reader(self, n, h * self.stride, w * self.stride)
         with torch.autocast(y_hat.device.type, enabled=False):
             for bits in y_hat.split(self.config.m, dim=1):
                 reader.take(bits)
@@ -340,10 +336,11 @@ class Toderici2017(Codec):
 
 
 class Reader:
-    """The decoder under way. shown: N×3×H×W, unclamped. scale: by how much the next residual is enlarged, N×1×H×W or 1."""
+    """The decoder under way, of `count` pictures of these sides. shown: N×3×H×W, unclamped. scale: by how much the next
+    residual is enlarged, N×1×H×W or 1."""
 
-    def __init__(self, codec: Toderici2017, grey: Tensor):
-        self.codec, self.shown = codec, grey
+    def __init__(self, codec: Toderici2017, count: int, height: int, width: int):
+        self.codec, self.shown = codec, torch.full((count, 3, height, width), GREY, device=codec.device)
         self.memory = codec.decoder.fresh()
         self.scale: Tensor | float = 1.0
         self._first = True

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from models.errors import FoveaError
-from models.saliency.center_prior import OSIE_PRIOR, fit_center_prior, gaussian_map
+from models.saliency.classical import OSIE_PRIOR, fit_center_prior, gaussian_map
 from models.saliency.maps import PictureSource, SaliencyModel
 from models.saliency.metrics import auc_judd, auc_shuffled, cc, fixation_density, info_gain, kl, nss, sim
 

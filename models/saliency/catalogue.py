@@ -31,8 +31,7 @@ def weights_path(name: str, weights_dir: Path | None = None) -> Path:
     `.fovea/weights`). The file need not exist.
     """
     if weights_dir is not None:
-        folder = Path(weights_dir)
-        return folder if folder.suffix == ".safetensors" else folder / f"{name}.safetensors"
+        return weights_dir if weights_dir.suffix == ".safetensors" else weights_dir / f"{name}.safetensors"
     if name == "sam_lite":
         return SHIPPED / "sam_lite_osie.safetensors"
     home = os.environ.get("FOVEA_HOME") or Path(__file__).resolve().parents[2] / ".fovea"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import FoveaError
-from models.saliency.weighting import weight_map
+from models.saliency.weighting import raw_weights
 
 Map = NDArray[Any]
 
@@ -42,9 +42,9 @@ def ideal_of_weights(weights: Map, metric_map: Map) -> Ideal:
 
 
 def ideal_gain(conditioning_map: Map, metric_map: Map, *, alpha: float = ALPHA, gamma: float = GAMMA) -> Ideal:
-    """The ideal when a saliency map conditions, through `weight_map`, and another (or the same) one measures.
+    """The ideal when a saliency map conditions, through its weight map, and another (or the same) one measures.
     conditioning_map: H×W, uint8 or float, scaled to maximum 1 here. Raises as `ideal_of_weights`."""
     s = np.asarray(conditioning_map, np.float64)
     peak = s.max()
     s = s / peak if peak > 0 else np.ones_like(s)
-    return ideal_of_weights(weight_map(s, alpha=alpha, gamma=gamma), metric_map)
+    return ideal_of_weights(raw_weights(s, alpha, gamma), metric_map)

@@ -127,10 +127,8 @@ class GaussianPriors(nn.Module):
     at any aspect ratio. (SAM measures both axes in units of the width; its input is always 4:3.)
     """
 
-    mean_x = (0.25, 0.75)
-    mean_y = (0.25, 0.75)
-    sigma_x = (0.1, 0.9)
-    sigma_y = (0.1, 0.9)
+    means = (0.25, 0.75)
+    sigmas = (0.1, 0.9)
 
     def __init__(self, count: int = 16) -> None:
         super().__init__()
@@ -141,8 +139,8 @@ class GaussianPriors(nn.Module):
         """1×count×height×width, float32, in (0, 1], maximum 1."""
         x = torch.linspace(0.0, 1.0, width, device=self.mu.device)
         y = torch.linspace(0.0, 1.0, height, device=self.mu.device)
-        mu, sigma = self.mu.float(), self.sigma.float()
-        z_x = (x - mu[0].clamp(*self.mean_x)[:, None]) / sigma[0].clamp(*self.sigma_x)[:, None]
-        z_y = (y - mu[1].clamp(*self.mean_y)[:, None]) / sigma[1].clamp(*self.sigma_y)[:, None]
+        mu, sigma = self.mu.float().clamp(*self.means), self.sigma.float().clamp(*self.sigmas)
+        z_x = (x - mu[0, :, None]) / sigma[0, :, None]
+        z_y = (y - mu[1, :, None]) / sigma[1, :, None]
         g = torch.exp(-0.5 * (z_y[:, :, None] ** 2 + z_x[:, None, :] ** 2))
         return (g / g.amax((1, 2), keepdim=True))[None]

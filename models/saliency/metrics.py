@@ -20,11 +20,16 @@ UNIFORM = 0.01
 """So much of a density is uniform: no place is impossible."""
 
 
-def fixated_pixels(points: Points, height: int, width: int) -> NDArray[np.intp]:
-    """Flat indices of the pixels with at least one fixation, sorted; positions are rounded and clamped."""
+def pixels_of(points: Points, height: int, width: int) -> NDArray[np.intp]:
+    """The flat index of each fixation's pixel; positions are rounded and clamped."""
     columns = np.clip(np.rint(points[:, 0]), 0, width - 1).astype(np.intp)
     rows = np.clip(np.rint(points[:, 1]), 0, height - 1).astype(np.intp)
-    return np.unique(rows * width + columns)
+    return rows * width + columns
+
+
+def fixated_pixels(points: Points, height: int, width: int) -> NDArray[np.intp]:
+    """Flat indices of the pixels with at least one fixation, sorted."""
+    return np.unique(pixels_of(points, height, width))
 
 
 def fixation_density(points: Points, height: int, width: int, sigma: float | None = None) -> NDArray[np.float64]:
@@ -96,8 +101,5 @@ def auc_judd(prediction: Map, points: Points) -> float:
 def auc_shuffled(prediction: Map, points: Points, other_points: Points) -> float:
     """Area under the ROC curve: fixated pixels against all fixations on other pictures. `other_points` are in this
     picture's pixels; every one of them counts, also where several share a pixel."""
-    height, width = prediction.shape
-    columns = np.clip(np.rint(other_points[:, 0]), 0, width - 1).astype(np.intp)
-    rows = np.clip(np.rint(other_points[:, 1]), 0, height - 1).astype(np.intp)
-    values = prediction.ravel()
-    return _rank_auc(values[fixated_pixels(points, height, width)], values[rows * width + columns])
+    values, shape = prediction.ravel(), prediction.shape
+    return _rank_auc(values[fixated_pixels(points, *shape)], values[pixels_of(other_points, *shape)])

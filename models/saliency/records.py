@@ -44,12 +44,8 @@ class SaliencyTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise FoveaError(f"unknown preset {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(1, self.folds):
             raise FoveaError(f"fold must be one of 0 … folds − 1, folds at least 2; not {self.fold} of {self.folds}")
-        if self.seed < 0:
-            raise FoveaError(f"seed must not be negative, not {self.seed}")
 
     @property
     def key(self) -> str:

@@ -26,9 +26,11 @@ The networks take any input whose sides are divisible by 8. `models.saliency.sam
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.errors import FoveaError
 
@@ -129,15 +131,9 @@ def upsample_matrix(size: int, factor: int, device: torch.device | str = "cpu") 
     Sample k lies at output index factor·k + factor/2 − 1, half a pixel before where half-pixel centres would put
     it; beyond the outermost samples their values are repeated.
     """
-    position = (torch.arange(factor * size, dtype=torch.float64) - (factor // 2 - 1)) / factor
-    lower = position.floor()
-    fraction = (position - lower).float()
-    lower_index = lower.long()
-    matrix = torch.zeros(factor * size, size)
-    index = torch.arange(factor * size)
-    for offset, weight in ((0, 1 - fraction), (1, fraction)):
-        matrix.index_put_((index, (lower_index + offset).clamp(0, size - 1)), weight, accumulate=True)
-    return matrix.to(device)
+    position = (np.arange(factor * size) - (factor // 2 - 1)) / factor
+    columns = [np.interp(position, np.arange(size), sample) for sample in np.eye(size)]
+    return torch.from_numpy(np.stack(columns, axis=1)).float().to(device)
 
 
 def upsample(x: Tensor, factor: int = 16) -> Tensor:
@@ -203,14 +199,6 @@ class Bottleneck(nn.Module):
             x = self.bn_branch1(self.branch1(x))
         return F.relu(x + y)
 
-    def fold(self) -> None:
-        """Multiply the batch norms' constant statistics into the convolutions. Inference only."""
-        for branch in ("branch2a", "branch2b", "branch2c", "branch1"):
-            conv, norm = getattr(self, branch), getattr(self, f"bn_{branch}")
-            if isinstance(norm, nn.BatchNorm2d):
-                fold_batch_norm(conv, norm)
-                setattr(self, f"bn_{branch}", nn.Identity())
-
 
 class DilatedResNet(nn.Module):
     """ResNet-50 v1 at 1/8: stages 4 and 5 don't stride, their 3×3 dilate by 2 and 4."""
@@ -229,45 +217,25 @@ class DilatedResNet(nn.Module):
         self.bn_conv1 = batch_norm(64)
         self.pool1 = nn.MaxPool2d(3, 2, padding=1)
         n_in = 64
-        self.blocks: list[str] = []
         for stage, letters, width, n_out, stride, dilation in self.stages:
             for letter in letters:
                 first = letter == "a"
                 block = Bottleneck(n_in, width, n_out, stride=stride if first else 1, dilation=dilation, project=first)
-                self.blocks.append(f"res{stage}{letter}")
-                self.add_module(self.blocks[-1], block)
+                self.add_module(f"res{stage}{letter}", block)
                 n_in = n_out
 
     def forward(self, x: Tensor) -> Tensor:
         """N×3×H×W, BGR minus the mean, to N×2048×H/8×W/8."""
         x = self.pool1(F.relu(self.bn_conv1(self.conv1(x))))
-        for name in self.blocks:
-            x = self.get_submodule(name)(x)
+        for block in self.children():
+            if isinstance(block, Bottleneck):
+                x = block(x)
         return x
-
-    def fold(self) -> None:
-        """Multiply the batch norms' constant statistics into the convolutions. Inference only."""
-        if isinstance(self.bn_conv1, nn.BatchNorm2d):
-            fold_batch_norm(self.conv1, self.bn_conv1)
-            self.bn_conv1 = nn.Identity()
-        for name in self.blocks:
-            block = self.get_submodule(name)
-            assert isinstance(block, Bottleneck)
-            block.fold()
 
 
 def batch_norm(channels: int) -> nn.Module:
     """Keras 1's batch norm: ε 1e-5, running averages that keep 99 % at each step."""
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.01)
-
-
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """conv ← norm ∘ conv, with the running statistics."""
-    assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
-    with torch.no_grad():
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        conv.weight.mul_(scale.view(-1, 1, 1, 1))
-        conv.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
 
 
 # --- Networks -------------------------------------------------------------------------------------------------------
@@ -304,10 +272,15 @@ class SAM(nn.Module):
         return upsample(F.relu(self.readout(x)))
 
     def fold(self) -> "SAM":
-        """Fold the ResNet's batch norms, for inference; returns self in evaluation mode."""
+        """Multiply the constant statistics of the ResNet's batch norms, each called bn_ and its convolution's name, into the
+        convolutions, for inference; returns self in evaluation mode."""
         self.eval()
-        if isinstance(self.backbone, DilatedResNet):
-            self.backbone.fold()
+        for part in self.modules():
+            for name, norm in list(part.named_children()):
+                if isinstance(norm, nn.BatchNorm2d):
+                    convolution = name.removeprefix("bn_")
+                    setattr(part, convolution, fuse_conv_bn_eval(getattr(part, convolution), norm))
+                    setattr(part, name, nn.Identity())
         return self
 
 

@@ -29,8 +29,8 @@ from models.errors import FoveaError
 from models.network import PATIENT, Manner, send
 from models.saliency.catalogue import describe_weights, weights_path
 from models.saliency.sam import AttentiveConvLSTM, DilatedResNet, DilatedVGG, build
-from models.saliency.sam_weights import check_state, write_weights
-from models.weights import sha256_of
+from models.saliency.sam_weights import write_weights
+from models.weights import check_tensors, sha256_of
 
 RELEASE_URL = "https://github.com/marcellacornia/sam/releases/download/1.0/"
 PUBLISHED = {"sam_vgg": "sam-vgg_salicon_weights.pkl", "sam_resnet": "sam-resnet_salicon_weights.pkl"}
@@ -222,7 +222,6 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     Theano convolves, PyTorch correlates: every kernel is rotated by 180°. Raises FoveaError, naming the layer, for
     anything that isn't the published layout, for values that aren't finite and for negative variances.
     """
-    path = Path(path)
     with _opened(path) as root:
         found = _weighted_layers(root, path)
         first = found[0][0] if found else "nothing"
@@ -246,7 +245,7 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
                 values = values[:, :, ::-1, ::-1]
             target = state[array.target]
             (target if array.rows is None else target[slice(*array.rows)]).copy_(torch.from_numpy(values.copy()))
-    check_state(network, state, path)
+    check_tensors(network, name, state, path)
     return name, state
 
 
@@ -256,7 +255,6 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor]]:
 def convert(path: Path, out_dir: Path) -> Path:
     """Convert a published weight file (HDF5 in spite of `.pkl`); returns `out_dir/sam_vgg.safetensors` or `sam_resnet…`.
     Raises FoveaError, naming the layer, where the file isn't one; nothing is written then."""
-    path = Path(path)
     name, state = read_weights(path)
     about = {
         "source": path.name,

@@ -12,7 +12,7 @@ spatial softmax instead of SAM's last ReLU, so that no map can be dead.
                         └───────── Σ ──────┘ 1/8 → 3×3 → logits (+ log priors) → ×2 → softmax, 1/4
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import cv2
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.errors import FoveaError
 from models.saliency.layers import AttentiveConvLSTM, ConvNorm, GaussianPriors, Separable
-from models.weights import read_weights
+from models.weights import check_tensors, read_weights
 
 BLOCKS = (
     # repeats, kernel, stride, expansion, in, out
@@ -73,6 +73,12 @@ class EfficientNetLite0(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """N×3×H×W in [-1, 1] to the features at strides 8, 16 and 32."""
         return tapped(self.blocks, TAPS, self.stem(x))
+
+    def fold(self) -> None:
+        """Fold every batch norm, for inference; cannot be undone."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
 
 
 def tapped(layers: Iterable[nn.Module], taps: Container[int], x: Tensor) -> list[Tensor]:
@@ -172,9 +178,7 @@ class SamLite(nn.Module):
     def fold(self) -> "SamLite":
         """Fold every batch norm of the backbone, for inference; cannot be undone. Returns self."""
         self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm) and module.norm is not None:
-                module.fold()
+        self.backbone.fold()
         return self
 
 
@@ -245,19 +249,6 @@ def load_sam_lite(path: Path) -> SamLite:
     except (OSError, SafetensorError) as error:
         raise FoveaError(f"{path}: not a readable safetensors file ({error})") from error
     network = SamLite()
-    load_tensors(network, state, str(path))
+    check_tensors(network, "sam_lite", state, path, types=False)
+    network.load_state_dict(state, strict=False)
     return network.eval()
-
-
-def load_tensors(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy every tensor of the network from `state`; counters of batches are not needed."""
-    expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    for name, tensor in expected.items():
-        if name not in state:
-            raise FoveaError(f"{source}: the tensor {name} is missing")
-        if state[name].shape != tensor.shape:
-            raise FoveaError(f"{source}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
-        tensor.copy_(state[name].to(tensor.dtype))
-    unknown = sorted(set(state) - set(expected))
-    if unknown:
-        raise FoveaError(f"{source}: unknown tensor {unknown[0]}: weights of another network")

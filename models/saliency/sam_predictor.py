@@ -66,15 +66,12 @@ def postprocess(prediction: Density, height: int, width: int, sigma: float = BLU
         return np.ones((height, width), np.float32)
     prediction = prediction / np.float32(peak)
     if height / rows > width / columns:
-        new_width = max(columns * height // rows, width)
-        left = (new_width - width) // 2
-        resized = cv2.resize(prediction, (new_width, height), interpolation=cv2.INTER_LINEAR)
-        inside = resized[:, left : left + width]
+        new_height, new_width = height, max(columns * height // rows, width)
     else:
-        new_height = max(rows * width // columns, height)
-        top = (new_height - height) // 2
-        resized = cv2.resize(prediction, (width, new_height), interpolation=cv2.INTER_LINEAR)
-        inside = resized[top : top + height]
+        new_height, new_width = max(rows * width // columns, height), width
+    resized = cv2.resize(prediction, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    top, left = (new_height - height) // 2, (new_width - width) // 2
+    inside = resized[top : top + height, left : left + width]
     blurred = gaussian_filter(inside, sigma, mode="reflect", truncate=4.0)
     peak = float(blurred.max())
     # Below this the map holds only the tail of something that lies in the bars.

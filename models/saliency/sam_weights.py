@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.errors import FoveaError
 from models.saliency.sam import BLUR_SIGMA, INPUT_SIZE, SAM, build
-from models.weights import sha256_of
+from models.weights import check_tensors, sha256_of
 
 
 def load_network(name: str, path: Path) -> SAM:
@@ -25,35 +25,16 @@ def load_network(name: str, path: Path) -> SAM:
         raise FoveaError(missing_weights(name, path)) from error
     except (SafetensorError, OSError) as error:
         raise FoveaError(f"{path}: not a safetensors file ({error}): import the weights again") from error
-    check_state(network, state, path)
-    fill_network(network, state)
-    return network.eval()
-
-
-def fill_network(network: SAM, state: dict[str, Tensor]) -> None:
-    """Give a network from `build` its tensors (see `check_state`), without copying them."""
-    counters = [key for key in network.state_dict() if key.endswith("num_batches_tracked")]
-    network.load_state_dict(state | {key: torch.tensor(0) for key in counters}, assign=True)
-    network.requires_grad_(True)
-
-
-def check_state(network: SAM, state: dict[str, Tensor], source: Path | str) -> None:
-    """Raises FoveaError unless `state` holds exactly the network's tensors, in float32."""
-    expected = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    for key, tensor in expected.items():
-        if key not in state:
-            raise FoveaError(f"{source}: {key} is missing: not the weights of {network.name}")
-        if state[key].shape != tensor.shape or state[key].dtype != torch.float32:
-            found = f"{state[key].dtype} {'×'.join(map(str, state[key].shape))}"
-            raise FoveaError(f"{source}: {key} is {found}, not float32 {'×'.join(map(str, tensor.shape))}")
-    if unknown := sorted(set(state) - set(expected)):
-        raise FoveaError(f"{source}: {unknown[0]} is not a tensor of {network.name}")
+    check_tensors(network, name, state, path)
+    counters = {key: torch.tensor(0) for key in network.state_dict() if key.endswith("num_batches_tracked")}
+    # in place of the tensors without memory that `build` gives
+    network.load_state_dict(state | counters, assign=True)
+    return network.requires_grad_(True).eval()
 
 
 def write_weights(name: str, state: dict[str, Tensor], out_dir: Path, about: Mapping[str, object]) -> Path:
     """`out_dir/NAME.safetensors` and the JSON beside it, each replaced at once; returns the former. The JSON gets the
     file's `sha256` and the `inference` settings that `load_predictor` reads."""
-    out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"{name}.safetensors"
     described = path.with_suffix(".json")

@@ -27,34 +27,28 @@ CENTER_SD_X = 172 / 800
 CENTER_SD_Y = 116 / 600
 
 
-def _raw(s: Map, alpha: float, gamma: float) -> Map:
+def raw_weights(s: Map, alpha: float, gamma: float) -> Map:
+    """alpha + s^gamma, the weights before they are divided by their mean. s: saliency in [0, 1], numpy or torch."""
     return alpha + s**gamma
 
 
-def weight_map(s: Map, *, alpha: float, gamma: float, normalised: bool = True, scale: float = 1.0) -> Map:
+def weight_map(s: Tensor, *, alpha: float, gamma: float, normalised: bool = True, scale: float = 1.0) -> Tensor:
     """What multiplies the squared error at each place.
 
-    s: saliency in [0, 1], …×H×W, numpy or torch. normalised: divide by the mean over the last two dimensions, so that
-    each whole picture's weights have mean 1; a constant map gives exactly 1. Otherwise scale · (alpha + s^gamma). Returns
-    float32. A map that is 0 everywhere with alpha = 0 prefers no place: weights 1.
+    s: saliency in [0, 1], …×H×W. normalised: divide by the mean over the last two dimensions, so that each whole
+    picture's weights have mean 1; a constant map gives exactly 1. Otherwise scale · (alpha + s^gamma). Returns float32. A
+    map that is 0 everywhere with alpha = 0 prefers no place: weights 1.
     """
-    if isinstance(s, Tensor):
-        raw = _raw(s.double(), alpha, gamma)
-        if not normalised:
-            return (scale * raw).float()
-        total = raw.mean(dim=(-2, -1), keepdim=True)
-        return torch.where(torch.as_tensor(total > 0), raw / total, torch.ones_like(raw)).float()
-    raw = _raw(np.asarray(s, dtype=np.float64), alpha, gamma)
+    raw = raw_weights(s.double(), alpha, gamma)
     if not normalised:
-        return np.asarray(scale * raw, dtype=np.float32)
-    total = raw.mean(axis=(-2, -1), keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, raw / total, 1.0).astype(np.float32)
+        return (scale * raw).float()
+    mean = raw.mean(dim=(-2, -1), keepdim=True)
+    return torch.where(mean > 0, raw / mean, torch.ones_like(raw)).float()
 
 
 def weight_table(alpha: float, gamma: float) -> NDArray[np.float64]:
     """alpha + s^gamma for each value of a stored map, s = 0/255 … 255/255."""
-    return _raw(np.arange(256, dtype=np.float64) / 255, alpha, gamma)
+    return raw_weights(np.arange(256, dtype=np.float64) / 255, alpha, gamma)
 
 
 def weight_means(maps: Sequence[NDArray[np.uint8]], *, alpha: float, gamma: float) -> NDArray[np.float64]:

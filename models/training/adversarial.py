@@ -28,9 +28,9 @@ from models.codecs.base import Codec
 from models.losses import l1_ms_ssim, ms_ssim
 from models.training.critics import (
     Discriminators,
+    EfficientFeatures,
     discriminator_loss,
     feature_matching,
-    feature_network,
     generator_loss,
     perceptual_distance,
 )
@@ -115,7 +115,7 @@ class Judges:
         torch.manual_seed(seed + 0xD15C)
         self.discriminators = Discriminators(terms.width, terms.scales).to(device)
         torch.set_rng_state(random)
-        self.features = feature_network(terms.features).to(device) if terms.perceptual else None
+        self.features = EfficientFeatures(terms.features).to(device) if terms.perceptual else None
 
     def judge(
         self,

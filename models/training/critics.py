@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.saliency.layers import ConvNorm
 from models.saliency.sam_lite import EfficientNetLite0, imagenet_weights, tapped
 
-FEATURES = ("efficientnet", "efficientnet-deep")
+FEATURES = {"efficientnet": ((0, 2, 4), (1.0, 1.0, 1.0)), "efficientnet-deep": ((0, 2, 4, 10), (0.125, 0.25, 0.5, 1.0))}
+"""The blocks whose maps are seen, and what each map counts; deep: the last most, each finer one half as much (pix2pixHD's
+weights of VGG's layers)."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -89,36 +90,25 @@ def feature_matching(real: Judged, fake: Judged) -> Tensor:
 
 
 class EfficientFeatures(nn.Module):
-    """EfficientNet-Lite0 after blocks 0, 2 and 4: 16, 24 and 40 channels at strides 2, 4 and 8; `deep`: after block 10,
-    too, 112 channels at stride 16. Without gradients of its own."""
+    """EfficientNet-Lite0 after blocks 0, 2 and 4: 16, 24 and 40 channels at strides 2, 4 and 8 (`efficientnet`); after block
+    10, too, 112 channels at stride 16 (`efficientnet-deep`). Without gradients of its own. Raises FoveaError for another
+    name."""
 
-    TAPS = (0, 2, 4)
-    DEEP = 10
-
-    def __init__(self, deep: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
+        if name not in FEATURES:
+            raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
         network = EfficientNetLite0()
         network.load_state_dict(imagenet_weights())
-        self.taps = (*self.TAPS, self.DEEP) if deep else self.TAPS
-        #: what each map counts; `deep`: the last most, each finer one half as much (pix2pixHD's weights of VGG's layers)
-        self.shares = (0.125, 0.25, 0.5, 1.0) if deep else (1.0, 1.0, 1.0)
+        self.taps, self.shares = FEATURES[name]
+        network.fold()
         self.stem, self.blocks = network.stem, network.blocks[: self.taps[-1] + 1]
         self.eval().requires_grad_(False)
-        for module in self.modules():
-            if isinstance(module, ConvNorm) and module.norm is not None:
-                module.fold()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps, finest first, of pictures N×3×H×W in [0, 1]."""
         return tapped(self.blocks, self.taps, self.stem((x * 255 - 127) / 128))
-
-
-def feature_network(name: str) -> EfficientFeatures:
-    """`efficientnet` or `efficientnet-deep`. Raises FoveaError for another name."""
-    if name not in FEATURES:
-        raise FoveaError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
-    return EfficientFeatures(deep=name != "efficientnet")
 
 
 def perceptual_distance(network: EfficientFeatures, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:

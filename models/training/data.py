@@ -130,8 +130,7 @@ class Crops:
         self._round = -1
         self._order = np.zeros(0, dtype=np.int64)
 
-        self._levels: Tensor | None = None
-        self._inverse_means: Tensor | None = None
+        self._weighting: tuple[Tensor, ...] | None = None
         if weighting is not None and frames.maps is not None:
             levels = weight_table(weighting.alpha, weighting.gamma)
             if weighting.normalised:
@@ -139,9 +138,8 @@ class Crops:
             else:
                 means = np.full(len(frames), 1 / weighting.scale)
             # alpha = 0 and a map that is 0 everywhere: no place is preferred, its weights are 1
-            self._blank = torch.from_numpy(means == 0).to(self.device)
-            self._levels = torch.from_numpy(levels).to(self.device)
-            self._inverse_means = torch.from_numpy(1 / np.where(means > 0, means, 1.0)).to(self.device)
+            parts = levels, 1 / np.where(means > 0, means, 1.0), means == 0
+            self._weighting = tuple(torch.from_numpy(v).to(self.device) for v in parts)
 
         self._flat = self.device.type != "cpu"
         if self._flat:
@@ -149,15 +147,14 @@ class Crops:
 
     def _upload(self) -> None:
         frames = self.frames
-        starts = np.concatenate(([0], np.cumsum(self._heights * self._widths)[:-1]))
-        self._starts = starts
+        sizes = self._heights * self._widths
+        self._starts = np.cumsum(sizes) - sizes
         pixels = np.concatenate([np.asarray(p).reshape(-1, 3) for p in frames.pictures])
         self._pixels = torch.from_numpy(pixels).to(self.device)
         self._map_pixels = None
         if frames.maps is not None:
-            self._map_pixels = torch.from_numpy(np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])).to(
-                self.device
-            )
+            maps = np.concatenate([np.asarray(m).reshape(-1) for m in frames.maps])
+            self._map_pixels = torch.from_numpy(maps).to(self.device)
 
     def _picture(self, position: int) -> int:
         """The picture at a place in the endless sequence of shuffled rounds."""
@@ -199,12 +196,17 @@ class Crops:
                 _cut(frames.maps[index], s[slot], top, left, flip)
         return torch.from_numpy(x), None if s is None else torch.from_numpy(s)
 
-    def _gathered(self, places: Places) -> tuple[Tensor, Tensor | None]:
+    def _grid(self, places: Places) -> tuple[NDArray[np.int64], ...]:
+        """The rows and columns of the pictures that the crops show, B×c, and the pictures' heights and widths, B×1."""
         span = np.arange(self.crop)
-        rows = np.minimum(places.top[:, None] + span, self._heights[places.picture][:, None] - 1)
-        columns = np.minimum(places.left[:, None] + span, self._widths[places.picture][:, None] - 1)
-        columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
-        rows = self._starts[places.picture][:, None] + rows * self._widths[places.picture][:, None]
+        columns = places.left[:, None] + np.where(places.flip[:, None], span[::-1], span)
+        sides = (v[places.picture][:, None] for v in (self._heights, self._widths))
+        return places.top[:, None] + span, columns, *sides
+
+    def _gathered(self, places: Places) -> tuple[Tensor, Tensor | None]:
+        rows, columns, heights, widths = self._grid(places)
+        rows = self._starts[places.picture][:, None] + np.minimum(rows, heights - 1) * widths
+        columns = np.minimum(columns, widths - 1)
         at = self._sent(rows)[:, :, None] + self._sent(columns)[:, None, :]
         return self._pixels[at], None if self._map_pixels is None else self._map_pixels[at]
 
@@ -212,20 +214,19 @@ class Crops:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, non_blocking=True)
 
     def _weights(self, s: Tensor | None, places: Places) -> Tensor | None:
-        if s is None or self._levels is None or self._inverse_means is None:
+        if s is None or self._weighting is None:
             return None
+        levels, inverse_means, blank = self._weighting
         index = self._sent(places.picture)
-        w = self._levels[s.long()] * self._inverse_means[index][:, None, None]
-        return torch.where(self._blank[index][:, None, None], torch.ones_like(w), w)[:, None].float()
+        w = levels[s.long()] * inverse_means[index][:, None, None]
+        return torch.where(blank[index][:, None, None], torch.ones_like(w), w)[:, None].float()
 
     def _valid(self, places: Places) -> Tensor | None:
         if not self._padded:
             return None
-        span = np.arange(self.crop)
-        rows = span < self._heights[places.picture][:, None]
-        columns = span < self._widths[places.picture][:, None]
-        columns = np.where(places.flip[:, None], columns[:, ::-1], columns)
-        return (self._sent(rows)[:, :, None] & self._sent(columns)[:, None, :])[:, None].float()
+        rows, columns, heights, widths = self._grid(places)
+        inside = self._sent(rows < heights)[:, :, None] & self._sent(columns < widths)[:, None, :]
+        return inside[:, None].float()
 
 
 def _cut(source: Bytes, out: Bytes, top: int, left: int, flip: bool) -> None:

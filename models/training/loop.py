@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import FoveaError
-from models.tracking import NullRun, Run
+from models.tracking import Run
 from models.training.checkpoint import drop_checkpoints, load_checkpoint, packed, save_checkpoint, unpacked
 from models.training.exact import torch_settings
 from models.training.ranks import Ranks, joined
@@ -195,7 +195,7 @@ def train(
         raise FoveaError(f"{type(objective).__name__} is not trained by several processes")
     hooks = Hooks(tracker_run, probe, probe_every, probe_at, progress, should_stop)
     with torch_settings(objective.exact, device, threads):
-        training = Training(objective, workdir, device, ranks, hooks if ranks.first else Hooks(NullRun()))
+        training = Training(objective, workdir, device, ranks, hooks if ranks.first else Hooks(Run()))
         training.run(checkpoint_every)
         if ranks.first:
             training.finish(final)

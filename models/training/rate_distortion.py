@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -109,6 +109,9 @@ class Draw(NamedTuple):
     weight: Tensor | None
 
 
+Drawn = TypeVar("Drawn", Batch, Draw)
+
+
 def levels_at(plan: Plan, codec: Codec, step: int) -> np.ndarray:
     """The level of each item of a step's batch, float32. One lambda: the nearest level that a file can name. Several:
     spread evenly over the range with a random offset, in random order, so that each batch covers it."""
@@ -165,14 +168,9 @@ def whole_centres(codec: Codec, frames: FrameSet, device: torch.device) -> Tenso
     return torch.cat(values).to(device)
 
 
-def _shared(batch: Batch, drawn: Draw, share: slice) -> tuple[Batch, Draw]:
+def _shared(values: Drawn, share: slice) -> Drawn:
     """The items of a batch that are a rank's."""
-
-    def cut(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[share]
-
-    own = Batch(batch.x[share], cut(batch.s), cut(batch.w), cut(batch.valid), batch.picture[share])
-    return own, Draw(drawn.level[share], cut(drawn.saliency_map), cut(drawn.centre), cut(drawn.weight))
+    return type(values)._make(None if v is None else v[share] for v in values)
 
 
 def crops_of(plan: Plan, frames: FrameSet, device: torch.device, cutter: type[Crops] = Crops) -> Crops:
@@ -244,7 +242,6 @@ class RateDistortion(Objective):
             self.factors.append(plan.fresh_lr_factor)
         if aux:
             groups.append({"params": aux, "lr": plan.aux_lr})
-        self.has_aux = bool(aux)
         if plan.optimiser == "soap":
             groups[-1]["plain"] = bool(aux)
             self.optimisers["main"] = Soap(groups)
@@ -274,7 +271,7 @@ class RateDistortion(Objective):
         if self.plan.trim:
             batch = self._trimmed(batch, step)
         found = draw(self.plan, self.codec, batch, centres, step)
-        return (batch, found) if self.alone else _shared(batch, found, self.share)
+        return (batch, found) if self.alone else (_shared(batch, self.share), _shared(found, self.share))
 
     def _trimmed(self, batch: Batch, step: int) -> Batch:
         rng = np.random.Generator(np.random.Philox(key=[self.plan.seed, 0x7219], counter=[0, 0, 0, step]))
@@ -299,8 +296,7 @@ class RateDistortion(Objective):
             emphasis=self.emphasis(drawn.level),
         )
         # the quantiles' gradient comes from no picture: it is the same on every rank
-        loss = found.loss if self.alone else self.part * found.loss
-        loss = loss + self.codec.aux_loss() if self.has_aux else loss
+        loss = self.part * found.loss + self.codec.aux_loss()
         for group, factor in zip(optimiser.param_groups, self.factors, strict=False):
             group["lr"] = plan.lr_at(step) * factor
         numbers = torch.stack((found.loss, found.bpp, found.mse)).detach()

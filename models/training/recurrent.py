@@ -60,7 +60,7 @@ class Recurrent(RateDistortion):
         optimiser.param_groups[0]["lr"] = plan.lr_at(step)
         bpp = codec.config.m * stops.clamp(max=top).float().mean() / codec.stride**2
         numbers = torch.stack((loss, bpp, 255**2 * error(shown, x, "mse", batch.valid))).detach()
-        yield Move(loss if self.alone else self.part * loss, optimiser, self.averaged, plan.clip_norm, numbers)
+        yield Move(self.part * loss, optimiser, self.averaged, plan.clip_norm, numbers)
 
     def about(self, step: int) -> str:
         return f"{self.codec.iterations} iterations, {self.seen_at(step)}"

@@ -75,12 +75,6 @@ class SamLiteConfig:
     fold: int = 0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.folds and not 0 <= self.fold < self.folds:
-            raise FoveaError(f"fold must be 0 … {self.folds - 1} (folds={self.folds}), not {self.fold}")
-        if self.head_epochs < 1 or self.epochs < 0 or self.batch_size < 1 or self.rows < 64:
-            raise FoveaError("head_epochs and batch_size must be at least 1, epochs at least 0, rows at least 64")
-
 
 class FixationPictures:
     """Pictures by name, and their fixations, 0-based."""
@@ -239,14 +233,10 @@ def _means(total: np.ndarray, count: int) -> dict[str, float]:
 
 
 def _optimiser(model: SamLite, config: SamLiteConfig, *, whole: bool) -> torch.optim.AdamW:
-    backbone: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, p in model.named_parameters():
-        if name.startswith("backbone."):
-            backbone.append(p)
-        else:
-            (plain if name.startswith("prior") or p.ndim < 2 else rest).append(p)
+    backbone = [*model.backbone.parameters()]
+    head = [(name, p) for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    plain = [p for name, p in head if name.startswith("prior") or p.ndim < 2]
+    rest = [p for name, p in head if not name.startswith("prior") and p.ndim >= 2]
     head_lr = config.lr if whole else config.head_lr
     groups: list[dict[str, Any]] = [
         {"params": rest, "base_lr": head_lr, "weight_decay": config.weight_decay},

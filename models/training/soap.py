@@ -25,18 +25,9 @@ class Soap(torch.optim.Optimizer):
     deterministic and the processor has them.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.95),
-        shampoo: float = 0.95,
-        eps: float = 1e-8,
-        every: int = 10,
-        widest: int = 768,
-    ):
-        rates = {"lr": lr, "betas": betas, "shampoo": shampoo, "eps": eps}
-        super().__init__(params, {**rates, "every": every, "widest": widest, "plain": False})
+    def __init__(self, params: Iterable[Any], lr: float = 3e-3, eps: float = 1e-8, every: int = 10):
+        own = {"betas": (0.95, 0.95), "shampoo": 0.95, "widest": 768, "plain": False}
+        super().__init__(params, {"lr": lr, "eps": eps, "every": every, **own})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -124,7 +124,7 @@ def _make_with_ranks(
     """Make targets in order, the last one shared by the processes that were launched for it; None for all but the first
     of them."""
     from assets.training.ranks import make_with
-    from models.tracking import NullTracker
+    from models.tracking import Tracker
     from models.training.ranks import join, joined
     from pipelines.plan import Step
     from pipelines.terminal import Board
@@ -137,7 +137,7 @@ def _make_with_ranks(
         else:
             ranks = joined()
         if not ranks.first:
-            chain.tracker = NullTracker()
+            chain.tracker = Tracker()
         board = stack.enter_context(Board(len(wanted))) if ranks.first else None
         for stage, partition in wanted:
             chain.forget()

@@ -36,7 +36,7 @@ from models.codecs.catalogue import build
 from models.codecs.compressai_import import GDN as CompressAIGDN
 from models.codecs.layers import GDN
 from models.experiments import TRUNK_LAMBDAS
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training.data import Crops, FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
@@ -198,7 +198,7 @@ def fovea_loop(frames: FrameSet, options: argparse.Namespace) -> tuple[float, fl
         train(
             RateDistortion(record, made_codec(options), frames),
             workdir=Path(folder),
-            tracker_run=NullRun(),
+            tracker_run=Run(),
             device=options.device,
             threads=options.threads,
             should_stop=mark,

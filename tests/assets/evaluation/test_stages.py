@@ -12,7 +12,7 @@ from assets.evaluation.rates_stage import best_experiment, metric_name, why_best
 from models.errors import FoveaError
 from models.experiments import Experiment
 from models.sweeps import sweep, sweep_names
-from models.tracking import NullTracker
+from models.tracking import Tracker
 
 
 def points(real: int) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def test_a_runs_description_begins_with_rounded_figures() -> None:
     one = sweep("smoke", "sample")
     guided = next(e for e in one.experiments if e.maps == "predicted")
     (row,) = rates(-10.04, -5.0).to_dict("records")
-    note = training_note(NullTracker(), one, guided, [low], row)
+    note = training_note(Tracker(), one, guided, [low], row)
     assert note.startswith(
         "**0.173 bpp, 26.26 dB PSNR** on the test pictures of `sample`. Bits of its curve against `uniform`"
     )

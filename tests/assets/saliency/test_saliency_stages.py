@@ -24,18 +24,18 @@ from assets.saliency.names import chosen_model, trainings
 from assets.saliency.sources import map_sources
 from assets.stages import STAGES, open_chain
 from assets.story import maps_by
+from models import tracking
 from models.errors import FoveaError
 from models.saliency.records import read_seen
-from models.tracking import NullRun, NullTracker
 
 SPLITS = {"train": 6, "val": 2, "test": 3}
 
 
-class Tracker(NullTracker):
+class Tracker(tracking.Tracker):
     """Hands out listeners by the run's name."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, mock.Mock] = defaultdict(lambda: mock.Mock(NullRun(), run_id=""))
+        self.runs: dict[str, mock.Mock] = defaultdict(lambda: mock.Mock(tracking.Run(), run_id=""))
 
     def run(
         self, *, experiment: str, name: str, key: str, parent_key: str = "", tags: Mapping[str, str] | None = None

@@ -194,5 +194,5 @@ def test_user_errors_are_named():
 def test_the_card_s_options_are_the_paper_s():
     own = {k: option.default for k, option in CARD.options.items() if option.part == "codec"}
     paper = dataclasses.replace(made().config, n=16, options=tuple(sorted(own.items())))
-    assert CARD.options["features"].choices == FEATURES
+    assert CARD.options["features"].choices == tuple(FEATURES)
     assert sum(type(m).__name__ == "Residual" for m in catalogue.build(paper).modules()) == 9

@@ -13,7 +13,7 @@ from models.codecs import bitstream, catalogue
 from models.codecs.base import CodecConfig, map_to_tensor, picture_to_tensor
 from models.codecs.bitstream import BitstreamError
 from models.codecs.target_rate import encode_progressive, search_rate
-from models.codecs.toderici2017 import GREY
+from models.codecs.toderici2017 import GREY, Reader
 from models.errors import FoveaError
 from models.metrics import psnr_db
 from models.training import doctor
@@ -72,7 +72,7 @@ def test_the_residual_is_of_what_is_shown_unclamped(reconstruction):
     codec.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
     with torch.no_grad():
         steps = list(codec.unroll(x, torch.tensor(T), T))
-        reader = codec.reader(1, 32, 48)
+        reader = Reader(codec, 1, 32, 48)
         before, scale = torch.full_like(x, GREY), 1.0
         for residual, (bits, shown) in zip(seen, steps, strict=True):
             assert torch.equal(residual, (x - before) * scale)
@@ -87,7 +87,7 @@ def test_parts_are_added_or_stand_for_the_whole():
         with torch.no_grad():
             codec.decoder.last.weight.zero_()
             codec.decoder.last.bias.fill_(0.25)
-            reader = codec.reader(1, 16, 16)
+            reader = Reader(codec, 1, 16, 16)
             assert [float(reader.take(torch.ones(1, M, 1, 1)).mean()) for _ in range(3)] == pytest.approx(expected)
 
 

@@ -8,10 +8,9 @@ import pytest
 
 from models.errors import FoveaError
 from models.saliency.catalogue import code_modules, model_version, weights_path
-from models.saliency.center_prior import fit_center_prior, gaussian_map
+from models.saliency.classical import fit_center_prior, gaussian_map, predict_density
 from models.saliency.maps import SaliencyModel, scale_to_uint8
 from models.saliency.predict import load_model
-from models.saliency.spectral_residual import predict_density
 
 SIZES = [(64, 96), (16, 16), (16, 400), (300, 17)]
 

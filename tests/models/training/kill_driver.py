@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
 
-from models.tracking import NullRun
-from models.training.critics import feature_network
+from models.tracking import Run
+from models.training.critics import EfficientFeatures
 from models.training.rate_distortion import RateDistortion
 
 for codec in ("agustsson2019", "bls2017"):  # costs seconds: before forking, not in each child
     import_module(f"models.codecs.{codec}")
 
 
-class JournalRun(NullRun):
+class JournalRun(Run):
     """Appends rows to a file, as a tracker outside of the process would keep them."""
 
     def __init__(self, path):
@@ -104,7 +104,7 @@ def undisturbed_and_killed(folder, work, kills):
 
 
 def main(folder):
-    feature_network("efficientnet")
+    EfficientFeatures("efficientnet")
     result = undisturbed_and_killed(folder, run, 10)
     result["adversarial"] = undisturbed_and_killed(folder / "adversarial", run_adversarial, 4)
     waited(forked(lambda: run(folder / "b")))

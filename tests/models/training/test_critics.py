@@ -3,9 +3,9 @@ import torch
 
 from models.training.critics import (
     Discriminators,
+    EfficientFeatures,
     discriminator_loss,
     feature_matching,
-    feature_network,
     generator_loss,
     perceptual_distance,
 )
@@ -44,7 +44,7 @@ def test_three_scales_see_halved_pictures():
 
 
 def test_the_perceptual_distance_grows_with_blur_and_passes_gradients():
-    network = feature_network("efficientnet")
+    network = EfficientFeatures("efficientnet")
     torch.manual_seed(0)
     x = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16), scale_factor=4, mode="bilinear")
     x = (x + 0.2 * torch.rand(2, 3, 64, 64)).clamp(0, 1)
@@ -61,7 +61,7 @@ def test_the_perceptual_distance_grows_with_blur_and_passes_gradients():
 
 
 def test_deep_features_count_the_coarse_ones_most():
-    plain, deep = feature_network("efficientnet"), feature_network("efficientnet-deep")
+    plain, deep = EfficientFeatures("efficientnet"), EfficientFeatures("efficientnet-deep")
     torch.manual_seed(0)
     x, y = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
     found = deep(x)

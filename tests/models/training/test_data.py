@@ -105,8 +105,8 @@ def test_weights_are_crops_of_the_whole_pictures_weights(normalised):
     crops = Crops(frames, seed=3, batch=2, crop=24, weighting=Weighting(**given))
     batch, places = crops.at(5), crops.places(5)
     for slot, (index, top, left, flip) in enumerate(zip(*places, strict=True)):
-        piece = weight_map(frames.maps[index] / 255, **given)[top : top + 24, left : left + 24]
-        np.testing.assert_allclose(batch.w[slot, 0], piece[:, ::-1] if flip else piece, rtol=1e-6)
+        piece = weight_map(torch.from_numpy(frames.maps[index]) / 255, **given)[top : top + 24, left : left + 24]
+        torch.testing.assert_close(batch.w[slot, 0], piece.flip(1) if flip else piece, rtol=1e-6, atol=0)
 
 
 def test_constant_maps_weigh_exactly_one():

@@ -19,7 +19,7 @@ from models.codecs.conditioning import centre
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.presets import shipped_presets
-from models.tracking import NullRun
+from models.tracking import Run
 from models.training import rate_distortion
 from models.training.data import Crops, FrameSet
 from models.training.exact import SeededNoise
@@ -28,7 +28,7 @@ from models.training.ranks import joined
 from models.training.rate_distortion import Plan, RateDistortion, draw, levels_at, whole_centres
 
 
-class Rows(NullRun):
+class Rows(Run):
     def __init__(self):
         self.rows = []
 

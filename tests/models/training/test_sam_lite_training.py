@@ -72,8 +72,6 @@ def test_folds_partition_the_training_pictures(data):
     kept = [n for n in sorted(data[2]) if data[2][n] == "train" and fold_of(n, 2) != 1]
     assert SamLiteTraining(*data, config).train.names == kept
     assert 0 < len(kept) < 6
-    with pytest.raises(FoveaError, match="fold must be"):
-        dataclasses.replace(TINY, folds=2, fold=2)
 
 
 def test_targets_lie_where_the_fixations_are():
