@@ -7,6 +7,7 @@ when the codec is built.
 
 import ast
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -69,10 +70,11 @@ class Option(Typed):
     def _in_range(self, value: Any) -> bool:
         if type(value) not in ((int,) if isinstance(self.default, int) else (int, float)):
             return False
-        return not (
-            (self.least is not None and value < self.least)
-            or (self.above is not None and value <= self.above)
-            or (self.most is not None and value > self.most)
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
         )
 
     def _range(self) -> str:

@@ -151,7 +151,7 @@ class Training(Record):
         budget = self._budget()
         if "fresh_lr_factor" in budget:
             raise FoveaError(f"{self.codec} trains all its layers alike: fresh_lr_factor is not for it")
-        least = ADVERSARIAL_CROP >> (3 - int(dict(self.options).get("critic_scales", 3)))
+        least = (ADVERSARIAL_CROP << int(known["critic_scales"])) >> 3
         if budget["crop"] - int(known["jitter"]) + 1 < least:
             raise FoveaError(
                 f"{self.codec}: the coarsest discriminator needs crops of at least {least} pixels, and jitter - 1 more"

@@ -67,7 +67,7 @@ CARD = Card(
         "jitter": Option(default=1, least=1, part="training"),
         # the discriminators
         "critic_width": Option(default=64, least=1, part="training"),
-        "critic_scales": Option(default=3, least=1, part="training"),
+        "critic_scales": Option(default=3, least=1, most=8, part="training"),
         "critic_lr": Option(default=1.0, above=0, most=1e6, part="training"),
         "beta1": Option(default=0.5, least=0, most=0.999, part="training"),
     },

@@ -54,10 +54,6 @@ class Cuts(RateDistortion):
     def trained(self, codec: Codec) -> Sequence[Tensor]:
         return [*codec.get_submodule("g_s").parameters()]
 
-    def equip(self) -> None:
-        super().equip()
-        self.has_aux = False
-
     def moves(self, step: int) -> Iterator[Move]:
         """One step."""
         plan, codec, optimiser = self.plan, self.codec, self.optimisers["main"]
@@ -84,9 +80,7 @@ class Cuts(RateDistortion):
         for group in optimiser.param_groups:
             group["lr"] = plan.lr_at(step)
         numbers = torch.stack((found.loss, found.mse)).detach()
-        yield Move(
-            found.loss if self.alone else self.part * found.loss, optimiser, self.averaged, plan.clip_norm, numbers
-        )
+        yield Move(self.part * found.loss, optimiser, self.averaged, plan.clip_norm, numbers)
 
     def _file(self, y: Tensor, steps: Tensor, top: float, end: Tensor) -> tuple[Tensor, Tensor]:
         """What a file made at a level shows when it ends at another, 1×C×h×w, and the level that each place ends at."""

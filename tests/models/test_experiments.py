@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -148,7 +149,9 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
         ({"options": (("fault", 1),)}, "unknown fault 1"),
         ({"options": (("colour", 1),)}, "option colour=1 is not for agustsson2019: it has centres"),
         ({"options": (("noise", -1),)}, "option noise=-1: it takes a whole number from 0"),
-        ({"options": (("critic_scales", 0),)}, "a whole number from 1"),
+        ({"options": (("critic_scales", 0),)}, "a whole number from 1 to 8"),
+        ({"options": (("critic_scales", 4),)}, "crops of at least 128 pixels"),
+        ({"options": (("keep", math.nan),)}, "a number from 0 to 1"),
         ({"options": (("blocks", 2.0),)}, "option blocks=2.0: it takes a whole number"),
         ({"options": (("beta1", 1.5),)}, "option beta1=1.5: it takes a number from 0 to 0.999"),
         ({"options": (("keep", -1.0),)}, "a number from 0 to 1"),
