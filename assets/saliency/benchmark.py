@@ -14,7 +14,6 @@ from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.benchmark import format_table, score_pictures, summarise
 from models.saliency.maps import SaliencyModel
-from models.saliency.records import short
 
 
 def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
@@ -51,10 +50,7 @@ def run_benchmark(task: Task, sources: Mapping[str, MapSource]) -> None:
             progress=task.progress,
         )
         scores.to_parquet(writer.path("scores.parquet"), index=False)
-        seen = {
-            label: int(sum(short(str(c)) in source.seen.train for c in measured.sha256))
-            for label, source in sources.items()
-        }
+        seen = {label: sum(source.seen.trained_on(measured.sha256)) for label, source in sources.items()}
         summary = summarise(scores)
         table = summary.assign(
             dataset=unit.partition,

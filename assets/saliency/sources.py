@@ -9,7 +9,8 @@ from assets.graph import Given
 from assets.store import digest
 from assets.versions import code_version
 from assets.world import World
-from models.saliency.records import SaliencyTraining, Seen, read_seen, short, trainings_of
+from models.saliency.records import SaliencyTraining, trainings_of
+from models.seen import Seen, read_seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,13 +67,13 @@ def keyed_maps(table: "pd.DataFrame", sources: Sequence[MapSource]) -> "pd.DataF
     from models.saliency.catalogue import code_modules
 
     code = code_version(*code_modules(sources[0].variant))
-    contents = [short(str(content)) for content in table.sha256]
-    picked = [next((i for i, s in enumerate(sources) if c not in s.seen.train), 0) for c in contents]
+    known = list(zip(*(s.seen.trained_on(table.sha256) for s in sources), strict=True))
+    picked = [known_by.index(False) if False in known_by else 0 for known_by in known]
     keys = [
         digest({"frame": k, "model": sources[i].variant, "version": sources[i].version, "code": code})
         for k, i in zip(table.key, picked, strict=True)
     ]
-    seen = [c in sources[i].seen.train for c, i in zip(contents, picked, strict=True)]
+    seen = [known_by[i] for known_by, i in zip(known, picked, strict=True)]
     return table.assign(map_key=keys, map_source=picked, map_seen=seen)
 
 

@@ -22,7 +22,8 @@ from assets.story import told
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.saliency.catalogue import describe_weights, model_version
-from models.saliency.records import PRESETS, SaliencyTraining, write_seen
+from models.saliency.records import PRESETS, SaliencyTraining
+from models.seen import write_seen
 from models.training.loop import train
 from models.training.sam_lite import SamLiteConfig, SamLiteTraining
 

@@ -5,6 +5,7 @@ random maps, with blends of both, and with none (models/training/rate_distortion
 one's weights: it is a new one with a learning rate of its own, whose record names where it began.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 from assets.datasets import PICTURE_SUFFIXES
 from models.card import find_card
 from models.codecs.base import CodecConfig
-from models.codecs.catalogue import build, open_codec
+from models.codecs.catalogue import WEIGHTS, build, find_folder, load_codec
 from models.errors import FoveaError
 from models.saliency.maps import Picture
 from models.saliency.predict import load_model
+from models.seen import read_seen, write_seen
 from models.tracking import Run
 from models.training.cuts import Cuts
 from models.training.data import FrameSet
@@ -164,31 +166,38 @@ def train_base(
     steps: int,
     begin: str = "",
     cuts: bool = False,
+    files: Sequence[Path] = (),
     changes: Mapping[str, Any] = {},
     **hooks: Any,
 ) -> Path:
     """Train a base, or go on where an interrupted call stopped; gives the folder of the codec, its data's digest and
-    count beside it in training.json.
+    count beside it in training.json, and the list of the pictures that it has seen.
 
     begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. cuts: its
-    transform for cut files alone, of `begin` or of the shipped codec. changes: in place of the recipe's values. hooks:
-    what `train` takes beside objective and folder. Raises FoveaError as `train` does, and for a codec that has no
-    recipe.
+    transform for cut files alone, of `begin` or of the shipped codec. files: what the frames are from. changes: in place
+    of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
+    for a codec that has no recipe.
     """
     config = config_of(name)
-    started = open_codec(begin or name) if begin or cuts else None
+    source = find_folder(begin or name) if begin or cuts else None
+    started = load_codec(source) if source else None
     record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()
+    objective: RateDistortion
     if cuts and started is not None:
         record["kind"] = "cuts"
-        return train(Cuts(record, started, frames), workdir=workdir, tracker_run=Run(), **hooks)
-    torch.manual_seed(record["seed"])
-    codec = build(config)
-    if started is None:
-        codec.start(frames.pictures, record["seed"])
+        objective = Cuts(record, started, frames)
     else:
-        codec.load_trunk(started.weights())
-    kind = Recurrent if find_card(name).card.objective == "recurrent" else Base
-    return train(kind(record, codec, frames), workdir=workdir, tracker_run=Run(), **hooks)
+        torch.manual_seed(record["seed"])
+        codec = build(config)
+        if started is None:
+            codec.start(frames.pictures, record["seed"])
+        else:
+            codec.load_trunk(started.weights())
+        objective = (Recurrent if find_card(name).card.objective == "recurrent" else Base)(record, codec, frames)
+    folder = train(objective, workdir=workdir, tracker_run=Run(), **hooks)
+    before = read_seen(source / WEIGHTS).train if source else ()
+    write_seen(folder / WEIGHTS, [*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files), *before])
+    return folder

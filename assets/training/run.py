@@ -18,11 +18,12 @@ from assets.training.checks import looked_at
 from assets.training.milestones import FROM_SCRATCH, FROM_TRUNK, Milestones, choose_crops, milestone_steps
 from assets.training.watch import Watch, spread
 from models.codecs.base import Codec
-from models.codecs.catalogue import branch_config, build, config_for, load_codec, objective_of
+from models.codecs.catalogue import WEIGHTS, branch_config, build, config_for, load_codec, objective_of
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
 from models.presets import find_preset
+from models.seen import read_seen, write_seen
 from models.tracking import Run
 from models.training.data import FrameSet
 from models.training.doctor import Finding, examine
@@ -89,18 +90,17 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
 def run_training(task: Task, entry: Experiment | Trunk) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit.
 
-    The unit gets `codec/` (weights, configuration, training.json), `doctor.json`,
+    The unit gets `codec/` (weights with the list of the pictures that they have seen, configuration, training.json), `doctor.json`,
     `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
     """
     given, unit, writer = prepared(task, entry), task.unit, task.writer
+    from_trunk = isinstance(entry, Experiment) and entry.trunk is not None
     workdir = task.home.work / unit.digest
     with told(task, dataset=entry.dataset, name=short_name(entry)) as run:
         run.log_params({**record_of(entry, task.world), "threads": task.threads})
         run.set_tags(maps_by(task, entry.dataset, str(given.record["maps"])))
         run.log_inputs({entry.dataset: data_version(task)}, "train")
-        watch = _watch(
-            given, workdir / "stages", FROM_TRUNK if isinstance(entry, Experiment) and entry.trunk else FROM_SCRATCH
-        )
+        watch = _watch(given, workdir / "stages", FROM_TRUNK if from_trunk else FROM_SCRATCH)
         watch.keep(0, given.codec)
         folder = train(
             given.objective,
@@ -117,6 +117,8 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
             ),
         )
         shutil.copytree(folder, writer.path("codec"), dirs_exist_ok=True)
+        before = read_seen(task.given["trunk_codec"].folder / "codec" / WEIGHTS).train if from_trunk else ()
+        write_seen(writer.path("codec") / WEIGHTS, [*given.train.table.sha256, *before])
         _fill(given, watch, folder, writer, run)
 
 

@@ -120,14 +120,17 @@ class TrainedCodec(Stage):
 
 def _take_trunk(task: Task, experiment: Experiment) -> None:
     """The trunk with the experiment's mechanism: the same weights and tables."""
-    from models.codecs.catalogue import branch_config, build, load_codec, save_codec
+    from models.codecs.catalogue import WEIGHTS, branch_config, build, load_codec, save_codec
+    from models.seen import read_seen, write_seen
 
-    trunk = load_codec(task.given["trunk_codec"].folder / "codec")
+    folder = task.given["trunk_codec"].folder / "codec"
+    trunk = load_codec(folder)
     codec = build(branch_config(experiment, trunk.config))
     codec.load_weights(trunk.weights())
     if cuts := trunk.cut_weights():
         codec.take_cut_weights(cuts)
     save_codec(codec, task.writer.path("codec"))
+    write_seen(task.writer.path("codec") / WEIGHTS, read_seen(folder / WEIGHTS).train)
     with told(task, dataset=experiment.dataset, name=short_name(experiment)) as run:
         run.log_params(record_of(experiment, task.world))
     task.writer.meta["facts"] = {"trained": "no: the trunk as it is"}

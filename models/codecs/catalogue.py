@@ -240,12 +240,14 @@ def shipped_digest(name: str) -> str:
 
 def open_codec(name: str) -> "Codec":
     """A shipped codec by name, or a saved one by its folder. Raises FoveaError when it is neither."""
-    if name in shipped():
-        return load_codec(shipped_folder(name))
-    folder = Path(name)
-    for place in (folder, folder / "codec"):
+    return load_codec(find_folder(name))
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a shipped codec, or of a saved one. Raises FoveaError when the name is neither's."""
+    for place in (SHIPPED / name, Path(name), Path(name) / "codec"):
         if (place / DESCRIPTION).is_file():
-            return load_codec(place)
+            return place
     raise FoveaError(f"{unknown('codec', name, shipped())}; or name a folder with {DESCRIPTION}")
 
 

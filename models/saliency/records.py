@@ -7,12 +7,9 @@ osie.sam_lite+3folds           a name for maps: each training picture's map from
 """
 
 import hashlib
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from models.errors import FoveaError
@@ -108,47 +105,3 @@ def training_of(key: str) -> SaliencyTraining:
     if len(found) != 1 or found[0].key != key:
         raise FoveaError(f"{key!r} is no training of a saliency model; write DATASET.sam_lite, such as osie.sam_lite")
     return found[0]
-
-
-# --- Which pictures a model has seen ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Contents of picture files (first 16 hexadecimal digits of SHA-256) that a model was made with. `train` pictures set
-    the weights, `validation` pictures chose epoch and inference settings."""
-
-    train: frozenset[str] = frozenset()
-    validation: frozenset[str] = frozenset()
-
-
-def seen_path(weights: Path) -> Path:
-    """Where the list lies: beside the weights."""
-    return weights.with_suffix(".pictures.json")
-
-
-def short(sha256: str) -> str:
-    """A picture's content as it stands in the list."""
-    return sha256[:16]
-
-
-def read_seen(weights: Path) -> Seen:
-    """The pictures that weights have seen; empty where nobody wrote it down. Raises FoveaError for a damaged list."""
-    path = seen_path(weights)
-    try:
-        listed = json.loads(path.read_text())
-        return Seen(frozenset(listed["train"]), frozenset(listed["validation"]))
-    except FileNotFoundError:
-        return Seen()
-    except (ValueError, KeyError, TypeError) as error:
-        raise FoveaError(f"{path}: not a list of pictures ({error}); delete it or make it again") from error
-
-
-def write_seen(weights: Path, train: Iterable[str], validation: Iterable[str]) -> Path:
-    """Write the list beside the weights, atomically; takes SHA-256 of files."""
-    path = seen_path(weights)
-    listed = {"train": sorted(map(short, train)), "validation": sorted(map(short, validation))}
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(listed) + "\n")
-    beside.replace(path)
-    return path

@@ -205,7 +205,7 @@ def base(
     """
     import torch
 
-    from assets.training.bases import config_of, frames_of, train_base
+    from assets.training.bases import config_of, files_of, frames_of, train_base
     from models.codecs.catalogue import open_codec
     from models.device import chosen_device
 
@@ -226,6 +226,7 @@ def base(
         steps=steps,
         begin=begin,
         cuts=cuts,
+        files=files_of(pictures),
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),
         device=chosen,

@@ -26,7 +26,7 @@ from assets.stages import STAGES, open_chain
 from assets.story import maps_by
 from models import tracking
 from models.errors import FoveaError
-from models.saliency.records import read_seen
+from models.seen import read_seen
 
 SPLITS = {"train": 6, "val": 2, "test": 3}
 
@@ -337,7 +337,7 @@ def test_maps_by_another_model_leave_pictures_of_the_uniform_arm(home: Home, tra
 
 def test_pictures_that_the_default_was_trained_on_are_known(home: Home, tmp_path: Path, monkeypatch: Any) -> None:
     from models.saliency import catalogue
-    from models.saliency.records import write_seen
+    from models.seen import write_seen
 
     chain = look(home)
     prepare(chain)

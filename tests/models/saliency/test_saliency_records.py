@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import FoveaError
-from models.saliency.records import (
-    SaliencyTraining,
-    is_training,
-    read_seen,
-    seen_path,
-    training_of,
-    trainings_of,
-    write_seen,
-)
+from models.saliency.records import SaliencyTraining, is_training, training_of, trainings_of
+from models.seen import read_seen, seen_path, write_seen
 
 
 def test_key_and_record_are_one_to_one() -> None:
@@ -66,6 +59,7 @@ def test_seen_pictures_are_written_and_read(tmp_path: Path) -> None:
     write_seen(weights, ["a" * 64], ["b" * 64, "c" * 64])
     seen = read_seen(weights)
     assert seen.train == {"a" * 16} and seen.validation == {"b" * 16, "c" * 16}
+    assert seen.trained_on(["a" * 64, "b" * 64]) == [True, False]
     seen_path(weights).write_text("[]")
     with pytest.raises(FoveaError, match="not a list of pictures"):
         read_seen(weights)
