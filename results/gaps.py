@@ -90,7 +90,7 @@ def at_most(codec: str, picture: Picture, budget: float) -> Shown:
     """A classical codec's largest file of at most `budget` bytes, of the picture or of a half or a quarter of its sides, as one
     would for few bits; of these the one that shows it with the least squared error. The smallest of all where none fits."""
     height, width = picture.shape[:2]
-    found, least = [], []
+    found = []
     for divisor in (1,) if codec == "bicubic" else (1, 2, 4):
         small = (
             resized(picture, -(-height // divisor), -(-width // divisor), cv2.INTER_AREA) if divisor > 1 else picture
@@ -102,10 +102,11 @@ def at_most(codec: str, picture: Picture, budget: float) -> Shown:
         data = encoded(max(quality, 1))
         shown = classical.decode(codec, data)
         shown = resized(shown, height, width, cv2.INTER_CUBIC) if divisor > 1 else shown
-        (found if quality else least).append(Shown(data, len(data), shown, divisor))
-    if not found:
-        return min(least, key=lambda s: len(s.data))
-    return min(found, key=lambda s: np.square(s.picture.astype(np.float32) - picture).mean())
+        found.append(Shown(data, len(data), shown, divisor))
+    fitting = [s for s in found if len(s.data) <= budget]
+    if not fitting:
+        return min(found, key=lambda s: len(s.data))
+    return min(fitting, key=lambda s: np.square(s.picture.astype(np.float32) - picture).mean())
 
 
 def run_of(pictures: int) -> int:
