@@ -33,15 +33,14 @@ BYTES_A_PIXEL = 220
 
 def _each(
     work: Sequence[tuple[Path, Path]],
-    read: Callable[[Path], Loaded],
-    code: Callable[[Loaded], tuple[bytes, About]],
-    pixels: Callable[[Loaded], int],
+    read: Callable[[Path], tuple[int, Loaded]],
+    code: Callable[[Path, Loaded], tuple[bytes, About]],
     threads: int,
     failed: list[str] | None,
-) -> Iterator[tuple[Path, bytes, About]]:
+) -> Iterator[About]:
     """Read the sources here, code several at once, as many as memory has room for by their pixels, and write each target beside
-    and rename it; yields target, bytes and what `code` says of them, in order. What is wrong with a source goes to `failed`,
-    or is raised where that is None."""
+    and rename it; yields what `code` says of each, in order. read: pixels, and what `code` is given with the target. What is
+    wrong with a source goes to `failed`, or is raised where that is None."""
     room = Room(0.7 * physical_bytes())
 
     def missed(error: FoveaError) -> None:
@@ -49,20 +48,18 @@ def _each(
             raise error
         failed.append(str(error))
 
-    def opened() -> Iterator[tuple[Path, Path, Loaded]]:
+    def opened() -> Iterator[tuple[Path, Path, int, Loaded]]:
         for source, target in work:
             try:
-                loaded = read(source)
+                yield source, target, *read(source)
             except FoveaError as error:
                 missed(error)
-                continue
-            yield source, target, loaded
 
-    def coded(item: tuple[Path, Path, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
-        source, target, loaded = item
+    def coded(item: tuple[Path, Path, int, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
+        source, target, pixels, loaded = item
         try:
-            with room.taken(BYTES_A_PIXEL * pixels(loaded)):
-                return target, *code(loaded)
+            with room.taken(BYTES_A_PIXEL * pixels):
+                return target, *code(target, loaded)
         except FoveaError as error:
             return FoveaError(f"{source}: {error}")
 
@@ -72,7 +69,7 @@ def _each(
             continue
         target, data, about = done
         write_output(target, data)
-        yield target, data, about
+        yield about
 
 
 class Guide(NamedTuple):
@@ -138,7 +135,7 @@ def _compressed(
     predicted = None if guide.maps else predicted_map()
     guided = guided and not guide.uniform
 
-    def read(source: Path) -> tuple[float, Picture, Picture | None]:
+    def read(source: Path) -> tuple[int, tuple[float, Picture, Picture | None]]:
         began = time.perf_counter()
         picture = read_picture(source)
         asked = time.perf_counter()
@@ -149,22 +146,19 @@ def _compressed(
             looked_at = own_map(own, source, picture)
         if not guided:  # a map that only measures is no part of the coding
             began += time.perf_counter() - asked
-        return began, picture, looked_at
+        return picture[..., 0].size, (began, picture, looked_at)
 
-    def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
+    def code(target: Path, loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
         began, picture, looked_at = loaded
         data, shown = coder(picture, looked_at if guided else None)
         seconds = time.perf_counter() - began
-        bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
+        bpp = 8 * len(data) / picture[..., 0].size
         psnr, looked = psnr_db(picture, shown), float("nan")
         if looked_at is not None and looked_at.any():
             looked = psnr_db(picture, shown, looked_at)
-        return data, Compressed(Path(), len(data), bpp, psnr, looked, seconds)
+        return data, Compressed(target, len(data), bpp, psnr, looked, seconds)
 
-    for target, _, said in _each(
-        work, read, code, lambda loaded: loaded[1].shape[0] * loaded[1].shape[1], threads, failed
-    ):
-        yield said._replace(path=target)
+    return _each(work, read, code, threads, failed)
 
 
 def compress_files(
@@ -347,30 +341,25 @@ def decompress_files(
 
     taken = None if sizes is None else iter(sizes)
 
-    def read(source: Path) -> tuple[bytes, Codec]:
+    def read(source: Path) -> tuple[int, tuple[bytes, Codec]]:
         size = None if taken is None else next(taken)
         data = read_whole(source)
         try:
             if size is not None:
                 data = beginning(data, size)
-            codec = codec_for(data)
+            codec, held = codec_for(data), bitstream.unpack(data)
             codec.name()
         except FoveaError as error:
             raise FoveaError(f"{source}: {error}") from error
-        return data, codec
+        return held.width * held.height, (data, codec)
 
-    def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
+    def code(target: Path, loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
+        said = Decompressed(target, picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
-    def pixels(loaded: tuple[bytes, Codec]) -> int:
-        held = bitstream.unpack(loaded[0])
-        return held.width * held.height
-
-    for target, _, said in _each(work, read, code, pixels, threads, failed):
-        yield said._replace(path=target)
+    return _each(work, read, code, threads, failed)
 
 
 def beginning(data: bytes, size: int) -> bytes:
