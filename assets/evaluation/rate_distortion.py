@@ -101,11 +101,6 @@ def curves_of(table: pd.DataFrame) -> list[tuple[CurveKey, pd.DataFrame]]:
     return [(CurveKey(*map(str, key)), rows) for key, rows in groups]
 
 
-def learned(table: pd.DataFrame) -> list[str]:
-    """The learned codecs of a table of curves: with more than one, labels name them."""
-    return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique())
-
-
 def label_arm(arm: str, maps: str) -> str:
     """An arm as tables and legends write it: `saliency_gain`, `saliency_gain@center`, `uniform`."""
     return arm if maps in ("", "none", "predicted") or "@" in arm else f"{arm}@{maps}"
