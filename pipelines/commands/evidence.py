@@ -304,13 +304,12 @@ def benchmark_made(
 ) -> "Benchmark":
     """What `benchmark` shows, made first where it is stale. Raises FoveaError for names that are not known, and where
     something could not be made."""
-    from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
+    from assets.evaluation.benchmark import benchmark_of, chosen
     from pipelines.commands.runs import make_stale
     from pipelines.terminal import shown
 
-    wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers, judges))
-    targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
-    if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
+    wanted = chosen(chain.world, dataset, codecs, peers, judges)
+    if make_stale(chain, f"benchmark of {dataset}", chain.upstream(*wanted), threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
     with shown("judges") as progress:
