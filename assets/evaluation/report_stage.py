@@ -43,10 +43,10 @@ class Report(Stage):
 
     def make(self, task: Task) -> None:
         from assets.evaluation.claims import claims_of, shown
-        from assets.evaluation.gallery import gallery
         from assets.evaluation.notes import NOTE, sweep_note
         from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
+        from assets.evaluation.report_gallery import gallery
         from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
         from assets.evaluation.verdict import find_verdicts, first_verdicts
 

@@ -22,10 +22,9 @@ from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
 from assets.evaluation.report import render_report
-from assets.evaluation.report_gallery import GalleryItem, GalleryShot
+from assets.evaluation.report_gallery import GalleryItem, GalleryShot, salient_window
 from assets.evaluation.report_tables import QUESTION, bd_markdown, control_tables, headline
 from assets.evaluation.verdict import HELPS, HURTS, INCONCLUSIVE, NOT_MAPS, UNKNOWN, Verdict, find_verdicts
-from assets.evaluation.windows import salient_window
 
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
 MADE_ARMS = {
