@@ -1,5 +1,6 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,6 @@ def _each(
     work: Sequence[tuple[Path, Path]],
     read: Callable[[Path], tuple[int, Loaded]],
     code: Callable[[Path, Loaded], tuple[bytes, About]],
-    threads: int,
     failed: list[str] | None,
 ) -> Iterator[About]:
     """Read the sources here, code several at once, as many as memory has room for by their pixels, and write each target beside
@@ -63,7 +63,7 @@ def _each(
         except FoveaError as error:
             return FoveaError(f"{source}: {error}")
 
-    for done in in_order(coded, opened(), threads=threads):
+    for done in in_order(coded, opened()):
         if isinstance(done, FoveaError):
             missed(done)
             continue
@@ -116,11 +116,11 @@ class Compressed(NamedTuple):
     seconds: float
 
 
-def predicted_map(model: str = DEFAULT_SALIENCY) -> Callable[[Picture], Picture | None]:
-    """What a built-in or shipped model says of a picture, H×W uint8; None for one that is too small to look around in."""
+def predicted_map() -> Callable[[Picture], Picture | None]:
+    """What the default model says of a picture, H×W uint8; None for one that is too small to look around in."""
     from models.saliency.predict import load_model
 
-    predictor = load_model(model)
+    predictor = load_model(DEFAULT_SALIENCY)
     return lambda picture: predictor.predict([picture])[0] if min(picture.shape[:2]) >= MIN_SIDE else None
 
 
@@ -129,7 +129,7 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 
 
 def _compressed(
-    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, threads: int, failed: list[str] | None
+    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, failed: list[str] | None
 ) -> Iterator[Compressed]:
     maps = find_maps(guide.maps, [source for source, _ in work]) if guide.maps else {}
     predicted = None if guide.maps else predicted_map()
@@ -158,7 +158,7 @@ def _compressed(
             looked = psnr_db(picture, shown, looked_at)
         return data, Compressed(target, len(data), bpp, psnr, looked, seconds)
 
-    return _each(work, read, code, threads, failed)
+    return _each(work, read, code, failed)
 
 
 def compress_files(
@@ -170,7 +170,6 @@ def compress_files(
     guide: Guide = GUIDED,
     effort: int = 0,
     progressive: bool = False,
-    threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[Compressed]:
     """Write a .fov file for each picture; yields what is to be said of each, in order.
@@ -189,7 +188,7 @@ def compress_files(
         return encoded.data, encoded.reconstruction
 
     codec.name()
-    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, threads, failed)
+    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, failed)
 
 
 def encode_picture(
@@ -258,7 +257,7 @@ def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide
         data = signed(data, COMPRESS)
         return data, classical.decode("jpeg", data)
 
-    (said,) = _compressed([(source, target)], coder, guide, True, 1, None)
+    (said,) = _compressed([(source, target)], coder, guide, True, None)
     return said
 
 
@@ -329,7 +328,6 @@ def decompress_files(
     codec_for: Callable[[bytes], Codec],
     *,
     sizes: Sequence[int] | None = None,
-    threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[Decompressed]:
     """Write a PNG for each .fov file; yields what is to be said of each, in order. codec_for: what made a file. sizes: how
@@ -339,11 +337,10 @@ def decompress_files(
     Raises FoveaError then, which names the file.
     """
 
-    taken = None if sizes is None else iter(sizes)
+    taken = iter(sizes or itertools.repeat(None))
 
     def read(source: Path) -> tuple[int, tuple[bytes, Codec]]:
-        size = None if taken is None else next(taken)
-        data = read_whole(source)
+        size, data = next(taken), read_whole(source)
         try:
             if size is not None:
                 data = beginning(data, size)
@@ -359,7 +356,7 @@ def decompress_files(
         said = Decompressed(target, picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
-    return _each(work, read, code, threads, failed)
+    return _each(work, read, code, failed)
 
 
 def beginning(data: bytes, size: int) -> bytes:

@@ -68,14 +68,10 @@ def seats(chain: Chain, dataset: str, names: Sequence[str]) -> tuple[list[Seat],
 def _counted(chain: Chain, dataset: str, seat: Seat) -> list[str]:
     """How many texts count, and which do not."""
     pictures, judge = open_pairs(chain, dataset, "measured", maps="none").pictures, cast("Reader", seat.judge)
-    shares = [judge.shares(picture, own) for picture, own in zip(pictures, seat.texts, strict=True)]
-    pairs = [
-        (t.text, share)
-        for own, some in zip(seat.texts, shares, strict=True)
-        for t, share in zip(own, some, strict=True)
-    ]
-    out = sorted(text for text, share in pairs if share < 1)
-    said = f"{len(pairs) - len(out)} of {len(pairs)} texts count: read without a fault in the original at this size"
+    shares = [share for picture, own in zip(pictures, seat.texts, strict=True) for share in judge.shares(picture, own)]
+    texts = [text.text for own in seat.texts for text in own]
+    out = sorted(text for text, share in zip(texts, shares, strict=True) if share < 1)
+    said = f"{len(texts) - len(out)} of {len(texts)} texts count: read without a fault in the original at this size"
     return [f"{seat.name}: {said}", *([f"{seat.name}: not {', '.join(out)}"] if out else [])]
 
 
@@ -110,7 +106,7 @@ def _measure(
     sizes: dict[tuple[str, float, str], int],
     peers: Sequence[str],
     progress: Progress,
-) -> list[list[dict[str, Any]]]:
+) -> list[tuple[dict[str, Any], ...]]:
     """Rows for each of the jury."""
     from models.codecs.batch import in_order
 
@@ -119,7 +115,7 @@ def _measure(
     def some(item: tuple[int, Subject]) -> list[list[dict[str, Any]]]:
         place, subject = item
         verdicts = [seat.judge.sees(subject.picture, seat.texts[place], subject.fixation_map) for seat in jury]
-        rows: list[list[dict[str, Any]]] = [[] for _ in jury]
+        rows = []
         for codec, rate, size, shown in files(subject):
             row = {"codec": codec, "rate": rate, "image": subject.image}
             if size != sizes[codec, rate, subject.image]:
@@ -127,16 +123,14 @@ def _measure(
                     f"{subject.image}: {codec} at {rate:g} made {size} bytes, not those that were measured, on another machine "
                     f"perhaps: measure them here, in a FOVEA_HOME of their own"
                 )
-            for own, verdict in zip(rows, verdicts, strict=True):
-                own.append(row | verdict(shown))
+            rows.append([row | verdict(shown) for verdict in verdicts])
         return rows
 
-    found: list[list[dict[str, Any]]] = [[] for _ in jury]
+    found: list[list[dict[str, Any]]] = []
     for done, rows in enumerate(in_order(some, list(enumerate(subjects)), threads=chain.threads), 1):
-        for own, more in zip(found, rows, strict=True):
-            own += more
+        found += rows
         progress(done, len(subjects), "pictures judged")
-    return found
+    return [*zip(*found, strict=True)]
 
 
 def _files(

@@ -49,9 +49,6 @@ OTHERS = {
     "external": "{variant} is a {codec} checkpoint trained elsewhere, measured here like our own codecs.",
 }
 
-MAPS_OF_CONDITIONING = {"predicted": "predicted", "oracle": "people", "center": "center", "shuffled": "shuffled"}
-"""Which ideal row belongs to an experiment's `maps`."""
-
 
 def with_looks(table: pd.DataFrame, cast: Cast, arm: str = "arm") -> list[dict[str, Any]]:
     """The rows with place, look and whether they are a control's. arm: the column that names the arm."""
@@ -98,7 +95,8 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list
             main = by.get((maps, metric))
             if main is None:
                 continue
-            allowed = best.get((main["dataset"], MAPS_OF_CONDITIONING[maps], metric), {})
+            # the ideal calls people's own fixations so
+            allowed = best.get((main["dataset"], "people" if maps == "oracle" else maps, metric), {})
             gain = allowed.get("gain_db", math.nan)
             share = main["bd_quality_db"] / gain if gain > 0 else math.nan
             plain = by.get((maps, "psnr_db"))
@@ -159,7 +157,7 @@ def answer(verdict: Verdict) -> str:
     main = verdict.main
     variant = f" ({main['variant']})" if main["variant"] else ""
     head = f"On {verdict.place}: {verdict.arm} of {main['codec']}{variant}"
-    if not math.isfinite(float(main["bd_rate_percent"])):
+    if not math.isfinite(main["bd_rate_percent"]):
         why = str(main["reason"]) or "no common points"
         return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."
     parts = [f"{head} against {verdict.against}: {with_interval(main)} rate at equal {verdict.metric_label}"]
@@ -168,12 +166,9 @@ def answer(verdict: Verdict) -> str:
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
     why = f": {verdict.reasons[0]}" if verdict.outcome == UNKNOWN else ""
     text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}{why}."
-    others = [
-        f"{WORDS.get(maps, maps)} {with_interval(row)}"
-        for maps, row in verdict.controls.items()
-        if math.isfinite(float(row["bd_rate_percent"]))
-    ]
-    return f"{text} The same with other maps: {', '.join(others)}." if others else text
+    compared = {m: row for m, row in verdict.controls.items() if math.isfinite(row["bd_rate_percent"])}
+    others = ", ".join(f"{WORDS.get(maps, maps)} {with_interval(row)}" for maps, row in compared.items())
+    return f"{text} The same with other maps: {others}." if others else text
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:
