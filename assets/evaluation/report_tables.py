@@ -69,17 +69,15 @@ def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """The BD table in three parts: arms, controls, and the baseline against what others made."""
     ordered = rates.assign(_maps=rates["maps"].map({m: i for i, m in enumerate(MAPS)}).fillna(9))
     order = ["dataset", "split", "codec", "test_arm", "variant", "_maps", "anchor_arm"]
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
+    groups: dict[str, dict[str, Any]] = {
+        name: {"id": name, "title": title, "about": about, "rows": [], "refused": []}
+        for name, (title, about) in GROUPS.items()
+    }
     for row in with_looks(ordered.sort_values(order, kind="stable"), cast, "test_arm"):
         anchor = row["anchor_arm"]
-        parts[kind_of(row["test_arm"], anchor)].append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
-    groups = []
-    for name, (title, about) in GROUPS.items():
-        rows = [r for r in parts[name] if r["status"] != "refused"]
-        refused = [r for r in parts[name] if r["status"] == "refused"]
-        if rows or refused:
-            groups.append({"id": name, "title": title, "about": about, "rows": rows, "refused": refused})
-    return groups
+        there = groups[kind_of(row["test_arm"], anchor)]["refused" if row["status"] == "refused" else "rows"]
+        there.append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
+    return [group for group in groups.values() if group["rows"] or group["refused"]]
 
 
 def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:

@@ -4,14 +4,14 @@ The page is one HTML file with the design and the pictures. Order and sides are 
 seed and the participant's random name, so they can be drawn again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from assets.chain import Chain
 from assets.evaluation.page import Picture
-from assets.evaluation.pieces import measured_table, subjects_of, sweep_points
+from assets.evaluation.pieces import subjects_of, sweep_points
 from assets.store import digest
 from assets.studies.design import Design, Question, Side, match_pairs
 from assets.studies.page import Album, render
@@ -61,41 +61,30 @@ def make_design(
 def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture, Picture]]:
     """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured. Raises FoveaError when a
     file has another length than rd_points says: this would not be the picture that was matched."""
-    keys = measured_table(chain, design.dataset).set_index("image").key
-    names = {pair.image for pair in design.pairs}
-    images = {n: np.asarray(chain.store.array("resized_frames", keys[n])) for n in names}
+    from models.codecs.catalogue import load_codec
+
+    images: dict[str, Picture] = {}
     made: dict[tuple[str, Side], Picture] = {}
     wanted = [(pair.image, side) for pair in design.pairs for side in pair.sides]
     for experiment in dict.fromkeys(side.experiment for _, side in wanted):
-        code = _coder(chain, design.dataset, experiment)
+        maps = chain.world.experiment(experiment).maps if experiment else "none"
+        codec = load_codec(chain.made("trained_codec", experiment).folder / "codec") if experiment else None
+        subjects = {subject.image: subject for subject in subjects_of(chain, design.dataset, maps)}
         for image, side in ((i, s) for i, s in wanted if s.experiment == experiment):
-            data, made[image, side] = code(image, side, images[image])
-            pixels = images[image].shape[0] * images[image].shape[1]
+            one = subjects[image]
+            images[image] = one.picture
+            if codec is None:
+                data, made[image, side] = _classical(side.codec, side.point, one.picture, one.saliency_map)
+            else:
+                coded = codec.encode(one.picture, saliency_map=one.condition, rate=side.point)
+                data, made[image, side] = coded.data, coded.reconstruction
+            pixels = one.picture[..., 0].size
             if abs(8 * len(data) / pixels - side.bpp) > 1e-9:
                 raise FoveaError(
                     f"{image} by {side.arm} is {len(data)} bytes here, {round(side.bpp * pixels / 8)} in rd_points: run "
                     "`fovea run` again for this sweep"
                 )
     return [(images[p.image], made[p.image, p.sides[0]], made[p.image, p.sides[1]]) for p in design.pairs]
-
-
-def _coder(chain: Chain, dataset: str, experiment: str) -> Callable[[str, Side, Picture], tuple[bytes, Picture]]:
-    """(file, reconstruction) of an image's original by one training; "" are the classical codecs."""
-    if not experiment:
-        maps = {s.image: s.saliency_map for s in subjects_of(chain, dataset, "none")}
-        return lambda image, side, original: _classical(side.codec, side.point, original, maps[image])
-    from models.codecs.catalogue import load_codec
-
-    record = chain.world.experiment(experiment)
-    codec = load_codec(chain.made("trained_codec", experiment).folder / "codec")
-    subjects = subjects_of(chain, dataset, record.maps)
-    conditions = {subject.image: subject.condition for subject in subjects}
-
-    def code(image: str, side: Side, original: Picture) -> tuple[bytes, Picture]:
-        coded = codec.encode(original, saliency_map=conditions[image], rate=side.point)
-        return coded.data, coded.reconstruction
-
-    return code
 
 
 def _classical(
