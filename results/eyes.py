@@ -125,13 +125,12 @@ def measured(dataset: str) -> Errors:
         own /= own.sum()
         theirs = {names.index(who): rows for who, rows in looked[image].groupby("subject")}
         fixations[i, [*theirs]] = [len(rows) for rows in theirs.values()]
-        weights_of = {s: density(rows) for s, rows in theirs.items()}
+        weights = [density(rows) for rows in theirs.values()]
         for arm, k, rate, error in arms(codec, np.asarray(pictures[i]), np.asarray((maps or [])[i])):
             bpp[i, arm, k] = rate
             divided[i, arm, k] = (own * error).sum()
             other[i, arm, k] = (densities[(i + 1) % len(densities)] * error).sum()
-            for s, weights in weights_of.items():
-                errors[i, arm, k, s] = (weights * error).sum()
+            errors[i, arm, k, [*theirs]] = [(one * error).sum() for one in weights]
         print(f"{i + 1}/{len(table)} {image}", file=sys.stderr)
     return Errors(bpp, errors, fixations, divided, other)
 
