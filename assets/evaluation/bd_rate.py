@@ -196,11 +196,11 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
     each of test's."""
     ours, theirs = _trained(test, metric), _trained(anchor, metric)
     seeds = sorted(ours.keys() & theirs.keys()) if seeds_pair else sorted(ours)
-    images = sorted(set(anchor.images) & set(test.images))
+    _, *of_images = np.intersect1d(anchor.images, test.images, return_indices=True)
+    of_seeds = [theirs[s] if seeds_pair else 0 for s in seeds], [ours[s] for s in seeds]
     cut = []
-    for grid, places in ((anchor, [theirs[s] if seeds_pair else 0 for s in seeds]), (test, [ours[s] for s in seeds])):
-        of_images = pd.Index(grid.images).get_indexer(pd.Index(images))
-        index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), of_images)
+    for grid, images, places in zip((anchor, test), of_images, of_seeds, strict=True):
+        index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), images)
         cut += [grid.values["bpp"][index], grid.values[metric][index]]
     known = ~np.any([np.isnan(array).any(axis=(0, 1)) for array in cut], axis=0)
     notes = []

@@ -1,6 +1,7 @@
 """The pictures of a report: originals, maps and reconstructions that were kept when the points were measured, which of these
 stand beside each other, and how they fit a budget of bytes."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -130,9 +131,7 @@ Row = tuple[list[GalleryShot], list[GalleryShot]]
 def _by_size(item: GalleryItem, most: int) -> list[Row]:
     """For each file of each learned codec's baseline the file of every other curve that comes nearest in bytes, the codec's own
     first. At most so many, spread evenly. Without learned codecs, a classical one leads."""
-    curves: dict[tuple[object, ...], list[GalleryShot]] = {}
-    for shot in sorted(item.shots, key=_place):
-        curves.setdefault(_place(shot), []).append(shot)
+    curves = {place: [*shots] for place, shots in itertools.groupby(sorted(item.shots, key=_place), _place)}
     leading = {(key[0], key[1]): curve for key, curve in reversed(curves.items())}
     learned = [curve for (classical, _), curve in leading.items() if not classical]
     targets = [shot for curve in learned or [*leading.values()][-1:] for shot in curve]
@@ -144,7 +143,7 @@ def _by_size(item: GalleryItem, most: int) -> list[Row]:
     return [_beside(target, curves.values()) for target in targets]
 
 
-def _place(shot: GalleryShot) -> tuple[object, ...]:
+def _place(shot: GalleryShot) -> tuple[Any, ...]:
     """A curve, and its place in a row: codecs one after the other, learned ones first, each with its baseline first."""
     codec, arm, variant, maps = (shot.row[k] for k in ("codec", "arm", "variant", "maps"))
     return arm == CLASSICAL_ARM, codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9

@@ -76,11 +76,8 @@ def list_() -> None:
 
     chain = chain_here(tracking=False)
     found = [(d, curve) for d in chain.world.registry for curve in published_curves(chain.home.config, d)]
-    click.echo(
-        f"{'dataset':16} {'curve':32} points"
-        if found
-        else "no published curve is here (fovea curves import FILE --dataset NAME)"
-    )
+    none = "no published curve is here (fovea curves import FILE --dataset NAME)"
+    click.echo(f"{'dataset':16} {'curve':32} points" if found else none)
     for dataset, curve in found:
         rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
         click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)}, {rates}  {curve.source}")
