@@ -36,8 +36,8 @@ def chosen(
     world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = (), judges: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Stage and partition of what is measured: of shipped codecs each arm, of an experiment's key the experiment, classical
-    codecs and checkpoints from elsewhere. codecs: empty for all that ship. Raises FoveaError for a dataset, a codec or a judge that is not known, and for a peer that the dataset is not
-    measured with."""
+    codecs and checkpoints from elsewhere. codecs: empty for all that ship. Raises FoveaError for a dataset, a codec or a
+    judge that is not known, and for a peer that the dataset is not measured with."""
     measured = world.dataset(dataset).classical
     if missing := [p for p in peers if p not in measured]:
         raise FoveaError(f"--peers {missing[0]}: {dataset} is measured with {', '.join(measured)}")

@@ -23,6 +23,8 @@ from models.metrics import METRICS
 WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
 #: those that predicted maps have to beat
 CONTROLS = ("center", "shuffled")
+#: what counts the whole picture alike
+COSTS = {"plain PSNR": "psnr_db", "MS-SSIM": "ms_ssim"}
 METHOD = "pchip"
 #: columns of bd_rates that set one arm apart from another
 ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
@@ -41,8 +43,8 @@ OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. main, plain, structure: its BD rows on `metric`, and on psnr_db and ms_ssim where these are
-    others. controls: BD rows of its controls by map.
+    """One arm's answer. main: its BD row on `metric`. costs: what the whole picture costs, its BD rows at equal quality by
+    others of COSTS, with the words for each. controls: BD rows of its controls by map.
 
     beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the
     worst. reasons: what was decisive, and what a careful reader should know.
@@ -51,8 +53,7 @@ class Verdict:
     metric: str
     outcome: str
     main: Mapping[str, Any]
-    plain: Mapping[str, Any] | None
-    structure: Mapping[str, Any] | None
+    costs: Sequence[tuple[str, Mapping[str, Any]]]
     controls: Mapping[str, Mapping[str, Any]]
     beside: str
     reasons: Sequence[str]
@@ -82,12 +83,6 @@ class Verdict:
         """The metric's name on a page."""
         return METRICS[self.metric].label
 
-    @property
-    def costs(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """What the whole picture costs: its BD rows at equal plain PSNR and MS-SSIM, with the words for each."""
-        named = (("plain PSNR", self.plain), ("MS-SSIM", self.structure))
-        return [(words, row) for words, row in named if row is not None and math.isfinite(row["bd_rate_percent"])]
-
 
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     """A verdict for each arm with predicted maps, best first; where there is none, for each variant of `uniform`. rates: as
@@ -111,16 +106,15 @@ def _verdicts(rates: pd.DataFrame, maps: str, metrics: Sequence[str]) -> list[Ve
         if not metric:
             continue
         main = rows[metric, METHOD, BASELINE, maps]
-        plain, structure = (
-            None if m == metric else rows.get((m, METHOD, BASELINE, maps)) for m in ("psnr_db", "ms_ssim")
-        )
+        whole = {words: rows.get((m, METHOD, BASELINE, maps)) for words, m in COSTS.items() if m != metric}
+        costs = [(words, row) for words, row in whole.items() if row and math.isfinite(row["bd_rate_percent"])]
         versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), maps)) for m in CONTROLS}
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, maps)), versus)
         alike = [metric, METHOD, BASELINE]
         controls = {m: row for (*told, m), row in rows.items() if told == alike and m not in OWN_MAPS}
         others = [rows.get((metric, METHOD, name, maps)) for name in SETTINGS]
-        reasons = [why, *_caveats(main, plain, metric)]
-        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
+        reasons = [why, *_caveats(main, whole.get("plain PSNR"), metric)]
+        verdicts.append(Verdict(metric, outcome, main, costs, controls, _beside(others), reasons))
     return verdicts
 
 
@@ -142,11 +136,7 @@ def _outcome(
         return INCONCLUSIVE, "The 95 % interval contains 0: with other pictures the sign could turn."
     below = main["ci_high"] < 0
     # a check that was refused says nothing
-    if (
-        check is not None
-        and math.isfinite(check["ci_low"])
-        and not (check["ci_high"] < 0 if below else check["ci_low"] > 0)
-    ):
+    if check and math.isfinite(check["ci_low"]) and not (check["ci_high"] < 0 if below else check["ci_low"] > 0):
         return INCONCLUSIVE, (
             f"It depends on how the points are joined: PCHIP gives {main['bd_rate_percent']:+.1f} %, Akima "
             f"{check['bd_rate_percent']:+.1f} % [{check['ci_low']:+.1f}, {check['ci_high']:+.1f}]. The curves are too flat, "
