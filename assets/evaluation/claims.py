@@ -223,15 +223,6 @@ def keep_outcome(written: Written, found: Outcome) -> None:
     write_whole(written.path.with_suffix(".json"), (json.dumps(runs, indent=1) + "\n").encode())
 
 
-def claims_of(config: Path, sweep: str) -> list[Written]:
-    """The claims about a sweep that were run. A file that is no claim is left to `fovea claims check`: it stops no report."""
-    found = []
-    for path in _files(config):
-        with contextlib.suppress(FoveaError):
-            found.append(read_claim(path))
-    return [w for w in found if w.claim.sweep == sweep and w.run]
-
-
 def table(claims: Sequence[Written]) -> str:
     """Markdown, a row for each claim that was run, what saves most first."""
     lines = ["| claim, written down before the run | expected | found | |", "|---|---|---|---|"]
@@ -242,11 +233,17 @@ def table(claims: Sequence[Written]) -> str:
     return "\n".join(lines).replace("\u202f", " ").replace("\u00a0", " ") + "\n"
 
 
-def shown(claims: Sequence[Written]) -> list[Mapping[str, Any]]:
-    """For a page: says, bound, found, word; what saves most first."""
+def shown(config: Path, sweep: str) -> list[Mapping[str, Any]]:
+    """The claims about a sweep that were run, for a page: says, bound, found, word; what saves most first. A file that is no
+    claim is left to `fovea claims check`: it stops no report."""
+    claims = []
+    for path in _files(config):
+        with contextlib.suppress(FoveaError):
+            claims.append(read_claim(path))
     return [
         {"says": w.claim.says, "bound": w.claim.bound, "found": with_interval(run._asdict()), "word": run.word}
         for w, run in _run(claims)
+        if w.claim.sweep == sweep
     ]
 
 

@@ -51,16 +51,13 @@ def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
     return files
 
 
-def curves_with(curves: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The points that have this metric. Raises FoveaError where none has it."""
+def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
+    """A plot of `metric` over bpp for pgfplots, of the points that have it, and a booktabs table of the BD-rates on it. rates:
+    as `bd_rates` has them. Raises FoveaError where no point has the metric."""
     has = [m for m in METRICS if m in curves and curves[m].notna().any()]
     if metric not in has:
         raise FoveaError(unknown("metric", metric, has))
-    return curves[curves[metric].notna()]
-
-
-def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
-    """A plot of `metric` over bpp for pgfplots, and a booktabs table of the BD-rates on it. rates: as `bd_rates` has them."""
+    curves = curves[curves[metric].notna()]
     label = METRICS[metric].label + (f" ({METRICS[metric].unit})" if METRICS[metric].unit else "")
     lines = [
         r"% \usepackage{pgfplots,booktabs}",

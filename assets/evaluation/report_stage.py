@@ -34,14 +34,14 @@ class Report(Stage):
         return [*tables, *measured_needs(sweep.dataset), *piece_needs(world, sweep)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        from assets.evaluation.claims import claims_of, shown
+        from assets.evaluation.claims import shown
 
-        claims = shown(claims_of(view.world.home.config, view.partition))
+        claims = shown(view.home.config, view.partition)
         told = {"claims": digest(claims)} if claims else {}
         return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES]), **told}
 
     def make(self, task: Task) -> None:
-        from assets.evaluation.claims import claims_of, shown
+        from assets.evaluation.claims import shown
         from assets.evaluation.notes import NOTE, sweep_note
         from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
@@ -57,7 +57,7 @@ class Report(Stage):
             rates=table,
             ideal=rates.table("ideal.parquet"),
             gallery=gallery(task, sweep),
-            claims=shown(claims_of(task.world.home.config, sweep.key)),
+            claims=shown(task.home.config, sweep.key),
             provenance=provenance(task, sweep),
         )
         table = without_parts(told_apart(table), shared_parts(curves))

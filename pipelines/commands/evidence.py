@@ -100,7 +100,7 @@ def export(sweep: str, output: Path, metric: str) -> None:
       fovea curves export sample.smoke -o curves/       CompressAI's JSON; fovea curves import reads it
       fovea curves export sample.smoke -o curves.tex    a pgfplots figure and a booktabs table of BD-rates
     """
-    from assets.evaluation.export import EXPORTED, compressai_results, curves_with, latex
+    from assets.evaluation.export import EXPORTED, compressai_results, latex
     from assets.evaluation.tables import latest_table
     from assets.home import check_ours
 
@@ -113,7 +113,7 @@ def export(sweep: str, output: Path, metric: str) -> None:
     rows = latest_table(chain, "rd_curves", sweep)
     if output.suffix == ".tex":
         rates = latest_table(chain, "bd_rates", sweep)
-        files = {output: latex(curves_with(rows, metric), rates, metric)}
+        files = {output: latex(rows, rates, metric)}
     else:
         files = {output / name: text for name, text in compressai_results(rows).items()}
     for path in files:
