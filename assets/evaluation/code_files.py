@@ -1,5 +1,6 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -375,25 +376,21 @@ def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Pa
     of them, half of them, and so on, while these hold a picture. With them, why other files have none. Raises FoveaError for
     two of one name, and where something else has a PNG's name."""
     work, failed = [], []
-    wanted = mirrored(files, folder, ".png", files_in, DECOMPRESS.encode())
-    for file, target in wanted:
+    for file, target in mirrored(files, folder, ".png", files_in, DECOMPRESS.encode()):
         try:
             data = read_whole(file)
         except FoveaError as error:
             failed.append(str(error))
             continue
         try:
-            for halved in range(FRAMES):
-                size = len(data) >> halved
-                try:
-                    bitstream.unpack(beginning(data, size))
-                except BitstreamError:
-                    if not halved:
-                        raise
-                    break
-                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
+            beginning(data, len(data))
         except FoveaError as error:
             failed.append(f"{file}: {error}")
+            continue
+        with contextlib.suppress(BitstreamError):  # too few bytes for a picture
+            for size in (len(data) >> halved for halved in range(FRAMES)):
+                beginning(data, size)
+                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
     for _, target, _ in work:
         check_ours(target, DECOMPRESS.encode())
     return work, failed
