@@ -72,7 +72,8 @@ def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
     for entry in (e for e in trainings if e.dataset == dataset and not e.seed):
         with contextlib.suppress(FoveaError):
             made = chain.made("trunk_codec" if entry.key in chain.world.trunks else "trained_codec", entry.key)
-            kept += [(made, entry.key)] if "stages/stages.json" in made.manifest["objects"] else []
+            if "stages/stages.json" in made.manifest["objects"]:
+                kept.append((made, entry.key))
     forgers = [read_forger(made.folder, name) for made, name in kept]
     if not forgers:
         trains = f"`fovea run --dataset {dataset} --sweep game` trains one from nothing"
