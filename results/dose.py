@@ -32,6 +32,7 @@ from models.saliency.maps import scale_to_uint8
 from pipelines.terminal import script
 
 MAPS = ("the centre", "SAM-Lite", "half of the people", "all people")
+KINDS = {"the centre": "center", "SAM-Lite": "predicted", "all people": "oracle"}
 SPANS = (1.0, 2.0, 4.0, 6.0)
 COST = 0.15
 """dB of plain PSNR at equal bits (BD-PSNR)."""
@@ -103,12 +104,12 @@ def main(dataset: str) -> None:
     """Measure all pictures of a dataset, and print."""
     chain, codec = open_chain(), open_codec("light")
     table, pictures, _ = open_pairs(chain, dataset, "measured")
-    kinds = {name: open_pairs(chain, dataset, "measured", maps=m).maps for name, m in (("the centre", "center"), ("SAM-Lite", "predicted"), ("all people", "oracle"))}  # fmt: skip
+    kinds = {name: open_pairs(chain, dataset, "measured", maps=m).maps or [] for name, m in KINDS.items()}
     halves = frame_fixation_halves(chain.world.dataset(dataset), table, [p.shape[:2] for p in pictures])
     found: list[pd.DataFrame] = []
     for i, name in enumerate(table.image):
         first, other = cast(tuple[Any, Any], halves[i])
-        maps = {kind: np.asarray((some or [])[i]) for kind, some in kinds.items()} | {MAPS[2]: scale_to_uint8(first)}
+        maps = {kind: np.asarray(some[i]) for kind, some in kinds.items()} | {MAPS[2]: scale_to_uint8(first)}
         found.append(measured(codec, np.asarray(pictures[i]), maps, other).assign(image=name))
         print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
     points = pd.concat(found)

@@ -19,11 +19,9 @@ import torch
 
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.numerals import with_interval
-from assets.evaluation.pieces import POINTS
+from assets.evaluation.pieces import POINTS, subjects_of
 from assets.evaluation.rate_distortion import Grid, curve_grid
 from assets.evaluation.tables import keep_table
-from assets.saliency.fixations import frame_fixation_maps
-from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
 from models.codecs.base import Codec, Picture
 from models.codecs.catalogue import open_codec
@@ -60,18 +58,16 @@ def refined(
 
 def measured(dataset: str, efforts: Sequence[int]) -> pd.DataFrame:
     """A row for each file: arm, effort, image, rate, seed, bpp, seconds, psnr_db, ew_psnr_db (NaN without fixations)."""
-    chain, codec, rows = open_chain(), open_codec("light"), []
-    table, pictures, _ = open_pairs(chain, dataset, "measured")
-    maps = open_pairs(chain, dataset, "measured", maps="predicted").maps or []
-    eyes = frame_fixation_maps(chain.world.dataset(dataset), table, [p.shape[:2] for p in pictures])
-    for i, image in enumerate(table.image):
-        picture, guide = np.asarray(pictures[i]), np.asarray(maps[i])
+    codec, rows = open_codec("light"), []
+    subjects = subjects_of(open_chain(), dataset, "none")
+    for number, seen in enumerate(subjects, 1):
+        picture, eyes = seen.picture, seen.fixation_map
         for (arm, span), rate in itertools.product(ARMS.items(), codec.rates[::2]):
-            for effort, seconds, data in refined(codec, picture, guide, rate, efforts, span):
+            for effort, seconds, data in refined(codec, picture, seen.saliency_map, rate, efforts, span):
                 shown, bpp = codec.decode(data), 8 * len(data) / picture[..., 0].size
-                looked = np.nan if eyes[i] is None else psnr_db(picture, shown, eyes[i])
-                rows.append((arm, effort, image, rate, 0, bpp, seconds, psnr_db(picture, shown), looked))
-        print(f"{i + 1}/{len(table)} {image}", file=sys.stderr)
+                looked = np.nan if eyes is None else psnr_db(picture, shown, eyes)
+                rows.append((arm, effort, seen.image, rate, 0, bpp, seconds, psnr_db(picture, shown), looked))
+        print(f"{number}/{len(subjects)} {seen.image}", file=sys.stderr)
     names = ["arm", "effort", "image", "rate", "seed", "bpp", "seconds", *METRICS]
     return pd.DataFrame(rows, columns=names)
 
@@ -89,14 +85,11 @@ def lines(points: pd.DataFrame, others: Mapping[str, Grid] = {}) -> str:
     for arm, rows in points.groupby("arm", sort=False):
         curves = {effort: curve_grid(part, ("bpp", *metrics)) for effort, part in rows.groupby("effort")}
         for effort, curve in curves.items():
-            held = {f"against {name}": other for name, other in others.items()}
-            if effort:
-                held = {"against no effort": curves[0], **held}
-            for name, anchor in held.items():
+            line = [f"{arm}, effort {effort}: {rows[rows.effort == effort].seconds.median():.1f} s"]
+            for name, anchor in {**({"no effort": curves[0]} if effort else {}), **others}.items():
                 found = compare_curves(anchor, curve, ("pchip",))
-                held[name] = ", ".join(f"{r['metric']} {with_interval(r)}" for r in found)
-            seconds = f"{rows[rows.effort == effort].seconds.median():.1f} s"
-            said.append("; ".join([f"{arm}, effort {effort}: {seconds}", *(f"{k}: {v}" for k, v in held.items())]))
+                line.append(f"against {name}: " + ", ".join(f"{r['metric']} {with_interval(r)}" for r in found))
+            said.append("; ".join(line))
     return "\n".join(said)
 
 

@@ -101,8 +101,7 @@ def lines(found: Errors) -> str:
 def measured(dataset: str) -> Errors:
     """All of a dataset's pictures. Raises FoveaError where they have several sizes, or nobody looked at one."""
     chain, codec = open_chain(), open_codec("light")
-    table, pictures, _ = open_pairs(chain, dataset, "measured")
-    maps = open_pairs(chain, dataset, "measured", maps="predicted").maps or []
+    table, pictures, maps = open_pairs(chain, dataset, "measured")
     sizes = {(p.shape[1], p.shape[0]) for p in pictures}
     eyes = frame_fixations(chain.world.dataset(dataset), table).table
     eyes = eyes[eyes["image"].isin(table.image)]
@@ -119,20 +118,19 @@ def measured(dataset: str) -> Errors:
     mean = np.mean(densities, axis=0)
     mean = np.maximum(mean, FLOOR * mean.max())
     shape = (len(table), 2, len(codec.rates[::2]))
-    bpp, divided, other = np.empty(shape), np.empty(shape), np.empty(shape)
+    bpp, divided, other = np.empty((3, *shape))
     errors, fixations = np.zeros((*shape, len(names))), np.zeros((len(table), len(names)))
     for i, image in enumerate(table.image):
         own = densities[i] / mean
         own /= own.sum()
         theirs = {names.index(who): rows for who, rows in looked[image].groupby("subject")}
         fixations[i, [*theirs]] = [len(rows) for rows in theirs.values()]
-        weights_of = {s: density(rows) for s, rows in theirs.items()}
-        for arm, k, rate, error in arms(codec, np.asarray(pictures[i]), np.asarray(maps[i])):
+        weights = [density(rows) for rows in theirs.values()]
+        for arm, k, rate, error in arms(codec, np.asarray(pictures[i]), np.asarray((maps or [])[i])):
             bpp[i, arm, k] = rate
             divided[i, arm, k] = (own * error).sum()
             other[i, arm, k] = (densities[(i + 1) % len(densities)] * error).sum()
-            for s, weights in weights_of.items():
-                errors[i, arm, k, s] = (weights * error).sum()
+            errors[i, arm, k, [*theirs]] = [(one * error).sum() for one in weights]
         print(f"{i + 1}/{len(table)} {image}", file=sys.stderr)
     return Errors(bpp, errors, fixations, divided, other)
 

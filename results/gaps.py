@@ -81,31 +81,24 @@ def through(codec: Codec, subjects: Sequence[Subject], rate: float) -> list[Show
     return [Shown(f.data, sum(map(len, unpack(f.data).strings)), codec.decode_checked(f)) for f in files]
 
 
-def resized(picture: Picture, height: int, width: int, how: int) -> Picture:
-    """The picture at another size."""
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
-
-
 def at_most(codec: str, picture: Picture, budget: float) -> Shown:
     """A classical codec's largest file of at most `budget` bytes, of the picture or of a half or a quarter of its sides, as one
     would for few bits; of these the one that shows it with the least squared error. The smallest of all where none fits."""
     height, width = picture.shape[:2]
-    found, least = [], []
+    found = []
     for divisor in (1,) if codec == "bicubic" else (1, 2, 4):
-        small = (
-            resized(picture, -(-height // divisor), -(-width // divisor), cv2.INTER_AREA) if divisor > 1 else picture
-        )
+        small = cv2.resize(picture, (-(-width // divisor), -(-height // divisor)), interpolation=cv2.INTER_AREA)
         encoded = functools.cache(lambda q, of=small: classical.encode(codec, float(q), of))
         # budgets are small, and AVIF takes seconds for a high quality: doubling from below never goes far beyond what fits
         beyond = next((q for q in (1, 2, 4, 8, 16, 32, 64) if len(encoded(q)) > budget), 101)
         quality = bisect.bisect_right(range(1, beyond), budget, key=lambda q, of=encoded: len(of(q)))
         data = encoded(max(quality, 1))
-        shown = classical.decode(codec, data)
-        shown = resized(shown, height, width, cv2.INTER_CUBIC) if divisor > 1 else shown
-        (found if quality else least).append(Shown(data, len(data), shown, divisor))
-    if not found:
-        return min(least, key=lambda s: len(s.data))
-    return min(found, key=lambda s: np.square(s.picture.astype(np.float32) - picture).mean())
+        shown = cv2.resize(classical.decode(codec, data), (width, height), interpolation=cv2.INTER_CUBIC)
+        found.append(Shown(data, len(data), shown, divisor))
+    fitting = [s for s in found if len(s.data) <= budget]
+    if not fitting:
+        return min(found, key=lambda s: len(s.data))
+    return min(fitting, key=lambda s: np.square(s.picture.astype(np.float32) - picture).mean())
 
 
 def run_of(pictures: int) -> int:
@@ -115,20 +108,17 @@ def run_of(pictures: int) -> int:
 
 def look(eye: Perception, subjects: Sequence[Subject], shown: Sequence[Shown]) -> Seen:
     """All metrics of each picture, and KID."""
-    rows = []
-    for subject, got in zip(subjects, shown, strict=True):
-        bits = {"bpp": 8 * len(got.data), "payload_bpp": 8 * got.payload}
-        rows.append(
-            {
-                **measure(subject.picture, got.picture, saliency_map=subject.saliency_map),
-                **{name: value / math.prod(subject.picture.shape[:2]) for name, value in bits.items()},
-                "perceptual": eye.distance(subject.picture, got.picture),
-            }
-        )
-    features = [
-        [eye.patch_features(p) for p in group] for group in ([s.picture for s in subjects], [s.picture for s in shown])
+    rows = [
+        {
+            **measure(subject.picture, got.picture, saliency_map=subject.saliency_map),
+            "bpp": 8 * len(got.data) / math.prod(subject.picture.shape[:2]),
+            "payload_bpp": 8 * got.payload / math.prod(subject.picture.shape[:2]),
+            "perceptual": eye.distance(subject.picture, got.picture),
+        }
+        for subject, got in zip(subjects, shown, strict=True)
     ]
-    return Seen(pd.DataFrame(rows), kid(*features, block=run_of(len(rows))))
+    originals, reconstructions = ([eye.patch_features(s.picture) for s in group] for group in (subjects, shown))
+    return Seen(pd.DataFrame(rows), kid(originals, reconstructions, block=run_of(len(rows))))
 
 
 def gaps(own: Mapping[str, Seen], webp: Mapping[str, Seen]) -> dict[str, float]:

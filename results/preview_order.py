@@ -8,7 +8,7 @@ follows would be lost: so this is measured here and not offered.
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 from unittest import mock
 
@@ -19,9 +19,8 @@ import torch
 from assets.evaluation.bd_rate import compare_curves
 from assets.evaluation.cuts import BPP, UNIFORM
 from assets.evaluation.numerals import with_interval
+from assets.evaluation.pieces import subjects_of
 from assets.evaluation.rate_distortion import curve_grid
-from assets.saliency.fixations import frame_fixation_maps
-from assets.saliency.pairs import open_pairs
 from assets.stages import open_chain
 from models.codecs import bitstream, conditioning, nested
 from models.codecs.base import Encoded, Picture, map_to_tensor
@@ -102,24 +101,22 @@ def measured(
 def lines(points: pd.DataFrame) -> str:
     """BD-rates against uniform order, with intervals."""
     grids = {order: curve_grid(some, ("bpp", "psnr_db", "ew_psnr_db")) for order, some in points.groupby("order")}
-    said = []
-    for order in grids:
-        if order != UNIFORM:
-            rows = compare_curves(grids[UNIFORM], grids[order], ("pchip",))
-            said += [f"{order} against uniform, {r['metric']}: {with_interval(r)}" for r in rows]
-    return "\n".join(said)
+    return "\n".join(
+        f"{order} against uniform, {row['metric']}: {with_interval(row)}"
+        for order in grids
+        if order != UNIFORM
+        for row in compare_curves(grids[UNIFORM], grids[order], ("pchip",))
+    )
 
 
 def main(dataset: str) -> None:
     """Measure all pictures of a dataset, and print."""
-    chain, codec, model = open_chain(), cast(ConditionedCodec, open_codec("light")), load_model("sam_lite")
-    table, pictures, maps = open_pairs(chain, dataset, "measured")
-    eyes = frame_fixation_maps(chain.world.dataset(dataset), table, [p.shape[:2] for p in pictures])
-    found: list[pd.DataFrame] = []
-    for i, name in enumerate(cast(Sequence[str], table.image)):
-        one = measured(codec, np.asarray(pictures[i]), np.asarray((maps or [])[i]), eyes[i], model)
-        found.append(one.assign(image=name))
-        print(f"{i + 1}/{len(pictures)} {name}", file=sys.stderr)
+    codec, model = cast(ConditionedCodec, open_codec("light")), load_model("sam_lite")
+    subjects, found = subjects_of(open_chain(), dataset, "none"), []
+    for number, seen in enumerate(subjects, 1):
+        one = measured(codec, seen.picture, seen.saliency_map, cast(np.ndarray, seen.fixation_map), model)
+        found.append(one.assign(image=seen.image))
+        print(f"{number}/{len(subjects)} {seen.image}", file=sys.stderr)
     print(lines(pd.concat(found)))
 
 

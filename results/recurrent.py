@@ -133,11 +133,8 @@ def lines(points: pd.DataFrame) -> str:
 
 def main(folder: str, dataset: str) -> None:
     """Measure all pictures of a dataset, and print."""
-    chain, codec, peers = (
-        open_chain(),
-        cast(Toderici2017, load_codec(folder)),
-        {name: open_codec(name) for name in PEERS},
-    )
+    chain, codec = open_chain(), cast(Toderici2017, load_codec(folder))
+    peers = {name: open_codec(name) for name in PEERS}
     table, pictures, _ = open_pairs(chain, dataset, "measured")
     maps = {order: open_pairs(chain, dataset, "measured", maps=kind).maps for order, kind in ORDERS.items()}
     eyes = frame_fixation_maps(chain.world.dataset(dataset), table, [p.shape[:2] for p in pictures])

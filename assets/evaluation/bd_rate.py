@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from assets.evaluation.piecewise import METHODS, integrate
 from assets.evaluation.rate_distortion import (
@@ -114,15 +115,6 @@ def to_decibel(metric: str, values: Floats) -> Floats:
     return -10 * np.log10(np.maximum(1 - values, 1e-10))
 
 
-class _Deltas(NamedTuple):
-    """`Delta` for many pairs at once; `why` indexes `_REASONS`."""
-
-    rate: Floats
-    quality: Floats
-    overlap: Floats
-    why: Floats
-
-
 _REASONS = (
     "",
     "a value is missing or not finite",
@@ -142,8 +134,7 @@ def _mean_difference(
     shorter = np.minimum(x_anchor[:, -1] - x_anchor[:, 0], x_test[:, -1] - x_test[:, 0])
     width = high - low
     difference = integrate(x_test, y_test, low, high, method) - integrate(x_anchor, y_anchor, low, high, method)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return difference / width, np.maximum(width, 0) / shorter
+    return difference / width, np.maximum(width, 0) / shorter
 
 
 class Sides(NamedTuple):
@@ -161,29 +152,24 @@ class Sides(NamedTuple):
         return self._replace(anchor_quality=anchor, test_quality=test)
 
 
-def _deltas(means: Sides, method: str) -> _Deltas:
-    """BD values of many pairs of curves, points in any order, at least 3 each."""
-    n = len(means.anchor_bpp)
-    result = _Deltas(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.zeros(n))
-    finite = np.ones(n, bool)
-    curves = []
+def _deltas(means: Sides, method: str) -> tuple[Floats, Floats, Floats, NDArray[np.int_]]:
+    """What `Delta` has of many pairs of curves, points in any order, at least 3 each; the last are places in `_REASONS`."""
+    curves, finite = [], np.ones(len(means.anchor_bpp), bool)
     for bpp, quality in (means[:2], means[2:]):
         finite &= (np.isfinite(bpp) & (bpp > 0) & np.isfinite(quality)).all(axis=1)
         order = np.argsort(bpp, axis=1)
         curves.append((np.take_along_axis(bpp, order, 1), np.take_along_axis(quality, order, 1)))
     rising = [(np.diff(b) > 0).all(axis=1) & (np.diff(q) > 0).all(axis=1) for b, q in curves]
-    result.why[:] = np.select([~finite, ~rising[0], ~rising[1]], [1, 2, 3], 0)
-    usable = np.flatnonzero(result.why == 0)
-    if not len(usable):
-        return result
-    (rate_a, quality_a), (rate_t, quality_t) = ((np.log(b[usable]), q[usable]) for b, q in curves)
-    log_ratio, overlap = _mean_difference(quality_a, rate_a, quality_t, rate_t, method)
-    gain, rate_overlap = _mean_difference(rate_a, quality_a, rate_t, quality_t, method)
-    result.overlap[usable] = overlap
-    result.why[usable] = np.select([overlap <= 0, overlap < MIN_OVERLAP], [4, 5], 0)
-    result.rate[usable] = np.where(overlap >= MIN_OVERLAP, 100 * np.expm1(log_ratio), np.nan)
-    result.quality[usable] = np.where((overlap >= MIN_OVERLAP) & (rate_overlap >= MIN_OVERLAP), gain, np.nan)
-    return result
+    with np.errstate(all="ignore"):  # pairs that are refused
+        (rate_a, quality_a), (rate_t, quality_t) = ((np.log(b), q) for b, q in curves)
+        log_ratio, overlap = _mean_difference(quality_a, rate_a, quality_t, rate_t, method)
+        gain, rate_overlap = _mean_difference(rate_a, quality_a, rate_t, quality_t, method)
+        rate = 100 * np.expm1(log_ratio)
+    overlap = np.where(finite & rising[0] & rising[1], overlap, np.nan)
+    why = np.select([~finite, ~rising[0], ~rising[1], overlap <= 0, overlap < MIN_OVERLAP], [1, 2, 3, 4, 5])
+    rate = np.where(why == 0, rate, np.nan)
+    quality = np.where((why == 0) & (rate_overlap >= MIN_OVERLAP), gain, np.nan)
+    return rate, quality, overlap, why
 
 
 def delta(means: Sides, method: str) -> Delta:
@@ -194,10 +180,9 @@ def delta(means: Sides, method: str) -> Delta:
             return Delta(
                 np.nan, np.nan, np.nan, f"the {who}'s curve has {count} points, fewer than {MIN_POINTS}: add rates"
             )
-    found = _deltas(means, method)
-    overlap = float(found.overlap[0])
-    reason = _REASONS[int(found.why[0])].format(overlap=overlap)
-    return Delta(float(found.rate[0]), float(found.quality[0]), overlap, reason)
+    *found, why = _deltas(means, method)
+    rate, quality, overlap = (float(values[0]) for values in found)
+    return Delta(rate, quality, overlap, _REASONS[why[0]].format(overlap=overlap))
 
 
 def _trained(grid: Grid, metric: str) -> dict[int, int]:
@@ -211,11 +196,11 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
     each of test's."""
     ours, theirs = _trained(test, metric), _trained(anchor, metric)
     seeds = sorted(ours.keys() & theirs.keys()) if seeds_pair else sorted(ours)
-    images = sorted(set(anchor.images) & set(test.images))
+    _, *of_images = np.intersect1d(anchor.images, test.images, return_indices=True)
+    of_seeds = [theirs[s] if seeds_pair else 0 for s in seeds], [ours[s] for s in seeds]
     cut = []
-    for grid, places in ((anchor, [theirs[s] if seeds_pair else 0 for s in seeds]), (test, [ours[s] for s in seeds])):
-        of_images = pd.Index(grid.images).get_indexer(pd.Index(images))
-        index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), of_images)
+    for grid, images, places in zip((anchor, test), of_images, of_seeds, strict=True):
+        index = np.ix_(np.arange(len(grid.rates)), np.array(places, int), images)
         cut += [grid.values["bpp"][index], grid.values[metric][index]]
     known = ~np.any([np.isnan(array).any(axis=(0, 1)) for array in cut], axis=0)
     notes = []
@@ -259,17 +244,17 @@ def _measure(mean: Sides, drawn: Sides | None, method: str, *, undrawn: str, not
     row |= {"bd_rate_percent": point.bd_rate_percent, "bd_quality_db": point.bd_quality_db}
     if drawn is None:
         return row | {"status": "no_interval", "reason": _join(f"no interval: {undrawn}", note)}
-    deltas = _deltas(drawn, method)
-    kept = deltas.why == 0
+    rate, quality, _, why = _deltas(drawn, method)
+    kept = why == 0
     refused = 1 - float(kept.mean())
     row["refused_resamples"] = refused
     if refused > MAX_REFUSED:
-        most = int(np.bincount(deltas.why[~kept].astype(int)).argmax())
+        most = int(np.bincount(why[~kept]).argmax())
         cause = "the curves share too little" if most == len(_REASONS) - 1 else _REASONS[most]
         many = f"no interval: {refused:.0%} of the resamples were refused, mostly because {cause}"
         return row | {"status": "no_interval", "reason": _join(many, note)}
-    row["ci_low"], row["ci_high"] = interval(deltas.rate[kept])
-    quality = deltas.quality[kept & ~np.isnan(deltas.quality)]
+    row["ci_low"], row["ci_high"] = interval(rate[kept])
+    quality = quality[kept & ~np.isnan(quality)]
     if not np.isnan(point.bd_quality_db) and len(quality) >= (1 - MAX_REFUSED) * len(kept):
         row["bd_quality_ci_low"], row["bd_quality_ci_high"] = interval(quality)
     return row | {"status": "ok", "reason": note}
@@ -329,17 +314,14 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     known = list(curves)
     chosen = []
     for test in known:
-        if test.arm not in UNSEEDED:
-            chosen += _with_others(test, known) if test.maps in OWN_MAPS else []
-            chosen += _with_own(test, known)
+        if test.arm in UNSEEDED:
+            continue
+        for other in known if test.maps in OWN_MAPS else ():
+            if other.arm in UNSEEDED and other.place == test.place:
+                name = other.codec if other.arm == CLASSICAL_ARM else f"{other.variant} (external)"
+                chosen.append(Comparison(other, test, name))
+        chosen += _with_own(test, known)
     return chosen
-
-
-def _with_others(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:
-    """Against what was not trained here, on the same pictures."""
-    others = [a for a in known if a.arm in UNSEEDED and a.place == test.place]
-    names = (a.codec if a.arm == CLASSICAL_ARM else f"{a.variant} (external)" for a in others)
-    return [Comparison(a, test, name) for a, name in zip(others, names, strict=True)]
 
 
 def _with_own(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:

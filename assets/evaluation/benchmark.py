@@ -15,7 +15,6 @@ from assets.graph import Progress, silent
 from assets.world import World, evaluation_key
 from models.codecs.catalogue import shipped
 from models.errors import FoveaError
-from models.experiments import Experiment
 from models.judges import JUDGES
 from models.validation import unknown
 
@@ -35,10 +34,10 @@ class Benchmark(NamedTuple):
 
 def chosen(
     world: World, dataset: str, codecs: Sequence[str], peers: Sequence[str] = (), judges: Sequence[str] = ()
-) -> list[Experiment]:
-    """What is measured: of shipped codecs each arm, of an experiment's key the experiment. codecs: empty for all that
-    ship. Raises FoveaError for a dataset, a codec or a judge that is not known, and for a peer that the dataset is not
-    measured with."""
+) -> list[tuple[str, str]]:
+    """Stage and partition of what is measured: of shipped codecs each arm, of an experiment's key the experiment, classical
+    codecs and checkpoints from elsewhere. codecs: empty for all that ship. Raises FoveaError for a dataset, a codec or a
+    judge that is not known, and for a peer that the dataset is not measured with."""
     measured = world.dataset(dataset).classical
     if missing := [p for p in peers if p not in measured]:
         raise FoveaError(f"--peers {missing[0]}: {dataset} is measured with {', '.join(measured)}")
@@ -55,13 +54,8 @@ def chosen(
             raise FoveaError(
                 f"{unknown('codec', name, known)}{hint}; or give an experiment's key (fovea status --keys)"
             )
-    return found
-
-
-def partitions_of(world: World, dataset: str, experiments: Sequence[Experiment]) -> list[tuple[str, str]]:
-    """The pieces: stage and partition of each."""
     return [
-        *(("rd_points", evaluation_key(e.key, dataset)) for e in experiments),
+        *(("rd_points", evaluation_key(e.key, dataset)) for e in found),
         ("classical_rd_points", dataset),
         *(("external_rd_points", e.partition) for e in externals(world.home.config, dataset)),
     ]
@@ -88,6 +82,6 @@ def benchmark_of(
         "pictures": int(points["image"].nunique()),
         "codecs": ", ".join(sorted(set(points["codec"]))),
         "training": "none: codecs as they ship, or as their experiments left them",
+        "judges": "; ".join(lines),
     }
-    said |= {"judges": "; ".join(lines)}
     return Benchmark(points, curves, rates, render_report(curves=curves, rates=rates, provenance=said), lines)

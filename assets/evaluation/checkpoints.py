@@ -86,18 +86,17 @@ def keep_external(
     known = read_external(config, dataset, name)
     if known is not None and known.codec != codec:
         raise FoveaError(f"{name} of {dataset} is a {known.codec}: choose another --name for a {codec}")
-    points = {f.quality: f for f in (known.files if known else ())}
     given: dict[float, Path] = {}
     for path, quality in files:
         at = quality_of(path) if quality is None else quality
-        if not (math.isfinite(at) and at > 0):
+        if not 0 < at < math.inf:
             raise FoveaError(f"quality {at:g}: a positive number is needed")
         if at in given:
             raise FoveaError(f"{given[at]} and {path} both are quality {at:g}: give each its --quality")
         given[at] = path
-        points[at] = Checkpoint(path=str(path.resolve()), sha256=file_sha256(path), quality=at)
-    files_by_quality = tuple(points[q] for q in sorted(points))
-    external = External(name=name, dataset=dataset, codec=codec, files=files_by_quality)
+    points = {f.quality: f for f in (known.files if known else ())}
+    points |= {q: Checkpoint(path=str(p.resolve()), sha256=file_sha256(p), quality=q) for q, p in given.items()}
+    external = External(name=name, dataset=dataset, codec=codec, files=tuple(points[q] for q in sorted(points)))
     write_whole(_file(config, dataset, name), external.model_dump_json(include={"codec", "files"}, indent=1))
     return external
 

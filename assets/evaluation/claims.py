@@ -143,11 +143,8 @@ def _files(config: Path) -> list[Path]:
 def units_of(chain: Chain, claim: Claim) -> list[tuple[str, str]]:
     """Stage and partition of what both sides are measured by. Raises FoveaError for a sweep, arm or codec that is not there."""
     sweep = chain.world.sweep(claim.sweep)
-    own = [
-        e
-        for e in sweep.experiments
-        if e.codec == claim.codec and claim.preset in (None, e.preset) and claim.variant in (None, e.variant)
-    ]
+    asked = {"codec": claim.codec, "preset": claim.preset, "variant": claim.variant}
+    own = [e for e in sweep.experiments if all(v in (None, getattr(e, name)) for name, v in asked.items())]
     found: list[tuple[str, str]] = []
     for side in (claim.arm, claim.against):
         if side in CLASSICAL:
@@ -194,14 +191,8 @@ def outcome(written: Written, rates: pd.DataFrame, commit: str) -> Outcome:
     """rates: as `bd_rates` gives them for the claim's sweep. Raises FoveaError for a comparison that is not among them, or was
     refused."""
     claim = written.claim
-    dataset = claim.sweep.partition(".")[0]
-    asked: dict[str, str | None] = {
-        "dataset": dataset,
-        "codec": claim.codec,
-        "anchor_arm": claim.against,
-        "metric": claim.metric,
-    }
-    asked |= {"method": METHOD, "preset": claim.preset, "variant": claim.variant}
+    asked = claim.model_dump(include={"codec", "metric", "preset", "variant"})
+    asked |= {"dataset": claim.sweep.partition(".")[0], "anchor_arm": claim.against, "method": METHOD}
     rows = [
         r
         for r in records(rates)
@@ -232,34 +223,30 @@ def keep_outcome(written: Written, found: Outcome) -> None:
     write_whole(written.path.with_suffix(".json"), (json.dumps(runs, indent=1) + "\n").encode())
 
 
-def claims_of(config: Path, sweep: str) -> list[Written]:
-    """The claims about a sweep that were run. A file that is no claim is left to `fovea claims check`: it stops no report."""
-    found = []
-    for path in _files(config):
-        with contextlib.suppress(FoveaError):
-            found.append(read_claim(path))
-    return [w for w in found if w.claim.sweep == sweep and w.run is not None]
-
-
 def table(claims: Sequence[Written]) -> str:
     """Markdown, a row for each claim that was run, what saves most first."""
     lines = ["| claim, written down before the run | expected | found | |", "|---|---|---|---|"]
-    for w in _ordered(claims):
-        if (run := w.run) is not None:
-            found = f"{with_interval(run._asdict())}, {counted(run.n_images)}"
-            again = f"; run {1 + w.runs.index(run)}, after a first under another setting" if w.edited else ""
-            lines.append(f"| {w.claim.says} | {w.claim.bound} | {found} | {run.word}{again} |")
+    for w, run in _run(claims):
+        found = f"{with_interval(run._asdict())}, {counted(run.n_images)}"
+        again = f"; run {1 + w.runs.index(run)}, after a first under another setting" if w.edited else ""
+        lines.append(f"| {w.claim.says} | {w.claim.bound} | {found} | {run.word}{again} |")
     return "\n".join(lines).replace("\u202f", " ").replace("\u00a0", " ") + "\n"
 
 
-def shown(claims: Sequence[Written]) -> list[Mapping[str, Any]]:
-    """For a page: says, bound, found, word; what saves most first."""
+def shown(config: Path, sweep: str) -> list[Mapping[str, Any]]:
+    """The claims about a sweep that were run, for a page: says, bound, found, word; what saves most first. A file that is no
+    claim is left to `fovea claims check`: it stops no report."""
+    claims = []
+    for path in _files(config):
+        with contextlib.suppress(FoveaError):
+            claims.append(read_claim(path))
     return [
-        {"says": w.claim.says, "bound": w.claim.bound, "found": with_interval(w.run._asdict()), "word": w.run.word}
-        for w in _ordered(claims)
-        if w.run is not None
+        {"says": w.claim.says, "bound": w.claim.bound, "found": with_interval(run._asdict()), "word": run.word}
+        for w, run in _run(claims)
+        if w.claim.sweep == sweep
     ]
 
 
-def _ordered(claims: Sequence[Written]) -> list[Written]:
-    return sorted(claims, key=lambda w: w.run.bd_rate_percent if w.run else 0.0)
+def _run(claims: Sequence[Written]) -> list[tuple[Written, Outcome]]:
+    """Those that were run, what saves most first."""
+    return sorted(((w, w.run) for w in claims if w.run), key=lambda pair: pair[1].bd_rate_percent)

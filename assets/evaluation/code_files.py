@@ -1,5 +1,7 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
+import contextlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +35,13 @@ BYTES_A_PIXEL = 220
 
 def _each(
     work: Sequence[tuple[Path, Path]],
-    read: Callable[[Path], Loaded],
-    code: Callable[[Loaded], tuple[bytes, About]],
-    pixels: Callable[[Loaded], int],
-    threads: int,
+    read: Callable[[Path], tuple[int, Loaded]],
+    code: Callable[[Path, Loaded], tuple[bytes, About]],
     failed: list[str] | None,
-) -> Iterator[tuple[Path, bytes, About]]:
+) -> Iterator[About]:
     """Read the sources here, code several at once, as many as memory has room for by their pixels, and write each target beside
-    and rename it; yields target, bytes and what `code` says of them, in order. What is wrong with a source goes to `failed`,
-    or is raised where that is None."""
+    and rename it; yields what `code` says of each, in order. read: pixels, and what `code` is given with the target. What is
+    wrong with a source goes to `failed`, or is raised where that is None."""
     room = Room(0.7 * physical_bytes())
 
     def missed(error: FoveaError) -> None:
@@ -49,30 +49,28 @@ def _each(
             raise error
         failed.append(str(error))
 
-    def opened() -> Iterator[tuple[Path, Path, Loaded]]:
+    def opened() -> Iterator[tuple[Path, Path, int, Loaded]]:
         for source, target in work:
             try:
-                loaded = read(source)
+                yield source, target, *read(source)
             except FoveaError as error:
                 missed(error)
-                continue
-            yield source, target, loaded
 
-    def coded(item: tuple[Path, Path, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
-        source, target, loaded = item
+    def coded(item: tuple[Path, Path, int, Loaded]) -> tuple[Path, bytes, About] | FoveaError:
+        source, target, pixels, loaded = item
         try:
-            with room.taken(BYTES_A_PIXEL * pixels(loaded)):
-                return target, *code(loaded)
+            with room.taken(BYTES_A_PIXEL * pixels):
+                return target, *code(target, loaded)
         except FoveaError as error:
             return FoveaError(f"{source}: {error}")
 
-    for done in in_order(coded, opened(), threads=threads):
+    for done in in_order(coded, opened()):
         if isinstance(done, FoveaError):
             missed(done)
             continue
         target, data, about = done
         write_output(target, data)
-        yield target, data, about
+        yield about
 
 
 class Guide(NamedTuple):
@@ -119,11 +117,11 @@ class Compressed(NamedTuple):
     seconds: float
 
 
-def predicted_map(model: str = DEFAULT_SALIENCY) -> Callable[[Picture], Picture | None]:
-    """What a built-in or shipped model says of a picture, H×W uint8; None for one that is too small to look around in."""
+def predicted_map() -> Callable[[Picture], Picture | None]:
+    """What the default model says of a picture, H×W uint8; None for one that is too small to look around in."""
     from models.saliency.predict import load_model
 
-    predictor = load_model(model)
+    predictor = load_model(DEFAULT_SALIENCY)
     return lambda picture: predictor.predict([picture])[0] if min(picture.shape[:2]) >= MIN_SIDE else None
 
 
@@ -132,13 +130,13 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 
 
 def _compressed(
-    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, threads: int, failed: list[str] | None
+    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, failed: list[str] | None
 ) -> Iterator[Compressed]:
     maps = find_maps(guide.maps, [source for source, _ in work]) if guide.maps else {}
     predicted = None if guide.maps else predicted_map()
     guided = guided and not guide.uniform
 
-    def read(source: Path) -> tuple[float, Picture, Picture | None]:
+    def read(source: Path) -> tuple[int, tuple[float, Picture, Picture | None]]:
         began = time.perf_counter()
         picture = read_picture(source)
         asked = time.perf_counter()
@@ -149,22 +147,19 @@ def _compressed(
             looked_at = own_map(own, source, picture)
         if not guided:  # a map that only measures is no part of the coding
             began += time.perf_counter() - asked
-        return began, picture, looked_at
+        return picture[..., 0].size, (began, picture, looked_at)
 
-    def code(loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
+    def code(target: Path, loaded: tuple[float, Picture, Picture | None]) -> tuple[bytes, Compressed]:
         began, picture, looked_at = loaded
         data, shown = coder(picture, looked_at if guided else None)
         seconds = time.perf_counter() - began
-        bpp = 8 * len(data) / (picture.shape[0] * picture.shape[1])
+        bpp = 8 * len(data) / picture[..., 0].size
         psnr, looked = psnr_db(picture, shown), float("nan")
         if looked_at is not None and looked_at.any():
             looked = psnr_db(picture, shown, looked_at)
-        return data, Compressed(Path(), len(data), bpp, psnr, looked, seconds)
+        return data, Compressed(target, len(data), bpp, psnr, looked, seconds)
 
-    for target, _, said in _each(
-        work, read, code, lambda loaded: loaded[1].shape[0] * loaded[1].shape[1], threads, failed
-    ):
-        yield said._replace(path=target)
+    return _each(work, read, code, failed)
 
 
 def compress_files(
@@ -176,7 +171,6 @@ def compress_files(
     guide: Guide = GUIDED,
     effort: int = 0,
     progressive: bool = False,
-    threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[Compressed]:
     """Write a .fov file for each picture; yields what is to be said of each, in order.
@@ -195,7 +189,7 @@ def compress_files(
         return encoded.data, encoded.reconstruction
 
     codec.name()
-    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, threads, failed)
+    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, failed)
 
 
 def encode_picture(
@@ -264,7 +258,7 @@ def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide
         data = signed(data, COMPRESS)
         return data, classical.decode("jpeg", data)
 
-    (said,) = _compressed([(source, target)], coder, guide, True, 1, None)
+    (said,) = _compressed([(source, target)], coder, guide, True, None)
     return said
 
 
@@ -335,7 +329,6 @@ def decompress_files(
     codec_for: Callable[[bytes], Codec],
     *,
     sizes: Sequence[int] | None = None,
-    threads: int = 0,
     failed: list[str] | None = None,
 ) -> Iterator[Decompressed]:
     """Write a PNG for each .fov file; yields what is to be said of each, in order. codec_for: what made a file. sizes: how
@@ -345,32 +338,26 @@ def decompress_files(
     Raises FoveaError then, which names the file.
     """
 
-    taken = None if sizes is None else iter(sizes)
+    taken = iter(sizes or itertools.repeat(None))
 
-    def read(source: Path) -> tuple[bytes, Codec]:
-        size = None if taken is None else next(taken)
-        data = read_whole(source)
+    def read(source: Path) -> tuple[int, tuple[bytes, Codec]]:
+        size, data = next(taken), read_whole(source)
         try:
             if size is not None:
                 data = beginning(data, size)
-            codec = codec_for(data)
+            codec, held = codec_for(data), bitstream.unpack(data)
             codec.name()
         except FoveaError as error:
             raise FoveaError(f"{source}: {error}") from error
-        return data, codec
+        return held.width * held.height, (data, codec)
 
-    def code(loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
+    def code(target: Path, loaded: tuple[bytes, Codec]) -> tuple[bytes, Decompressed]:
         data, codec = loaded
         picture = codec.decode(data)
-        said = Decompressed(Path(), picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
+        said = Decompressed(target, picture.shape[1], picture.shape[0], len(data), bitstream.unpack(data).whole())
         return signed(encode_png(picture), DECOMPRESS), said
 
-    def pixels(loaded: tuple[bytes, Codec]) -> int:
-        held = bitstream.unpack(loaded[0])
-        return held.width * held.height
-
-    for target, _, said in _each(work, read, code, pixels, threads, failed):
-        yield said._replace(path=target)
+    return _each(work, read, code, failed)
 
 
 def beginning(data: bytes, size: int) -> bytes:
@@ -389,25 +376,21 @@ def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Pa
     of them, half of them, and so on, while these hold a picture. With them, why other files have none. Raises FoveaError for
     two of one name, and where something else has a PNG's name."""
     work, failed = [], []
-    wanted = mirrored(files, folder, ".png", files_in, DECOMPRESS.encode())
-    for file, target in wanted:
+    for file, target in mirrored(files, folder, ".png", files_in, DECOMPRESS.encode()):
         try:
             data = read_whole(file)
         except FoveaError as error:
             failed.append(str(error))
             continue
         try:
-            for halved in range(FRAMES):
-                size = len(data) >> halved
-                try:
-                    bitstream.unpack(beginning(data, size))
-                except BitstreamError:
-                    if not halved:
-                        raise
-                    break
-                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
+            beginning(data, len(data))
         except FoveaError as error:
             failed.append(f"{file}: {error}")
+            continue
+        with contextlib.suppress(BitstreamError):  # too few bytes for a picture
+            for size in (len(data) >> halved for halved in range(FRAMES)):
+                beginning(data, size)
+                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
     for _, target, _ in work:
         check_ours(target, DECOMPRESS.encode())
     return work, failed

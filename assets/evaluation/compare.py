@@ -20,6 +20,8 @@ COLUMNS = (*NAMES, "same_files", "metric", "method", *MEASURED)
 
 ONLY_BEFORE = "only in the first: nothing to compare with"
 ONLY_AFTER = "only in the second: nothing to compare with"
+ALONE = {"same_files": False, "metric": "psnr_db", "n_images": 0, "n_seeds": 0, "status": "refused"}
+"""Of a curve that has no partner; numbers are not known."""
 
 
 class Pair(NamedTuple):
@@ -81,20 +83,14 @@ def compare_points(
     for pair in pair_curves(*sides):
         if pair.before is None or pair.after is None:
             if list_only_before if pair.after is None else list_only_after:
-                rows += _alone(pair)
+                reason = ONLY_BEFORE if pair.after is None else ONLY_AFTER
+                rows += [{**pair.names(), **ALONE, "reason": reason, "method": method} for method in METHODS]
             continue
         curves = sides[0][pair.before], sides[1][pair.after]
         same = _same_files(*curves)
         if not (same and pair.after.arm in UNSEEDED):
             rows += [{**pair.names(), "same_files": same, **row} for row in _compared(*curves, resamples)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _alone(pair: Pair) -> list[dict[str, Any]]:
-    blank = {**dict.fromkeys(MEASURED, math.nan), "n_images": 0, "n_seeds": 0, "status": "refused"}
-    named = {**pair.names(), "same_files": False, "metric": "psnr_db"}
-    reason = ONLY_BEFORE if pair.after is None else ONLY_AFTER
-    return [{**named, **blank, "reason": reason, "method": method} for method in METHODS]
 
 
 def _compared(before: pd.DataFrame, after: pd.DataFrame, resamples: int) -> list[dict[str, Any]]:

@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from assets.evaluation.palette import CLASSICAL, Cast, cast_of, look
 from assets.evaluation.published import name_of
-from assets.evaluation.rate_distortion import CurveKey, curves_of, learned, records, told_apart
+from assets.evaluation.rate_distortion import CurveKey, curves_of, records, told_apart
 from models.errors import FoveaError
 from models.metrics import METRICS
 from models.validation import unknown
@@ -23,7 +22,8 @@ _SPECIAL = re.compile(r"([#$%&_{}])")
 
 def _naming_codecs(curves: pd.DataFrame) -> Cast:
     """The cast of curves whose labels name their codec, also where there is one: elsewhere nothing else says it."""
-    return cast_of(curves)._replace(codecs=[*learned(curves), ""])
+    cast = cast_of(curves)
+    return cast._replace(codecs=[*cast.codecs, ""])
 
 
 def _named(curves: pd.DataFrame) -> Iterator[tuple[str, CurveKey, pd.DataFrame]]:
@@ -42,10 +42,8 @@ def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
     for label, key, rows in _named(curves):
         metrics = ["bpp", *(m for m in METRICS if m in rows and rows[m].notna().all())]
         results = {COMPRESSAI.get(m, m): [float(v) for v in rows[m]] for m in metrics}
-        facts: dict[str, Any] = {"name": label, "made_by": "fovea"}
-        facts["description"] = f"{key.place}, trained on {key.train_dataset}"
-        if not key.train_dataset:
-            facts["description"] = key.place
+        about = f"{key.place}, trained on {key.train_dataset}" if key.train_dataset else key.place
+        facts = {"name": label, "made_by": "fovea", "description": about}
         name = name_of(label)
         if f"{name}.json" in files:  # labels that differ in odd characters alone, or not at all
             name = name_of(f"{label} {key}")
@@ -53,16 +51,13 @@ def compressai_results(curves: pd.DataFrame) -> dict[str, str]:
     return files
 
 
-def curves_with(curves: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The points that have this metric. Raises FoveaError where none has it."""
+def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
+    """A plot of `metric` over bpp for pgfplots, of the points that have it, and a booktabs table of the BD-rates on it. rates:
+    as `bd_rates` has them. Raises FoveaError where no point has the metric."""
     has = [m for m in METRICS if m in curves and curves[m].notna().any()]
     if metric not in has:
         raise FoveaError(unknown("metric", metric, has))
-    return curves[curves[metric].notna()]
-
-
-def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
-    """A plot of `metric` over bpp for pgfplots, and a booktabs table of the BD-rates on it. rates: as `bd_rates` has them."""
+    curves = curves[curves[metric].notna()]
     label = METRICS[metric].label + (f" ({METRICS[metric].unit})" if METRICS[metric].unit else "")
     lines = [
         r"% \usepackage{pgfplots,booktabs}",
@@ -72,16 +67,18 @@ def latex(curves: pd.DataFrame, rates: pd.DataFrame, metric: str) -> str:
     for name, _, rows in _named(curves):
         points = " ".join(f"({bpp:.4f},{value:.4f})" for bpp, value in zip(rows["bpp"], rows[metric], strict=True))
         lines += [rf"\addplot coordinates {{{points}}};", rf"\addlegendentry{{{_tex(name)}}}"]
-    lines += [r"\end{axis}", r"\end{tikzpicture}", "", r"\begin{tabular}{llrr}", r"\toprule"]
-    lines += [rf"curve & against & BD-rate (\%), {_tex(METRICS[metric].label)} & 95\,\% interval \\", r"\midrule"]
+    lines += [r"\end{axis}", r"\end{tikzpicture}", ""]
     cast, rates = _naming_codecs(told_apart(curves)), told_apart(rates)
     shown = rates[(rates["metric"] == metric) & (rates["method"] == "pchip") & (rates["status"] != "refused")]
+    compared = []
     for row in records(shown):
         test, anchor = look(row, cast, "test_arm").label, row["anchor_arm"]
         anchor = CLASSICAL[anchor][0] if anchor in CLASSICAL else anchor
         interval = f"$[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]$" if row["status"] == "ok" else "--"
-        lines.append(rf"{_tex(test)} & {_tex(anchor)} & ${row['bd_rate_percent']:+.1f}$ & {interval} \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        compared.append((_tex(test), _tex(anchor), f"${row['bd_rate_percent']:+.1f}$", interval))
+    head = ["curve", "against", rf"BD-rate (\%), {_tex(METRICS[metric].label)}", r"95\,\% interval"]
+    table = pd.DataFrame(compared, columns=head).to_latex(index=False, column_format="llrr")
+    return "\n".join([*lines, table])
 
 
 def _tex(text: str) -> str:

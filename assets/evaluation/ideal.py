@@ -1,5 +1,6 @@
 """What the maps of a dataset allow ideally (models/saliency/ideal.py), and how much of it codecs reached."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,23 +47,22 @@ def ideal_rows(
     count = len(saliency_maps)
     names = list(images) if images is not None else [f"{i:09}" for i in range(count)]
     others = derangement(names) if count > 1 else []
-    seen: dict[tuple[str, str], list[Ideal]] = {}
+    seen: dict[tuple[str, str], list[Ideal]] = defaultdict(list)
 
     for i, own in enumerate(saliency_maps):
         conditions: dict[str, Map] = {"predicted": own, "center": center_map(*own.shape)}
         if others:
             conditions["shuffled"] = fit_map(saliency_maps[others[i]], own.shape)
         eyes = fixation_maps[i]
-        halves = fixation_halves[i] if fixation_halves is not None else None
         if own.any():
             for name, condition in conditions.items():
-                seen.setdefault((name, "saliency"), []).append(ideal_gain(condition, own))
+                seen[name, "saliency"].append(ideal_gain(condition, own))
         if eyes is not None and eyes.any():
             for name, condition in {"people": eyes, **conditions}.items():
-                seen.setdefault((name, "fixations"), []).append(ideal_gain(condition, eyes))
-        if halves is not None:
+                seen[name, "fixations"].append(ideal_gain(condition, eyes))
+        if fixation_halves is not None and (halves := fixation_halves[i]) is not None:
             both = np.mean([ideal_gain(*halves), ideal_gain(*halves[::-1])], axis=0)
-            seen.setdefault(("half_people", "fixations"), []).append(Ideal(*both.tolist()))
+            seen["half_people", "fixations"].append(Ideal(*both.tolist()))
     order = ("people", "half_people", "predicted", "center", "shuffled")
     rows = []
     for conditioning, measured_on in sorted(seen, key=lambda key: (key[1], order.index(key[0]))):

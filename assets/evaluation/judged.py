@@ -1,13 +1,12 @@
 """Points that are measured, with what judges (models/judges.py) say of them: their files are made again, once for each new
 judge, and its columns are kept in the store beside what they are about."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
 from assets.chain import Chain
-from assets.evaluation.codec_stage import parts
 from assets.evaluation.measure import Subject
 from assets.evaluation.pieces import POINTS, measured_table, subjects_of
 from assets.frames.texts import drawn_texts, frame_texts, read_texts
@@ -68,14 +67,10 @@ def seats(chain: Chain, dataset: str, names: Sequence[str]) -> tuple[list[Seat],
 def _counted(chain: Chain, dataset: str, seat: Seat) -> list[str]:
     """How many texts count, and which do not."""
     pictures, judge = open_pairs(chain, dataset, "measured", maps="none").pictures, cast("Reader", seat.judge)
-    shares = [judge.shares(picture, own) for picture, own in zip(pictures, seat.texts, strict=True)]
-    pairs = [
-        (t.text, share)
-        for own, some in zip(seat.texts, shares, strict=True)
-        for t, share in zip(own, some, strict=True)
-    ]
-    out = sorted(text for text, share in pairs if share < 1)
-    said = f"{len(pairs) - len(out)} of {len(pairs)} texts count: read without a fault in the original at this size"
+    shares = [share for picture, own in zip(pictures, seat.texts, strict=True) for share in judge.shares(picture, own)]
+    texts = [text.text for own in seat.texts for text in own]
+    out = sorted(text for text, share in zip(texts, shares, strict=True) if share < 1)
+    said = f"{len(texts) - len(out)} of {len(texts)} texts count: read without a fault in the original at this size"
     return [f"{seat.name}: {said}", *([f"{seat.name}: not {', '.join(out)}"] if out else [])]
 
 
@@ -93,8 +88,8 @@ def judged(
         code = code_version(JUDGES[name].module, apart=("models.judges",))
         keys[name] = digest([made.unit.digest, list(peers), name, judge.about, code, texts])
     if new := [seat for seat in jury if not chain.store.has(SHELF, keys[seat.name])]:
-        sizes = dict(zip(points[_ROW].itertuples(index=False, name=None), points["bytes"], strict=True))
-        tables = _measure(chain, piece, new, sizes, peers, progress)
+        asked = points[points["codec"].isin(peers)] if peers and piece[0] == "classical_rd_points" else points
+        tables = _measure(chain, piece, new, asked, progress)
         for seat, rows in zip(new, tables, strict=True):
             with chain.store.writing(SHELF, keys[seat.name]) as writer:
                 pd.DataFrame(rows).to_parquet(writer.path(POINTS), index=False)
@@ -104,65 +99,60 @@ def judged(
 
 
 def _measure(
-    chain: Chain,
-    piece: tuple[str, str],
-    jury: Sequence[Seat],
-    sizes: dict[tuple[str, float, str], int],
-    peers: Sequence[str],
-    progress: Progress,
-) -> list[list[dict[str, Any]]]:
-    """Rows for each of the jury."""
+    chain: Chain, piece: tuple[str, str], jury: Sequence[Seat], measured: pd.DataFrame, progress: Progress
+) -> list[tuple[dict[str, Any], ...]]:
+    """Rows for each of the jury. measured: the points whose files are judged."""
     from models.codecs.batch import in_order
 
-    subjects, files = _files(chain, piece, peers)
+    experiment, _, dataset = piece[1].rpartition("@")
+    subjects, files = files_again(chain, dataset, experiment)
 
     def some(item: tuple[int, Subject]) -> list[list[dict[str, Any]]]:
         place, subject = item
         verdicts = [seat.judge.sees(subject.picture, seat.texts[place], subject.fixation_map) for seat in jury]
-        rows: list[list[dict[str, Any]]] = [[] for _ in jury]
-        for codec, rate, size, shown in files(subject):
+        own = measured[measured["image"] == subject.image]
+        sizes = dict(zip(zip(own["codec"], own["rate"], strict=True), own["bytes"], strict=True))
+        rows = []
+        for codec, rate, size, shown in files(subject, sizes):
             row = {"codec": codec, "rate": rate, "image": subject.image}
-            if size != sizes[codec, rate, subject.image]:
+            if size != sizes[codec, rate]:
                 raise FoveaError(
                     f"{subject.image}: {codec} at {rate:g} made {size} bytes, not those that were measured, on another machine "
                     f"perhaps: measure them here, in a FOVEA_HOME of their own"
                 )
-            for own, verdict in zip(rows, verdicts, strict=True):
-                own.append(row | verdict(shown))
+            rows.append([row | verdict(shown) for verdict in verdicts])
         return rows
 
-    found: list[list[dict[str, Any]]] = [[] for _ in jury]
+    found: list[list[dict[str, Any]]] = []
     for done, rows in enumerate(in_order(some, list(enumerate(subjects)), threads=chain.threads), 1):
-        for own, more in zip(found, rows, strict=True):
-            own += more
+        found += rows
         progress(done, len(subjects), "pictures judged")
-    return found
+    return [*zip(*found, strict=True)]
 
 
-def _files(
-    chain: Chain, piece: tuple[str, str], peers: Sequence[str]
-) -> tuple[Sequence[Subject], Callable[[Subject], Files]]:
-    """The measured pictures, and what makes a picture's files."""
+def files_again(
+    chain: Chain, dataset: str, experiment: str
+) -> tuple[Sequence[Subject], Callable[[Subject, Iterable[tuple[str, float]]], Files]]:
+    """The measured pictures, and what makes files of one again, given codec and rate of each. experiment: a training's key, ""
+    for classical codecs."""
     from models.codecs.catalogue import load_codec
 
-    if piece[0] == "classical_rd_points":
+    if not experiment:
 
-        def conventional(subject: Subject) -> Files:
-            for name in peers or chain.world.dataset(piece[1]).classical:
-                for quality in map(float, classical.CLASSICAL[name].qualities):
-                    data = classical.encode(name, quality, subject.picture, subject.saliency_map)
-                    yield name, quality, len(data), classical.decode(name, data)
+        def conventional(subject: Subject, wanted: Iterable[tuple[str, float]]) -> Files:
+            for name, quality in wanted:
+                data = classical.encode(name, quality, subject.picture, subject.saliency_map)
+                yield name, quality, len(data), classical.decode(name, data)
 
-        return subjects_of(chain, piece[1], "none"), conventional
+        return subjects_of(chain, dataset, "none"), conventional
 
-    experiment, dataset = parts(chain.world, piece[1])
-    codec: Any = load_codec(chain.made("trained_codec", experiment.key).folder / "codec")
+    codec: Any = load_codec(chain.made("trained_codec", experiment).folder / "codec")
     codec.name()  # known before threads ask for it at once
 
-    def learned(subject: Subject) -> Files:
+    def learned(subject: Subject, wanted: Iterable[tuple[str, float]]) -> Files:
         given = codec.analysed(subject.picture, subject.condition)
-        for rate in experiment.rates:
+        for name, rate in wanted:
             encoded = codec.encode_analysed(given, rate)
-            yield experiment.codec, rate, len(encoded.data), encoded.reconstruction
+            yield name, rate, len(encoded.data), encoded.reconstruction
 
-    return subjects_of(chain, dataset, experiment.maps), learned
+    return subjects_of(chain, dataset, chain.world.experiment(experiment).maps), learned

@@ -5,7 +5,6 @@ page.html.j2 (skeleton) ← report.html.j2; parts.html.j2, report.css, report.js
 
 import base64
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,6 @@ NUMERALS = ("number", "counted", "percent", "decibel", "gain", "interval", "digi
 STYLE, SCRIPT = "report.css", "report.js"
 
 
-def embed_json(data: Any) -> Markup:
-    """JSON that can stand in a script element: no tag can end it."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
 def data_uri(picture: Picture, **how: Any) -> str:
     """The address of a picture inside a page, as WebP. how: what Pillow is told of its quality."""
     buffer = io.BytesIO()
@@ -48,6 +41,7 @@ def render_page(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     environment.globals.update(
         **{name: getattr(numerals, name) for name in NUMERALS},
         finite=math.isfinite,
@@ -55,6 +49,5 @@ def render_page(
         UNITS={m.name: m.unit for m in KNOWN.values()},
     )
     looks, acts = ((folder / name).read_text(encoding="utf-8") for name in (style, script))
-    return environment.get_template(template).render(
-        style=Markup(looks), script=Markup(acts.replace("</", "<\\/")), data=embed_json(data), **values
-    )
+    acts = acts.replace("</", "<\\/")
+    return environment.get_template(template).render(style=Markup(looks), script=Markup(acts), data=data, **values)

@@ -10,7 +10,6 @@ no interval. It counts as a statement of its source.
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -54,32 +53,30 @@ def name_of(text: str) -> str:
     return name
 
 
-def _number(value: Any, where: str, low: float, high: float) -> float:
+def _number(value: Any, where: str, high: float) -> float:
+    """More than 0, at most `high`."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise FoveaError(f"{where}: {value!r:.80} is not a number") from None
-    if isinstance(value, bool) or not (math.isfinite(number) and low < number <= high):
-        hint = ""
-        if high == 1 and number > 1:
-            hint = "; MS-SSIM in dB? write 1 − 10^(−x/10)"
-        raise FoveaError(f"{where}: {value!r} is not within {low:g} … {high:g}{hint}")
+    if isinstance(value, bool) or not 0 < number <= high:
+        hint = "; MS-SSIM in dB? write 1 − 10^(−x/10)" if high == 1 and number > 1 else ""
+        raise FoveaError(f"{where}: {value!r} is not within 0 … {high:g}{hint}")
     return number
 
 
 def _points(rows: Iterable[tuple[str, Any, Any, Any]], where: str) -> tuple[tuple[float, float, float | None], ...]:
     """rows: (place in the file, bpp, psnr_db, ms_ssim or None)."""
-    points = [
+    points = sorted(
         (
-            _number(bpp, f"{where}: {place}, bpp", 0, 100),
-            _number(psnr, f"{where}: {place}, PSNR", 0, 100),
-            None if ms_ssim is None else _number(ms_ssim, f"{where}: {place}, MS-SSIM", 0, 1),
+            _number(bpp, f"{where}: {place}, bpp", 100),
+            _number(psnr, f"{where}: {place}, PSNR", 100),
+            None if ms_ssim is None else _number(ms_ssim, f"{where}: {place}, MS-SSIM", 1),
         )
         for place, bpp, psnr, ms_ssim in rows
-    ]
+    )
     if not points:
         raise FoveaError(f"{where}: no point")
-    points.sort()
     for one, other in itertools.pairwise(points):
         if one[0] == other[0]:
             raise FoveaError(f"{where}: two points at {one[0]:g} bpp")
@@ -90,16 +87,12 @@ def read_curves(path: Path, dataset: str, source: str = "") -> list[PublishedCur
     """The curves of a file: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db and, if known,
     ms_ssim (`read_sheet`). Raises FoveaError that names the file and the field."""
     source = source or path.name
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise FoveaError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not a table of a few points")
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path, dataset, source)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FoveaError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not a table of a few points")
-        if path.suffix.lower() == ".csv":
-            return _read_csv(path, dataset, source)
         return _read_json(read_whole(path).decode("utf-8-sig"), path, dataset, source)
-    except FileNotFoundError:
-        raise FoveaError(f"{path}: no such file") from None
-    except OSError as error:
-        raise FoveaError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise FoveaError(f"{path}: not a text file; give CompressAI's JSON or a CSV") from None
 

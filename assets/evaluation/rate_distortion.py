@@ -101,11 +101,6 @@ def curves_of(table: pd.DataFrame) -> list[tuple[CurveKey, pd.DataFrame]]:
     return [(CurveKey(*map(str, key)), rows) for key, rows in groups]
 
 
-def learned(table: pd.DataFrame) -> list[str]:
-    """The learned codecs of a table of curves: with more than one, labels name them."""
-    return sorted(table.loc[~table["arm"].isin(REFERENCE_ARMS), "codec"].unique())
-
-
 def label_arm(arm: str, maps: str) -> str:
     """An arm as tables and legends write it: `saliency_gain`, `saliency_gain@center`, `uniform`."""
     return arm if maps in ("", "none", "predicted") or "@" in arm else f"{arm}@{maps}"
@@ -156,23 +151,18 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
     rate = points["rate"].to_numpy(np.float64)
     if np.isnan(rate).any():
         raise FoveaError("rd_points: a row has no rate")
-    rates, rate_at = np.unique(rate, return_inverse=True)
-    seeds, seed_at = np.unique(points["seed"].fillna(0).to_numpy(np.int64), return_inverse=True)
-    image_at, images = pd.factorize(points["image"], sort=True)
-    shape = (len(rates), len(seeds), len(images))
-    cell = np.ravel_multi_index((rate_at, seed_at, image_at), shape)
-    if len(np.unique(cell)) != len(cell):
+    cells = points.assign(rate=rate, seed=points["seed"].fillna(0).astype(int)).set_index(["rate", "seed", "image"])
+    if cells.index.has_duplicates:
         first = points.iloc[0]
         raise FoveaError(
             f"rd_points: two experiments claim one point of {first['codec']} {label_arm(first['arm'], first['maps'])};"
             " set them apart in the column `variant`"
         )
-    values = {}
-    for column in columns:
-        array = np.full(shape, np.nan)
-        array.flat[cell] = points[column].to_numpy(np.float64)
-        values[column] = array
-    return Grid(rates, tuple(int(s) for s in seeds), tuple(str(i) for i in images), values)
+    rates, seeds, images = (np.unique(cells.index.get_level_values(level)) for level in range(3))
+    whole = cells.reindex(pd.MultiIndex.from_product([rates, seeds, images]))
+    shape = (len(rates), len(seeds), len(images))
+    values = {column: whole[column].to_numpy(np.float64).reshape(shape) for column in columns}
+    return Grid(rates, tuple(seeds.tolist()), tuple(images.tolist()), values)
 
 
 def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
@@ -212,13 +202,8 @@ def without_parts(table: pd.DataFrame, parts: Collection[str]) -> pd.DataFrame:
     arm = next((c for c in ("arm", "test_arm") if c in table.columns), "")
     if not (parts and arm and "variant" in table.columns):
         return table
-    pairs = zip(table[arm], table["variant"], strict=True)
-    return table.assign(variant=[v if a in REFERENCE_ARMS else without(str(v), parts) for a, v in pairs])
-
-
-def without(variant: str, parts: Collection[str]) -> str:
-    """A variant without these parts."""
-    return ",".join(part for part in variant.split(",") if part not in parts)
+    left = table["variant"].map(lambda variant: ",".join(p for p in str(variant).split(",") if p not in parts))
+    return table.assign(variant=left.where(~table[arm].isin(REFERENCE_ARMS), table["variant"]))
 
 
 def resampled_means(values: Floats, image_counts: Floats, seed_counts: Floats) -> Floats:

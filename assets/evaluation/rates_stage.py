@@ -6,16 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assets.evaluation.pieces import (
-    MEANS,
-    POINTS,
-    finite_means,
-    headline,
-    measured_needs,
-    measured_table,
-    subjects_of,
-    sweep_of,
-)
+from assets.evaluation import pieces
 from assets.graph import Need, Stage, Task, View
 from assets.story import rate_run, record_of, sweep_run, training_run
 from assets.world import World
@@ -50,12 +41,12 @@ class BdRates(Stage):
     onlookers = ("assets.evaluation.checkpoints", "assets.evaluation.published")
 
     def needs(self, world: World, partition: str) -> Sequence[Need]:
-        sweep = sweep_of(world, partition)
+        sweep = pieces.sweep_of(world, partition)
         codecs = [Need("trained_codec", e.key, optional=True) for e in sweep.experiments]
-        return [Need("rd_curves", partition, "points"), *measured_needs(sweep.dataset), *codecs]
+        return [Need("rd_curves", partition, "points"), *pieces.measured_needs(sweep.dataset), *codecs]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        sweep = sweep_of(view.world, view.partition)
+        sweep = pieces.sweep_of(view.world, view.partition)
         return {"sweep": view.partition, "fixations": view.world.fixations_digest(sweep.dataset)}
 
     def make(self, task: Task) -> None:
@@ -67,16 +58,16 @@ class BdRates(Stage):
         from assets.evaluation.rate_distortion import rd_curves, records
         from assets.saliency.fixations import frame_fixation_halves
 
-        sweep, curves = sweep_of(task.world, task.partition), task.given["rd_curves"]
-        points = curves.table(POINTS)
+        sweep, curves = pieces.sweep_of(task.world, task.partition), task.given["rd_curves"]
+        points = curves.table(pieces.POINTS)
         table = bd_rates(points, sweep=sweep.name)
         others = curves.table("published.parquet")
         if len(others):
             compared = published_rates(rd_curves(points, resamples=2), others, sweep=sweep.name)
             table = pd.concat([table, compared], ignore_index=True)
         table.to_parquet(task.writer.path("bd_rates.parquet"), index=False)
-        subjects = subjects_of(task, sweep.dataset, "none")
-        measured = measured_table(task, sweep.dataset)
+        subjects = pieces.subjects_of(task, sweep.dataset, "none")
+        measured = pieces.measured_table(task, sweep.dataset)
         dataset = task.dataset(sweep.dataset)
         ideal = ideal_rows(
             [s.saliency_map for s in subjects],
@@ -129,14 +120,14 @@ class BdRates(Stage):
 
         against = told[(told.metric == main_metric(told)) & (told.method == "pchip") & (told.anchor_arm == "uniform")]
         rates = {(r["codec"], r["test_arm"], r["maps"], r["variant"], r["preset"]): r for r in records(against)}
-        known = [name for name in (*MEANS, "ew_psnr_db") if name in points]
+        known = [name for name in (*pieces.MEANS, "ew_psnr_db") if name in points]
         settings = {name for e in ready for name in record_of(e, task.world)}
         for experiment in ready:
             colour = plain_colour(experiment.codec, experiment.arm, experiment.maps, experiment.variant)
             tags = {belongs(sweep.key): "yes", "mlflow.runColor": colour}
             unused = dict.fromkeys(sorted(settings - record_of(experiment, task.world).keys()), "unused")
             trained, own = task.given["trained_codec", experiment.key], points[points.experiment == experiment.key]
-            figures = {r: headline(finite_means(own.loc[own.rate == r, known])) for r in experiment.rates}
+            figures = {r: pieces.headline(pieces.finite_means(own.loc[own.rate == r, known])) for r in experiment.rates}
             preset = "" if experiment.as_shipped else experiment.preset
             row = rates.get((experiment.codec, experiment.arm, experiment.maps, experiment.variant, preset))
             against_uniform = {} if row is None else {"bd_rate_percent": round(float(row["bd_rate_percent"]), 2)}

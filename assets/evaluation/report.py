@@ -24,7 +24,6 @@ from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records,
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
 from assets.evaluation.verdict import WORDS, find_verdicts, first_verdicts
 
-TEMPLATE = "report.html.j2"
 BUDGET_BYTES = 6_000_000
 INDICES = ("vsi", "haarpsi", "gmsd")
 
@@ -92,7 +91,7 @@ def render_report(
     data = chart_data(curve_data(curves, metrics), metrics)
     data |= {"gallery": gallery_data(gallery, budget_bytes), "runUrl": provenance.get("mlflow_run_url") or ""}
     return render_page(
-        TEMPLATE,
+        "report.html.j2",
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
         headline=tables.headline(first_verdicts(rates)),

@@ -1,6 +1,9 @@
-"""The pictures of a report: which reconstructions stand beside each other, and how they fit a budget of bytes."""
+"""The pictures of a report: originals, maps and reconstructions that were kept when the points were measured, which of these
+stand beside each other, and how they fit a budget of bytes."""
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,10 +17,15 @@ from assets.evaluation.bd_rate import BASELINE, OWN_MAPS
 from assets.evaluation.numerals import digits, number, rate_label
 from assets.evaluation.page import Picture, data_uri
 from assets.evaluation.palette import Cast, cast_of, look
-from assets.evaluation.rate_distortion import CLASSICAL_ARM
-from assets.evaluation.windows import salient_window
+from assets.evaluation.pieces import POINTS, SHOWN, gallery_images, kept_name, pieces_of
+from assets.evaluation.rate_distortion import CLASSICAL_ARM, records
 from assets.frames.contact import overlay
+from assets.frames.decode import read_picture
+from assets.graph import Task
+from assets.saliency.fixations import frame_fixation_maps
+from assets.saliency.pairs import open_pairs
 from models.metrics import METRICS
+from models.sweeps import Sweep
 
 CROP_SIDE = 160
 WHOLE_WIDTH = 960
@@ -37,16 +45,6 @@ class GalleryShot(NamedTuple):
     picture: Picture
     trained_at: float | None = None
 
-    @property
-    def rate(self) -> tuple[str, float]:
-        """Its place on its curve, what the rate is and its value."""
-        return str(self.row["rate_name"]), float(self.row["rate"])
-
-    @property
-    def classical(self) -> bool:
-        """Whether a classical codec made it."""
-        return bool(self.row["arm"] == CLASSICAL_ARM)
-
 
 @dataclass(frozen=True)
 class GalleryItem:
@@ -58,6 +56,31 @@ class GalleryItem:
     saliency_map: Picture
     shots: Sequence[GalleryShot]
     fixation_map: NDArray[np.floating[Any]] | None = None
+
+
+def gallery(task: Task, sweep: Sweep) -> list[GalleryItem]:
+    """A few measured pictures of the sweep's dataset with every reconstruction of them that the store has."""
+    seen = open_pairs(task, sweep.dataset, "measured")
+    shown = gallery_images(seen.table.image)
+    shots: dict[str, list[GalleryShot]] = defaultdict(list)
+    trained_at = {e.key: e.rates[0] for e in sweep.experiments if len(e.rates) == 1 and not e.untrained}
+    for made in pieces_of(task.given)[0]:
+        if made.stage == "external_rd_points":
+            continue
+        points = made.table(SHOWN if (made.folder / SHOWN).exists() else POINTS)
+        for row in records(points[(points.dataset == sweep.dataset) & points.image.isin(shown)]):
+            classical = made.stage == "classical_rd_points"
+            path = made.folder / kept_name(row["image"], row["codec"] if classical else "", float(row["rate"]))
+            # one seed is enough to look at
+            if path.exists() and (classical or int(row["seed"]) == 0):
+                shots[row["image"]].append(GalleryShot(row, read_picture(path), trained_at.get(row["experiment"])))
+    items = []
+    for place in np.flatnonzero(seen.table.image.isin(shown)):
+        picture, one = np.asarray(seen.pictures[place]), seen.table.iloc[place : place + 1]
+        image, saliency_map = str(one.image.item()), np.asarray((seen.maps or [])[place])
+        (looked,) = frame_fixation_maps(task.dataset(sweep.dataset), one, [picture.shape[:2]])
+        items.append(GalleryItem(image, picture, saliency_map, shots[image], looked))
+    return items
 
 
 class Plan(NamedTuple):
@@ -73,15 +96,11 @@ PLANS = (Plan(None), Plan(88), Plan(60), Plan(50, False), Plan(40, False, 3), Pl
 
 
 class _Pictures:
-    """Pictures as data URIs, each stored once; what was encoded stays known when a plan starts over."""
+    """Pictures as data URIs, each stored once. made: what was encoded for an earlier plan, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, made: dict[tuple[object, ...], str]) -> None:
         self.places: dict[str, int] = {}
-        self._made: dict[tuple[object, ...], str] = {}
-
-    def start(self) -> None:
-        """Forget which pictures are on the page, not how they are written."""
-        self.places = {}
+        self._made = made
 
     def add(self, name: tuple[object, ...], make: Callable[[], Picture], quality: int | None) -> int:
         """Index of the URI of the picture of this name: lossless WebP, or lossy at a quality."""
@@ -105,19 +124,14 @@ def _whole(picture: Picture) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-class Row(NamedTuple):
-    """What stands side by side: shots, the leading one first, and of the curves without a file near its bytes the nearest."""
-
-    shots: list[GalleryShot]
-    far: list[GalleryShot]
+#: what stands side by side, the leading one first, and of the curves without a file near its bytes the nearest
+Row = tuple[list[GalleryShot], list[GalleryShot]]
 
 
 def _by_size(item: GalleryItem, most: int) -> list[Row]:
     """For each file of each learned codec's baseline the file of every other curve that comes nearest in bytes, the codec's own
     first. At most so many, spread evenly. Without learned codecs, a classical one leads."""
-    curves: dict[tuple[object, ...], list[GalleryShot]] = {}
-    for shot in sorted(item.shots, key=_place):
-        curves.setdefault(_place(shot), []).append(shot)
+    curves = {place: [*shots] for place, shots in itertools.groupby(sorted(item.shots, key=_place), _place)}
     leading = {(key[0], key[1]): curve for key, curve in reversed(curves.items())}
     learned = [curve for (classical, _), curve in leading.items() if not classical]
     targets = [shot for curve in learned or [*leading.values()][-1:] for shot in curve]
@@ -129,10 +143,10 @@ def _by_size(item: GalleryItem, most: int) -> list[Row]:
     return [_beside(target, curves.values()) for target in targets]
 
 
-def _place(shot: GalleryShot) -> tuple[object, ...]:
+def _place(shot: GalleryShot) -> tuple[Any, ...]:
     """A curve, and its place in a row: codecs one after the other, learned ones first, each with its baseline first."""
     codec, arm, variant, maps = (shot.row[k] for k in ("codec", "arm", "variant", "maps"))
-    return shot.classical, codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
+    return arm == CLASSICAL_ARM, codec, arm != BASELINE, arm, variant, MAPS.index(maps) if maps in MAPS else 9
 
 
 def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> Row:
@@ -149,7 +163,7 @@ def _beside(target: GalleryShot, curves: Iterable[Sequence[GalleryShot]]) -> Row
         return abs(apart(shot, target) - 1) > (OWN_NEAR if own(shot) else NEAR)
 
     nearest = sorted((min(curve, key=distance) for curve in curves), key=lambda s: not own(s))
-    return Row([s for s in nearest if not far(s)], [s for s in nearest if far(s)])
+    return [s for s in nearest if not far(s)], [s for s in nearest if far(s)]
 
 
 def apart(shot: GalleryShot, target: GalleryShot) -> float:
@@ -161,11 +175,9 @@ def gallery_data(gallery: Sequence[GalleryItem], budget_bytes: int) -> dict[str,
     """Pictures and captions for report.js. Whole pictures lossless if that fits the budget, else lossy for looking
     around; crops are always the exact pixels. If even that does not fit, controls and then rates are left out.
     """
-    pictures = _Pictures()
-    items: list[dict[str, Any]] = []
+    made: dict[tuple[object, ...], str] = {}
     for plan in PLANS:
-        pictures.start()
-        items = []
+        pictures, items = _Pictures(made), list[dict[str, Any]]()
         for item in gallery:
             items.append(_item(item, pictures, plan))
             if pictures.size > budget_bytes:
@@ -173,6 +185,15 @@ def gallery_data(gallery: Sequence[GalleryItem], budget_bytes: int) -> dict[str,
         else:
             break
     return {"pictures": list(pictures.places), "items": items, "lossless": plan.quality is None}
+
+
+def salient_window(weights: NDArray[Any], side: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the window with the largest sum of weights; the whole where a side is shorter."""
+    height, width = min(side, weights.shape[0]), min(side, weights.shape[1])
+    sums = cv2.integral(np.asarray(weights, np.float64))
+    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(int(np.argmax(windows)), windows.shape)
+    return int(top), int(left), height, width
 
 
 def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
@@ -188,8 +209,8 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
     cast = cast_of(pd.DataFrame([s.row for s in item.shots], columns=["codec", "arm", "variant"]))
 
     def shown(shot: GalleryShot, target: GalleryShot) -> dict[str, Any]:
-        curve = tuple(shot.row[k] for k in ("codec", "arm", "maps", "variant"))
-        return panel((*curve, *shot.rate), lambda: shot.picture, **_caption(shot, target, cast))
+        point = tuple(shot.row[k] for k in ("codec", "arm", "maps", "variant", "rate_name", "rate"))
+        return panel(point, lambda: shot.picture, **_caption(shot, target, cast))
 
     fixed = [
         panel(("original",), lambda: item.original, label="original", kind="original"),
@@ -206,11 +227,11 @@ def _item(item: GalleryItem, pictures: _Pictures, plan: Plan) -> dict[str, Any]:
 
     rates = [
         {
-            "rate": number(row.shots[0].row["bpp"], 2, unit="bpp"),
-            "panels": [shown(s, row.shots[0]) for s in wanted(row.shots)],
-            "far": [named(s) for s in wanted(row.far)],
+            "rate": number(shots[0].row["bpp"], 2, unit="bpp"),
+            "panels": [shown(s, shots[0]) for s in wanted(shots)],
+            "far": [named(s) for s in wanted(far)],
         }
-        for row in _by_size(item, plan.rates)
+        for shots, far in _by_size(item, plan.rates)
     ]
     full_height, full_width = item.original.shape[:2]
     return {
@@ -228,7 +249,7 @@ def _caption(shot: GalleryShot, target: GalleryShot, cast: Cast) -> dict[str, An
     style, row = look(shot.row, cast), shot.row
     more = 100 * (apart(shot, target) - 1)
     at = shot.trained_at
-    trained = f", trained for {at:g}" if at is not None and at != shot.rate[1] else ""
+    trained = f", trained for {at:g}" if at is not None and at != row["rate"] else ""
     known = [m for m in CAPTIONS if math.isfinite(row.get(m, math.nan))]
     return {
         "label": style.label,
@@ -237,5 +258,5 @@ def _caption(shot: GalleryShot, target: GalleryShot, cast: Cast) -> dict[str, An
         "bpp": number(row["bpp"], 3, unit="bpp"),
         "apart": number(more, 0, sign=True, unit="%") if abs(more) >= 0.5 else "",
         "values": [[CAPTIONS[m], number(row[m], digits(m), unit=METRICS[m].unit)] for m in known],
-        "rate": rate_label(*shot.rate) + trained,
+        "rate": rate_label(row["rate_name"], row["rate"]) + trained,
     }

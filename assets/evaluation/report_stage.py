@@ -8,13 +8,12 @@ from typing import Any
 
 from assets.chain import Chain
 from assets.evaluation.pieces import MEASURED, PIECES, measured_needs, piece_needs, pieces_of, sweep_of
-from assets.graph import Artifact, Made, Need, Stage, Task, View
+from assets.graph import Made, Need, Stage, Task, View
 from assets.saliency.names import chosen_model
 from assets.store import digest
 from assets.story import sweep_run
 from assets.world import World
 from models.sweeps import Sweep
-from models.tracking import Tracker
 
 FOLDER = Path(__file__).parent
 TEMPLATES = ("page.html.j2", "parts.html.j2", "report.html.j2", "report.css", "report.js")
@@ -35,18 +34,18 @@ class Report(Stage):
         return [*tables, *measured_needs(sweep.dataset), *piece_needs(world, sweep)]
 
     def inputs(self, view: View) -> Mapping[str, Any]:
-        from assets.evaluation.claims import claims_of, shown
+        from assets.evaluation.claims import shown
 
-        claims = shown(claims_of(view.world.home.config, view.partition))
+        claims = shown(view.home.config, view.partition)
         told = {"claims": digest(claims)} if claims else {}
         return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES]), **told}
 
     def make(self, task: Task) -> None:
-        from assets.evaluation.claims import claims_of, shown
-        from assets.evaluation.gallery import gallery
+        from assets.evaluation.claims import shown
         from assets.evaluation.notes import NOTE, sweep_note
         from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
+        from assets.evaluation.report_gallery import gallery
         from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
         from assets.evaluation.verdict import find_verdicts, first_verdicts
 
@@ -58,7 +57,7 @@ class Report(Stage):
             rates=table,
             ideal=rates.table("ideal.parquet"),
             gallery=gallery(task, sweep),
-            claims=shown(claims_of(task.world.home.config, sweep.key)),
+            claims=shown(task.home.config, sweep.key),
             provenance=provenance(task, sweep),
         )
         table = without_parts(told_apart(table), shared_parts(curves))
@@ -82,6 +81,8 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
 
     table = task.given["rgba_frames"].part("measured pairs")
     found, missing = pieces_of(task.given)
+    runs = (str(made.meta.get("mlflow_run_id", "")) for made in found)
+    addresses = ((run_id, task.tracker.run_url(run_id)) for run_id in runs)
     budgets = [(e.preset, e.resolved()) for e in sweep.experiments if not e.untrained]
     return {
         "commit": commit(),
@@ -99,16 +100,9 @@ def provenance(task: Task, sweep: Sweep) -> dict[str, Any]:
         "libraries": ", ".join(f"{k} {v}" for k, v in library_versions().items()),
         "unit": task.unit.digest,
         "pieces": len(found),
-        "mlflow_run_url": mlflow_address(task.tracker, found),
+        # where a run id leads; "" when MLflow knows none of the runs
+        "mlflow_run_url": next((url.replace(run_id, "{run_id}") for run_id, url in addresses if url), ""),
     }
-
-
-def mlflow_address(tracker: Tracker, pieces: list[Artifact]) -> str:
-    """Where a run id leads, with `{run_id}` in it; "" when MLflow knows none of the runs."""
-    for run_id in (str(m.meta.get("mlflow_run_id", "")) for m in pieces):
-        if address := tracker.run_url(run_id):
-            return address.replace(run_id, "{run_id}")
-    return ""
 
 
 def publish(chain: Chain, made: Made) -> None:

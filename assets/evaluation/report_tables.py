@@ -49,9 +49,6 @@ OTHERS = {
     "external": "{variant} is a {codec} checkpoint trained elsewhere, measured here like our own codecs.",
 }
 
-MAPS_OF_CONDITIONING = {"predicted": "predicted", "oracle": "people", "center": "center", "shuffled": "shuffled"}
-"""Which ideal row belongs to an experiment's `maps`."""
-
 
 def with_looks(table: pd.DataFrame, cast: Cast, arm: str = "arm") -> list[dict[str, Any]]:
     """The rows with place, look and whether they are a control's. arm: the column that names the arm."""
@@ -72,17 +69,15 @@ def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     """The BD table in three parts: arms, controls, and the baseline against what others made."""
     ordered = rates.assign(_maps=rates["maps"].map({m: i for i, m in enumerate(MAPS)}).fillna(9))
     order = ["dataset", "split", "codec", "test_arm", "variant", "_maps", "anchor_arm"]
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
+    groups: dict[str, dict[str, Any]] = {
+        name: {"id": name, "title": title, "about": about, "rows": [], "refused": []}
+        for name, (title, about) in GROUPS.items()
+    }
     for row in with_looks(ordered.sort_values(order, kind="stable"), cast, "test_arm"):
         anchor = row["anchor_arm"]
-        parts[kind_of(row["test_arm"], anchor)].append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
-    groups = []
-    for name, (title, about) in GROUPS.items():
-        rows = [r for r in parts[name] if r["status"] != "refused"]
-        refused = [r for r in parts[name] if r["status"] == "refused"]
-        if rows or refused:
-            groups.append({"id": name, "title": title, "about": about, "rows": rows, "refused": refused})
-    return groups
+        there = groups[kind_of(row["test_arm"], anchor)]["refused" if row["status"] == "refused" else "rows"]
+        there.append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
+    return [group for group in groups.values() if group["rows"] or group["refused"]]
 
 
 def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
@@ -98,7 +93,8 @@ def control_tables(rates: pd.DataFrame, ideal: pd.DataFrame, cast: Cast) -> list
             main = by.get((maps, metric))
             if main is None:
                 continue
-            allowed = best.get((main["dataset"], MAPS_OF_CONDITIONING[maps], metric), {})
+            # the ideal calls people's own fixations so
+            allowed = best.get((main["dataset"], "people" if maps == "oracle" else maps, metric), {})
             gain = allowed.get("gain_db", math.nan)
             share = main["bd_quality_db"] / gain if gain > 0 else math.nan
             plain = by.get((maps, "psnr_db"))
@@ -159,7 +155,7 @@ def answer(verdict: Verdict) -> str:
     main = verdict.main
     variant = f" ({main['variant']})" if main["variant"] else ""
     head = f"On {verdict.place}: {verdict.arm} of {main['codec']}{variant}"
-    if not math.isfinite(float(main["bd_rate_percent"])):
+    if not math.isfinite(main["bd_rate_percent"]):
         why = str(main["reason"]) or "no common points"
         return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."
     parts = [f"{head} against {verdict.against}: {with_interval(main)} rate at equal {verdict.metric_label}"]
@@ -168,12 +164,9 @@ def answer(verdict: Verdict) -> str:
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
     why = f": {verdict.reasons[0]}" if verdict.outcome == UNKNOWN else ""
     text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}{why}."
-    others = [
-        f"{WORDS.get(maps, maps)} {with_interval(row)}"
-        for maps, row in verdict.controls.items()
-        if math.isfinite(float(row["bd_rate_percent"]))
-    ]
-    return f"{text} The same with other maps: {', '.join(others)}." if others else text
+    compared = {m: row for m, row in verdict.controls.items() if math.isfinite(row["bd_rate_percent"])}
+    others = ", ".join(f"{WORDS.get(maps, maps)} {with_interval(row)}" for maps, row in compared.items())
+    return f"{text} The same with other maps: {others}." if others else text
 
 
 def bd_markdown(rates: pd.DataFrame) -> str:

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -44,30 +43,20 @@ def read_side(chain: Chain, text: str) -> Side:
     return Side(about, concat_points([m.table(POINTS) for m in found]))
 
 
-def makes_of(chain: Chain, partition: str) -> list[dict[str, Any]]:
-    """Manifests of every make of a sweep's curves that the store holds, the last one first."""
-    found = []
-    for key in chain.store.unit_keys("rd_curves"):
-        if chain.store.has("rd_curves", key):
-            manifest = chain.store.manifest("rd_curves", key)
-            if manifest["meta"].get("partition") == partition:
-                found.append(manifest)
-    return sorted(found, key=lambda m: (str(m["made"]), str(m["key"])), reverse=True)
-
-
 def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
     if not re.fullmatch(r"[1-9]\d{0,3}", back):
         raise FoveaError(f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that")
-    makes = makes_of(chain, name)
-    current = chain.latest("rd_curves", name)
-    # one that was found again came last then, whenever it was made
-    order = {key: place for place, key in enumerate(current.get("earlier", ()))} if current else {}
-    older = sorted(
-        (m for m in makes if current is None or m["key"] != current["key"]),
-        key=lambda m: order.get(str(m["key"]), len(order)),
+    current = chain.latest("rd_curves", name) or {}
+    keys = (
+        k for k in chain.store.unit_keys("rd_curves") if k != current.get("key") and chain.store.has("rd_curves", k)
     )
+    makes = (chain.store.manifest("rd_curves", key) for key in keys)
     # makes without a record of their pieces cannot be read back
-    older = [m for m in older if m["meta"].get("pieces")]
+    older = [m for m in makes if m["meta"].get("partition") == name and m["meta"].get("pieces")]
+    older.sort(key=lambda m: (str(m["made"]), str(m["key"])), reverse=True)
+    # one that was found again came last then, whenever it was made
+    order = {key: place for place, key in enumerate(current.get("earlier", ()))}
+    older.sort(key=lambda m: order.get(str(m["key"]), len(order)))
     if int(back) > len(older):
         have = f"the store holds {len(older)} earlier" if older else "the store holds no earlier make of it"
         raise FoveaError(f"{text!r}: {have}; a table of points that you kept (.parquet) will do, too")

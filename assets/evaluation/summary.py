@@ -2,15 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
 from assets.evaluation.bd_rate import BASELINE
 from assets.evaluation.compare import outcome
-from assets.evaluation.numerals import with_interval
+from assets.evaluation.numerals import number, with_interval
 from assets.evaluation.palette import cast_of, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records, shared_parts, told_apart, without_parts
 from models.judges import KNOWN, judged_in
@@ -25,17 +24,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return str(tabulate(rows, head, tablefmt="simple", colalign=sides, disable_numparse=True))
 
 
-def _number(value: float, form: str = ".2f") -> str:
-    return format(value, form) if math.isfinite(value) else "–"
-
-
-def _rate(row: Mapping[str, Any]) -> list[str]:
-    """BD-rate and its interval."""
-    known = math.isfinite(row["ci_low"])
-    interval = f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]" if known else "–"
-    return ["refused" if row["status"] == "refused" else f"{row['bd_rate_percent']:+.1f}", interval]
-
-
 def shortened(curves: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Both tables with variants as labels have them: with what tells curves apart and without what all share, which a line
     says, "" where that is nothing."""
@@ -47,27 +35,17 @@ def shortened(curves: pd.DataFrame, rates: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 def curve_lines(curves: pd.DataFrame) -> str:
     """The rate–distortion points: one line a point of a curve, means over the measured pictures."""
-    eyes = "ew_psnr_db" in curves and bool(curves["ew_psnr_db"].notna().any())
-    judged = judged_in(curves.columns)
+    columns = {"bpp": ("bpp", 3), "PSNR dB": ("psnr_db", 2), "sw-PSNR dB": ("sw_psnr_db", 2)}
+    if "ew_psnr_db" in curves and curves["ew_psnr_db"].notna().any():
+        columns["ew-PSNR dB"] = ("ew_psnr_db", 2)
+    columns["MS-SSIM"] = ("ms_ssim", 4)
+    columns |= {KNOWN[m].label: (m, 3) for m in judged_in(curves.columns)}
     rows = []
     for r in records(curves.sort_values(["codec", "arm", "maps", "variant", "bpp"])):
-        rows.append(
-            [
-                r["codec"],
-                f"{label_arm(r['arm'], r['maps'])} {r['variant']}".strip(),
-                f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:.4g}",
-                _number(r["bpp"], ".3f"),
-                _number(r["psnr_db"]),
-                _number(r["sw_psnr_db"]),
-                *([_number(r["ew_psnr_db"])] if eyes else []),
-                _number(r["ms_ssim"], ".4f"),
-                *(_number(r[m], ".3f") for m in judged),
-            ]
-        )
-    weighted = ["sw-PSNR dB", *(["ew-PSNR dB"] if eyes else [])]
-    return _table(
-        ["codec", "arm", "rate", "bpp", "PSNR dB", *weighted, "MS-SSIM", *(KNOWN[m].label for m in judged)], rows
-    )
+        arm = f"{label_arm(r['arm'], r['maps'])} {r['variant']}".strip()
+        rate = f"{SYMBOLS.get(r['rate_name'], r['rate_name'])} {r['rate']:.4g}"
+        rows.append([r["codec"], arm, rate, *(number(r[m], places) for m, places in columns.values())])
+    return _table(["codec", "arm", "rate", *columns], rows)
 
 
 def bd_lines(rates: pd.DataFrame) -> str:
@@ -106,7 +84,9 @@ def compare_lines(rates: pd.DataFrame) -> str:
     cast = cast_of(rates)
     rows = []
     for r in records(rates[rates["method"] == "pchip"]):
-        said = outcome(r) if r["status"] != "refused" else ""
-        curve = [f"{r['dataset']} {r['split']}", look(r, cast).label]
-        rows.append([*curve, r["metric"], *_rate(r), str(r["n_images"]), said, r["reason"]])
+        refused = r["status"] == "refused"
+        rate = "refused" if refused else f"{r['bd_rate_percent']:+.1f}"
+        interval = f"[{r['ci_low']:+.1f}, {r['ci_high']:+.1f}]" if math.isfinite(r["ci_low"]) else "–"
+        curve = [f"{r['dataset']} {r['split']}", look(r, cast).label, r["metric"]]
+        rows.append([*curve, rate, interval, str(r["n_images"]), "" if refused else outcome(r), r["reason"]])
     return _table(["on", "curve", "metric", "BD-rate %", "95 % interval", "pictures", "second is", ""], rows)

@@ -1,26 +1,24 @@
 """The tables that people open: each the concatenation of the current pieces in the store, Parquet and CSV."""
 
+import contextlib
 import hashlib
 from pathlib import Path
 
 import pandas as pd
 
 from assets.chain import Chain
+from assets.evaluation.pieces import PIECES, POINTS
 from assets.evaluation.rate_distortion import CURVE_KEYS
 from assets.home import write_whole, written_beside
 from models.errors import FoveaError
 
-#: table → (stage whose current pieces make it, file in the piece)
+#: table → stages whose current pieces make it, and the file in each piece
 TABLES = {
-    "rd_points": (
-        ("classical_rd_points", "points.parquet"),
-        ("rd_points", "points.parquet"),
-        ("external_rd_points", "points.parquet"),
-    ),
-    "rd_curves": (("rd_curves", "rd_curves.parquet"),),
-    "bd_rates": (("bd_rates", "bd_rates.parquet"),),
-    "ideal": (("bd_rates", "ideal.parquet"),),
-    "saliency_benchmark": (("saliency_benchmark", "saliency_benchmark.parquet"),),
+    "rd_points": (PIECES, POINTS),
+    "rd_curves": (("rd_curves",), "rd_curves.parquet"),
+    "bd_rates": (("bd_rates",), "bd_rates.parquet"),
+    "ideal": (("bd_rates",), "ideal.parquet"),
+    "saliency_benchmark": (("saliency_benchmark",), "saliency_benchmark.parquet"),
 }
 
 
@@ -38,35 +36,34 @@ def latest_table(chain: Chain, stage: str, partition: str) -> pd.DataFrame:
         raise FoveaError(
             f"no curves of {partition!r} are here (fovea run --dataset DATASET --sweep SWEEP makes those of DATASET.SWEEP)"
         )
-    (file,) = (f for s, f in TABLES[stage] if s == stage)
-    return pd.read_parquet(chain.store.path(stage, str(record["key"]), file))
+    return pd.read_parquet(chain.store.path(stage, str(record["key"]), TABLES[stage][1]))
 
 
 def write_tables(chain: Chain) -> None:
     """Write every table whose pieces changed; one writer at a time, beside and renamed."""
     runs: dict[str, str] = {}
     with chain.home.locked("tables"):
-        for name, sources in TABLES.items():
-            pieces = [
+        for name, (stages, file) in TABLES.items():
+            pieces = sorted(
                 (stage, str(record["partition"]), str(record["key"]), file)
-                for stage, file in sources
+                for stage in stages
                 for record in chain.all_latest(stage)
-                if chain.store.has(stage, str(record["key"]))
-                and not chain.failed(stage, str(record["key"]))
-                # a piece of an earlier version may lack what this one writes
-                and file in chain.store.manifest(stage, str(record["key"]))["objects"]
-            ]
-            if not pieces:
-                continue
-            runs |= late_runs(chain, [(stage, key) for stage, _, key, _ in pieces])
-            made_from = repr(sorted(pieces)) + (repr(sorted(runs.items())) if runs else "")
+                if _holds(chain, stage, str(record["key"]), file)
+            )
+            for stage, _, key, _ in pieces:
+                meta = chain.store.manifest(stage, key)["meta"]
+                # made while the tracker's server was away: its run may have got an id since
+                if meta.get("mlflow_key") and not meta.get("mlflow_run_id"):
+                    runs[key] = chain.tracker.run_id(str(meta["mlflow_key"]))
+            runs = {key: run_id for key, run_id in runs.items() if run_id}
+            made_from = repr(pieces) + (repr(sorted(runs.items())) if runs else "")
             mark = hashlib.sha256(made_from.encode()).hexdigest()[:32]
             note = chain.home.tables / f".{name}.made-from"
             target = chain.home.tables / f"{name}.parquet"
             if not (note.exists() and note.read_text() == mark and target.exists()):
                 frames = [
                     with_run(pd.read_parquet(chain.store.path(stage, key, file)), runs.get(key, ""))
-                    for stage, _, key, file in sorted(pieces)
+                    for stage, _, key, _ in pieces
                 ]
                 frames = [f for f in frames if len(f)]
                 if not frames:
@@ -80,14 +77,10 @@ def write_tables(chain: Chain) -> None:
             share_table(chain, name, mark)
 
 
-def late_runs(chain: Chain, pieces: list[tuple[str, str]]) -> dict[str, str]:
-    """Key of a piece that was made while the tracker's server was away → id that its run has got since."""
-    found = {}
-    for stage, key in pieces:
-        meta = chain.store.manifest(stage, key)["meta"]
-        if "mlflow_key" in meta and not meta.get("mlflow_run_id"):
-            found[key] = chain.tracker.run_id(str(meta["mlflow_key"]))
-    return {key: run_id for key, run_id in found.items() if run_id}
+def _holds(chain: Chain, stage: str, key: str, file: str) -> bool:
+    """Whether a unit is there, fit to be used, and has the file: one of an earlier version may lack it."""
+    has = chain.store.has(stage, key) and not chain.failed(stage, key)
+    return has and file in chain.store.manifest(stage, key)["objects"]
 
 
 def with_run(piece: pd.DataFrame, run_id: str) -> pd.DataFrame:
@@ -111,11 +104,9 @@ def share_table(chain: Chain, name: str, mark: str) -> None:
     if shared is None:
         return
     note = f"tables/.{name}.made-from"
-    try:
+    with contextlib.suppress(FileNotFoundError):
         if shared.read(note).decode() == mark:
             return
-    except FileNotFoundError:
-        pass
     for suffix in ("parquet", "csv"):
         shared.put(chain.home.tables / f"{name}.{suffix}", f"tables/{name}.{suffix}")
     shared.write(note, mark.encode())

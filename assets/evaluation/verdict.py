@@ -23,6 +23,8 @@ from models.metrics import METRICS
 WORDS = {"center": "the centre bias", "shuffled": "another picture’s map", "oracle": "people’s own fixations"}
 #: those that predicted maps have to beat
 CONTROLS = ("center", "shuffled")
+#: what counts the whole picture alike
+COSTS = {"plain PSNR": "psnr_db", "MS-SSIM": "ms_ssim"}
 METHOD = "pchip"
 #: columns of bd_rates that set one arm apart from another
 ARM_KEYS = ["dataset", "split", "train_dataset", "codec", "preset", "variant", "test_arm"]
@@ -41,8 +43,8 @@ OUTCOMES = HELPS, HELPS_ALONE, NOT_MAPS, INCONCLUSIVE, HURTS, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm's answer. main, plain, structure: its BD rows on `metric`, and on psnr_db and ms_ssim where these are
-    others. controls: BD rows of its controls by map.
+    """One arm's answer. main: its BD row on `metric`. costs: what the whole picture costs, its BD rows at equal quality by
+    others of COSTS, with the words for each. controls: BD rows of its controls by map.
 
     beside: the arm against conventional codecs, in words. outcome: one of `OUTCOMES`, which stand from the best to the
     worst. reasons: what was decisive, and what a careful reader should know.
@@ -51,8 +53,7 @@ class Verdict:
     metric: str
     outcome: str
     main: Mapping[str, Any]
-    plain: Mapping[str, Any] | None
-    structure: Mapping[str, Any] | None
+    costs: Sequence[tuple[str, Mapping[str, Any]]]
     controls: Mapping[str, Mapping[str, Any]]
     beside: str
     reasons: Sequence[str]
@@ -82,16 +83,6 @@ class Verdict:
         """The metric's name on a page."""
         return METRICS[self.metric].label
 
-    @property
-    def costs(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """What the whole picture costs: its BD rows at equal plain PSNR and MS-SSIM, with the words for each."""
-        named = (("plain PSNR", self.plain), ("MS-SSIM", self.structure))
-        return [(words, row) for words, row in named if row is not None and _finite(row, "bd_rate_percent")]
-
-
-def _finite(row: Mapping[str, Any], column: str) -> bool:
-    return math.isfinite(float(row[column]))
-
 
 def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     """A verdict for each arm with predicted maps, best first; where there is none, for each variant of `uniform`. rates: as
@@ -100,7 +91,7 @@ def find_verdicts(rates: pd.DataFrame) -> list[Verdict]:
     verdicts = _verdicts(rates[~based], "predicted", MAIN_METRICS) or _verdicts(rates[based], "none", ("psnr_db",))
 
     def order(v: Verdict) -> tuple[str, int, float]:
-        known = _finite(v.main, "bd_rate_percent")
+        known = math.isfinite(v.main["bd_rate_percent"])
         return v.place, OUTCOMES.index(v.outcome), v.main["bd_rate_percent"] if known else math.inf
 
     return sorted(verdicts, key=order)
@@ -115,16 +106,15 @@ def _verdicts(rates: pd.DataFrame, maps: str, metrics: Sequence[str]) -> list[Ve
         if not metric:
             continue
         main = rows[metric, METHOD, BASELINE, maps]
-        plain, structure = (
-            None if m == metric else rows.get((m, METHOD, BASELINE, maps)) for m in ("psnr_db", "ms_ssim")
-        )
+        whole = {words: rows.get((m, METHOD, BASELINE, maps)) for words, m in COSTS.items() if m != metric}
+        costs = [(words, row) for words, row in whole.items() if row and math.isfinite(row["bd_rate_percent"])]
         versus = {m: rows.get((metric, METHOD, label_arm(str(names[-1]), m), maps)) for m in CONTROLS}
         outcome, why = _outcome(main, rows.get((metric, CHECK, BASELINE, maps)), versus)
-        same = {other: row for (*told, other), row in rows.items() if told == [metric, METHOD, BASELINE]}
-        controls = {other: row for other, row in same.items() if other not in OWN_MAPS}
+        alike = [metric, METHOD, BASELINE]
+        controls = {m: row for (*told, m), row in rows.items() if told == alike and m not in OWN_MAPS}
         others = [rows.get((metric, METHOD, name, maps)) for name in SETTINGS]
-        reasons = [why, *_caveats(main, plain, metric)]
-        verdicts.append(Verdict(metric, outcome, main, plain, structure, controls, _beside(others), reasons))
+        reasons = [why, *_caveats(main, whole.get("plain PSNR"), metric)]
+        verdicts.append(Verdict(metric, outcome, main, costs, controls, _beside(others), reasons))
     return verdicts
 
 
@@ -140,13 +130,13 @@ def _outcome(
     main: Mapping[str, Any], check: Mapping[str, Any] | None, versus: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[str, str]:
     """The outcome and what decided it. check: the same comparison by Akima; versus: against each control, where it is there."""
-    if not _finite(main, "ci_low"):
+    if not math.isfinite(main["ci_low"]):
         return UNKNOWN, str(main["reason"]) or "no interval"
     if main["ci_low"] <= 0 <= main["ci_high"]:
         return INCONCLUSIVE, "The 95 % interval contains 0: with other pictures the sign could turn."
     below = main["ci_high"] < 0
     # a check that was refused says nothing
-    if check is not None and _finite(check, "ci_low") and not (check["ci_high"] < 0 if below else check["ci_low"] > 0):
+    if check and math.isfinite(check["ci_low"]) and not (check["ci_high"] < 0 if below else check["ci_low"] > 0):
         return INCONCLUSIVE, (
             f"It depends on how the points are joined: PCHIP gives {main['bd_rate_percent']:+.1f} %, Akima "
             f"{check['bd_rate_percent']:+.1f} % [{check['ci_low']:+.1f}, {check['ci_high']:+.1f}]. The curves are too flat, "
@@ -167,13 +157,10 @@ def _outcome(
 
 def _beside(others: Sequence[Mapping[str, Any] | None]) -> str:
     """The arm against conventional codecs, where there is an interval."""
-    there = [row for row in others if row is not None and _finite(row, "ci_low")]
-    said = ", ".join(f"{_with_setting(row['anchor_arm'])} {with_interval(row)}" for row in there)
+    there = [row for row in others if row is not None and math.isfinite(row["ci_low"])]
+    named = [(CLASSICAL[row["anchor_arm"]][0], SETTINGS[row["anchor_arm"]], with_interval(row)) for row in there]
+    said = ", ".join(f"{label} ({setting}) {rate}" for label, setting, rate in named)
     return f"Against conventional codecs at the same quality: {said}." if said else ""
-
-
-def _with_setting(codec: str) -> str:
-    return f"{CLASSICAL[codec][0]} ({SETTINGS[codec]})"
 
 
 def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: str) -> list[str]:
@@ -183,9 +170,9 @@ def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: s
             "No eye movements were recorded here: looked-at quality is by the saliency model that also steers the codec."
         )
     if main["train_dataset"] and int(main["n_seeds"]) < 2:
-        covers = ": the interval covers pictures, not the luck of training" if _finite(main, "ci_low") else ""
+        covers = ": the interval covers pictures, not the luck of training" if math.isfinite(main["ci_low"]) else ""
         found.append(f"One training run an arm{covers}.")
-    if plain is not None and not _finite(plain, "ci_low"):
+    if plain is not None and not math.isfinite(plain["ci_low"]):
         found.append(f"What it costs at equal plain PSNR is not known: {plain['reason'] or 'no interval'}.")
     elif plain is not None and plain["ci_low"] > 10:
         found.append("It costs more than a tenth of the rate at equal plain PSNR.")

@@ -67,16 +67,14 @@ def find_forger(chain: Chain, dataset: str, key: str = "") -> Forger:
             return read_forger(chain.made(stage, key).folder, key)
         except Waiting as error:
             raise FoveaError(f"{key} is not trained yet: `fovea train {key}` trains it") from error
-    forgers = []
+    kept = []
     trainings: list[Trunk | Experiment] = [*chain.world.trunks.values(), *chain.world.experiments.values()]
-    for entry in trainings:
-        stage = "trunk_codec" if entry.key in chain.world.trunks else "trained_codec"
-        made = None
-        if entry.dataset == dataset and not entry.seed:
-            with contextlib.suppress(FoveaError):
-                made = chain.made(stage, entry.key)
-        if made is not None and "stages/stages.json" in made.manifest["objects"]:
-            forgers.append(read_forger(made.folder, entry.key))
+    for entry in (e for e in trainings if e.dataset == dataset and not e.seed):
+        with contextlib.suppress(FoveaError):
+            made = chain.made("trunk_codec" if entry.key in chain.world.trunks else "trained_codec", entry.key)
+            if "stages/stages.json" in made.manifest["objects"]:
+                kept.append((made, entry.key))
+    forgers = [read_forger(made.folder, name) for made, name in kept]
     if not forgers:
         trains = f"`fovea run --dataset {dataset} --sweep game` trains one from nothing"
         raise FoveaError(f"dataset {dataset!r} has no finished training with its stages kept: {trains}")

@@ -4,17 +4,19 @@ The page is one HTML file with the design and the pictures. Order and sides are 
 seed and the participant's random name, so they can be drawn again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from assets.chain import Chain
+from assets.evaluation.judged import files_again
 from assets.evaluation.page import Picture
-from assets.evaluation.pieces import measured_table, subjects_of, sweep_points
+from assets.evaluation.pieces import sweep_points
 from assets.store import digest
 from assets.studies.design import Design, Question, Side, match_pairs
 from assets.studies.page import Album, render
+from models.codecs import classical
 from models.errors import FoveaError
 from models.sweeps import Sweep
 
@@ -61,50 +63,24 @@ def make_design(
 def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture, Picture]]:
     """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured. Raises FoveaError when a
     file has another length than rd_points says: this would not be the picture that was matched."""
-    keys = measured_table(chain, design.dataset).set_index("image").key
-    names = {pair.image for pair in design.pairs}
-    images = {n: np.asarray(chain.store.shelf("resized_frames").array(keys[n])) for n in names}
+    images: dict[str, Picture] = {}
     made: dict[tuple[str, Side], Picture] = {}
     wanted = [(pair.image, side) for pair in design.pairs for side in pair.sides]
     for experiment in dict.fromkeys(side.experiment for _, side in wanted):
-        code = _coder(chain, design.dataset, experiment)
-        for image, side in ((i, s) for i, s in wanted if s.experiment == experiment):
-            data, made[image, side] = code(image, side, images[image])
-            pixels = images[image].shape[0] * images[image].shape[1]
-            if abs(8 * len(data) / pixels - side.bpp) > 1e-9:
-                raise FoveaError(
-                    f"{image} by {side.arm} is {len(data)} bytes here, {round(side.bpp * pixels / 8)} in rd_points: run "
-                    "`fovea run` again for this sweep"
-                )
+        subjects, files = files_again(chain, design.dataset, experiment)
+        for subject in subjects:
+            here = (subject.image, experiment)
+            sides = {(s.codec, s.point): s for image, s in wanted if (image, s.experiment) == here}
+            images[subject.image], pixels = subject.picture, subject.picture[..., 0].size
+            for codec, point, size, shown in files(subject, sides) if sides else ():
+                side = sides[codec, point]
+                made[subject.image, side] = shown
+                if abs(8 * size / pixels - side.bpp) > 1e-9:
+                    raise FoveaError(
+                        f"{subject.image} by {side.arm} is {size} bytes here, {round(side.bpp * pixels / 8)} in rd_points: run "
+                        "`fovea run` again for this sweep"
+                    )
     return [(images[p.image], made[p.image, p.sides[0]], made[p.image, p.sides[1]]) for p in design.pairs]
-
-
-def _coder(chain: Chain, dataset: str, experiment: str) -> Callable[[str, Side, Picture], tuple[bytes, Picture]]:
-    """(file, reconstruction) of an image's original by one training; "" are the classical codecs."""
-    if not experiment:
-        maps = {s.image: s.saliency_map for s in subjects_of(chain, dataset, "none")}
-        return lambda image, side, original: _classical(side.codec, side.point, original, maps[image])
-    from models.codecs.catalogue import load_codec
-
-    record = chain.world.experiment(experiment)
-    codec = load_codec(chain.made("trained_codec", experiment).folder / "codec")
-    subjects = subjects_of(chain, dataset, record.maps)
-    conditions = {subject.image: subject.condition for subject in subjects}
-
-    def code(image: str, side: Side, original: Picture) -> tuple[bytes, Picture]:
-        coded = codec.encode(original, saliency_map=conditions[image], rate=side.point)
-        return coded.data, coded.reconstruction
-
-    return code
-
-
-def _classical(
-    codec: str, quality: float, original: Picture, saliency_map: Picture | None = None
-) -> tuple[bytes, Picture]:
-    from models.codecs import classical
-
-    data = classical.encode(codec, quality, original, saliency_map)
-    return data, classical.decode(codec, data)
 
 
 def window_of(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, slice]:
@@ -121,7 +97,8 @@ def render_study(design: Design, shown: Sequence[tuple[Picture, Picture, Picture
     originals = {pair.image: original for pair, (original, _, _) in zip(design.pairs, shown, strict=True)}
     windows = {image: window_of(original.shape, rng) for image, original in originals.items()}
     catches = [originals[catch.image] for catch in design.catch]
-    triples = [*shown, *((good, good, _classical("jpeg", CATCH_QUALITY, good)[1]) for good in catches)]
+    bad = [classical.decode("jpeg", classical.encode("jpeg", CATCH_QUALITY, good)) for good in catches]
+    triples = [*shown, *zip(catches, catches, bad, strict=True)]
     album = Album()
     trials = []
     for (kind, question, names), triple in zip(design.trials(), triples, strict=True):

@@ -12,7 +12,7 @@ from pipelines.commands.options import PATH, chain_here, threads
 
 if TYPE_CHECKING:
     from assets.chain import Chain
-    from assets.evaluation.claims import Written
+    from assets.evaluation.claims import Outcome, Written
 
 FILES = click.argument("files", nargs=-1, type=PATH)
 
@@ -91,26 +91,20 @@ def run(files: tuple[Path, ...], threads: int) -> None:
         chain.forget()
         found = claims.outcome(written, latest_table(chain, "bd_rates", sweep), commit())
         claims.keep_outcome(written, found)
-        _tell(chain, written, found._asdict())
+        _tell(chain, written, found)
     _say(chain, [claims.read_claim(w.path) for w in todo])
     for sweep in dict.fromkeys(w.claim.sweep for w in todo):
         make_stale(chain, sweep, [("report", sweep)], sweep, threads=threads)
 
 
-def _tell(chain: "Chain", written: "Written", found: dict[str, object]) -> None:
+def _tell(chain: "Chain", written: "Written", found: "Outcome") -> None:
     dataset = written.claim.sweep.partition(".")[0]
     key = f"claim {written.name} {written.digest[:12]}"
     told = chain.tracker.run(experiment=f"fovea-{dataset}", name=f"claim {written.name}", key=key)
     told.log_params({k: v for k, v in written.claim.model_dump().items() if k != "sealed"})
-    numbers = {k: float(v) for k, v in found.items() if isinstance(v, float | int)}
-    told.log_metrics([(0, numbers)])
-    word = "held" if found["held"] else "did not hold"
-    told.set_tags(
-        {
-            "fovea.claim": word,
-            "mlflow.note.content": f"{written.claim.says} Expected: {written.claim.bound}. It {word}.",
-        }
-    )
+    told.log_metrics([(0, {k: float(v) for k, v in found._asdict().items() if isinstance(v, float | int)})])
+    note = f"{written.claim.says} Expected: {written.claim.bound}. It {found.word}."
+    told.set_tags({"fovea.claim": found.word, "mlflow.note.content": note})
     told.finish()
     chain.tracker.flush()
 

@@ -76,11 +76,8 @@ def list_() -> None:
 
     chain = chain_here(tracking=False)
     found = [(d, curve) for d in chain.world.registry for curve in published_curves(chain.home.config, d)]
-    click.echo(
-        f"{'dataset':16} {'curve':32} points"
-        if found
-        else "no published curve is here (fovea curves import FILE --dataset NAME)"
-    )
+    none = "no published curve is here (fovea curves import FILE --dataset NAME)"
+    click.echo(f"{'dataset':16} {'curve':32} points" if found else none)
     for dataset, curve in found:
         rates = f"{curve.points[0][0]:.3f} to {curve.points[-1][0]:.3f} bpp"
         click.echo(f"{dataset:16} {curve.name:32} {len(curve.points)}, {rates}  {curve.source}")
@@ -103,7 +100,7 @@ def export(sweep: str, output: Path, metric: str) -> None:
       fovea curves export sample.smoke -o curves/       CompressAI's JSON; fovea curves import reads it
       fovea curves export sample.smoke -o curves.tex    a pgfplots figure and a booktabs table of BD-rates
     """
-    from assets.evaluation.export import EXPORTED, compressai_results, curves_with, latex
+    from assets.evaluation.export import EXPORTED, compressai_results, latex
     from assets.evaluation.tables import latest_table
     from assets.home import check_ours
 
@@ -116,7 +113,7 @@ def export(sweep: str, output: Path, metric: str) -> None:
     rows = latest_table(chain, "rd_curves", sweep)
     if output.suffix == ".tex":
         rates = latest_table(chain, "bd_rates", sweep)
-        files = {output: latex(curves_with(rows, metric), rates, metric)}
+        files = {output: latex(rows, rates, metric)}
     else:
         files = {output / name: text for name, text in compressai_results(rows).items()}
     for path in files:
@@ -304,13 +301,12 @@ def benchmark_made(
 ) -> "Benchmark":
     """What `benchmark` shows, made first where it is stale. Raises FoveaError for names that are not known, and where
     something could not be made."""
-    from assets.evaluation.benchmark import benchmark_of, chosen, partitions_of
+    from assets.evaluation.benchmark import benchmark_of, chosen
     from pipelines.commands.runs import make_stale
     from pipelines.terminal import shown
 
-    wanted = partitions_of(chain.world, dataset, chosen(chain.world, dataset, codecs, peers, judges))
-    targets = list(dict.fromkeys(t for last in wanted for t in chain.upstream(last)))
-    if make_stale(chain, f"benchmark of {dataset}", targets, threads=threads):
+    wanted = chosen(chain.world, dataset, codecs, peers, judges)
+    if make_stale(chain, f"benchmark of {dataset}", chain.upstream(*wanted), threads=threads):
         raise FoveaError(f"the benchmark of {dataset} could not be made; what failed is said above")
     chain.forget()
     with shown("judges") as progress:

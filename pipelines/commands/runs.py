@@ -173,14 +173,14 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     if not rates or not curves:
         return
     from assets.evaluation.bd_rate import kind_of
-    from assets.evaluation.rate_distortion import learned
+    from assets.evaluation.palette import cast_of
     from assets.evaluation.report_tables import answers
     from assets.evaluation.summary import bd_lines, curve_lines, shortened
     from pipelines.addresses import address, ports_of
 
     points, found, common = shortened(curves.table("rd_curves.parquet"), rates.table("bd_rates.parquet"))
     shown = found
-    if not peers and len(codecs := learned(points)):
+    if not peers and len(codecs := cast_of(points).codecs):
         points = points[points["codec"].isin(codecs)]
         usual = (found["maps"] == "predicted") & found["anchor_arm"].isin(USUAL)
         compared = zip(usual, found["test_arm"], found["anchor_arm"], strict=True)

@@ -12,7 +12,7 @@ from points import LAMBDAS, make_points
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator
 
 from assets.evaluation import bd_rate as bd
-from assets.evaluation.export import compressai_results, curves_with, latex
+from assets.evaluation.export import compressai_results, latex
 from assets.evaluation.published import read_curves
 from assets.evaluation.rate_distortion import Grid, concat_points, curves_of, rd_curves
 from models.errors import FoveaError
@@ -332,7 +332,7 @@ def test_exported_curves_are_read_back_and_latex_has_every_point(tmp_path: Path)
     of_peers = [line.partition(" & ")[0] for line in page.splitlines() if re.search(r" & (JPEG|bicubic) & ", line)]
     assert all(rf"\addlegendentry{{{name}}}" in page for name in of_peers)
     with pytest.raises(FoveaError, match=r"did you mean 'psnr_db'\?"):
-        curves_with(curves, "psnr")
+        latex(curves, bd.bd_rates(points), "psnr")
 
 
 def test_each_exported_curve_has_a_file_however_long_and_odd_its_name_is(tmp_path: Path) -> None:

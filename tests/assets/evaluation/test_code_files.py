@@ -54,13 +54,13 @@ def test_a_folder_goes_to_files_and_back_as_its_pictures_one_by_one(tmp_path: Pa
         (tmp_path / "in" / name).write_bytes(encode_png(noise(seed, 40, 24)))
         shown[name] = codec.encode(noise(seed, 40, 24))
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
-    for said, (_, target) in zip(compress_files(work, codec, threads=2), work, strict=True):
+    for said, (_, target) in zip(compress_files(work, codec), work, strict=True):
         assert said.path == target and target.stat().st_size == said.size
         assert said.bpp == 8 * said.size / (40 * 24) and said.seconds > 0 and said.looked_at_db > 0
     for name, encoded in shown.items():
         assert (tmp_path / "fov" / name).with_suffix(".fov").read_bytes() == encoded.data
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
-    assert [said[1:3] for said in decompress_files(back, lambda _: codec, threads=2)] == [(24, 40)] * 3
+    assert [said[1:3] for said in decompress_files(back, lambda _: codec)] == [(24, 40)] * 3
     for name, encoded in shown.items():
         np.testing.assert_array_equal(read_picture(tmp_path / "out" / name), encoded.reconstruction)
     (tmp_path / "fov" / "a.fov").write_bytes(b"FOV")
@@ -148,15 +148,15 @@ def test_bad_files_do_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "in/b.png").write_bytes(b"no picture")
     work = targets_of([tmp_path / "in"], tmp_path / "fov", ".fov", pictures_in, "test")
     failed: list[str] = []
-    done = [said.path.name for said in compress_files(work, codec, threads=2, failed=failed)]
+    done = [said.path.name for said in compress_files(work, codec, failed=failed)]
     assert done == ["a.fov", "c.fov", "d.fov"] and len(failed) == 1 and "b.png" in failed[0]
     with pytest.raises(FoveaError, match=r"b\.png"):
-        list(compress_files(work, codec, threads=2))
+        list(compress_files(work, codec))
     whole = (tmp_path / "fov/c.fov").read_bytes()
     (tmp_path / "fov/c.fov").write_bytes(whole[: len(whole) // 2])
     back = targets_of([tmp_path / "fov"], tmp_path / "out", ".png", files_in, "test")
     failed = []
-    shown = [said.path.name for said in decompress_files(back, lambda _: codec, threads=2, failed=failed)]
+    shown = [said.path.name for said in decompress_files(back, lambda _: codec, failed=failed)]
     assert shown == ["a.png", "d.png"] and len(failed) == 1 and "c.fov" in failed[0]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "d.png"]
 
