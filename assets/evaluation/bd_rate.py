@@ -64,6 +64,7 @@ BD_RATE_COLUMNS: Mapping[str, str] = {
     "anchor_arm": "str",  # an arm's label such as `uniform` or `saliency_gain@center`, or a classical codec's name
     "test_arm": "str",
     "maps": "str",  # the test arm's
+    "n_trained_on": "int64",  # pictures that the test arm's codec was trained on
     "metric": "str",
     "method": "str",
     "bd_rate_percent": "float64",
@@ -357,6 +358,7 @@ def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str
     for (a, anchor), (t, test) in itertools.product(curves_of(published), tests):
         head = {
             **_names(t, f"{a.codec} (published)", sweep),
+            "n_trained_on": 0,
             **{c: int(test[c].max()) for c in ("n_images", "n_seeds")},
         }
         for metric, method in itertools.product(("psnr_db", "ms_ssim"), METHODS):
@@ -391,10 +393,12 @@ def bd_rates(
     """
     metrics = (*BD_METRICS, *judged_in(points.columns)) if metrics is None else tuple(metrics)
     methods = tuple(methods)
-    grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves_of(points)}
+    curves = dict(curves_of(points))
+    grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves.items()}
     rows: list[dict[str, object]] = []
     for anchor, test, anchor_arm in choose_comparisons(grids):
         pair = anchor.arm not in UNSEEDED
         compared = compare_curves(grids[anchor], grids[test], methods, resamples=resamples, seeds_pair=pair)
-        rows += [{**_names(test, anchor_arm, sweep), **row} for row in compared]
+        known = curves[test].loc[curves[test]["trained_on"], "image"].nunique()
+        rows += [{**_names(test, anchor_arm, sweep), "n_trained_on": known, **row} for row in compared]
     return _table(rows)

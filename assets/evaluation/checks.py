@@ -40,5 +40,12 @@ def file_sizes_match_the_estimate(made: Made) -> Held:
     return True, {"files_below_estimate": below, "pictures": len(table)}
 
 
+@check()
+def measured_pictures_are_unseen(made: Made) -> Held:
+    """The codec was trained on none of the pictures that it is measured on."""
+    known, count = int(made.facts["trained_on"]), int(made.facts["pictures"])
+    return not known, {"trained_on": known, "pictures": count}
+
+
 MEASURED = (values_in_range,)
-TRAINED = (*MEASURED, file_sizes_match_the_estimate)
+TRAINED = (*MEASURED, file_sizes_match_the_estimate, measured_pictures_are_unseen)

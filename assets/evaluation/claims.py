@@ -211,6 +211,9 @@ def outcome(written: Written, rates: pd.DataFrame, commit: str) -> Outcome:
     row = rows[0]
     if not math.isfinite(row["ci_low"]):
         raise FoveaError(f"{written.path}: the comparison was refused: {row['reason'] or 'no interval'}")
+    if row["n_trained_on"]:
+        known = f"{row['n_trained_on']} of the {counted(int(row['n_images']))}"
+        raise FoveaError(f"{written.path}: the codec was trained on {known}: they cannot show what is claimed")
     numbers = {k: round(float(row[k]), 3) for k in ("bd_rate_percent", "ci_low", "ci_high")}
     held = claim.least <= numbers["ci_low"] and numbers["ci_high"] <= claim.most
     date = datetime.datetime.now(datetime.UTC).date().isoformat()

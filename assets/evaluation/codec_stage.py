@@ -59,7 +59,8 @@ class RdPoints(Stage):
         from assets.evaluation.measure import measure_codec
         from assets.evaluation.rate_distortion import records
         from assets.frames.encode import encode_png
-        from models.codecs.catalogue import load_codec
+        from models.codecs.catalogue import WEIGHTS, load_codec
+        from models.seen import read_seen
 
         unit, writer = task.unit, task.writer
         experiment, dataset = parts(task.world, unit.partition)
@@ -80,6 +81,9 @@ class RdPoints(Stage):
             # of a variable rate, files of equal size are shown in place of those that are measured
             keep = frozenset() if codec.top_level else shown
             seen = measure_codec(codec, subjects, rates, keep=keep, threads=threads, progress=task.progress)
+            known = dict(
+                zip(table.image, read_seen(trained.folder / "codec" / WEIGHTS).trained_on(table.sha256), strict=True)
+            )
             about: dict[str, Any] = {
                 **{k: getattr(experiment, k) for k in OF_EXPERIMENT},
                 "preset": "" if experiment.as_shipped else experiment.preset,
@@ -90,6 +94,7 @@ class RdPoints(Stage):
                 "mlflow_run_id": run.run_id,
             }
             points, kept = pieces.finish_points(seen.rows, **about), seen.kept
+            points["trained_on"] = points.image.map(known).astype("boolean")
             if codec.top_level:
                 equal = measure_shown(codec, [s for s in subjects if s.image in shown], rates, threads=threads)
                 rows = pieces.finish_points(equal.rows, **about)
@@ -114,6 +119,7 @@ class RdPoints(Stage):
             "pictures": len(subjects),
             "rates": len(rates),
             "files_below_estimate": smaller,
+            "trained_on": sum(known.values()),
             **{
                 k: from_to(v) for k in (*pieces.MEANS, "encode_s", "decode_s") if (v := [m[k] for m in means if k in m])
             },

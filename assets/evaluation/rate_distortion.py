@@ -45,6 +45,7 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
     "experiment": "str",
     "width": "int64",
     "height": "int64",
+    "trained_on": "boolean",  # whether the codec's weights come from this very picture, too
     "bytes": "int64",
     "bpp": "float64",
     "bpp_estimate": "float64",
@@ -78,7 +79,7 @@ CURVE_KEYS = CurveKey._fields
 POINT_KEYS = ("rate_name", "rate")
 _ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
 _NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
-_BLANK = {column: "" for column, dtype in RD_POINT_COLUMNS.items() if dtype == "str"}
+_BLANK = {column: "" for column, dtype in RD_POINT_COLUMNS.items() if dtype == "str"} | {"trained_on": False}
 
 RESAMPLES = 2000
 MIN_IMAGES = 5
@@ -110,7 +111,7 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All pieces as one table with the columns and dtypes of `RD_POINT_COLUMNS`, sorted, so that order of arrival is
     no difference.
 
-    A missing column is filled (bpp from bytes and size, text with "", numbers with NaN). Raises FoveaError for an unknown
+    A missing column is filled (bpp from bytes and size, text with "", numbers with NaN, trained_on with False). Raises FoveaError for an unknown
     column, for a missing one that nothing can stand in for, and for a point that occurs twice.
     """
     frames, pieces = [], list(pieces)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from assets.evaluation.bd_rate import BASELINE, MAIN_METRICS, OWN_MAPS
-from assets.evaluation.numerals import with_interval
+from assets.evaluation.numerals import counted, with_interval
 from assets.evaluation.palette import CLASSICAL, SETTINGS
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from models.metrics import METRICS
@@ -130,6 +130,9 @@ def _outcome(
     main: Mapping[str, Any], check: Mapping[str, Any] | None, versus: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[str, str]:
     """The outcome and what decided it. check: the same comparison by Akima; versus: against each control, where it is there."""
+    if main["n_trained_on"]:
+        known = f"{main['n_trained_on']} of these {counted(main['n_images'])}"
+        return UNKNOWN, f"the codec was trained on {known}, so this is no test"
     if not math.isfinite(main["ci_low"]):
         return UNKNOWN, str(main["reason"]) or "no interval"
     if main["ci_low"] <= 0 <= main["ci_high"]:

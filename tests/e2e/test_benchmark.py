@@ -1,6 +1,8 @@
 """`fovea benchmark` on pictures that are there to be measured on alone."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,9 +14,30 @@ from commands import environment, inside, inside_of
 from scenes import scene
 
 from assets.stages import open_chain
+from assets.world import evaluation_key
+from models.codecs import catalogue
 from models.judges import Picture, Text
 from models.legibility import Reader, cut_out
+from models.seen import write_seen
 from pipelines.cli import main
+
+AS_SHIPPED = """[sweeps.asis]
+codecs = ['bls2017']
+arms = ['uniform', 'saliency_gain']
+rates = [0.0008, 0.0032, 0.0128, 0.0512]
+variable = true
+preset = 'smoke'
+trunk = 'shipped'
+overrides = { steps = 0 }
+"""
+CLAIM = """says = "Guided by saliency, bls2017 needs fewer bits where saliency is."
+sweep = "held.asis"
+codec = "bls2017"
+arm = "saliency_gain"
+against = "uniform"
+metric = "sw_psnr_db"
+most = -1.0
+"""
 
 
 @pytest.fixture
@@ -103,6 +126,39 @@ def test_judges_see_the_files_that_were_measured(
     assert wrong.exit_code == 1 and "--name '../x': small letters" in wrong.output
 
 
+def test_what_a_codec_was_trained_on_shows_nothing(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(catalogue.SHIPPED, tmp_path / "shipped")
+    known = [hashlib.sha256((pictures / f"{i}.png").read_bytes()).hexdigest() for i in (1, 3)]
+    write_seen(tmp_path / "shipped/bls2017/weights.safetensors", known)
+    monkeypatch.setattr(catalogue, "SHIPPED", tmp_path / "shipped")
+    here = environment(tmp_path)
+    (tmp_path / "config/fovea.toml").write_text(
+        f"[datasets.held]\npath = {str(pictures)!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n{AS_SHIPPED}"
+    )
+    done = inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
+    said = "the codec was trained on 2 of these 5 pictures, so this is no test"
+    assert f"Cannot be said: {said}" in done.stdout
+    points = pd.read_parquet(tmp_path / "home/tables/benchmark.held.points.parquet")
+    learned = points[points.codec == "bls2017"]
+    assert set(learned.image[learned.trained_on]) == {"1", "3"}
+    assert not points.trained_on[points.codec == "jpeg"].any()
+    assert said in (tmp_path / "home/reports/held.benchmark.html").read_text()
+    with inside_of(here):
+        chain = open_chain()
+        made = chain.make("rd_points", evaluation_key(chain.world.sweep("held.shipped").experiments[0].key, "held"))
+    assert {check.name: passed for check, (passed, _) in made.held}["measured_pictures_are_unseen"] is False
+
+    claim = tmp_path / "config/claims/guided.toml"
+    claim.parent.mkdir()
+    claim.write_text(CLAIM)
+    inside(here, "claims", "seal", str(claim))
+    refused = inside(here, "claims", "run", str(claim), check=False)
+    assert refused.returncode == 1 and "the codec was trained on 2 of the 5 pictures" in refused.stderr
+    assert not claim.with_suffix(".json").exists()
+
+
 def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path: Path) -> None:
     here = environment(tmp_path)
 
@@ -115,37 +171,21 @@ def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path:
 path = {str(pictures)!r}
 classical = ['jpeg']
 splits = {{ test = ['*.png'] }}
-[sweeps.asis]
-codecs = ['bls2017']
-arms = ['uniform', 'saliency_gain']
-rates = [0.0008, 0.0032, 0.0128, 0.0512]
-variable = true
-preset = 'smoke'
-trunk = 'shipped'
-overrides = {{ steps = 0 }}
-"""
+{AS_SHIPPED}"""
     )
     claim = tmp_path / "config/claims/guided.toml"
     claim.parent.mkdir()
-    text = """says = "Guided by saliency, bls2017 needs fewer bits where saliency is."
-sweep = "held.asis"
-codec = "bls2017"
-arm = "saliency_gain"
-against = "uniform"
-metric = "sw_psnr_db"
-most = -1.0
-"""
     for wrong, said in (
-        (text.replace("most", "mist"), "did you mean 'most'"),
-        (text.replace("most = -1.0", ""), "needs a bound"),
-        (text.replace("sw_psnr_db", "psnr"), ".metric: unknown metric 'psnr'"),
-        (text.replace("uniform", "unifrom"), "did you mean 'uniform'"),
-        (text.replace("held.asis", "moon.asis"), "unknown dataset 'moon'"),
+        (CLAIM.replace("most", "mist"), "did you mean 'most'"),
+        (CLAIM.replace("most = -1.0", ""), "needs a bound"),
+        (CLAIM.replace("sw_psnr_db", "psnr"), ".metric: unknown metric 'psnr'"),
+        (CLAIM.replace("uniform", "unifrom"), "did you mean 'uniform'"),
+        (CLAIM.replace("held.asis", "moon.asis"), "unknown dataset 'moon'"),
     ):
         claim.write_text(wrong)
         code, printed = claims("seal", str(claim))
         assert code == 1 and said in printed, printed
-    claim.write_text(text)
+    claim.write_text(CLAIM)
     code, printed = claims("run", str(claim))
     assert code == 1 and "not sealed" in printed and not claim.with_suffix(".json").exists()
 

@@ -4,6 +4,7 @@ of one's own, from two files in FOVEA_CONFIG to a report with its curve.
 The code runs from a copy of the repository, so that the tests can change it.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from commands import ROOT, environment, fovea, inside, inside_of, python
 from assets.frames.sample import make_sample
 from assets.home import Home
 from assets.stages import open_chain
+from models.seen import read_seen
 from pipelines.mlflow_tracking import MlflowTracker
 
 pytestmark = [pytest.mark.e2e]
@@ -100,6 +102,17 @@ def test_a_local_run_says_what_it_found_and_imports_nothing_of_a_cluster(place: 
     assert re.search(r"^On drawn.* (against|and) uniform.*\.$", place.first, flags=re.M), place.first
     assert place.first.count("against webp") == 1 and "with --peers" in place.first
     assert not re.search(r"^webp ", place.first, flags=re.M)
+
+
+def test_a_codec_knows_what_it_was_trained_on(place: Place) -> None:
+    files = pd.read_parquet(place.home / "tables/rd_points.parquet")
+    assert not files.trained_on.any()
+    train = [hashlib.sha256(f.read_bytes()).hexdigest() for f in (place.pictures / "train").rglob("*.png")]
+    lists = list(place.home.glob("data/*_codec/*/*/codec/weights.pictures.json"))
+    assert len(lists) > 1 and len(train) == COUNTS["train"]
+    for path in lists:
+        seen = read_seen(path.with_name("weights.safetensors"))
+        assert all(seen.trained_on(train)) and len(seen.train) == len(train)
 
 
 TRAINING = {"trunk_codec", "trained_codec"}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from models.codecs.catalogue import WEIGHTS, shipped, shipped_folder
 from models.errors import FoveaError
+from models.saliency.catalogue import describe_weights, weights_path
 from models.saliency.records import SaliencyTraining, is_training, training_of, trainings_of
 from models.seen import read_seen, seen_path, write_seen
 
@@ -66,8 +68,12 @@ def test_seen_pictures_are_written_and_read(tmp_path: Path) -> None:
 
 
 def test_the_shipped_weights_come_with_their_list() -> None:
-    from models.saliency.catalogue import describe_weights, weights_path
-
     path = weights_path("sam_lite")
     described, seen = describe_weights(path), read_seen(path)
     assert (len(seen.train), len(seen.validation)) == (described["train"]["count"], described["validation"]["count"])
+
+
+def test_shipped_codecs_and_maps_come_from_the_same_photographs() -> None:
+    maps = read_seen(weights_path("sam_lite")).train
+    lists = {name: read_seen(shipped_folder(name) / WEIGHTS).train for name in shipped()}
+    assert len(set(lists.values())) == 1 and all(maps < seen and len(seen) == 867 for seen in lists.values())
