@@ -26,7 +26,7 @@ from assets.stages import open_chain
 from models.codecs import bitstream, classical
 from models.codecs.base import Codec, Picture, tensor_to_picture
 from models.codecs.catalogue import build, load_codec, open_codec
-from models.codecs.toderici2017 import Toderici2017
+from models.codecs.toderici2017 import Reader, Toderici2017
 from models.errors import FoveaError
 from models.metrics import psnr_db
 from pipelines.terminal import script
@@ -55,7 +55,7 @@ def as_codec(codec: Toderici2017, mechanism: str = "none", **options: str) -> To
 def prefixes(codec: Toderici2017, raw: Codec, picture: Picture) -> Iterator[tuple[File, File]]:
     """At each number of iterations the file in context and the raw one, which show the same: read, and shown once for all."""
     given = codec.analysed(picture)
-    reader = codec.reader(1, *given.y.shape[2:])
+    reader = Reader(codec, 1, *given.y.shape[2:])
     for t, bits in enumerate(given.z.split(codec.config.m, dim=1), 1):
         encoded, other = codec.encode_analysed(given, t), raw.encode_analysed(given, t)
         for one, by in ((encoded, codec), (other, raw)):

@@ -246,7 +246,7 @@ def test_the_readme_shows_every_claim_that_was_run(tmp_path: Path) -> None:
 def test_a_claim_is_judged_by_its_own_dataset_and_preset_alone() -> None:
     row = {
         "codec": "light", "test_arm": "saliency_gain", "maps": "predicted", "anchor_arm": "uniform", "metric": "psnr_db",
-        "method": "pchip", "split": "test", "variant": "", "n_images": 12, "reason": "",
+        "method": "pchip", "split": "test", "variant": "", "n_trained_on": 0, "n_images": 12, "reason": "",
     }  # fmt: skip
     found = {("kodak", "small"): 30.0, ("osie", "small"): -20.0, ("osie", "base"): 5.0}
     rates = pd.DataFrame(
