@@ -297,10 +297,13 @@ def compare_curves(
 
 
 def kind_of(test_arm: str, anchor_arm: str) -> str:
-    """What a comparison is of: `arms` against the baseline, of an arm and its `controls`, or with `others`' codecs."""
+    """What a comparison is of: `arms` against the baseline, of an arm and its `controls`, of two `codecs` with the same arm, or
+    with `others`' codecs."""
     if anchor_arm == BASELINE:
         return "arms"
-    return "controls" if anchor_arm.startswith(f"{test_arm}@") else "others"
+    if anchor_arm.startswith(f"{test_arm}@"):
+        return "controls"
+    return "codecs" if anchor_arm.split(" ")[1:2] == [test_arm] else "others"
 
 
 def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
@@ -309,8 +312,8 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
     Every arm against `uniform` of the same codec, preset and training (of its own variant where there is one, else of
     the plain one), and each variant of `uniform` against the one with the fewest of its parts; every arm with predicted
     maps against the same arm with each control, since a gain that the centre bias gives too says nothing about
-    saliency; and every arm but the controls against every classical codec and every checkpoint from elsewhere on the
-    same pictures.
+    saliency; every arm but the controls against the same arm of each codec before it by name, and against every classical
+    codec and every checkpoint from elsewhere, on the same pictures.
     """
     known = list(curves)
     chosen = []
@@ -318,11 +321,22 @@ def choose_comparisons(curves: Iterable[CurveKey]) -> list[Comparison]:
         if test.arm in UNSEEDED:
             continue
         for other in known if test.maps in OWN_MAPS else ():
-            if other.arm in UNSEEDED and other.place == test.place:
+            if other.place != test.place:
+                continue
+            if other.arm in UNSEEDED:
                 name = other.codec if other.arm == CLASSICAL_ARM else f"{other.variant} (external)"
                 chosen.append(Comparison(other, test, name))
+            elif other.codec < test.codec and (other.arm, other.maps) == (test.arm, test.maps):
+                chosen.append(Comparison(other, test, _name_among(other, known)))
         chosen += _with_own(test, known)
     return chosen
+
+
+def _name_among(curve: CurveKey, known: Sequence[CurveKey]) -> str:
+    """Codec, arm and variant, and how it was trained where that alone tells it apart."""
+    alike = [k for k in known if k._replace(preset=curve.preset, train_dataset=curve.train_dataset) == curve]
+    more = (curve.preset, curve.train_dataset) if len(alike) > 1 else ()
+    return " ".join(filter(None, (curve.codec, curve.arm, curve.variant, *more)))
 
 
 def _with_own(test: CurveKey, known: Iterable[CurveKey]) -> list[Comparison]:

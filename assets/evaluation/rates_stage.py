@@ -101,9 +101,9 @@ class BdRates(Stage):
         trained = {made.partition for made in task.given.all("trained_codec")}
         ready = [e for e in sweep.experiments if e.key in trained]
         self._tell_trainings(task, sweep, ready, here, own)
-        best = best_experiment(ready, own, here)
+        best, known = best_experiment(ready, own, here)
         if best is not None:
-            why = why_best(best, ready, own, here)
+            why = why_best(best, known, ready, own, here)
             task.writer.meta["facts"] |= self._register(task, sweep, best, why, here)
 
     def _tell_trainings(
@@ -170,17 +170,18 @@ def metric_name(row: Mapping[str, Any], sweep: Sweep) -> str:
 
 def best_experiment(
     experiments: Sequence[Experiment], rates: "pd.DataFrame", points: "pd.DataFrame"
-) -> Experiment | None:
+) -> tuple[Experiment | None, bool]:
     """Of each codec the arm with the lowest BD-rate against `uniform` where people look (ew_psnr_db, else sw_psnr_db), its
     interval below 0, or `uniform` when there is none; of these the codec that needs the fewest bits there, at its middle rate.
-    None without experiments. rates, points: of one dataset."""
+    None without experiments. With it whether all codecs could be compared at equal quality: where they share too little of it,
+    the one that is better at the nearest rates is taken. rates, points: of one dataset."""
     from assets.evaluation.bd_rate import main_metric
     from assets.evaluation.rate_distortion import records
 
     metric, against = main_metric(rates), _against_uniform(rates)
     against = against[against.ci_high < 0]
     experiments = _usable(experiments, points)
-    chosen: list[Experiment] = []
+    chosen, compared = list[Experiment](), True
     for codec in dict.fromkeys(e.codec for e in experiments):
         curves: dict[tuple[str, ...], list[Experiment]] = {}
         for e in (e for e in experiments if e.codec == codec):
@@ -190,9 +191,9 @@ def best_experiment(
         order += sorted(curves, key=lambda curve: (curve[0] != "uniform", len(curve[2])))
         found = next(curves[curve] for curve in order if curve in curves)
         before, now = (points[points.experiment.isin([e.key for e in side])] for side in (chosen, found))
-        if not chosen or _needs_fewer(before, now, metric):
-            chosen = found
-    return sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None
+        fewer, known = _needs_fewer(before, now, metric) if chosen else (True, True)
+        chosen, compared = found if fewer else chosen, compared and known
+    return (sorted(chosen, key=lambda e: e.rates)[len(chosen) // 2] if chosen else None), compared
 
 
 def _against_uniform(rates: "pd.DataFrame") -> "pd.DataFrame":
@@ -209,8 +210,11 @@ def _usable(experiments: Sequence[Experiment], points: "pd.DataFrame") -> list[E
     return [e for e in experiments if e.key in measured and e.maps in ("none", "predicted")]
 
 
-def why_best(best: Experiment, experiments: Sequence[Experiment], rates: "pd.DataFrame", points: "pd.DataFrame") -> str:
-    """What `best_experiment` chose by, in sentences; "" where it had no choice. rates, points: as it takes them."""
+def why_best(
+    best: Experiment, compared: bool, experiments: Sequence[Experiment], rates: "pd.DataFrame", points: "pd.DataFrame"
+) -> str:
+    """What `best_experiment` chose by, in sentences; "" where it had no choice. best, compared: what it gave. experiments, rates,
+    points: as it takes them."""
     from assets.evaluation.bd_rate import main_metric
     from assets.evaluation.numerals import counted, with_interval
     from assets.evaluation.rate_distortion import MIN_IMAGES, records
@@ -233,21 +237,23 @@ def why_best(best: Experiment, experiments: Sequence[Experiment], rates: "pd.Dat
         )
     if (codecs := len({e.codec for e in usable})) > 1:
         there = "there" if said else f"where people {look}"
-        said.append(f"Of {codecs} codecs it needs the fewest bits for the same quality {there}.")
+        fewest = f"it needs the fewest bits for the same quality {there}"
+        better = f"it shows the best quality {there} at the nearest rates; at equal quality they cannot all be compared"
+        said.append(f"Of {codecs} codecs {fewest if compared else better}.")
     return " ".join(said)
 
 
-def _needs_fewer(before: "pd.DataFrame", now: "pd.DataFrame", metric: str) -> bool:
-    """Whether the second curve needs fewer bits than the first for the same quality; where they share too little to
-    say, whether it is better where their rates are nearest."""
+def _needs_fewer(before: "pd.DataFrame", now: "pd.DataFrame", metric: str) -> tuple[bool, bool]:
+    """Whether the second curve needs fewer bits than the first for the same quality, and whether that is known: where they
+    share too little to say, whether it is better where their rates are nearest."""
     from assets.evaluation.bd_rate import compare_curves
     from assets.evaluation.rate_distortion import curve_grid
 
     anchor, test = (curve_grid(side, ("bpp", metric)) for side in (before, now))
     for row in compare_curves(anchor, test, ("pchip",), resamples=2):
         if math.isfinite(rate := float(str(row["bd_rate_percent"]))):
-            return rate < 0
+            return rate < 0, True
     means = (side.groupby("rate")[["bpp", metric]].mean().to_numpy() for side in (before, now))
     pairs = itertools.product(*means)
     first, second = min(pairs, key=lambda pair: abs(math.log(pair[0][0] / pair[1][0])))
-    return bool(second[1] > first[1])
+    return bool(second[1] > first[1]), False

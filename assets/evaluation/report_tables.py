@@ -30,6 +30,7 @@ GROUPS = {
         "Predicted maps against the same mechanism with other maps",
         "Below 0 the prediction earns something that a control does not; against oracle, above 0 is what better maps could add.",
     ),
+    "codecs": ("Codec against codec", "The same arm of two codecs; below 0 the one under test needs fewer bits."),
     "others": (
         "Learned codecs against classical codecs and others’ curves",
         "Below 0 the learned codec needs fewer bits. Published curves are compared by their points alone, without an interval.",

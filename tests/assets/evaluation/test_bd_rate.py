@@ -303,6 +303,22 @@ def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
     }
 
 
+def test_codecs_meet_arm_by_arm() -> None:
+    mine = [make_points(rate=0.5, stream=1, codec="mine"), make_points("saliency_gain", "predicted", codec="mine")]
+    mine.append(make_points("saliency_gain", "center", codec="mine", stream=2))
+    other = [make_points(), make_points("saliency_gain", "predicted", rate=0.8)]
+    found = rates(*mine, *other, metrics=["psnr_db"], methods=["pchip"])
+    crossed = found[[bd.kind_of(*arms) == "codecs" for arms in zip(found.test_arm, found.anchor_arm, strict=True)]]
+    assert set(zip(crossed.codec, crossed.test_arm, crossed.anchor_arm, strict=True)) == {
+        ("mine", "uniform", "bls2017 uniform"),
+        ("mine", "saliency_gain", "bls2017 saliency_gain"),
+    }
+    assert row(found, anchor_arm="bls2017 uniform").bd_rate_percent == pytest.approx(-50, abs=1)
+    twice = [*other, make_points(stream=3).assign(preset="base"), mine[0].assign(preset="base")]
+    named = rates(*twice, metrics=["psnr_db"], methods=["pchip"]).query("codec == 'mine'").anchor_arm
+    assert set(named) == {"bls2017 uniform smoke made", "bls2017 uniform base made"}
+
+
 def test_variants_of_uniform_meet_the_one_with_the_fewest_of_their_parts() -> None:
     budget = "lr=0.001,steps=5000"
     variants = (budget, f"{budget},dilation=2", f"{budget},l1_ms_ssim", "as shipped")

@@ -66,16 +66,16 @@ def of_codecs(experiments: Sequence[Experiment], fewer: float, pictures: int = 5
 def test_the_best_needs_an_interval_below_zero() -> None:
     experiments = [e for e in sweep("smoke", "sample").experiments if e.codec == "bls2017"]
     for high, arm in ((-5.0, "saliency_gain"), (2.0, "uniform"), (float("nan"), "uniform")):
-        best = best_experiment(experiments, rates(-10.0, high), of_codecs(experiments, 1))
+        best, _ = best_experiment(experiments, rates(-10.0, high), of_codecs(experiments, 1))
         assert best is not None and best.arm == arm
-    assert best_experiment([], rates(-10.0, -5.0), of_codecs(experiments, 1)) is None
+    assert best_experiment([], rates(-10.0, -5.0), of_codecs(experiments, 1))[0] is None
 
 
 @pytest.mark.parametrize(("fewer", "codec"), [(0.6, "light"), (1.4, "bls2017")])
 def test_the_best_codec_needs_the_fewest_bits_whatever_its_own_arms_gain(fewer: float, codec: str) -> None:
     experiments = sweep("smoke", "sample").experiments
     gained = pd.concat([rates(-25.0, -20.0), rates(-23.0, -20.0, "light").assign(variant="as shipped")])
-    best = best_experiment(experiments, gained, of_codecs(experiments, fewer))
+    best, _ = best_experiment(experiments, gained, of_codecs(experiments, fewer))
     assert best is not None and (best.codec, best.arm, best.maps) == (codec, "saliency_gain", "predicted")
 
 
@@ -83,17 +83,18 @@ def test_the_best_codec_was_measured_and_is_told_by_quality_where_curves_share_n
     experiments = sweep("smoke", "sample").experiments
     gained, points = pd.concat([rates(-25.0, -20.0), rates(2.0, 3.0, "light")]), of_codecs(experiments, 1)
     points.loc[points.experiment.str.contains("light"), "sw_psnr_db"] += 40
-    best = best_experiment(experiments, gained, points)
-    assert best is not None and (best.codec, best.arm) == ("light", "uniform")
-    best = best_experiment(experiments, gained, points[points.experiment.str.contains("bls2017")])
+    best, compared = best_experiment(experiments, gained, points)
+    assert best is not None and (best.codec, best.arm) == ("light", "uniform") and not compared
+    assert "at equal quality they cannot all be compared" in why_best(best, compared, experiments, gained, points)
+    best, _ = best_experiment(experiments, gained, points[points.experiment.str.contains("bls2017")])
     assert best is not None and best.codec == "bls2017"
-    assert best_experiment(experiments, gained, points[:0]) is None
+    assert best_experiment(experiments, gained, points[:0])[0] is None
     told = [e for e in experiments if e.arm != "uniform"]
-    best = best_experiment(told[::-1], rates(2.0, 3.0), points)
+    best, _ = best_experiment(told[::-1], rates(2.0, 3.0), points)
     assert best is not None and best.maps == "predicted", "a control is no codec to use"
     twice = [e.but(preset=preset) for e in experiments if e.codec == "bls2017" for preset in ("smoke", "small")]
     both = [*twice, *(e for e in experiments if e.codec == "light")]
-    assert best_experiment(both, gained, of_codecs(both, 1)) is not None
+    assert best_experiment(both, gained, of_codecs(both, 1))[0] is not None
 
 
 NO_INTERVAL = "It is `uniform`, since no map is known to save bits where people are predicted to look"
@@ -115,18 +116,18 @@ def test_a_registered_codec_says_why_it_was_chosen(pictures: int, high: float, a
     alone = [e for e in both if e.codec == "bls2017"]
     for experiments, several in ((both, True), (alone, False)):
         points = of_codecs(experiments, 1.4, pictures)
-        best = best_experiment(experiments, gained, points)
+        best, compared = best_experiment(experiments, gained, points)
         assert best is not None and (best.codec, best.arm) == ("bls2017", arm)
-        why = why_best(best, experiments, gained, points)
+        why = why_best(best, compared, experiments, gained, points)
         assert why.startswith(said) and ("Of 2 codecs it needs the fewest bits" in why) is several
         note = model_note(one, "fovea-sample-smoke", best, why, points[points.experiment == best.key])
         assert why in note and f"On {pictures} test picture" in note and "at the rate 0.013" in note
     eyes = gained.assign(metric="ew_psnr_db")
-    assert " where people look" in why_best(best, alone, eyes, points.assign(ew_psnr_db=30.0))
-    refused = why_best(alone[0], alone, gained[:0], points)
+    assert " where people look" in why_best(best, True, alone, eyes, points.assign(ew_psnr_db=30.0))
+    refused = why_best(alone[0], True, alone, gained[:0], points)
     assert (refused == f"{NO_INTERVAL}: their curves cannot be compared.") is (pictures >= 5)
     guided = [e for e in alone if e.maps == "predicted"]
-    assert why_best(guided[2], guided, rates(-10.0, math.nan), points) == "", "there was no choice"
+    assert why_best(guided[2], True, guided, rates(-10.0, math.nan), points) == "", "there was no choice"
 
 
 def test_a_runs_description_begins_with_rounded_figures() -> None:
