@@ -241,7 +241,12 @@ def test_a_preset_of_one_s_own_trains(own: Own) -> None:
     budget = "[presets.mine]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 7\nbatch_size = 1\ncrop = 64\n"
     own(budget + MINE.replace('"tiny"', '"mine"'))
     (record,) = sweep("mine", "sample").experiments
-    assert record.resolved()["steps"] == 7 and record.preset == "mine"
+    assert record.resolved()["steps"] == 7 and record.preset == "mine" and catalogue.config_for(record).options == ()
+    own(budget + "options = { cell = 2 }\n" + MINE.replace('"tiny"', '"mine"'))
+    (record,) = sweep("mine", "sample").experiments
+    assert catalogue.config_for(record.but(options={"cell": 2})) == catalogue.config_for(record)
+    assert catalogue.config_for(record).options == (("cell", 2),)
+    assert catalogue.config_for(record.but(options={"cell": 1})).options == ()
 
 
 def test_an_unknown_sweep_lists_the_known_ones() -> None:
