@@ -23,9 +23,10 @@ def short_name(entry: Experiment | Trunk) -> str:
 
 def record_of(entry: Experiment | Trunk, world: World) -> dict[str, Any]:
     """The record as parameters of a run: its rate as a number where it has one, the model that its maps come from, the widths
-    that its codec has; without what it makes no use of."""
+    that its codec has and every option; without what it makes no use of."""
     config = config_for(entry)
-    record = entry.resolved() | {"n": config.n, "m": config.m}
+    options = {name: option.default for name, option in entry.card.options.items()} | dict(config.options)
+    record = options | entry.resolved() | {"n": config.n, "m": config.m}
     if isinstance(entry, Experiment):
         record = {name: value for name, value in record.items() if name not in entry.unused()}
     if record.get("saliency"):

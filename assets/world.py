@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +56,23 @@ class World:
 
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:
-        """Every sweep on every dataset, by `dataset.sweep`; one whose records cannot be is left out with a warning."""
+        """Every sweep on every dataset, by `dataset.sweep`; those whose records cannot be are left out, with a warning for all
+        of one cause."""
         made: dict[str, Sweep] = {}
+        left_out: dict[str, list[str]] = {}
         for name in sweep_names():
             try:
                 found = [sweep(name, dataset, self.registry) for dataset in self.registry]
             except FoveaError as error:
-                _LOG.warning("left out: %s", error)
+                if isinstance(error.__cause__, FoveaError):  # of a record, which other sweeps may have, too
+                    left_out.setdefault(str(error.__cause__), []).append(name)
+                else:
+                    _LOG.warning("left out: %s", error)
                 continue
             made |= {s.key: self._where_eyes_are(s) for s in found}
+        for cause, names in left_out.items():
+            said = re.sub(r"; known: [^;]*", "", cause)
+            _LOG.warning("left out: sweeps %s: %s", ", ".join(names), said)
         return made
 
     def sweep(self, key: str) -> Sweep:

@@ -8,11 +8,12 @@ when the codec is built.
 import ast
 import functools
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import model_validator
+from pydantic import Strict, field_validator, model_validator
 
 from models.config import config_folder
 from models.errors import FoveaError
@@ -20,10 +21,23 @@ from models.mechanisms import Mechanism
 from models.validation import Typed, checked, unknown
 
 Value = int | float | str
+Number = Annotated[float, Strict()]
 Objective = Literal["rate_distortion", "adversarial", "recurrent"]
 Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)
 FOLDER = Path(__file__).parent / "codecs"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+_TEXT = re.compile(r"[A-Za-z0-9_.-]*")
+FIELDS = frozenset({
+    "alpha", "arm", "aux_lr", "batch", "batch_size", "channels", "checkpoint_every", "clip_norm", "codec", "crop", "dataset",
+    "distortion", "ema", "evaluate_on", "fast", "final_lr_factor", "fresh_lr_factor", "from", "gamma", "iterations", "kind",
+    "lmbda", "lr", "m", "maps", "mechanism", "mode", "n", "normalised", "objective", "on", "options", "overrides", "preset",
+    "probe_every", "rate", "rate_name", "rates", "saliency", "scale", "seed", "shipped", "span", "steps", "threads", "trunk",
+    "trunk_steps", "warmup_steps", "weighting",
+})  # fmt: skip
+"""What records, presets, keys and runs call values of every codec: no option has such a name."""
+TRAINING = frozenset({"augment", "balance", "optimiser", "trim"})
+"""What every objective reads of a record where it is there: names of options of the part `training` alone."""
 
 
 class Rate(Typed):
@@ -36,7 +50,7 @@ class Rate(Typed):
 
     name: Literal["lmbda", "channels", "iterations"]
     unit: str
-    values: tuple[float, ...] = ()
+    values: tuple[Number, ...] = ()
 
 
 class Option(Typed):
@@ -49,10 +63,19 @@ class Option(Typed):
     default: Value
     choices: tuple[Value, ...] = ()
     any_of: tuple[str, ...] = ()
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
+    least: Number | None = None
+    above: Number | None = None
+    most: Number | None = None
     part: Literal["codec", "training"] = "codec"
+
+    @model_validator(mode="after")
+    def _fits_keys(self) -> Self:
+        if isinstance(self.default, str) and not (self.choices or self.any_of):
+            raise FoveaError("a text as the default needs choices or any_of")
+        for text in (*self.choices, *self.any_of):
+            if isinstance(text, str) and not _TEXT.fullmatch(text):
+                raise FoveaError(f"{text!r}: texts have letters, digits, _, - and . alone")
+        return self
 
     def check(self, name: str, value: Any) -> None:
         """Raises FoveaError for a value that it cannot take."""
@@ -102,11 +125,27 @@ class Card(Typed):
     options: dict[str, Option] = {}
     objective: Objective = "rate_distortion"
 
-    @model_validator(mode="after")
-    def _defaults_are_allowed(self) -> Self:
-        for name, option in self.options.items():
+    @field_validator("name")
+    @classmethod
+    def _fits_keys(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise FoveaError(f"{name!r}: a codec's name has up to 40 small letters, digits and _")
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _are_told_apart(cls, options: dict[str, Option]) -> dict[str, Option]:
+        for name, option in options.items():
+            if not _NAME.fullmatch(name):
+                raise FoveaError(f"option {name!r}: its name has up to 40 small letters, digits and _")
+            if name in FIELDS:
+                raise FoveaError(f"option {name} has the name of a field of every record: choose another name")
+            if name in TRAINING and option.part != "training":
+                raise FoveaError(
+                    f'option {name} has the name of a value that training reads: choose another name, or part="training"'
+                )
             option.check(name, option.default)
-        return self
+        return options
 
     def check_mechanism(self, mechanism: str) -> None:
         """Raises FoveaError for one that it lacks."""
@@ -138,7 +177,7 @@ def read_card(file: Path) -> Card | None:
     """The card of a file; None where it has no CARD. Raises FoveaError that names file and field."""
     try:
         text = file.read_text(encoding="utf-8")
-        if "\nCARD = " not in text:
+        if not re.search(r"^CARD\b", text, re.MULTILINE):
             return None
         tree = ast.parse(text)
     except SyntaxError as error:
@@ -146,11 +185,15 @@ def read_card(file: Path) -> Card | None:
     except (OSError, ValueError) as error:
         raise FoveaError(f"{file}: can't be read: {error}") from None
     for node in tree.body:
-        if isinstance(node, ast.Assign) and [getattr(t, "id", "") for t in node.targets] == ["CARD"]:
-            card = checked(Card, _literal(node.value, file), f"{file}: CARD")
-            if card.codec not in {n.name for n in tree.body if isinstance(n, ast.ClassDef)}:
-                raise FoveaError(f"{file}: CARD.codec: there is no class {card.codec!r} in this file")
-            return card
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name("CARD")], value=value)
+                | ast.AnnAssign(target=ast.Name("CARD"), value=ast.expr() as value)
+            ):
+                card = checked(Card, _literal(value, file), f"{file}: CARD")
+                if card.codec not in {n.name for n in tree.body if isinstance(n, ast.ClassDef)}:
+                    raise FoveaError(f"{file}: CARD.codec: there is no class {card.codec!r} in this file")
+                return card
     return None
 
 
@@ -198,8 +241,6 @@ def _cards(own: Path) -> Cards:
         elif card is not None:
             first = found[card.name].file
             faults[file.stem] = f"{file}: CARD.name: {card.name!r} is also the codec of {first}"
-        elif file.parent == own:
-            faults[file.stem] = f"{file}: no CARD = Card(...) at its top"
     return Cards(found, faults)
 
 
@@ -210,4 +251,6 @@ def find_card(codec: str) -> Found:
         return found[codec]
     if codec in faults:
         raise FoveaError(faults[codec])
+    if (file := config_folder() / "codecs" / f"{codec}.py").is_file():
+        raise FoveaError(f"{file}: no CARD = Card(...) at its top")
     raise FoveaError("; ".join((unknown("codec", codec, found), *faults.values())))

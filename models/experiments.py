@@ -175,9 +175,11 @@ class Training(Record):
         return values
 
     def _resolved(self, budget: dict[str, Any]) -> dict[str, Any]:
-        """What trunks and experiments have in common. Of rate–distortion training the options that differ, of others
-        every one; and m where it is the rate."""
-        options = dict(self.options) if self.card.objective == "rate_distortion" else self._all_options
+        """What trunks and experiments have in common. Of rate–distortion training the codec's options that differ from the
+        card's and every one of the part `training`, of others every one; and m where it is the rate."""
+        options, known = self._all_options, self.card.options
+        if self.card.objective == "rate_distortion":
+            options = {k: v for k, v in options.items() if known[k].part == "training" or v != known[k].default}
         options |= {"m": int(self.rates[0])} if self.rate_name == "channels" else {}
         named = {name: getattr(self, name) for name in ("dataset", "codec", "preset", "distortion", "seed")}
         return {**named, self.rate_name: list(self.rates), **budget, **options}
@@ -288,8 +290,8 @@ class Experiment(Training):
         if given := [name for name, value in self.overrides if name in WIDTHS and own.get(name) != value]:
             where = "of the weights that ship" if trunk.shipped else "trunk_overrides in a sweep"
             raise FoveaError(f"overrides: a branch has its trunk's {' and '.join(given)}: {where}")
-        if trunk.options != self.options and self.card.objective == "rate_distortion":
-            raise FoveaError(f"options {dict(self.options)} differ from those of the trunk, {dict(trunk.options)}")
+        if trunk._all_options != self._all_options and self.card.objective == "rate_distortion":
+            raise FoveaError(f"options {self._all_options} differ from those of the trunk, {trunk._all_options}")
 
     @property
     def untrained(self) -> bool:

@@ -176,5 +176,5 @@ def sweep(name: str, dataset: str, registered: Iterable[str] = ()) -> Sweep:
     try:
         made = dict.fromkeys(e for grid in grids for e in grid.experiments(dataset, also_on))
     except FoveaError as error:
-        raise FoveaError(f"{file}: sweeps.{name}: {error}") from None
+        raise FoveaError(f"{file}: sweeps.{name}: {error}") from error
     return Sweep(name, dataset, tuple(made), grids[0].about)

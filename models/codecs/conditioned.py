@@ -157,7 +157,7 @@ class ConditionedCodec(Codec):
 
     def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `write`, the strings those of a progressive file. ahead: as `ahead` gives it."""
-        raise FoveaError(f"a codec {self.config.codec} with these options has no progressive files")
+        raise FoveaError(f"a codec {self.config.codec} has no progressive files")
 
     def read_progressive(
         self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, ahead: np.ndarray, whole: bool, h: int, w: int

@@ -200,6 +200,10 @@ class HyperpriorCodec(HyperpriorModel):
 
     def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         if not (self.exact and self.refinable):
+            if self.refinable and "integer" in self.arithmetics:
+                raise FoveaError(
+                    f"a codec {self.config.codec} with arithmetic=float has no progressive files, with arithmetic=integer it has"
+                )
             return super().write_progressive(y, at, ahead)
         coded = self._coded(y, at)
         walk = self._walk_over(coded.p, at.base, coded.level, coded.gain, ahead, y.shape[2], y.shape[3])

@@ -1,13 +1,16 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from models.card import FOLDER, cards, find_card
+from models.card import FIELDS, FOLDER, TRAINING, Card, Option, Rate, cards, find_card, read_card
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build
 from models.errors import FoveaError
-from models.experiments import Experiment
+from models.experiments import Experiment, Trunk
+from models.presets import Preset
 from models.sweeps import sweep
+from models.training.rate_distortion import Plan, Weighting
 
 TOY = (Path(__file__).parents[1] / "e2e" / "toy" / "codecs" / "toy.py").read_text()
 RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
@@ -21,13 +24,23 @@ RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
         ((RATE, ""), "CARD.rate: missing"),
         ((RATE, 'rate=Rate(name="lambda", unit=""),'), "CARD.rate.name: expected 'lmbda', 'channels' or 'iterations'"),
         (("choices=(5, 7)", "chosen=(5, 7)"), "CARD.options.kernel: unknown field 'chosen'; did you mean 'choices'?"),
-        (("default=5, ", "default=4, "), "CARD: option kernel=4: it takes one of 5, 7"),
+        (("default=5, ", "default=4, "), "CARD.options: option kernel=4: it takes one of 5, 7"),
         (('"gain")', '"pain")'), "CARD.mechanisms.2: expected 'none'"),
         (('codec="Toy"', 'codec="Joy"'), "CARD.codec: there is no class 'Joy' in this file"),
         (("mechanisms=(", "mechanisms=tuple("), "CARD is read without running the file"),
         (('name="toy"', 'name="bls2017"'), "CARD.name: 'bls2017' is also the codec of "),
         (("class Toy", "classs Toy"), "invalid syntax"),
-        (("CARD = ", "CARDS = "), "no CARD = Card(...) at its top"),
+        (("default=5, choices=(5, 7)", 'default=""'), "CARD.options.kernel: a text as the default needs choices or any_of"),
+        (("choices=(5, 7)", 'least="1"'), "CARD.options.kernel.least: expected a valid number, got '1'"),
+        (('unit="Lagrange', 'values=("1",), unit="Lagrange'), "CARD.rate.values.0: expected a valid number, got '1'"),
+        (("default=5, choices=(5, 7)", 'default="", choices=("", "a/b")'), "CARD.options.kernel: 'a/b': texts have letters, digits"),
+        (("default=5, choices=(5, 7)", 'default="", any_of=("a=b",)'), "CARD.options.kernel: 'a=b': texts have letters, digits"),
+        (('"kernel"', '"lr"'), "CARD.options: option lr has the name of a field of every record: choose another name"),
+        (('"kernel"', '"augment"'), "CARD.options: option augment has the name of a value that training reads"),
+        (('"kernel"', '"my kernel"'), "CARD.options: option 'my kernel': its name has up to 40 small letters, digits and _"),
+        (('name="toy"', 'name="g mix/x"'), "CARD.name: 'g mix/x': a codec's name has up to 40 small letters, digits and _"),
+        (('name="toy"', 'name="x@sample"'), "CARD.name: 'x@sample': a codec's name has"),
+        (('name="toy"', 'name=""'), "CARD.name: '': a codec's name has"),
     ],
 )  # fmt: skip
 def test_a_wrong_card_is_one_line_where_it_is_needed_and_nowhere_else(
@@ -48,6 +61,44 @@ def test_a_wrong_card_is_one_line_where_it_is_needed_and_nowhere_else(
     assert line in str(raised.value)
     assert sweep("smoke", "sample").experiments
     assert find_card("bls2017").file.parent == FOLDER
+
+
+def test_a_file_without_a_card_is_spoken_of_where_its_codec_is_asked_for_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "codecs").mkdir()
+    file = tmp_path / "codecs" / "toy.py"
+    file.write_text(TOY.replace("CARD = ", "CARDS = "))
+    monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
+    with pytest.raises(FoveaError, match=r"toy\.py: no CARD = Card\(\.\.\.\) at its top"):
+        find_card("toy")
+    with pytest.raises(FoveaError) as raised:
+        find_card("other")
+    assert "toy.py" not in str(raised.value)
+
+
+@pytest.mark.parametrize("spelling", ["CARD: Card = ", "CARD=", "CARD  = "])
+def test_a_card_is_found_however_it_is_written(tmp_path: Path, spelling: str) -> None:
+    file = tmp_path / "toy.py"
+    file.write_text(TOY.replace("CARD = ", spelling))
+    card = read_card(file)
+    assert card is not None and card.name == "toy"
+
+
+def test_no_option_can_have_the_name_of_what_records_and_runs_hold() -> None:
+    trunk = Trunk(dataset="sample", codec="mbt2018_mean", overrides={"fresh_lr_factor": 2})
+    records = (trunk, Experiment(dataset="sample", codec="bls2017", trunk=None))
+    named = {name for record in records for name in record.resolved()}
+    named |= {name for kind in (Trunk, Experiment, Preset) for name in kind.model_fields}
+    named |= {*Plan._fields, *Weighting._fields, *get_args(Rate.model_fields["name"].annotation)}
+    assert named <= FIELDS | TRAINING and not {"rate", "rate_name", "threads"} - FIELDS
+    options = {name for found in cards().found.values() for name in found.card.options}
+    assert not options & (FIELDS | TRAINING)
+    told = Card(
+        name="a", paper="", codec="A", rate=Rate(name="lmbda", unit=""),
+        options={"augment": Option(default=0.5, part="training")},
+    )  # fmt: skip
+    assert told.options["augment"].default == 0.5
 
 
 def test_every_card_s_class_takes_what_the_card_says() -> None:

@@ -215,12 +215,14 @@ def test_a_typo_is_one_line_that_names_file_table_and_field(own: Own, text: str,
 def test_a_wrong_table_stops_only_what_names_it(own: Own, caplog: pytest.LogCaptureFixture) -> None:
     odd = MINE.replace("mine", "odd").replace("tiny", "own")
     wrong = "[presets.own]\nn = 'x'\n[profiles.own]\nstorag = 1\n"
-    where = own(MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + wrong)
+    gone = "".join(MINE.replace("mine", name).replace("bls2017", "gmix") for name in ("gone", "lost"))
+    where = own(MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + gone + wrong)
     found = World(Home.from_environment()).sweeps
     assert set(found) == {f"{d}.{n}" for n in (*GOLDEN, "good") for d in ("sample", "cityscapes")}
-    mine, odd = caplog.messages
+    mine, odd, gone = caplog.messages
     assert mine == f"left out: {where}sweeps.mine: unknown field 'armz'; did you mean 'arms'?"
-    assert odd.startswith(f"left out: {where}sweeps.odd: ") and f"{where}presets.own.n: expected" in odd
+    assert odd.startswith(f"left out: sweeps odd: {where}presets.own.n: expected")
+    assert gone == "left out: sweeps gone, lost: unknown codec 'gmix'"
 
 
 def test_arms_guided_by_people_are_left_out_where_nobody_looked(tmp_path: Path, own: Own) -> None:
@@ -241,7 +243,12 @@ def test_a_preset_of_one_s_own_trains(own: Own) -> None:
     budget = "[presets.mine]\nn = 8\nm = 8\ntrunk_steps = 1\nsteps = 7\nbatch_size = 1\ncrop = 64\n"
     own(budget + MINE.replace('"tiny"', '"mine"'))
     (record,) = sweep("mine", "sample").experiments
-    assert record.resolved()["steps"] == 7 and record.preset == "mine"
+    assert record.resolved()["steps"] == 7 and record.preset == "mine" and catalogue.config_for(record).options == ()
+    own(budget + "options = { cell = 2 }\n" + MINE.replace('"tiny"', '"mine"'))
+    (record,) = sweep("mine", "sample").experiments
+    assert catalogue.config_for(record.but(options={"cell": 2})) == catalogue.config_for(record)
+    assert catalogue.config_for(record).options == (("cell", 2),)
+    assert catalogue.config_for(record.but(options={"cell": 1})).options == ()
 
 
 def test_an_unknown_sweep_lists_the_known_ones() -> None:

@@ -72,6 +72,8 @@ def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     assert record_of(guided, world)["saliency"] == "sam_vgg"
     assert record_of(guided.but(dataset="other"), world)["saliency"] == "sam_lite"
     assert (told["n"], told["m"]) == (64, 96)
+    assert (told["cell"], told["dilation"]) == (1, 1), "options at their defaults, too"
+    assert record_of(one.but(options={"dilation": 2}), world)["dilation"] == 2
     assert not {"alpha", "gamma", "normalised", "scale", "span"} & told.keys(), "it is told no map"
     by_levels = record_of(one.but(**arm("saliency_gain"), trunk=Trunk(codec="bls2017", shipped="bls2017")), world)
     assert {"gamma", "span"} < by_levels.keys() and not {"alpha", "normalised", "scale"} & by_levels.keys()

@@ -152,6 +152,12 @@ def test_codecs_without_such_files_say_so(trained_codec):
     torch.manual_seed(0)
     floats = catalogue.build(CodecConfig(codec="mbt2018_mean", n=4, m=8, options=(("arithmetic", "float"),)))
     floats.update()
-    for codec in (trained_codec("bls2017", "none"), floats.eval()):
-        with pytest.raises(FoveaError, match="no progressive files"):
+    context = catalogue.build(CodecConfig(codec="cheng2020_anchor", n=4, m=4))
+    context.update()
+    for codec, said in (
+        (trained_codec("bls2017", "none"), "^a codec bls2017 has no progressive files$"),
+        (context.eval(), "^a codec cheng2020_anchor has no progressive files$"),
+        (floats.eval(), "with arithmetic=float has no progressive files, with arithmetic=integer it has$"),
+    ):
+        with pytest.raises(FoveaError, match=said):
             codec.encode_analysed(codec.analysed(PICTURE), progressive=True)
