@@ -315,6 +315,10 @@ class Chain:
             return self.home.common.read(name).decode() if name in self._failures() else ""
         return ""
 
+    def unfit(self, stage: str, partition: str) -> bool:
+        """Whether a blocking check failed the artifact that would be made now. Raises Waiting, or FoveaError."""
+        return bool(self.failed(stage, self.unit(stage, partition).digest))
+
     def _failures(self) -> frozenset[str]:
         if self._failed is None:
             self._failed = frozenset(self.home.common.listing("failed"))
