@@ -148,9 +148,12 @@ def place(what: str, path: Path, home: Home) -> dict[str, dg.MetadataValue]:
 
 
 def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> Iterator[Told]:
-    """A codec told once more, now with what a measurement (`KEY@DATASET`) found: the page of an asset shows its last
-    materialization, no observation, and of checks those of the same run. Nothing where the codec is gone."""
+    """A codec told once more, now with what a measurement (`KEY@DATASET`) on the first dataset that it is measured on found:
+    the page of an asset shows its last materialization, no observation, and of checks those of the same run. Nothing where
+    the codec is gone."""
     key, _, dataset = partition.rpartition("@")
+    if dataset != chain.world.experiment(key).evaluate_on[0]:
+        return
     try:
         made = chain.made("trained_codec", key)
     except Waiting:
