@@ -190,8 +190,10 @@ class Chain:
         """Ask the stage's checks, and keep what a blocking one finds wrong."""
         checks = self.stages[made.unit.stage].checks
         made.held = [(check, held) for check in checks if (held := check.holds(made)) is not None]
-        failed = (check.failure(said) for check, (passed, said) in made.held if check.blocking and not passed)
-        self.note_failed(made.unit, next(failed, ""))
+        failed = [
+            (check.name, said.get("detail")) for check, (passed, said) in made.held if check.blocking and not passed
+        ]
+        self.note_failed(made.unit, failures(failed))
 
     def _stands(self, unit: Unit) -> bool:
         return self.has(unit) and not (self.stages[unit.stage].tells and self.moved(unit.stage, unit.partition))
@@ -313,6 +315,10 @@ class Chain:
             return self.home.common.read(name).decode() if name in self._failures() else ""
         return ""
 
+    def unfit(self, stage: str, partition: str) -> bool:
+        """Whether a blocking check failed the artifact that would be made now. Raises Waiting, or FoveaError."""
+        return bool(self.failed(stage, self.unit(stage, partition).digest))
+
     def _failures(self) -> frozenset[str]:
         if self._failed is None:
             self._failed = frozenset(self.home.common.listing("failed"))
@@ -364,6 +370,15 @@ class Chain:
         """Each after what it is made from."""
         order = {stage: place for place, stage in enumerate(self.stages)}
         return sorted(names, key=lambda name: order[name[0]])
+
+
+def failures(failed: Sequence[tuple[str, Any]]) -> str:
+    """That checks did not hold: the first with what it saw, the others by name; "" for none."""
+    names = [name for name, _ in failed]
+    if not failed:
+        return ""
+    said = f"check {names[0]} failed" + (f": {failed[0][1]}" if failed[0][1] else "")
+    return said + (f"; {', '.join(names[1:])} failed, too" if names[1:] else "")
 
 
 def _place(inputs: Mapping[str, Any]) -> list[Any]:

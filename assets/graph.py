@@ -75,10 +75,6 @@ class Check(NamedTuple):
     holds: "Callable[[Made], Held | None]"
     blocking: bool = False
 
-    def failure(self, said: Mapping[str, Any]) -> str:
-        """That it did not hold, with what it saw."""
-        return f"check {self.name} failed" + (f": {said['detail']}" if said.get("detail") else "")
-
 
 def check(*, blocking: bool = False) -> "Callable[[Callable[[Made], Held | None]], Check]":
     """The function as a check of its name, its docstring as what is asked."""

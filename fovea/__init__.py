@@ -6,6 +6,7 @@ nothing matters, or grey pictures. Errors that a caller can mend are FoveaError.
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -46,10 +47,10 @@ def __getattr__(name: str) -> str:
 
 def load(model: Path | str = "light") -> "Codec":
     """A codec by its shipped name, its experiment's key, its folder, or its MLflow address (models:/NAME/1,
-    models:/NAME@ALIAS). Raises FoveaError for what is none of them."""
+    models:/NAME@ALIAS). Warns of one that failed the codec doctor. Raises FoveaError for what is none of them."""
     from pipelines.commands.options import codec_named
 
-    return codec_named(str(model))
+    return codec_named(str(model), functools.partial(warnings.warn, stacklevel=3))
 
 
 def saliency(picture: "Given", model: str = "sam_lite") -> "Picture":

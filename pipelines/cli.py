@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ import click
 
 from models.config import pin_folders
 from models.errors import FoveaError
+from models.unexpected import described
 from models.validation import printable
 from pipelines.commands.claims import claims
 from pipelines.commands.datasets import datasets
@@ -49,6 +51,9 @@ class Guarded(click.Group):
             code = ended.code if isinstance(ended.code, int) else ended.code is not None
         except OSError as error:
             os.write(2, f"fovea: what is printed cannot be written: {error.strerror}\n".encode())
+        except Exception as error:
+            traceback.print_exception(error)
+            click.secho(f"fovea: {printable(described(error))}", fg="red", err=True)
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             try:

@@ -21,6 +21,7 @@ from assets.graph import Progress, silent
 from assets.home import ROOT, Home
 from assets.settings import Profile
 from models.errors import FoveaError
+from models.unexpected import described
 from pipelines.executors import asked_of, cluster_of
 from pipelines.instance import owner
 from pipelines.partitions import offer
@@ -103,7 +104,7 @@ def plan_run(
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         (instance.report_run_canceled if stopped else instance.report_run_failed)(
-            run, STOPPED if stopped else str(error)
+            run, STOPPED if stopped else described(error)
         )
         raise
     if outcome.messages:

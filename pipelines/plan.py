@@ -46,15 +46,27 @@ def planned(chain: Chain, name: Name) -> Step:
 
 
 def plan(chain: Chain, wanted: Iterable[Name]) -> list[Step]:
-    """Every unit, as `planned` says; one that cannot be made is stale, with the reason."""
+    """Every unit, as `planned` says; one that cannot be made is stale, with the reason. So is a fresh one that will take up
+    what it was made without, once that is there. wanted: each after what it is made from."""
     steps = []
+    coming: dict[Name, bool] = {}  # by what is stale, whether it can be expected; not where a check failed
+    changing = set[Name]()  # what the store has will be made under another key
     for name in dict.fromkeys(wanted):
         try:
-            steps.append(planned(chain, name))
+            step = planned(chain, name)
+            sound = not chain.unfit(*name)
         except Waiting as waiting:
-            steps.append(Step(*name, str(waiting)))
+            step, sound = Step(*name, str(waiting)), True
         except FoveaError as error:
-            steps.append(Step(*name, f"cannot be made: {error}"))
+            step, sound = Step(*name, f"cannot be made: {error}"), False
+        needs = _needs(chain, name)
+        later = [n for n in needs if n[:2] in changing or (n.optional and coming.get(n[:2]))]
+        if later and not step.stale:
+            step = Step(*name, f"waits for {later[0].stage} of {later[0].partition}")
+            changing.add(name)
+        if step.stale:
+            coming[name] = sound and all(coming.get(n[:2], True) for n in needs if not n.optional)
+        steps.append(step)
     return steps
 
 

@@ -33,6 +33,7 @@ from assets.home import Home
 from assets.settings import Profile, passed_on
 from assets.stages import open_chain
 from models.errors import FoveaError
+from models.unexpected import described
 from pipelines.executors import chunk_demand, cluster_of, demand
 
 #: seconds between two looks at whether a step's job still runs; a lost node shows after Ray's own half minute or so
@@ -236,7 +237,9 @@ def on_cluster(cluster: Profile, bench: Bench, rows: Sequence[Row], work: ChunkW
         raise (
             cause
             if isinstance(cause, FoveaError)
-            else FoveaError(f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {cause}")
+            else FoveaError(
+                f"{stage} {partition}: a chunk of frames failed {CHUNK_RETRIES + 1} times: {described(cause)}"
+            )
         ) from error
     except ray.exceptions.RayError as error:  # its worker died: killed, or out of memory
         raise FoveaError(

@@ -3,7 +3,7 @@
 import base64
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from assets.chain import Chain
+from assets.chain import Chain, failures
 from assets.evaluation.pieces import MEANS
 from assets.evaluation.report_stage import publish
 from assets.graph import Check, Made, Progress, Waiting
 from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import belongs
+from models.unexpected import described
 from pipelines.executors import asked_of, cluster_of
 from pipelines.mlflow_tracking import tracked_chain
 
@@ -65,6 +66,8 @@ class FoveaWorkshop(dg.ConfigurableResource[Any]):
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
             # Dagster would start it again by the retry policy, but who interrupts a step wants it to end
             raise dg.Failure(description=STOPPED, allow_retries=False) from interrupt
+        except Exception as error:
+            raise dg.Failure(description=described(error)) from error
 
 
 def materialized(
@@ -145,9 +148,12 @@ def place(what: str, path: Path, home: Home) -> dict[str, dg.MetadataValue]:
 
 
 def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> Iterator[Told]:
-    """A codec told once more, now with what a measurement (`KEY@DATASET`) found: the page of an asset shows its last
-    materialization, no observation, and of checks those of the same run. Nothing where the codec is gone."""
+    """A codec told once more, now with what a measurement (`KEY@DATASET`) on the first dataset that it is measured on found:
+    the page of an asset shows its last materialization, no observation, and of checks those of the same run. Nothing where
+    the codec is gone."""
     key, _, dataset = partition.rpartition("@")
+    if dataset != chain.world.experiment(key).evaluate_on[0]:
+        return
     try:
         made = chain.made("trained_codec", key)
     except Waiting:
@@ -196,11 +202,11 @@ def result_of_check(check: Check, passed: bool, said: Mapping[str, Any]) -> dg.A
     return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)
 
 
-def failure_text(check: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> str:
-    """A check that did not hold, as `Check.failure` says it."""
-    detail = (check.metadata or {}).get("detail")
-    said = getattr(detail, "value", detail)
-    return f"check {check.check_name} failed" + (f": {said}" if said else "")
+def failure_text(checks: Iterable[AssetCheckEvaluation]) -> str:
+    """The blocking checks that did not hold, as the chain says it; "" where all held."""
+    failed = [check for check in checks if check.blocking and not check.passed]
+    details = (check.metadata.get("detail") for check in failed)
+    return failures([(c.check_name, getattr(d, "value", d)) for c, d in zip(failed, details, strict=True)])
 
 
 def shown_metadata(path: Path) -> dg.MetadataValue:

@@ -19,6 +19,7 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from assets.chain import Chain
 from assets.graph import Progress
 from models.errors import FoveaError
+from models.unexpected import described
 from pipelines.assets import RETRY
 from pipelines.plan import Step
 from pipelines.resources import Told, evaluations, failure_text, logged, materialized, mlflow_tags, version_tags
@@ -66,7 +67,7 @@ def made_here(
         except FoveaError as error:
             return str(error)
         except Exception as error:
-            problem = str(error).strip() or type(error).__name__
+            problem = described(error)
             stack = EngineEventData(error=serializable_error_info_from_exc_info(sys.exc_info()))
             tell(Kind.ENGINE_EVENT, stack, f"{name}: {problem}")
             if not tries:
@@ -81,13 +82,11 @@ def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: 
     made = dg.AssetMaterialization(key, partition=step.partition, metadata=result.metadata, tags=version_tags(result))
     name = f"{step.stage} {step.partition}"
     told(instance, run_id, Kind.ASSET_MATERIALIZATION, StepMaterializationData(made, []), name)
-    problem = ""
-    for found in evaluations(step.stage, step.partition, result):
+    checks = list(evaluations(step.stage, step.partition, result))
+    for found in checks:
         word = "passed" if found.passed else "failed"
         told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, found, f"{name}: {found.check_name} {word}")
-        if found.blocking and not found.passed and not problem:
-            problem = failure_text(found)
-    return problem
+    return failure_text(checks)
 
 
 def made_on_cluster(step: Step, tags: Mapping[str, str], *, threads: int, device: str) -> str:
@@ -126,10 +125,9 @@ def quiet() -> Iterator[None]:
 
 
 def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str:
-    """The first thing that went wrong, in a line: a blocking check, or the step's error."""
-    for event in result.get_asset_check_evaluations():
-        if not event.passed and event.blocking:
-            return failure_text(event)
+    """What went wrong, in a line: blocking checks, or the step's first error."""
+    if failed := failure_text(result.get_asset_check_evaluations()):
+        return failed
     failures = [event for event in result.all_events if event.is_failure]
     for failure in failures:
         data: Any = failure.event_specific_data

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Self
 
 from assets.graph import Progress
+from models.unexpected import described
 from pipelines.plan import Step
 
 GOODBYE_S = 30.0
@@ -213,7 +214,7 @@ def watch(pipe: Connection, asked: Asked) -> None:
             try:
                 problem = made_on_cluster(step, tags, threads=asked.threads, device=asked.device)
             except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = described(error)
             pipe.send(problem)
 
 

@@ -1,5 +1,7 @@
 """What commands share: options, the chain that they work on, and how they say and write things."""
 
+import contextlib
+import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -107,10 +109,16 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
     return found
 
 
-def codec_named(name: str) -> "Codec":
+def warn(text: str) -> None:
+    """In yellow, beside the output."""
+    click.secho(text, fg="yellow", err=True)
+
+
+def codec_named(name: str, say: Callable[[str], object] = warn) -> "Codec":
     """A codec by what a command line calls it: a shipped name, an experiment's key, a saved codec's folder, or an MLflow
-    model's address (models:/NAME/VERSION, models:/NAME@ALIAS). Raises FoveaError for what is none of them, or not made."""
-    from models.codecs.catalogue import load_codec, open_codec, shipped
+    model's address (models:/NAME/VERSION, models:/NAME@ALIAS). say: hears that it failed the codec doctor. Raises
+    FoveaError for what is none of them, or not made."""
+    from models.codecs.catalogue import find_folder, load_codec, shipped
 
     if name.startswith("models:/"):
         from assets.home import Home
@@ -135,15 +143,22 @@ def codec_named(name: str) -> "Codec":
                 "models:/ address"
             )
         try:
-            return load_codec(chain.made("trained_codec", name).folder / "codec")
+            saved = chain.made("trained_codec", name).folder / "codec"
         except Waiting:
             raise FoveaError(f"{name} is not trained, or is stale: fovea train {name}") from None
-    return open_codec(name)
+    else:
+        saved = find_folder(name)
+    if failed := _failed(saved.parent / "doctor.json"):
+        say(f"{name} is not fit to be used: codec doctor failed: {failed}")
+    return load_codec(saved)
 
 
-def warn(text: str) -> None:
-    """In yellow, beside the output."""
-    click.secho(text, fg="yellow", err=True)
+def _failed(findings: Path) -> str:
+    """What the codec doctor found wrong with a training; "" without its findings."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(findings.read_text())
+        return ", ".join(f["name"] for f in found if not f["passed"])
+    return ""
 
 
 def write_page(path: Path, text: str) -> None:

@@ -163,8 +163,8 @@ def _parallel(chain: "Chain") -> int:
 
 
 def _summary(chain: "Chain", key: str, peers: bool) -> None:
-    """Report and tables where people look for them, also when somebody deleted them there; and what they say. peers: with
-    the numbers of codecs from elsewhere."""
+    """Report and tables where people look for them, also when somebody deleted them there; and what they say where a codec
+    of the sweep is among them. peers: with the numbers of codecs from elsewhere."""
     if report := _made(chain, "report", key):
         from assets.evaluation.report_stage import publish
 
@@ -172,11 +172,23 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     rates, curves = _made(chain, "bd_rates", key), _made(chain, "rd_curves", key)
     if not rates or not curves:
         return
+    from assets.evaluation.palette import cast_of
+    from pipelines.addresses import address, ports_of
+
+    if cast_of(curves.table("rd_curves.parquet")).codecs or peers:
+        _print_tables(curves, rates, peers)
+    click.echo(f"report  {(chain.home.reports / f'{key}.html').as_uri()}")
+    click.echo(f"tables  {chain.home.tables}")
+    if table := chain.tracker.table_url(chain.tracker.run_id(f"sweep {key}"), key):
+        click.echo(f"MLflow  {table}")
+    click.echo(f"UIs     fovea ui   (Dagster at {address(ports_of(chain.home.state).dagster)})")
+
+
+def _print_tables(curves: "Made", rates: "Made", peers: bool) -> None:
     from assets.evaluation.bd_rate import kind_of
     from assets.evaluation.palette import cast_of
     from assets.evaluation.report_tables import answers
     from assets.evaluation.summary import bd_lines, curve_lines, shortened
-    from pipelines.addresses import address, ports_of
 
     points, found, common = shortened(curves.table("rd_curves.parquet"), rates.table("bd_rates.parquet"))
     shown = found
@@ -194,11 +206,6 @@ def _summary(chain: "Chain", key: str, peers: bool) -> None:
     click.echo()
     for sentence in answers(found):
         click.secho(sentence, bold=True)
-    click.echo(f"report  {(chain.home.reports / f'{key}.html').as_uri()}")
-    click.echo(f"tables  {chain.home.tables}")
-    if table := chain.tracker.table_url(chain.tracker.run_id(f"sweep {key}"), key):
-        click.echo(f"MLflow  {table}")
-    click.echo(f"UIs     fovea ui   (Dagster at {address(ports_of(chain.home.state).dagster)})")
 
 
 @click.command()

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from dagster import DagsterRunStatus
 
 from assets.evaluation.checks import MEASURED
-from assets.graph import Made, Unit
+from assets.graph import Check, Made, Unit
 from assets.home import Home
 from assets.stages import open_chain
 from assets.world import World
@@ -19,7 +20,7 @@ from pipelines.cli import main
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
 from pipelines.partitions import drawn, sync_rows
-from pipelines.resources import result_of
+from pipelines.resources import FoveaWorkshop, evaluations, failure_text, result_of
 from pipelines.schedules import sweep
 
 
@@ -83,6 +84,13 @@ def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeyp
     prepare_instance(chain.home)
     done = launch.run_targets(chain, [("source_frames", "sample"), ("resized_frames", "sample")], sweep)
     assert (done.failed, done.skipped) == (1, 1)
+    place = r"RuntimeError in assets/chain.py, line \d+: the lamp is out"
+    assert re.fullmatch(f"source_frames sample: {place}", *done.messages)
+    step = mock.Mock(asset_key=dg.AssetKey("source_frames"), partition_key="sample")
+    step.run.tags = {}
+    with pytest.raises(dg.Failure) as caught:
+        FoveaWorkshop(threads=1).materialize(step)
+    assert re.fullmatch(place, caught.value.description or ""), "on a cluster"
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         said = [e.dagster_event for e in instance.all_logs(run.run_id) if e.dagster_event]
@@ -122,12 +130,18 @@ def test_a_failed_check_says_what_it_saw_until_it_holds(installation: Path, monk
         manifest = chain.store.manifest(stage.name, unit.digest)
         made = Made(unit, True, manifest, chain.store)
         chain.examine(made)
-        (check,) = result_of(made, chain).check_results or ()
         shutil.rmtree(made.folder)
-        return "" if check.passed else chain.failed(stage.name, unit.digest)
+        found = failure_text(evaluations(stage.name, "some", result_of(made, chain)))
+        assert found == chain.failed(stage.name, unit.digest)
+        return found
 
     said = told(ms_ssim=1.5, haarpsi=float("inf"))
     at = "a, jpeg at quality 50"
     assert said.startswith(f"check values_in_range failed: {at}: ms_ssim is 1.5; {at}: haarpsi is inf")
     assert chain.failed(stage.name, unit.digest) == said
+    both = (*MEASURED, Check("colour", "", lambda made: (False, {"detail": "grey"}), True))
+    both += (Check("shape", "", lambda made: (False, {}), True), Check("size", "", lambda made: (False, {})))
+    with monkeypatch.context() as more:
+        more.setattr(type(stage), "checks", both)
+        assert told(ms_ssim=1.5).endswith("ms_ssim is 1.5; colour, shape failed, too")
     assert told(sw_psnr_db=float("nan")) == "" and chain.failed(stage.name, unit.digest) == ""

@@ -121,6 +121,7 @@ def test_a_codecs_page_begins_with_what_was_measured_of_it(
     asked = [asset for asset in ASSETS if asset.key == dg.AssetKey("rd_points")]
     given = {"instance": instance, "resources": {"workshop": resources.FoveaWorkshop()}}
     assert dg.materialize(asked, partition_key=f"{key}@sample", **given).success
+    assert not list(resources.measured(chain, f"{key}@mine", facts)), "its page tells of its own dataset"
     never = next(e.key for e in chain.world.sweeps["sample.smoke"].experiments if not e.untrained)
     assert not list(resources.measured(chain, f"{never}@sample", facts)), "what is gone has no page to tell of"
     told = instance.fetch_materializations(dg.AssetKey("trained_codec"), limit=5).records

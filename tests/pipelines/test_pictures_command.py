@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import fovea
 from assets.evaluation.code_files import Guide
+from assets.stages import open_chain
 from models.codecs.bitstream import Contents, pack
 from pipelines.cli import main
 
@@ -98,6 +101,28 @@ def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, mon
         done = CliRunner().invoke(main, ["compress", "a.png", "-o", "a.fov", "--model", model])
         assert done.exit_code == 1 and said in done.output, done.output
         assert not Path("a.fov").exists()
+
+
+def test_a_codec_that_the_doctor_found_unfit_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FOVEA_HOME", "FOVEA_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("a.png")
+    chain = open_chain()
+    key = next(e.key for e in chain.world.sweeps["sample.smoke"].experiments if e.untrained)
+    chain.make("trunk_codec", chain.world.experiment(key).trunk.key)
+    unit = chain.make("trained_codec", key).folder
+    command = ["compress", "a.png", "-o", "a.fov", "--uniform", "--model"]
+    for passed, said in ((True, ""), (False, "is not fit to be used: codec doctor failed: rate\n")):
+        (unit / "doctor.json").write_text(json.dumps([{"name": "rate", "passed": passed}]))
+        for model in (key, str(unit), str(unit / "codec")):
+            done = CliRunner().invoke(main, [*command, model])
+            assert done.exit_code == 0 and Path("a.fov").exists()
+            assert done.stderr == (f"{model} {said}" if said else ""), done.stderr
+    with pytest.warns(UserWarning, match="codec doctor failed: rate"):
+        fovea.load(unit)
 
 
 def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,15 @@ class FakeChain:
         self.stale_names, self.needs = stale, chain.needs
         self.refused: dict[tuple[str, str], str] = {}
         self.moved_names = set[tuple[str, str]]()
+        self.unfit_names = set[tuple[str, str]]()
 
     def why(self, stage: str, partition: str) -> str:
         if (stage, partition) in self.refused:
             raise FoveaError(self.refused[stage, partition])
         return "never made" if (stage, partition) in self.stale_names else ""
+
+    def unfit(self, stage: str, partition: str) -> bool:
+        return (stage, partition) in self.unfit_names
 
     def moved(self, stage: str, partition: str) -> bool:
         return (stage, partition) in self.moved_names
@@ -100,6 +104,19 @@ def test_what_is_found_again_is_told_of_and_counts_as_found(chain: FakeChain, pa
     outcome, ran, _ = run(chain, parallel=parallel)
     assert ran == [WANTED[0]]
     assert (outcome.made, outcome.found, outcome.failed) == (0, len(WANTED), 0)
+
+
+def test_tables_wait_for_what_they_will_take_up_and_not_for_what_failed_a_check(chain: FakeChain) -> None:
+    key = sweep("tiny", "sample").experiments[0].key
+    chain.stale_names = {("trained_codec", key), ("rd_points", f"{key}@sample")}
+
+    def stale() -> dict[str, str]:
+        return {step.stage: step.why for step in planner.stale(chain, WANTED)}  # type: ignore[arg-type]
+
+    assert list(stale()) == ["trained_codec", "rd_points", "rd_curves", "bd_rates", "report"]
+    assert stale()["rd_curves"] == f"waits for rd_points of {key}@sample"
+    chain.unfit_names = {("trained_codec", key)}
+    assert list(stale()) == ["trained_codec", "rd_points"]
 
 
 @pytest.mark.parametrize("parallel", [1, 4])

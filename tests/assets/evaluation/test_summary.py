@@ -70,4 +70,9 @@ def test_a_run_says_once_what_all_arms_share(
     said = capsys.readouterr().out
     assert "Dagster at http://127.0.0.1:3044" in said
     assert said.count("as shipped") == 1 and "(common to all arms: as shipped)" in said
+    only = concat_points([make_points("classical", codec="jpeg", variant="")])
+    tables |= {"rd_curves": rd_curves(only, resamples=10), "bd_rates": bd_rates(only, resamples=10)}
+    runs._summary(chain, "made.smoke", peers=False)
+    none = capsys.readouterr().out
+    assert none.startswith("report  "), "nothing of the sweep's own: its failures stay on the screen"
     assert "light saliency_gain\n  against uniform" in said and "saliency_gain of light against uniform" in said

@@ -9,7 +9,8 @@ import torch
 from scenes import scene, spot
 
 from models.card import cards
-from models.codecs import entropy
+from models.codecs import catalogue, entropy
+from models.codecs.config import CodecConfig
 from models.errors import FoveaError
 from models.training import doctor
 
@@ -76,6 +77,20 @@ def half_the_bits(own, self, picture, **given):
     return dataclasses.replace(encoded, bits_estimate=encoded.bits_estimate / 8)
 
 
+KEPT = {}
+
+
+def keeping(keep, kept):
+    """An encoder that keeps y_hat, and a decoder that shows it in place of what the file says."""
+
+    def write(own, self, *given):
+        strings, y_hat, bits = own(self, *given)
+        keep(self, y_hat)
+        return strings, y_hat, bits
+
+    return {"write": write, "read": lambda own, self, *given: kept(self)}
+
+
 @pytest.mark.parametrize(
     ("mechanism", "finding", "words", "methods"),
     [
@@ -84,7 +99,19 @@ def half_the_bits(own, self, picture, **given):
         # the fourth plane is there, and empty
         ("concat", "gradients", "g_a.0.weight[:, 3]", {"given": lambda own, *given: 0 * own(*given)}),
         ("none", "reconstruction", "6 of 6", {"decode": lambda own, *given: own(*given) ^ 1}),
-        ("none", "rate", "bytes where", {"encode": half_the_bits}),
+        (
+            "none",
+            "reconstruction",
+            "6 of 6 *AttributeError in models/codecs/conditioned.py, line *no attribute 'kept'",
+            keeping(lambda self, y_hat: setattr(self, "kept", y_hat), lambda self: self.kept),
+        ),
+        (
+            "none",
+            "reconstruction",
+            "5 of 6",
+            keeping(lambda self, y_hat: KEPT.update(y_hat=y_hat), lambda self: KEPT["y_hat"]),
+        ),
+        ("none", "rate", "checksums*bytes where* more, * beyond what is allowed", {"encode": half_the_bits}),
     ],
 )
 def test_a_fault_is_named_and_nothing_else(trained_codec, mechanism, finding, words, methods):
@@ -115,6 +142,14 @@ def test_symbols_beyond_the_tables_are_named(trained_codec, monkeypatch):
     found = failed(doctor.examine(codec, PICTURES))
     assert "beyond the tables" in found["reach"]
     assert "reconstruction" not in found
+
+
+def test_of_a_codec_that_has_learnt_nothing_the_likelier_cause_is_told():
+    torch.manual_seed(0)
+    codec = catalogue.build(CodecConfig(codec="bls2017", n=8, m=8, lmbda=(0.01,)))
+    codec.update()
+    found = failed(doctor.examine(planted(codec, quantise=positive), PICTURES))
+    assert "has no negative symbol" in found["reach"] and "train longer" in found["reach"]
 
 
 def test_bad_arguments_are_named_and_without_held_out_pictures_there_is_no_gap(trained_codec):
