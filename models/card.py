@@ -94,7 +94,7 @@ class Option(Typed):
         if type(value) not in ((int,) if isinstance(self.default, int) else (int, float)):
             return False
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)

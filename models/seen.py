@@ -11,7 +11,7 @@ from models.errors import FoveaError
 
 @dataclass(frozen=True)
 class Seen:
-    """Contents of picture files (first 16 hexadecimal digits of SHA-256) that a model was made with. `train` pictures set
+    """Contents of picture files (first 16 hexadecimal digits of SHA-256; in a zip, its checksums) that a model was made with. `train` pictures set
     the weights, `validation` pictures chose epoch and inference settings."""
 
     train: frozenset[str] = frozenset()
@@ -27,9 +27,9 @@ def seen_path(weights: Path) -> Path:
     return weights.with_suffix(".pictures.json")
 
 
-def short(sha256: str) -> str:
-    """A picture's content as it stands in the list."""
-    return sha256[:16]
+def short(content: str) -> str:
+    """A picture's content as it stands in the list: of SHA-256 the beginning, what is known of a file in a zip as it is."""
+    return content if ":" in content else content[:16]
 
 
 def read_seen(weights: Path) -> Seen:
@@ -37,10 +37,13 @@ def read_seen(weights: Path) -> Seen:
     path = seen_path(weights)
     try:
         listed = json.loads(path.read_text())
-        return Seen(frozenset(listed["train"]), frozenset(listed["validation"]))
+        train, validation = listed["train"], listed["validation"]
+        if not (isinstance(train, list) and isinstance(validation, list)):
+            raise TypeError("train and validation have to be lists")
+        return Seen(frozenset(train), frozenset(validation))
     except FileNotFoundError:
         return Seen()
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FoveaError(f"{path}: not a list of pictures ({error}); delete it or make it again") from error
 
 

@@ -64,7 +64,6 @@ BD_RATE_COLUMNS: Mapping[str, str] = {
     "anchor_arm": "str",  # an arm's label such as `uniform` or `saliency_gain@center`, or a classical codec's name
     "test_arm": "str",
     "maps": "str",  # the test arm's
-    "n_trained_on": "int64",  # pictures that the test arm's codec was trained on
     "metric": "str",
     "method": "str",
     "bd_rate_percent": "float64",
@@ -75,6 +74,7 @@ BD_RATE_COLUMNS: Mapping[str, str] = {
     "bd_quality_ci_high": "float64",
     "overlap": "float64",  # shared quality interval over the shorter curve's, 0 to 1
     "n_images": "int64",
+    "n_trained_on": "int64",  # of these pictures those that either side's codec was trained on
     "n_seeds": "int64",
     "refused_resamples": "float64",  # share, 0 to 1
     "status": "str",  # ok, no_interval, refused
@@ -192,12 +192,12 @@ def _trained(grid: Grid, metric: str) -> dict[int, int]:
     return {s: i for i, s in enumerate(grid.seeds) if not np.isnan(values[:, i]).all(axis=1).any()}
 
 
-def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[Sides, str]:
-    """Images and seeds that both curves have at every rate, and what was left out. A classical anchor has no seeds: it meets
-    each of test's."""
+def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[Sides, int, str]:
+    """Images and seeds that both curves have at every rate, on how many of the images a codec was trained, and what was left
+    out. A classical anchor has no seeds: it meets each of test's."""
     ours, theirs = _trained(test, metric), _trained(anchor, metric)
     seeds = sorted(ours.keys() & theirs.keys()) if seeds_pair else sorted(ours)
-    _, *of_images = np.intersect1d(anchor.images, test.images, return_indices=True)
+    both, *of_images = np.intersect1d(anchor.images, test.images, return_indices=True)
     of_seeds = [theirs[s] if seeds_pair else 0 for s in seeds], [ours[s] for s in seeds]
     cut = []
     for grid, images, places in zip((anchor, test), of_images, of_seeds, strict=True):
@@ -211,7 +211,8 @@ def _align(anchor: Grid, test: Grid, metric: str, *, seeds_pair: bool) -> tuple[
     seen = len(set(anchor.seeds) | set(test.seeds)) if seeds_pair else len(test.seeds)
     if left := seen - len(seeds):
         notes.append(f"{left} of {seen} seeds left out: not trained everywhere")
-    return Sides(*(array[:, :, known] for array in cut)), "; ".join(notes)
+    trained_on = len((anchor.trained_on | test.trained_on).intersection(both[known].tolist()))
+    return Sides(*(array[:, :, known] for array in cut)), trained_on, "; ".join(notes)
 
 
 def _draw(sides: Sides, metric: str, image_counts: Floats, seed_counts: Floats) -> Sides:
@@ -277,9 +278,9 @@ def compare_curves(
     for metric in anchor.values:
         if metric == "bpp" or any(np.isnan(g.values[metric]).all() for g in (anchor, test)):
             continue
-        sides, note = _align(anchor, test, metric, seeds_pair=seeds_pair)
+        sides, trained_on, note = _align(anchor, test, metric, seeds_pair=seeds_pair)
         n_seeds, n_images = sides.test_bpp.shape[1:]
-        counted = {"metric": metric, "n_images": n_images, "n_seeds": n_seeds}
+        counted = {"metric": metric, "n_images": n_images, "n_trained_on": trained_on, "n_seeds": n_seeds}
         blank = {**dict.fromkeys(MEASURED, np.nan), **counted}
         if n_images == 0 or n_seeds == 0:
             reason = _join("no picture was measured by both at every rate", note)
@@ -372,8 +373,7 @@ def published_rates(curves: pd.DataFrame, published: pd.DataFrame, *, sweep: str
     for (a, anchor), (t, test) in itertools.product(curves_of(published), tests):
         head = {
             **_names(t, f"{a.codec} (published)", sweep),
-            "n_trained_on": 0,
-            **{c: int(test[c].max()) for c in ("n_images", "n_seeds")},
+            **{c: int(test[c].max()) for c in ("n_images", "n_trained_on", "n_seeds")},
         }
         for metric, method in itertools.product(("psnr_db", "ms_ssim"), METHODS):
             sides = Sides(*(c[k].to_numpy(np.float64)[None] for c in (anchor, test) for k in ("bpp", metric)))
@@ -407,12 +407,10 @@ def bd_rates(
     """
     metrics = (*BD_METRICS, *judged_in(points.columns)) if metrics is None else tuple(metrics)
     methods = tuple(methods)
-    curves = dict(curves_of(points))
-    grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves.items()}
+    grids = {key: curve_grid(curve, ("bpp", *metrics)) for key, curve in curves_of(points)}
     rows: list[dict[str, object]] = []
     for anchor, test, anchor_arm in choose_comparisons(grids):
         pair = anchor.arm not in UNSEEDED
         compared = compare_curves(grids[anchor], grids[test], methods, resamples=resamples, seeds_pair=pair)
-        known = curves[test].loc[curves[test]["trained_on"], "image"].nunique()
-        rows += [{**_names(test, anchor_arm, sweep), "n_trained_on": known, **row} for row in compared]
+        rows += [{**_names(test, anchor_arm, sweep), **row} for row in compared]
     return _table(rows)

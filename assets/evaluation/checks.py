@@ -48,4 +48,5 @@ def measured_pictures_are_unseen(made: Made) -> Held:
 
 
 MEASURED = (values_in_range,)
-TRAINED = (*MEASURED, file_sizes_match_the_estimate, measured_pictures_are_unseen)
+FROM_ELSEWHERE = (*MEASURED, file_sizes_match_the_estimate)
+TRAINED = (*FROM_ELSEWHERE, measured_pictures_are_unseen)

@@ -44,7 +44,7 @@ class ClassicalRdPoints(Stage):
         about = {"dataset": unit.partition, "split": str(table.split.iloc[0])}
         with told(task, dataset=unit.partition, name=f"classical@{unit.partition}") as run:
             rows, fresh = _measured(task, codecs, subjects, table)
-            points = pieces.finish_points(rows, **about, arm="classical", mlflow_run_id=run.run_id)
+            points = pieces.finish_points(rows, **about, arm="classical", trained_on=False, mlflow_run_id=run.run_id)
             points.to_parquet(task.writer.path(pieces.POINTS), index=False)
             run.log_params({**about, "codecs": ", ".join(codecs), "pictures": len(subjects)})
             run.log_inputs({unit.partition: str(unit.inputs[pieces.MEASURED])}, "test")

@@ -20,7 +20,7 @@ COLUMNS = (*NAMES, "same_files", "metric", "method", *MEASURED)
 
 ONLY_BEFORE = "only in the first: nothing to compare with"
 ONLY_AFTER = "only in the second: nothing to compare with"
-ALONE = {"same_files": False, "metric": "psnr_db", "n_images": 0, "n_seeds": 0, "status": "refused"}
+ALONE = {"same_files": False, "metric": "psnr_db", "n_images": 0, "n_trained_on": 0, "n_seeds": 0, "status": "refused"}
 """Of a curve that has no partner; numbers are not known."""
 
 

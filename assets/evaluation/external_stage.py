@@ -6,7 +6,7 @@ from typing import Any
 
 from assets.evaluation import pieces
 from assets.evaluation.checkpoints import External, externals, read_external
-from assets.evaluation.checks import TRAINED
+from assets.evaluation.checks import FROM_ELSEWHERE
 from assets.graph import Need, Stage, Task, View
 from assets.story import told
 from assets.world import World
@@ -27,7 +27,7 @@ class ExternalRdPoints(Stage):
 
     name = "external_rd_points"
     reads = ("rgba_frames",)
-    group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), TRAINED
+    group, kinds, checks = "evaluation", frozenset({"pytorch", "mlflow"}), FROM_ELSEWHERE
     gpu = share = True
     onlookers = pieces.LOOKS_ON
 

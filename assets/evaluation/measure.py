@@ -1,6 +1,5 @@
 """Measuring a learned codec on pictures: the bytes of a real file, and every metric of models/metrics.py."""
 
-import copy
 import itertools
 import math
 import time
@@ -54,9 +53,7 @@ def measure_codec(
     """
     from models.codecs.batch import in_order
 
-    decoder = copy.deepcopy(codec)  # it encodes nothing, as whoever gets the files
-    for one in (codec, decoder):
-        one.name()  # known before threads ask for it at once
+    codec.name()  # known before threads ask for it at once
 
     def some(item: tuple[Subject, Sequence[float]]) -> list[tuple[dict[str, Any], Picture | None]]:
         subject, some_rates = item
@@ -70,7 +67,7 @@ def measure_codec(
             encoded = codec.encode_analysed(analysed, rate)
             middle = time.perf_counter()
             try:
-                decoded = decoder.decode_checked(encoded)
+                decoded = codec.decode_checked(encoded)
             except FoveaError as error:
                 raise FoveaError(f"{subject.image}: {error}") from error
             ended = time.perf_counter()

@@ -184,7 +184,7 @@ def published_rows(curves: Iterable[PublishedCurve], splits: Mapping[str, str]) 
 
     columns = rd_curves(concat_points([])).dtypes
     blank: dict[str, Any] = {str(c): "" for c, dtype in columns.items() if dtype == "str"}
-    blank |= {"n_images": 0, "n_seeds": 0}
+    blank |= {"n_images": 0, "n_trained_on": 0, "n_seeds": 0}
     rows = []
     for curve in curves:
         named = {"dataset": curve.dataset, "split": splits[curve.dataset], "codec": curve.name}

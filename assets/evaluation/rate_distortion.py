@@ -45,7 +45,7 @@ RD_POINT_COLUMNS: Mapping[str, str] = {
     "experiment": "str",
     "width": "int64",
     "height": "int64",
-    "trained_on": "boolean",  # whether the codec's weights come from this very picture, too
+    "trained_on": "boolean",  # whether the codec's weights come from this very picture, too, where that is known
     "bytes": "int64",
     "bpp": "float64",
     "bpp_estimate": "float64",
@@ -79,7 +79,7 @@ CURVE_KEYS = CurveKey._fields
 POINT_KEYS = ("rate_name", "rate")
 _ROW_KEYS = (*CURVE_KEYS, *POINT_KEYS, "seed", "experiment", "image")
 _NEEDED = ("dataset", "split", "image", "codec", "arm", "maps", "bytes", "width", "height")
-_BLANK = {column: "" for column, dtype in RD_POINT_COLUMNS.items() if dtype == "str"} | {"trained_on": False}
+_BLANK = {column: "" for column, dtype in RD_POINT_COLUMNS.items() if dtype == "str"}
 
 RESAMPLES = 2000
 MIN_IMAGES = 5
@@ -111,7 +111,7 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All pieces as one table with the columns and dtypes of `RD_POINT_COLUMNS`, sorted, so that order of arrival is
     no difference.
 
-    A missing column is filled (bpp from bytes and size, text with "", numbers with NaN, trained_on with False). Raises FoveaError for an unknown
+    A missing column is filled (bpp from bytes and size, text with "", numbers with NaN). Raises FoveaError for an unknown
     column, for a missing one that nothing can stand in for, and for a point that occurs twice.
     """
     frames, pieces = [], list(pieces)
@@ -139,12 +139,14 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 class Grid(NamedTuple):
-    """One curve as arrays over rates (rising) × seeds × images; NaN where a cell was not measured."""
+    """One curve as arrays over rates (rising) × seeds × images; NaN where a cell was not measured. trained_on: the images that
+    its codec is known to come from."""
 
     rates: Floats
     seeds: tuple[int, ...]
     images: tuple[str, ...]
     values: dict[str, Floats]
+    trained_on: frozenset[str] = frozenset()
 
 
 def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
@@ -163,7 +165,11 @@ def curve_grid(points: pd.DataFrame, columns: Iterable[str]) -> Grid:
     whole = cells.reindex(pd.MultiIndex.from_product([rates, seeds, images]))
     shape = (len(rates), len(seeds), len(images))
     values = {column: whole[column].to_numpy(np.float64).reshape(shape) for column in columns}
-    return Grid(rates, tuple(seeds.tolist()), tuple(images.tolist()), values)
+    return Grid(rates, tuple(seeds.tolist()), tuple(images.tolist()), values, frozenset(_trained_on(points)["image"]))
+
+
+def _trained_on(points: pd.DataFrame) -> pd.DataFrame:
+    return points[points["trained_on"].fillna(False).astype(bool)] if "trained_on" in points else points[:0]
 
 
 def shared_parts(table: pd.DataFrame) -> tuple[str, ...]:
@@ -236,6 +242,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFra
         **{k: RD_POINT_COLUMNS[k] for k in (*CURVE_KEYS, *POINT_KEYS)},
         **{f"{c}{end}": "float64" for c in measured for end in ("", "_low", "_high")},
         "n_images": "int64",
+        "n_trained_on": "int64",
         "n_seeds": "int64",
         "experiments": "str",
         "mlflow_run_ids": "str",
@@ -256,6 +263,7 @@ def rd_curves(points: pd.DataFrame, *, resamples: int = RESAMPLES) -> pd.DataFra
             columns |= {f"{column}_low": low, f"{column}_high": high}
         at = curve.groupby("rate")
         columns |= {"rate_name": at["rate_name"].first(), "n_images": at["image"].nunique()}
+        columns["n_trained_on"] = len(grid.trained_on)
         # a classical codec has no seeds
         columns["n_seeds"] = at["seed"].nunique().clip(lower=1)
         columns |= {"experiments": at["experiment"].agg(_words), "mlflow_run_ids": at["mlflow_run_id"].agg(_words)}

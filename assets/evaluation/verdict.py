@@ -159,8 +159,8 @@ def _outcome(
 
 
 def _beside(others: Sequence[Mapping[str, Any] | None]) -> str:
-    """The arm against conventional codecs, where there is an interval."""
-    there = [row for row in others if row is not None and math.isfinite(row["ci_low"])]
+    """The arm against conventional codecs, where there is an interval, on pictures that no codec was trained on."""
+    there = [row for row in others if row and math.isfinite(row["ci_low"]) and not row["n_trained_on"]]
     named = [(CLASSICAL[row["anchor_arm"]][0], SETTINGS[row["anchor_arm"]], with_interval(row)) for row in there]
     said = ", ".join(f"{label} ({setting}) {rate}" for label, setting, rate in named)
     return f"Against conventional codecs at the same quality: {said}." if said else ""

@@ -182,6 +182,8 @@ def train_base(
     source = find_folder(begin or name) if begin or cuts else None
     started = load_codec(source) if source else None
     record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
+    before = read_seen(source / WEIGHTS).train if source else ()
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()
@@ -198,6 +200,5 @@ def train_base(
             codec.load_trunk(started.weights())
         objective = (Recurrent if find_card(name).card.objective == "recurrent" else Base)(record, codec, frames)
     folder = train(objective, workdir=workdir, tracker_run=Run(), **hooks)
-    before = read_seen(source / WEIGHTS).train if source else ()
-    write_seen(folder / WEIGHTS, [*(hashlib.sha256(f.read_bytes()).hexdigest() for f in files), *before])
+    write_seen(folder / WEIGHTS, [*contents, *before])
     return folder

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from commands import environment, inside, inside_of
+from compressai.models import FactorizedPrior
 from scenes import scene
 
 from assets.stages import open_chain
@@ -124,6 +126,24 @@ def test_judges_see_the_files_that_were_measured(
     assert points.equals(pd.read_parquet(installation / "home/tables/benchmark.held.points.parquet"))
     wrong = CliRunner().invoke(main, [*ask, "--name", "../x"])
     assert wrong.exit_code == 1 and "--name '../x': small letters" in wrong.output
+
+
+def test_a_checkpoint_from_elsewhere_is_measured_beside_what_ships(pictures: Path, tmp_path: Path) -> None:
+    here = environment(tmp_path)
+    (tmp_path / "config/fovea.toml").write_text(
+        f"[datasets.held]\npath = {str(pictures)!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n"
+    )
+    torch.manual_seed(0)
+    network = FactorizedPrior(16, 24)
+    network.update()
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "factorized.pth.tar")
+    given = ("--codec", "bmshj2018_factorized", "--dataset", "held", "--quality", "3", "--threads", "1")
+    done = inside(here, "evaluate", str(tmp_path / "factorized.pth.tar"), *given)
+    assert " 0 failed" in done.stdout and "quality 3: sha256" in done.stdout
+    inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
+    points = pd.read_parquet(tmp_path / "home/tables/benchmark.held.points.parquet")
+    own = points[points.arm == "external"]
+    assert len(own) == 5 and set(own.codec) == {"bmshj2018_factorized"} and own.trained_on.isna().all()
 
 
 def test_what_a_codec_was_trained_on_shows_nothing(

@@ -152,6 +152,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
         ({"options": (("critic_scales", 0),)}, "a whole number from 1 to 8"),
         ({"options": (("critic_scales", 4),)}, "crops of at least 128 pixels"),
         ({"options": (("keep", math.nan),)}, "a number from 0 to 1"),
+        ({"options": (("keep", 10**400),)}, "a number from 0 to 1"),
         ({"options": (("blocks", 2.0),)}, "option blocks=2.0: it takes a whole number"),
         ({"options": (("beta1", 1.5),)}, "option beta1=1.5: it takes a number from 0 to 0.999"),
         ({"options": (("keep", -1.0),)}, "a number from 0 to 1"),

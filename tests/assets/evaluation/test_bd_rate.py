@@ -303,6 +303,29 @@ def test_variants_meet_their_own_baseline_else_the_plain_one() -> None:
     }
 
 
+def test_pictures_of_a_training_count_among_those_that_were_compared() -> None:
+    plain, guided = make_points(n=10), make_points("saliency_gain", "predicted", rate=0.7, n=10)
+    known = guided.assign(trained_on=guided.image.isin(["001", "002", "003"]).astype("boolean"))
+    known.loc[known.image.isin(["001", "002"]), "ew_psnr_db"] = np.nan
+    jpeg = make_points("classical", codec="jpeg", n=10).assign(trained_on=False)
+    found = rates(plain, known, jpeg, methods=["pchip"])
+    counts = {
+        (r.metric, r.anchor_arm): (r.n_trained_on, r.n_images)
+        for r in found.query("test_arm != 'uniform'").itertuples()
+    }
+    assert counts["psnr_db", "uniform"] == counts["psnr_db", "jpeg"] == (3, 10)
+    assert counts["ew_psnr_db", "uniform"] == (1, 8)
+    assert rd_curves(concat_points([plain, known]), resamples=10).groupby("arm").n_trained_on.max().to_dict() == {
+        "saliency_gain": 3,
+        "uniform": 0,
+    }
+    crossed = make_points("saliency_gain", "predicted", codec="other", n=10)
+    found = rates(known, crossed, metrics=["psnr_db"], methods=["pchip"])
+    assert row(found, anchor_arm="bls2017 saliency_gain").n_trained_on == 3, "the anchor's codec counts, too"
+    table = concat_points([plain, known])
+    assert table.trained_on.isna().sum() == len(plain), "what nobody wrote down is not known"
+
+
 def test_codecs_meet_arm_by_arm() -> None:
     mine = [make_points(rate=0.5, stream=1, codec="mine"), make_points("saliency_gain", "predicted", codec="mine")]
     mine.append(make_points("saliency_gain", "center", codec="mine", stream=2))

@@ -76,14 +76,6 @@ def test_a_file_that_decodes_to_something_else_names_its_picture(codec, monkeypa
         measure_codec(codec, [dataclasses.replace(subjects(1)[0])], LAMBDAS)
 
 
-def test_a_decoder_knows_nothing_of_what_the_encoder_keeps(codec, monkeypatch):
-    own = codec.write
-    monkeypatch.setattr(codec, "write", lambda *given: setattr(codec, "kept", own(*given)[1]) or own(*given))
-    monkeypatch.setattr(type(codec), "read", lambda self, *given: self.kept)
-    with pytest.raises(AttributeError, match="kept"):
-        measure_codec(codec, subjects(1), LAMBDAS)
-
-
 @pytest.mark.parametrize("name", ["jpeg_guided", "jpeg_trellis"])
 def test_a_guided_jpeg_gets_the_map_of_the_metrics(name):
     subject = subjects(1)[0]

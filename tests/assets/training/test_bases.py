@@ -1,4 +1,5 @@
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from models.codecs.catalogue import load_codec
 from models.codecs.conditioned import Setting
 from models.codecs.nested import REACH
 from models.errors import FoveaError
+from models.seen import read_seen, write_seen
 
 TINY = {"batch_size": 2, "crop": 64, "warmup_steps": 1}
 
@@ -87,7 +89,19 @@ def test_a_base_is_the_same_each_time_and_goes_on(small, frames, tmp_path, name,
     said = json.loads((made[0] / "training.json").read_text())["record"]
     assert said["data"] == {"pictures": 13, "sha256": frames.digest()} and "begin" not in said
 
-    later = bases.train_base(name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), threads=1)
+    files = [tmp_path / f"{k}.png" for k in range(2)]
+    for k, file in enumerate(files):
+        file.write_bytes(bytes([k]))
+    write_seen(made[0] / "weights.safetensors", ["b" * 64])
+    later = bases.train_base(
+        name, frames, tmp_path / "later", steps=2, changes=TINY, begin=str(made[0]), files=files, threads=1
+    )
+    contents = [hashlib.sha256(bytes([k])).hexdigest() for k in range(2)]
+    assert all(read_seen(later / "weights.safetensors").trained_on([*contents, "b" * 64]))
+    files[0].unlink()
+    with pytest.raises(FileNotFoundError):
+        bases.train_base(name, frames, tmp_path / "gone", steps=2, changes=TINY, files=files, threads=1)
+    assert not (tmp_path / "gone").exists(), "what cannot be listed is not trained on"
     said = json.loads((later / "training.json").read_text())["record"]
     assert said["begin"] == codec.identity().hex() and load_codec(later).identity() != codec.identity()
 

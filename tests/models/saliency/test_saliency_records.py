@@ -62,7 +62,15 @@ def test_seen_pictures_are_written_and_read(tmp_path: Path) -> None:
     seen = read_seen(weights)
     assert seen.train == {"a" * 16} and seen.validation == {"b" * 16, "c" * 16}
     assert seen.trained_on(["a" * 64, "b" * 64]) == [True, False]
-    seen_path(weights).write_text("[]")
+    zipped = "crc32:10cbb033-2048-ends:0123456789abcdef"
+    write_seen(weights, [zipped])
+    assert read_seen(weights).trained_on([zipped, zipped.replace("ends:0", "ends:1")]) == [True, False]
+    for damaged in ("[]", '{"train": "abc", "validation": []}', "nothing"):
+        seen_path(weights).write_text(damaged)
+        with pytest.raises(FoveaError, match="not a list of pictures"):
+            read_seen(weights)
+    seen_path(weights).unlink()
+    seen_path(weights).mkdir()
     with pytest.raises(FoveaError, match="not a list of pictures"):
         read_seen(weights)
 
