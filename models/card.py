@@ -147,6 +147,15 @@ class Card(Typed):
             option.check(name, option.default)
         return options
 
+    @model_validator(mode="after")
+    def _has_what_records_ask_for(self) -> Self:
+        needed = ["unrolled"] if self.rate.name == "iterations" else []
+        needed += ["chroma", "critic_scales", "jitter"] if self.objective == "adversarial" else []
+        for name in needed:
+            if name not in self.options or isinstance(self.options[name].default, str):
+                raise FoveaError(f"a codec with this rate and objective needs the option {name}, a number")
+        return self
+
     def check_mechanism(self, mechanism: str) -> None:
         """Raises FoveaError for one that it lacks."""
         if mechanism not in self.mechanisms:

@@ -41,6 +41,8 @@ RATE = 'rate=Rate(name="lmbda", unit="Lagrange multiplier of 255² · MSE"),'
         (('name="toy"', 'name="g mix/x"'), "CARD.name: 'g mix/x': a codec's name has up to 40 small letters, digits and _"),
         (('name="toy"', 'name="x@sample"'), "CARD.name: 'x@sample': a codec's name has"),
         (('name="toy"', 'name=""'), "CARD.name: '': a codec's name has"),
+        ((RATE, 'rate=Rate(name="iterations", unit=""),'), "CARD: a codec with this rate and objective needs the option unrolled"),
+        ((RATE, f'{RATE} objective="adversarial",'), "CARD: a codec with this rate and objective needs the option chroma, a number"),
     ],
 )  # fmt: skip
 def test_a_wrong_card_is_one_line_where_it_is_needed_and_nowhere_else(
