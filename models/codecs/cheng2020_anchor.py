@@ -154,6 +154,12 @@ class Cheng2020Anchor(HyperpriorCodec):
 
     # ── symbols, one place after the other ────────────────────────────────────────────────────────────────────────
 
+    @torch.no_grad()
+    def build_tables(self) -> None:
+        """With weights of the context that are 0 where it sees nothing, as each forward makes them: the codec's name is theirs."""
+        self.context_prediction.weight.mul_(self.context_prediction.mask)
+        super().build_tables()
+
     def _walk(self, told: Tensor, gain: tuple[Tensor, Tensor] | None, step: Step) -> Tensor:
         """y_hat, N×M×h×w. Encoder and decoder compute each place by the same operations on the same shapes, so that
         they have the same tables."""
