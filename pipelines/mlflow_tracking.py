@@ -375,9 +375,9 @@ class SystemSampler:
         # A GPU may lack one reading (MIG has no utilisation): it would be said every few seconds.
         logging.getLogger(GPUMonitor.__module__).setLevel(logging.ERROR)
         psutil.cpu_percent()  # the first reading has nothing to compare with
-        self._monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+        self._monitors: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]  # MLflow has no types there
         with contextlib.suppress(Exception):  # no driver, no library, no permission: nothing to measure
-            self._monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
+            self._monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]  # nor here
 
     def read(self) -> None:
         """Take one reading."""

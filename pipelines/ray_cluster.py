@@ -216,7 +216,8 @@ def on_cluster(cluster: Profile, bench: Bench, rows: Sequence[Row], work: ChunkW
     )
     size = CHUNK_FRAMES.get(stage, 128)
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    bound = CHUNKS_A_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray has no types there
+    bound = CHUNKS_A_CPU * max(1, int(cores))
     name = f"{work.__module__}:{work.__qualname__}"
     waiting, under_way, made, done = iter(chunks), {}, 0, 0
     try:

@@ -106,12 +106,12 @@ def test_what_is_found_again_is_told_of_and_counts_as_found(chain: FakeChain, pa
     assert (outcome.made, outcome.found, outcome.failed) == (0, len(WANTED), 0)
 
 
-def test_tables_wait_for_what_they_will_take_up_and_not_for_what_failed_a_check(chain: FakeChain) -> None:
+def test_tables_wait_for_what_they_will_take_up_and_not_for_what_failed_a_check(chain: Any) -> None:
     key = sweep("tiny", "sample").experiments[0].key
     chain.stale_names = {("trained_codec", key), ("rd_points", f"{key}@sample")}
 
     def stale() -> dict[str, str]:
-        return {step.stage: step.why for step in planner.stale(chain, WANTED)}  # type: ignore[arg-type]
+        return {step.stage: step.why for step in planner.stale(chain, WANTED)}
 
     assert list(stale()) == ["trained_codec", "rd_points", "rd_curves", "bd_rates", "report"]
     assert stale()["rd_curves"] == f"waits for rd_points of {key}@sample"
