@@ -90,8 +90,9 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
 def run_training(task: Task, entry: Experiment | Trunk) -> None:
     """Train, or go on with what an interrupted run left, and fill the unit.
 
-    The unit gets `codec/` (weights with the list of the pictures that they have seen, configuration, training.json), `doctor.json`,
-    `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and facts.
+    The unit gets `codec/` (weights, the list of the pictures that they have seen, configuration, training.json),
+    `doctor.json`, `shown/training.png`, `stages/` (held-out crops at growing steps: assets/training/milestones.py), and
+    facts.
     """
     given, unit, writer = prepared(task, entry), task.unit, task.writer
     from_trunk = isinstance(entry, Experiment) and entry.trunk is not None
