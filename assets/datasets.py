@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from models.config import SETTINGS_FILE, read_tables
 from models.errors import FoveaError
+from models.saliency.records import OWN_MAPS, trainings_of
 from models.validation import Typed, checked, unknown
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Dataset:
     while CITYSCAPES_ROOT is not set. `size` is the frame size (width, height) that pictures are brought to, never
     upscaled, or "native". `counts` and `seed` belong to `sample` alone, `subset` (frames may be absent) to
     `cityscapes`, whose `path` may also be the archive. `saliency` names the model that the maps come from (the
-    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default. `classical` names the codecs of
+    catalogue's, or a training's such as "osie.sam_lite+3folds"), "" for the default, and is OWN_MAPS where `maps` is a
+    folder with a map for each picture. `classical` names the codecs of
     models/codecs/classical.py that are measured: AVIF and JPEG XL at their slow settings cost most of the time on a
     large dataset.
     """
@@ -98,6 +100,7 @@ class Dataset:
     splits: Splits = field(default_factory=Splits)
     fixations: Path | None = None
     texts: Path | None = None
+    maps: Path | None = None
     size: Size = "native"
     counts: tuple[tuple[str, int], ...] = ()
     seed: int = 0
@@ -210,8 +213,8 @@ def _parse_globs(value: Mapping[Any, Any]) -> Splits:
 
 
 def _known_model(name: str) -> str:
-    from models.saliency.records import trainings_of
-
+    if name == OWN_MAPS:
+        raise FoveaError('maps of your own: write maps = "FOLDER" in place of saliency')
     if name:
         trainings_of(name)
     return name
@@ -264,11 +267,19 @@ class Table(Strict):
     kind: ClassVar[Kind] = "folder"
     size: FrameSize = "native"
     saliency: Annotated[str, AfterValidator(_known_model)] = ""
+    maps: Place | None = None
     classical: Annotated[list[Classical], Field(min_length=1), AfterValidator(_in_order)] = list(CLASSICAL)
+
+    @model_validator(mode="after")
+    def _has_maps_of_one_kind(self) -> Self:
+        if self.maps and self.saliency:
+            raise FoveaError(f"give either maps of your own, or saliency = {self.saliency!r}, a model that makes them")
+        return self
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of this name."""
-        return Dataset(name, self.kind, **{field: getattr(self, field) for field in type(self).model_fields})
+        fields = {field: getattr(self, field) for field in type(self).model_fields}
+        return Dataset(name, self.kind, **fields | ({"saliency": OWN_MAPS} if self.maps else {}))
 
 
 class SampleTable(Table):
@@ -296,6 +307,12 @@ class FolderTable(Table):
     splits: Annotated[Any, AfterValidator(lambda value, info: parse_splits(value, info.context))] = None
     fixations: Place | None = None
     texts: Place | None = None
+
+    @model_validator(mode="after")
+    def _keeps_maps_apart(self) -> Self:
+        if self.maps and self.maps.is_relative_to(self.path):
+            raise FoveaError(f"the maps in {self.maps} would be taken for pictures: move them out of {self.path}")
+        return self
 
 
 TABLES: Final[Mapping[str, type[Table]]] = {"sample": SampleTable, "cityscapes": CityscapesTable}
@@ -334,6 +351,7 @@ def add_dataset(
     splits: str | Mapping[str, str | Sequence[str]] | None = None,
     fixations: Path | str | None = None,
     texts: Path | str | None = None,
+    maps: Path | str | None = None,
     size: str | None = None,
     classical: Sequence[str] = (),
 ) -> Dataset:
@@ -343,7 +361,7 @@ def add_dataset(
     Relative paths given here start at the working directory and are written out in full.
 
     Raises FoveaError: bad or taken name, no such folder, not a folder, no picture in it, bad size or splits, no such
-    table of fixations or texts, or classical codec.
+    table of fixations or texts, no folder of maps, or classical codec.
     """
     _check_name(name, "name")
     folder = _resolve(str(path), Path())
@@ -353,18 +371,21 @@ def add_dataset(
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
         raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    asked: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts, "size": size}
-    asked["classical"] = list(classical) or None
+    asked: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts, "maps": maps}
+    asked |= {"size": size, "classical": list(classical) or None}
     given = {name: value for name, value in asked.items() if value is not None}
     dataset = checked(FolderTable, given, "", Path.cwd()).dataset(name)
     for what, table in (("fixation table", dataset.fixations), ("table of texts", dataset.texts)):
         if table and not table.is_file():
             raise FoveaError(f"no {what} {table}")
+    if dataset.maps and not dataset.maps.is_dir():
+        raise FoveaError(f"{dataset.maps} is no folder of maps")
     written: dict[str, Any] = {
         "path": str(dataset.path),
         "splits": "" if dataset.splits.rule == "auto" else dataset.splits.to_toml(),
         "fixations": str(dataset.fixations or ""),
         "texts": str(dataset.texts or ""),
+        "maps": str(dataset.maps or ""),
         "size": "" if dataset.size == "native" else format_size(dataset.size),
         "classical": list(dataset.classical) if classical else "",
     }

@@ -80,7 +80,8 @@ def compress(
     `bpp` exactly. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be
     read, is of another kind, or does not go together, and for a rate that the codec does not reach.
     """
-    from assets.evaluation.code_files import encode_picture, own_map
+    from assets.evaluation.code_files import encode_picture
+    from assets.saliency.own_maps import own_map
     from models.codecs.batch import one_torch_thread
     from models.mechanisms import NEEDS_MAP
 
@@ -95,7 +96,7 @@ def compress(
         if not takes:
             raise FoveaError(f"the model does not take a saliency map (mechanism {codec.config.mechanism})")
         if isinstance(saliency, str | Path):
-            guide = own_map(Path(saliency), Path("the picture"), shown)
+            guide = own_map(Path(saliency), Path("the picture"), shown.shape)
         else:
             guide = _array(saliency, "saliency", "H×W, a path, True or False")
     elif takes and span is not None:

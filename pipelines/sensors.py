@@ -26,7 +26,8 @@ def folder_state(dataset: Dataset, root: Path) -> str:
     """Digest over what is registered, and over names, sizes and times of the files; costs one look at each."""
     found = hashlib.sha256(repr(dataset).encode())
     table = [dataset.splits.csv] if dataset.splits.csv else []
-    for path in [*(root / name for name in find_pictures(root)), *table]:
+    folders = [root, *([dataset.maps] if dataset.maps and dataset.maps.is_dir() else [])]
+    for path in [*(folder / name for folder in folders for name in find_pictures(folder)), *table]:
         with contextlib.suppress(OSError):  # gone meanwhile, or a link to nothing
             seen = path.stat()
             found.update(os.fsencode(f"{path}|{seen.st_size}|{seen.st_ctime_ns}\n"))

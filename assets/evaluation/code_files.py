@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,6 +13,7 @@ from assets.frames.decode import MIN_SIDE, read_picture
 from assets.frames.encode import encode_png
 from assets.frames.targets import files_in, mirrored, signed
 from assets.home import check_ours, read_whole, write_output
+from assets.saliency.own_maps import find_maps, own_map
 from models.codecs import bitstream
 from models.codecs.base import Codec, Encoded, Picture
 from models.codecs.batch import in_order
@@ -144,7 +144,7 @@ def _compressed(
         if isinstance(own := maps.get(source), FoveaError):
             raise own
         if own is not None:
-            looked_at = own_map(own, source, picture)
+            looked_at = own_map(own, source, picture.shape)
         if not guided:  # a map that only measures is no part of the coding
             began += time.perf_counter() - asked
         return picture[..., 0].size, (began, picture, looked_at)
@@ -260,57 +260,6 @@ def compress_jpeg(source: Path, target: Path, *, bpp: float | None = None, guide
 
     (said,) = _compressed([(source, target)], coder, guide, True, None)
     return said
-
-
-def find_maps(maps: Path, sources: Sequence[Path]) -> dict[Path, Path | FoveaError]:
-    """Each picture's map, or why it has none: the file `maps`, or one of the picture's name in the folder `maps`, in the same
-    folders below it as the picture lies in where there are such (pics/a/1.png: maps/a/1.png before maps/1.png). No file is the
-    map of two pictures."""
-    if not maps.is_dir():
-        return dict.fromkeys(sources, maps)
-    listed: dict[Path, dict[str, list[Path]]] = {}
-
-    def find(source: Path) -> Path | FoveaError:
-        parts = source.parent.absolute().parts[1:]
-        for folder in (maps.joinpath(*parts[k:]) for k in range(len(parts) + 1) if ".." not in parts[k:]):
-            if folder not in listed:
-                listed[folder] = {}
-                for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-                    if file.is_file():
-                        listed[folder].setdefault(file.stem, []).append(file)
-            # a.jpg.png is what `fovea saliency` makes of a.jpg beside an a.png
-            found = listed[folder].get(source.name) or listed[folder].get(source.stem, [])
-            if len(found) == 1:
-                return found[0]
-            if found:
-                return FoveaError(
-                    f"{folder} has {len(found)} maps for {source.name}: one file with the same name is needed"
-                )
-        return FoveaError(f"{maps} has no map for {source.name}: one file with the same name is needed")
-
-    found = {source: find(source) for source in sources}
-    used = Counter(path for path in found.values() if isinstance(path, Path))
-    for source, path in found.items():
-        if isinstance(path, Path) and used[path] > 1:
-            found[source] = FoveaError(
-                f"{path} would be the map of {used[path]} pictures: {maps} needs the pictures' folders, with a map of each"
-            )
-    return found
-
-
-def own_map(path: Path, source: Path, picture: Picture) -> Picture:
-    """A picture's map, H×W uint8, from a file: a saliency map, or a label map that is 0 where nothing matters. Raises
-    FoveaError for colours, and for another size than the picture's."""
-    shown = read_picture(path)
-    if (shown != shown[..., :1]).any():
-        raise FoveaError(
-            f"{path} has colours: a map is grey, 0 where nothing matters, as `fovea saliency` writes it without --overlay"
-        )
-    if shown.shape != picture.shape:
-        raise FoveaError(
-            f"{path} has {shown.shape[1]}×{shown.shape[0]} pixels, {source} has {picture.shape[1]}×{picture.shape[0]}"
-        )
-    return np.ascontiguousarray(shown[..., 0])
 
 
 class Decompressed(NamedTuple):

@@ -161,7 +161,7 @@ def answer(verdict: Verdict) -> str:
         return f"{head} and {verdict.against} cannot be compared at equal {verdict.metric_label}: {why}."
     parts = [f"{head} against {verdict.against}: {with_interval(main)} rate at equal {verdict.metric_label}"]
     if verdict.metric == "sw_psnr_db":
-        parts[0] += " (by the saliency model that also steers)"
+        parts[0] += " (by the maps that also steer)"
     parts += [f"{with_interval(row)} at equal {words}" for words, row in verdict.costs]
     why = f": {verdict.reasons[0]}" if verdict.outcome == UNKNOWN else ""
     text = f"{', '.join(parts)}. {verdict.outcome[0].upper()}{verdict.outcome[1:]}{why}."

@@ -1,7 +1,7 @@
 """What a comparison allows one to say, in plain words: the headline of a report and its careful small print.
 
 A verdict is about one arm with predicted maps against `uniform`, on one dataset, measured where people looked
-(`ew_psnr_db`) if their eyes were recorded, else by the saliency model itself (`sw_psnr_db`), which is weaker evidence:
+(`ew_psnr_db`) if their eyes were recorded, else by the maps that steer themselves (`sw_psnr_db`), which is weaker evidence:
 that map is what the codec was trained on. Where there is no such arm, verdicts are about variants of `uniform` against the
 plain one, by plain PSNR.
 """
@@ -169,9 +169,7 @@ def _beside(others: Sequence[Mapping[str, Any] | None]) -> str:
 def _caveats(main: Mapping[str, Any], plain: Mapping[str, Any] | None, metric: str) -> list[str]:
     found = []
     if metric == "sw_psnr_db":
-        found.append(
-            "No eye movements were recorded here: looked-at quality is by the saliency model that also steers the codec."
-        )
+        found.append("No eye movements were recorded here: looked-at quality is by the maps that also steer the codec.")
     if main["train_dataset"] and int(main["n_seeds"]) < 2:
         covers = ": the interval covers pictures, not the luck of training" if math.isfinite(main["ci_low"]) else ""
         found.append(f"One training run an arm{covers}.")

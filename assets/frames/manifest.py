@@ -81,7 +81,7 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
     else:
         split_of = assign_splits(paths, splits, root)
         sound = [path for path in paths if path in split_of and files[path] == path]
-        inspected, sizes = _inspect_all(root, sound, cache)
+        inspected, sizes = inspect_all(root, sound, cache)
     chosen = [path for path in paths if path in split_of]
     rows = []
     for path in chosen:
@@ -97,7 +97,7 @@ def scan(dataset: Dataset, cache: Path | None = None) -> pd.DataFrame:
 def _by_counts(
     files: Mapping[str, str], splits: Splits, root: Path, cache: Path | None
 ) -> tuple[dict[str, str], dict[str, Inspected], dict[str, int]]:
-    """The split of each path where counts say it, and what `_inspect_all` says of as many paths as had to be looked at.
+    """The split of each path where counts say it, and what `inspect_all` says of as many paths as had to be looked at.
 
     Counts are of pictures that can be used, equal ones once; the last counts fall short where there are too few. A file
     that cannot be used has the split of the next picture that counts, so that it is named; a copy its original's.
@@ -106,7 +106,7 @@ def _by_counts(
     places = list(assign_splits(paths, splits, root).values())
     reach = len(places)
     while True:
-        inspected, sizes = _inspect_all(root, [path for path in paths[:reach] if files[path] == path], cache)
+        inspected, sizes = inspect_all(root, [path for path in paths[:reach] if files[path] == path], cache)
         first: dict[str, str] = {}
         for path in sorted(inspected):
             if not inspected[path].reason:
@@ -152,7 +152,9 @@ def _may_be_transparent(data: bytes) -> bool:
     return flags is not None and bool(data[flags] & 16)
 
 
-def _inspect_all(root: Path, paths: list[str], cache: Path | None) -> tuple[dict[str, Inspected], dict[str, int]]:
+def inspect_all(root: Path, paths: list[str], cache: Path | None) -> tuple[dict[str, Inspected], dict[str, int]]:
+    """What `inspect` says of each of these paths below `root`, and their sizes in bytes. Files whose path, size and time of
+    change an earlier look kept in the folder `cache` are not read again."""
     stamps: dict[str, tuple[int, int]] = {}
     for path in paths:
         try:

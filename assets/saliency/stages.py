@@ -9,6 +9,7 @@ from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.saliency.checks import MAPS as MAP_CHECKS
 from assets.saliency.checks import RGBA as RGBA_CHECKS
 from assets.saliency.names import chosen_model
+from assets.saliency.own_maps import frame_map, keyed_own_maps
 from assets.saliency.sources import MapSource, keyed_maps, map_sources, open_model
 from assets.store import digest
 from assets.versions import code_version
@@ -23,6 +24,26 @@ if TYPE_CHECKING:
 
 def _sources(view: View) -> tuple[MapSource, ...]:
     return map_sources(view.world, view.given, chosen_model(view.world, view.partition))
+
+
+def _keyed(view: View) -> "pd.DataFrame":
+    """Every frame with the key of its map, and where that comes from."""
+    frames, dataset = view.given["resized_frames"].part("frames"), view.dataset(view.partition)
+    if dataset.maps:
+        return keyed_own_maps(dataset, frames, view.home.state / "cache")
+    return keyed_maps(frames, _sources(view))
+
+
+def read_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
+    """Read frames' own maps into shards; returns their bytes."""
+    size, put_bytes = bench.dataset(bench.partition).size, 0
+    for start in range(0, len(rows), SHARD_FRAMES):
+        part = rows[start : start + SHARD_FRAMES]
+        maps = [frame_map(row, size) for row in part]
+        bench.shelf("saliency_maps").put_shard([(str(r["map_key"]), m) for r, m in zip(part, maps, strict=True)])
+        put_bytes += sum(m.nbytes for m in maps)
+        progress(start + len(part), len(rows), "maps read")
+    return put_bytes
 
 
 def predict_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
@@ -58,6 +79,13 @@ def out_of_fold(table: "pd.DataFrame") -> dict[str, int]:
     }
 
 
+def _version(task: Task, table: "pd.DataFrame") -> str:
+    """Of what the maps are by: the model's, or of the files."""
+    if task.dataset(task.partition).maps:
+        return digest(table.map_key.tolist())[:12]
+    return _sources(task)[0].version
+
+
 def top_share(saliency_map: "NDArray[Any]") -> float:
     """Share of the map's mass in the most salient tenth of its pixels; a tenth for a flat map."""
     import numpy as np
@@ -89,6 +117,8 @@ class SaliencyMaps(Stage):
     def code(self, world: World, partition: str) -> Sequence[str]:
         from models.saliency.catalogue import code_modules
 
+        if world.dataset(partition).maps:
+            return ("assets.saliency.own_maps",)
         model = chosen_model(world, partition)
         trained = trainings_of(model)
         return code_modules(trained[0].variant if trained else model)
@@ -97,7 +127,7 @@ class SaliencyMaps(Stage):
         """`maps`: every frame with the key of its map."""
         if name != "maps":
             return super().part(view, name)
-        table = keyed_maps(view.given["resized_frames"].part("frames"), _sources(view))
+        table = _keyed(view)
         return Part(table, digest(table[["image", "split", "map_key"]].to_numpy().tolist()))
 
     def complete(self, view: View) -> bool:
@@ -106,13 +136,14 @@ class SaliencyMaps(Stage):
         return all(key in index for key in view.own("maps").map_key)
 
     def predict(self, task: Task) -> tuple["pd.DataFrame", int, float]:
-        """Predict the maps that the store does not have; returns the table, how many were made, and the seconds."""
+        """Predict, or read, the maps that the store does not have; returns the table, how many were made, and the seconds."""
         table, index = task.own("maps"), task.shelf("saliency_maps").index()
         todo = table[[k not in index for k in table.map_key]].drop_duplicates("map_key")
         began = time.monotonic()
         for place in sorted(set(todo.map_source)):
             rows: list[Row] = todo[todo.map_source == place].to_dict("records")
-            task.fan_out(task, rows, predict_chunk, task.progress)
+            chunk = read_chunk if task.dataset(task.partition).maps else predict_chunk
+            task.fan_out(task, rows, chunk, task.progress)
         return table, len(todo), time.monotonic() - began
 
     def make(self, task: Task) -> None:
@@ -139,7 +170,7 @@ class SaliencyMaps(Stage):
             "predicted": made,
             "reused": len(table) - made,
             "model": str(task.unit.inputs["model"]),
-            "version": _sources(task)[0].version,
+            "version": _version(task, table),
             **out_of_fold(table),
             "frames_per_s": round(made / seconds, 1) if made else 0.0,
             "top10_share": round(float(table.top10_share.mean()), 4),

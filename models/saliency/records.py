@@ -22,6 +22,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """What each preset changes of the recipe (models.training.sam_lite.SamLiteConfig)."""
 DEFAULT_FOLDS = 3
+OWN_MAPS = "own maps"
+"""In place of a model's name where each picture has a map of its own, a file."""
 _NAME = re.compile(
     r"(?P<dataset>[a-z0-9][a-z0-9_-]*)\.sam_lite(?P<preset>-tiny)?"
     r"(-fold(?P<fold>\d+)of(?P<folds>\d+))?(-s(?P<seed>[1-9]\d*))?(\+(?P<parts>\d+)folds)?"
@@ -59,9 +61,9 @@ class SaliencyTraining:
 
 
 def trainings_of(name: str) -> tuple[SaliencyTraining, ...]:
-    """The trainings that a name for maps stands for: none for a model of the catalogue, one for a training's key, and with
+    """The trainings that a name for maps stands for: none for own maps or a model of the catalogue, one for a training's key, and with
     `+Kfolds` the K trainings that leave a fold out after it. Raises FoveaError for a name that is neither."""
-    if name in MODELS:
+    if name in MODELS or name == OWN_MAPS:
         return ()
     found = _NAME.fullmatch(name)
     if not found:

@@ -29,7 +29,7 @@ def list_() -> None:
     click.echo(f"{'name':16} {'kind':10} {'size':9} where")
     for name, dataset in known.items():
         where = dataset.path or {"sample": "drawn by code", "cityscapes": "not here"}.get(dataset.kind, "")
-        more = "".join(f", {what}" for what in ("fixations", "texts") if getattr(dataset, what))
+        more = "".join(f", {what}" for what in ("fixations", "texts", "maps") if getattr(dataset, what))
         click.echo(f"{name:16} {dataset.kind:10} {format_size(dataset.size):9} {where}{more}")
 
 
@@ -47,6 +47,11 @@ def list_() -> None:
 @click.option("--fixations", type=PATH, help="Parquet or CSV: image, subject, x, y (1-based pixels).")
 @click.option(
     "--texts", type=PATH, help="Parquet or CSV: image, text, x, y, width, height (pixels), for benchmark --judge ocr."
+)
+@click.option(
+    "--maps",
+    type=PATH,
+    help="Folder with a map of your own for each picture: its name and size, grey, 0 where nothing matters.",
 )
 @click.option("--size", help="WxH (area-resized, never enlarged) or native. Default: native.")
 @click.option(
@@ -121,6 +126,7 @@ def _show(name: str) -> int:
     from assets.evaluation.rate_distortion import MIN_IMAGES
     from assets.frames.folder import find_pictures
     from assets.frames.resize import fit
+    from assets.saliency.own_maps import keyed_own_maps
 
     chain = chain_here(tracking=False)
     table = chain.given["source_frames", name].part("files")
@@ -180,4 +186,8 @@ def _show(name: str) -> int:
 
         texts = read_texts(file, table)
         click.echo(f"texts: {len(texts)} on {texts.image.nunique()} pictures")
+    if folder := dataset.maps:
+        frames_there = chain.given["resized_frames", name].part("frames")
+        keyed_own_maps(dataset, frames_there, chain.home.state / "cache")
+        click.echo(f"maps: one for each picture, in {folder}")
     return len(good)

@@ -38,6 +38,18 @@ def test_fixations_on_pictures_that_the_splits_leave_out_are_counted(pictures: P
     assert shown.exit_code == 0 and "2 on pictures that are not in the dataset" in shown.output
 
 
+def test_own_maps_are_looked_for_before_anything_is_registered(pictures: Path) -> None:
+    maps = pictures.parent / "maps"
+    maps.mkdir()
+    for k in range(3):
+        (maps / f"{k}.png").write_bytes((pictures / f"{k}.png").read_bytes())
+    code, said = added(pictures, "--maps", str(maps))
+    assert code == 1 and "not every picture has a map of its own" in said and "no map for 3.png" in said
+    assert "some" not in CliRunner().invoke(main, ["datasets", "list"]).output
+    code, said = added(pictures, "--maps", str(maps), "--splits", "2/1/0")
+    assert code == 0 and f"maps: one for each picture, in {maps}" in said
+
+
 def test_the_same_folder_again_changes_the_given_options(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert added(pictures, "--size", "64x64")[0] == 0
     code, said = added(pictures, "--splits", "1/1/2")

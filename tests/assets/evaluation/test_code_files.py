@@ -6,19 +6,12 @@ import pytest
 from PIL import Image
 from trainings import untrained
 
-from assets.evaluation.code_files import (
-    COMPRESS,
-    Guide,
-    compress_files,
-    compress_jpeg,
-    decompress_files,
-    find_maps,
-    predicted_map,
-)
+from assets.evaluation.code_files import COMPRESS, Guide, compress_files, compress_jpeg, decompress_files, predicted_map
 from assets.frames.decode import read_picture
 from assets.frames.encode import encode_png
 from assets.frames.folder import find_pictures as pictures_in
 from assets.frames.targets import files_in, signed, targets_of
+from assets.saliency.own_maps import find_maps
 from models.codecs.base import Codec, CodecConfig
 from models.errors import FoveaError
 from models.metrics import psnr_db

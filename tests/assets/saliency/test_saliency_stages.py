@@ -21,6 +21,7 @@ from assets.evaluation.tables import write_tables
 from assets.graph import Waiting, edges
 from assets.home import Home
 from assets.saliency.names import chosen_model, trainings
+from assets.saliency.pairs import open_pairs
 from assets.saliency.sources import map_sources
 from assets.stages import STAGES, open_chain
 from assets.story import maps_by
@@ -349,3 +350,58 @@ def test_pictures_that_the_default_was_trained_on_are_known(home: Home, tmp_path
     monkeypatch.setattr(catalogue, "SHIPPED", tmp_path)
     table = map_keys(look(home), "eyes").set_index("sha256").loc[contents]
     assert table.map_seen.tolist() == [True] * 4 + [False] * 2
+
+
+def test_maps_of_ones_own_take_the_models_place_cut_and_resized_as_the_pictures_are(tmp_path: Path) -> None:
+    """A label map a picture in a folder beside: only a map that changed is read again; a missing one is named."""
+    draw(tmp_path)
+    for file in (tmp_path / "pictures").rglob("*.png"):
+        mine = np.zeros((48, 64), np.uint8)
+        mine[:24, :32] = 200
+        target = tmp_path / "maps" / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), mine)
+    add_dataset(tmp_path, "mine", tmp_path / "pictures", maps=tmp_path / "maps", size="24x24")
+    assert load_registry(tmp_path)["mine"].saliency == "own maps"
+    home = Home(tmp_path / "state", tmp_path, UPath(tmp_path / "state/data"))
+    chain = look(home)
+    made = prepare(chain, "saliency_maps", "rgba_frames", dataset="mine")
+    assert made.facts["maps_by"].startswith("own maps ")
+    pairs = open_pairs(chain, "mine", "test")
+    assert pairs.maps is not None and len(pairs.maps) == 3
+    # 48×48 of 64×48 are kept, from column 8 on: 24 of the map's 32 columns, a half of 24×24
+    want = np.zeros((24, 24), np.uint8)
+    want[:12, :12] = 255
+    for found in pairs.maps:
+        np.testing.assert_array_equal(found, want)
+
+    cv2.imwrite(str(tmp_path / "maps/val/val0.png"), np.zeros((48, 64), np.uint8))
+    chain = look(home)
+    made = prepare(chain, "saliency_maps", "rgba_frames", dataset="mine")
+    assert (chain.made("saliency_maps", "mine").facts["predicted"], made.facts["packed"]) == (1, 1)
+    everywhere = open_pairs(chain, "mine", "val").maps
+    assert everywhere is not None and (everywhere[0] == 255).all()
+
+    (tmp_path / "maps/test/test1.png").unlink()
+    with pytest.raises(FoveaError, match=r"not every picture has a map of its own: .*maps has no map for test1\.png"):
+        look(home).unit("saliency_maps", "mine")
+    cv2.imwrite(str(tmp_path / "maps/test/test1.png"), np.zeros((20, 20), np.uint8))
+    with pytest.raises(FoveaError, match=r"test1\.png has 20×20 pixels, .*test1\.png has 64×48"):
+        prepare(look(home), "saliency_maps", dataset="mine")
+
+
+def test_maps_are_a_models_or_ones_own(tmp_path: Path) -> None:
+    draw(tmp_path, {"test": 1})
+    settings = tmp_path / "fovea.toml"
+    for said, refused in (
+        ('saliency = "own maps"', 'write maps = "FOLDER"'),
+        ('saliency = "center_prior"\nmaps = "maps"', "give either maps of your own, or saliency = 'center_prior'"),
+    ):
+        settings.write_text(f'[datasets.mine]\npath = "pictures"\n{said}\n')
+        with pytest.raises(FoveaError, match=refused):
+            load_registry(tmp_path)
+    settings.unlink()
+    with pytest.raises(FoveaError, match="nowhere is no folder of maps"):
+        add_dataset(tmp_path, "mine", tmp_path / "pictures", maps=tmp_path / "nowhere")
+    with pytest.raises(FoveaError, match="would be taken for pictures: move them out of"):
+        add_dataset(tmp_path, "mine", tmp_path / "pictures", maps=tmp_path / "pictures/test")
