@@ -11,8 +11,8 @@ from models.errors import FoveaError
 
 @dataclass(frozen=True)
 class Seen:
-    """Contents of picture files (first 16 hexadecimal digits of SHA-256; in a zip, its checksums) that a model was made with. `train` pictures set
-    the weights, `validation` pictures chose epoch and inference settings."""
+    """Contents of picture files (first 16 hexadecimal digits of SHA-256; in a zip, its checksums) that a model was made with.
+    `train` pictures set the weights, `validation` pictures chose epoch and inference settings."""
 
     train: frozenset[str] = frozenset()
     validation: frozenset[str] = frozenset()

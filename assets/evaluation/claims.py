@@ -30,13 +30,16 @@ import tomlkit
 
 from assets.chain import Chain, explain
 from assets.evaluation.numerals import counted, percent, with_interval
+from assets.evaluation.pieces import measured_table
 from assets.evaluation.rate_distortion import label_arm, records
 from assets.graph import Waiting
 from assets.home import ROOT, read_whole, write_whole
 from assets.world import evaluation_key
+from models.codecs.catalogue import WEIGHTS
 from models.codecs.classical import CLASSICAL
 from models.errors import FoveaError
 from models.metrics import METRICS
+from models.seen import read_seen
 from models.validation import Typed, checked, unknown
 
 SHIPPED = ROOT / "results/claims"
@@ -170,8 +173,26 @@ def inputs_of(chain: Chain, claim: Claim) -> dict[str, dict[str, Any]]:
         raise FoveaError(f"{waiting}: fovea claims seal makes it") from waiting
 
 
+def check_unseen(chain: Chain, written: Written) -> None:
+    """Raises FoveaError where a codec of either side was trained on pictures that it would be measured on."""
+    table = measured_table(chain, written.claim.sweep.partition(".")[0])
+    for stage, partition in units_of(chain, written.claim):
+        for need in chain.needs(stage, partition):
+            if need.stage == "trained_codec":
+                seen = read_seen(chain.made(need.stage, need.partition).folder / "codec" / WEIGHTS)
+                check_known(written, sum(seen.trained_on(table.sha256)), len(table))
+
+
+def check_known(written: Written, known: int, of: int) -> None:
+    """Raises FoveaError where `known` of `of` pictures are known to the codec that is measured on them."""
+    if known:
+        said = f"the codec was trained on {known} of the {counted(of)}"
+        raise FoveaError(f"{written.path}: {said}: they cannot show what is claimed")
+
+
 def seal(chain: Chain, written: Written) -> None:
-    """Write into a claim what it will be measured with."""
+    """Write into a claim what it will be measured with. Raises FoveaError where that can show nothing."""
+    check_unseen(chain, written)
     document = tomlkit.parse(written.path.read_text())
     document["sealed"] = inputs_of(chain, written.claim)
     write_whole(written.path, tomlkit.dumps(document).encode())
@@ -211,9 +232,7 @@ def outcome(written: Written, rates: pd.DataFrame, commit: str) -> Outcome:
     row = rows[0]
     if not math.isfinite(row["ci_low"]):
         raise FoveaError(f"{written.path}: the comparison was refused: {row['reason'] or 'no interval'}")
-    if row["n_trained_on"]:
-        known = f"{row['n_trained_on']} of the {counted(int(row['n_images']))}"
-        raise FoveaError(f"{written.path}: the codec was trained on {known}: they cannot show what is claimed")
+    check_known(written, int(row["n_trained_on"]), int(row["n_images"]))
     numbers = {k: round(float(row[k]), 3) for k in ("bd_rate_percent", "ci_low", "ci_high")}
     held = claim.least <= numbers["ci_low"] and numbers["ci_high"] <= claim.most
     date = datetime.datetime.now(datetime.UTC).date().isoformat()

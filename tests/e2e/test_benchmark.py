@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tomlkit
 import torch
 from click.testing import CliRunner
 from commands import environment, inside, inside_of
 from compressai.models import FactorizedPrior
 from scenes import scene
 
+from assets.evaluation.claims import inputs_of, read_claim
 from assets.stages import open_chain
 from assets.world import evaluation_key
 from models.codecs import catalogue
@@ -173,7 +175,13 @@ def test_what_a_codec_was_trained_on_shows_nothing(
     claim = tmp_path / "config/claims/guided.toml"
     claim.parent.mkdir()
     claim.write_text(CLAIM)
-    inside(here, "claims", "seal", str(claim))
+    refused = inside(here, "claims", "seal", str(claim), check=False)
+    assert refused.returncode == 1 and "the codec was trained on 2 of the 5 pictures" in refused.stderr
+    assert claim.read_text() == CLAIM
+    with inside_of(here):
+        claim.write_text(
+            tomlkit.dumps({**tomlkit.parse(CLAIM), "sealed": inputs_of(open_chain(), read_claim(claim).claim)})
+        )
     refused = inside(here, "claims", "run", str(claim), check=False)
     assert refused.returncode == 1 and "the codec was trained on 2 of the 5 pictures" in refused.stderr
     assert not claim.with_suffix(".json").exists()
