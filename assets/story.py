@@ -13,10 +13,11 @@ from models.tracking import Run
 
 
 def short_name(entry: Experiment | Trunk) -> str:
-    """What a training is called among those of its sweep: `0.013 saliency_gain bls2017`. Tables cut the end off."""
+    """What a training is called among those of its sweep: `0.013 saliency_gain bls2017`. Tables cut the end off, and sort by
+    it as text: of 2 and 16 iterations the first is 02."""
     if isinstance(entry, Trunk):
         return f"{entry.codec} trunk"
-    rate = f"{entry.rates[0]:g}" if len(entry.rates) == 1 else ""
+    rate = f"{entry.rates[0]:02g}" if len(entry.rates) == 1 else ""
     seed = f"seed {entry.seed}" if entry.seed else ""
     return " ".join(filter(None, (rate, entry.label, entry.codec, entry.variant, seed)))
 
@@ -62,7 +63,7 @@ def rate_run(
     key = str(trained.meta.get("mlflow_key", trained.unit.digest))
     run = task.tracker.run(
         experiment=f"fovea-{experiment.dataset}",
-        name=f"{rate:g} {short_name(experiment)}",
+        name=f"{rate:02g} {short_name(experiment)}",
         key=f"{key} {rate:g}",
         parent_key=key,
         tags={**tags, **{f"fovea.{name}": value for name, value in own.items()}},

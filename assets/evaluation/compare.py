@@ -36,6 +36,13 @@ class Pair(NamedTuple):
         assert key is not None
         return {k: v for k, v in key._asdict().items() if k in NAMES}
 
+    def differs(self) -> str:
+        """The settings in which two curves that are called alike differ: `preset smoke → small`; "" for none."""
+        if self.before is None or self.after is None:
+            return ""
+        both = zip(CurveKey._fields, self.before, self.after, strict=True)
+        return ", ".join(f"{k.replace('_', ' ')} {a or 'none'} → {b or 'none'}" for k, a, b in both if a != b)
+
 
 def pair_curves(before: Iterable[CurveKey], after: Iterable[CurveKey]) -> list[Pair]:
     """Which curve is held against which: equal keys, then the only one left with the same names, then without the variant."""
@@ -89,7 +96,9 @@ def compare_points(
         curves = sides[0][pair.before], sides[1][pair.after]
         same = _same_files(*curves)
         if not (same and pair.after.arm in UNSEEDED):
-            rows += [{**pair.names(), "same_files": same, **row} for row in _compared(*curves, resamples)]
+            for row in _compared(*curves, resamples):
+                reason = "; ".join(filter(None, (pair.differs(), row["reason"])))
+                rows.append({**pair.names(), "same_files": same, **row, "reason": reason})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -79,6 +79,13 @@ def test_pairing_falls_back_to_the_only_curve_of_the_same_name() -> None:
     assert pair_curves([key("a")], two) == [Pair(key("a"), None), *(Pair(None, k) for k in two)]
 
 
+def test_what_differs_between_curves_of_one_name_is_said() -> None:
+    rates = compare_points(made().assign(preset="smoke"), made(0.9).assign(preset="small"), resamples=50)
+    assert only(rates)["reason"] == "preset smoke → small" and "preset smoke → small" in compare_lines(rates)
+    few = made().assign(preset="small").query("rate < @LAMBDAS[-1]")
+    assert only(compare_points(made(), few, resamples=50))["reason"].startswith("preset smoke → small; ")
+
+
 def home(tmp_path: Path) -> Chain:
     return open_chain(Home(tmp_path / "home", tmp_path, UPath(tmp_path / "data")))
 

@@ -65,6 +65,8 @@ def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:
 def test_a_training_has_a_short_name_and_its_rate_as_a_number() -> None:
     one = Experiment(dataset="sample", codec="bls2017", preset="smoke", rates=(0.013,), seed=2)
     assert short_name(one) == "0.013 uniform bls2017 scratch seed 2"
+    steps = Experiment(dataset="sample", codec="toderici2017", preset="recurrent_small", rates=(2,))
+    assert short_name(steps) < short_name(steps.but(rates=(10,))), "of names that are sorted as text"
     world: Any = SimpleNamespace(dataset=lambda name: SimpleNamespace(saliency={"sample": "sam_vgg"}.get(name, "")))
     told = record_of(one, world)
     assert told["rate"] == 0.013 and "lmbda" not in told and told["saliency"] == ""
