@@ -433,6 +433,8 @@ def _check_name(name: str, where: str, built_in_allowed: bool = False) -> None:
             f"{where}: {name!r} is no name for a dataset; use up to 40 small letters, digits, - and _, "
             "and begin with a letter or digit"
         )
+    if re.match(r"s\d+-", name):
+        raise FoveaError(f"{where}: {name!r} begins like the part of a key that says which seed; choose another name")
     if name in BUILT_IN and not built_in_allowed:
         raise FoveaError(f"{where}: {name!r} is always there; choose another name")
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["FoveaError", "__version__", "benchmark", "compress", "cut", "decompress", "load", "saliency"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> str:
     """The installed version, which a mere copy of the code does not have."""
     if name != "__version__":

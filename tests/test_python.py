@@ -173,3 +173,4 @@ def test_another_package_named_models_is_named_and_no_trouble_for_python_m(tmp_p
 
 def test_python_m_is_the_command_line():
     assert driven("-m", "fovea", "--version").split()[-1] == fovea.__version__
+    assert dir(fovea) == fovea.__all__ == sorted(fovea.__all__)

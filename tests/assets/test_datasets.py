@@ -164,6 +164,7 @@ def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
         ("sample", pictures, {}, "'sample' is always there"),
         ("Mine!", pictures, {}, "'Mine!' is no name"),
         ("", pictures, {}, "'' is no name"),
+        ("s2-street", pictures, {}, "'s2-street' begins like the part of a key that says which seed"),
         ("gone", tmp_path / "gone", {}, f"no folder {tmp_path / 'gone'}"),
         ("file", pictures / "deep" / "a.PNG", {}, r"a\.PNG is not a folder"),
         ("empty", tmp_path / "empty", {}, "empty is empty: no picture"),
