@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from models.config import config_folder, usual_place
 from models.errors import FoveaError
 
 ROOT = Path(__file__).resolve().parent.parent
+_IN_NO_ADDRESS = re.compile("[?]|%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,6 @@ class Home:
         with explained(state):
             if state.is_file():
                 raise FoveaError(f"FOVEA_HOME: {state} is a file; name a folder")
-        if re.search("[?]|%[0-9A-Fa-f]{2}", str(state)):  # the databases of MLflow and Dagster are opened by addresses
-            raise FoveaError(f"FOVEA_HOME: SQLite cannot open databases in {state}; name a folder without ? and %")
         config = config_folder()
         profile = find_profile(config)
         data = os.environ.get("FOVEA_DATA")
@@ -74,15 +74,35 @@ class Home:
             return Path(self.profile.storage)
         return self.state
 
+    @functools.cached_property
+    def addressed(self) -> Path:
+        """`state` by a name that may stand in an address, as the databases of MLflow and Dagster are opened by: a link in the
+        user's cache where its own has `?` or what reads as an escape. Raises FoveaError where that cannot be."""
+        if not _IN_NO_ADDRESS.search(str(self.state)):
+            return self.state
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+        link = cache / "fovea" / hashlib.sha256(os.fsencode(self.state)).hexdigest()[:16]
+        if _IN_NO_ADDRESS.search(str(link)):
+            raise FoveaError(f"FOVEA_HOME: SQLite cannot open databases in {self.state}; name a folder without ? and %")
+        with explained(self.state):
+            self.state.mkdir(parents=True, exist_ok=True)
+        with explained(link, "set XDG_CACHE_HOME to"):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(self.state)
+            if Path(os.path.realpath(link)) != self.state:
+                raise FoveaError(f"FOVEA_HOME: {link} leads elsewhere than to {self.state}: delete it")
+        return link
+
     @property
     def dagster(self) -> Path:
         """Dagster's instance."""
-        return self.state / "dagster"
+        return self.addressed / "dagster"
 
     @property
     def mlflow(self) -> Path:
         """MLflow's embedded store and the tracker's journal."""
-        return self.state / "mlflow"
+        return self.addressed / "mlflow"
 
     @property
     def tables(self) -> Path:

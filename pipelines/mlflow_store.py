@@ -195,7 +195,7 @@ class MlflowStore:
             for abandoned in self.folder.glob(".mlflow.db.making*"):
                 abandoned.unlink()
             making = self.folder / f".mlflow.db.making-{os.getpid()}"
-            artifacts = (self.folder / "artifacts").as_uri()
+            artifacts = (self.folder / "artifacts").resolve().as_uri()
             SqlAlchemyStore(f"sqlite:///{making}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]
             making.replace(database)
 

@@ -64,7 +64,7 @@ class MlflowTracker(Tracker):
     """
 
     def __init__(self, folder: Path, uri: str):
-        folder = folder.resolve()
+        folder = folder.absolute()
         self.store = MlflowStore(folder, uri)
         self.journals = folder / "journal"
         self._waiting: dict[str, Journal] = {}

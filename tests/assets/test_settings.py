@@ -8,6 +8,7 @@ from assets.datasets import load_registry
 from assets.home import Home
 from assets.settings import Profile, find_profile, passed_on
 from models.errors import FoveaError
+from pipelines.mlflow_store import MlflowStore
 
 SECRET = "http://u:hush@h:5000"
 GOOD = """
@@ -65,17 +66,32 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     assert home.mlflow == config / "home/mlflow"
 
 
+def test_a_home_of_any_name_has_an_address_for_databases(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOVEA_HOME", str(config / "100% ö #1"))
+    assert Home.from_environment().mlflow == config / "100% ö #1/mlflow"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(config / "cache"))
+    for name in ("a%20b", "why?", "a%20b"):
+        monkeypatch.setenv("FOVEA_HOME", str(config / name / "home"))
+        home = Home.from_environment()
+        assert home.state == config / name / "home" and home.dagster.parent.samefile(home.state)
+        assert len(MlflowStore(home.mlflow, "").connect().search_experiments()) == 1
+        assert (home.state / "mlflow/mlflow.db").is_file()
+    assert len({MlflowStore(home.mlflow, "").uri, *(config / "cache/fovea").iterdir()}) == 3
+    home.addressed.unlink()
+    home.addressed.symlink_to(config)
+    with pytest.raises(FoveaError, match=r"FOVEA_HOME: .* leads elsewhere than to .*a%20b/home: delete it"):
+        _ = Home.from_environment().mlflow
+    monkeypatch.setenv("XDG_CACHE_HOME", str(config / "%20"))
+    with pytest.raises(FoveaError, match=r"FOVEA_HOME: SQLite cannot open databases in .*name a folder without"):
+        _ = Home.from_environment().dagster
+
+
 def test_a_home_that_cannot_be_used_is_refused_by_name(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (config / "file").touch()
     monkeypatch.setenv("FOVEA_HOME", str(config / "file"))
     with pytest.raises(FoveaError, match=r"FOVEA_HOME: .*file is a file; name a folder"):
         Home.from_environment()
-    for name in ("a%20b", "why?"):
-        monkeypatch.setenv("FOVEA_HOME", str(config / name / "home"))
-        with pytest.raises(FoveaError, match=r"FOVEA_HOME: SQLite cannot open databases in .*name a folder without"):
-            Home.from_environment()
-    monkeypatch.setenv("FOVEA_HOME", str(config / "100% ö #1"))
-    assert Home.from_environment().state == config / "100% ö #1"
+    monkeypatch.setenv("FOVEA_HOME", str(config / "home"))
     monkeypatch.setenv("FOVEA_CONFIG", str(config / "file"))
     with pytest.raises(FoveaError, match="FOVEA_CONFIG"):
         Home.from_environment()
