@@ -7,11 +7,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.graph import Stage, edges
+from assets.graph import Stage
 from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
-from pipelines.partitions import OPTIONAL, axis, drawn
+from pipelines.partitions import axis, drawn, read_by
 from pipelines.resources import FoveaWorkshop
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
@@ -19,14 +19,6 @@ from pipelines.resources import FoveaWorkshop
 GPU_POOL = "gpu"
 RETRY = dg.RetryPolicy(max_retries=int(os.environ.get("FOVEA_RETRIES", "1")), delay=5)
 OWNERS = ["team:compression-research"]
-
-
-def read_by(stage: Stage, known: Collection[str]) -> list[str]:
-    """The assets that a stage reads in this installation. One that stands there only for others is left out: the UI would
-    warn that it was not made yet."""
-    optional = [name for name in stage.reads if name in OPTIONAL and name in known]
-    needed = {need.stage for need, _ in edges(stage, _WORLD)} if optional else set()
-    return [name for name in stage.reads if name in known and (name not in OPTIONAL or name in needed)]
 
 
 def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
@@ -42,7 +34,7 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
         partitions_def=axis(stage.name),
         deps=[
             dg.AssetDep(name, partition_mapping=None if axis(name) == axis(stage.name) else dg.AllPartitionMapping())
-            for name in read_by(stage, known)
+            for name in read_by(stage, known, _WORLD)
         ],
         group_name=stage.group,
         kinds=set(stage.kinds),
@@ -74,12 +66,12 @@ LAUNCHED: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("fixation_maps", "saliency_benchmark"),
         "How well each saliency model predicts where people looked, on one dataset with fixations.",
     ),
-    "saliency_training": (("saliency_model",), "One training of a saliency model."),
-    "classical": (("classical_rd_points",), "The classical codecs on one dataset."),
-    "trunk": (("trunk_codec",), "One trunk."),
-    "experiment": (("trained_codec",), "One experiment."),
-    "evaluation": (("rd_points",), "One experiment on one dataset."),
-    "external": (("external_rd_points",), "Checkpoints that others trained, on one dataset."),
+    "saliency_training": (("saliency_model",), "Trains a saliency model on one dataset's eye movements."),
+    "classical": (("classical_rd_points",), "Measures JPEG, WebP and the other classical codecs on one dataset."),
+    "trunk": (("trunk_codec",), "Trains a trunk: the codec that several experiments start from."),
+    "experiment": (("trained_codec",), "Trains one codec: an arm at a rate, or at all rates where it serves several."),
+    "evaluation": (("rd_points",), "Measures a trained codec on the test pictures of one dataset."),
+    "external": (("external_rd_points",), "Measures checkpoints that others trained on one dataset."),
     "tables": (
         ("rd_curves", "bd_rates", "report"),
         "Tables and report of one dataset's sweep, from what has been measured.",

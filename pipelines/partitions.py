@@ -1,6 +1,6 @@
 """The rows that Dagster shows: what was asked for. Registered folders, what a plan is about to make, what was made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from assets.chain import Chain, Name
 from assets.frames.archive_stage import own_path
 from assets.frames.cityscapes import find_finished, read_credentials
 from assets.frames.sources import CITYSCAPES, downloads
-from assets.graph import Stage
+from assets.graph import Stage, edges
 from assets.home import Home
 from assets.saliency.names import with_fixations
 from assets.stages import open_chain
@@ -19,7 +19,7 @@ from pipelines.instance import prepare_instance
 DATASETS, SWEEPS, EYES = "datasets", "sweeps", "datasets_with_fixations"
 #: what stands in the graph of a new installation
 FIRST_SWEEP = "sample.smoke"
-_FRAMES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames", "classical_rd_points")
+_FRAMES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
 #: stage → the name of its partitions, where several stages share them; the others have partitions of their own
 _SHARED = {
     **dict.fromkeys(_FRAMES, DATASETS),
@@ -73,6 +73,14 @@ def drawn(stages: Mapping[str, Stage], world: World) -> list[Stage]:
     return [stage for name, stage in stages.items() if name not in OPTIONAL or name in found]
 
 
+def read_by(stage: Stage, known: Collection[str], world: World) -> list[str]:
+    """The assets that a stage reads in this installation, of those that its graph has. One that stands there only for others is
+    left out: the UI would warn that it was not made yet."""
+    optional = [name for name in stage.reads if name in OPTIONAL and name in known]
+    needed = {need.stage for need, _ in edges(stage, world)} if optional else set()
+    return [name for name in stage.reads if name in known and (name not in OPTIONAL or name in needed)]
+
+
 def registered(stages: Mapping[str, Stage], world: World) -> list[Name]:
     """What stands there before anything was made: the folders, and what is known of eyes and checkpoints."""
     archive = _reachable(world)
@@ -98,8 +106,17 @@ def _reachable(world: World) -> bool:
     return True
 
 
-def shown(home: Home) -> None:
-    """Bring the rows of this installation up to date: what was registered or forgotten shows in a UI that is open."""
+def shown(home: Home) -> str:
+    """Bring the rows of this installation up to date: what was registered or forgotten shows in a UI that is open. Returns what
+    a person has to know of it, "" for nothing."""
     prepare_instance(home)
+    chain = open_chain(home)
     with dg.DagsterInstance.get() as instance:
-        sync_rows(instance, open_chain(home))
+        sync_rows(instance, chain)
+        eyes = with_fixations(chain.world)
+        if len(eyes) == 1 and not instance.get_materialized_partitions(dg.AssetKey("fixation_maps")):
+            return (
+                f"the eye movements of {eyes[0]} bring assets of their own (fixation_maps, saliency_benchmark, saliency_model): "
+                "where Dagster is open, Deployment → Reload shows them"
+            )
+    return ""

@@ -9,7 +9,13 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    NULL_EVENT_POINTER,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
 
 from assets.chain import Chain, failures
 from assets.evaluation.pieces import MEANS
@@ -21,6 +27,7 @@ from models.tracking import belongs
 from models.unexpected import described
 from pipelines.executors import asked_of, cluster_of
 from pipelines.mlflow_tracking import tracked_chain
+from pipelines.partitions import drawn, read_by
 
 #: facts that a page begins with, in this order; pictures, plots and the other facts follow
 RESULTS = (
@@ -31,6 +38,8 @@ PLUMBING = (
     "bytes", "bytes_in", "bytes_out", "device", "frames_per_s", "mode", "packed", "predicted", "resized", "reused",
     "source_bytes", "steps_per_s", "threads", "wall_s", "weights_sha256",
 )  # fmt: skip
+#: facts that are numbers of bytes
+SIZES = frozenset({"bytes", "bytes_in", "bytes_out", "source_bytes"})
 Told = dg.AssetMaterialization | AssetCheckEvaluation
 STOPPED = "interrupted; started again, it goes on from what is finished"
 
@@ -113,7 +122,7 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then the other facts, then where it lies and how it was made; and the checks. The data
     version is the unit's key. No link or path stands there as long as it is: a long word makes Dagster's table wider than
     the page."""
-    facts = {name: person(value) for name, value in made.facts.items()}
+    facts = {name: size(value) if name in SIZES else person(value) for name, value in made.facts.items()}
     metadata: dict[str, Any] = {name: facts[name] for name in RESULTS if name in facts}
     if link := mlflow_link(made, chain):
         facts["mlflow_run"] = dg.MetadataValue.md(f"[open it in MLflow]({link})")
@@ -136,8 +145,19 @@ def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
         **place("", Path(made.folder), chain.home),
         "unit": made.unit.digest,
     }
-    checks = [result_of_check(check, *held) for check, held in made.held]
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.unit.digest), check_results=checks)
+    checks = [result_of_check(check, *held, of=made.unit.partition) for check, held in made.held]
+    version = dg.DataVersion(made.unit.digest)
+    tags = synced_tags(made.unit.stage, chain)
+    return dg.MaterializeResult(metadata=metadata, data_version=version, check_results=checks, tags=tags)
+
+
+def synced_tags(stage: str, chain: Chain) -> dict[str, str]:
+    """An artifact's inputs as events of no time, so that Dagster calls none of them newer: it takes each partition of another
+    asset for an input, and an artifact for out of date once any dataset is registered. What is stale the planner says."""
+    known = {one.name for one in drawn(chain.stages, chain.world)}
+    keys = [dg.AssetKey(name) for name in read_by(chain.stages[stage], known, chain.world)]
+    tags = {get_input_event_pointer_tag(key): NULL_EVENT_POINTER for key in keys}
+    return {CODE_VERSION_TAG: "", **tags, **{get_input_data_version_tag(key): "" for key in keys}}
 
 
 def place(what: str, path: Path, home: Home) -> dict[str, dg.MetadataValue]:
@@ -184,8 +204,9 @@ def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> 
 
 
 def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:
-    """The data version of a result, as its materialization has it."""
-    return {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
+    """The data version of a result and its other tags, as its materialization has them."""
+    version = {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
+    return {**version, **(told.tags or {})}
 
 
 def person(value: Any) -> Any:
@@ -195,11 +216,21 @@ def person(value: Any) -> Any:
     return value if isinstance(value, str | int | bool) else dg.MetadataValue.json(value)
 
 
-def result_of_check(check: Check, passed: bool, said: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """What a check says of an artifact; one that does not block warns."""
+def size(count: float) -> str:
+    """A number of bytes as people write it: `5.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def result_of_check(check: Check, passed: bool, said: Mapping[str, Any], of: str) -> dg.AssetCheckResult:
+    """What a check says of an artifact, with its partition, which the page of checks does not name; one that does not block
+    warns."""
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
     metadata = {k: dg.MetadataValue.md(v) if isinstance(v, str) and "\n" in v else v for k, v in said.items()}
-    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=metadata)
+    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata={**metadata, "of": of})
 
 
 def failure_text(checks: Iterable[AssetCheckEvaluation]) -> str:

@@ -8,12 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.chain import Chain, Name
-from assets.datasets import add_dataset
 from assets.frames.archive_stage import ask_site, fetch, own_path
 from assets.frames.cityscapes import find_finished, read_credentials
 from assets.frames.sources import downloads
 from assets.graph import Progress, silent
 from assets.home import Home
+from assets.registration import register
 from assets.stages import open_chain
 from models.errors import FoveaError
 from models.validation import unknown
@@ -32,7 +32,10 @@ class Wanted(dg.Config):
     """What to bring up to date."""
 
     sweeps: list[str] = Field([FIRST_SWEEP], description="dataset.sweep: frames, codecs, tables and report of each")
-    units: list[str] = Field([], description="single units, each as an asset and its partition: rgba_frames kodak")
+    units: list[str] = Field(
+        [],
+        description="single artifacts with what they are made from, each as an asset and its partition: rgba_frames kodak",
+    )
 
 
 def brought_up_to_date(
@@ -75,14 +78,15 @@ def units_of(chain: Chain, sweep: str) -> list[Name]:
     return chain.upstream(("report", chain.world.sweep(sweep).key))
 
 
-def unit_named(chain: Chain, unit: str) -> Name:
-    """`asset partition` as both. Raises FoveaError for what is not there: a row of the graph would be left of it."""
+def unit_named(chain: Chain, unit: str) -> list[Name]:
+    """`asset partition` as both, with everything that it is made from. Raises FoveaError for what is not there: a row of the
+    graph would be left of it."""
     stage, _, partition = unit.partition(" ")
     if stage not in chain.stages:
         raise FoveaError(unknown("asset", stage, chain.stages))
     if partition not in (possible := chain.stages[stage].partitions(chain.world)):
         raise FoveaError(f"{stage}: {unknown('partition', partition, possible)}")
-    return stage, partition
+    return chain.upstream((stage, partition))
 
 
 @dg.op(description="Makes what is stale, each unit as a materialization of its asset and partition.")
@@ -91,12 +95,14 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     home, problems = Home.from_environment(), list[str]()
     if config.sweeps:
         context.instance.add_run_tags(context.run_id, {SWEEP: ", ".join(config.sweeps)})
+    if not (config.sweeps or config.units):
+        problems.append(f"nothing to do: name a sweep, such as {FIRST_SWEEP}, or a unit")
     with in_turn(context, home):
-        for key in (*config.sweeps, *([""] if config.units else [])):
-            chain = tracked_chain(home)
+        for name in (*config.sweeps, *config.units):
+            chain, sweep = tracked_chain(home), name if name in config.sweeps else ""
             try:
-                wanted = units_of(chain, key) if key else [unit_named(chain, u) for u in config.units]
-                problems += brought_up_to_date(context, chain, key or "units", wanted, key)
+                wanted = units_of(chain, sweep) if sweep else unit_named(chain, name)
+                problems += brought_up_to_date(context, chain, name, wanted, sweep)
             except FoveaError as error:
                 problems.append(str(error))
     fail_with(problems)
@@ -199,28 +205,35 @@ class Folder(dg.Config):
     name: str = Field("pictures", description="what the dataset is called: small letters, digits, - and _")
     path: str = Field(description="the folder, on the machine where Dagster runs")
     size: str = Field("native", description="WxH (area-resized, never enlarged) or native")
+    splits: str = Field(
+        "", description="counts by sorted name, such as 500/60/140, or a CSV; empty: folders, else by name"
+    )
     fixations: str = Field("", description="a Parquet or CSV table with image, subject, x, y; empty for none")
 
 
-@dg.op(description="Registers a folder of pictures, as `fovea datasets add` does.")
-def register(context: dg.OpExecutionContext, config: Folder) -> None:
+@dg.op(name="register", description="Looks at a folder of pictures and registers it, as `fovea datasets add` does.")
+def register_folder(context: dg.OpExecutionContext, config: Folder) -> None:
     """Its row appears in the graph at once."""
     home = Home.from_environment()
+
+    def say(line: str, warns: bool) -> None:
+        (context.log.warning if warns else context.log.info)(line)
+
+    given = {"size": config.size, "splits": config.splits or None, "fixations": config.fixations or None}
     try:
-        dataset = add_dataset(
-            home.config, config.name, config.path, size=config.size, fixations=config.fixations or None
-        )
+        dataset = register(home, config.name, config.path, say, **given)
     except FoveaError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
-    shown(home)
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    if news := shown(home):
+        context.log.warning(news)
     context.log.info(f"registered {dataset.name}: {dataset.path}")
 
 
 @dg.job(
     description="Registers a folder of pictures under a name; its row appears in the graph at once. The launchpad asks for `path`, "
-    "the folder. Splits and other options: `fovea datasets add --help`.",
+    "the folder; `name` and the rest have defaults. Other options: `fovea datasets add --help`.",
     executor_def=dg.in_process_executor,
 )
 def register_dataset() -> None:
-    """See register."""
-    register()
+    """See register_folder."""
+    register_folder()

@@ -41,7 +41,7 @@ def last_run(instance: dg.DagsterInstance, name: str, state: str) -> tuple[str, 
         if not run.is_finished:
             wait_s, why = LOST_S, "is under way"
         elif run.tags.get(STATE) == state:
-            wait_s, why = AGAIN_S, "had these pictures; what is still stale is tried again an hour after it"
+            wait_s, why = AGAIN_S, "had these pictures; if it left anything stale, that is tried again an hour after it"
         waits = time.time() - last.create_timestamp.timestamp() < wait_s
         return run.run_id, f"{name}: run {run.run_id[:8]} {why}" if waits else ""
     return "", ""
@@ -56,20 +56,22 @@ def last_run(instance: dg.DagsterInstance, name: str, state: str) -> tuple[str, 
     "the pictures or the dataset's settings change.",
 )
 def new_pictures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run a dataset whose folder or table changed and whose frames are stale. The cursor keeps the state of each that had
+    """One run a dataset whose folder or table changed and whose frames are stale, or unknown to Dagster. The cursor keeps the state of each that had
     nothing stale; Dagster's runs say what was asked for."""
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     fresh: dict[str, str] = {}
     waits: list[str] = []
     requests = []
     chain = open_chain()
+    told = context.instance.get_materialized_partitions(dg.AssetKey("rgba_frames"))
     for name, dataset in chain.world.registry.items():
         if dataset.kind != "folder" or dataset.path is None or not Path(dataset.path).is_dir():
             continue
         try:
             state = folder_state(dataset, Path(dataset.path))
             before, why = ("", "") if seen.get(name) == state else last_run(context.instance, name, state)
-            if seen.get(name) == state or (not why and not stale(chain, chain.upstream(("rgba_frames", name)))):
+            well = name in told and not why and not stale(chain, chain.upstream(("rgba_frames", name)))
+            if seen.get(name) == state or well:
                 fresh[name] = state
                 continue
         except FoveaError as error:

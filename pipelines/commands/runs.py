@@ -108,8 +108,9 @@ def _check_sweep(chain: "Chain", sweep: Any) -> None:
 
 def say_quarantined(chain: "Chain", dataset: str) -> None:
     """Pictures that could not be decoded, by name."""
-    made = _made(chain, "resized_frames", dataset)
-    for broken in made.manifest["meta"].get("quarantined", []) if made else ():
+    from assets.registration import undecoded
+
+    for broken in undecoded(chain, dataset):
         options.warn(f"quarantined {broken['image']}: {broken['reason']}")
 
 

@@ -58,7 +58,7 @@ def test_the_same_folder_again_changes_the_given_options(pictures: Path, monkeyp
     before = settings.read_text()
     assert 'size = "64x64"' in before and 'splits = "1/1/2"' in before and "eyes.csv" in before
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.commands.datasets._show", lambda _: 0)
+        patched.setattr("assets.registration.look", lambda *_: 0)
         code, said = added(pictures, "--splits", "4/0/0")
     assert code == 1 and "none of its pictures" in said and settings.read_text() == before
     assert added(pictures / ".." / pictures.name, "--size", "native")[0] == 0 and "size" not in settings.read_text()

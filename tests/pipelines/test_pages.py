@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from dagster._core.definitions.data_version import DATA_VERSION_TAG, CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 from PIL import Image
 
 from assets.chain import Chain
@@ -18,6 +20,7 @@ from assets.graph import Check, silent
 from assets.stages import STAGES, open_chain
 from pipelines import resources
 from pipelines.assets import ASSETS
+from pipelines.definitions import defs
 from pipelines.launch import plan_run
 from pipelines.partitions import offer
 from pipelines.plan import Step
@@ -140,3 +143,25 @@ def test_a_codecs_page_begins_with_what_was_measured_of_it(
         assert "cache_hit" not in values
         assert values["in_FOVEA_HOME"] == f"data/trained_codec/{trained.unit.digest[:2]}/{trained.unit.digest}"
         assert seen.tags is not None and seen.tags["dagster/data_version"] == trained.unit.digest
+
+
+def test_a_codec_is_not_out_of_date_once_another_dataset_is_registered(
+    launched: Callable[..., dg.ExecuteInProcessResult], instance: dg.DagsterInstance
+) -> None:
+    """Told by the UI and by the command line: Dagster takes every partition of another asset for an input."""
+    chain = open_chain(threads=1)
+    first, second = [e for e in chain.world.sweeps["sample.smoke"].experiments if e.untrained][:2]
+    assert first.trunk
+    assert launched("trunk_codec", first.trunk.key).success and launched("trained_codec", first.key).success
+    with plan_run(instance, sweep, {"sweeps": [], "units": []}, {}) as (run_id, _):
+        assert not made_here(chain, instance, Step("trained_codec", second.key, "why"), {RUN: run_id}, silent)
+    offer(instance, [("trained_codec", second.key), ("rgba_frames", "new"), ("trunk_codec", "new")])
+    for stage in ("rgba_frames", "trunk_codec"):
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(stage, partition="new", tags={DATA_VERSION_TAG: "1"})
+        )
+    graph = defs.resolve_asset_graph()
+    for key in (first.key, second.key):
+        looked = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        causes = looked.get_stale_causes(dg.AssetKey("trained_codec"), key)
+        assert looked.get_status(dg.AssetKey("trained_codec"), key).value == "FRESH", causes

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -68,10 +69,12 @@ def launched(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.Dagster
     return instance.create_run_for_job(defs.resolve_job_def("frames"), tags=dict(request.tags))
 
 
-def make_frames(name: str) -> None:
+def make_frames(name: str, instance: dg.DagsterInstance) -> None:
+    """As a run does, which tells Dagster."""
     chain = open_chain()
     for stage in STAGES:
         chain.make(stage, name)
+        instance.report_runless_asset_event(dg.AssetMaterialization(stage, partition=name))
 
 
 def test_a_failed_run_is_asked_for_again_after_an_hour_and_a_changed_folder_at_once(
@@ -95,7 +98,7 @@ def test_a_failed_run_is_asked_for_again_after_an_hour_and_a_changed_folder_at_o
     assert "an hour after" in tick()
     draw(folder, "d.png")
     changed = launched(instance, only(tick()))
-    make_frames("two")
+    make_frames("two", instance)
     instance.report_run_canceled(changed)
     clock.later_s = 3700
     assert tick() == [] and tick() == "no registered folder changed"
@@ -110,7 +113,7 @@ def test_a_dataset_added_again_with_another_size_is_another_run(
         add_dataset(installation, "two", installation / "pictures", splits="1/1/1", size=size)
         asked.append(only(tick()))
         instance.report_run_canceled(launched(instance, asked[-1]))
-        make_frames("two")
+        make_frames("two", instance)
         remove_dataset(installation, "two")
     assert asked[0].run_key != asked[1].run_key
 
@@ -188,6 +191,11 @@ def test_a_sweep_that_is_not_there_is_named_and_keeps_no_other(
             {"sweeps": [], "units": ["trunk_codec shiped-light"]},
             "trunk_codec: unknown partition 'shiped-light'; did you mean 'shipped-light'?",
         ),
+        (
+            {"sweeps": [], "units": ["rgba_frames sampel", "rgba_frame sample"]},
+            "rgba_frames: unknown partition 'sampel'; did you mean 'sample'?; unknown asset 'rgba_frame'; did you mean",
+        ),
+        ({"sweeps": []}, "nothing to do: name a sweep, such as sample.smoke, or a unit"),
     ],
 )
 def test_a_wrong_name_in_a_form_fails_once_and_says_what_was_meant(
@@ -210,6 +218,35 @@ def test_the_form_of_a_dataset_asks_for_its_folder_alone() -> None:
     with pytest.raises(dg.DagsterInvalidConfigError, match='Missing required config entry "path"'):
         job.execute_in_process({"ops": {"register": {"config": {"name": "mine"}}}})
     assert dg.validate_run_config(job, {"ops": {"register": {"config": {"path": "/pictures"}}}})
+
+
+def test_a_form_makes_a_unit_with_what_it_is_made_from_and_registers_what_was_looked_at(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_instance(Home.from_environment())
+    draw(installation / "pictures", "a.png", "b.png")
+    (installation / "eyes.csv").write_text("foo,bar\n1,2\n")
+
+    def launch(job: str, op: str, **config: Any) -> str:
+        done = defs.resolve_job_def(job).execute_in_process(
+            {"ops": {op: {"config": config}}}, instance=kept, raise_on_error=False
+        )
+        failed = [e.step_failure_data.user_failure_data for e in done.all_events if e.is_step_failure]
+        return str(failed[0].description) if failed and failed[0] else ""
+
+    with dg.DagsterInstance.get() as kept:
+        given = {"name": "mine", "path": str(installation / "pictures")}
+        said = launch("register_dataset", "register", **given, fixations=str(installation / "eyes.csv"))
+        assert "eyes.csv: no column image, subject, x, y" in said and "mine" not in load_registry(installation)
+        (installation / "broken").mkdir()
+        (installation / "broken/a.png").write_bytes(b"none")
+        said = launch("register_dataset", "register", name="mine", path=str(installation / "broken"))
+        assert "has no usable picture: a, not a PNG" in said and "mine" not in load_registry(installation)
+        assert launch("register_dataset", "register", **given, splits="1/0/1") == ""
+        assert "mine has 1 test picture (with fewer than" in capfd.readouterr().err
+        assert launch("sweep", "bring_up_to_date", sweeps=[], units=["rgba_frames mine"]) == ""
+        assert kept.get_materialized_partitions(dg.AssetKey("rgba_frames")) == {"mine"}
 
 
 def test_a_run_that_was_launched_from_a_form_is_found_by_its_sweeps(
@@ -246,4 +283,4 @@ def test_a_job_waits_for_the_run_that_is_at_work(
     threading.Timer(0.5, free.set).start()
     bring_up_to_date(context, wanted)
     worker.join()
-    assert made == ["units"]
+    assert made == ["source_frames sample"]
