@@ -9,7 +9,6 @@ from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.saliency.checks import MAPS as MAP_CHECKS
 from assets.saliency.checks import RGBA as RGBA_CHECKS
 from assets.saliency.names import chosen_model
-from assets.saliency.own_maps import frame_map, keyed_own_maps
 from assets.saliency.sources import MapSource, keyed_maps, map_sources, open_model
 from assets.store import digest
 from assets.versions import code_version
@@ -30,12 +29,16 @@ def _keyed(view: View) -> "pd.DataFrame":
     """Every frame with the key of its map, and where that comes from."""
     frames, dataset = view.given["resized_frames"].part("frames"), view.dataset(view.partition)
     if dataset.maps:
+        from assets.saliency.own_maps import keyed_own_maps
+
         return keyed_own_maps(dataset, frames, view.home.state / "cache")
     return keyed_maps(frames, _sources(view))
 
 
 def read_chunk(bench: Bench, rows: Sequence[Row], progress: Progress) -> int:
     """Read frames' own maps into shards; returns their bytes."""
+    from assets.saliency.own_maps import frame_map
+
     size, put_bytes = bench.dataset(bench.partition).size, 0
     for start in range(0, len(rows), SHARD_FRAMES):
         part = rows[start : start + SHARD_FRAMES]
