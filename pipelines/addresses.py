@@ -31,7 +31,8 @@ def free(port: int) -> bool:
 
 class Note(NamedTuple):
     """What a home keeps of its ports. own: whether this folder wrote it, and is no copy of the one that did. served: whether
-    `fovea ui` has shown pages there. was: the ports of the home that this one was copied from."""
+    `fovea ui` has shown pages there. was: other ports that links lead to which were stored before, here or in the home that
+    this one was copied from."""
 
     ports: Ports
     own: bool

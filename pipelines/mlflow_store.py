@@ -36,7 +36,7 @@ from assets.log import lasting_logger
 from assets.versions import commit
 from pipelines.journal import Journal, Progress, Record
 from pipelines.mlflow_model import save_model
-from pipelines.mlflow_view import ALL, VIEW_TAG, table_address, view
+from pipelines.mlflow_view import ALL, VIEW_TAG, asset_address, table_address, view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -278,10 +278,15 @@ class MlflowStore:
             with _already_there():  # another process was quicker
                 made = self._client.create_experiment(name, artifact_location=where, tags={VIEW_TAG + ALL: view()})
                 # its own list opens an experiment as traces, which are none: the way out stands on that page
+                dataset = name.removeprefix("fovea-")
+                shown = asset_address(self.folder, self.name, "rgba_frames", dataset)
+                asset = (
+                    f"[its pictures in Dagster]({shown})" if shown else "its pictures in Dagster's asset `rgba_frames`"
+                )
                 about = (
-                    f"Codecs trained or measured on `{name.removeprefix('fovea-')}`: [the run table]({table_address('', made)[1:]}). "
-                    "What a sweep made hangs under its run `sweep …`, which holds report, curves and tables; a training's "
-                    "row has the figures of the test pictures, of a training for several rates its children's rows. "
+                    f"Codecs trained or measured on `{dataset}`: [the run table]({table_address('', made)[1:]}), {asset}. "
+                    "What a sweep made hangs under its run `sweep …`, which holds report, curves and tables; a training's row has "
+                    "the figures of the test pictures, of a training for several rates its children's rows. "
                     "`bd_rate_percent`: its curve's bits against `uniform` at equal `ew_psnr_db` where fixations are recorded, "
                     "else at equal `sw_psnr_db`."
                 )

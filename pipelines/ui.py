@@ -34,6 +34,15 @@ FIRST_PAGE = {
 }
 
 
+def _open_already(home: Home) -> bool:
+    """Whether a `fovea ui` of this home runs."""
+    try:
+        with home.locked("ui", timeout=0):
+            return False
+    except FoveaError:
+        return True
+
+
 def commands(home: Home, ports: Ports) -> dict[str, list[str]]:
     """Name → command line of each child."""
     python = [sys.executable, "-m"]
@@ -63,15 +72,20 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
         raise FoveaError(f"--port and --mlflow-port are both {ports.dagster}: two servers need two ports")
     for name, wanted in zip(("--port", "--mlflow-port"), ports, strict=True):
         if not free(wanted):
-            raise FoveaError(f"port {wanted} is taken: stop what listens there, or choose another with {name}")
+            open_ = (
+                f"this home is shown already, at {address(last.dagster)} and {address(last.mlflow)}; else "
+                * _open_already(home)
+            )
+            raise FoveaError(f"port {wanted} is taken: {open_}stop what listens there, or choose another with {name}")
     prepare_instance(home)
     shown(home)
     home.mlflow.mkdir(parents=True, exist_ok=True)
     remote = home.profile.tracking_uri()
     here = redacted(remote) if remote.startswith("http") else address(ports.mlflow)
     mlflow = (os.environ.get("FOVEA_MLFLOW_UI") or here).rstrip("/")
+    was = (before.was if before.ports == ports else before.ports) if before else None
     if not served or ports == last or free(last.dagster):  # else it is shown at its own ports, too, which outlast these
-        note(home.state, ports, served=True)
+        note(home.state, ports, served=True, was=was)
         for page in home.reports.glob("*.html"):
             lead(page, mlflow)
     environment = {
@@ -87,6 +101,9 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
     children: dict[str, psutil.Popen] = {}
+    held = contextlib.ExitStack()
+    with contextlib.suppress(FoveaError):  # another one shows this home at other ports
+        held.enter_context(home.locked("ui", timeout=0))
     if not remote:
         MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     try:
@@ -97,10 +114,10 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
             log.parent.mkdir(parents=True, exist_ok=True)
             children[name] = _start(command, environment, log)
         _announce(home, ports, children, remote)
-        if before and (was := before.was or before.ports) != ports and not remote.startswith("http"):
+        if was and not remote.startswith("http"):
             print(
-                f"links that Dagster's and MLflow's pages kept lead to ports {was.dagster} and {was.mlflow}, and open with "
-                f"--port {was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here",
+                f"links that Dagster's and MLflow's pages kept from before lead to ports {was.dagster} and {was.mlflow}, and open "
+                f"with --port {was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here",
                 flush=True,
             )
         while all(child.poll() is None for child in children.values()):
@@ -111,6 +128,7 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
         print("\nstopping …", file=sys.stderr)
     finally:
         stop(children)
+        held.close()
 
 
 def _start(command: list[str], environment: dict[str, str], log: Path) -> psutil.Popen:

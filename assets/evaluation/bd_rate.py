@@ -121,8 +121,8 @@ _REASONS = (
     "a value is missing or not finite",
     "the anchor's curve is not monotone",
     "the test's curve is not monotone",
-    "the curves share no interval of quality",
-    "the curves share {overlap:.0%} of the shorter one's interval of quality, less than a third",
+    "the curves share no interval of quality: add rates at which both are as good",
+    "the curves share {overlap:.0%} of the shorter one's interval of quality, less than a third: add rates at which both are as good",
 )
 
 

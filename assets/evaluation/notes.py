@@ -45,6 +45,11 @@ def figures_said(means: Sequence[Mapping[str, float]]) -> str:
     return f"**{said}**"
 
 
+def report_link(tracker: Tracker, run_id: str) -> str:
+    """To the report among the artifacts of a sweep's run, in Markdown."""
+    return link("The report", page(tracker.run_url(run_id)).replace("?", "/artifacts/report/report.html?", 1))
+
+
 def training_note(
     tracker: Tracker,
     sweep: Sweep,
@@ -58,21 +63,16 @@ def training_note(
         said.append(
             f"Bits of its curve against `uniform` at equal {KNOWN[str(row['metric'])].label}: **{with_interval(row)}**."
         )
-    table = page(tracker.table_url(tracker.run_id(f"sweep {sweep.key}"), sweep.key))
-    where = " · ".join(
-        (link(f"The run table of sweep {sweep.key}", table), in_dagster(tracker, "trained_codec", experiment.key))
-    )
+    run_id = tracker.run_id(f"sweep {sweep.key}")
+    table = link(f"the run table of sweep {sweep.key}", page(tracker.table_url(run_id, sweep.key)))
+    where = " · ".join((report_link(tracker, run_id), table, in_dagster(tracker, "trained_codec", experiment.key)))
     return "\n\n".join(filter(None, (" ".join(filter(None, said)), where)))
 
 
 def sweep_note(tracker: Tracker, sweep: Sweep, run_id: str, headline: str, answers: Sequence[str]) -> str:
     """What a sweep found, then where it stands, then what it asks and each answer."""
-    run = page(tracker.run_url(run_id))
-    report = run.replace("?", "/artifacts/report/report.html?", 1)
-    table = page(tracker.table_url(run_id, sweep.key))
-    where = " · ".join(
-        (link("The report", report), link("the run table", table), in_dagster(tracker, "report", sweep.key))
-    )
+    table = link("the run table", page(tracker.table_url(run_id, sweep.key)))
+    where = " · ".join((report_link(tracker, run_id), table, in_dagster(tracker, "report", sweep.key)))
     rest = (
         "The report is `report/report.html` among the artifacts, curves and tables beside it; on disk it is "
         f"`FOVEA_HOME/reports/{sweep.key}.html`."
@@ -80,8 +80,9 @@ def sweep_note(tracker: Tracker, sweep: Sweep, run_id: str, headline: str, answe
     return "\n\n".join([f"**{headline}**", where, sweep.about, "\n".join(f"- {answer}" for answer in answers), rest])
 
 
-def model_note(sweep: Sweep, name: str, best: Experiment, why: str, points: "pd.DataFrame") -> str:
-    """Of a registered codec: which it is, why it was chosen, what it does, how it is loaded. points: its own."""
+def model_note(tracker: Tracker, sweep: Sweep, name: str, best: Experiment, why: str, points: "pd.DataFrame") -> str:
+    """Of a registered codec: which it is, why it was chosen, what it does, how it is loaded, where more stands. points: its
+    own."""
     by_rate = points.groupby("rate")[["bpp", "psnr_db"]].mean()
     said = ", ".join(f"{row.bpp:.3f} bpp at {row.psnr_db:.2f} dB PSNR" for _, row in by_rate.iterrows())
     told = [f"at the rate {best.rates[0]:g}"] if len(best.rates) == 1 else ["the param `lmbda` is the rate"]
@@ -90,4 +91,5 @@ def model_note(sweep: Sweep, name: str, best: Experiment, why: str, points: "pd.
     return (
         f"The codec that sweep `{sweep.key}` found best: `{best.key}`. {why} On {pictures} of `{best.evaluate_on[0]}`, "
         f"{', '.join(told)}: {said}. `mlflow.pyfunc.load_model('models:/{name}@best')` loads it where Fovea is not installed."
+        f"\n\n{report_link(tracker, tracker.run_id(f'sweep {sweep.key}'))} · {in_dagster(tracker, 'trained_codec', best.key)}"
     )

@@ -27,7 +27,8 @@ def metric_label(metric: str) -> str:
 
 
 def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -> bytes:
-    """Quality over bpp (logarithmic), every curve with its 95 % band; curves: as `rd_curves` gives them."""
+    """Quality over bpp (logarithmic), every curve with its 95 % band, at rates up to 2.5 times beyond those of learned codecs;
+    curves: as `rd_curves` gives them."""
     label = metric_label(metric)
     curves = told_apart(curves)
     shown = curves[np.isfinite(curves[metric].astype(float)) & (curves["bpp"] > 0)]
@@ -57,14 +58,21 @@ def rd_plot(curves: pd.DataFrame, metric: str = "psnr_db", *, title: str = "") -
             label=style.label,
         )
     axes.set_xscale("log")
-    least, most = shown["bpp"].min() * 0.7, shown["bpp"].max() * 1.4
+    # a classical codec's far end must not press the curves that matter into a corner
+    learned = shown[~shown["arm"].isin(REFERENCE_ARMS)]["bpp"]
+    wide = learned if len(learned) else shown["bpp"]
+    least = max(shown["bpp"].min(), wide.min() / 2.5) / 1.1
+    most = min(shown["bpp"].max(), wide.max() * 2.5) * 1.1
+    quality = to_decibel(metric, shown[shown["bpp"].between(least, most)][metric].to_numpy(np.float64))
+    axes.set_xlim(least, most)
+    axes.set_ylim(quality.min() - (room := 0.05 * float(np.ptp(quality)) + 0.1), quality.max() + room)
     ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if least <= t <= most]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_xlabel("rate (bits per pixel, bytes of the real file)", color=INK)
     axes.set_ylabel(label, color=INK)
     axes.set_title(f"{title}  ·  n = {counted(shown['n_images'].max())}".strip(" ·"), loc="left", color=INK)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 if len(groups) < 12 else 2)
+    axes.legend(frameon=False, fontsize=8, loc="best", ncols=1 if len(groups) < 12 else 2)
     return png(figure)
 
 
@@ -105,6 +113,7 @@ def forest_plot(rates: pd.DataFrame, metric: str = "ew_psnr_db", *, title: str =
         axes.annotate(
             f"{value:+.1f} %".replace("-", "−"), (max(value, high if math.isfinite(high) else value), place),
             xytext=(8, 0), textcoords="offset points", va="center", fontsize=8, color=INK,
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"},
         )  # fmt: skip
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -144,7 +144,7 @@ class BdRates(Stage):
         from assets.evaluation.notes import model_note
 
         trained, name = task.given["trained_codec", best.key], f"fovea-{sweep.dataset}-{sweep.name}"
-        about = model_note(sweep, name, best, why, points[points.experiment == best.key])
+        about = model_note(task.tracker, sweep, name, best, why, points[points.experiment == best.key])
         with training_run(task, trained, best) as run:
             address = task.tracker.register_model(
                 run, folder=trained.folder / "codec", name=name, alias="best", about=about
@@ -226,8 +226,11 @@ def why_best(
     said, pictures = list[str](), int(points.image.nunique())
     if len(own):
         row = records(own.sort_values("bd_rate_percent"))[0]
+        alike = {k: row[k] for k in ("codec", "test_arm", "variant", "preset", "maps", "method", "anchor_arm")}
+        whole = [r for r in records(rates[rates.metric == "psnr_db"]) if alike.items() <= r.items()]
+        plain = f", {with_interval(whole[0])} at equal plain PSNR" if whole else ""
         said.append(
-            f"Its arm `{best.label}` saves most where people {look}: {with_interval(row)} bits against `uniform`."
+            f"Its arm `{best.label}` saves most where people {look}: {with_interval(row)} bits against `uniform`{plain}."
         )
     elif best.arm == "uniform" and any(e.codec == best.codec and e.arm != "uniform" for e in usable):
         few = f"{counted(pictures)} {'is' if pictures == 1 else 'are'} too few for an interval ({MIN_IMAGES} at least)"

@@ -18,6 +18,14 @@ if (new Set(data.curves.filter(c => !c.classical).map(c => c.label)).size > 8) {
 }
 for (const name of ["place", "metric", "bdMetric", "bdMethod"]) state[name] = pressed(name) ?? state[name];
 
+/* inside another page, as MLflow shows it, links lead nowhere and nothing can be saved */
+const framed = window.self !== window.top;
+if (framed) {
+  document.querySelectorAll(".framed-only").forEach(node => { node.hidden = false; });
+  document.querySelectorAll(".saves").forEach(node => { node.hidden = true; });
+  document.querySelectorAll('a[href^="http"]').forEach(a => { a.removeAttribute("href"); });
+}
+
 /* ---- small things --------------------------------------------------------------------------------------------- */
 
 const NS = "http:" + "//www.w3.org/2000/svg"; // a name, not an address
@@ -44,10 +52,10 @@ function niceTicks(low, high, count) {
   for (let i = Math.ceil(low / step); i * step <= high + 1e-9; i++) ticks.push(+(i * step).toFixed(10));
   return ticks;
 }
-function logTicks(low, high) {
-  const ticks = [];
-  for (let e = -5; e < 3; e++) for (const m of high / low > 12 ? [1, 2, 5] : [1, 1.5, 2, 3, 5, 7]) if (m * 10 ** e >= low && m * 10 ** e <= high) ticks.push(+(m * 10 ** e).toPrecision(2));
-  return ticks;
+function logTicks(low, high, most) {
+  const among = steps => Array.from({ length: 8 }, (_, e) => steps.map(m => +(m * 10 ** (e - 5)).toPrecision(2))).flat().filter(v => v >= low && v <= high);
+  const finest = [[1, 1.5, 2, 3, 5, 7], [1, 2, 3, 5], [1, 2, 5], [1]].map(among);
+  return finest.find(ticks => ticks.length <= most) ?? finest.at(-1);
 }
 function marker(kind, x, y, r, parent, extra = "") {
   const shapes = {
@@ -75,7 +83,7 @@ function frame(holder, { x, y, height, xLabel, yLabel, label }) {
     svg("line", { x1: left, x2: width - right, y1: sy(v), y2: sy(v), class: "grid" }, root);
     svg("text", { x: left - 8, y: sy(v) + 4, "text-anchor": "end" }, root).textContent = fixed(v, digits);
   }
-  for (const v of logTicks(x[0], x[1])) {
+  for (const v of logTicks(x[0], x[1], width / 48)) {
     svg("line", { x1: sx(v), x2: sx(v), y1: top, y2: height - bottom, class: "grid" }, root);
     svg("text", { x: sx(v), y: height - bottom + 18, "text-anchor": "middle" }, root).textContent = String(v).replace("-", "−");
   }
@@ -222,7 +230,7 @@ function describe({ series, spot }) {
   return lines.map((text, i) => html(i ? "div" : "b", {}, text));
 }
 function pin(item) {
-  const runs = item.spot.point.runs.map(id => data.runUrl ? html("a", { href: data.runUrl.replace("{run_id}", id) }, id.slice(0, 8)) : html("code", {}, id.slice(0, 8)));
+  const runs = item.spot.point.runs.map(id => data.runUrl && !framed ? html("a", { href: data.runUrl.replace("{run_id}", id) }, id.slice(0, 8)) : html("code", {}, id.slice(0, 8)));
   const text = describe(item).map(n => n.textContent).join(" · ");
   $("rd-pinned").replaceChildren(text + (runs.length ? " · MLflow: " : ""), ...runs.flatMap((r, i) => i ? [", ", r] : [r]));
 }
@@ -318,7 +326,7 @@ function drawGallery() {
   $("g-rate").replaceChildren(...item.rates.map((r, i) => html("button", { type: "button", "aria-pressed": String(i === state.rate),
     on: { click: () => { state.rate = i; drawGallery(); $("g-rate").children[i].focus(); } } }, r.rate)));
   const crop = state.view === "crop";
-  $("g-note").textContent = `${item.image} · ${item.size[0]}×${item.size[1]} · ` + (crop
+  $("g-note").textContent = `${item.image.replace(/[_/-]/g, "$&\u200b")} · ${item.size[0]}×${item.size[1]} · ` + (crop
     ? `the ${item.crop[0]}×${item.crop[1]} pixels that matter most by ${item.by}, exact, enlarged`
     : `the white frame is the crop · whole pictures ${lossless ? "are exact" : "are compressed again for this file; judge by the crops"}`) + " · beside the first file those nearest in bytes, with the difference";
   const far = item.rates[state.rate]?.far ?? [];

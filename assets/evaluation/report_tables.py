@@ -76,8 +76,14 @@ def bd_groups(rates: pd.DataFrame, cast: Cast) -> list[dict[str, Any]]:
     }
     for row in with_looks(ordered.sort_values(order, kind="stable"), cast, "test_arm"):
         anchor = row["anchor_arm"]
-        there = groups[kind_of(row["test_arm"], anchor)]["refused" if row["status"] == "refused" else "rows"]
-        there.append(row | {"against": CLASSICAL.get(anchor, (anchor,))[0]})
+        group = groups[kind_of(row["test_arm"], anchor)]
+        row = row | {"against": CLASSICAL.get(anchor, (anchor,))[0], "also": []}
+        alike = ("metric", "method", "against", "place", "reason")
+        same = next((r for r in group["refused"] if all(r[k] == row[k] for k in alike)), None)
+        if row["status"] == "refused" and same is not None:
+            same["also"].append(row["look"].label)
+        else:
+            group["refused" if row["status"] == "refused" else "rows"].append(row)
     return [group for group in groups.values() if group["rows"] or group["refused"]]
 
 
@@ -118,19 +124,24 @@ def ideal_rows_of(ideal: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """What was found, in a plain sentence: of each codec's best arm where people look, or of the best variant; where eyes were
-    recorded if they were anywhere. The question where nothing can be said."""
+    """What was found, in a plain sentence: of each codec's best arm where people look, with what that costs the whole picture, or
+    of the best variant; where eyes were recorded if they were anywhere. The question where nothing can be said."""
     variants = bool(verdicts) and verdicts[0].arm == BASELINE
     verdicts = [v for v in verdicts if v.metric == "ew_psnr_db"] or verdicts
     several = len({v.place for v in verdicts}) > 1
-    said, open_ = list[str](), list[str]()
+    said, open_, costs = list[str](), list[str](), list[str]()
+    than = "" if variants else " than without a map"
+
+    def bits(percent: float) -> str:
+        return f"{abs(percent):.0f} % {'more' if percent > 0 else 'fewer'}"
+
     for v in verdicts:
         parts = (v.main["codec"], v.main["variant"] if variants else "", f"on {v.place}" if several else "")
         name = " ".join(filter(None, parts))
         if v.outcome in (HELPS, HELPS_ALONE, HURTS):
-            more = "more" if v.outcome == HURTS else "fewer"
-            rate = f"{abs(float(v.main['bd_rate_percent'])):.0f} % {more}"
-            said.append(f"{name} {rate}" if said else f"{name} needs {rate} bits")
+            rate = bits(float(v.main["bd_rate_percent"]))
+            said.append(f"{name} {rate}" if said else f"{name} needs {rate} bits{than}")
+            costs += [bits(float(row["bd_rate_percent"])) for words, row in v.costs if words == "plain PSNR"]
         else:
             open_.append(name)
     if not said:
@@ -139,7 +150,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     if variants:
         return f"For the same PSNR {', '.join(said)}{rest}"
     look = "look" if verdicts[0].metric == "ew_psnr_db" else "are predicted to look"
-    return f"Told where people {look}, {', '.join(said)} for the same quality there{rest}"
+    whole = f" ({', '.join(costs)} for the same plain PSNR)" if len(costs) == len(said) else ""
+    return f"Told where people {look}, {', '.join(said)} for the same quality there{whole}{rest}"
 
 
 QUESTION = "Does telling the codec where people look make pictures better at the same rate?"

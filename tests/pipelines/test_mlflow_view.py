@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from assets.evaluation.report_stage import lead
+from assets.home import Home
 from models.errors import FoveaError
 from pipelines import addresses, ui
 from pipelines.addresses import Ports, note, noted, ports_of
@@ -223,10 +224,14 @@ def test_other_ports_take_reports_along_and_say_where_other_links_lead(
     assert "http://127.0.0.1:5045/#/experiments/1/runs/r" in page.read_text()
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
         ui.serve()
-    assert not capsys.readouterr().out and ports_of(installation / "home") == Ports(3044, 5045)
+    assert "from before lead to ports 3044 and 5044" in capsys.readouterr().out, "they do whenever it is started"
+    assert ports_of(installation / "home") == Ports(3044, 5045)
     # a second one beside the first takes nothing along
     taken |= {3044, 5045}
-    with pytest.raises(FoveaError, match="port 3044 is taken"):
+    with pytest.raises(FoveaError, match="port 3044 is taken: stop what"):
+        ui.serve()
+    open_ = "port 3044 is taken: this home is shown already, at http://127.0.0.1:3044 and http://127.0.0.1:5045; else stop what"
+    with Home.from_environment().locked("ui"), pytest.raises(FoveaError, match=open_):
         ui.serve()
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
         ui.serve(3050, 5050)

@@ -274,8 +274,14 @@ TOLD = "Told where people look"
 @pytest.mark.parametrize(
     ("outcomes", "said"),
     [
-        ((HELPS, UNKNOWN), f"{TOLD}, a needs 9 % fewer bits for the same quality there; for b it is open"),
-        ((HURTS,), f"{TOLD}, a needs 9 % more bits for the same quality there"),
+        (
+            (HELPS, UNKNOWN),
+            f"{TOLD}, a needs 9 % fewer bits than without a map for the same quality there (3 % more for the same plain PSNR); for b it is open",
+        ),
+        (
+            (HURTS,),
+            f"{TOLD}, a needs 9 % more bits than without a map for the same quality there (3 % more for the same plain PSNR)",
+        ),
         ((NOT_MAPS, INCONCLUSIVE), QUESTION),
         ((), QUESTION),
     ],
@@ -284,7 +290,7 @@ def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], 
     sign = {HURTS: 1}
     found = [
         Verdict("ew_psnr_db", o, {**PLACE, "test_arm": "weighted", "codec": "ab"[i], "variant": "", "bd_rate_percent": 9.2 * sign.get(o, -1)},
-                [], {}, "", [])
+                [("plain PSNR", {"bd_rate_percent": 3.3})], {}, "", [])
         for i, o in enumerate(outcomes)
     ]  # fmt: skip
     assert headline(found) == said
@@ -296,13 +302,15 @@ def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], 
         both = headline([*found, away])
         assert "a on made · test needs 9 % " in both and ", a on away · test 9 % " in both
     assert headline(steered) == said.replace(TOLD, "Told where people are predicted to look")
+    # a cost that is not known of every codec is not said
+    assert "plain PSNR" not in headline([dataclasses.replace(v, costs=[]) for v in found])
 
 
 def test_the_headline_has_each_codec() -> None:
     points = made_points(n=6)
     both = pd.concat([points, points[points["arm"] != "classical"].assign(codec="light", variant="as shipped")])
     page = render_report(curves=rd_curves(both, resamples=50), rates=rates_of(both))
-    needs = r"bls2017 needs (\d+) % fewer bits, light (\d+) % fewer for the same quality there"
+    needs = r"bls2017 needs (\d+) % fewer bits than without a map, light (\d+) % fewer for the same quality there"
     said = re.search(rf"{TOLD.removesuffix('look')}(?:look|are predicted to look), {needs}", words_of(page))
     assert said and said[1] == said[2] == str(round(-headlined(both)))
 

@@ -120,8 +120,12 @@ def test_a_registered_codec_says_why_it_was_chosen(pictures: int, high: float, a
         assert best is not None and (best.codec, best.arm) == ("bls2017", arm)
         why = why_best(best, compared, experiments, gained, points)
         assert why.startswith(said) and ("Of 2 codecs it needs the fewest bits" in why) is several
-        note = model_note(one, "fovea-sample-smoke", best, why, points[points.experiment == best.key])
+        note = model_note(Tracker(), one, "fovea-sample-smoke", best, why, points[points.experiment == best.key])
         assert why in note and f"On {pictures} test picture" in note and "at the rate 0.013" in note
+        assert "The report · in Dagster the asset `trained_codec`" in note
+        costs = pd.concat([gained, gained.assign(metric="psnr_db", bd_rate_percent=3.0, ci_low=2.0, ci_high=4.0)])
+        whole = " at equal plain PSNR." in why_best(best, compared, experiments, costs, points)
+        assert whole is (arm != "uniform"), "a saving stands with its cost"
     eyes = gained.assign(metric="ew_psnr_db")
     assert " where people look" in why_best(best, True, alone, eyes, points.assign(ew_psnr_db=30.0))
     refused = why_best(alone[0], True, alone, gained[:0], points)
