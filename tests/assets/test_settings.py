@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.datasets import load_registry
@@ -162,7 +162,6 @@ def test_what_is_passed_on_holds_no_secret_and_stays_the_same(config: Path, monk
     assert "MLFLOW_TRACKING_URI" not in passed_on(names), "a user name that is a token"
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
 def test_numbers_arrive_as_written(tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]) -> None:
     folder = tmp_path_factory.mktemp("settings")

@@ -2,7 +2,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.arms import ARMS, CONTROLS, arm
@@ -35,7 +35,6 @@ def generative(**fields: Any) -> Experiment:
     st.sampled_from([1e-4, 3e-4]),
     st.sampled_from([1.0, 3.0, 4.5]),
 )
-@settings(deadline=None)
 def test_every_field_that_differs_shows_in_the_key(
     name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
 ) -> None:

@@ -43,7 +43,7 @@ def test_a_penalty_is_added_picture_by_picture():
 
 
 @given(st.integers(0, 255), st.floats(0, 1), st.floats(0.3, 2), st.sampled_from(DISTORTIONS))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_constant_saliency_is_exactly_the_uniform_loss(value, alpha, gamma, distortion):
     output, x = made(n=1, side=48)
     s = torch.full((1, 1, 48, 48), value / 255)

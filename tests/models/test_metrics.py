@@ -65,7 +65,7 @@ def test_small_pictures_have_every_metric_or_nan(size: tuple[int, int]) -> None:
     assert [metrics._scales(s, 999) for s in (5, 20, 21, 40, 41, 80, 81, 160, 161)] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 99), st.floats(0.01, 200))
 def test_constant_map_gives_the_plain_metric(height: int, width: int, seed: int, value: float) -> None:
     original, reconstruction = pair(height, width, seed)

@@ -18,7 +18,7 @@ def read_all(journal, limit=1 << 16):
 
 
 @given(texts=st.lists(st.text(max_size=60), max_size=12), limit=st.integers(1, 200), cut=st.integers(0, 80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_reads_back_whole_records_in_blocks_of_any_size(tmp_path_factory, texts, limit, cut):
     journal = Journal.of(tmp_path_factory.mktemp("j"), "key")
     for text in texts:

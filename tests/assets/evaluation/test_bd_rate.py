@@ -47,7 +47,7 @@ def bd_delta(*sides: object, method: str = "pchip") -> bd.Delta:
 increments = st.lists(st.floats(0.05, 4), min_size=4, max_size=9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(increments, st.data(), st.sampled_from(bd.METHODS))
 def test_integral_is_scipys(steps: list[float], data: st.DataObject, method: str) -> None:
     x = 20 + np.cumsum(steps)
@@ -93,7 +93,7 @@ def test_published_curves_agree_with_the_bjontegaard_package(test: str, anchor: 
     assert ours.bd_quality_db == pytest.approx(quality, abs=0.005)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(increments, st.data(), st.floats(0.2, 5), st.sampled_from(bd.METHODS))
 def test_itself_is_zero_and_a_scale_the_scale(
     steps: list[float], data: st.DataObject, scale: float, method: str

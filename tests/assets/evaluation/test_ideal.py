@@ -21,7 +21,7 @@ def test_two_places_by_hand() -> None:
     assert constant == pytest.approx((0, 0), abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), st.floats(0.01, 100))
 def test_own_weights_give_am_over_gm_and_scale_is_nothing(seed: int, scale: float) -> None:
     w = np.random.default_rng(seed).uniform(0.1, 3, (6, 7))

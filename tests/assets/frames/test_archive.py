@@ -317,7 +317,7 @@ def test_entry_that_lies_about_its_size(tmp_path: Path) -> None:
     assert peak < 1_000_000
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, data: st.DataObject) -> None:
     """Any byte changed, any end cut: each frame is right or BrokenFrame, or the archive can't be read."""

@@ -226,7 +226,7 @@ def test_a_file_cut_short_is_found_without_decoding(kind: str) -> None:
         read_header(data[: len(data) * 2 // 3], "half")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_png_with_one_flipped_bit_never_gives_a_wrong_picture(data: st.DataObject) -> None:
     picture = smooth(32, 40)
@@ -458,7 +458,7 @@ def test_the_error_survives_a_process_boundary() -> None:
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.uint8, SHAPES), st.integers(1, 6))
 def test_encoded_png_is_read_back_by_pillow(pixels: NDArray[np.uint8], level: int) -> None:
     image = Image.open(io.BytesIO(encode_png(pixels, level)))

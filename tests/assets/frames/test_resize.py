@@ -63,7 +63,7 @@ def test_the_corners_of_the_cut_are_those_of_the_frame(src: tuple[int, int], siz
     assert np.allclose(corners, [[0, geometry.size[0]], [0, geometry.size[1]]])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(60, 250), st.integers(60, 250), st.sampled_from([(32, 16), (16, 32), (40, 30), (56, 56)]))
 def test_every_pixel_comes_from_where_the_geometry_says(width: int, height: int, size: tuple[int, int]) -> None:
     """A picture whose values are its own coordinates: an area's mean is the coordinate of the area's centre."""

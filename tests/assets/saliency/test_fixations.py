@@ -122,7 +122,7 @@ def test_points_follow_the_frame() -> None:
     assert np.allclose(moved[inside], [[0, 128], [512, 128], [256, 0], [0.32, 0.32]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(64, 48), (33, 70)]), st.floats(0.5, 6))
 def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: float) -> None:
     rng = np.random.default_rng(seed)

@@ -63,7 +63,7 @@ def test_pairs_are_matched_within_the_tolerance_and_use_no_file_twice() -> None:
 
 
 @given(st.integers(1, 24), st.integers(0, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pairs_are_spread_evenly_over_pictures(pairs: int, seed: int) -> None:
     matches, _ = match_pairs(points(), ARMS, pairs=pairs, seed=seed, tolerance=0.05)
     counts = pd.Series([m.image for m in matches]).value_counts().reindex([f"p{i}" for i in range(6)], fill_value=0)
@@ -120,7 +120,6 @@ def test_a_variant_is_never_chosen_in_silence() -> None:
 # ---- rates and intervals
 
 
-@settings(deadline=None)  # what it imports may take longer
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_wilson(chosen: int, answers: int) -> None:
     chosen = min(chosen, answers)

@@ -21,7 +21,7 @@ def random_context(rng):
     return context
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), iterations=st.integers(1, 6), h=st.integers(1, 7), w=st.integers(1, 7))
 def test_what_is_written_is_read(seed, iterations, h, w):
     rng = np.random.default_rng(seed)

@@ -68,7 +68,7 @@ def test_density_metrics_follow_their_definitions(seed):
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 50.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_scale_does_not_matter(seed, scale):
     prediction, points, _, density = case(seed)
     for measure in (metrics.cc, metrics.sim, metrics.kl):

@@ -12,7 +12,7 @@ MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
 
 @given(MAPS, st.floats(0.01, 2), st.floats(0.2, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mean_is_one_for_each_picture_of_a_batch(stored, alpha, gamma):
     s = torch.from_numpy(stored.astype(np.float32) / 255)
     w = weight_map(s, alpha=alpha, gamma=gamma)
@@ -30,14 +30,14 @@ def test_the_formula_on_numbers():
 
 
 @given(st.integers(0, 255), st.floats(0, 2), st.floats(0.2, 3), st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_constant_map_weighs_exactly_one(value, alpha, gamma, side):
     s = torch.full((side, side + 1), value / 255)
     assert (weight_map(s, alpha=alpha, gamma=gamma) == 1).all()
 
 
 @given(MAPS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_mean_of_a_stored_map_is_what_its_weights_are_divided_by(stored):
     s = torch.from_numpy(stored) / 255
     whole, raw = (weight_map(s, alpha=0.1, gamma=0.5, normalised=n) for n in (True, False))
@@ -57,7 +57,7 @@ def test_center_map():
 
 
 @given(st.integers(2, 60), st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_derangement(count, seed, random):
     names = [f"city/{i}" for i in range(count)]
     others = derangement(names, seed)

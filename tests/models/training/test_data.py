@@ -37,7 +37,7 @@ def test_crops_are_a_function_of_seed_and_step():
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=4), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_devices_gather_is_the_slices(sizes, step):
     frames = made(sizes)
     weighting = Weighting(alpha=0.1, gamma=0.5)
