@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from commands import environment, inside, inside_of
-from compressai.models import FactorizedPrior
 from scenes import scene
 
 from assets.stages import open_chain
@@ -146,6 +145,8 @@ def test_judges_see_the_files_that_were_measured(
 
 
 def test_a_checkpoint_from_elsewhere_is_measured_beside_what_ships(pictures: Path, tmp_path: Path) -> None:
+    from compressai.models import FactorizedPrior
+
     here = settle(tmp_path)
     torch.manual_seed(0)
     network = FactorizedPrior(16, 24)
@@ -175,8 +176,7 @@ def test_what_a_codec_was_trained_on_shows_nothing(
     assert f"Cannot be said: {said}" in done.stdout
     points = pd.read_parquet(tmp_path / "home/tables/benchmark.held.points.parquet")
     learned = points[points.codec == "bls2017"]
-    assert set(learned.image[learned.trained_on]) == {"1", "3"}
-    assert not points.trained_on[points.codec == "jpeg"].any()
+    assert set(learned.image[learned.trained_on]) == {"1", "3"} and not points.trained_on[points.codec == "jpeg"].any()
     assert said in (tmp_path / "home/reports/held.benchmark.html").read_text()
     with inside_of(here):
         chain = open_chain()
@@ -219,8 +219,7 @@ def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path:
     assert code == 0, printed
     assert "code" in claim.read_text() and claim.read_text().startswith("says = ")
     code, printed = claims("check", str(claim))
-    assert code == 0 and "guided: not run" in printed
-    assert claims("run", str(claim))[0] == 0
+    assert code == 0 and "guided: not run" in printed and claims("run", str(claim))[0] == 0
     (record,) = json.loads(claim.with_suffix(".json").read_text())
     rates = pd.read_parquet(tmp_path / "home/tables/bd_rates.parquet").query(
         "test_arm == 'saliency_gain' and anchor_arm == 'uniform' and metric == 'sw_psnr_db' and method == 'pchip'"
@@ -229,8 +228,7 @@ def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path:
     assert record["held"] == (rates.ci_high.item() <= -1) and record["n_images"] == 5
     word = "held" if record["held"] else "did not hold"
     code, printed = claims("check", str(claim))
-    assert code == 0 and f"guided: {word}: " in printed
-    assert f"| {word} |" in claims("table")[1]
+    assert code == 0 and f"guided: {word}: " in printed and f"| {word} |" in claims("table")[1]
     page = (tmp_path / "home/reports/held.asis.html").read_text()
     assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
     code, printed = claims("seal", str(claim))
@@ -239,8 +237,7 @@ def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path:
     kept = claim.read_text()
     claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
     code, printed = claims("check", str(claim))
-    assert code == 1 and "edited after its run" in printed
-    assert claims("seal", "--anew", str(claim))[0] == 1
+    assert code == 1 and "edited after its run" in printed and claims("seal", "--anew", str(claim))[0] == 1
     claim.write_text(kept)
     cv2.imwrite(str(pictures / "0.png"), scene(96, 128, 77))
     with inside_of(here):
@@ -248,7 +245,6 @@ def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path:
         for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
             chain.make(stage, "held")
     code, printed = claims("check", str(claim))
-    assert code == 1 and "changed" in printed
-    assert claims("seal", "--anew", str(claim))[0] == 0
+    assert code == 1 and "changed" in printed and claims("seal", "--anew", str(claim))[0] == 0
     code, printed = claims("check", str(claim))
     assert code == 0 and "guided: not run" in printed and "most = -1.0" in claim.read_text()
