@@ -29,8 +29,7 @@ def test_reads_back_whole_records_in_blocks_of_any_size(tmp_path_factory, texts,
             file.truncate(max(journal.size - 1 - cut, 0))
         journal.append({"text": "after"})
         found = [r["text"] for r in read_all(journal, limit)]
-        assert found[-1] == "after"
-        assert found[:-1] == texts[: len(found) - 1]
+        assert found[-1] == "after" and found[:-1] == texts[: len(found) - 1]
 
 
 def writer(folder, loop):

@@ -29,8 +29,7 @@ def test_round_trip_is_lossless_under_alpha_zero_too(rgba: NDArray[np.uint8]) ->
     assert back_rgb.flags.c_contiguous and back_map.flags.c_contiguous
     # Any program sees the same: an ordinary RGBA PNG.
     image = Image.open(io.BytesIO(data))
-    assert image.mode == "RGBA"
-    assert np.array_equal(np.asarray(image), rgba)
+    assert image.mode == "RGBA" and np.array_equal(np.asarray(image), rgba)
 
 
 def test_views_are_packed_like_copies() -> None:

@@ -47,8 +47,7 @@ def test_smooth_codes_cost_less_than_the_bound_and_noise_costs_the_bound():
     bound = packed_bytes(noise.size, 5)
     assert len(encode_codes(noise, 5)[0]) == bound == math.ceil(noise.size * math.log2(5) / 8)
     data, bits = encode_codes(smooth, 5)
-    assert len(data) < 0.7 * bound
-    assert abs(8 * len(data) - bits) < 24
+    assert len(data) < 0.7 * bound and abs(8 * len(data) - bits) < 24
 
 
 def test_more_codes_than_are_packed_are_coded_adaptively(monkeypatch):

@@ -87,8 +87,7 @@ def test_a_blob_comes_back_to_where_it_was(height: int, width: int, y: float, x:
     seen = [np.where(m > 0.1 * m.max(), m, 0).astype(np.float64) for m in (blob, saliency)]
     centres = [((m * rows).sum() / m.sum(), (m * columns).sum() / m.sum()) for m in seen]
     pixel = max(1.0, height / 240, width / 320)
-    assert abs(centres[0][0] - centres[1][0]) <= 1.5 * pixel
-    assert abs(centres[0][1] - centres[1][1]) <= 1.5 * pixel
+    assert abs(centres[0][0] - centres[1][0]) <= 1.5 * pixel and abs(centres[0][1] - centres[1][1]) <= 1.5 * pixel
 
 
 # --- Layers ---

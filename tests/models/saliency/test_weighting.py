@@ -16,8 +16,7 @@ MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 def test_mean_is_one_for_each_picture_of_a_batch(stored, alpha, gamma):
     s = torch.from_numpy(stored.astype(np.float32) / 255)
     w = weight_map(s, alpha=alpha, gamma=gamma)
-    assert w.dtype == torch.float32
-    assert w.double().mean().item() == pytest.approx(1, abs=1e-6)
+    assert w.dtype == torch.float32 and w.double().mean().item() == pytest.approx(1, abs=1e-6)
     both = weight_map(torch.stack((s, s.flip(0)))[:, None], alpha=alpha, gamma=gamma)
     torch.testing.assert_close(both, torch.stack((w, w.flip(0)))[:, None], rtol=1e-6, atol=0)
 
@@ -61,8 +60,7 @@ def test_center_map():
 def test_derangement(count, seed, random):
     names = [f"city/{i}" for i in range(count)]
     others = derangement(names, seed)
-    assert sorted(others) == list(range(count))
-    assert all(i != other for i, other in enumerate(others))
+    assert sorted(others) == list(range(count)) and all(i != other for i, other in enumerate(others))
     shuffled = list(names)
     random.shuffle(shuffled)
     again = derangement(shuffled, seed)
@@ -96,7 +94,5 @@ def test_augmentation_is_a_function_of_seed_and_step():
     a, changed = augment_maps(s, seed=1, step=7, share=0.5)
     b, _ = augment_maps(s, seed=1, step=7, share=0.5)
     c, _ = augment_maps(s, seed=1, step=8, share=0.5)
-    assert torch.equal(a, b) and not torch.equal(a, c)
-    assert 0 < changed.sum() < 16
-    assert torch.equal(a[~changed], s[~changed])
-    assert a.min() >= 0 and a.max() <= 1
+    assert torch.equal(a, b) and not torch.equal(a, c) and 0 < changed.sum() < 16
+    assert torch.equal(a[~changed], s[~changed]) and a.min() >= 0 and a.max() <= 1
