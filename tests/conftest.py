@@ -1,15 +1,21 @@
 """What tests of several folders share."""
 
 import gc
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 from servers.browser import Browser
 from servers.s3_server import S3Server
 
+# a database waits for the disk at each commit, longer than tests compute: where there is plenty of memory, their folders are in it
+MEMORY, PLENTY = Path("/dev/shm"), 8 << 30
+if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > PLENTY:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 # no test asserts a time
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

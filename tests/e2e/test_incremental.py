@@ -355,13 +355,6 @@ def test_a_second_fresh_home_gives_the_same_bits(place: Place) -> None:
     assert digests(other.home)[key] == digests(place.home)[key]
 
 
-def test_bad_input_is_one_clear_line(place: Place) -> None:
-    """Through a process of its own; test_runs_command.py has the lines."""
-    done = place.fovea("datasets", "add", "drawn", str(place.pictures), check=False)
-    assert done.returncode == 1 and "drawn" in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
-
-
 def test_two_files_make_a_codec_with_a_curve_in_the_report(place: Place) -> None:
     config = place.home.parent / "config"
     shutil.copytree(TOY / "codecs", config / "codecs", ignore=shutil.ignore_patterns("__pycache__"))
