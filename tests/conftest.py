@@ -16,6 +16,8 @@ from servers.s3_server import S3Server
 MEMORY, PLENTY = Path("/dev/shm"), 8 << 30
 if MEMORY.is_dir() and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > PLENTY:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+# as commands have it (pipelines/cli.py), before torch is there: a thread that waits for another leaves its core to the tests beside it
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # no test asserts a time
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -55,7 +57,8 @@ def one_thread() -> None:
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of fovea.toml, with FOVEA_HOME in `home` below it, whatever the environment says."""
     for name in ("FOVEA_PROFILE", "FOVEA_DATA", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # what a command sets in this process is taken back, too
+        monkeypatch.delenv(name)
     monkeypatch.setenv("FOVEA_CONFIG", str(tmp_path))
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path / "home"))
     return tmp_path

@@ -338,11 +338,10 @@ def test_training_one_experiment_without_dagster_finds_it(place: Place) -> None:
 
 
 def test_a_second_fresh_home_gives_the_same_bits(place: Place) -> None:
-    """In another process than the first."""
     key = place.unchanged("status", *TINY, "--keys").stdout.split()[-1]
     other = Place(place.code, place.home.parent / "second" / "home", place.pictures)
     shutil.copytree(place.home.parent / "config", other.home.parent / "config")
-    done = other.unchanged("train", key, "--no-tracking")
+    done = other.fovea("train", key, "--no-tracking")
     assert done.stdout.startswith(f"trained {key}")
 
     def digests(home: Path) -> dict[str, str]:
@@ -361,7 +360,7 @@ def test_two_files_make_a_codec_with_a_curve_in_the_report(place: Place) -> None
     with (config / "fovea.toml").open("a") as settings:
         settings.write((TOY / "fovea.toml").read_text())
     toy = ("--dataset", "drawn", "--sweep", "toy")
-    assert " 0 failed" in place.unchanged("run", *toy).stdout
+    assert " 0 failed" in place.fovea("run", *toy).stdout
     curves = pd.read_parquet(place.home / "tables/rd_curves.parquet")
     own = curves[curves.codec == "toy"]
     assert set(own.arm) == {"uniform", "saliency_gain"} and len(own) == 8

@@ -51,7 +51,7 @@ print(*commands(Home.from_environment(), Ports(1, 2))["dagster"])
 
 def test_state_and_settings_lie_in_the_working_directory(package, tmp_path):
     before = {p for p in package.rglob("*") if "__pycache__" not in p.parts}
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FOVEA_", "PYTHONDONTWRITE"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FOVEA_", "DAGSTER_", "PYTHONDONTWRITE"))}
 
     def python(*words):
         done = subprocess.run(
