@@ -70,9 +70,7 @@ def test_the_graph_is_the_one_on_the_whiteboard_and_loads_nothing_heavy(
     (tmp_path / "checkpoints/sample").mkdir(parents=True)
     (tmp_path / "checkpoints/sample/given.json").write_text('{"codec": "bmshj2018_hyperprior", "files": []}')
     heavy, drawn, needed, launched = map(json.loads, driven("-c", LOADED).splitlines()[-4:])
-    assert heavy == []
-    assert drawn == needed == WHITEBOARD
-    assert {"sweep", "nightly", "new_pictures"} <= set(launched)
+    assert heavy == [] and drawn == needed == WHITEBOARD and {"sweep", "nightly", "new_pictures"} <= set(launched)
 
 
 def test_modules_that_are_found_by_name_are_in_the_keys_of_what_they_make() -> None:
@@ -161,14 +159,12 @@ def test_every_command_of_the_pages_parses(line: str) -> None:
 def test_the_readme_shows_commands_and_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text()))
-    assert named and named <= targets
-    assert len(commands()) >= 8
+    assert named and named <= targets and len(commands()) >= 8
 
 
 def test_the_lock_names_no_index_and_pins_every_package_by_hash() -> None:
     text = (ROOT / "requirements.lock").read_text()
-    assert "://" not in text
-    assert "index-url" not in text
+    assert "://" not in text and "index-url" not in text
     packages = re.findall(r"^([a-z0-9][^\s=]*)==[^\n]*((?:\n    --hash=[^\n]*)+)", text, flags=re.M)
     assert len(packages) == len(re.findall(r"^[a-z0-9]", text, flags=re.M))
 

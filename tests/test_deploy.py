@@ -36,9 +36,7 @@ def test_profiles_are_read_as_a_user_writes_them(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "fovea.toml").write_text(text)
         profile = find_profile(folder, "cluster")
-        assert profile.executor == "ray"
-        assert profile.remote
-        assert profile.ray_address.startswith("http://")
+        assert profile.executor == "ray" and profile.remote and profile.ray_address.startswith("http://")
 
 
 def test_compose_names_services_that_there_are() -> None:
@@ -46,8 +44,7 @@ def test_compose_names_services_that_there_are() -> None:
     services = set(compose["services"])
     text = (DEPLOY / "fovea.toml").read_text() + (DEPLOY / "dagster.yaml").read_text()
     named = set(re.findall(r"(?:http://|@|hostname: )([a-z-]+)", text))
-    assert named == {"object-store", "database", "mlflow", "ray-head"}
-    assert named <= services
+    assert named == {"object-store", "database", "mlflow", "ray-head"} and named <= services
     (workspace,) = load("workspace.yaml")
     assert workspace["load_from"][0]["grpc_server"]["host"] in services
     for service in compose["services"].values():

@@ -120,8 +120,7 @@ def test_an_order_by_the_preview_decodes_and_shows_the_same_in_the_end() -> None
     )
     wide = points.pivot_table("ew_psnr_db", "order", "rate")
     preview = f"preview of {script.PREVIEWS[0]:g} bpp"
-    assert len(wide) == 2 + len(script.PREVIEWS)
-    assert wide.loc[preview].iloc[-1] == wide.loc["uniform"].iloc[-1]
+    assert len(wide) == 2 + len(script.PREVIEWS) and wide.loc[preview].iloc[-1] == wide.loc["uniform"].iloc[-1]
     assert wide.loc[preview].iloc[1] > wide.loc["uniform"].iloc[1] + 0.1
 
 
@@ -263,8 +262,7 @@ def test_a_claim_is_judged_by_its_own_dataset_and_preset_alone() -> None:
     with pytest.raises(FoveaError, match=r"a\.toml: osie\.paper .* more than once.*'small'.*'base'"):
         judged()
     assert judged(preset="small").held and not judged(preset="base").held
-    assert judged(preset="small").bd_rate_percent == -20
-    assert not judged(sweep="kodak.paper").held
+    assert judged(preset="small").bd_rate_percent == -20 and not judged(sweep="kodak.paper").held
 
 
 def test_a_broken_claim_is_named_and_stops_no_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def generative(name: str = "uniform", overrides: dict | None = None, **options) 
     """An arm of the GAN codec."""
     extreme = {"dataset": "sample", "codec": "agustsson2019", "preset": "gan_tiny", "rates": (4.0,)}
     return Experiment(**extreme, overrides={"steps": 4, "crop": 64, **(overrides or {})}, options=options, **arm(name))
+
+
+def preload(*codecs: str) -> None:
+    """Before forking: these codecs, and what torch imports for a process's first optimiser, longer than a tiny training."""
+    for module in (*(f"models.codecs.{name}" for name in codecs), "torch._dynamo"):
+        import_module(module)
 
 
 def forked(work: Callable[[], object], **environment: str) -> int:

@@ -99,15 +99,13 @@ def test_a_changed_setting_is_stale_and_says_why_and_going_back_finds_the_earlie
     chain.make("grow", "p")
     SETTINGS["lr"] = 2e-4
     chain.forget()
-    assert not chain.ready("grow", "p")
-    assert chain.why("grow", "p") == "lr 0.0001 → 0.0002"
+    assert not chain.ready("grow", "p") and chain.why("grow", "p") == "lr 0.0001 → 0.0002"
     assert not chain.make("grow", "p").hit
     SETTINGS["lr"] = 1e-4
     chain.forget()
     assert chain.why("grow", "p") == "" and chain.moved("grow", "p"), "another one was made last"
     last = chain.latest("grow", "p")
-    assert chain.make("grow", "p").hit and not chain.moved("grow", "p")
-    assert SETTINGS["made"] == 2
+    assert chain.make("grow", "p").hit and not chain.moved("grow", "p") and SETTINGS["made"] == 2
     again = chain.latest("grow", "p")
     assert last is not None and again is not None
     assert again["earlier"] == [last["key"]] and last["earlier"] == [again["key"]]
@@ -222,8 +220,7 @@ def test_a_failed_check_is_not_forgotten_and_what_failed_it_is_not_used(chain: C
 def test_a_result_that_was_deleted_is_made_again(chain: Chain) -> None:
     made = chain.make("grow", "p")
     (made.folder / "manifest.json").unlink()
-    assert chain.why("grow", "p") == "its result is no longer in the store"
-    assert not chain.make("grow", "p").hit
+    assert chain.why("grow", "p") == "its result is no longer in the store" and not chain.make("grow", "p").hit
 
 
 def test_a_lock_that_is_held_is_named(chain: Chain) -> None:
@@ -246,16 +243,14 @@ def test_two_processes_make_a_unit_once(chain: Chain) -> None:
         worker.start()
     for worker in workers:
         worker.join(60)
-    assert [w.exitcode for w in workers] == [0, 0]
-    assert chain.make("grow", "p").hit
+    assert [w.exitcode for w in workers] == [0, 0] and chain.make("grow", "p").hit
 
 
 def test_explanations() -> None:
     before = {"record": {"lr": 1, "steps": 5}, "code": "x", "train_frames": "0" * 32, "lmbda": [0.1]}
     now = {"record": {"lr": 2, "steps": 5}, "code": "y", "train_frames": "1" * 32, "lmbda": [0.2]}
     assert explain(before, now) == ["code changed (x → y)", "lmbda [0.1] → [0.2]", "lr 1 → 2", "train frames changed"]
-    assert explain(now, now) == []
-    assert explain({"rd_points": "0" * 32}, {}) == ["rd points: not here yet"]
+    assert explain(now, now) == [] and explain({"rd_points": "0" * 32}, {}) == ["rd points: not here yet"]
     assert explain({"code": "x"}, {"code": "y"}, list("abcde")) == ["code changed (a, b, c and 2 more)"]
 
 
@@ -283,11 +278,9 @@ def test_nodes_of_one_storage_share_units_and_what_was_made_last(chain: Chain, t
     assert first.home.shared is not None
     first.make("grow", "p")
     made = second.make("grow", "p")
-    assert made.hit and SETTINGS["made"] == 1
-    assert (made.folder / "value").read_text() == "0.0001"
+    assert made.hit and SETTINGS["made"] == 1 and (made.folder / "value").read_text() == "0.0001"
     assert second.all_latest("grow") == first.all_latest("grow") != []
     SETTINGS["lr"] = 2e-4
     second.forget()
-    assert "lr 0.0001 → 0.0002" in second.why("grow", "p")
-    assert not (tmp_path / "one/latest").exists()
+    assert "lr 0.0001 → 0.0002" in second.why("grow", "p") and not (tmp_path / "one/latest").exists()
     assert first.home.shared.listing("work") == {}

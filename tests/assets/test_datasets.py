@@ -40,8 +40,7 @@ def registry(tmp_path: Path, text: str) -> Path:
 
 def test_two_datasets_are_always_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = load_registry(tmp_path)
-    assert list(known) == ["sample", "cityscapes"]
-    assert known["sample"].size == known["cityscapes"].size == (512, 256)
+    assert list(known) == ["sample", "cityscapes"] and known["sample"].size == known["cityscapes"].size == (512, 256)
     assert dict(known["sample"].counts) == {"train": 24, "val": 6, "test": 8}
     with pytest.raises(FoveaError) as caught:
         known["cityscapes"].root()
@@ -81,13 +80,10 @@ def test_what_is_added_is_loaded_again(tmp_path: Path, pictures: Path) -> None:
     ]
     known = load_registry(tmp_path)
     assert list(known) == ["sample", "cityscapes", "plain", "globbed", "counted", "peers"]
-    assert known["peers"].classical == ("jpeg_trellis", "webp")
-    assert [known[d.name] for d in added] == added
+    assert known["peers"].classical == ("jpeg_trellis", "webp") and [known[d.name] for d in added] == added
     assert known["globbed"].splits == Splits("globs", globs=(("train", ("a*",)), ("test", ("b*", "c*"))))
-    assert known["globbed"].size == (640, 480)
-    assert known["counted"].splits.counts == (500, 60, 140)
-    assert known["counted"].fixations == known["counted"].texts == table
-    assert isinstance(hash(known["globbed"]), int)
+    assert known["globbed"].size == (640, 480) and known["counted"].splits.counts == (500, 60, 140)
+    assert known["counted"].fixations == known["counted"].texts == table and isinstance(hash(known["globbed"]), int)
 
 
 def test_options_change_for_the_same_folder_however_its_path_is_written(tmp_path: Path, pictures: Path) -> None:
@@ -210,8 +206,7 @@ def test_a_bad_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, 
 
 
 def test_sizes() -> None:
-    assert parse_size("512x256") == parse_size(" 512 × 256 ") == (512, 256)
-    assert parse_size("native") == "native"
+    assert parse_size("512x256") == parse_size(" 512 × 256 ") == (512, 256) and parse_size("native") == "native"
     assert format_size((512, 256)) == "512x256" and format_size("native") == "native"
     for bad in ("512", "512x", "x256", "-5x20", "0x256", "512x256x3", "99999x256", "", None, 512):
         with pytest.raises(FoveaError, match=r"size|side"):

@@ -51,8 +51,7 @@ def test_two_nodes_share_units_shards_and_single_objects(store: Mirror, tmp_path
     array = np.arange(96, dtype=np.uint8).reshape(8, 12)
     store.shelf("frames").put_shard([("a", array), ("b", array[:4])], [("bad", "cut short")])
     store.shelf("pngs").put_object("abcdef", ".png", b"data")
-    assert other.has("stage", KEY)
-    assert (other.folder("stage", KEY) / "deep/file.txt").read_text() == "text"
+    assert other.has("stage", KEY) and (other.folder("stage", KEY) / "deep/file.txt").read_text() == "text"
     np.testing.assert_array_equal(other.shelf("frames").array("b"), array[:4])
     with pytest.raises(FoveaError, match="cut short"):
         other.shelf("frames").array("bad")
@@ -105,8 +104,7 @@ def test_a_write_survives_an_outage(store: Mirror, s3: S3Server, tmp_path: Path)
     began = time.monotonic()
     fill(store)
     timer.join()
-    assert time.monotonic() - began > 0.5
-    assert Mirror(store.root, tmp_path / "cache" / "fresh").has("stage", KEY)
+    assert time.monotonic() - began > 0.5 and Mirror(store.root, tmp_path / "cache" / "fresh").has("stage", KEY)
 
 
 def test_an_upload_cut_in_the_middle_is_sent_again_whole(
@@ -147,8 +145,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(store: Mirror, s3: S3Serv
         store.has("stage", KEY)
     s3.door.open()
     later = Mirror(store.root, tmp_path / "cache")
-    assert later.has("stage", KEY)
-    assert (Mirror(store.root, tmp_path / "other").folder("stage", KEY) / "other").exists()
+    assert later.has("stage", KEY) and (Mirror(store.root, tmp_path / "other").folder("stage", KEY) / "other").exists()
     assert not list(later.unsent.rglob("*.txt"))
 
 
@@ -222,8 +219,7 @@ def test_the_cache_stays_below_its_limit_and_keeps_what_was_used_last(tmp_path: 
         entry(cache, f"stage/unit{place}/a", 200, age=1000 - 100 * place)
     assert cache.find("stage/unit0/a", 200)  # used: the next oldest goes first
     entry(cache, "stage/unit5/a", 200)
-    assert used(cache) <= 1000
-    assert cache.find("stage/unit0/a", 200) and not cache.find("stage/unit1/a", 200)
+    assert used(cache) <= 1000 and cache.find("stage/unit0/a", 200) and not cache.find("stage/unit1/a", 200)
     assert cache.find("stage/unit5/a", 200)
 
 
@@ -245,8 +241,7 @@ def test_an_entry_of_another_size_or_content_is_not_believed(tmp_path: Path) -> 
     cache = Cache(tmp_path, 1000)
     path = entry(cache, "a", 100)
     path.write_bytes(b"short")
-    assert cache.find("a", 100) is None
-    assert entry(cache, "a", 100).stat().st_size == 100
+    assert cache.find("a", 100) is None and entry(cache, "a", 100).stat().st_size == 100
     with pytest.raises(FoveaError, match="damaged"):
         cache.get("b", 3, lambda p: (p.write_bytes(b"abc"), None)[1], sha256="0" * 64)
     assert cache.find("b", 3) is None
@@ -273,8 +268,7 @@ def test_processes_share_the_cache_and_its_limit(tmp_path: Path) -> None:
     workers = [subprocess.Popen([*words, str(step)], stdout=subprocess.PIPE) for step in (1, 7, 11)]
     for worker in workers:
         out, _ = worker.communicate()
-        assert worker.returncode == 0
-        assert int(out) <= 20_000
+        assert worker.returncode == 0 and int(out) <= 20_000
 
 
 def test_training_goes_on_with_arrays_that_the_cache_let_go(store: Mirror, tmp_path: Path) -> None:
@@ -316,11 +310,9 @@ def test_the_own_newer_checkpoint_is_kept(root: UPath, tmp_path: Path) -> None:
     place.write("files.json", json.dumps({"step-1.ckpt": {"sha256": "0" * 64, "time": 1}}).encode())
     (tmp_path / "own").mkdir()
     (tmp_path / "own/step-5.ckpt").write_text("mine")
-    assert take_over(place, tmp_path / "own")
-    assert [p.name for p in (tmp_path / "own").iterdir()] == ["step-5.ckpt"]
+    assert take_over(place, tmp_path / "own") and [p.name for p in (tmp_path / "own").iterdir()] == ["step-5.ckpt"]
     # a list whose files are gone is no reason to stop
-    assert take_over(place, tmp_path / "empty")
-    assert not (tmp_path / "empty").exists()
+    assert take_over(place, tmp_path / "empty") and not (tmp_path / "empty").exists()
 
 
 def test_training_does_not_wait_for_an_absent_storage(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.datasets import load_registry
@@ -32,11 +32,9 @@ def config(installation: Path) -> Path:
 
 
 def test_without_a_file_there_are_local_and_ci(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_profile(config) == Profile()
-    assert find_profile(config, "ci").cache_gib == 2.0
+    assert find_profile(config) == Profile() and find_profile(config, "ci").cache_gib == 2.0
     home = Home.from_environment()
-    assert home.shared is None
-    assert str(home.data) == str(config / "home/data")
+    assert home.shared is None and str(home.data) == str(config / "home/data")
     assert home.tables == config / "home/tables"
     monkeypatch.setenv("FOVEA_DATA", "memory://bucket/fovea")
     assert Home.from_environment().data.protocol == "memory"
@@ -47,10 +45,8 @@ def test_a_profile_moves_what_nodes_share(config: Path, monkeypatch: pytest.Monk
     assert load_registry(config)["sample"].seed == 3
     monkeypatch.setenv("FOVEA_PROFILE", "cluster")
     home = Home.from_environment()
-    assert str(home.data) == "s3://bucket/fovea/data"
-    assert str(home.shared) == "s3://bucket/fovea"
-    assert home.profile.cache_gib == 5
-    assert home.locks == config / "home/locks"
+    assert str(home.data) == "s3://bucket/fovea/data" and str(home.shared) == "s3://bucket/fovea"
+    assert home.profile.cache_gib == 5 and home.locks == config / "home/locks"
     assert home.profile.tracking_uri() == "http://mlflow:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
     assert home.profile.tracking_uri() == "http://other:5000"
@@ -60,8 +56,7 @@ def test_a_folder_that_all_nodes_see_is_a_storage_too(config: Path, monkeypatch:
     (config / "fovea.toml").write_text('[profiles.nfs]\nstorage = "shared"\n')
     monkeypatch.setenv("FOVEA_PROFILE", "nfs")
     home = Home.from_environment()
-    assert home.shared is None
-    assert str(home.data) == str(config / "shared/data")
+    assert home.shared is None and str(home.data) == str(config / "shared/data")
     assert {home.tables.parent, home.work.parent, home.locks.parent} == {config / "shared"}
     assert home.mlflow == config / "home/mlflow"
 
@@ -125,8 +120,7 @@ def test_mistakes_name_file_and_field(config: Path, line: str, said: str) -> Non
     (config / "fovea.toml").write_text(f"[profiles.cluster]\n{line}\n")
     with pytest.raises(FoveaError) as caught:
         find_profile(config, "cluster")
-    assert said in str(caught.value)
-    assert str(config / "fovea.toml") in str(caught.value)
+    assert said in str(caught.value) and str(config / "fovea.toml") in str(caught.value)
     assert find_profile(config) == Profile()
 
 
@@ -178,7 +172,6 @@ def test_what_is_passed_on_holds_no_secret_and_stays_the_same(config: Path, monk
     assert "MLFLOW_TRACKING_URI" not in passed_on(names), "a user name that is a token"
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["cache_gib", "storage_wait_s"]), st.floats(0.001, 1e6)))
 def test_numbers_arrive_as_written(tmp_path_factory: pytest.TempPathFactory, values: dict[str, float]) -> None:
     folder = tmp_path_factory.mktemp("settings")

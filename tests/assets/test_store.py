@@ -32,8 +32,7 @@ def test_a_unit_appears_whole(store: Store) -> None:
         writer.meta["a"] = 1
         writer.path("deep/file.txt").write_text("text")
         assert not store.has("stage", key)
-    assert store.has("stage", key)
-    assert store.manifest("stage", key)["meta"] == {"a": 1}
+    assert store.has("stage", key) and store.manifest("stage", key)["meta"] == {"a": 1}
     assert store.manifest("stage", key)["objects"] == {"deep/file.txt": 4}
     assert store.path("stage", key, "deep/file.txt").read_text() == "text"
     assert (store.folder("stage", key) / "deep/file.txt").read_text() == "text"
@@ -44,8 +43,7 @@ def test_a_failure_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError), store.writing("stage", key) as writer:
         writer.path("file").write_text("half")
         raise RuntimeError
-    assert not store.has("stage", key)
-    assert [p for p in store.root.rglob("*") if p.is_file()] == []
+    assert not store.has("stage", key) and [p for p in store.root.rglob("*") if p.is_file()] == []
 
 
 def test_the_first_maker_wins_and_the_second_is_harmless(store: Store) -> None:
@@ -91,8 +89,7 @@ def test_what_a_killed_maker_left_is_swept(tmp_path: Path) -> None:
     alive.mkdir()
     with store.writing("stage", key):
         pass
-    assert not left.exists()
-    assert alive.exists()
+    assert not left.exists() and alive.exists()
 
 
 def test_shards_give_back_arrays_and_reasons(store: Store, tmp_path: Path) -> None:
@@ -115,8 +112,7 @@ def test_single_objects(store: Store) -> None:
     assert store.shelf("pngs").object_keys() == set()
     store.shelf("pngs").put_object("abcdef", ".png", b"data")
     assert store.shelf("pngs").object_keys() == {"abcdef"}
-    assert store.shelf("pngs").get_object("abcdef", ".png") == b"data"
-    assert store.unit_keys("stage") == set()
+    assert store.shelf("pngs").get_object("abcdef", ".png") == b"data" and store.unit_keys("stage") == set()
     with store.writing("stage", digest("one")) as writer:
         writer.path("deep/manifest.json").write_text("{}")
     assert store.unit_keys("stage") == {digest("one")}
@@ -152,8 +148,7 @@ def test_writing_beside_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None
     with pytest.raises(RuntimeError), written_beside(path) as beside:
         beside.write_text("new, half")
         raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -198,5 +193,4 @@ print(sorted(p.name for p in (UPath(sys.argv[1]) / "frames" / "shards").iterdir(
 
 def test_a_shard_that_does_not_fit_leaves_no_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "refused:" in done.stdout
-    assert done.stdout.strip().endswith("[]")
+    assert "refused:" in done.stdout and done.stdout.strip().endswith("[]")

@@ -62,8 +62,7 @@ def test_grids_are_left_out_even_when_imported(tree: Path) -> None:
     left = frozenset({"models.grid"})
     before = closure("models.a", root=tree, left_out=left)
     (tree / "models/grid.py").write_text("Y = 5\n")
-    assert closure("models.a", root=tree, left_out=left) == before
-    assert closure("models.a", root=tree) != before
+    assert closure("models.a", root=tree, left_out=left) == before and closure("models.a", root=tree) != before
 
 
 @pytest.mark.parametrize(
@@ -77,8 +76,7 @@ def test_grids_are_left_out_even_when_imported(tree: Path) -> None:
 )  # fmt: skip
 def test_what_computes_a_unit_is_what_it_imports(entries: str, reached: str, never: str) -> None:
     modules = set(closure(*entries.split()))
-    assert not {m for m in modules if m.startswith(tuple(never.split()))}
-    assert reached in modules
+    assert not {m for m in modules if m.startswith(tuple(never.split()))} and reached in modules
 
 
 def test_the_commit_without_git_and_as_an_image_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +102,11 @@ def test_what_was_parsed_is_found_again_and_a_damaged_file_is_made_anew(tmp_path
     second.keep_in(path)
     assert second.modules == first.modules
     assert second.module("from models.errors import FoveaError\nX = 1  # one\n") == wanted
-    assert not second.grown
-    assert second.module("X = 2\n")[0] != wanted[0]
+    assert not second.grown and second.module("X = 2\n")[0] != wanted[0]
     for damage in ("{", '["a"]', '{"a": 1}', '{"a": ["b"]}'):
         path.write_text(damage)
         third = Parsed()
         third.keep_in(path)
-        assert third.modules == {}
-        assert third.module("from models.errors import FoveaError\nX = 1\n") == wanted
+        assert third.modules == {} and third.module("from models.errors import FoveaError\nX = 1\n") == wanted
         third.save()
         assert len(json.loads(path.read_text())) == 1

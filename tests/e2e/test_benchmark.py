@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,6 @@ import tomlkit
 import torch
 from click.testing import CliRunner
 from commands import environment, inside, inside_of
-from compressai.models import FactorizedPrior
 from scenes import scene
 
 from assets.evaluation.claims import inputs_of, read_claim
@@ -44,32 +44,48 @@ most = -1.0
 """
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    (tmp_path / "held").mkdir()
+SETTINGS = "[datasets.held]\npath = {!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n"
+
+
+def settle(base: Path, more: str = "") -> dict[str, str]:
+    """The pictures of `base`/held are registered."""
+    here = environment(base)
+    (base / "config/fovea.toml").write_text(SETTINGS.format(str(base / "held")) + more)
+    return here
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """Five pictures and a home with a benchmark of bls2017 on them; what the command said."""
+    base = tmp_path_factory.mktemp("made")
+    (base / "held").mkdir()
     for i in range(5):
-        cv2.imwrite(str(tmp_path / f"held/{i}.png"), scene(96, 128, i))
+        cv2.imwrite(str(base / f"held/{i}.png"), scene(96, 128, i))
+    return base, inside(settle(base), "benchmark", "--dataset", "held", "--codec", "bls2017")
+
+
+@pytest.fixture
+def pictures(made: tuple[Path, object], tmp_path: Path) -> Path:
+    """A copy of the five pictures, with one of the home beside it: what a test asks for is made anew only where it differs."""
+    for name in ("held", "home"):
+        shutil.copytree(made[0] / name, tmp_path / name)
     return tmp_path / "held"
 
 
-def test_codecs_that_ship_are_measured_without_training(pictures: Path, tmp_path: Path) -> None:
-    here = environment(tmp_path)
-    (tmp_path / "config/fovea.toml").write_text(
-        f"[datasets.held]\npath = {str(pictures)!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n"
-    )
-    refused = inside(here, "run", "--dataset", "held", check=False)
-    assert refused.returncode == 1 and "fovea benchmark --dataset held" in refused.stderr
-
-    done = inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
+def test_codecs_that_ship_are_measured_without_training(made: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    base, done = made
     assert "bls2017 saliency_gain\n  against uniform " in done.stdout and "\n  against jpeg " in done.stdout
     assert done.stdout.count("as shipped") == 1 and "(common to all arms: as shipped)" in done.stdout
     assert "as_shipped" in done.stderr and "steps=0" not in done.stderr
-    table = pd.read_parquet(tmp_path / "home/tables/benchmark.held.parquet")
+    table = pd.read_parquet(base / "home/tables/benchmark.held.parquet")
     assert set(table.codec) == {"bls2017"} and set(table.n_images) == {5} and set(table.train_dataset) == {""}
     assert {*table.anchor_arm} == {"jpeg", "uniform"}
-    page = (tmp_path / "home/reports/held.benchmark.html").read_text()
+    page = (base / "home/reports/held.benchmark.html").read_text()
     assert "held.benchmark" in page and "saliency_gain" in page
 
+    here = environment(base)
+    refused = inside(here, "run", "--dataset", "held", check=False)
+    assert refused.returncode == 1 and "fovea benchmark --dataset held" in refused.stderr
     without = inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017", "--judge", "ocr")
     assert "ocr is left out: " in without.stdout
     for words, names in (
@@ -131,10 +147,9 @@ def test_judges_see_the_files_that_were_measured(
 
 
 def test_a_checkpoint_from_elsewhere_is_measured_beside_what_ships(pictures: Path, tmp_path: Path) -> None:
-    here = environment(tmp_path)
-    (tmp_path / "config/fovea.toml").write_text(
-        f"[datasets.held]\npath = {str(pictures)!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n"
-    )
+    from compressai.models import FactorizedPrior
+
+    here = settle(tmp_path)
     torch.manual_seed(0)
     network = FactorizedPrior(16, 24)
     network.update()
@@ -155,17 +170,15 @@ def test_what_a_codec_was_trained_on_shows_nothing(
     known = [hashlib.sha256((pictures / f"{i}.png").read_bytes()).hexdigest() for i in (1, 3)]
     write_seen(tmp_path / "shipped/bls2017/weights.safetensors", known)
     monkeypatch.setattr(catalogue, "SHIPPED", tmp_path / "shipped")
-    here = environment(tmp_path)
-    (tmp_path / "config/fovea.toml").write_text(
-        f"[datasets.held]\npath = {str(pictures)!r}\nclassical = ['jpeg']\nsplits = {{ test = ['*.png'] }}\n{AS_SHIPPED}"
-    )
+    for stage in ("trunk_codec", "trained_codec", "rd_points"):
+        shutil.rmtree(tmp_path / "home/data" / stage)  # no key has the list of a shipped codec
+    here = settle(tmp_path, AS_SHIPPED)
     done = inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
     said = "the codec was trained on 2 of these 5 pictures, so this is no test"
     assert f"Cannot be said: {said}" in done.stdout
     points = pd.read_parquet(tmp_path / "home/tables/benchmark.held.points.parquet")
     learned = points[points.codec == "bls2017"]
-    assert set(learned.image[learned.trained_on]) == {"1", "3"}
-    assert not points.trained_on[points.codec == "jpeg"].any()
+    assert set(learned.image[learned.trained_on]) == {"1", "3"} and not points.trained_on[points.codec == "jpeg"].any()
     assert said in (tmp_path / "home/reports/held.benchmark.html").read_text()
     with inside_of(here):
         chain = open_chain()
@@ -188,19 +201,12 @@ def test_what_a_codec_was_trained_on_shows_nothing(
 
 
 def test_a_claim_is_written_down_then_run_then_held_to(pictures: Path, tmp_path: Path) -> None:
-    here = environment(tmp_path)
+    here = settle(tmp_path, AS_SHIPPED)
 
     def claims(*words: str) -> tuple[int, str]:
         done = inside(here, "claims", *words, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    (tmp_path / "config/fovea.toml").write_text(
-        f"""[datasets.held]
-path = {str(pictures)!r}
-classical = ['jpeg']
-splits = {{ test = ['*.png'] }}
-{AS_SHIPPED}"""
-    )
     claim = tmp_path / "config/claims/guided.toml"
     claim.parent.mkdir()
     for wrong, said in (
@@ -221,8 +227,7 @@ splits = {{ test = ['*.png'] }}
     assert code == 0, printed
     assert "code" in claim.read_text() and claim.read_text().startswith("says = ")
     code, printed = claims("check", str(claim))
-    assert code == 0 and "guided: not run" in printed
-    assert claims("run", str(claim))[0] == 0
+    assert code == 0 and "guided: not run" in printed and claims("run", str(claim))[0] == 0
     (record,) = json.loads(claim.with_suffix(".json").read_text())
     rates = pd.read_parquet(tmp_path / "home/tables/bd_rates.parquet").query(
         "test_arm == 'saliency_gain' and anchor_arm == 'uniform' and metric == 'sw_psnr_db' and method == 'pchip'"
@@ -231,8 +236,7 @@ splits = {{ test = ['*.png'] }}
     assert record["held"] == (rates.ci_high.item() <= -1) and record["n_images"] == 5
     word = "held" if record["held"] else "did not hold"
     code, printed = claims("check", str(claim))
-    assert code == 0 and f"guided: {word}: " in printed
-    assert f"| {word} |" in claims("table")[1]
+    assert code == 0 and f"guided: {word}: " in printed and f"| {word} |" in claims("table")[1]
     page = (tmp_path / "home/reports/held.asis.html").read_text()
     assert "Claims, written down before the run" in page and "bls2017 needs fewer bits" in page
     code, printed = claims("seal", str(claim))
@@ -241,8 +245,7 @@ splits = {{ test = ['*.png'] }}
     kept = claim.read_text()
     claim.write_text(kept.replace("most = -1.0", "most = -0.5"))
     code, printed = claims("check", str(claim))
-    assert code == 1 and "edited after its run" in printed
-    assert claims("seal", "--anew", str(claim))[0] == 1
+    assert code == 1 and "edited after its run" in printed and claims("seal", "--anew", str(claim))[0] == 1
     claim.write_text(kept)
     cv2.imwrite(str(pictures / "0.png"), scene(96, 128, 77))
     with inside_of(here):
@@ -250,7 +253,6 @@ splits = {{ test = ['*.png'] }}
         for stage in ("source_frames", "resized_frames", "saliency_maps", "rgba_frames"):
             chain.make(stage, "held")
     code, printed = claims("check", str(claim))
-    assert code == 1 and "changed" in printed
-    assert claims("seal", "--anew", str(claim))[0] == 0
+    assert code == 1 and "changed" in printed and claims("seal", "--anew", str(claim))[0] == 0
     code, printed = claims("check", str(claim))
     assert code == 0 and "guided: not run" in printed and "most = -1.0" in claim.read_text()

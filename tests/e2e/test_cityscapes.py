@@ -75,25 +75,19 @@ def test_from_a_wrong_password_to_packed_frames_and_no_trace_of_either(place: Pl
     refused = place.run(password=WRONG)
     assert refused.returncode == 1
     failures = [line for line in refused.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(failures) == 1
-    assert "refuses the user name or password" in failures[0]
-    assert "Traceback" not in refused.stderr
-    assert not (place.home / "downloads" / ARCHIVE_NAME).exists()
+    assert len(failures) == 1 and "refuses the user name or password" in failures[0]
+    assert "Traceback" not in refused.stderr and not (place.home / "downloads" / ARCHIVE_NAME).exists()
 
     done = place.run()
     assert done.returncode == 0, done.stderr
-    assert "5 made" in done.stdout
-    assert "[1/5] cityscapes_archive cityscapes (not here yet)" in done.stderr
+    assert "5 made" in done.stdout and "[1/5] cityscapes_archive cityscapes (not here yet)" in done.stderr
     table = place.frames()
     assert dict(table.split.value_counts()) == {"train": 85, "val": 59, "test": 46}
 
     asked = len(place.site.requests)
-    assert "nothing to run" in inside(place.environment(), *RUN).stdout
-    assert len(place.site.requests) == asked
+    assert "nothing to run" in inside(place.environment(), *RUN).stdout and len(place.site.requests) == asked
 
-    assert place.holding(PASSWORD, WRONG) == []
-    assert PASSWORD not in place.said
-    assert WRONG not in place.said
+    assert place.holding(PASSWORD, WRONG) == [] and PASSWORD not in place.said and WRONG not in place.said
     assert place.holding("refuses the user name or password"), "the search finds what is there"
     assert place.holding("MB downloaded"), "Dagster's log shows the download"
 
@@ -125,10 +119,8 @@ def test_the_weekly_question_and_what_a_changed_package_starts(place: Place, tmp
         with dg.DagsterInstance.get() as instance:
             assert fetch_change.execute_in_process(instance=instance).success
     new = place.frames()
-    assert list(new.image) == list(old.image)
-    assert not set(new.rgba_key) & set(old.rgba_key)
-    assert tick() == "SkipReason the site offers the archive that is here"
-    assert place.holding(PASSWORD, WRONG) == []
+    assert list(new.image) == list(old.image) and not set(new.rgba_key) & set(old.rgba_key)
+    assert tick() == "SkipReason the site offers the archive that is here" and place.holding(PASSWORD, WRONG) == []
 
 
 @pytest.mark.slow
@@ -146,6 +138,4 @@ def test_the_full_counts_with_some_frames_of_true_size(tmp_path: Path) -> None:
         for row in large.to_dict("records"):
             frame, saliency_map = unpack(Path(str(row["path"])).read_bytes())
             want = resize(read_picture(members.read(f"leftImg8bit/{row['image']}.png")), (512, 256))
-            assert frame.shape == (256, 512, 3)
-            assert np.array_equal(frame, want)
-            assert saliency_map.max() == 255
+            assert frame.shape == (256, 512, 3) and np.array_equal(frame, want) and saliency_map.max() == 255

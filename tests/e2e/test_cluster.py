@@ -91,8 +91,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def equal(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    assert {"rd_points.parquet", "rd_curves.parquet", "bd_rates.parquet"} <= set(one)
-    assert set(one) == set(other)
+    assert {"rd_points.parquet", "rd_curves.parquet", "bd_rates.parquet"} <= set(one) and set(one) == set(other)
     for name, table in one.items():
         assert len(table) > 0
         pd.testing.assert_frame_equal(table, other[name], obj=name)
@@ -156,8 +155,7 @@ def test_dagster_and_mlflow_keep_their_state_in_the_database(
     cluster: Cluster, ran: subprocess.CompletedProcess[str]
 ) -> None:
     statuses = dict(cluster.postgres.rows("select status, count(*) from runs group by 1"))  # type: ignore[arg-type]
-    assert set(statuses) == {"SUCCESS"}
-    assert not (cluster.base / "node" / "dagster").exists()
+    assert set(statuses) == {"SUCCESS"} and not (cluster.base / "node" / "dagster").exists()
     assert not (cluster.base / "node" / "mlflow" / "mlflow.db").exists()
     check = cluster.fovea("node", "profile", "check", "cluster")
     assert "is current" in check.stdout and "failed" not in check.stdout
@@ -179,8 +177,7 @@ def test_no_secret_is_written_anywhere(cluster: Cluster, ran: subprocess.Complet
         capture_output=True,
         check=True,
     ).stdout
-    assert len(dumped) > 100_000
-    assert not any(secret in dumped for secret in secrets)
+    assert len(dumped) > 100_000 and not any(secret in dumped for secret in secrets)
 
 
 class Disturber(threading.Thread):
@@ -254,8 +251,7 @@ def test_outages_lose_and_double_nothing(cluster: Cluster, ran: subprocess.Compl
     statuses = {s for (s,) in cluster.postgres.rows("select distinct status from runs", "disturbed")}
     assert "SUCCESS" in statuses and not statuses & {"STARTED", "STARTING", "NOT_STARTED"}
     expected = counted(cluster.postgres.rows(METRICS, "mlflow"))
-    assert set(expected.values()) == {1}
-    assert counted(cluster.postgres.rows(METRICS, "disturbed_mlflow")) == expected
+    assert set(expected.values()) == {1} and counted(cluster.postgres.rows(METRICS, "disturbed_mlflow")) == expected
 
 
 def flush(cluster: Cluster) -> None:

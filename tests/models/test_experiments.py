@@ -2,7 +2,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.arms import ARMS, CONTROLS, arm
@@ -35,7 +35,6 @@ def generative(**fields: Any) -> Experiment:
     st.sampled_from([1e-4, 3e-4]),
     st.sampled_from([1.0, 3.0, 4.5]),
 )
-@settings(deadline=None)
 def test_every_field_that_differs_shows_in_the_key(
     name: str, lmbda: float, seed: int, gamma: float, alpha: float, lr: float, span: float
 ) -> None:
@@ -43,8 +42,7 @@ def test_every_field_that_differs_shows_in_the_key(
     base = made(codec="mbt2018_mean", trunk=trunk, rates=(lmbda,), seed=seed, **arm(name))
     one = base.but(overrides={"lr": lr}, gamma=gamma, alpha=alpha, span=span)
     other = one.but(rates=(lmbda * 1.5,))
-    assert one.key != other.key
-    assert (one == base) == (one.key == base.key)
+    assert one.key != other.key and (one == base) == (one.key == base.key)
     assert (one.resolved() == base.resolved()) == (one.key == base.key)
 
 
@@ -65,8 +63,7 @@ def test_an_override_is_in_key_and_record_unless_it_says_what_is_so_anyway(name:
 def test_evaluate_on_changes_the_key_but_not_what_training_uses() -> None:
     here = made()
     there = here.but(evaluate_on=("sample", "kodak"))
-    assert here.key != there.key
-    assert here.resolved() == there.resolved()
+    assert here.key != there.key and here.resolved() == there.resolved()
 
 
 @pytest.mark.parametrize(
@@ -128,8 +125,7 @@ def test_a_generative_codec_s_options_are_in_key_and_record() -> None:
     assert "fault=relu-noise=2" in planted.key and planted.variant == "fault=relu,noise=2,scratch"
     assert planted.resolved()["fault"] == "relu" and planted.key != plain.key
     # what the preset says anyway makes no difference
-    assert generative(options=(("fault", ""), ("blocks", 1))) == plain
-    assert "fidelity" not in made().resolved()
+    assert generative(options=(("fault", ""), ("blocks", 1))) == plain and "fidelity" not in made().resolved()
     assert generative(rates=(8.0,)).resolved()["m"] == 8
     trunk = Trunk(dataset="sample", codec="agustsson2019", preset="gan_tiny", rates=(4.0,))
     assert trunk.resolved()["m"] == 4 and trunk.resolved()["fidelity"] == 10.0

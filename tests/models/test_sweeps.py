@@ -137,10 +137,8 @@ def test_a_codec_and_a_sweep_of_one_s_own_change_no_key_and_no_sweep(
     versions = [code_version(*pair) for pair in modules]
     monkeypatch.setenv("FOVEA_CONFIG", str(TOY))
     code_version.cache_clear()
-    assert "toy" in cards().found and not cards().faults
-    assert {name: records_digest(name) for name in GOLDEN} == GOLDEN
-    assert sweep_names() == [*GOLDEN, "toy"]
-    assert versions == [code_version(*pair) for pair in modules]
+    assert "toy" in cards().found and not cards().faults and {name: records_digest(name) for name in GOLDEN} == GOLDEN
+    assert sweep_names() == [*GOLDEN, "toy"] and versions == [code_version(*pair) for pair in modules]
     toy = sweep("toy", "sample")
     assert {e.codec for e in toy.experiments} == {"toy"} and len(toy.experiments) > 1
     # wherever it lies, and by what it says
@@ -208,8 +206,7 @@ def test_a_typo_is_one_line_that_names_file_table_and_field(own: Own, text: str,
             sweep(name, "sample")
         for name in tomllib.loads(text).get("presets", ()):
             find_preset(name)
-    assert str(raised.value).startswith(where) and said in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(where) and said in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_wrong_table_stops_only_what_names_it(own: Own, caplog: pytest.LogCaptureFixture) -> None:

@@ -32,12 +32,10 @@ PRESETS = shipped_presets()
 def test_shares_of_a_gpu_rise_with_the_width_and_never_leave_it() -> None:
     by_width = {p.n * p.m: gpu_share(p.n, p.m) for p in PRESETS.values()}
     shares = [by_width[width] for width in sorted(by_width)]
-    assert shares == sorted(shares)
-    assert set(shares) <= set(GPU_SHARES)
+    assert shares == sorted(shares) and set(shares) <= set(GPU_SHARES)
     assert gpu_share(PRESETS["tiny"].n, PRESETS["tiny"].m) == GPU_SHARES[0]
     assert gpu_share(PRESETS["smoke"].n, PRESETS["smoke"].m) == 0.25
-    assert gpu_share(PRESETS["paper"].n, PRESETS["paper"].m) == 1.0
-    assert gpu_share(1024, 1024) == 1.0
+    assert gpu_share(PRESETS["paper"].n, PRESETS["paper"].m) == 1.0 and gpu_share(1024, 1024) == 1.0
 
 
 def test_a_step_asks_for_what_its_partition_needs(chain: Chain) -> None:

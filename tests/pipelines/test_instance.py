@@ -21,13 +21,11 @@ def place(installation: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_local_profile_keeps_its_file_as_it_was_edited(place: Path) -> None:
     prepare_instance(Home.from_environment())
     file = place / "home/dagster/dagster.yaml"
-    assert os.environ["DAGSTER_HOME"] == str(file.parent)
-    assert "storage" not in yaml.safe_load(file.read_text())
+    assert os.environ["DAGSTER_HOME"] == str(file.parent) and "storage" not in yaml.safe_load(file.read_text())
     file.write_text("edited: true\n")
     os.environ["DAGSTER_HOME"] = ""
     prepare_instance(Home.from_environment())
-    assert file.read_text() == "edited: true\n"
-    assert owner(Home.from_environment()) == "yes"
+    assert file.read_text() == "edited: true\n" and owner(Home.from_environment()) == "yes"
 
 
 def test_a_database_is_named_without_its_password(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +35,7 @@ def test_a_database_is_named_without_its_password(place: Path, monkeypatch: pyte
     home = Home.from_environment()
     prepare_instance(home)
     file = place / "home/dagster-cluster/dagster.yaml"
-    assert os.environ["DAGSTER_HOME"] == str(file.parent)
-    assert "hush" not in file.read_text()
+    assert os.environ["DAGSTER_HOME"] == str(file.parent) and "hush" not in file.read_text()
     settings = yaml.safe_load(file.read_text())
     database = settings["storage"]["custom"]["config"]["postgres_db"]
     where = {"hostname": "db.example", "port": 5433, "db_name": "dagster", "scheme": "postgresql+psycopg2"}
@@ -60,5 +57,4 @@ def test_a_folder_is_the_same_owner_on_whatever_machine(place: Path, monkeypatch
 def test_dagster_home_of_the_environment_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(place / "mine"))
     prepare_instance(Home.from_environment())
-    assert os.environ["DAGSTER_HOME"] == str(place / "mine")
-    assert not (place / "home").exists()
+    assert os.environ["DAGSTER_HOME"] == str(place / "mine") and not (place / "home").exists()

@@ -176,8 +176,7 @@ def test_a_run_or_store_that_was_deleted_is_told_again(tracker, home, template):
     client(tracker).delete_run(deleted)
     tracker = as_another_process(home)
     second = start(tracker)
-    assert second.run_id != deleted
-    assert client(tracker).get_run(second.run_id).data.metrics == {"loss": 1.0}
+    assert second.run_id != deleted and client(tracker).get_run(second.run_id).data.metrics == {"loss": 1.0}
     client(tracker).delete_run(second.run_id)  # under a run that is open
     second.log_metrics([(1, {"loss": 2.0})])
     second.finish()
@@ -505,8 +504,7 @@ def test_a_real_server_that_goes_away_and_comes_back(template, tmp_path, caplog)
         assert found == [("bpp", 600, 600), ("loss", 601, 600)]
         assert client(tracker).get_run(run.run_id).info.status == "FINISHED"
         paths = {a.path for a in client(tracker).list_artifacts(run.run_id, "curves")}
-        assert paths == {"curves/rd.png", "curves/later.png"}
-        assert tracker.run_url(run.run_id).startswith(server.uri)
+        assert paths == {"curves/rd.png", "curves/later.png"} and tracker.run_url(run.run_id).startswith(server.uri)
     finally:
         server.stop()
         tracker.close()

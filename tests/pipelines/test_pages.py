@@ -77,8 +77,7 @@ def test_the_report_begins_with_headline_and_address(
     ]
     assert found["report"].value == f"[open it in MLflow]({address.replace('?', '/artifacts/report/report.html?')})"
     assert found["mlflow_run"].value == f"[open it in MLflow]({address})"
-    assert found["report_in_FOVEA_HOME"].value == "reports/sample.smoke.html"
-    assert found["path"].value == str(tmp_path)
+    assert found["report_in_FOVEA_HOME"].value == "reports/sample.smoke.html" and found["path"].value == str(tmp_path)
     assert found["share"] == 0.1235 and found["psnr_db"] == 30.12
     words = [word for value in found.values() for word in str(getattr(value, "value", value)).split("](")[0].split()]
     longest = max((word for word in words if word != str(tmp_path)), key=len)
@@ -139,8 +138,7 @@ def test_a_codecs_page_begins_with_what_was_measured_of_it(
         assert seen is not None and seen.partition == key
         values = {name: value.value for name, value in seen.metadata.items()}
         assert list(values)[:5] == ["test_bpp", "test_psnr_db", "test_ms_ssim", "measured_on", "trained"]
-        assert list(values.values())[:4] == [0.5982, 29.1, "0.9 … 0.99", "sample"]
-        assert "cache_hit" not in values
+        assert list(values.values())[:4] == [0.5982, 29.1, "0.9 … 0.99", "sample"] and "cache_hit" not in values
         assert values["in_FOVEA_HOME"] == f"data/trained_codec/{trained.unit.digest[:2]}/{trained.unit.digest}"
         assert seen.tags is not None and seen.tags["dagster/data_version"] == trained.unit.digest
 

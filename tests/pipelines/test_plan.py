@@ -91,19 +91,16 @@ def test_a_model_that_maps_come_from_is_planned_before_them(tmp_path: Path) -> N
 
 def test_all_stale_is_all_made_then_nothing(chain: FakeChain) -> None:
     outcome, ran, most = run(chain)
-    assert ran == WANTED and most == 1
-    assert (outcome.made, outcome.found, outcome.failed) == (len(WANTED), 0, 0)
+    assert ran == WANTED and most == 1 and (outcome.made, outcome.found, outcome.failed) == (len(WANTED), 0, 0)
     outcome, ran, _ = run(chain)
-    assert ran == []
-    assert outcome.found == len(WANTED)
+    assert ran == [] and outcome.found == len(WANTED)
 
 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_what_is_found_again_is_told_of_and_counts_as_found(chain: FakeChain, parallel: int) -> None:
     chain.stale_names, chain.moved_names = set(), {WANTED[0]}
     outcome, ran, _ = run(chain, parallel=parallel)
-    assert ran == [WANTED[0]]
-    assert (outcome.made, outcome.found, outcome.failed) == (0, len(WANTED), 0)
+    assert ran == [WANTED[0]] and (outcome.made, outcome.found, outcome.failed) == (0, len(WANTED), 0)
 
 
 def test_tables_wait_for_what_they_will_take_up_and_not_for_what_failed_a_check(chain: Any) -> None:
@@ -123,8 +120,7 @@ def test_tables_wait_for_what_they_will_take_up_and_not_for_what_failed_a_check(
 def test_a_failed_experiment_keeps_the_others_going(chain: FakeChain, parallel: int) -> None:
     key = sweep("tiny", "sample").experiments[2].key
     outcome, ran, _ = run(chain, key, parallel)
-    assert (outcome.failed, outcome.skipped) == (1, 1)
-    assert ("rd_points", f"{key}@sample") not in ran
+    assert (outcome.failed, outcome.skipped) == (1, 1) and ("rd_points", f"{key}@sample") not in ran
     assert ran[-1] == ("report", "sample.tiny")
     assert len([r for r in ran if r[0] == "rd_points"]) == len(sweep("tiny", "sample").experiments) - 1
     assert outcome.messages == (f"trained_codec {key}: diverged",)
@@ -139,10 +135,8 @@ def test_a_unit_that_cannot_be_planned_is_a_failure_with_its_reason(chain: FakeC
 
 def test_steps_run_at_once_when_what_they_need_is_there(chain: FakeChain) -> None:
     outcome, began, most = run(chain, parallel=4)
-    assert (outcome.made, outcome.failed, outcome.messages) == (len(WANTED), 0, ())
-    assert sorted(began) == sorted(WANTED)
-    assert 2 <= most <= 4
-    assert [stage for stage, _ in began[-3:]] == ["rd_curves", "bd_rates", "report"]
+    assert (outcome.made, outcome.failed, outcome.messages) == (len(WANTED), 0, ()) and sorted(began) == sorted(WANTED)
+    assert 2 <= most <= 4 and [stage for stage, _ in began[-3:]] == ["rd_curves", "bd_rates", "report"]
 
 
 def test_an_exception_in_a_parallel_step_ends_the_run(chain: FakeChain) -> None:

@@ -79,8 +79,7 @@ def test_registered_loaded_and_used(codec, picture, tmp_path, monkeypatch):
     rows = pd.DataFrame({"image": [png(picture[..., ::-1])] * 2, "saliency_map": [png(map_), png(map_ // 2)]})
     packed = model.predict(rows)
     own = load_codec(codec)
-    assert packed["fov"][0] == own.encode(picture, saliency_map=map_).data
-    assert packed["fov"][0] != packed["fov"][1]
+    assert packed["fov"][0] == own.encode(picture, saliency_map=map_).data and packed["fov"][0] != packed["fov"][1]
     assert packed["bpp"][0] == 8 * len(packed["fov"][0]) / (45 * 70)
     unpacked = model.predict(packed[["fov"]])
     shown = cv2.imdecode(np.frombuffer(unpacked["image"][0], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

@@ -62,8 +62,7 @@ def test_phases_wait_for_each_other(chain: Chain) -> None:
         f"--parsable --dependency=afterok:1 --kill-on-invalid-dep=yes --gpus=1 --array=0-0%3 {path} trunk 0",
         f"--parsable --dependency=afterok:2 --kill-on-invalid-dep=yes --gpus=1 --array=0-7%3 {path} experiment 0",
     ]
-    assert re.search(r"experiments +3 \(8 tasks\)", done.stdout)
-    assert (chain.home.state / "slurm").is_dir()
+    assert re.search(r"experiments +3 \(8 tasks\)", done.stdout) and (chain.home.state / "slurm").is_dir()
     header = [line for line in path.read_text().splitlines() if line.startswith("#SBATCH")]
     assert "#SBATCH --partition=gpu" in header
     assert "#SBATCH --time=1:00:00" in header
@@ -76,8 +75,7 @@ def test_large_sweeps_become_several_arrays(chain: Chain, monkeypatch: pytest.Mo
     calls = [c.split() for c in (chain.home.config / "calls").read_text().splitlines()]
     assert [c[-1] for c in calls[2:]] == ["0", "3", "6"]
     arrays = [next(w for w in c if w.startswith("--array=")).removeprefix("--array=") for c in calls[2:]]
-    assert arrays == ["0-2", "0-2", "0-1"]
-    assert all("afterok:2" in " ".join(c) for c in calls[2:])
+    assert arrays == ["0-2", "0-2", "0-1"] and all("afterok:2" in " ".join(c) for c in calls[2:])
 
 
 @pytest.mark.parametrize(("offset", "place"), [(0, 0), (0, 5), (6, 1)])
@@ -123,8 +121,7 @@ def test_a_failing_command_fails_its_task(chain: Chain) -> None:
 def test_what_is_trained_is_left_out(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "ready", lambda stage, key: stage == "trunk_codec" or "gain" in key)
     text = script(chain, sweep("tiny", "sample"), Resources())
-    assert "trunks=(\n\n)" in text
-    assert text.count("saliency_gain") == 0
+    assert "trunks=(\n\n)" in text and text.count("saliency_gain") == 0
     assert len(re.findall(r"^  l[\d.]+-bls2017-sample-tiny-\S+-uniform$", text, flags=re.M)) == 4
     monkeypatch.setattr(chain, "ready", lambda stage, key: True)
     with pytest.raises(FoveaError, match="everything is trained"):
@@ -137,8 +134,7 @@ def test_the_command_writes_a_script_that_bash_reads(installation: Path) -> None
     path = installation / "x.sbatch"
     done = CliRunner().invoke(main, ["slurm", "--sweep", "tiny", "-o", str(path), "--gpus", "2"])
     assert done.exit_code == 0, done.output
-    assert f"submit: bash {path}" in done.output
-    assert sys.executable in path.read_text()
+    assert f"submit: bash {path}" in done.output and sys.executable in path.read_text()
     subprocess.run(["bash", "-n", str(path)], check=True)
 
 
@@ -251,8 +247,7 @@ def ran_on(cluster: Path, chain: Chain, then: str) -> list[list[str]]:
 def test_slurm_runs_the_phases_in_order(cluster: Path, chain: Chain) -> None:
     lines = ran_on(cluster, chain, "sleep 0.2")
     tiny = sweep("tiny", "sample")
-    assert [line[2] for line in lines] == ["run", *["train"] * 9]
-    assert lines[1][3] == tiny.trunks[0].key
+    assert [line[2] for line in lines] == ["run", *["train"] * 9] and lines[1][3] == tiny.trunks[0].key
     assert sorted(line[3] for line in lines[2:]) == sorted(e.key for e in tiny.experiments)
 
 

@@ -37,12 +37,10 @@ def test_two_steps_are_made_at_once_each_with_a_gpu_of_its_own(tmp_path: Path, m
     seen = mock.Mock(), mock.Mock(), mock.Mock()
     with Workers(3, share=2, body=answer) as workers, ThreadPoolExecutor(2) as pool:
         made = [pool.submit(workers.make, step(f"meet:{tmp_path}"), {}, s) for s in seen[:2]]
-        assert [m.result() for m in made] == ["", ""]
-        assert workers.make(step("fine"), {}, seen[2]) == ""
+        assert [m.result() for m in made] == ["", ""] and workers.make(step("fine"), {}, seen[2]) == ""
     told = [notes(s)[0].split() for s in seen]
     assert {(gpu, share) for _, gpu, share in told} == {("0", "2"), ("GPU-8f", "2")}
-    assert [gpu for _, gpu, _ in told].count("0") == 2
-    assert all(not p.is_alive() for p in workers._alive.values())
+    assert [gpu for _, gpu, _ in told].count("0") == 2 and all(not p.is_alive() for p in workers._alive.values())
 
 
 @pytest.mark.parametrize(("cluster", "said"), [(False, "made it died"), (True, "watched it died")])
@@ -51,8 +49,7 @@ def test_a_dead_worker_fails_its_step_alone(cluster: bool, said: str, monkeypatc
     with Workers(1, device="cpu", body=answer, cluster=cluster) as workers:
         first, second = mock.Mock(), mock.Mock()
         assert f"{said} (exit code 3)" in workers.make(step("crash"), {}, first)
-        assert workers.make(step("fail"), {}, second) == "diverged"
-        assert workers.make(step("fine"), {}, second) == ""
+        assert workers.make(step("fail"), {}, second) == "diverged" and workers.make(step("fine"), {}, second) == ""
     pids = {note.split()[0] for note in notes(second)}
     assert len(pids) == 1 and notes(first)[0].split()[0] not in pids
 
@@ -70,8 +67,7 @@ def test_an_interrupt_ends_the_workers_first() -> None:
             time.sleep(0.01)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(20)
-    assert made.result() == "stopped" and time.monotonic() - began < 20
-    assert signal.getsignal(signal.SIGINT) is before
+    assert made.result() == "stopped" and time.monotonic() - began < 20 and signal.getsignal(signal.SIGINT) is before
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -15,19 +15,17 @@ from models.saliency.ideal import ideal_gain, ideal_of_weights
 def test_two_places_by_hand() -> None:
     """w = (4, 1): GM = 2, D = (1/2, 2). All eyes on the first: 10·log10 2 dB; plain: mean(D) = 1.25."""
     ideal = ideal_of_weights(np.array([[4.0, 1.0]]), np.array([[1.0, 0.0]]))
-    assert ideal.gain_db == pytest.approx(10 * np.log10(2))
-    assert ideal.cost_db == pytest.approx(10 * np.log10(1.25))
+    assert ideal.gain_db == pytest.approx(10 * np.log10(2)) and ideal.cost_db == pytest.approx(10 * np.log10(1.25))
     constant = ideal_gain(np.full((4, 4), 9, np.uint8), np.arange(16.0).reshape(4, 4))
     assert constant == pytest.approx((0, 0), abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), st.floats(0.01, 100))
 def test_own_weights_give_am_over_gm_and_scale_is_nothing(seed: int, scale: float) -> None:
     w = np.random.default_rng(seed).uniform(0.1, 3, (6, 7))
     ideal = ideal_of_weights(w, w)
-    assert ideal.gain_db == pytest.approx(10 * np.log10(w.mean() / np.exp(np.log(w).mean())))
-    assert ideal.cost_db >= 0
+    assert ideal.gain_db == pytest.approx(10 * np.log10(w.mean() / np.exp(np.log(w).mean()))) and ideal.cost_db >= 0
     assert ideal_of_weights(scale * w, 3 * w) == pytest.approx(ideal)
 
 
@@ -99,6 +97,5 @@ def test_osie_gives_the_numbers_of_the_design(alpha: float, gain: float, cost: f
             halves.append((density(grouped[name][first]), density(grouped[name][~first])))
         rows = ideal_rows(maps, list(maps), fixation_halves=halves).query("measured_on == 'fixations'")
         by = rows.set_index("conditioning")["gain_db"]
-        assert by["half_people"] == pytest.approx(3.2, abs=0.3)
-        assert by["center"] == pytest.approx(1.7, abs=0.3)
+        assert by["half_people"] == pytest.approx(3.2, abs=0.3) and by["center"] == pytest.approx(1.7, abs=0.3)
         assert by["shuffled"] == pytest.approx(0.3, abs=0.3)

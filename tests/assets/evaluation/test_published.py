@@ -105,8 +105,7 @@ def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
     points = tuple((b, p, None) for b, p in zip(RATES, PSNR, strict=True))
     published = published_rows([PublishedCurve("x", "kodak", "a paper", points)], {"kodak": "test"})
     assert list(published.columns) == list(curves.columns)
-    assert published[["psnr_db_low", "psnr_db_high"]].isna().all().all()
-    assert (published["n_images"] == 0).all()
+    assert published[["psnr_db_low", "psnr_db_high"]].isna().all().all() and (published["n_images"] == 0).all()
     rates = published_rates(curves, published, sweep="smoke")
     assert set(rates["metric"]) == {"psnr_db"} and set(rates["method"]) == {"pchip", "akima"}
     np.testing.assert_allclose(rates["bd_rate_percent"], 25)

@@ -159,8 +159,7 @@ def words_of(page: str) -> str:
 
 def test_page_is_whole_and_fetches_nothing(page: str) -> None:
     seen = parse(page)
-    assert all(address.startswith("data:") for address in seen.fetched)
-    assert len(seen.ids) == len(set(seen.ids))
+    assert all(address.startswith("data:") for address in seen.fetched) and len(seen.ids) == len(set(seen.ids))
     inner = {a[1:] for a in seen.anchors if a.startswith("#")}
     assert inner <= set(seen.ids)
     # the only addresses are links to runs
@@ -202,8 +201,7 @@ def test_headline_says_what_the_numbers_say(page: str) -> None:
     text = re.sub(r"[ \n]+", " ", " ".join(parse(page).text))
     rates = made_tables(True)["rates"]
     first, second = find_verdicts(rates)
-    assert (first.arm, first.outcome) == ("saliency_gain", "conclusive: saves bits")
-    assert first.metric == "ew_psnr_db"
+    assert (first.arm, first.outcome) == ("saliency_gain", "conclusive: saves bits") and first.metric == "ew_psnr_db"
     assert "Also better than the centre bias and another picture’s map" in first.reasons[0]
     assert second.arm == "weighted" and second.outcome in text
     headline = text[: text.index("Rate–distortion curves")]
@@ -368,8 +366,7 @@ def test_what_all_curves_share_is_said_once_and_stands_in_no_label() -> None:
     shot = made_shot(np.zeros((16, 16, 3), np.uint8), *named, variant="steps=600")
     item = GalleryItem("one", shot.picture, shot.picture[..., 0], [shot])
     page = render_report(curves=curves, rates=rates_of(points), gallery=[item])
-    assert page.count("steps=600") == 1 and "common to all arms" in page
-    assert "gamma=0.7" in page
+    assert page.count("steps=600") == 1 and "common to all arms" in page and "gamma=0.7" in page
 
 
 def test_one_picture_has_no_interval_and_codecs_as_they_ship_no_training(page: str) -> None:
@@ -548,8 +545,7 @@ def test_chromium_runs_it_offline(browser: Browser, page: str, tmp_path: Path) -
     # arms and controls are drawn; conventional codecs are a click away
     learned = browser.run("return JSON.parse(document.querySelector('#data').textContent).curves.filter(c => !c.classical).length")  # fmt: skip
     assert count('[class="line"]') == learned >= 6 and count("figure") >= 8
-    assert count('[data-choose="classical"][aria-pressed="false"]') == 1
-    assert count('[class^="mark"]') >= 4 * learned
+    assert count('[data-choose="classical"][aria-pressed="false"]') == 1 and count('[class^="mark"]') >= 4 * learned
     rows = browser.run("return [...document.querySelectorAll('tr[data-metric]')].map(r => [r.dataset.metric, r.dataset.method, r.hidden])")  # fmt: skip
     assert rows and all((metric == "ew_psnr_db" and method == "pchip") != hidden for metric, method, hidden in rows)
     # a conventional codec stands against uniform only where all codecs have the same

@@ -126,8 +126,7 @@ def test_unusual_archives(tmp_path: Path, write: Callable[[Path], None]) -> None
     write(tmp_path / "a.zip")
     source = Source("archive", tmp_path / "a.zip")
     (ref,) = frames_of(source)
-    assert read_frame(source, ref) == b"picture"
-    assert peek_frame(source, ref)[0] == b"picture"
+    assert read_frame(source, ref) == b"picture" and peek_frame(source, ref)[0] == b"picture"
     if write is write_beyond_four_gigabytes:
         assert ref.offset is not None and ref.offset > 1 << 32
 
@@ -142,8 +141,7 @@ def test_what_systems_leave_behind_is_passed_over(made: Path, tmp_path: Path) ->
     zipfile.ZipFile(made).extractall(tmp_path)
     for source in (Source("archive", made), Source("tree", tmp_path)):
         frames, strangers = scan(source)
-        assert len(frames) == 9
-        assert strangers == ["leftImg8bit/val/lindau/deeper/x.png", "leftImg8bit/val/stray.png"]
+        assert len(frames) == 9 and strangers == ["leftImg8bit/val/lindau/deeper/x.png", "leftImg8bit/val/stray.png"]
 
 
 def test_linked_tree_is_followed(tmp_path: Path) -> None:
@@ -153,8 +151,7 @@ def test_linked_tree_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "leftImg8bit" / "loop").symlink_to(tmp_path / "elsewhere")
     source = Source("tree", tmp_path / "here")
     frames, strangers = scan(source)
-    assert len(frames) == 9 and strangers == []
-    assert len(read_frame(source, frames[0])) == frames[0].size_bytes
+    assert len(frames) == 9 and strangers == [] and len(read_frame(source, frames[0])) == frames[0].size_bytes
 
 
 # ------------------------------------------------------------------------------------------ counts
@@ -182,8 +179,7 @@ def test_missing_and_extra_are_listed() -> None:
     refs = refs_of(counts)
     refs += [ref_of("val", "lindau", name) for name in ("lindau_1_2_leftImg8bit", "ulm_000000_000019_leftImg8bit")]
     report = check_counts(refs, strangers=["leftImg8bit/x.png"])
-    assert not report.ok
-    assert report.missing == ["train/aachen: 4 of 174", "val/munster: all 174"]
+    assert not report.ok and report.missing == ["train/aachen: 4 of 174", "val/munster: all 174"]
     assert report.extra == [
         "leftImg8bit/x.png",
         "leftImg8bit/test/paris/paris_000000_000019_leftImg8bit.png",
@@ -197,8 +193,7 @@ def test_missing_and_extra_are_listed() -> None:
 
 def test_a_part_when_the_user_says_so() -> None:
     refs = refs_of({"val": {"lindau": 59}, "test": {"bonn": 46}})
-    assert not check_counts(refs).ok
-    assert "declared" in check_counts(refs).message()
+    assert not check_counts(refs).ok and "declared" in check_counts(refs).message()
     report = check_counts(refs, allow_subset=True)
     assert report.ok and len(report.missing) == 25 and not report.partial
     half = check_counts(refs[1:], allow_subset=True)
@@ -270,8 +265,7 @@ def test_of_entries_with_one_name_the_last_is_the_frame(made: Path) -> None:
         add(made, MEMBER, b"other")
     source = Source("archive", made)
     refs = frames_of(source)
-    assert len(refs) == 9
-    assert [read_frame(source, ref) for ref in refs if ref.member == MEMBER] == [b"other"]
+    assert len(refs) == 9 and [read_frame(source, ref) for ref in refs if ref.member == MEMBER] == [b"other"]
 
 
 def make_encrypted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +311,7 @@ def test_entry_that_lies_about_its_size(tmp_path: Path) -> None:
     assert peak < 1_000_000
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, data: st.DataObject) -> None:
     """Any byte changed, any end cut: each frame is right or BrokenFrame, or the archive can't be read."""
@@ -335,8 +329,7 @@ def test_damaged_archives_never_give_wrong_bytes(few: Source, tmp_path: Path, da
         for ref, found in each(source, frames_of(source)).items():
             if isinstance(found, bytes):
                 # A renamed member keeps its bytes; its bytes are always some frame's own.
-                assert found in EXPECTED.values()
-                assert (ref.size_bytes, ref.crc32) in right
+                assert found in EXPECTED.values() and (ref.size_bytes, ref.crc32) in right
     except FoveaError:
         pass
 

@@ -119,8 +119,7 @@ class Run:
         assert names == [NAME, NAME + ".json"]
 
     def has_nothing_final(self) -> None:
-        assert not (self.out / NAME).exists()
-        assert not (self.out / (NAME + ".json")).exists()
+        assert not (self.out / NAME).exists() and not (self.out / (NAME + ".json")).exists()
 
 
 @pytest.fixture
@@ -165,8 +164,7 @@ def test_finished_archive_needs_no_site(run: Run, monkeypatch: pytest.MonkeyPatc
 def test_changed_package_is_found_and_replaces_the_old_one(run: Run, other_package: Path) -> None:
     run()
     manner = Manner(IMPATIENT)
-    assert find_change(run.out, manner) is None
-    assert run(look_for_change=True).received_bytes == 0
+    assert find_change(run.out, manner) is None and run(look_for_change=True).received_bytes == 0
     run.site.replace(3, other_package)
     assert find_change(run.out, manner) == run.site.md5(3)
     assert run().path.read_bytes() == run.package.read_bytes()  # not asked to look
@@ -184,8 +182,7 @@ def test_killed_between_the_name_and_its_notes(run: Run, other_package: Path) ->
     assert run().received_bytes == 0
     run.site.replace(3, other_package)
     shutil.copy(other_package, run.out / NAME)  # of the same size, with the notes of the file before it
-    assert run().checksum == run.site.md5(3)
-    assert run.site.count(FILE) == 1
+    assert run().checksum == run.site.md5(3) and run.site.count(FILE) == 1
     run.is_whole(other_package)
 
 
@@ -195,8 +192,7 @@ def test_file_of_the_users_is_adopted_or_left_alone(run: Run, other_package: Pat
     run.fails("CITYSCAPES_ROOT")
     assert run.has(other_package)
     shutil.copy(run.package, run.out / NAME)
-    assert run().received_bytes == 0
-    assert run.site.count(FILE) == 0
+    assert run().received_bytes == 0 and run.site.count(FILE) == 0
 
 
 # ------------------------------------------------------------------------------------------ the network
@@ -225,10 +221,8 @@ def test_size_that_is_not_stated(run: Run) -> None:
 def test_server_that_ignores_ranges_restarts(run: Run) -> None:
     run.site.fail(FILE, Fault(drop_after=1_000_000), Fault(ignore_range=True))
     done = run.completes()
-    assert [status for _, status in run.asked()] == [200, 200]
-    assert run.asked()[1][0] is not None
-    assert done.received_bytes > done.size_bytes
-    assert run.said("whole file again")
+    assert [status for _, status in run.asked()] == [200, 200] and run.asked()[1][0] is not None
+    assert done.received_bytes > done.size_bytes and run.said("whole file again")
 
 
 def test_server_that_ignores_ranges_and_always_drops_ends(run: Run, other_package: Path) -> None:
@@ -279,8 +273,7 @@ def test_wrong_md5_twice(run: Run) -> None:
     run.site.md5s[3] = "0" * 32
     assert isinstance(run.fails("twice"), ChecksumError)
     run.has_nothing_final()
-    assert not run.part.exists()
-    assert run.site.count(FILE) == 2
+    assert not run.part.exists() and run.site.count(FILE) == 2
 
 
 @pytest.mark.parametrize(
@@ -329,8 +322,7 @@ def test_waits_are_bounded_and_differ_and_retry_after_is_heeded(run: Run) -> Non
 
     with pytest.raises(Transient):
         patient.retry(fail, "something")
-    assert all(15 <= wait <= 30 for wait in waits[9:])
-    assert len(set(waits[9:])) > 40
+    assert all(15 <= wait <= 30 for wait in waits[9:]) and len(set(waits[9:])) > 40
     run.site.fail(FILE, Fault(status=429, headers={"Retry-After": "77"}))
     run()
     assert run.waits == [77.0]
@@ -497,8 +489,7 @@ def test_one_download_at_a_time(run: Run) -> None:
     results.append(second())
     thread.join()
     run.is_whole()
-    assert run.site.count(FILE) == 1
-    assert second.said("waiting")
+    assert run.site.count(FILE) == 1 and second.said("waiting")
     assert sorted(result.received_bytes for result in results) == [0, run.package.stat().st_size]
 
 

@@ -120,8 +120,7 @@ def test_the_archive_in_place_goes_all_the_way_unextracted(settle: Settle, archi
     assert facts["source_frames"] == counts | same
     assert facts["resized_frames"]["resized"] == facts["rgba_frames"]["packed"] == COUNT
     assert facts["resized_frames"]["bytes_out"] == COUNT * 64 * 32 * 3
-    assert all(f["hit"] for f in make(*STAGES).values())
-    assert not (tmp_path / "home/downloads").exists()
+    assert all(f["hit"] for f in make(*STAGES).values()) and not (tmp_path / "home/downloads").exists()
     kept = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.suffix in (".png", ".zip")]
     assert {p.parent.parent.name for p in kept if "shown" not in p.parts} == {"rgba_frames"}
     shards = list((tmp_path / "home/data/resized_frames/shards").glob("*.json"))
@@ -157,22 +156,19 @@ def test_planning_asks_nobody_and_the_run_downloads_once(settle: Settle, archive
         assert chain.why("source_frames", NAME) == "waits for cityscapes_archive of cityscapes"
         with pytest.raises(Waiting):
             chain.given["source_frames", NAME].part("files")
-        assert site.requests == []
-        assert not (tmp_path / "home/downloads").exists()
+        assert site.requests == [] and not (tmp_path / "home/downloads").exists()
         lines: list[tuple[float, float, str]] = []
         facts = make(*STAGES, progress=lambda *line: lines.append(line))
         assert site.count("/file-handling/") == 1
         asked = len(site.requests)
-        assert all(f["hit"] for f in make(*STAGES).values())
-        assert len(site.requests) == asked
+        assert all(f["hit"] for f in make(*STAGES).values()) and len(site.requests) == asked
         shutil.rmtree(tmp_path / "home/downloads")
         assert look().why("cityscapes_archive", NAME) == "not here yet"
         again = make(*STAGES[:3])
         assert site.count("/file-handling/") == 2
         assert again["source_frames"]["hit"] and again["resized_frames"]["hit"], "its frames are found"
     got = facts["cityscapes_archive"]
-    assert got["downloaded"]
-    assert got["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
+    assert got["downloaded"] and got["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
     assert got["bytes_received"] == archive.stat().st_size
     assert Path(got["source"]) == tmp_path / "home/downloads" / ARCHIVE_NAME
     assert any("MB downloaded" in note for *_, note in lines)
@@ -189,8 +185,7 @@ def test_what_is_missing_is_listed_and_stops_the_run(settle: Settle, archive: Pa
         make(*STAGES[:2])
     made = look().made("cityscapes_archive", NAME)
     passed, said = checks(made)["official_counts"]
-    assert not passed
-    assert "train/aachen: all 174" in said["which"]
+    assert not passed and "train/aachen: all 174" in said["which"]
     assert checks(made)["fresh"] is None  # not asked of an archive of one's own
     assert "darmstadt | 85 | 85" in (made.folder / "shown/cities.md").read_text()
 
@@ -225,18 +220,14 @@ def test_only_cityscapes_has_an_archive(settle: Settle, archive: Path) -> None:
 def test_frames_that_a_zip_cannot_tell_apart_are_told_apart(tmp_path: Path) -> None:
     """A PNG's chunks hold their own CRC, which leaves a zip's CRC about 16 bits to tell PNGs of one size apart."""
     pair = [make_png(index, (64, 32)) for index in (516, 3777)]
-    assert zlib.crc32(pair[0]) == zlib.crc32(pair[1])
-    assert len(pair[0]) == len(pair[1])
-    assert pair[0] != pair[1]
+    assert zlib.crc32(pair[0]) == zlib.crc32(pair[1]) and len(pair[0]) == len(pair[1]) and pair[0] != pair[1]
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "pair.zip", "w", method) as archive:
             for number, png in enumerate(pair):
                 archive.writestr(f"leftImg8bit/test/bonn/bonn_{number:06d}_000019_leftImg8bit.png", png)
         source = Source("archive", tmp_path / "pair.zip")
         table = archive_table(source, scan(source).frames)
-        assert list(table.status) == ["ok", "ok"]
-        assert table.sha256.nunique() == 2
-        assert set(table.width) == {64}
+        assert list(table.status) == ["ok", "ok"] and table.sha256.nunique() == 2 and set(table.width) == {64}
 
 
 # ---------------------------------------------------------------------------------------------- faults
@@ -264,8 +255,7 @@ def test_a_broken_frame_is_quarantined_and_a_repaired_archive_heals(
     repair = damage(mine, image)
     settle(mine)
     facts = make(*STAGES)
-    assert facts["resized_frames"]["quarantined"] == 1
-    assert facts["rgba_frames"]["frames"] == COUNT - 1
+    assert facts["resized_frames"]["quarantined"] == 1 and facts["rgba_frames"]["frames"] == COUNT - 1
     made = look().made("resized_frames", NAME)
     quarantined = made.manifest["meta"]["quarantined"]
     assert [q["image"] for q in quarantined] == [image]
@@ -275,8 +265,7 @@ def test_a_broken_frame_is_quarantined_and_a_repaired_archive_heals(
     time.sleep(0.01)
     repair()
     facts = make(*STAGES)
-    assert facts["resized_frames"]["resized"] == 1
-    assert facts["resized_frames"]["quarantined"] == 0
+    assert facts["resized_frames"]["resized"] == 1 and facts["resized_frames"]["quarantined"] == 0
     assert facts["rgba_frames"] | {"hit": 0, "packed": 1, "frames": COUNT} == facts["rgba_frames"] | {"hit": 0}
 
 
@@ -327,8 +316,7 @@ def test_a_changed_frame_is_the_only_one_done_again(settle: Settle, archive: Pat
     make(*STAGES)
     put(make_png(999_999, (64, 32)))
     facts = make(*STAGES)
-    assert facts["resized_frames"]["resized"] == 1
-    assert facts["saliency_maps"]["predicted"] == 1
+    assert facts["resized_frames"]["resized"] == 1 and facts["saliency_maps"]["predicted"] == 1
     assert facts["rgba_frames"]["packed"] == 1
     put(before)
     facts = make(*STAGES)

@@ -52,15 +52,13 @@ def test_rows_say_what_the_files_are(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "train" / "turned.jpg", exif=exif)
     table = scan(folder(tmp_path))
-    assert list(table.columns) == list(COLUMNS)
-    assert list(table["image"]) == ["train/a", "train/turned", "val/film 1/b"]
+    assert list(table.columns) == list(COLUMNS) and list(table["image"]) == ["train/a", "train/turned", "val/film 1/b"]
     first, turned, last = (table.iloc[k] for k in range(3))
     data = (tmp_path / "train" / "a.png").read_bytes()
     assert (first.path, first.bytes) == (str(tmp_path / "train/a.png"), len(data))
     assert first.sha256 == hashlib.sha256(data).hexdigest()
     assert (first.width, first.height, first.status, first.reason) == (32, 24, "ok", "")
-    assert (turned.width, turned.height) == (20, 30)
-    assert (last.split, last.group) == ("val", "film 1")
+    assert (turned.width, turned.height) == (20, 30) and (last.split, last.group) == ("val", "film 1")
 
 
 def test_hidden_and_other_files_are_passed_over_and_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
@@ -78,8 +76,7 @@ def test_ambiguous_names_keep_their_suffix() -> None:
 @given(st.lists(st.from_regex(r"[ab]{1,2}(/[ab])?(\.[jp])?(\.[jp])", fullmatch=True), unique=True))
 def test_image_ids_are_unique(paths: list[str]) -> None:
     ids = image_ids(paths)
-    assert set(ids) == set(paths)
-    assert len(set(ids.values())) == len(paths)
+    assert set(ids) == set(paths) and len(set(ids.values())) == len(paths)
 
 
 def test_a_picture_is_found_by_any_clear_name() -> None:
@@ -106,8 +103,7 @@ def test_a_name_that_is_no_text_is_one_quarantined_picture(tmp_path: Path) -> No
     good = table.index[table["status"] == "ok"]
     assert sorted(good) == sorted(["NA", "null", "\u00fc", "u\u0308", "a" * 251, long[:-4]])
     bad = table[table["status"] != "ok"]
-    assert list(bad.index) == [r"caf\xe9", r"two\x0alines"]
-    assert bad["reason"].str.contains("rename it").all()
+    assert list(bad.index) == [r"caf\xe9", r"two\x0alines"] and bad["reason"].str.contains("rename it").all()
     table.to_parquet(tmp_path / "t.parquet")  # each text can be written
 
 
@@ -137,8 +133,7 @@ def test_hash_splits_are_80_10_10_and_never_move() -> None:
     named = {name: hash_split(name) for name in ("a", "f", "films/x_0001", "8")}
     assert named == {"a": "train", "f": "val", "films/x_0001": "train", "8": "test"}  # golden
     counts = Counter(hash_split(str(k)) for k in range(20_000))
-    assert counts["train"] == pytest.approx(16_000, abs=300)
-    assert counts["val"] == pytest.approx(2_000, abs=200)
+    assert counts["train"] == pytest.approx(16_000, abs=300) and counts["val"] == pytest.approx(2_000, abs=200)
     assert counts["test"] == pytest.approx(2_000, abs=200)
 
 
@@ -212,8 +207,7 @@ def test_cityscapes_layout(tmp_path: Path) -> None:
     name = "train/ulm/ulm_000000_000019"
     put(tmp_path, f"leftImg8bit/{name}_leftImg8bit.png", f"gtFine/{name}_color.png")
     table = scan(Dataset("cityscapes", "cityscapes", tmp_path))
-    assert splits_of(table) == {f"{name}_leftImg8bit": "train"}
-    assert list(table["group"]) == ["ulm"]
+    assert splits_of(table) == {f"{name}_leftImg8bit": "train"} and list(table["group"]) == ["ulm"]
 
 
 # ---- what is wrong with a file or a folder
@@ -234,8 +228,7 @@ def test_broken_files_are_quarantined_by_name_and_the_rest_kept(tmp_path: Path) 
         (tmp_path / name).write_bytes(data)
     (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone")
     table = scan(folder(tmp_path, splits=Splits("hash"))).set_index("image")
-    assert table.loc["good", "status"] == "ok"
-    assert (table.drop("good")["status"] == "quarantined").all()
+    assert table.loc["good", "status"] == "ok" and (table.drop("good")["status"] == "quarantined").all()
     assert len(table) == len(bad) + 2
     for name, (_, reason) in bad.items():
         assert pd.Series([table.loc[name.rsplit(".", 1)[0], "reason"]]).str.contains(reason).all()
@@ -304,8 +297,7 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
     os.utime(root / "b.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     put(root, "d.png")
     second = scan(folder(root), cache).set_index("image")
-    assert sorted(read) == ["b.png", "d.png"]
-    assert second.loc["b", "status"] == "quarantined"
+    assert sorted(read) == ["b.png", "d.png"] and second.loc["b", "status"] == "quarantined"
     assert second.loc["a", "sha256"] == first.set_index("image").loc["a", "sha256"]
 
 

@@ -23,8 +23,7 @@ def test_camvid_has_its_folders_as_splits_and_is_measured_on_val(tmp_path: Path)
     add_dataset(tmp_path, "camvid", DATA / "camvid")
     dataset = load_registry(tmp_path)["camvid"]
     table = scan(dataset, tmp_path / "cache")
-    assert (table["status"] == "ok").all()
-    assert dict(table["split"].value_counts()) == {"train": 367, "val": 101}
+    assert (table["status"] == "ok").all() and dict(table["split"].value_counts()) == {"train": 367, "val": 101}
     assert dataset.evaluation_split(table) == "val"
     for path in table["path"][::60]:
         assert resize(read_picture(path), dataset.size).shape == (360, 480, 3)
@@ -46,5 +45,4 @@ def test_osie_with_its_fixations(tmp_path: Path) -> None:
     for density in maps:
         assert density is not None
         # People look at the middle of photographs more than at their borders.
-        assert density[64:192, 128:384].sum() > 0.25
-        assert np.isclose(density.sum(), 1, atol=1e-4)
+        assert density[64:192, 128:384].sum() > 0.25 and np.isclose(density.sum(), 1, atol=1e-4)

@@ -39,8 +39,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_is_cityscapes(drawn: Path, tmp_path: Path) -> None:
     table = scan(dataclasses.replace(load_registry(tmp_path)["sample"], path=drawn))
-    assert (table["status"] == "ok").all()
-    assert dict(table["split"].value_counts()) == {"train": 3, "test": 2, "val": 1}
+    assert (table["status"] == "ok").all() and dict(table["split"].value_counts()) == {"train": 3, "test": 2, "val": 1}
     assert set(zip(table["width"], table["height"], strict=True)) == {SMALL}
     city = CITIES["train"][0]
     assert table["image"].str.fullmatch(rf"train/{city}/{city}_000000_000019_leftImg8bit").any()
@@ -102,8 +101,7 @@ def test_plates_are_where_the_sidecar_says_and_legible(drawn: Path, scenes: Draw
 def test_noise_is_normed_and_disjoint_between_splits() -> None:
     train, again, test = (Scene((0, split, 5), 256, 128) for split in (1, 1, 3))
     a, b, c = (scene.noise(1024, 1024, 0, 0.7) for scene in (train, again, test))
-    assert a.std() == pytest.approx(1, abs=0.01)
-    assert np.array_equal(a, b)
+    assert a.std() == pytest.approx(1, abs=0.01) and np.array_equal(a, b)
     # No shift of one field looks like the other.
     correlation = np.fft.irfft2(np.fft.rfft2(a) * np.conj(np.fft.rfft2(c))) / a.size
     assert np.abs(correlation).max() < 0.5

@@ -42,10 +42,8 @@ def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
     rows = [("a.jpg", 0, 1.0, 600.0, 210), ("b", 1, 400.5, 300.5, 90), ("sub/c.jpg", 2, 800.0, 1.0, 5)]
     file = table(tmp_path, rows, name, "image subject x y duration")
     read = read_fixations(file, manifest("a", "b", "sub/c"))
-    assert list(read.table["image"]) == ["a", "b", "sub/c"]
-    assert list(read.table["duration"]) == [210, 90, 5]
-    assert read.why() == ""
-    assert read.table["x"].tolist() == [1.0, 400.5, 800.0]
+    assert list(read.table["image"]) == ["a", "b", "sub/c"] and list(read.table["duration"]) == [210, 90, 5]
+    assert read.why() == "" and read.table["x"].tolist() == [1.0, 400.5, 800.0]
 
 
 def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Path) -> None:
@@ -74,8 +72,7 @@ def test_tables_of_spreadsheets(tmp_path: Path, text: str, encoding: str) -> Non
     (tmp_path / "eyes.csv").write_bytes(text.encode(encoding))
     read = read_fixations(tmp_path / "eyes.csv", manifest("sub/a", "NA", "null"))
     rows = read.table[["image", "subject", "x", "y"]].to_numpy().tolist()
-    assert rows == [["sub/a", "p1", 12.5, 3.0], ["NA", "p2", 4.0, 5.25]]
-    assert read.why() == "1 without numbers"
+    assert rows == [["sub/a", "p1", 12.5, 3.0], ["NA", "p2", 4.0, 5.25]] and read.why() == "1 without numbers"
 
 
 def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ def test_points_follow_the_frame() -> None:
     assert np.allclose(moved[inside], [[0, 128], [512, 128], [256, 0], [0.32, 0.32]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(64, 48), (33, 70)]), st.floats(0.5, 6))
 def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: float) -> None:
     rng = np.random.default_rng(seed)
@@ -132,8 +129,7 @@ def test_density_is_scipys_gaussian(seed: int, size: tuple[int, int], sigma: flo
         counts[int(y), int(x)] += 1
     density = fixation_map(points, size, sigma)
     assert density.dtype == np.float32 and density.shape == size[::-1]
-    assert density.sum(dtype=float) == pytest.approx(1, abs=1e-5)
-    assert density.min() >= 0
+    assert density.sum(dtype=float) == pytest.approx(1, abs=1e-5) and density.min() >= 0
     expected = gaussian_filter(counts, sigma, mode="reflect", truncate=4.0)
     expected /= expected.sum()
     assert np.abs(density - expected).max() < 2e-3 * expected.max()
@@ -151,8 +147,7 @@ def test_maps_of_frames(tmp_path: Path) -> None:
     file = table(tmp_path, [("a", 0, 400.5, 300.5), ("c", 0, 5.0, 5.0), ("elsewhere", 0, 1.0, 1.0)])
     dataset = Dataset("d", "folder", tmp_path, fixations=file, size=(512, 256))
     maps = frame_fixation_maps(dataset, manifest("a", "b", "c"), [(256, 512)] * 3)
-    assert maps[0] is not None
-    assert np.unravel_index(maps[0].argmax(), maps[0].shape) == (128, 256)
+    assert maps[0] is not None and np.unravel_index(maps[0].argmax(), maps[0].shape) == (128, 256)
     assert maps[1] is None  # nobody looked
     assert maps[2] is None  # the point lies in the part that was cut off
     with pytest.raises(FoveaError, match="a: the frame is 400×256"):
@@ -166,8 +161,7 @@ def test_fixations_move_to_cut_and_scaled_frames(tmp_path: Path) -> None:
     dataset = Dataset("d", "folder", tmp_path, fixations=file, size=(400, 200))
     moved = frame_fixations(dataset, manifest("a", "b"))
     # 800×600 → the middle 800×400 → half its size: the picture's middle is the frame's; what lay above is gone
-    assert moved.dropped == 1
-    assert moved.table[["x", "y"]].to_numpy().tolist() == [[200.5, 100.5], [0.75, 100.5]]
+    assert moved.dropped == 1 and moved.table[["x", "y"]].to_numpy().tolist() == [[200.5, 100.5], [0.75, 100.5]]
     assert moved.table.subject.tolist() == [0, 1]
 
 
@@ -190,7 +184,6 @@ def test_halves_are_of_different_people_and_stay_the_same(tmp_path: Path) -> Non
     by_name = frame_fixation_halves(named, manifest("a"), [(600, 800)])
     assert by_name[0] is not None
     alone = frame_fixation_halves(dataset, manifest("b"), [(600, 800)])[0]
-    assert alone is not None and halves[1] is not None
-    assert np.array_equal(alone[0], halves[1][0])
+    assert alone is not None and halves[1] is not None and np.array_equal(alone[0], halves[1][0])
     none = frame_fixation_halves(Dataset("d", "folder", tmp_path), manifest("a"), [(600, 800)])
     assert none == [None]

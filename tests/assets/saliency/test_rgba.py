@@ -19,7 +19,7 @@ pixels = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(pixels)
 def test_round_trip_is_lossless_under_alpha_zero_too(rgba: NDArray[np.uint8]) -> None:
     rgb, saliency_map = np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
@@ -29,8 +29,7 @@ def test_round_trip_is_lossless_under_alpha_zero_too(rgba: NDArray[np.uint8]) ->
     assert back_rgb.flags.c_contiguous and back_map.flags.c_contiguous
     # Any program sees the same: an ordinary RGBA PNG.
     image = Image.open(io.BytesIO(data))
-    assert image.mode == "RGBA"
-    assert np.array_equal(np.asarray(image), rgba)
+    assert image.mode == "RGBA" and np.array_equal(np.asarray(image), rgba)
 
 
 def test_views_are_packed_like_copies() -> None:
@@ -69,7 +68,7 @@ def test_other_files_are_refused() -> None:
             unpack(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_flipped_bit_is_noticed(data: st.DataObject) -> None:
     rgba = np.arange(16 * 16 * 4, dtype=np.uint32).reshape(16, 16, 4).astype(np.uint8)

@@ -125,8 +125,7 @@ def test_fixations_are_moved_to_the_frames(home: Home) -> None:
     raw = pd.read_csv(home.config / "fixations.csv")
     eyes = pd.read_parquet(made.folder / "fixations.parquet")
     assert np.allclose(np.sort(eyes.x), np.sort(raw.x))  # native size: nothing moves
-    assert [p.name for p in made.shown()] == ["mean_map.png", "people.png"]
-    assert chain.make("fixation_maps", "eyes").hit
+    assert [p.name for p in made.shown()] == ["mean_map.png", "people.png"] and chain.make("fixation_maps", "eyes").hit
 
 
 def test_a_fixation_table_that_is_gone_is_named(home: Home, tmp_path: Path) -> None:
@@ -167,8 +166,7 @@ def test_training_is_tracked_and_lists_the_pictures_it_saw(home: Home, trained: 
     assert made.facts["pictures_train"] == 6 and made.facts["epochs"] == 2
     assert [p.name for p in made.shown()] == ["training.png", "validation.png"]
     seen = read_seen(made.folder / "weights/sam_lite.safetensors")
-    assert (len(seen.train), len(seen.validation)) == (6, 2)
-    assert not (home.work / made.unit.digest).exists()
+    assert (len(seen.train), len(seen.validation)) == (6, 2) and not (home.work / made.unit.digest).exists()
     assert chain.make("saliency_model", KEY).hit
 
 
@@ -188,8 +186,7 @@ def test_training_goes_on_where_it_was_stopped(home: Home, trained: Tracker, mon
     monkeypatch.setattr(Training, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         chain.make("saliency_model", key)
-    assert isinstance(chain.tracker, Tracker)
-    assert chain.tracker.runs[key].finish.call_args == mock.call("FAILED")
+    assert isinstance(chain.tracker, Tracker) and chain.tracker.runs[key].finish.call_args == mock.call("FAILED")
     assert not chain.ready("saliency_model", key)
     monkeypatch.setattr(Training, "_save", save)
     chain.make("saliency_model", key)
@@ -233,8 +230,7 @@ def test_maps_come_from_the_model_that_the_registry_names(home: Home, trained: T
     usual = map_keys(look(home), "eyes")
     assert not usual.map_seen.any()
     chain = choosing(KEY)
-    assert chosen_model(chain.world, "eyes") == KEY
-    assert chosen_model(chain.world, "plain") == "sam_lite"
+    assert chosen_model(chain.world, "eyes") == KEY and chosen_model(chain.world, "plain") == "sam_lite"
     table = map_keys(chain, "eyes")
     assert not set(table.map_key) & set(usual.map_key)
     assert map_keys(chain, "plain").map_key.tolist() == map_keys(look(home), "plain").map_key.tolist()
@@ -265,12 +261,10 @@ def test_training_pictures_get_maps_of_the_model_that_left_them_out(
     one, two = sources[1].seen.train, sources[2].seen.train
     assert one and two and not one & two and one | two == sources[0].seen.train
     table = map_keys(chain, "eyes")
-    assert not table.map_seen.any()
-    assert set(table.map_source[table.split == "train"]) == {1, 2}
+    assert not table.map_seen.any() and set(table.map_source[table.split == "train"]) == {1, 2}
     assert set(table.map_source[table.split != "train"]) == {0}
     made = chain.make("saliency_maps", "eyes")
-    assert made.facts["out_of_fold_frames"] == 6
-    assert out_of_fold(made)[0]
+    assert made.facts["out_of_fold_frames"] == 6 and out_of_fold(made)[0]
 
 
 def test_the_benchmark_ranks_models_and_fills_table_plot_and_tracker(home: Home, trained: Tracker) -> None:

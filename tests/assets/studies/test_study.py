@@ -51,24 +51,20 @@ def points(images: int = 6, shift: float = 0.02, codecs: tuple[str, ...] = ("bls
 
 def test_pairs_are_matched_within_the_tolerance_and_use_no_file_twice() -> None:
     matches, refused = match_pairs(points(), ARMS, pairs=24, seed=3, tolerance=0.05)
-    assert len(matches) == 24
-    assert refused == {}
-    assert all(abs(m.difference) <= 0.05 for m in matches)
+    assert len(matches) == 24 and refused == {} and all(abs(m.difference) <= 0.05 for m in matches)
     assert [m.difference for m in matches] == pytest.approx([2 * 0.02 / 2.02] * 24)
     files = [(m.image, s.experiment) for m in matches for s in m.sides]
-    assert len(files) == len(set(files))
-    assert {tuple(s.arm for s in m.sides) for m in matches} == {ARMS}
+    assert len(files) == len(set(files)) and {tuple(s.arm for s in m.sides) for m in matches} == {ARMS}
     assert match_pairs(points(), ARMS, pairs=24, seed=3, tolerance=0.05)[0] == matches
     assert match_pairs(points(), ARMS, pairs=24, seed=4, tolerance=0.05)[0] != matches
 
 
 @given(st.integers(1, 24), st.integers(0, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pairs_are_spread_evenly_over_pictures(pairs: int, seed: int) -> None:
     matches, _ = match_pairs(points(), ARMS, pairs=pairs, seed=seed, tolerance=0.05)
     counts = pd.Series([m.image for m in matches]).value_counts().reindex([f"p{i}" for i in range(6)], fill_value=0)
-    assert counts.max() - counts.min() <= 1
-    assert len(matches) == pairs
+    assert counts.max() - counts.min() <= 1 and len(matches) == pairs
 
 
 def test_what_cannot_be_matched_is_refused_with_the_reason() -> None:
@@ -120,7 +116,6 @@ def test_a_variant_is_never_chosen_in_silence() -> None:
 # ---- rates and intervals
 
 
-@settings(deadline=None)  # what it imports may take longer
 @given(st.integers(0, 200), st.integers(1, 200))
 def test_wilson(chosen: int, answers: int) -> None:
     chosen = min(chosen, answers)
@@ -161,8 +156,7 @@ def test_two_hundred_answers_recover_the_preference(people: int, images: int, tr
     held = 0
     for _ in range(40):
         found = preference(simulated(rng, people, images, truth))
-        assert found["n_answers"] == 200
-        assert found["method"] == ("wilson" if people == 1 else "cluster bootstrap")
+        assert found["n_answers"] == 200 and found["method"] == ("wilson" if people == 1 else "cluster bootstrap")
         held += found["ci_low"] <= truth <= found["ci_high"]
     # at 95 %, fewer than 33 of 40 happen once in 1000 times
     assert held >= 33
@@ -195,11 +189,9 @@ def test_people_who_differ_widen_the_interval() -> None:
         found = preference(answers)
         held += found["ci_low"] <= 0.5 <= found["ci_high"]
         alone = wilson(found["chose_second"], 200)
-        assert found["ci_low"] <= alone[0]
-        assert found["ci_high"] >= alone[1]
+        assert found["ci_low"] <= alone[0] and found["ci_high"] >= alone[1]
         widths.append((found["ci_high"] - found["ci_low"]) / (alone[1] - alone[0]))
-    assert held >= 33
-    assert np.mean(widths) > 1.4
+    assert held >= 33 and np.mean(widths) > 1.4
 
 
 def test_the_bootstrap_follows_its_clusters() -> None:
@@ -341,8 +333,7 @@ def test_sizes_and_looks_are_kept(chain: Chain, design: Design, tmp_path: Path) 
         answer |= {"looks": i % 3, "shown_pixels": 286 if i % 2 else 480, "picture_pixels": 480}
     import_answers(chain.home.config, [write(tmp_path, said)])
     kept = read_answers(chain.home.config / "studies" / design.study / "answers" / "p-phone.json")
-    assert kept.screen == said["screen"]
-    assert [a.looks for a in kept.answers] == [a["looks"] for a in said["answers"]]
+    assert kept.screen == said["screen"] and [a.looks for a in kept.answers] == [a["looks"] for a in said["answers"]]
     result = study_result(chain.home.config, design.study)
     small = sum(a["kind"] == "pair" and a["shown_pixels"] == 286 for a in said["answers"])
     assert result.table.n_small[0] == small > 0
@@ -454,10 +445,8 @@ def test_other_answers_of_the_same_person_are_refused(chain: Chain, design: Desi
 @given(st.integers(1, 2000), st.integers(1, 2000), st.integers(0, 9))
 def test_the_window_lies_inside(height: int, width: int, seed: int) -> None:
     rows, columns = window_of((height, width, 3), np.random.default_rng(seed))
-    assert 0 <= rows.start < rows.stop <= height
-    assert rows.stop - rows.start == min(height, WINDOW[1])
-    assert columns.stop - columns.start == min(width, WINDOW[0])
-    assert columns.stop <= width
+    assert 0 <= rows.start < rows.stop <= height and rows.stop - rows.start == min(height, WINDOW[1])
+    assert columns.stop - columns.start == min(width, WINDOW[0]) and columns.stop <= width
 
 
 def made_shown(design: Design) -> list[Any]:
@@ -507,8 +496,7 @@ def test_answered_by_keyboard_and_imported(browser: Browser, page: Path, chain: 
         wanted = trial["names"][0 if trial["kind"] == "catch" else 1]
         names = trial["names"][::-1] if trial["flipped"] else trial["names"]
         shown = browser.run("return [...document.querySelectorAll('.pic img')].map(i => data.pictures.indexOf(i.src))")
-        assert shown == (trial["pictures"][::-1] if trial["flipped"] else trial["pictures"])
-        assert browser.fits()
+        assert shown == (trial["pictures"][::-1] if trial["flipped"] else trial["pictures"]) and browser.fits()
         browser.press(LEFT if names[0] == wanted else RIGHT)
     assert browser.run("return document.body.dataset.screen") == "end"
     browser.run("document.querySelector('#json').focus()")
@@ -516,8 +504,7 @@ def test_answered_by_keyboard_and_imported(browser: Browser, page: Path, chain: 
     saved = browser.downloaded(f"study-{design.study}-{who}.json")
     assert import_answers(chain.home.config, [saved]) == ([design.study], 1, 0)
     _, table, dropped = study_result(chain.home.config, design.study)
-    assert dropped == {}
-    assert (table.iloc[0].rate, table.iloc[0].n_answers, table.iloc[0].method) == (1.0, 8, "wilson")
+    assert dropped == {} and (table.iloc[0].rate, table.iloc[0].n_answers, table.iloc[0].method) == (1.0, 8, "wilson")
     assert browser.errors() == []
 
 
@@ -528,8 +515,7 @@ def test_answered_by_touch_on_a_phone(browser: Browser, page: Path, width: int, 
     assert not browser.overflows()
     browser.tap("#play")
     for place in range(12):
-        assert browser.fits()
-        assert not browser.overflows()
+        assert browser.fits() and not browser.overflows()
         if place == 3:
             browser.tap("#peek")
             assert browser.run("return [looks, peeking]") == [1, False]
@@ -550,6 +536,5 @@ def test_order_and_sides_are_drawn_from_the_name(browser: Browser, page: Path) -
         orders.append(browser.run("return trials.map(t => [t.pair, t.flipped, t.kind])"))
     assert orders[0] == orders[1] != orders[2]
     kinds = [k for _, _, k in orders[0]]
-    assert kinds.count("catch") == 4
-    assert all(pair != ("catch", "catch") for pair in itertools.pairwise(kinds))
+    assert kinds.count("catch") == 4 and all(pair != ("catch", "catch") for pair in itertools.pairwise(kinds))
     assert {f for _, f, _ in orders[0]} == {True, False}

@@ -33,16 +33,17 @@ def small(monkeypatch):
     monkeypatch.setattr(BitContext, "fit", functools.partialmethod(BitContext.fit, steps=20))
 
 
-@pytest.fixture(autouse=True)
-def few_plain(monkeypatch):
-    monkeypatch.setattr(bases, "PLAIN", 2)
-    monkeypatch.setattr(bases, "STARK", 3)
+@pytest.fixture(autouse=True, scope="module")
+def few_plain():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bases, "PLAIN", 2)
+        patched.setattr(bases, "STARK", 3)
+        yield
 
 
-@pytest.fixture
-def frames(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def frames(few_plain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for i in range(4):
         picture = np.cumsum(rng.integers(-9, 10, (160, 200, 3)), axis=1).astype(np.uint8)
@@ -188,8 +189,7 @@ def test_a_gpu_session_needs_no_pipeline_and_loses_nothing_to_a_part_that_fails(
     failed = {name for name, said in found.items() if "failed" in said}
     assert failed == {"train bls2017", "decode bls2017"}, found
     assert all(name in done.stdout for name in found) and "missing" in found["train bls2017"]["failed"]
-    assert found["train light"]["steps"] == 3
-    assert load_codec(tmp_path / "out" / "light" / "final").config.n == 8
+    assert found["train light"]["steps"] == 3 and load_codec(tmp_path / "out" / "light" / "final").config.n == 8
     assert found["decode light"]["files"] == found["decode light"]["equal_symbols"] == 6
     assert found["loop light fast"]["ratio"] > 0 and found["small trainings"]["count"] == 2
     with np.load(tmp_path / "frames.npz") as packed:

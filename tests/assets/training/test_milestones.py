@@ -30,9 +30,7 @@ def picture(seed: int, height: int = 256, width: int = 512) -> np.ndarray:
 @example(7, FROM_SCRATCH)
 def test_steps_rise_to_the_last_and_never_faster_than_in_equal_ratios(steps: int, count: int) -> None:
     found = milestone_steps(steps, count)
-    assert found[-1] == steps
-    assert found[0] >= 1
-    assert list(found) == sorted(set(found))
+    assert found[-1] == steps and found[0] >= 1 and list(found) == sorted(set(found))
     assert len(found) <= count
 
 
@@ -46,14 +44,11 @@ def test_most_steps_are_early() -> None:
 def test_crops_lie_inside_are_equally_large_and_do_not_overlap(sizes: list[tuple[int, int]]) -> None:
     pictures = [np.zeros((h, w, 3), np.uint8) for h, w in sizes]
     crops = choose_crops(pictures, [f"p{i}" for i in range(len(sizes))])
-    assert 1 <= len(crops) <= CROPS
-    assert {c.side for c in crops} == {min(SIDE, *(min(s) for s in sizes))}
+    assert 1 <= len(crops) <= CROPS and {c.side for c in crops} == {min(SIDE, *(min(s) for s in sizes))}
     for place, (height, width) in enumerate(sizes):
         covered = np.zeros((height, width), int)
         for c in (c for c in crops if c.picture == place):
-            assert c.top >= 0
-            assert c.left >= 0
-            assert c.of(pictures[place]).shape == (c.side, c.side, 3)
+            assert c.top >= 0 and c.left >= 0 and c.of(pictures[place]).shape == (c.side, c.side, 3)
             covered[c.top : c.top + c.side, c.left : c.left + c.side] += 1
         assert covered.max() <= 1
 
@@ -76,8 +71,7 @@ def test_what_is_kept_comes_back_by_step_also_after_a_killed_run(tmp_path: Path)
     files = again.collected(steps=10, rate_name="lmbda", rate=0.01, held_out=True, dataset="drawn")
     assert set(files) == {"original.png", "2.png", "10.png", "stages.json"}
     said = json.loads(files["stages.json"])
-    assert [s["step"] for s in said["stages"]] == [2, 10]
-    assert said["held_out"] is True
+    assert [s["step"] for s in said["stages"]] == [2, 10] and said["held_out"] is True
     assert said["stages"][1]["psnr_db"] == [20.0 + c.picture for c in crops]
     assert said["stages"][1]["bpp_estimate"] == [0.5 + c.picture for c in crops]
     for name, change in (("original", lambda p: p), ("2", lambda p: p // 2), ("10", lambda p: 255 - p)):
@@ -87,5 +81,4 @@ def test_what_is_kept_comes_back_by_step_also_after_a_killed_run(tmp_path: Path)
 
     none = Milestones(tmp_path / "none", [], [])
     none.keep(3, [])
-    assert none.collected(steps=3) == {}
-    assert not list((tmp_path / "none").rglob("*.png"))
+    assert none.collected(steps=3) == {} and not list((tmp_path / "none").rglob("*.png"))

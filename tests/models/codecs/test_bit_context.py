@@ -21,7 +21,7 @@ def random_context(rng):
     return context
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), iterations=st.integers(1, 6), h=st.integers(1, 7), w=st.integers(1, 7))
 def test_what_is_written_is_read(seed, iterations, h, w):
     rng = np.random.default_rng(seed)
@@ -31,8 +31,7 @@ def test_what_is_written_is_read(seed, iterations, h, w):
     data, bits = context.write(planes, stops, 0)
     assert bits - 8 <= 8 * len(data.rstrip(b"\0")) + 40 and len(data) <= bits / 8 + 5
     read = np.zeros_like(planes)
-    assert context.read(data, read, stops, 0, whole=True) == iterations
-    assert np.array_equal(read, planes)
+    assert context.read(data, read, stops, 0, whole=True) == iterations and np.array_equal(read, planes)
 
 
 def test_of_cut_data_the_iterations_told_completely_are_read():
@@ -55,8 +54,7 @@ def test_without_weights_a_bit_takes_a_bit():
     rng = np.random.default_rng(1)
     stops = np.full((8, 12), 3)
     data, bits = BitContext(M).write(planes_of(rng, 3, 8, 12, stops), stops, 0)
-    assert bits == 3 * M * 8 * 12
-    assert 0 <= 8 * len(data) - bits < 40
+    assert bits == 3 * M * 8 * 12 and 0 <= 8 * len(data) - bits < 40
 
 
 def test_the_weights_found_save_bits_on_other_pictures():
@@ -66,8 +64,7 @@ def test_the_weights_found_save_bits_on_other_pictures():
     context.fit([planes_of(rng, 4, 12, 16, stops) for _ in range(30)], steps=80)
     data, bits = context.write(other := planes_of(rng, 4, 12, 16, stops), stops, 0)
     raw, _ = BitContext(M).write(other, stops, 0)
-    assert len(data) < 0.85 * len(raw)
-    assert bits / 8 == pytest.approx(len(data), abs=5)
+    assert len(data) < 0.85 * len(raw) and bits / 8 == pytest.approx(len(data), abs=5)
 
 
 def test_every_sum_is_of_integers_and_exact():

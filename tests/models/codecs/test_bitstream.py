@@ -23,8 +23,7 @@ def reseal(body: bytes) -> bytes:
 )
 def test_what_is_packed_is_unpacked(width, height, level, strings):
     contents = Contents("bls2017", b"8 bytes.", width, height, level, tuple(strings))
-    assert unpack(pack(contents)) == contents
-    assert len(pack(CONTENTS)) - sum(map(len, CONTENTS.strings)) <= 26
+    assert unpack(pack(contents)) == contents and len(pack(CONTENTS)) - sum(map(len, CONTENTS.strings)) <= 26
 
 
 @given(st.lists(st.integers(0, 2**35 - 1), max_size=20))
@@ -82,8 +81,7 @@ def test_anything_with_a_right_checksum_is_parsed_or_refused(tail):
         contents = unpack(reseal(b"FOV\x01\x01" + tail))
     except BitstreamError:
         return
-    assert sum(map(len, contents.strings)) <= len(tail)
-    assert contents.width * contents.height <= bitstream.MAX_PIXELS
+    assert sum(map(len, contents.strings)) <= len(tail) and contents.width * contents.height <= bitstream.MAX_PIXELS
 
 
 PIECES = CONTENTS._replace(strings=(b"", b"map", bytes(range(256)) * 5), total=1280)
@@ -107,8 +105,7 @@ def test_any_beginning_of_a_progressive_file_is_read_as_far_as_it_goes():
         contents = unpack(data[:size])
         last = contents.strings[-1]
         assert contents._replace(strings=PIECES.strings) == PIECES
-        assert PIECES.strings[-1].startswith(last) and last.startswith(before)
-        assert contents.whole() == len(data)
+        assert PIECES.strings[-1].startswith(last) and last.startswith(before) and contents.whole() == len(data)
         before = last
     assert len(before) == 1280
 

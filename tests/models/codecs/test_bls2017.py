@@ -102,8 +102,7 @@ def test_gain_spends_where_the_map_says(gained):
 def test_gain_s_multiplier_follows_the_levels(gained):
     s = torch.from_numpy(spot(64, 64))[None, None] / 255.0
     out = gained(torch.rand(1, 3, 64, 64), saliency_map=s, level=torch.tensor([1.0]))
-    assert out.lmbda.shape == (1, 1, 64, 64)
-    assert float(out.side_bits) > 0
+    assert out.lmbda.shape == (1, 1, 64, 64) and float(out.side_bits) > 0
     blocks = out.lmbda.reshape(4, 16, 4, 16)
     assert torch.equal(blocks.amax(dim=(1, 3)), blocks.amin(dim=(1, 3)))
     assert float(out.lmbda.max()) > 0.0064 > float(out.lmbda.min())

@@ -19,7 +19,7 @@ def made(seed, channels, height, width, levels, smooth):
     return cells, rng.random((height, width)) < rng.random()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 20),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 12)),
@@ -47,8 +47,7 @@ def test_smooth_codes_cost_less_than_the_bound_and_noise_costs_the_bound():
     bound = packed_bytes(noise.size, 5)
     assert len(encode_codes(noise, 5)[0]) == bound == math.ceil(noise.size * math.log2(5) / 8)
     data, bits = encode_codes(smooth, 5)
-    assert len(data) < 0.7 * bound
-    assert abs(8 * len(data) - bits) < 24
+    assert len(data) < 0.7 * bound and abs(8 * len(data) - bits) < 24
 
 
 def test_more_codes_than_are_packed_are_coded_adaptively(monkeypatch):
@@ -74,7 +73,7 @@ def test_numbers_that_no_encoder_writes_are_refused():
         decode_codes(b"\0" * packed_bytes(4, 5) + b"\1", 2, 5, region)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 def test_any_bytes_give_codes_in_range_or_an_error(data, channels, height, width):
     try:

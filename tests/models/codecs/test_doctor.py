@@ -47,8 +47,7 @@ def test_a_healthy_codec_passes_and_is_left_alone(trained_codec, name, mechanism
     assert failed(findings) == {}
     assert [f.name for f in findings] == ["gradients", "reach", "rate", "reconstruction", "latents", "gap"]
     assert all(np.isfinite(v) for f in findings for v in f.numbers.values())
-    assert codec.identity() == before and not codec.training
-    assert torch.equal(torch.random.get_rng_state(), state)
+    assert codec.identity() == before and not codec.training and torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("name", "mechanism"), SOUND)
@@ -81,8 +80,7 @@ def positive(own, self, *given):
 )
 def test_a_fault_that_any_codec_may_have_is_named(trained_codec, name, examination, words, methods):
     found = getattr(doctor, examination)(planted(trained_codec(name), **methods), PICTURES)
-    assert not found.passed
-    assert all(word in found.detail for word in words.split("*"))
+    assert not found.passed and all(word in found.detail for word in words.split("*"))
 
 
 def half_the_bits(own, self, picture, **given):
@@ -132,8 +130,7 @@ def test_a_fault_is_named_and_nothing_else(trained_codec, mechanism, finding, wo
     found = failed(
         doctor.examine(planted(trained_codec("bls2017", mechanism), **methods), big, maps=[spot(192, 256)] * 2)
     )
-    assert found.keys() == {finding}
-    assert all(word in found[finding] for word in words.split("*"))
+    assert found.keys() == {finding} and all(word in found[finding] for word in words.split("*"))
 
 
 def test_steps_of_two_leave_every_odd_level_out_of_reach(trained_codec):
@@ -153,8 +150,7 @@ def test_symbols_beyond_the_tables_are_named(trained_codec, monkeypatch):
     codec = copy.deepcopy(trained_codec("bls2017"))
     codec.update()
     found = failed(doctor.examine(codec, PICTURES))
-    assert "beyond the tables" in found["reach"]
-    assert "reconstruction" not in found
+    assert "beyond the tables" in found["reach"] and "reconstruction" not in found
 
 
 def test_of_a_codec_that_has_learnt_nothing_the_likelier_cause_is_told():

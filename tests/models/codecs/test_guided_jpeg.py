@@ -135,8 +135,7 @@ def test_the_trellis_never_costs_more_than_rounding(make, quality):
         rates = guided_jpeg.rates_of([pruned])
         found = guided_jpeg.trellis(plane, nearest, rates)
         before, after = (cost(plane, levels, rates).sum() for levels in (nearest, found))
-        assert after <= before * (1 + 1e-6)
-        assert np.array_equal(found[:, 0], nearest[:, 0])
+        assert after <= before * (1 + 1e-6) and np.array_equal(found[:, 0], nearest[:, 0])
         assert (np.abs(found) <= np.abs(nearest)).all()
         # what is zeroed from the start is hardly missed
         assert cost(plane, guided_jpeg.trellis(plane, pruned, rates), rates).sum() <= after * 1.005

@@ -47,8 +47,7 @@ def test_the_forward_pass_is_compressai_s(references, x, name, training):
     torch.manual_seed(3)
     expected = reference(x)
     reference.eval()
-    assert torch.equal(out.x_hat, expected["x_hat"])
-    assert out.likelihoods.keys() == expected["likelihoods"].keys()
+    assert torch.equal(out.x_hat, expected["x_hat"]) and out.likelihoods.keys() == expected["likelihoods"].keys()
     for key, value in expected["likelihoods"].items():
         assert torch.equal(out.likelihoods[key], value), key
 
@@ -76,8 +75,7 @@ def test_integer_arithmetic_changes_next_to_nothing(references, picture, x, name
     """z's string is CompressAI's; y's symbols too where there are no means, and the file is as long."""
     exact, floats = (loaded(references, name, arithmetic=a).encode(picture) for a in ("integer", "float"))
     strings, others = (bitstream.unpack(e.data).strings for e in (exact, floats))
-    assert strings[2] == others[2]
-    assert len(exact.data) <= 4 + len(floats.data)
+    assert strings[2] == others[2] and len(exact.data) <= 4 + len(floats.data)
     assert exact.bits_estimate == pytest.approx(floats.bits_estimate, rel=1e-3)
     a, b = (loaded(references, name, arithmetic=v).latents(x).symbols for v in ("integer", "float"))
     assert b.abs().max() > 2
@@ -208,8 +206,7 @@ def test_a_symbol_may_be_the_one_before_where_that_saves_more_than_it_costs(trai
         y_hat = codec.entropy_decode(encoded.data).y_hat
         seen.append((len(encoded.data), encoded.bits_estimate, float((y_hat - given.y).square().mean())))
     plain, dear, usual, cheap = seen
-    assert dear == plain
-    assert cheap[1] < usual[1] < plain[1] and cheap[2] > usual[2] > plain[2]
+    assert dear == plain and cheap[1] < usual[1] < plain[1] and cheap[2] > usual[2] > plain[2]
 
 
 INSTRUCTIONS = ("default", "avx2", "avx512")

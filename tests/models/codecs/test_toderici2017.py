@@ -75,8 +75,7 @@ def test_the_residual_is_of_what_is_shown_unclamped(reconstruction):
         reader = Reader(codec, 1, 32, 48)
         before, scale = torch.full_like(x, GREY), 1.0
         for residual, (bits, shown) in zip(seen, steps, strict=True):
-            assert torch.equal(residual, (x - before) * scale)
-            assert torch.equal(reader.take(bits), shown)
+            assert torch.equal(residual, (x - before) * scale) and torch.equal(reader.take(bits), shown)
             before, scale = shown, reader.scale
     assert before.min() < -0.1 or before.max() > 1.1, "the case of values beyond black and white was not met"
 
@@ -169,8 +168,7 @@ def test_the_stop_map_is_sent_and_counted():
     encoded = codec.encode(PICTURE, saliency_map=MAP, rate=2)
     bits = encoded.sent.y_hat.reshape(-1, M, *stops.shape[2:])
     assert torch.equal((bits != 0).all(dim=1).sum(dim=0), stops[0, 0]) and stops.unique().numel() > 2
-    assert torch.equal((bits != 0).any(dim=1).sum(dim=0), stops[0, 0])
-    assert bitstream.unpack(encoded.data).strings[0]
+    assert torch.equal((bits != 0).any(dim=1).sum(dim=0), stops[0, 0]) and bitstream.unpack(encoded.data).strings[0]
     even = codec.encode(PICTURE, saliency_map=np.full_like(MAP, 255), rate=2)
     assert not bitstream.unpack(even.data).strings[0]
     with pytest.raises(FoveaError, match="needs a saliency map"):

@@ -49,5 +49,4 @@ def test_gradients_are_finite_at_the_extremes(maps, kind):
     prediction = torch.softmax(logits.flatten(1), 1).view_as(logits)
     loss, _ = losses.sam_loss(prediction, density, fixations)
     loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()

@@ -27,14 +27,12 @@ def lite():
 @pytest.mark.parametrize("name", ["sam_lite", "spectral_residual", "center_prior"])
 def test_maps_of_any_size_also_of_flat_pictures(name):
     model = load_model(name, threads=2)
-    assert isinstance(model, SaliencyModel)
-    assert (model.name, model.version) == (name, model_version(name))
+    assert isinstance(model, SaliencyModel) and (model.name, model.version) == (name, model_version(name))
     frames = [noise(s) for s in SIZES] + [np.full((40, 56, 3), v, np.uint8) for v in (0, 255)]
     maps, densities = model.predict(iter(frames)), model.predict_float(frames)
     for frame, found, density in zip(frames, maps, densities, strict=True):
         assert found.shape == density.shape == frame.shape[:2]
-        assert (found.dtype, density.dtype) == (np.uint8, np.float32)
-        assert found.max() == 255
+        assert (found.dtype, density.dtype) == (np.uint8, np.float32) and found.max() == 255
         assert np.isfinite(density).all() and density.min() >= 0.0
         assert density.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-4)
         assert np.array_equal(found, scale_to_uint8(density))
@@ -124,7 +122,6 @@ def test_the_batched_path_in_bfloat16_agrees(lite, monkeypatch):
     monkeypatch.setattr(lite, "on_gpu", True)
     batched, densities = lite.predict(frames), lite.predict_float(frames)
     for a, b, density in zip(exact, batched, densities, strict=True):
-        assert a.shape == b.shape == density.shape
-        assert b.max() == 255
+        assert a.shape == b.shape == density.shape and b.max() == 255
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99
         assert density.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-4)

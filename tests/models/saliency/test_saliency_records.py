@@ -35,8 +35,7 @@ def test_equal_recipes_have_equal_resolved_records_and_others_have_not() -> None
 def test_a_name_with_folds_stands_for_the_model_and_each_fold() -> None:
     keys = [t.key for t in trainings_of("osie.sam_lite+3folds")]
     assert keys == ["osie.sam_lite", *(f"osie.sam_lite-fold{k}of3" for k in range(3))]
-    assert trainings_of("sam_lite") == ()
-    assert not is_training("osie.sam_lite+3folds") and not is_training("sam_lite")
+    assert trainings_of("sam_lite") == () and not is_training("osie.sam_lite+3folds") and not is_training("sam_lite")
 
 
 @pytest.mark.parametrize(

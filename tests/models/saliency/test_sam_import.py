@@ -200,8 +200,7 @@ def test_download_goes_on_where_the_connection_broke(site: CityscapesSite, tmp_p
         download(url, path, digest, HASTY)
     assert not path.exists()
     kept = path.with_name("w.pkl.part").stat().st_size
-    assert download(url, path, digest, HASTY).read_bytes() == BODY
-    assert site.requests[-1][2:] == (f"bytes={kept}-", 206)
+    assert download(url, path, digest, HASTY).read_bytes() == BODY and site.requests[-1][2:] == (f"bytes={kept}-", 206)
     assert {file.name for file in tmp_path.iterdir()} == {"w.pkl", ".w.pkl.lock"}
 
 
@@ -231,8 +230,7 @@ def test_what_is_not_the_file_leaves_nothing(
     site.always[f"/{NAME}"] = fault
     with pytest.raises(FoveaError, match=words):
         download(f"{site.url}/{NAME}", tmp_path / "w.pkl", "0" * 64, HASTY)
-    assert [file.name for file in tmp_path.iterdir()] == [".w.pkl.lock"]
-    assert len(site.requests) == requests
+    assert [file.name for file in tmp_path.iterdir()] == [".w.pkl.lock"] and len(site.requests) == requests
 
 
 def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,5 +295,4 @@ def test_the_command_downloads_and_says_what_is_wrong(
     assert str(tmp_path / "weights/sam_vgg.safetensors") in fetched.output
     (tmp_path / "w.pkl").write_bytes(pickle.dumps([1]))
     refused = CliRunner().invoke(main, ["saliency-weights", "import", str(tmp_path / "w.pkl")])
-    assert refused.exit_code == 1
-    assert "a pickle, which is never loaded" in refused.output
+    assert refused.exit_code == 1 and "a pickle, which is never loaded" in refused.output

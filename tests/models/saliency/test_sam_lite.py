@@ -29,8 +29,7 @@ def pictures(n=1, height=96, width=128, seed=0):
 @given(st.integers(16, 300), st.sampled_from([3, 5]), st.sampled_from([1, 2]))
 def test_same_padding_is_tensorflows(size, kernel, stride):
     before, after = same_padding(size, kernel, stride)
-    assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
-    assert after - before in (0, 1)
+    assert (size + before + after - kernel) // stride + 1 == -(-size // stride) and after - before in (0, 1)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (3, 2, 1), (5, 2, 6), (3, 1, 6)])
@@ -64,8 +63,7 @@ def test_conv_norm_learns_statistics_only_in_training():
     assert torch.equal(layer.norm.running_mean, before)
     layer.train()
     y = layer(x)
-    assert not torch.equal(layer.norm.running_mean, before)
-    assert y.min() >= 0.0
+    assert not torch.equal(layer.norm.running_mean, before) and y.min() >= 0.0
 
 
 def test_attention_starts_uniform_and_has_mean_one():
@@ -107,8 +105,7 @@ def test_priors_are_clipped_and_scaled():
     maps = priors(41, 61)[0]
     assert maps.shape == (2, 41, 61)
     torch.testing.assert_close(maps.amax((1, 2)), torch.ones(2))
-    assert maps[0].argmax() == 20 * 61 + 30
-    assert maps[1].argmax() == 10 * 61 + 45
+    assert maps[0].argmax() == 20 * 61 + 30 and maps[1].argmax() == 10 * 61 + 45
     torch.testing.assert_close(maps[0, 20, 30 + 12], torch.tensor(np.exp(-0.5), dtype=torch.float32))
 
 
@@ -133,8 +130,7 @@ def test_folding_changes_nothing(shipped):
 @pytest.mark.parametrize("size", [(32, 32), (48, 160), (240, 32)])
 def test_log_densities(shipped, size):
     y = shipped(pictures(2, *size))
-    assert y.shape[:2] == (2, 1)
-    assert abs(y.shape[2] - size[0] / 4) <= 1
+    assert y.shape[:2] == (2, 1) and abs(y.shape[2] - size[0] / 4) <= 1
     torch.testing.assert_close(y.exp().sum((1, 2, 3)), torch.ones(2), atol=1e-4, rtol=0)
 
 
@@ -150,26 +146,20 @@ def test_blur_keeps_mass_and_spreads():
 @given(st.integers(16, 5000), st.integers(16, 5000), st.sampled_from([224, 240, 256]))
 def test_working_size(height, width, rows):
     h, w = sam_lite.working_size(height, width, rows)
-    assert h % 16 == w % 16 == 0
-    assert 32 <= min(h, w) <= rows + 8
-    assert max(h, w) <= 3 * rows + 8
+    assert h % 16 == w % 16 == 0 and 32 <= min(h, w) <= rows + 8 and max(h, w) <= 3 * rows + 8
     if max(height, width) <= 3 * min(height, width):
-        assert min(h, w) == pytest.approx(rows, abs=8)
-        assert w / h == pytest.approx(width / height, rel=0.08)
+        assert min(h, w) == pytest.approx(rows, abs=8) and w / h == pytest.approx(width / height, rel=0.08)
 
 
 def test_working_size_of_the_usual_pictures():
-    assert sam_lite.working_size(600, 800, 240) == (240, 320)
-    assert sam_lite.working_size(256, 512, 256) == (256, 512)
+    assert sam_lite.working_size(600, 800, 240) == (240, 320) and sam_lite.working_size(256, 512, 256) == (256, 512)
 
 
 def test_shipped_file_is_what_its_description_says():
     path = weights_path("sam_lite")
     described = describe_weights(path)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == described["sha256"]
-    assert path.stat().st_size <= 8_000_000
-    assert described["train"]["count"] == 500
-    assert described["train"]["last"] < described["validation"]["first"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == described["sha256"] and path.stat().st_size <= 8_000_000
+    assert described["train"]["count"] == 500 and described["train"]["last"] < described["validation"]["first"]
     assert described["validation"]["last"] == "1560.jpg"
 
 

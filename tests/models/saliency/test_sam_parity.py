@@ -161,8 +161,7 @@ def test_predictor(vgg_weights: Path, tmp_path: Path) -> None:
     described["inference"]["size"] = [48, 64]
     (folder / "sam_vgg.json").write_text(json.dumps(described))
     predictor = sam_predictor.load_predictor("sam_vgg", folder)
-    assert predictor.name == "sam_vgg"
-    assert predictor.version == catalogue.model_version("sam_vgg", folder)
+    assert predictor.name == "sam_vgg" and predictor.version == catalogue.model_version("sam_vgg", folder)
     assert predictor.version != catalogue.model_version("sam_vgg", vgg_weights.parent)
 
     rng = np.random.default_rng(3)
@@ -186,8 +185,7 @@ def test_predictor(vgg_weights: Path, tmp_path: Path) -> None:
     both = predictor.predict_float([wide], flip=True)[0]
     plain = 2 * both - densities[1][:, ::-1]
     cut_off = plain / plain.max() * 255 - maps[0]
-    assert cut_off.min() > -2e-2 and cut_off.max() < 1 + 2e-2
-    assert not np.allclose(both, plain, atol=1e-7)
+    assert cut_off.min() > -2e-2 and cut_off.max() < 1 + 2e-2 and not np.allclose(both, plain, atol=1e-7)
     assert predictor.predict([wide], flip=True)[0].max() == 255
     with pytest.raises(FoveaError, match="H×W×3 uint8"):
         predictor.predict([wide[:, :, 0]])

@@ -12,12 +12,11 @@ MAPS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
 
 @given(MAPS, st.floats(0.01, 2), st.floats(0.2, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mean_is_one_for_each_picture_of_a_batch(stored, alpha, gamma):
     s = torch.from_numpy(stored.astype(np.float32) / 255)
     w = weight_map(s, alpha=alpha, gamma=gamma)
-    assert w.dtype == torch.float32
-    assert w.double().mean().item() == pytest.approx(1, abs=1e-6)
+    assert w.dtype == torch.float32 and w.double().mean().item() == pytest.approx(1, abs=1e-6)
     both = weight_map(torch.stack((s, s.flip(0)))[:, None], alpha=alpha, gamma=gamma)
     torch.testing.assert_close(both, torch.stack((w, w.flip(0)))[:, None], rtol=1e-6, atol=0)
 
@@ -30,14 +29,14 @@ def test_the_formula_on_numbers():
 
 
 @given(st.integers(0, 255), st.floats(0, 2), st.floats(0.2, 3), st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_constant_map_weighs_exactly_one(value, alpha, gamma, side):
     s = torch.full((side, side + 1), value / 255)
     assert (weight_map(s, alpha=alpha, gamma=gamma) == 1).all()
 
 
 @given(MAPS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_mean_of_a_stored_map_is_what_its_weights_are_divided_by(stored):
     s = torch.from_numpy(stored) / 255
     whole, raw = (weight_map(s, alpha=0.1, gamma=0.5, normalised=n) for n in (True, False))
@@ -57,12 +56,11 @@ def test_center_map():
 
 
 @given(st.integers(2, 60), st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_derangement(count, seed, random):
     names = [f"city/{i}" for i in range(count)]
     others = derangement(names, seed)
-    assert sorted(others) == list(range(count))
-    assert all(i != other for i, other in enumerate(others))
+    assert sorted(others) == list(range(count)) and all(i != other for i, other in enumerate(others))
     shuffled = list(names)
     random.shuffle(shuffled)
     again = derangement(shuffled, seed)
@@ -96,7 +94,5 @@ def test_augmentation_is_a_function_of_seed_and_step():
     a, changed = augment_maps(s, seed=1, step=7, share=0.5)
     b, _ = augment_maps(s, seed=1, step=7, share=0.5)
     c, _ = augment_maps(s, seed=1, step=8, share=0.5)
-    assert torch.equal(a, b) and not torch.equal(a, c)
-    assert 0 < changed.sum() < 16
-    assert torch.equal(a[~changed], s[~changed])
-    assert a.min() >= 0 and a.max() <= 1
+    assert torch.equal(a, b) and not torch.equal(a, c) and 0 < changed.sum() < 16
+    assert torch.equal(a[~changed], s[~changed]) and a.min() >= 0 and a.max() <= 1

@@ -11,18 +11,16 @@ import signal
 import sys
 import threading
 import time
-from importlib import import_module
 from pathlib import Path
 
 import torch
-from trainings import forked, frames, generative, made_codec, objective, record, train_here, waited
+from trainings import forked, frames, generative, made_codec, objective, preload, record, train_here, waited
 
 from models.tracking import Run
 from models.training.critics import EfficientFeatures
 from models.training.rate_distortion import RateDistortion
 
-for codec in ("agustsson2019", "bls2017"):  # costs seconds: before forking, not in each child
-    import_module(f"models.codecs.{codec}")
+preload("agustsson2019", "bls2017")
 
 
 class JournalRun(Run):

@@ -6,10 +6,9 @@ import signal
 import socket
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
-from trainings import LMBDA, forked, frames, generative, made_codec, objective, record, train_here, waited
+from trainings import LMBDA, forked, frames, generative, made_codec, objective, preload, record, train_here, waited
 
 from models.training.adversarial import Adversarial
 from models.training.data import FrameSet
@@ -17,8 +16,7 @@ from models.training.loop import TrainingStopped
 from models.training.ranks import join, joined
 from models.training.rate_distortion import RateDistortion
 
-for codec in ("agustsson2019", "bls2017", "mbt2018_mean"):  # costs seconds: before forking, not in each child
-    import_module(f"models.codecs.{codec}")
+preload("agustsson2019", "bls2017", "mbt2018_mean")
 
 CASES = (("bls2017", "gain"), ("mbt2018_mean", "loss"), ("mbt2018_mean", "hyper"), ("agustsson2019", "select"))
 

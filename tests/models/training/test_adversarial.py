@@ -137,8 +137,7 @@ def test_pictures_of_the_crop_s_size_still_vary_by_mirroring():
     record = generative().resolved()
     plan, terms = Plan.of(record), adversarial.Terms.of(record)
     exact = FrameSet([np.zeros((64, 64, 3), np.uint8) for _ in range(8)])
-    assert variety(plan, terms, exact).passed
-    assert not variety(plan, terms._replace(faults=("augment",)), exact).passed
+    assert variety(plan, terms, exact).passed and not variety(plan, terms._replace(faults=("augment",)), exact).passed
     judges = adversarial.Judges(terms._replace(perceptual=0.0), 0, torch.device("cpu"))
     assert adversary(judges, torch.rand(1, 3, 64, 64), "mse").passed
 
@@ -158,8 +157,7 @@ def test_chroma_counts_what_is_off_the_grey_axis():
 
     for x_hat, times in ((grey, 1.0), (colour, 4.0)):
         (plain, mse), (heavy, same) = loss(x_hat, 1.0), loss(x_hat, 4.0)
-        assert mse > 0 and mse == same
-        assert heavy == pytest.approx(times * plain, rel=1e-4)
+        assert mse > 0 and mse == same and heavy == pytest.approx(times * plain, rel=1e-4)
     with pytest.raises(FoveaError, match="no field 'fidelity'"):
         adversarial.Terms.of({})
     with pytest.raises(FoveaError, match="chroma=4 weighs squared errors"):

@@ -109,6 +109,6 @@ def quick(monkeypatch):
 def test_stopped_and_resumed_ends_at_the_weights_of_an_undisturbed_training(tmp_path, case):
     whole = digest(case, tmp_path / "whole")
     assert digest(case, tmp_path / "parts", 1, 4, 3) == whole
-    if arithmetic(fast := case.endswith("fast")) != SAME_ARITHMETIC[fast]:
+    if any(arithmetic(fast) != SAME_ARITHMETIC[fast] for fast in {False, case.endswith("fast")}):
         pytest.skip("equal, but this processor or torch rounds otherwise than where the weights were recorded")
     assert whole == ON_RECORD.get(case, whole)

@@ -47,8 +47,7 @@ def test_a_damaged_file_falls_back_to_the_one_before(tmp_path, damage):
 def test_an_interrupted_writers_leftover_is_removed(tmp_path):
     save_checkpoint(tmp_path, 1, state(1))
     (tmp_path / ".step-000000002.ckpt.77").write_bytes(b"half")
-    assert load_checkpoint(tmp_path)["step"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.ckpt"]
+    assert load_checkpoint(tmp_path)["step"] == 1 and [p.name for p in tmp_path.iterdir()] == ["step-000000001.ckpt"]
 
 
 def test_only_the_previous_is_left_while_the_next_is_written(tmp_path, monkeypatch):

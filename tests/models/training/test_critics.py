@@ -16,13 +16,10 @@ def judged(value):
 
 
 def test_least_squares_targets():
-    assert discriminator_loss(judged(1.0), judged(0.0)) == 0
-    assert discriminator_loss(judged(0.0), judged(1.0)) == 1
-    assert generator_loss(judged(1.0)) == 0
-    assert generator_loss(judged(0.0)) == 0.5
+    assert discriminator_loss(judged(1.0), judged(0.0)) == 0 and discriminator_loss(judged(0.0), judged(1.0)) == 1
+    assert generator_loss(judged(1.0)) == 0 and generator_loss(judged(0.0)) == 0.5
     mixed = [*judged(1.0)[:1], *judged(0.0)[1:]]
-    assert generator_loss(mixed, 1) == 0
-    assert generator_loss(mixed) == pytest.approx(1 / 3)
+    assert generator_loss(mixed, 1) == 0 and generator_loss(mixed) == pytest.approx(1 / 3)
 
 
 def test_feature_matching_leaves_out_the_verdict_and_the_pictures_gradient():
@@ -39,8 +36,7 @@ def test_feature_matching_leaves_out_the_verdict_and_the_pictures_gradient():
 def test_three_scales_see_halved_pictures():
     torch.manual_seed(0)
     found = Discriminators(4)(torch.rand(1, 3, 64, 64))
-    assert [s[-1].shape[2:] for s in found] == [(8, 8), (4, 4), (2, 2)]
-    assert [s[0].shape[1] for s in found] == [4, 4, 4]
+    assert [s[-1].shape[2:] for s in found] == [(8, 8), (4, 4), (2, 2)] and [s[0].shape[1] for s in found] == [4, 4, 4]
 
 
 def test_the_perceptual_distance_grows_with_blur_and_passes_gradients():

@@ -37,7 +37,7 @@ def test_crops_are_a_function_of_seed_and_step():
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=4), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_devices_gather_is_the_slices(sizes, step):
     frames = made(sizes)
     weighting = Weighting(alpha=0.1, gamma=0.5)
@@ -51,8 +51,7 @@ def test_the_devices_gather_is_the_slices(sizes, step):
 def test_each_picture_once_a_round_in_a_new_order():
     crops = Crops(made([(20, 20)] * 12, maps=False), seed=0, batch=4, crop=16)
     rounds = [np.concatenate([crops.at(3 * r + k).picture for k in range(3)]) for r in range(4)]
-    assert all(sorted(r) == list(range(12)) for r in rounds)
-    assert len({tuple(r) for r in rounds}) == 4
+    assert all(sorted(r) == list(range(12)) for r in rounds) and len({tuple(r) for r in rounds}) == 4
     # rounds that do not end with a batch
     crops = Crops(made([(20, 20)] * 7, maps=False), seed=0, batch=4, crop=16)
     seen = np.concatenate([crops.at(step).picture for step in range(7)])
@@ -76,8 +75,7 @@ def test_crops_come_from_where_they_say_mirrored_or_not():
 def test_corners_are_reached():
     crops = Crops(made([(18, 17)], maps=False), seed=0, batch=8, crop=16)
     places = [crops.places(step) for step in range(20)]
-    assert {int(v) for p in places for v in p.top} == {0, 1, 2}
-    assert {int(v) for p in places for v in p.left} == {0, 1}
+    assert {int(v) for p in places for v in p.top} == {0, 1, 2} and {int(v) for p in places for v in p.left} == {0, 1}
 
 
 def test_small_pictures_are_continued_and_masked():
@@ -123,8 +121,7 @@ def test_an_array_of_pictures_is_as_good_as_a_list():
 
 def test_digest_sees_pixels_maps_and_shapes():
     a = made([(8, 12)])
-    assert a.digest() == made([(8, 12)]).digest()
-    assert a.digest() != made([(8, 12)], maps=False).digest()
+    assert a.digest() == made([(8, 12)]).digest() and a.digest() != made([(8, 12)], maps=False).digest()
     assert a.digest() != FrameSet([a.pictures[0].reshape(12, 8, 3)], [a.maps[0].reshape(12, 8)]).digest()
 
 

@@ -60,8 +60,7 @@ def test_fresh_runs_and_those_with_companions_in_threads_and_processes_are_ident
 
 def test_killed_at_ten_random_moments_and_resumed(killed):
     _, result = killed
-    assert len(result["killed"]) >= 3
-    assert set(result["killed"]) == {result["a"]}
+    assert len(result["killed"]) >= 3 and set(result["killed"]) == {result["a"]}
     assert set(result["adversarial"]["killed"]) == {result["adversarial"]["a"]}
 
 
@@ -109,8 +108,7 @@ def test_it_learns(tmp_path):
     picture = np.stack([x * 4, y * 4, 255 - x * 4], axis=2).clip(0, 255).astype(np.uint8)
     folder = trained(tmp_path, frames=FrameSet([picture]), record=made_record(steps=150, lr=3e-3, batch_size=4))
     history = json.loads((folder / "history.json").read_text())
-    assert history[-1]["loss"] < 0.35 * history[0]["loss"]
-    assert history[-1]["psnr_db"] > history[0]["psnr_db"] + 4
+    assert history[-1]["loss"] < 0.35 * history[0]["loss"] and history[-1]["psnr_db"] > history[0]["psnr_db"] + 4
     assert history[-1]["lr"] == pytest.approx(3e-3 * 0.05)
 
 
@@ -139,8 +137,7 @@ def test_a_probe_can_not_disturb(tmp_path):
     run, asked = Rows(), []
     spoilt = trained(tmp_path / "a", probe=spoiler, probe_every=3, probe_at=(1, 4, 6), run=run)
     alone = trained(tmp_path / "b")
-    assert bits(spoilt) == bits(alone)
-    assert asked == [1, 3, 4, 6, 8]
+    assert bits(spoilt) == bits(alone) and asked == [1, 3, 4, 6, 8]
     # what says nothing leaves no row
     assert [s for s, values in run.rows if "probe/step" in values] == [1, 3, 6, 8]
     assert all(values for _, values in run.rows)
@@ -282,8 +279,7 @@ def test_schedule():
     plan = Plan.of(made_record(steps=100, warmup_steps=10, lr=1.0, final_lr_factor=0.1))
     rates = [plan.lr_at(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert rates[10] == 1 and rates[99] == pytest.approx(0.1)
-    assert all(a >= b for a, b in pairwise(rates[9:]))
+    assert rates[10] == 1 and rates[99] == pytest.approx(0.1) and all(a >= b for a, b in pairwise(rates[9:]))
 
 
 def test_levels_cover_the_range_in_each_batch():

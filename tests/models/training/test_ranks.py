@@ -43,8 +43,7 @@ def history(folder: Path) -> list[dict]:
 def test_two_processes_train_as_one(folder, case):
     one, two = (folder / f"{name}-{case}" / "final" for name in ("one", "two"))
     counts = [json.loads((f / "training.json").read_text())["processes"] for f in (one, two)]
-    assert counts == [1, 2]
-    assert difference(one, two) < TOLERANCE
+    assert counts == [1, 2] and difference(one, two) < TOLERANCE
     for a, b in zip(history(one), history(two), strict=True):
         for name in {"loss", "bpp", "mse", "perceptual", "discriminator"} & set(a):
             assert a[name] == pytest.approx(b[name], rel=1e-4)

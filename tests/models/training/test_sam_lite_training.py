@@ -49,8 +49,7 @@ def test_what_is_written(full):
     assert described["config"] == dataclasses.asdict(TINY)
     assert described["train"]["count"] == 6 and described["validation"]["first"] == "6.png"
     assert described["inference"]["rows"] in (48, 64, 80)
-    assert [row["epoch"] for row in described["history"]] == [0, 1, 2]
-    assert "val_score" in described["history"][0]
+    assert [row["epoch"] for row in described["history"]] == [0, 1, 2] and "val_score" in described["history"][0]
     history = json.loads((full.parent / "history.json").read_text())
     assert [row["step"] for row in history] == [0, 1, 2]
 
@@ -66,12 +65,10 @@ def test_head_stage_leaves_the_backbone_alone(data, full, tmp_path):
 
 def test_folds_partition_the_training_pictures(data):
     names = [f"{i}.png" for i in range(200)]
-    assert {fold_of(n, 3) for n in names} == {0, 1, 2}
-    assert fold_of("1001.jpg", 5) == 1
+    assert {fold_of(n, 3) for n in names} == {0, 1, 2} and fold_of("1001.jpg", 5) == 1
     config = dataclasses.replace(TINY, folds=2, fold=1)
     kept = [n for n in sorted(data[2]) if data[2][n] == "train" and fold_of(n, 2) != 1]
-    assert SamLiteTraining(*data, config).train.names == kept
-    assert 0 < len(kept) < 6
+    assert SamLiteTraining(*data, config).train.names == kept and 0 < len(kept) < 6
 
 
 def test_targets_lie_where_the_fixations_are():
@@ -106,8 +103,7 @@ def test_colour_jitter_keeps_type_and_can_be_off():
     rng = np.random.default_rng(1)
     assert sam_lite.jitter_colours(picture, 0.0, rng) is picture
     jittered = sam_lite.jitter_colours(picture, 1.0, rng)
-    assert jittered.dtype == np.uint8 and jittered.shape == picture.shape
-    assert not np.array_equal(jittered, picture)
+    assert jittered.dtype == np.uint8 and jittered.shape == picture.shape and not np.array_equal(jittered, picture)
 
 
 def test_splits_that_cannot_work(data):
@@ -140,5 +136,4 @@ def test_training_ends_when_validation_does_not_improve(data, tmp_path, monkeypa
     monkeypatch.setattr(sam_lite, "validate", lambda *_: {"kl": 0.0, "cc": 0.0, "nss": 0.0, "score": next(scores)})
     path = trained(tmp_path, data, dataclasses.replace(TINY, epochs=5))
     described = json.loads(path.with_suffix(".json").read_text())
-    assert len(described["history"]) == 4
-    assert described["chosen_epoch"] == 2
+    assert len(described["history"]) == 4 and described["chosen_epoch"] == 2
