@@ -185,11 +185,13 @@ class Training(Record):
         return {**named, self.rate_name: list(self.rates), **budget, **options}
 
     def _rate_part(self) -> str:
-        """`l0.0016_0.045`; of more than three with equal ratios the first, the last and their number: `l0.0008to0.2048x9`."""
+        """`l0.0016_0.045`; of more than three with equal ratios their number, the first and the last: `9l0.0008to0.2048`. Lists
+        that cut keys in the middle show the beginning."""
         names, count = [number(v) for v in self.rates], len(self.rates)
         ratio = self.rates[-1] / self.rates[0]
         even = [float(f"{self.rates[0] * ratio ** (i / (count - 1)):.6g}") for i in range(count)] if count > 3 else []
-        return self.rate_name[0] + (f"{names[0]}to{names[-1]}x{count}" if even == [*self.rates] else "_".join(names))
+        first = self.rate_name[0]
+        return f"{count}{first}{names[0]}to{names[-1]}" if even == [*self.rates] else first + "_".join(names)
 
     def _changes(self) -> list[str]:
         """Overrides and options as keys write them."""

@@ -182,7 +182,7 @@ def test_rates_of_equal_ratio_stand_shortly_in_the_key():
         for steps in (0, 7)
     }
     assert len(keys) == 6
-    assert {"light-sample-l0.001to0.008x4-smoke-as_shipped-uniform"} < keys, keys
+    assert {"light-sample-4l0.001to0.008-smoke-as_shipped-uniform"} < keys, keys
 
 
 def test_no_steps_leave_the_trunk_as_it_is():
