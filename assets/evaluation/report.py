@@ -51,8 +51,8 @@ def _eyes_said(curves: pd.DataFrame) -> str:
     seen, others = ([*dict.fromkeys(place_of(r) for r in records(curves[held]))] for held in (eyes, ~eyes))
     others = [place for place in others if place not in seen]
     if not seen:
-        return "with predicted saliency: no eye movements are recorded for these pictures"
-    apart = f" on {' and '.join(seen)}, with predicted saliency on {' and '.join(others)}" if others else ""
+        return "with the maps that also steer the codec: no eye movements are recorded for these pictures"
+    apart = f" on {' and '.join(seen)}, with the maps that also steer on {' and '.join(others)}" if others else ""
     return f"with people’s recorded eye movements{apart}"
 
 

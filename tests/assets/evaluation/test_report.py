@@ -387,7 +387,7 @@ def test_two_datasets_are_told_apart() -> None:
     rates, tables = rates_of(points), made_tables(True)
     curves = rd_curves(points, resamples=2)
     page = render_report(curves=curves, rates=rates, ideal=tables["ideal"])
-    said = "with people’s recorded eye movements on made · test, with predicted saliency on other · test"
+    said = "with people’s recorded eye movements on made · test, with the maps that also steer on other · test"
     assert said in page and "with people’s recorded eye movements</p>" in made_report()
     cast, of_each = cast_of(curves), dict(list(rates.groupby("dataset")))
     on_eyes, alone = (control_tables(of_each[d], tables["ideal"], cast) for d in ("made", "other"))
