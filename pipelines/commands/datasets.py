@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import FoveaError
+from models.unexpected import described
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
 
@@ -75,8 +76,7 @@ def add(name: str, path: Path, splits: str | None, **asked: Any) -> None:
         raise FoveaError("give either --splits or globs, not both")
     home = Home.from_environment()
     dataset = register(home, name, path, _say, splits=splits or chosen or None, **asked)
-    if news := _shown_in_dagster(home):
-        click.echo(news)
+    _show_in_dagster(home)
     click.echo(f"registered {dataset.name}: {dataset.path}")
 
 
@@ -89,7 +89,7 @@ def remove(name: str) -> None:
 
     home = Home.from_environment()
     remove_dataset(home.config, name)
-    _shown_in_dagster(home)
+    _show_in_dagster(home)
     click.echo(f"forgot {name}")
 
 
@@ -97,15 +97,20 @@ def _say(line: str, warns: bool) -> None:
     click.secho(line, fg="yellow" if warns else None)
 
 
-def _shown_in_dagster(home: "Home") -> str:
-    """A UI that is open shows it at once; what it shows only later is said. Nothing to do where Dagster was never started."""
+def _show_in_dagster(home: "Home") -> None:
+    """A UI that is open shows it at once; what it shows only later is said, and why. Nothing to do where Dagster was never
+    started."""
     from pipelines.instance import instance_folder
 
-    if (instance_folder(home) / "dagster.yaml").exists():
-        from pipelines.partitions import shown
+    if not (instance_folder(home) / "dagster.yaml").exists():
+        return
+    from pipelines.partitions import shown
 
-        return shown(home)
-    return ""
+    try:
+        if news := shown(home):
+            click.echo(news)
+    except Exception as error:  # its database is full, locked or away
+        options.warn(f"Dagster's lists show it when `fovea ui` is started again; not now: {described(error)}")
 
 
 @datasets.command()

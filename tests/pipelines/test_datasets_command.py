@@ -1,4 +1,5 @@
 import os
+import sqlite3
 from pathlib import Path
 from unittest import mock
 
@@ -151,3 +152,19 @@ def test_a_config_that_cannot_be_used_is_said_first(pictures: Path, monkeypatch:
     monkeypatch.setattr("filelock.FileLock.acquire", denied)
     code, said = added(pictures)
     assert code == 1 and "fovea.toml: Permission denied; set FOVEA_CONFIG to a folder you can write" in said
+
+
+def test_a_dataset_is_registered_though_dagsters_database_cannot_be_written(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = pictures.parent / "home/dagster/dagster.yaml"
+    database.parent.mkdir(parents=True)
+    database.touch()
+
+    def shown(home: object) -> str:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("pipelines.partitions.shown", shown)
+    code, said = added(pictures)
+    assert code == 0 and "not now: OperationalError" in said and "disk I/O error" in said and "registered some" in said
+    assert CliRunner().invoke(main, ["datasets", "remove", "some"]).exit_code == 0
