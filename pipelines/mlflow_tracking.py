@@ -135,14 +135,20 @@ class MlflowTracker(Tracker):
         return {**tags, NOTE_TAG: about.replace(f"`{partition}`", f"[`{partition}`]({address})", 1)}
 
     def tables(self) -> dict[str, str]:
-        """Experiment → address of its run table, for those that this home told of."""
+        """Sweep → address of its run table, for those that this home told of; an experiment's where it has no sweep."""
         base = base_address(self.store.folder, self.store.name)
-        told = ((j.header().get("experiment"), j.progress(self.store.id)) for j in Journal.all(self.journals))
-        return {
-            name: table_address(base, known.experiment_id)
-            for name, known in told
-            if name and known and known.experiment_id
-        }
+        sweeps: dict[str, str] = {}
+        whole: dict[str, str] = {}
+        for journal in Journal.all(self.journals):
+            header, known = journal.header(), journal.progress(self.store.id)
+            if not (known and known.experiment_id and header.get("experiment")):
+                continue
+            whole[header["experiment"]] = table_address(base, known.experiment_id)
+            before, _, sweep = str(header["key"]).partition("sweep ")
+            if sweep and not before:
+                sweeps[sweep] = table_address(base, known.experiment_id, sweep)
+        with_sweeps = {f"fovea-{sweep.rpartition('.')[0]}" for sweep in sweeps}
+        return {**dict(sorted(sweeps.items())), **{n: at for n, at in whole.items() if n not in with_sweeps}}
 
     def _address(self, run_id: str, page: Callable[[str, Progress], str]) -> str:
         for journal in Journal.all(self.journals):

@@ -158,10 +158,10 @@ def _announce(home: Home, ports: Ports, children: dict[str, psutil.Popen], remot
 
 
 def _say(name: str, base: str, home: Home, remote: str) -> None:
-    """Where to look: in MLflow the run table of each dataset, since its list opens an experiment as traces."""
+    """Where to look: in MLflow the run table of each sweep, since its list opens an experiment as traces."""
     tables = MlflowTracker(home.mlflow, remote).tables() if name == "mlflow" else {}
-    for experiment, page in tables.items() or [("", base + FIRST_PAGE[name])]:
-        print(f"{name:8} {page}  {experiment}".rstrip(), flush=True)
+    for of, page in tables.items() or [("", base + FIRST_PAGE[name])]:
+        print(f"{name:8} {page}  {of}".rstrip(), flush=True)
 
 
 def stop(children: dict[str, psutil.Popen]) -> None:

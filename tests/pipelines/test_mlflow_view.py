@@ -46,6 +46,10 @@ def test_addresses_open_runs_and_their_table_where_the_ui_is(mlflow: Path, monke
     table = tracker.table_url(run_id, "sample.smoke")
     assert table == f"{machine}:5066/#/experiments/1/runs?viewStateShareKey=sample.smoke&workflowType=machine_learning"
     assert tracker.tables() == {"fovea-sample": table.replace("sample.smoke", "trainings")}
+    told(mlflow, "sweep sample.smoke")
+    assert tracker.tables() == {"sample.smoke": table}, (
+        "a table for each sweep: those of all say twice what two have in common"
+    )
     assert tracker.run_url("") == tracker.run_url("unknown") == tracker.table_url("unknown", "x") == ""
     experiment = tracker.store.connect().get_experiment("1")
     view = json.loads(experiment.tags["mlflow.sharedViewState.sample.smoke"])
