@@ -275,7 +275,7 @@ def fetch(name: str, url: str | None, sha256: str | None) -> None:
         def report(state: Progress) -> None:
             progress(state.done_bytes, state.total_bytes or state.done_bytes + 1, "bytes")
 
-        path = fetch_weights(name, folder, url, sha256, Manner(report=report))
+        path = fetch_weights(name, folder, url, sha256, Manner(report=report, say=options.warn))
     click.echo(str(path))
 
 

@@ -290,8 +290,9 @@ def test_the_command_downloads_and_says_what_is_wrong(
     from pipelines.cli import main
 
     monkeypatch.setenv("FOVEA_HOME", str(tmp_path))
+    site.fail(f"/{NAME}", Fault(status=503))
     fetched = CliRunner().invoke(main, ["saliency-weights", "fetch", "sam_vgg", "--url", site.url])
-    assert fetched.exit_code == 0, fetched.output
+    assert fetched.exit_code == 0 and "status 503; try 2 of" in fetched.output, fetched.output
     assert str(tmp_path / "weights/sam_vgg.safetensors") in fetched.output
     (tmp_path / "w.pkl").write_bytes(pickle.dumps([1]))
     refused = CliRunner().invoke(main, ["saliency-weights", "import", str(tmp_path / "w.pkl")])
