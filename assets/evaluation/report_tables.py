@@ -8,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, kind_of, main_metric
-from assets.evaluation.numerals import with_interval
+from assets.evaluation.numerals import number, percent, with_interval
 from assets.evaluation.palette import CLASSICAL, Cast, look
 from assets.evaluation.rate_distortion import label_arm, place_of, records
 from assets.evaluation.verdict import (
@@ -132,16 +132,13 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     said, open_, costs = list[str](), list[str](), list[str]()
     than = "" if variants else " than without a map"
 
-    def bits(percent: float) -> str:
-        return f"{abs(percent):.0f} % {'more' if percent > 0 else 'fewer'}"
-
     for v in verdicts:
         parts = (v.main["codec"], v.main["variant"] if variants else "", f"on {v.place}" if several else "")
         name = " ".join(filter(None, parts))
         if v.outcome in (HELPS, HELPS_ALONE, HURTS):
-            rate = bits(float(v.main["bd_rate_percent"]))
+            rate = f"{number(abs(float(v.main['bd_rate_percent'])), 0, unit='%')} {'more' if v.outcome == HURTS else 'fewer'}"
             said.append(f"{name} {rate}" if said else f"{name} needs {rate} bits{than}")
-            costs += [bits(float(row["bd_rate_percent"])) for words, row in v.costs if words == "plain PSNR"]
+            costs += [percent(row["bd_rate_percent"]) for words, row in v.costs if words == "plain PSNR"]
         else:
             open_.append(name)
     if not said:
@@ -150,7 +147,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     if variants:
         return f"For the same PSNR {', '.join(said)}{rest}"
     look = "look" if verdicts[0].metric == "ew_psnr_db" else "are predicted to look"
-    whole = f" ({', '.join(costs)} for the same plain PSNR)" if len(costs) == len(said) else ""
+    whole = f"; {' and '.join(costs)} for the same plain PSNR" if len(costs) == len(said) else ""
     return f"Told where people {look}, {', '.join(said)} for the same quality there{whole}{rest}"
 
 

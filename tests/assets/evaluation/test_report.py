@@ -274,11 +274,11 @@ TOLD = "Told where people look"
     [
         (
             (HELPS, UNKNOWN),
-            f"{TOLD}, a needs 9 % fewer bits than without a map for the same quality there (3 % more for the same plain PSNR); for b it is open",
+            f"{TOLD}, a needs 9\u202f% fewer bits than without a map for the same quality there; +3.3\u202f% for the same plain PSNR; for b it is open",
         ),
         (
             (HURTS,),
-            f"{TOLD}, a needs 9 % more bits than without a map for the same quality there (3 % more for the same plain PSNR)",
+            f"{TOLD}, a needs 9\u202f% more bits than without a map for the same quality there; +3.3\u202f% for the same plain PSNR",
         ),
         ((NOT_MAPS, INCONCLUSIVE), QUESTION),
         ((), QUESTION),
@@ -298,7 +298,7 @@ def test_the_headline_says_no_more_than_the_verdicts(outcomes: tuple[str, ...], 
     if said != QUESTION:
         away = dataclasses.replace(found[0], main={**found[0].main, "dataset": "away"})
         both = headline([*found, away])
-        assert "a on made · test needs 9 % " in both and ", a on away · test 9 % " in both
+        assert "a on made · test needs 9\u202f% " in both and ", a on away · test 9\u202f% " in both
     assert headline(steered) == said.replace(TOLD, "Told where people are predicted to look")
     # a cost that is not known of every codec is not said
     assert "plain PSNR" not in headline([dataclasses.replace(v, costs=[]) for v in found])
