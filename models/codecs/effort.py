@@ -23,6 +23,7 @@ from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Picture, picture_to
 from models.codecs.conditioned import ConditionedCodec, Setting
 from models.codecs.hyperprior import HyperpriorCodec
 from models.errors import FoveaError
+from models.threads import check_stopped
 
 EVERY = 10
 """Steps between looks at what the file would cost."""
@@ -109,6 +110,7 @@ class Refinement:
             least = last = float(self._bits(symbols / gain + shift).sum()) + error
         good = symbols, symbols, gradient
         for step in range(1, -(-count // EVERY) * EVERY + 1):
+            check_stopped()
             with torch.no_grad():
                 values += move * (symbols - gradient * size / (2 * worth) - values)
                 nearest = torch.round(values)
