@@ -173,3 +173,6 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
         assert "not a progressive file" in fovea(*command, "--bytes", "300", code=1)
     Path("a.fov").write_bytes(Path("a.fov").read_bytes().replace(b"FOV\2", b"FOV\2\x09", 1))
     assert "a.fov: damaged file" in fovea("decompress", "a.fov", "-o", "a.fov.png", code=1)
+    Path("in/b.fov").write_bytes(Path("a.fov").read_bytes())
+    done = CliRunner().invoke(main, ["decompress", "a.fov", "in/b.fov", "-o", "many"])
+    assert done.exit_code == 1 and "2 of 2 files could not be done (above); nothing is written" in done.output
