@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,6 @@ def test_output_that_cannot_be_written_is_one_line(installation: Path, words: li
             [sys.executable, "-m", "pipelines.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and done.stderr.startswith("fovea: ") and len(done.stderr.splitlines()) == 1
+    command = shlex.join([sys.executable, "-m", "pipelines.cli", *words])
+    closed = subprocess.run(["bash", "-c", f"{command} >&- 2>{installation}/said"])
+    assert closed.returncode == 0 and (installation / "said").read_text() == ""
