@@ -118,6 +118,10 @@ def _usage_in_a_line() -> Iterator[None]:
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
+        if isinstance(error, click.BadParameter) and error.ctx and error.param and error.param.name:
+            source = error.ctx.get_parameter_source(error.param.name)
+            if source is click.core.ParameterSource.ENVIRONMENT:
+                error.param_hint = str(error.param.envvar)
         said = " ".join(error.format_message().split()).rstrip(".")
         path = error.ctx.command_path if error.ctx else "fovea"
         click.secho(f"fovea: {said[0].lower()}{said[1:]}; for help: {path} --help", fg="red", err=True)

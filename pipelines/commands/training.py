@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.config import count_in
 from models.errors import FoveaError
 from pipelines.commands import options
 from pipelines.commands.options import COUNT, chain_here, sweep_of
@@ -45,7 +46,7 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
     """
     from models.saliency.records import is_training
 
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = count_in("WORLD_SIZE", 1) > 1
     chain = chain_here(threads, device, tracking)
     if is_training(key) and (processes > 1 or launched):
         raise FoveaError(f"{key}: a saliency model is trained by one process")
@@ -133,7 +134,7 @@ def _make_with_ranks(
         if launched:
             ranks, chain.device = stack.enter_context(join(device))
             if not threads:
-                chain.threads = max(1, chain.threads // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)))
+                chain.threads = max(1, chain.threads // count_in("LOCAL_WORLD_SIZE", ranks.size))
         else:
             ranks = joined()
         if not ranks.first:
