@@ -4,9 +4,9 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from models.errors import FoveaError
 
@@ -14,6 +14,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST = 1e12
 """Below it a rate times a picture's pixels is a number."""
+
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=1 << 63)]
 
 
 class Typed(BaseModel):
@@ -65,6 +69,7 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
             return f"{place(path)}{first['ctx']['error']}"
         case _:
             said = first["msg"].replace("Input should be", "expected", 1)
+            said = said.replace("a valid tuple", "a list").replace("a valid dictionary", "a table")
             return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r:.80}"
 
 
