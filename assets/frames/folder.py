@@ -186,6 +186,11 @@ def _by_csv(paths: Sequence[str], file: Path, root: Path) -> dict[str, str]:
     return assigned
 
 
+def unlike(strange: Sequence[str], images: Iterable[str]) -> str:
+    """`; it names a.jpg, the dataset has b`: for a table that fits no picture. strange: its names that fit none."""
+    return f"; it names {strange[0]}, the dataset has {next(iter(images), 'no picture')}" if strange else ""
+
+
 _SHOWN: Final = 5
 
 

@@ -110,6 +110,15 @@ def numbers(texts: "pd.Series", file: Path) -> "pd.Series":
     return pd.to_numeric(texts.str.replace(",", "."), errors="coerce").astype(float)
 
 
+def check_pixels(file: Path, *columns: "pd.Series") -> None:
+    """Raises FoveaError for coordinates that are all at most 1: shares of the picture's sides in place of pixels."""
+    if len(columns[0]) and all(column.max() <= 1 for column in columns):
+        raise FoveaError(
+            f"{file}: no {' or '.join(str(column.name) for column in columns)} is above 1: pixels are needed, not shares of the "
+            "picture; multiply them by its width and height"
+        )
+
+
 def _decoded(data: bytes) -> str:
     if b"\0" in data[:64] or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         little = data[:2] == b"\xff\xfe" or data[1:2] == b"\0"
