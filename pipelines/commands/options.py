@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,19 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
         said = "1 experiment" if missing == 1 else f"{missing} experiments"
         click.echo(f"left out: {said} guided by people's own fixations, of which {on} has none", err=True)
     return found
+
+
+def check_eyes(chain: "Chain", wanted: Iterable[tuple[str, str]]) -> None:
+    """Raises FoveaError, before anything is made, for a saliency model among the targets that is trained on a dataset which is
+    not there, or on which nobody's eyes were recorded."""
+    from assets.saliency.fixations import fixation_table
+    from models.saliency.records import training_of
+
+    for key in (partition for stage, partition in wanted if stage == "saliency_model"):
+        try:
+            fixation_table(chain.world.dataset(training_of(key).dataset))
+        except FoveaError as error:
+            raise FoveaError(f"saliency model {key}: {error}") from error
 
 
 def warn(text: str) -> None:

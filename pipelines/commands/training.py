@@ -14,7 +14,7 @@ import click
 from models.config import count_in
 from models.errors import FoveaError
 from pipelines.commands import options
-from pipelines.commands.options import COUNT, chain_here, sweep_of
+from pipelines.commands.options import COUNT, chain_here, check_eyes, sweep_of
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -51,6 +51,7 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
     if is_training(key) and (processes > 1 or launched):
         raise FoveaError(f"{key}: a saliency model is trained by one process")
     wanted = _training_targets(chain, key)
+    check_eyes(chain, wanted)
     if processes > 1 and not launched:
         sys.exit(launch_ranks(sys.argv[1:], processes))
     made = _make_with_ranks(chain, wanted, launched, device, threads)
@@ -171,6 +172,7 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
+    check_eyes(chain, chain.upstream(("report", sweep.key)))
     path = (output or Path(f"{sweep.key}.sbatch")).absolute()
     text = script(chain, sweep, Resources(**asked, device="cuda" if asked["gpus"] else "cpu"))
     write_output(path, text)

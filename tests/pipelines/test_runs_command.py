@@ -220,3 +220,19 @@ def test_output_that_cannot_be_written_is_one_line(installation: Path, words: li
     command = shlex.join([sys.executable, "-m", "pipelines.cli", *words])
     closed = subprocess.run(["bash", "-c", f"{command} >&- 2>{installation}/said"])
     assert closed.returncode == 0 and (installation / "said").read_text() == ""
+
+
+def test_a_saliency_model_without_eyes_is_refused_before_anything_is_made(installation: Path) -> None:
+    for grey, split in enumerate(("train", "test")):
+        (installation / "pictures" / split).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32, 3), grey, np.uint8)).save(installation / "pictures" / split / "a.png")
+    x, street = (f'[datasets.{name}]\npath = "{installation}/pictures"\n' for name in ("x", "street"))
+    (installation / "fovea.toml").write_text(f'{x}saliency = "y.sam_lite"\n{street}')
+    for words, said in (
+        ("run --dataset x", "saliency model y.sam_lite: unknown dataset 'y'"),
+        ("slurm --dataset x --sweep tiny", "saliency model y.sam_lite: unknown dataset 'y'"),
+        ("train street.sam_lite", "saliency model street.sam_lite: dataset 'street' has no fixation table"),
+    ):
+        done = CliRunner().invoke(main, words.split())
+        assert done.exit_code == 1 and said in done.output and done.output.count("\n") == 1, done.output
+        assert not (installation / "home" / "data").exists()
