@@ -208,15 +208,14 @@ def base(
     """
     import torch
 
-    from assets.training.bases import config_of, files_of, frames_of, train_base
-    from models.codecs.catalogue import open_codec
+    from assets.training.bases import config_of, files_of, frames_of, started_from, train_base
     from models.device import chosen_device
 
     # what cannot be is told before maps are made, which takes long
     config_of(name)
     chosen = chosen_device(device)
-    if begin:
-        open_codec(begin)
+    started_from(name, begin, cuts)
+    files = files_of(pictures)
 
     def progress(step: int, total: int, values: Any) -> None:
         said = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -229,7 +228,7 @@ def base(
         steps=steps,
         begin=begin,
         cuts=cuts,
-        files=files_of(pictures),
+        files=files,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),
         device=chosen,
