@@ -17,6 +17,7 @@ from assets.remote import Remote, files_below, hidden
 from assets.settings import Profile, find_profile
 from models.config import config_folder, expanded, usual_place
 from models.errors import FoveaError
+from models.validation import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_NO_ADDRESS = re.compile("[?]|%[0-9A-Fa-f]{2}")
@@ -209,6 +210,8 @@ def write_output(path: Path, content: bytes | str) -> None:
 def read_whole(path: Path) -> bytes:
     """A file that a person named. Raises FoveaError for one that can't be read, and for a pipe or device, which would wait for
     ever."""
+    if "\0" in str(path):
+        raise FoveaError(f"no file has such a name: {printable(path)}")
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise FoveaError(f"{path} is a pipe, socket or device: name a file")

@@ -39,6 +39,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from assets.frames.colour import to_srgb
 from assets.frames.encode import png_chunk
 from models.errors import SHORTAGES, FoveaError
+from models.validation import printable
 
 Picture = NDArray[np.uint8]
 
@@ -164,6 +165,8 @@ def _named(label: str) -> Iterator[None]:
 
 def read_file(path: Path, name: str | None = None) -> bytes:
     """A file's bytes. Raises BrokenPicture for one that can't be read, and for a pipe or device, which would wait for ever."""
+    if "\0" in str(path):
+        raise BrokenPicture(name or printable(path), "no file has such a name")
     try:
         if not path.is_file() and path.exists() and not path.is_dir():
             raise BrokenPicture(name or str(path), "is a pipe, socket or device, not a file")
