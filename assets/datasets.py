@@ -370,7 +370,7 @@ def add_dataset(
     if not folder.is_dir():
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
-        raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise FoveaError(f"{folder}: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
     asked: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts, "maps": maps}
     asked |= {"size": size, "classical": list(classical) or None}
     given = {name: value for name, value in asked.items() if value is not None}

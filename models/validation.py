@@ -83,12 +83,15 @@ def check_rates(lmbda: float | None, bpp: float | None, mark: str = "") -> None:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """A name or a message as a terminal may have it: \\x… for control characters that are not in `keep`, and for bytes that are
-    not UTF-8. Names of files hold anything."""
+    """A name or a message as a terminal may have it: \\x… and \\u… for characters that steer it or turn the direction of what
+    follows, but for those in `keep`, and for bytes that are not UTF-8. Names of files hold anything."""
     shown = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(
-        r"[\0-\x1f\x7f-\x9f]", lambda found: found[0] if found[0] in keep else f"\\x{ord(found[0]):02x}", shown
-    )
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return found[0] if found[0] in keep else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+    return re.sub(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", escaped, shown)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

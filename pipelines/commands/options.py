@@ -30,6 +30,19 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return found
 
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class FileName(click.Path):
+    """A path, which `click.Path` lets be empty: the working folder, then."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for an empty name."""
+        if not str(value):
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 class Group(click.Group):
     """Lists its commands with their whole first sentences."""
@@ -42,7 +55,7 @@ class Group(click.Group):
 
 #: in each page's head (`output`)
 PAGE = rb" Fovea</title>"
-PATH = click.Path(path_type=Path)
+PATH = FileName(path_type=Path)
 COUNT = click.IntRange(min=0)
 CODEC = "A shipped codec's name, an experiment's key, a saved codec's folder, or an MLflow address (models:/NAME/1)"
 PORT = click.IntRange(1, 65535)

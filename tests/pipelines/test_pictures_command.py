@@ -77,13 +77,13 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(
 
 def test_names_of_files_cannot_steer_the_terminal(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installation)
-    name = os.fsdecode(b"a\x1b[31m\ncaf\xe9")
+    name = os.fsdecode(b"a\x1b[31m\n\xe2\x80\xaecaf\xe9")
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(f"{name}.png")
     for words, shown in ((["saliency", f"{name}.png", "-o", f"{name}.map.png"], "map.png"), (["compress", "no" + name, "-o", "a.fov"], "")):  # fmt: skip
         done = CliRunner().invoke(main, words)
-        assert f"a\\x1b[31m{'' if not shown else chr(92) + 'x0a'}" in done.output and "caf\\xe9" in done.output, (
-            done.output
-        )
+        assert (
+            f"a\\x1b[31m{'' if not shown else chr(92) + 'x0a'}" in done.output and "\\u202ecaf\\xe9" in done.output
+        ), done.output
         assert "\x1b" not in done.output and shown in done.output
 
 

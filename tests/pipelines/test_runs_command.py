@@ -146,12 +146,16 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
         ("study make --arms a,b --tolerance nan", "invalid value for '--tolerance': 'nan' is not a finite number; for help: fovea study make --help"),
         ("compress a.png -o a.fov --span nan", "invalid value for '--span': 'nan' is not a finite number; for help: fovea compress --help"),
         ("base light --pictures . --steps 1 -o out --lr inf", "invalid value for '--lr': 'inf' is not a finite number; for help: fovea base --help"),
+        ("compress '' -o a.fov", "invalid value for 'IMAGES...': the name is empty; for help: fovea compress --help"),
+        ("compress a.png -o ''", "invalid value for '-o' / '--output': the name is empty; for help: fovea compress --help"),
+        ("evaluate", "missing argument 'CHECKPOINTS...'; for help: fovea evaluate --help"),
         ("ui --port 70000", "invalid value for '--port': 70000 is not in the range 1<=x<=65535; for help: fovea ui --help"),
     ],
 )  # fmt: skip
 def test_words_that_no_command_takes_are_told_in_a_line(installation: Path, words: str, said: str) -> None:
-    done = CliRunner().invoke(main, words.split(), prog_name="fovea")
+    done = CliRunner().invoke(main, shlex.split(words), prog_name="fovea")
     assert (done.exit_code, done.stderr) == (2, f"fovea: {said}\n")
+    assert "[x<=None]" not in CliRunner().invoke(main, [words.split()[0], "--help"]).output
 
 
 def test_a_full_disk_is_told_with_advice_that_fits(
