@@ -20,9 +20,14 @@ class Stopped(Exception):
 
 def check_stopped() -> None:
     """Raises Stopped in a thread of `in_order` that has been ended: work of many seconds asks between its steps."""
-    ended: threading.Event | None = getattr(_here, "ended", None)
-    if ended is not None and ended.is_set():
+    if any(ended.is_set() for ended in _ended()):
         raise Stopped
+
+
+def _ended() -> tuple[threading.Event, ...]:
+    """Of this thread's iteration, and of those around it."""
+    found: tuple[threading.Event, ...] = getattr(_here, "ended", ())
+    return found
 
 
 def in_order(
@@ -41,9 +46,10 @@ def in_order(
     waited for, up to its next `check_stopped`.
     """
     ended = threading.Event()
+    both = (*_ended(), ended)
 
     def begin() -> None:
-        _here.ended = ended
+        _here.ended = both
         if initializer:
             initializer()
 
