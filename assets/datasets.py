@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from models.config import SETTINGS_FILE, read_tables
+from models.config import SETTINGS_FILE, expanded, read_tables
 from models.errors import FoveaError
 from models.saliency.records import OWN_MAPS, trainings_of
 from models.validation import Typed, checked, unknown
@@ -228,7 +228,7 @@ def _resolved(path: object, info: ValidationInfo) -> Path:
 
 def _chosen_root(path: Path | None) -> Path | None:
     chosen = os.environ.get("CITYSCAPES_ROOT")
-    return Path(chosen).expanduser().absolute() if chosen else path
+    return expanded(chosen, "CITYSCAPES_ROOT: ").absolute() if chosen else path
 
 
 def _in_order(codecs: list[Classical]) -> tuple[Classical, ...]:
@@ -370,7 +370,7 @@ def add_dataset(
     if not folder.is_dir():
         raise FoveaError(f"{folder} is not a folder; a dataset is a folder of pictures")
     if not _has_picture(folder):
-        raise FoveaError(f"{folder} is empty: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise FoveaError(f"{folder}: no picture in it or below ({', '.join(sorted(PICTURE_SUFFIXES))})")
     asked: dict[str, Any] = {"path": folder, "splits": splits, "fixations": fixations, "texts": texts, "maps": maps}
     asked |= {"size": size, "classical": list(classical) or None}
     given = {name: value for name, value in asked.items() if value is not None}
@@ -423,7 +423,7 @@ def put_back(config_dir: Path, name: str, table: Mapping[str, Any] | None) -> No
 
 
 def _resolve(text: str, base: Path) -> Path:
-    path = base / Path(text).expanduser()
+    path = base / expanded(text)
     return path.resolve() if ".." in path.parts else path.absolute()
 
 

@@ -15,8 +15,9 @@ from upath import UPath
 
 from assets.remote import Remote, files_below, hidden
 from assets.settings import Profile, find_profile
-from models.config import config_folder, usual_place
+from models.config import config_folder, expanded, usual_place
 from models.errors import FoveaError
+from models.validation import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 _IN_NO_ADDRESS = re.compile("[?]|%[0-9A-Fa-f]{2}")
@@ -41,7 +42,7 @@ class Home:
     def from_environment(cls) -> "Home":
         """FOVEA_HOME (default `.fovea/` in `usual_place`), FOVEA_CONFIG (default `usual_place`), FOVEA_PROFILE (default
         `local`), FOVEA_DATA (default `data` in the profile's storage; any fsspec address)."""
-        state = Path(os.environ.get("FOVEA_HOME") or usual_place() / ".fovea").expanduser().resolve()
+        state = expanded(os.environ.get("FOVEA_HOME") or usual_place() / ".fovea", "FOVEA_HOME: ").resolve()
         with explained(state):
             if state.is_file():
                 raise FoveaError(f"FOVEA_HOME: {state} is a file; name a folder")
@@ -50,7 +51,10 @@ class Home:
         data = os.environ.get("FOVEA_DATA")
         if data:
             options = profile.storage_options() if data.startswith("s3://") else {}
-            return cls(state, config, UPath(data, **options), profile)
+            try:
+                return cls(state, config, UPath(data, **options), profile)
+            except ValueError as error:
+                raise FoveaError(f"FOVEA_DATA: {data}: {error}; name a folder, or s3://BUCKET/PREFIX") from None
         root = UPath(profile.storage or state, **profile.storage_options())
         return cls(state, config, root / "data", profile)
 
@@ -80,7 +84,7 @@ class Home:
         user's cache where its own has `?` or what reads as an escape. Raises FoveaError where that cannot be."""
         if not _IN_NO_ADDRESS.search(str(self.state)):
             return self.state
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+        cache = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME: ").absolute()
         link = cache / "fovea" / hashlib.sha256(os.fsencode(self.state)).hexdigest()[:16]
         if _IN_NO_ADDRESS.search(str(link)):
             raise FoveaError(f"FOVEA_HOME: SQLite cannot open databases in {self.state}; name a folder without ? and %")
@@ -206,6 +210,8 @@ def write_output(path: Path, content: bytes | str) -> None:
 def read_whole(path: Path) -> bytes:
     """A file that a person named. Raises FoveaError for one that can't be read, and for a pipe or device, which would wait for
     ever."""
+    if "\0" in str(path):
+        raise FoveaError(f"no file has such a name: {printable(path)}")
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise FoveaError(f"{path} is a pipe, socket or device: name a file")

@@ -27,7 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator
 
-from models.config import SETTINGS_FILE, read_tables
+from models.config import SETTINGS_FILE, expanded, read_tables
 from models.errors import FoveaError
 from models.validation import Typed, checked
 
@@ -179,7 +179,7 @@ def find_profile(config: Path, name: str | None = None) -> Profile:
     base = BUILT_IN[wanted].model_dump(exclude_unset=True) if wanted in BUILT_IN else {}
     profile = checked(Profile, {**base, **table, "name": wanted}, where)
     if profile.storage and not profile.remote:
-        storage = str(config / Path(profile.storage).expanduser())
+        storage = str(config / expanded(profile.storage, f"{where}.storage: "))
         profile = profile.model_copy(update={"storage": storage})
     return profile
 

@@ -7,7 +7,7 @@ nothing matters, or grey pictures. Errors that a caller can mend are FoveaError.
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,14 +54,14 @@ def load(model: Path | str = "light") -> "Codec":
     models:/NAME@ALIAS). Warns of one that failed the codec doctor. Raises FoveaError for what is none of them."""
     from pipelines.commands.options import codec_named
 
-    return codec_named(str(model), functools.partial(warnings.warn, stacklevel=3))
+    return codec_named(_name(model, "model"), functools.partial(warnings.warn, stacklevel=3))
 
 
 def saliency(picture: "Given", model: str = "sam_lite") -> "Picture":
     """Where people look: the map of a picture, uint8 H×W, 255 at its peak. model: a built-in one or one that ships."""
     from models.saliency.predict import load_model
 
-    return load_model(str(model)).predict([_picture(picture)])[0]
+    return load_model(_name(model, "model")).predict([_picture(picture)])[0]
 
 
 def compress(
@@ -91,6 +91,8 @@ def compress(
 
     _numbers(Real, bpp=bpp, lmbda=lmbda, span=span)
     _numbers(Integral, effort=effort)
+    if not isinstance(progressive, bool):
+        raise FoveaError(f"progressive {progressive!r}: True or False is needed")
     codec, shown = _codec(model), _picture(picture)
     takes = codec.config.mechanism in NEEDS_MAP
     guide = None
@@ -149,8 +151,8 @@ def benchmark(
     from pipelines.commands.evidence import benchmark_made
     from pipelines.commands.options import chain_here
 
-    codecs, peers, judges = ([names] if isinstance(names, str) else names for names in (codecs, peers, judges))
-    return benchmark_made(chain_here(), str(dataset), codecs, peers, judges)
+    asked = _names(codecs, "codecs"), _names(peers, "peers"), _names(judges, "judges")
+    return benchmark_made(chain_here(), _name(dataset, "dataset"), *asked)
 
 
 def _codec(given: "Codec | Path | str") -> "Codec":
@@ -159,7 +161,7 @@ def _codec(given: "Codec | Path | str") -> "Codec":
 
     if isinstance(given, Codec):
         return given
-    return _shipped_codec(str(given)) if str(given) in shipped() else load(given)
+    return _shipped_codec(name) if (name := _name(given, "model")) in shipped() else load(name)
 
 
 @functools.cache
@@ -184,6 +186,18 @@ def _picture(given: "Given") -> "Picture":
     return check_picture(_array(given, "a picture", "H×W×3, or a path"))
 
 
+def _name(given: object, what: str) -> str:
+    if not isinstance(given, str | Path):
+        raise FoveaError(f"{what}: a name or a path is needed; got {type(given).__name__}")
+    return str(given)
+
+
+def _names(given: object, what: str) -> list[str]:
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return [_name(name, what) for name in given]
+    return [_name(given, what)]
+
+
 def _array(given: object, what: str, kinds: str) -> "Picture":
     import numpy as np
 
@@ -194,7 +208,7 @@ def _array(given: object, what: str, kinds: str) -> "Picture":
 
 def _numbers(kind: type, **given: object) -> None:
     for name, value in given.items():
-        if value is not None and not isinstance(value, kind):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             raise FoveaError(f"{name} {value!r}: a {'whole ' * (kind is Integral)}number is needed")
 
 

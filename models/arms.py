@@ -1,5 +1,6 @@
 """Arms: named combinations of mechanism, maps and weighting (docs/experiments.md), as fields of a record."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,8 +26,11 @@ def arm(name: str) -> dict[str, Any]:
     control."""
     base, _, control = name.partition("@")
     if base not in ARMS or (control and (base == "uniform" or control not in CONTROLS)):
-        known = ", ".join(ARMS)
-        raise FoveaError(f"unknown arm {name!r}; arms: {known}, each but uniform also with @{', @'.join(CONTROLS)}")
+        near = difflib.get_close_matches(name, [*ARMS, *with_controls(list(ARMS)[1:], CONTROLS)], n=1)
+        raise FoveaError(
+            f"unknown arm {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}arms: {', '.join(ARMS)}, each but uniform "
+            f"also with @{', @'.join(CONTROLS)}"
+        )
     return {**ARMS[base], **({"maps": control} if control else {})}
 
 

@@ -11,17 +11,16 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import Strict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from models.config import config_folder
 from models.errors import FoveaError
 from models.mechanisms import Mechanism
-from models.validation import Typed, checked, unknown
+from models.validation import Number, Typed, checked, unknown
 
 Value = int | float | str
-Number = Annotated[float, Strict()]
 Objective = Literal["rate_distortion", "adversarial", "recurrent"]
 Distortion = Literal["mse", "ms_ssim", "l1_ms_ssim"]
 DISTORTIONS: tuple[Distortion, ...] = get_args(Distortion)

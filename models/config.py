@@ -23,12 +23,29 @@ def usual_place() -> Path:
     return PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.cwd()
 
 
+def expanded(path: str | Path, where: str = "") -> Path:
+    """A path with ~ and ~NAME expanded. where: who names it, such as "FOVEA_HOME: ". Raises FoveaError for a NAME without a
+    home here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FoveaError(f"{where}{path}: nobody of this name has a home here; write the whole path") from None
+
+
+def count_in(variable: str, usual: int) -> int:
+    """The whole number from 0 on in an environment variable. Raises FoveaError for anything else."""
+    said = os.environ.get(variable, "").strip()
+    if said and not (said.isascii() and said.isdigit()):
+        raise FoveaError(f"{variable}: expected a whole number from 0 on, got {said!r}")
+    return int(said or usual)
+
+
 def pin_folders() -> None:
     """Make FOVEA_HOME and FOVEA_CONFIG mean the same to every process that this one starts, wherever that runs."""
     installed = usual_place() != PROJECT
     for name, usual in (("FOVEA_HOME", ".fovea"), ("FOVEA_CONFIG", ".")):
         if given := os.environ.get(name) or (usual if installed else ""):
-            os.environ[name] = str(Path(given).expanduser().absolute())
+            os.environ[name] = str(expanded(given, f"{name}: ").absolute())
 
 
 def config_folder() -> Path:
@@ -38,7 +55,7 @@ def config_folder() -> Path:
 
 @functools.lru_cache(maxsize=16)
 def _folder(named: str) -> Path:
-    folder = Path(named).expanduser().resolve()
+    folder = expanded(named, "FOVEA_CONFIG: ").resolve()
     if folder.is_file() or folder.suffix == ".toml":
         raise FoveaError(f"FOVEA_CONFIG names the file {folder}; it must be the folder that holds {SETTINGS_FILE}")
     return folder

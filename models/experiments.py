@@ -9,7 +9,7 @@ Nothing here imports torch: the code location, the command line and the planner 
 
 import functools
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
@@ -18,7 +18,7 @@ from models.card import Card, Distortion, find_card
 from models.errors import FoveaError
 from models.mechanisms import LEVELLED, MAX_SPAN, Mechanism
 from models.presets import OVERRIDES, Preset, find_preset, shipped_presets
-from models.validation import Record, unknown
+from models.validation import MOST, Flag, Number, Record, Seed, checked, unknown
 
 Maps = Literal["none", "predicted", "shuffled", "center", "oracle"]
 DEFAULT_SALIENCY = "sam_lite"
@@ -69,11 +69,13 @@ class Training(Record):
     codec: str
     dataset: str = ""
     preset: str = "smoke"
-    rates: tuple[float, ...] = (0.013,)
-    seed: int = 0
+    rates: tuple[Number, ...] = (0.013,)
+    seed: Seed = 0
     distortion: Distortion = "mse"
     overrides: Numbers = ()
     options: Values = ()
+    overrides_field: ClassVar[str] = "overrides"
+    """What a sweep calls them."""
 
     @functools.cached_property
     def card(self) -> Card:
@@ -113,7 +115,8 @@ class Training(Record):
             )
         for name, _ in self.overrides:
             if name not in OVERRIDES:
-                raise FoveaError(f"overrides: {unknown('field', name, OVERRIDES)}")
+                raise FoveaError(f"{self.overrides_field}: {unknown('field', name, OVERRIDES)}")
+        checked(Preset, preset.model_dump() | dict(self.overrides), self.overrides_field)
         card.check_options(dict(self.options))
         card.check_options(self._usual_options)
         self._check_rates()
@@ -126,8 +129,8 @@ class Training(Record):
 
     def _check_rates(self) -> None:
         rate = self.card.rate
-        if not self.rates or min(self.rates) <= 0:
-            raise FoveaError(f"{rate.name} needs one or more positive numbers, got {self.rates!r}")
+        if not self.rates or not 0 < min(self.rates) <= max(self.rates) < MOST:
+            raise FoveaError(f"{rate.name} needs one or more positive numbers below {MOST:g}, got {self.rates!r}")
         if list(self.rates) != sorted(set(self.rates)):
             raise FoveaError(f"{rate.name} must rise without repeats, got {self.rates!r}")
         if rate.values and not set(self.rates) <= set(rate.values):
@@ -205,8 +208,9 @@ class Trunk(Training):
     budget and seed are those of the file.
     """
 
-    rates: tuple[float, ...] = TRUNK_LAMBDAS
+    rates: tuple[Number, ...] = TRUNK_LAMBDAS
     shipped: str = ""
+    overrides_field: ClassVar[str] = "trunk_overrides"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -254,11 +258,11 @@ class Experiment(Training):
     trunk: Trunk | None = None
     mechanism: Mechanism = "none"
     maps: Maps = "none"
-    alpha: float = 0.1
-    gamma: float = 0.5
-    normalised: bool = True
-    scale: float = 1.0
-    span: float = 4.0
+    alpha: Number = 0.1
+    gamma: Number = 0.5
+    normalised: Flag = True
+    scale: Number = 1.0
+    span: Number = 4.0
     mode: Literal["deterministic", "fast"] = "deterministic"
     evaluate_on: tuple[str, ...] = ()
 
@@ -269,8 +273,8 @@ class Experiment(Training):
         self._check(self.mechanism)
         self._check_trunk()
         self._check_untrained()
-        if not (self.alpha >= 0 and self.gamma > 0 and self.scale > 0):
-            raise FoveaError("alpha must not be negative, gamma and scale must be positive")
+        if not (0 <= self.alpha < MOST and 0 < self.gamma < MOST and 0 < self.scale < MOST):
+            raise FoveaError(f"alpha must not be negative, gamma and scale must be positive; all below {MOST:g}")
         check_span(self.span)
         self._set(**{name: type(self).model_fields[name].default for name in self._set_to_defaults()})
         if not self.evaluate_on:

@@ -2,6 +2,9 @@
 
 import functools
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from models.card import Objective, Value
 from models.config import SETTINGS_FILE, config_folder, read_tables
@@ -9,6 +12,8 @@ from models.errors import FoveaError
 from models.validation import Typed, checked, unknown
 
 SHIPPED = Path(__file__).with_suffix(".toml")
+Count = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(ge=0)]
 
 
 class Preset(Typed):
@@ -20,21 +25,23 @@ class Preset(Typed):
     looks at train and held-out pictures. options: of codec and training, where they differ from the card's.
     """
 
-    n: int
-    m: int
-    trunk_steps: int
-    steps: int
-    batch_size: int
-    crop: int
-    lr: float = 1e-4
-    aux_lr: float = 1e-3
-    clip_norm: float = 1.0
-    warmup_steps: int = 0
-    final_lr_factor: float = 0.05
-    fresh_lr_factor: float = 1.0
-    ema: float = 0.0
-    checkpoint_every: int = 500
-    probe_every: int = 1000
+    model_config = ConfigDict(strict=True)
+
+    n: Count
+    m: Annotated[int, Field(ge=0)]
+    trunk_steps: Count
+    steps: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    crop: Annotated[int, Field(ge=16)]
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    aux_lr: Annotated[float, Field(gt=0)] = 1e-3
+    clip_norm: Factor = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    final_lr_factor: Factor = 0.05
+    fresh_lr_factor: Factor = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    checkpoint_every: Count = 500
+    probe_every: Count = 1000
     objective: Objective = "rate_distortion"
     options: dict[str, Value] = {}
 

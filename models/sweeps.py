@@ -31,7 +31,7 @@ from models.codecs.catalogue import shipped
 from models.config import SETTINGS_FILE, config_folder, read_tables
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
-from models.validation import Typed, checked, unknown
+from models.validation import Flag, Number, Seed, Typed, checked, unknown
 
 SHIPPED = Path(__file__).with_suffix(".toml")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -72,14 +72,14 @@ class Grid(Typed):
     """
 
     about: str = ""
-    listed: bool = True
+    listed: Flag = True
     codecs: tuple[str, ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(("uniform",), min_length=1)
     controls: tuple[str, ...] = ()
-    rates: tuple[float, ...] = Field(min_length=1)
-    variable: bool = False
+    rates: tuple[Number, ...] = Field(min_length=1)
+    variable: Flag = False
     preset: str
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     trunk: Literal["none", "own", "shipped"] = "none"
     trunk_overrides: dict[str, Any] = {}
     trunk_options: dict[str, Any] = {}

@@ -4,9 +4,9 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from models.errors import FoveaError
 
@@ -14,6 +14,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST = 1e12
 """Below it a rate times a picture's pixels is a number."""
+
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=1 << 63)]
 
 
 class Typed(BaseModel):
@@ -65,6 +69,7 @@ def complaint(error: ValidationError, kind: type[BaseModel], where: str = "") ->
             return f"{place(path)}{first['ctx']['error']}"
         case _:
             said = first["msg"].replace("Input should be", "expected", 1)
+            said = said.replace("a valid tuple", "a list").replace("a valid dictionary", "a table")
             return f"{place(path)}{said[0].lower()}{said[1:]}, got {first['input']!r:.80}"
 
 
@@ -78,12 +83,15 @@ def check_rates(lmbda: float | None, bpp: float | None, mark: str = "") -> None:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """A name or a message as a terminal may have it: \\x… for control characters that are not in `keep`, and for bytes that are
-    not UTF-8. Names of files hold anything."""
+    """A name or a message as a terminal may have it: \\x… and \\u… for characters that steer it or turn the direction of what
+    follows, but for those in `keep`, and for bytes that are not UTF-8. Names of files hold anything."""
     shown = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(
-        r"[\0-\x1f\x7f-\x9f]", lambda found: found[0] if found[0] in keep else f"\\x{ord(found[0]):02x}", shown
-    )
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return found[0] if found[0] in keep else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+    return re.sub(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", escaped, shown)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,6 @@
 """Dagster's side of the graph: assets, partitions and checks, derived from the stages; and jobs, which name the stages that
 they launch."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -11,13 +10,14 @@ from assets.graph import Stage
 from assets.home import Home
 from assets.stages import STAGES
 from assets.world import World
+from models.config import count_in
 from pipelines.partitions import axis, drawn, read_by
 from pipelines.resources import FoveaWorkshop
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
 #: `dagster instance concurrency set gpu K` sets it for this one
 GPU_POOL = "gpu"
-RETRY = dg.RetryPolicy(max_retries=int(os.environ.get("FOVEA_RETRIES", "1")), delay=5)
+RETRY = dg.RetryPolicy(max_retries=count_in("FOVEA_RETRIES", 1), delay=5)
 OWNERS = ["team:compression-research"]
 
 

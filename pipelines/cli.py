@@ -45,6 +45,7 @@ class Guarded(click.Group):
         if args is not None:
             return super().main(args, *more, **named)
         code: Any = 1
+        _open_closed_streams()
         try:
             super().main()
         except SystemExit as ended:
@@ -102,6 +103,13 @@ class Guarded(click.Group):
                 formatter.write_dl([(str(c.name), c.get_short_help_str(limit=200)) for c in commands])
 
 
+def _open_closed_streams() -> None:
+    """A closed standard stream leads nowhere from here on: the next file to be opened would take its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+
+
 @contextlib.contextmanager
 def _usage_in_a_line() -> Iterator[None]:
     """What click says of words that it does not take, without the usage before it."""
@@ -110,6 +118,10 @@ def _usage_in_a_line() -> Iterator[None]:
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
+        if isinstance(error, click.BadParameter) and error.ctx and error.param and error.param.name:
+            source = error.ctx.get_parameter_source(error.param.name)
+            if source is click.core.ParameterSource.ENVIRONMENT:
+                error.param_hint = str(error.param.envvar)
         said = " ".join(error.format_message().split()).rstrip(".")
         path = error.ctx.command_path if error.ctx else "fovea"
         click.secho(f"fovea: {said[0].lower()}{said[1:]}; for help: {path} --help", fg="red", err=True)
@@ -125,7 +137,9 @@ def _stoppable() -> Iterator[None]:
         for sign in signs:
             signal.signal(sign, signal.default_int_handler)
         if os.getpid() == mine:  # and no child that was forked
-            os.write(2, b"\nfovea: stopping; run the same command again and it goes on from here\n")
+            context = click.get_current_context(silent=True)
+            way = "; run the same command again and it goes on from here" if context and _goes_on(context) else ""
+            os.write(2, f"\nfovea: stopping{way}\n".encode())
         raise KeyboardInterrupt
 
     def unraisable(error: "sys.UnraisableHookArgs") -> None:
@@ -147,6 +161,16 @@ def _stoppable() -> Iterator[None]:
         sys.unraisablehook = hook
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+#: commands that keep what they have made when they are stopped
+GO_ON = {
+    "run", "train", "base", "benchmark", "claims run", "claims seal", "evaluate", "saliency-benchmark", "saliency-weights fetch",
+}  # fmt: skip
+
+
+def _goes_on(context: click.Context) -> bool:
+    return context.command_path.partition(" ")[2] in GO_ON
 
 
 def _disk_note() -> str:

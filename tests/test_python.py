@@ -75,7 +75,10 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
         ({"saliency": None}, "saliency is an array, uint8 H×W, a path, True or False; got NoneType"),
         ({"saliency": np.zeros((5, 5), np.uint8)}, "map of a 128×96 picture is uint8 of shape (96, 128); got uint8"),
         ({"saliency": np.zeros((96, 128))}, "got float64"),
-        ({"model": None}, "unknown codec 'None'"),
+        ({"effort": True}, "effort True: a whole number is needed"),
+        ({"bpp": True}, "bpp True: a number is needed"),
+        ({"progressive": "no"}, "progressive 'no': True or False is needed"),
+        ({"model": None}, "model: a name or a path is needed; got NoneType"),
         ({"model": here / "none"}, f"unknown codec '{here / 'none'}'"),
     ):
         with pytest.raises(fovea.FoveaError, match=re.escape(said)):
@@ -96,8 +99,16 @@ def test_rates_maps_and_models_that_can_not_be_are_named(here):
             refuses(b"something else")
         with pytest.raises(fovea.FoveaError, match="as its bytes or its path; got NoneType"):
             refuses(None)
-    with pytest.raises(fovea.FoveaError, match="unknown codec 'no'"):
-        fovea.benchmark("sample", "no")
+    for given, said in (
+        ("no", "unknown codec 'no'"),
+        ([fovea.load()], "codecs: a name or a path is needed; got Light"),
+        (fovea.load(), "got Light"),
+    ):
+        with pytest.raises(fovea.FoveaError, match=said):
+            fovea.benchmark("sample", given)
+    for refuses in (fovea.compress, fovea.saliency, fovea.decompress):
+        with pytest.raises(fovea.FoveaError, match=r"no file has such a name|a\\x00b"):
+            refuses("a\0b")
     with pytest.raises(fovea.FoveaError, match="no such file"):
         fovea.decompress("nothing.fov")
     with pytest.raises(fovea.FoveaError, match=r"cannot read .*: Is a directory"):
@@ -120,6 +131,7 @@ def test_a_file_is_cut_and_shown_from_any_kind_of_bytes(here):
         ({"bytes": 400, "bpp": 0.2}, "either as bytes or as bpp"),
         ({"bytes": 0}, "0 bytes are too few"),
         ({"bytes": 399.5}, "bytes 399.5: a whole number is needed"),
+        ({"bytes": True}, "bytes True: a whole number is needed"),
         ({"bpp": float("nan")}, "bpp nan: a positive number"),
         ({"bytes": 10**6}, "1000000 cannot be cut from it"),
     ):

@@ -271,10 +271,11 @@ def test_a_broken_claim_is_named_and_stops_no_report(tmp_path: Path) -> None:
     shipped = next(iter(all_claims(tmp_path)))
     for text, record, said in (
         ("says = ", "[]", "broken.toml: "),
+        ("says = 'ÿ'", "[]", "broken.toml: not a text file; a claim is a TOML file"),
         (shipped.path.read_text(), "[{", "broken.json: not what"),
         (shipped.path.read_text(), '[{"date": "today"}]', "broken.json: not what"),
     ):
-        (folder / "broken.toml").write_text(text)
+        (folder / "broken.toml").write_text(text, encoding="latin-1" if "ÿ" in text else "utf-8")
         (folder / "broken.json").write_text(record)
         with pytest.raises(FoveaError, match=said):
             all_claims(tmp_path)

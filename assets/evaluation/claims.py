@@ -119,7 +119,9 @@ def read_claim(path: Path) -> Written:
     try:
         text = read_whole(path)
         claim = checked(Claim, tomlkit.parse(text.decode()).unwrap(), str(path))
-    except (tomlkit.exceptions.ParseError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise FoveaError(f"{path}: not a text file; a claim is a TOML file") from None
+    except tomlkit.exceptions.ParseError as error:
         raise FoveaError(f"{path}: {error}") from error
     if not (math.isfinite(claim.least) or math.isfinite(claim.most)):
         raise FoveaError(f"{path}: a claim needs a bound: most, least, or both")

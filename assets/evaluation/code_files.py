@@ -23,6 +23,7 @@ from models.experiments import DEFAULT_SALIENCY, check_span
 from models.mechanisms import NEEDS_MAP
 from models.memory import Room, physical_bytes
 from models.metrics import psnr_db
+from models.threads import check_stopped
 from models.validation import check_rates
 
 Loaded = TypeVar("Loaded")
@@ -60,6 +61,7 @@ def _each(
         source, target, pixels, loaded = item
         try:
             with room.taken(BYTES_A_PIXEL * pixels):
+                check_stopped()
                 return target, *code(target, loaded)
         except FoveaError as error:
             return FoveaError(f"{source}: {error}")

@@ -23,6 +23,7 @@ from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
 from models.experiments import check_span
 from models.metrics import psnr_db
+from models.threads import check_stopped
 
 UNIFORM, JPEG = "uniform", "progressive JPEG"
 SEPARATE, ALIKE = "separate files", "uniform, cut to their sizes"
@@ -116,6 +117,7 @@ def measure_cuts(
     gallery = [Shown(str(table.image.iloc[i]), a, weights[i], []) for i, a in enumerate(arrays[:PICTURES])]
 
     def quality(i: int, shown: NDArray[np.uint8]) -> dict[str, float]:
+        check_stopped()
         return {"psnr_db": psnr_db(arrays[i], shown), metric: psnr_db(arrays[i], shown, weights[i])}
 
     def some(item: tuple[str, int]) -> list[dict[str, Any]]:

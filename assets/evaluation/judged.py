@@ -17,6 +17,7 @@ from assets.versions import code_version
 from models.codecs import classical
 from models.errors import FoveaError
 from models.judges import JUDGES, Opened, Picture, Text
+from models.threads import check_stopped
 
 if TYPE_CHECKING:
     from models.legibility import Reader
@@ -114,6 +115,7 @@ def _measure(
         sizes = dict(zip(zip(own["codec"], own["rate"], strict=True), own["bytes"], strict=True))
         rows = []
         for codec, rate, size, shown in files(subject, sizes):
+            check_stopped()
             row = {"codec": codec, "rate": rate, "image": subject.image}
             if size != sizes[codec, rate]:
                 raise FoveaError(

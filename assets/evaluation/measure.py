@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from assets.graph import Progress, silent
 from models.errors import FoveaError
 from models.metrics import measure
+from models.threads import check_stopped
 
 Picture = NDArray[np.uint8]
 
@@ -63,6 +64,7 @@ def measure_codec(
         analysed = codec.analysed(subject.picture, subject.condition)
         analysis_s = time.perf_counter() - began
         for rate in some_rates:
+            check_stopped()
             began = time.perf_counter()
             encoded = codec.encode_analysed(analysed, rate)
             middle = time.perf_counter()

@@ -166,6 +166,4 @@ def sweep_points(chain: Chain, sweep: Sweep) -> "pd.DataFrame":
 
 def sweep_of(world: World, partition: str) -> Sweep:
     """The sweep of a partition. Raises FoveaError for an unknown one."""
-    if partition not in world.sweeps:
-        raise FoveaError(f"no sweep {partition!r}; write dataset.sweep, for example sample.smoke")
-    return world.sweeps[partition]
+    return world.sweep(partition)

@@ -120,7 +120,9 @@ def concat_points(pieces: Iterable[pd.DataFrame]) -> pd.DataFrame:
         unknown = [c for c in piece.columns if c not in columns]
         missing = [c for c in _NEEDED if c not in piece.columns]
         if unknown or missing:
-            raise FoveaError(f"rd_points: unknown columns {unknown}, missing columns {missing}; see RD_POINT_COLUMNS")
+            said = [f"missing columns {missing}"] if missing else []
+            said += [f"unknown columns {unknown[:5]}"] if unknown else []
+            raise FoveaError(f"rd_points: {', '.join(said)}; needed are {', '.join(_NEEDED)}")
         if "bpp" not in piece.columns:
             piece = piece.assign(bpp=8.0 * piece["bytes"] / (piece["width"] * piece["height"]))
         filled = piece.reindex(columns=list(columns)).astype(columns)

@@ -27,11 +27,10 @@ def read_side(chain: Chain, text: str) -> Side:
     if text.endswith(".parquet"):
         return _table(Path(text))
     name, _, back = text.partition("~")
-    if name not in chain.world.sweeps:
-        raise FoveaError(
-            f"{text!r} is neither DATASET.SWEEP (sweeps: {', '.join(sorted({s.name for s in chain.world.sweeps.values()}))}; "
-            f"datasets: {', '.join(chain.world.registry)}) nor a table of points (.parquet)"
-        )
+    try:
+        chain.world.sweep(name)
+    except FoveaError as error:
+        raise FoveaError(f"{text!r} is neither DATASET.SWEEP nor a table of points (.parquet): {error}") from error
     if back:
         return _earlier(chain, text, name, back)
     found, missing = pieces_of(chain.view("rd_curves", name).given)

@@ -30,12 +30,11 @@ def keep_table(folder: Path, name: str, table: pd.DataFrame) -> None:
 
 
 def latest_table(chain: Chain, stage: str, partition: str) -> pd.DataFrame:
-    """The table that `rd_curves` or `bd_rates` last made of a sweep. Raises FoveaError where it made none."""
+    """The table that `rd_curves` or `bd_rates` last made of a sweep. Raises FoveaError for an unknown one, and where it made none."""
+    sweep = chain.world.sweep(partition)
     record = chain.latest(stage, partition)
-    if partition not in chain.world.sweeps or record is None:
-        raise FoveaError(
-            f"no curves of {partition!r} are here (fovea run --dataset DATASET --sweep SWEEP makes those of DATASET.SWEEP)"
-        )
+    if record is None:
+        raise FoveaError(f"no curves of {partition} are here: fovea run --dataset {sweep.dataset} --sweep {sweep.name}")
     return pd.read_parquet(chain.store.path(stage, str(record["key"]), TABLES[stage][1]))
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
 
+from models.config import expanded
 from models.errors import FoveaError
 
 ARCHIVE_NAME = "leftImg8bit_trainvaltest.zip"
@@ -91,7 +92,7 @@ def locate(path: Path | None) -> Source | None:
     named = os.environ.get(ROOT_VARIABLE, "").strip()
     if not named and path is None:
         return None
-    root = Path(named or path or "").expanduser()
+    root = expanded(named or path or "", f"{ROOT_VARIABLE}: " if named else "")
     source = _source_at(root)
     if source is None:
         said = ROOT_VARIABLE if named else "fovea.toml: datasets.cityscapes.path"

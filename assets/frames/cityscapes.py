@@ -21,6 +21,7 @@ import requests
 from requests.auth import AuthBase
 
 from assets.frames.archive import ARCHIVE_NAME
+from models.config import expanded
 from models.download import Download, Meter, NotTheFile, Wanted, alone_at, fetch, hash_file, write_json
 from models.errors import FoveaError
 from models.network import PATIENT, Manner, Transient, read_pieces, send
@@ -99,7 +100,7 @@ def read_credentials() -> Credentials:
             "to a file with both (accounts are free for research: https://www.cityscapes-dataset.com/register/), or "
             "CITYSCAPES_ROOT to an archive or tree that you have"
         )
-    path = Path(named).expanduser()
+    path = expanded(named, "CITYSCAPES_CREDENTIALS_FILE: ")
     try:
         found = _parse_credentials(path)
         others_read = path.stat().st_mode & 0o077

@@ -10,6 +10,7 @@
 | alpha or a transparent colour | dropped where every pixel is opaque, else refused |
 | CMYK, Lab, float, 12-bit JPEG | refused: there is no one right conversion |
 | several pictures in a file (animation, TIFF pages) | refused |
+| more than 67 megapixels, or a side above 65,536 (models/sizes.py) | refused |
 | ICC profile, RGB or grey | converted to sRGB (colour.py), 16 bits after rounding to 8; without a usable one, samples are taken as sRGB |
 | EXIF of JPEG, PNG, WebP with interoperability index R03, no ICC profile | Adobe RGB (DCF 2.0, as cameras write it), converted to sRGB; not where EXIF says sRGB itself |
 | TIFF: bands beyond the colours that are not declared alpha | dropped |
@@ -39,18 +40,26 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from assets.frames.colour import to_srgb
 from assets.frames.encode import png_chunk
 from models.errors import SHORTAGES, FoveaError
+from models.sizes import MAX_PIXELS, MAX_SIDE
+from models.validation import printable
 
 Picture = NDArray[np.uint8]
 
 #: A picture's least width and height.
 MIN_SIDE: Final = 16
-#: A picture's most pixels (Pillow's own bound against decompression bombs).
-MAX_PIXELS: Final = 89_478_485
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_OTHERS = {
+    "a HEIC picture": rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", "an AVIF picture": rb"....ftyp(avif|avis)",
+    "a GIF": rb"GIF8", "a BMP": rb"BM....\0\0\0\0", "a JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "a JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ", "a PDF": rb"%PDF-", "an SVG": rb"\s*(<\?xml.{,512})?<svg",
+    "a Photoshop file": rb"8BPS", "an OpenEXR file": rb"v/1\x01",
+}  # fmt: skip
+"""Beginnings of what is told by name."""
 _CHANNELS = {0: 1, 2: 3, 6: 4}  # by PNG's colour type
 _STARTS = {"JPEG": rb"\xff\xd8\xff", "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]"}
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "I;16", "I;16L", "I;16B"}
+_MOST = f"{MAX_PIXELS / 1e6:.0f} megapixels: make it smaller, or cut it in parts"
 _EXIF_SRGB = 1  # of ColorSpace
 #: What Pillow raises for a damaged file.
 _DAMAGE = (OSError, SyntaxError, ValueError, struct.error, LookupError, EOFError, TypeError)
@@ -164,6 +173,8 @@ def _named(label: str) -> Iterator[None]:
 
 def read_file(path: Path, name: str | None = None) -> bytes:
     """A file's bytes. Raises BrokenPicture for one that can't be read, and for a pipe or device, which would wait for ever."""
+    if "\0" in str(path):
+        raise BrokenPicture(name or printable(path), "no file has such a name")
     try:
         if not path.is_file() and path.exists() and not path.is_dir():
             raise BrokenPicture(name or str(path), "is a pipe, socket or device, not a file")
@@ -188,11 +199,16 @@ def _header(data: bytes) -> Header:
     else:
         kinds = [kind for kind, start in _STARTS.items() if re.match(start, data, re.DOTALL)]
         if not kinds:
+            other = next((kind for kind, start in _OTHERS.items() if re.match(start, data, re.DOTALL)), "")
+            if other:
+                raise _Broken(f"{other}, which is not read: convert it to PNG")
             looks = "something else" if re.search(rb"[^\t\n\r\f\x20-\xff]", data[:512]) else "text"
             raise _Broken(f"not a PNG, JPEG, WebP or TIFF picture (the file begins like {looks})")
         header = _by_pillow(data, kinds[0])._replace(format=kinds[0].lower())
     if header.width * header.height > MAX_PIXELS:
-        raise _Broken(f"{header.width}×{header.height} is more than {MAX_PIXELS / 1e6:.0f} megapixels")
+        raise _Broken(f"{header.width}×{header.height} is more than {_MOST}")
+    if max(header.width, header.height) > MAX_SIDE:
+        raise _Broken(f"{header.width}×{header.height}: a side has at most {MAX_SIDE} pixels")
     if header.orientation not in range(1, 9):
         header = header._replace(orientation=1)  # outside the standard: viewers show the picture as stored
     return header._replace(width=header.height, height=header.width) if header.orientation >= 5 else header
@@ -348,7 +364,7 @@ def _by_pillow(data: bytes, kind: str) -> Header:
             f"damaged, cut short, or a rare kind of {kind} that is not read: save it as an RGB PNG"
         ) from error
     except Image.DecompressionBombError as error:
-        raise _Broken(f"is more than {MAX_PIXELS / 1e6:.0f} megapixels") from error
+        raise _Broken(f"is more than {_MOST}") from error
     except _DAMAGE as error:
         raise _Broken(f"damaged or cut short: {str(error) or type(error).__name__}") from error
 

@@ -53,6 +53,11 @@ def image_ids(paths: Sequence[str]) -> dict[str, str]:
     return {path: path if taken[stem] > 1 else stem for path, stem in stems.items()}
 
 
+def with_ending(image: str, path: str) -> str:
+    """What a picture is called for people, who look for its file: `a` of `/d/a.png` is `a.png`."""
+    return image if image.endswith(PurePosixPath(path).suffix) else image + PurePosixPath(path).suffix
+
+
 class Names:
     """Finds a picture by any name that fits it alone: id, id with suffix, file name, file name without suffix; also with
     other capitals, accents composed or not, or `\\` for `/`; and by an absolute path that ends in one of the first two."""
@@ -184,6 +189,11 @@ def _by_csv(paths: Sequence[str], file: Path, root: Path) -> dict[str, str]:
     if not assigned:
         raise FoveaError(f"{file}: no picture in it")
     return assigned
+
+
+def unlike(strange: Sequence[str], images: Iterable[str]) -> str:
+    """`; it names a.jpg, the dataset has b`: for a table that fits no picture. strange: its names that fit none."""
+    return f"; it names {strange[0]}, the dataset has {next(iter(images), 'no picture')}" if strange else ""
 
 
 _SHOWN: Final = 5

@@ -24,10 +24,15 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
     line: unreadable, a needed column missing or twice, a row with more cells than the header, a quote that does not
     end.
     """
+    data = read_whole(file)
+    if data.startswith(_WORKBOOKS):
+        raise FoveaError(f"{file}: an Excel workbook, whatever it is called: save the table as CSV")
     try:
-        text = _decoded(read_whole(file))
+        text = _decoded(data)
     except UnicodeDecodeError as error:
         raise FoveaError(f"{file}: not a text file: save the table as CSV") from error
+    if re.search(r"[\0-\x08\x0e-\x1f]", text[:1000]):
+        raise FoveaError(f"{file}: not a text file: save the table as CSV")
     text = re.sub(r"\Asep=.(?=\r?\n)", "", text)  # what Excel writes to know its own delimiter again
     head = next((line for line in text.splitlines() if line.strip()), "")
     if not head:
@@ -71,6 +76,8 @@ def read_sheet(file: Path, needed: Sequence[str], further: Sequence[str] | None 
 
 
 SHEETS = (".csv", ".tsv")
+_WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")
+"""Beginnings of .xlsx and .ods, and of .xls."""
 
 
 def read_table(file: Path, needed: Sequence[str], what: str) -> "pd.DataFrame":
@@ -108,6 +115,15 @@ def numbers(texts: "pd.Series", file: Path) -> "pd.Series":
             f"{commas.iloc[0].strip().replace(',', '.')}: save the table without a comma in numbers"
         )
     return pd.to_numeric(texts.str.replace(",", "."), errors="coerce").astype(float)
+
+
+def check_pixels(file: Path, *columns: "pd.Series") -> None:
+    """Raises FoveaError for coordinates that are all at most 1: shares of the picture's sides in place of pixels."""
+    if len(columns[0]) and all(column.max() <= 1 for column in columns):
+        raise FoveaError(
+            f"{file}: no {' or '.join(str(column.name) for column in columns)} is above 1: pixels are needed, not shares of the "
+            "picture; multiply them by its width and height"
+        )
 
 
 def _decoded(data: bytes) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.frames.checks import RESIZED, SOURCE
+from assets.frames.folder import with_ending
 from assets.frames.sources import ARCHIVE_STAGE, CITYSCAPES, cityscapes_table, fault_stamp, reader, resize_rows
 from assets.graph import Bench, Need, Part, Progress, Row, Stage, Task, View
 from assets.store import digest
@@ -104,7 +105,7 @@ class SourceFrames(Stage):
             "source_bytes": int(table.bytes.sum()),
             **official,
         }
-        writer.meta["quarantined"] = broken[["image", "reason"]].to_dict("records")
+        writer.meta["quarantined"] = _listed(broken)
         read = reader(task.world, task.partition, writer.folder if dataset.kind == "sample" else dataset.path)
         chosen = [dict(row) for _, row in some(table[table.status == "ok"]).iterrows()]
         decoded = resize_rows(chosen, read, dataset.size, workers=task.threads)
@@ -114,6 +115,12 @@ class SourceFrames(Stage):
 def some(table: "pd.DataFrame") -> "pd.DataFrame":
     """Up to six rows from all over a table, for people."""
     return table.iloc[:: max(1, len(table) // 6)].head(6)
+
+
+def _listed(broken: "pd.DataFrame") -> list[dict[str, str]]:
+    """What the manifest keeps of pictures that cannot be used: the file's name below its folder, and why."""
+    files = map(with_ending, broken.image, broken.path)
+    return [{"image": name, "reason": reason} for name, reason in zip(files, broken.reason, strict=True)]
 
 
 def show(task: Task, pictures: "Sequence[NDArray[np.uint8]]") -> None:
@@ -241,7 +248,7 @@ class ResizedFrames(Stage):
         bad = table[table.status != "ok"]
         if len(bad) == len(table):
             raise FoveaError(f"dataset {task.partition!r}: no frame could be decoded; the first: {bad.reason.iloc[0]}")
-        task.writer.meta["quarantined"] = bad[["image", "reason"]].to_dict("records")
+        task.writer.meta["quarantined"] = _listed(bad)
         task.writer.meta["facts"] = {
             "frames": int((table.status == "ok").sum()),
             "resized": len(todo),

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from assets.datasets import Dataset
-from assets.frames.folder import Names, some
+from assets.frames.folder import Names, some, unlike
 from assets.frames.resize import fit
-from assets.frames.sheet import numbers, read_table
+from assets.frames.sheet import check_pixels, numbers, read_table
 from models.errors import FoveaError
 from models.judges import Text
 
@@ -23,12 +23,12 @@ def read_texts(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     corner and its size in pixels of the picture as it is viewed. `image` becomes the manifest's; rows of pictures that the
     manifest does not have are left out, since one table may serve several datasets.
 
-    Raises FoveaError: no such file, not a table, a missing column, no usable row, a name that several pictures have, and for
-    an empty text or a box that does not lie in its picture, which it names.
+    Raises FoveaError: no such file, not a table, a missing column, no usable row, a name that several pictures have, shares in
+    place of pixels, and for an empty text or a box that does not lie in its picture, which it names.
     """
     table = read_table(file, _COLUMNS, "table of texts")
     names = table["image"].astype(str).str.strip()
-    found, _, ambiguous = Names(manifest["image"], manifest["path"]).resolve(names.unique())
+    found, strange, ambiguous = Names(manifest["image"], manifest["path"]).resolve(names.unique())
     if ambiguous:
         raise FoveaError(f"{file} names {some(ambiguous)} by a name that several pictures have: use their path")
     table = table.assign(
@@ -37,7 +37,9 @@ def read_texts(file: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     sizes = manifest[manifest["status"] == "ok"].set_index("image")[["width", "height"]]
     kept = table[table["image"].isin(sizes.index)][list(_COLUMNS)].reset_index(drop=True)
     if kept.empty:
-        raise FoveaError(f"{file}: none of its {len(table)} rows is of a picture that can be used")
+        why = f"none of its {len(table)} rows is of a picture that can be used{unlike(strange, manifest['image'])}"
+        raise FoveaError(f"{file}: {why if len(table) else 'the table has no row'}")
+    check_pixels(file, *(kept[c] for c in _BOX))
     wide, high = (kept["image"].map(sizes[c]) for c in ("width", "height"))
     sound = (kept[["x", "y"]] >= 0).all(axis=1) & (kept[["width", "height"]] > 0).all(axis=1)
     sound &= (kept["x"] + kept["width"] <= wide) & (kept["y"] + kept["height"] <= high)

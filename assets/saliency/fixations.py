@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from assets.datasets import Dataset
-from assets.frames.folder import Names, some
+from assets.frames.folder import Names, some, unlike
 from assets.frames.resize import Geometry, fit
-from assets.frames.sheet import SHEETS, numbers, read_table
+from assets.frames.sheet import SHEETS, check_pixels, numbers, read_table
 from models.errors import FoveaError
 
 #: Standard deviation of the density's Gaussian at 800 pixels of picture width (about a degree of sight for OSIE).
@@ -23,7 +23,7 @@ SIGMA_PX_AT_800: Final = 24.0
 _COLUMNS: Final = ("image", "subject", "x", "y")
 
 
-OUTSIDE, NO_NUMBERS = "outside their picture", "without numbers"
+OUTSIDE, NO_NUMBERS, NOBODY = "outside their picture", "without numbers", "without a subject"
 UNKNOWN, BROKEN = "on pictures that are not in the dataset", "on quarantined pictures"
 
 
@@ -40,7 +40,7 @@ class Fixations:
 
     @property
     def dropped(self) -> int:
-        """Rows that lay outside their picture or had no numbers."""
+        """Rows that lay outside their picture, or lacked numbers or a subject."""
         return sum(n for why, n in self.left_out.items() if why not in (UNKNOWN, BROKEN))
 
     def why(self) -> str:
@@ -54,8 +54,8 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     `image` may be any name that `Names` finds. Points up to 1 pixel outside their picture are moved to its border, others
     are left out and counted, as are rows of pictures that the manifest doesn't have: one table may serve several datasets.
 
-    Raises FoveaError: no such file, not a table, a missing column, a name that several pictures have, or no usable
-    row.
+    Raises FoveaError: no such file, not a table, a missing column, a name that several pictures have, shares in place of
+    pixels, or no usable row.
     """
     table = read_table(file, _COLUMNS, "fixation table")
     if file.suffix.lower() in SHEETS:
@@ -64,9 +64,10 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
                 table[name] = pd.to_numeric(table[name])
     x, y = numbers(table["x"], file), numbers(table["y"], file)
     numeric = np.isfinite(x) & np.isfinite(y)
+    somebody = table["subject"].notna() & (table["subject"].astype(str).str.strip() != "")
     names = table["image"].astype(str).str.strip()
     index = Names(manifest["image"], manifest["path"])
-    resolved, _, ambiguous = index.resolve(sorted(names[numeric].unique()))
+    resolved, strange, ambiguous = index.resolve(sorted(names[numeric].unique()))
     if ambiguous:
         raise FoveaError(f"{file} names {some(ambiguous)} by a name that several pictures have: use their path")
     image = names.map(resolved)
@@ -76,17 +77,20 @@ def read_fixations(file: Path, manifest: pd.DataFrame) -> Fixations:
     height = image.map(sound["height"]).astype(float)
     usable = image.map(sound["status"] == "ok").fillna(False).astype(bool)
     inside = x.between(-0.5, width + 1.5) & y.between(-0.5, height + 1.5)
-    keep = known & usable & inside
+    keep = known & usable & inside & somebody
+    check_pixels(file, x[keep], y[keep])
     left_out = {
         OUTSIDE: int((known & usable & ~inside & numeric).sum()),
         NO_NUMBERS: int((~numeric).sum()),
+        NOBODY: int((known & usable & inside & ~somebody).sum()),
         UNKNOWN: int((~known & numeric).sum()),
         BROKEN: int((known & ~usable & numeric).sum()),
     }
     kept = table.assign(image=image, x=x.clip(0.5, width + 0.5), y=y.clip(0.5, height + 0.5))[keep]
     found = Fixations(kept.reset_index(drop=True), left_out)
     if kept.empty:
-        raise FoveaError(f"{file}: none of its {len(table)} rows can be used ({found.why() or 'it has none'})")
+        why = f"none of its {len(table)} rows can be used ({found.why()}){unlike(strange, manifest['image'])}"
+        raise FoveaError(f"{file}: {why if len(table) else 'the table has no row'}")
     return found
 
 

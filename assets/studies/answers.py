@@ -70,6 +70,10 @@ def read_answers(file: Path) -> Answers:
         return Answers.model_validate_json(read_whole(file).decode("utf-8-sig"), strict=True)
     except OSError as error:
         raise FoveaError(f"cannot read {file}: {error.strerror}") from error
+    except FoveaError:
+        raise
+    except UnicodeDecodeError:
+        raise FoveaError(f"{file}: not a text file (give what the study's page saved)") from None
     except ValueError as error:
         wrong = complaint(error, Answers) if isinstance(error, ValidationError) else str(error)
         raise FoveaError(f"{file}: {wrong} (give what the study's page saved)") from error

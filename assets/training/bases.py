@@ -16,14 +16,14 @@ import torch
 
 from assets.datasets import PICTURE_SUFFIXES
 from models.card import find_card
-from models.codecs.base import CodecConfig
+from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import WEIGHTS, build, find_folder, load_codec
 from models.errors import FoveaError
 from models.saliency.maps import Picture
 from models.saliency.predict import load_model
 from models.seen import read_seen, write_seen
 from models.tracking import Run
-from models.training.cuts import Cuts
+from models.training.cuts import Cuts, with_cuts
 from models.training.data import FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
@@ -117,14 +117,21 @@ def stark_pictures(count: int, photographs: Sequence[Picture]) -> list[Picture]:
 
 def files_of(sources: Sequence[str]) -> list[Path]:
     """The pictures of all sources: folders, or FOLDER:COUNT for the first so many of its files by name. Raises FoveaError
-    for a folder without a picture."""
+    for a folder that is not there, or has no picture, or fewer; and for another COUNT than a whole number from 1 on."""
     found: list[Path] = []
     for source in sources:
-        folder, _, count = source.rpartition(":") if source.rpartition(":")[2].isdigit() else (source, "", "")
+        folder, colon, count = (source, "", "") if Path(source).is_dir() else source.rpartition(":")
+        if colon and not (count.isascii() and count.isdigit() and int(count)):
+            raise FoveaError(f"{source}: in FOLDER:COUNT, COUNT is a whole number from 1 on")
+        folder = folder if colon else source
+        if not Path(folder).is_dir():
+            raise FoveaError(f"no folder {folder}")
         files = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
         if not files:
             raise FoveaError(f"{folder}: no picture in it")
-        found += files[: int(count)] if count else files
+        if colon and len(files) < int(count):
+            raise FoveaError(f"{source}: the folder has only {len(files)}")
+        found += files[: int(count)] if colon else files
     return found
 
 
@@ -150,6 +157,19 @@ def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
     pictures += plain_pictures(PLAIN) + stark_pictures(STARK, pictures)
     names += [f"plain {k}" for k in range(PLAIN)] + [f"stark {k}" for k in range(STARK)]
     return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
+
+
+def started_from(name: str, begin: str, cuts: bool) -> Codec | None:
+    """The codec that a training of `train_base` goes on from; None: from scratch. Raises FoveaError for one that is not there,
+    is another codec, or has no transform for cut files."""
+    if not (begin or cuts):
+        return None
+    codec = load_codec(find_folder(begin or name))
+    if codec.config.codec != name:
+        raise FoveaError(f"{begin} is a codec {codec.config.codec}: {name} goes on from one of its own name")
+    if cuts:
+        with_cuts(codec)
+    return codec
 
 
 class Base(RateDistortion):
@@ -179,10 +199,9 @@ def train_base(
     for a codec that has no recipe.
     """
     config = config_of(name)
-    source = find_folder(begin or name) if begin or cuts else None
-    started = load_codec(source) if source else None
+    started = started_from(name, begin, cuts)
     record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
-    before = read_seen(source / WEIGHTS).train if source else ()
+    before = read_seen(find_folder(begin or name) / WEIGHTS).train if started else ()
     contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from models.errors import FoveaError
+from models.sizes import MAX_PIXELS, MAX_SIDE
 
 MAGIC = b"FOV"
 VERSION, PROGRESSIVE = 1, 2
@@ -31,9 +32,6 @@ PIECE = 512
 WORD = 4
 """Bytes that the range coder writes at once."""
 MODEL_BYTES = 8
-MAX_SIDE = 1 << 16
-MAX_PIXELS = 1 << 26
-"""Largest picture that is written or read: 67 megapixels, for example 8192×8192."""
 
 POSITIONS_A_BIT = 64
 """Latent positions for which a file holds at least one bit of coded symbols; encoders pad with zeros where a picture

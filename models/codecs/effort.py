@@ -23,6 +23,7 @@ from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Picture, picture_to
 from models.codecs.conditioned import ConditionedCodec, Setting
 from models.codecs.hyperprior import HyperpriorCodec
 from models.errors import FoveaError
+from models.threads import check_stopped
 
 EVERY = 10
 """Steps between looks at what the file would cost."""
@@ -71,6 +72,7 @@ class Refinement:
 
     def cost_of(self, y: Tensor) -> float:
         """The Lagrangian of y, as the file will hold it."""
+        check_stopped()
         with torch.inference_mode():
             _, y_hat, bits = self.codec.write(y, self.at._replace(saliency_map=self.given.saliency_map, quantise=None))
             return (bits + float(self._error(self.codec.synthesise(y_hat)))) / self.pixels
@@ -85,6 +87,7 @@ class Refinement:
         generator = torch.Generator(y_hat.device).manual_seed(0)
         found = torch.zeros_like(y_hat)
         for _ in range(SIGNS):
+            check_stopped()
             signs = torch.randint(0, 2, shown.shape, generator=generator, device=y_hat.device) * 2.0 - 1
             seen = (shown * signs * (self.lmbda / 3).sqrt()).sum()
             found += torch.autograd.grad(seen, y_hat, retain_graph=True)[0].square() / SIGNS
@@ -109,6 +112,7 @@ class Refinement:
             least = last = float(self._bits(symbols / gain + shift).sum()) + error
         good = symbols, symbols, gradient
         for step in range(1, -(-count // EVERY) * EVERY + 1):
+            check_stopped()
             with torch.no_grad():
                 values += move * (symbols - gradient * size / (2 * worth) - values)
                 nearest = torch.round(values)

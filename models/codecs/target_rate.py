@@ -8,6 +8,7 @@ from collections.abc import Callable
 from models.codecs import bitstream
 from models.codecs.base import LEVEL_STEPS, Analysed, Codec, Encoded
 from models.errors import FoveaError
+from models.threads import check_stopped
 
 GROWTH = 0.035
 """Of a file's size from one row of levels to the next, as a logarithm: a first guess."""
@@ -49,6 +50,7 @@ def _lowest(low: int, high: int, size: Callable[[int], float], wanted: float, ab
     bisection, so that it always ends soon."""
     logs: dict[int, float] = {}
     while high - low > 1:
+        check_stopped()
         row = (low + high) // 2
         if logs and len(logs) % 4:
             known = min(logs, key=lambda r: abs(logs[r]))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from models.config import expanded
 from models.errors import FoveaError
 from models.validation import unknown
 from models.weights import sha256_of
@@ -35,7 +36,7 @@ def weights_path(name: str, weights_dir: Path | None = None) -> Path:
     if name == "sam_lite":
         return SHIPPED / "sam_lite_osie.safetensors"
     home = os.environ.get("FOVEA_HOME") or Path(__file__).resolve().parents[2] / ".fovea"
-    return Path(home).expanduser() / "weights" / f"{name}.safetensors"
+    return expanded(home, "FOVEA_HOME: ") / "weights" / f"{name}.safetensors"
 
 
 def describe_weights(path: Path) -> dict[str, Any]:

@@ -32,6 +32,16 @@ any rate, as those that `fovea compress --bpp` cuts to a size."""
 SPANS = (2.0, 6.0)
 
 
+def with_cuts(codec: Codec) -> HyperpriorCodec:
+    """The codec. Raises FoveaError for one whose cut files have no transform of their own."""
+    if not (isinstance(codec, HyperpriorCodec) and codec.cuttable and codec.config.mechanism == "gain"):
+        raise FoveaError(
+            f"{codec.config.codec} with mechanism {codec.config.mechanism}: a transform for cut files is for codecs with a "
+            "hyperprior, levels and mechanism gain, of those that ship for light"
+        )
+    return codec
+
+
 class Cuts(RateDistortion):
     """record, codec, frames: as `RateDistortion` has them. codec: with coding tables; its transform for cuts goes on, else
     a copy of g_s begins.
@@ -44,12 +54,11 @@ class Cuts(RateDistortion):
     shown = ("loss", "psnr_db")
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
-        super().__init__(record, codec, frames)
-        if not (isinstance(codec, HyperpriorCodec) and codec.cuttable and codec.config.mechanism == "gain"):
-            raise FoveaError("a transform for cut files is for codecs with a hyperprior, levels and mechanism gain")
-        codec.built()
-        self.first = copy.deepcopy(codec.g_s.state_dict())
-        codec.g_s.load_state_dict(self.first | codec.cut_weights())
+        own = with_cuts(codec)
+        super().__init__(record, own, frames)
+        own.built()
+        self.first = copy.deepcopy(own.g_s.state_dict())
+        own.g_s.load_state_dict(self.first | own.cut_weights())
 
     def trained(self, codec: Codec) -> Sequence[Tensor]:
         return [*codec.get_submodule("g_s").parameters()]

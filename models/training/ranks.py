@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from models.config import count_in
 from models.errors import FoveaError
 
 PATIENCE = datetime.timedelta(days=7)
@@ -151,10 +152,10 @@ def join(device: str = "auto") -> Iterator[tuple[Ranks, str]]:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise FoveaError(f"the launcher did not set {', '.join(missing)}: start with --processes K, or with torchrun")
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, size = count_in("RANK", 0), count_in("WORLD_SIZE", 1)
     if device in ("auto", "cuda"):
         count = torch.cuda.device_count()
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % count}" if count else "cpu"
+        device = f"cuda:{count_in('LOCAL_RANK', rank) % count}" if count else "cpu"
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)

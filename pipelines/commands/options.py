@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,19 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return found
 
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class FileName(click.Path):
+    """A path, which `click.Path` lets be empty: the working folder, then."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails for an empty name."""
+        if not str(value):
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 class Group(click.Group):
     """Lists its commands with their whole first sentences."""
@@ -42,7 +55,7 @@ class Group(click.Group):
 
 #: in each page's head (`output`)
 PAGE = rb" Fovea</title>"
-PATH = click.Path(path_type=Path)
+PATH = FileName(path_type=Path)
 COUNT = click.IntRange(min=0)
 CODEC = "A shipped codec's name, an experiment's key, a saved codec's folder, or an MLflow address (models:/NAME/1)"
 PORT = click.IntRange(1, 65535)
@@ -107,6 +120,19 @@ def sweep_of(chain: "Chain", name: str, on: str) -> Any:
         said = "1 experiment" if missing == 1 else f"{missing} experiments"
         click.echo(f"left out: {said} guided by people's own fixations, of which {on} has none", err=True)
     return found
+
+
+def check_eyes(chain: "Chain", wanted: Iterable[tuple[str, str]]) -> None:
+    """Raises FoveaError, before anything is made, for a saliency model among the targets that is trained on a dataset which is
+    not there, or on which nobody's eyes were recorded."""
+    from assets.saliency.fixations import fixation_table
+    from models.saliency.records import training_of
+
+    for key in (partition for stage, partition in wanted if stage == "saliency_model"):
+        try:
+            fixation_table(chain.world.dataset(training_of(key).dataset))
+        except FoveaError as error:
+            raise FoveaError(f"saliency model {key}: {error}") from error
 
 
 def warn(text: str) -> None:

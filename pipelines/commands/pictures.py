@@ -154,11 +154,12 @@ def decompress(
             found[wanted] = open_codec(maker_of(data, "name its folder or its experiment's key with --model"))
         return found[wanted]
 
-    failed: list[str] | None = bad if bad or len(work) > 1 else None
+    count = len(work) + len(bad)
+    failed: list[str] | None = bad if bad or count > 1 else None
     for said in decompress_files(work, opened, sizes=sizes, failed=failed):
         part = f", from {said.size} of {said.whole} bytes" if said.size < said.whole else ""
         click.echo(f"{printable(said.path)}: {said.width}×{said.height}{part}")
-    _tell_failed(failed, len(work) + len(bad))
+    _tell_failed(failed, count)
 
 
 @click.command()

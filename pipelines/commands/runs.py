@@ -124,7 +124,7 @@ def make_stale(
     parallel: int = 1,
 ) -> int:
     """Make what is stale of the targets as Dagster runs, with progress; returns how many failed. parallel: steps at once;
-    0: what the profile says, else one for each GPU."""
+    0: what the profile says, else one for each GPU. Raises FoveaError as `check_eyes`."""
     from pipelines.plan import plan
 
     work = [step for step in plan(chain, wanted) if step.stale or step.again]
@@ -132,6 +132,7 @@ def make_stale(
         chain.tracker.flush()  # what waited for MLflow's server
         click.echo(f"{name}: everything is up to date, nothing to run")
         return 0
+    options.check_eyes(chain, [step.name for step in work])
     from pipelines.instance import prepare_instance
     from pipelines.launch import one_run_at_a_time, run_targets
     from pipelines.schedules import sweep

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.config import count_in
 from models.errors import FoveaError
 from pipelines.commands import options
-from pipelines.commands.options import COUNT, chain_here, sweep_of
+from pipelines.commands.options import COUNT, chain_here, check_eyes, sweep_of
 
 if TYPE_CHECKING:
     from assets.chain import Chain
@@ -45,11 +46,12 @@ def train(key: str, threads: int, device: str, processes: int, tracking: bool) -
     """
     from models.saliency.records import is_training
 
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launched = count_in("WORLD_SIZE", 1) > 1
     chain = chain_here(threads, device, tracking)
     if is_training(key) and (processes > 1 or launched):
         raise FoveaError(f"{key}: a saliency model is trained by one process")
     wanted = _training_targets(chain, key)
+    check_eyes(chain, wanted)
     if processes > 1 and not launched:
         sys.exit(launch_ranks(sys.argv[1:], processes))
     made = _make_with_ranks(chain, wanted, launched, device, threads)
@@ -133,7 +135,7 @@ def _make_with_ranks(
         if launched:
             ranks, chain.device = stack.enter_context(join(device))
             if not threads:
-                chain.threads = max(1, chain.threads // int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)))
+                chain.threads = max(1, chain.threads // count_in("LOCAL_WORLD_SIZE", ranks.size))
         else:
             ranks = joined()
         if not ranks.first:
@@ -170,6 +172,7 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 
     chain = chain_here(tracking=False)
     sweep = sweep_of(chain, sweep_name, dataset)
+    check_eyes(chain, chain.upstream(("report", sweep.key)))
     path = (output or Path(f"{sweep.key}.sbatch")).absolute()
     text = script(chain, sweep, Resources(**asked, device="cuda" if asked["gpus"] else "cpu"))
     write_output(path, text)
@@ -205,15 +208,14 @@ def base(
     """
     import torch
 
-    from assets.training.bases import config_of, files_of, frames_of, train_base
-    from models.codecs.catalogue import open_codec
+    from assets.training.bases import config_of, files_of, frames_of, started_from, train_base
     from models.device import chosen_device
 
     # what cannot be is told before maps are made, which takes long
     config_of(name)
     chosen = chosen_device(device)
-    if begin:
-        open_codec(begin)
+    started_from(name, begin, cuts)
+    files = files_of(pictures)
 
     def progress(step: int, total: int, values: Any) -> None:
         said = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -226,7 +228,7 @@ def base(
         steps=steps,
         begin=begin,
         cuts=cuts,
-        files=files_of(pictures),
+        files=files,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),
         device=chosen,

@@ -163,7 +163,7 @@ def test_adding_refuses(tmp_path: Path, pictures: Path) -> None:
         ("s2-street", pictures, {}, "'s2-street' begins like the part of a key that says which seed"),
         ("gone", tmp_path / "gone", {}, f"no folder {tmp_path / 'gone'}"),
         ("file", pictures / "deep" / "a.PNG", {}, r"a\.PNG is not a folder"),
-        ("empty", tmp_path / "empty", {}, "empty is empty: no picture"),
+        ("empty", tmp_path / "empty", {}, "empty: no picture in it or below"),
         ("size", pictures, {"size": "512"}, "size: '512' is no size"),
         ("size", pictures, {"size": "8x512"}, "outside 16"),
         ("splits", pictures, {"splits": "half"}, "splits: 'half' is no splits rule"),

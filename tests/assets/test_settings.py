@@ -1,13 +1,16 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.datasets import load_registry
 from assets.home import Home
 from assets.settings import Profile, find_profile, passed_on
+from models.config import count_in
 from models.errors import FoveaError
+from pipelines.cli import main
 from pipelines.mlflow_store import MlflowStore
 
 SECRET = "http://u:hush@h:5000"
@@ -38,6 +41,22 @@ def test_without_a_file_there_are_local_and_ci(config: Path, monkeypatch: pytest
     assert home.tables == config / "home/tables"
     monkeypatch.setenv("FOVEA_DATA", "memory://bucket/fovea")
     assert Home.from_environment().data.protocol == "memory"
+
+
+def test_variables_that_cannot_be_read_are_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, words, said in (
+        ("FOVEA_DATA", "foo://x", "status", "FOVEA_DATA: foo://x: Unsupported filesystem"),
+        ("FOVEA_HOME", "~nobody-here/x", "status", "FOVEA_HOME: ~nobody-here/x: nobody of this name has a home here"),
+        ("FOVEA_PARALLEL", "x", "run", "for FOVEA_PARALLEL: 'x'"),
+        ("WORLD_SIZE", "two", "train x", "WORLD_SIZE: expected a whole number from 0 on, got 'two'"),
+    ):
+        with monkeypatch.context() as here:
+            here.setenv(name, value)
+            done = CliRunner().invoke(main, words.split())
+        assert done.exit_code and said in done.output and len(done.output.splitlines()) == 1, done.output
+    monkeypatch.setenv("FOVEA_RETRIES", "a")
+    with pytest.raises(FoveaError, match="FOVEA_RETRIES: expected a whole number"):
+        count_in("FOVEA_RETRIES", 1)
 
 
 def test_a_profile_moves_what_nodes_share(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_pictures_that_frames_left_out_are_not_counted(pictures: Path) -> None:
     assert "5 pictures (2 train, 1 val, 2 test)" in said
     assert CliRunner().invoke(main, ["run", "--frames-only", "--dataset", "some"]).exit_code == 0
     said = CliRunner().invoke(main, ["datasets", "show", "some"]).output
-    assert "4 pictures (2 train, 1 val, 1 test)" in said and "quarantined 9: " in said
+    assert "4 pictures (2 train, 1 val, 1 test)" in said and "quarantined 9.tiff: " in said
 
 
 def test_jpeg_files_at_their_own_size_are_said_to_favour_jpeg(pictures: Path) -> None:

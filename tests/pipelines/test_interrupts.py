@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from unittest import mock
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from commands import ROOT
 
 from assets.chain import Chain
 from assets.stages import open_chain
@@ -71,10 +74,21 @@ class Destroyed:
         self.function()
 
 
+@pytest.mark.parametrize(
+    ("words", "asks", "way"),
+    [("run", "runs.sweep_of", "; run the same command again and it goes on from here"), ("datasets list", "datasets.chain_here", "")],
+)  # fmt: skip
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_answered_at_once_in_one_line(
-    sign: signal.Signals, dropped: bool, installation: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    sign: signal.Signals,
+    dropped: bool,
+    words: str,
+    asks: str,
+    way: str,
+    installation: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
     heard: list[str] = []
 
@@ -82,7 +96,7 @@ def test_an_interrupt_is_answered_at_once_in_one_line(
         os.kill(os.getpid(), sign)
         time.sleep(0)
 
-    def busy(*_: object) -> None:
+    def busy(*_: object, **__: object) -> None:
         began = time.monotonic()
         try:
             if dropped:
@@ -95,8 +109,25 @@ def test_an_interrupt_is_answered_at_once_in_one_line(
             heard.append(capfd.readouterr().err)  # while the work is being ended
 
     before = signal.getsignal(sign)
-    monkeypatch.setattr("pipelines.commands.runs.sweep_of", busy)
-    done = CliRunner().invoke(main, ["run"])
+    monkeypatch.setattr(f"pipelines.commands.{asks}", busy)
+    done = CliRunner().invoke(main, words.split())
     assert done.exit_code == 130 and signal.getsignal(sign) is before
-    assert heard[0].strip() == "fovea: stopping; run the same command again and it goes on from here"
+    assert heard[0].strip() == f"fovea: stopping{way}"
     assert done.output + capfd.readouterr().err == ""
+
+
+def test_an_interrupt_while_the_command_is_imported_says_nothing() -> None:
+    """Nobody has said yet which command it is."""
+    asked = """
+import os, signal, sys, types
+
+class Imported(types.ModuleType):
+    def __getattr__(self, name):
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.modules["pipelines.cli"] = Imported("pipelines.cli")
+from fovea.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")

@@ -76,13 +76,13 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(
 
 def test_names_of_files_cannot_steer_the_terminal(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(installation)
-    name = os.fsdecode(b"a\x1b[31m\ncaf\xe9")
+    name = os.fsdecode(b"a\x1b[31m\n\xe2\x80\xaecaf\xe9")
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(f"{name}.png")
     for words, shown in ((["saliency", f"{name}.png", "-o", f"{name}.map.png"], "map.png"), (["compress", "no" + name, "-o", "a.fov"], "")):  # fmt: skip
         done = CliRunner().invoke(main, words)
-        assert f"a\\x1b[31m{'' if not shown else chr(92) + 'x0a'}" in done.output and "caf\\xe9" in done.output, (
-            done.output
-        )
+        assert (
+            f"a\\x1b[31m{'' if not shown else chr(92) + 'x0a'}" in done.output and "\\u202ecaf\\xe9" in done.output
+        ), done.output
         assert "\x1b" not in done.output and shown in done.output
 
 
@@ -172,3 +172,6 @@ def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monke
         assert "not a progressive file" in fovea(*command, "--bytes", "300", code=1)
     Path("a.fov").write_bytes(Path("a.fov").read_bytes().replace(b"FOV\2", b"FOV\2\x09", 1))
     assert "a.fov: damaged file" in fovea("decompress", "a.fov", "-o", "a.fov.png", code=1)
+    Path("in/b.fov").write_bytes(Path("a.fov").read_bytes())
+    done = CliRunner().invoke(main, ["decompress", "a.fov", "in/b.fov", "-o", "many"])
+    assert done.exit_code == 1 and "2 of 2 files could not be done (above); nothing is written" in done.output

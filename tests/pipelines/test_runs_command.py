@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -144,12 +145,16 @@ def test_what_cannot_be_is_refused_by_name_before_anything_is_made(
         ("study make --arms a,b --tolerance nan", "invalid value for '--tolerance': 'nan' is not a finite number; for help: fovea study make --help"),
         ("compress a.png -o a.fov --span nan", "invalid value for '--span': 'nan' is not a finite number; for help: fovea compress --help"),
         ("base light --pictures . --steps 1 -o out --lr inf", "invalid value for '--lr': 'inf' is not a finite number; for help: fovea base --help"),
+        ("compress '' -o a.fov", "invalid value for 'IMAGES...': the name is empty; for help: fovea compress --help"),
+        ("compress a.png -o ''", "invalid value for '-o' / '--output': the name is empty; for help: fovea compress --help"),
+        ("evaluate", "missing argument 'CHECKPOINTS...'; for help: fovea evaluate --help"),
         ("ui --port 70000", "invalid value for '--port': 70000 is not in the range 1<=x<=65535; for help: fovea ui --help"),
     ],
 )  # fmt: skip
 def test_words_that_no_command_takes_are_told_in_a_line(installation: Path, words: str, said: str) -> None:
-    done = CliRunner().invoke(main, words.split(), prog_name="fovea")
+    done = CliRunner().invoke(main, shlex.split(words), prog_name="fovea")
     assert (done.exit_code, done.stderr) == (2, f"fovea: {said}\n")
+    assert "[x<=None]" not in CliRunner().invoke(main, [words.split()[0], "--help"]).output
 
 
 def test_a_full_disk_is_told_with_advice_that_fits(
@@ -215,3 +220,22 @@ def test_output_that_cannot_be_written_is_one_line(installation: Path, words: li
             [sys.executable, "-m", "pipelines.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and done.stderr.startswith("fovea: ") and len(done.stderr.splitlines()) == 1
+    command = shlex.join([sys.executable, "-m", "pipelines.cli", *words])
+    closed = subprocess.run(["bash", "-c", f"{command} >&- 2>{installation}/said"])
+    assert closed.returncode == 0 and (installation / "said").read_text() == ""
+
+
+def test_a_saliency_model_without_eyes_is_refused_before_anything_is_made(installation: Path) -> None:
+    for grey, split in enumerate(("train", "test")):
+        (installation / "pictures" / split).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32, 3), grey, np.uint8)).save(installation / "pictures" / split / "a.png")
+    x, street = (f'[datasets.{name}]\npath = "{installation}/pictures"\n' for name in ("x", "street"))
+    (installation / "fovea.toml").write_text(f'{x}saliency = "y.sam_lite"\n{street}')
+    for words, said in (
+        ("run --dataset x", "saliency model y.sam_lite: unknown dataset 'y'"),
+        ("slurm --dataset x --sweep tiny", "saliency model y.sam_lite: unknown dataset 'y'"),
+        ("train street.sam_lite", "saliency model street.sam_lite: dataset 'street' has no fixation table"),
+    ):
+        done = CliRunner().invoke(main, words.split())
+        assert done.exit_code == 1 and said in done.output and done.output.count("\n") == 1, done.output
+        assert not (installation / "home" / "data").exists()

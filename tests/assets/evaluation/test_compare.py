@@ -12,6 +12,7 @@ from assets.evaluation.compare import ONLY_AFTER, Pair, compare_points, outcome,
 from assets.evaluation.rate_distortion import CurveKey, concat_points
 from assets.evaluation.sides import read_side
 from assets.evaluation.summary import compare_lines
+from assets.evaluation.tables import latest_table
 from assets.graph import Unit
 from assets.home import Home
 from assets.stages import open_chain
@@ -96,15 +97,23 @@ def test_a_table_on_disk_is_a_side(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(side.points, made())
     pd.DataFrame({"a": [1], "b": [2]}).to_parquet(bad)
     for text, said in (
-        (str(bad), r"bad.parquet: not a table of points .* unknown columns \['a', 'b'\]"),
+        (
+            str(bad),
+            r"bad.parquet: not a table of points .* unknown columns \['a', 'b'\]; needed are dataset, split, image",
+        ),
         (str(tmp_path / "none.parquet"), "no such file"),
-        ("sample.nothing", "neither DATASET.SWEEP"),
+        ("sample.nothing", "neither DATASET.SWEEP .*: unknown sweep 'nothing'; known: (?!.*tiny)"),
+        ("sample.smok", "unknown sweep 'smok'; did you mean 'smoke'"),
+        ("sampel.smoke~1", "unknown dataset 'sampel'; did you mean 'sample'"),
         ("sample.smoke~x", "write sample.smoke~1"),
         ("sample.smoke~1", "no earlier make"),
         ("sample.smoke", "nothing of sample.smoke is measured|has to be made first"),
     ):
         with pytest.raises(FoveaError, match=said):
             read_side(home(tmp_path), text)
+    for text, said in (("sample.smok", "did you mean 'smoke'"), ("sample.smoke", "--dataset sample --sweep smoke$")):
+        with pytest.raises(FoveaError, match=said):
+            latest_table(home(tmp_path), "rd_curves", text)
 
 
 def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:

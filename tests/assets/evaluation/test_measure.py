@@ -1,4 +1,6 @@
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from assets.evaluation.measure import Subject, measure_codec
 from assets.evaluation.measure_classical import measure_classical
 from models.codecs import classical
 from models.codecs.base import CodecConfig
+from models.codecs.batch import in_order
 from models.errors import FoveaError
 
 LAMBDAS = (0.002, 0.006, 0.02)
@@ -48,6 +51,27 @@ def test_rows_stand_in_order_whatever_the_threads(codec, count):
         assert np.array_equal(alone.kept["0", row["rate"]], encoded.reconstruction)
         assert np.array_equal(beside.kept["0", row["rate"]], encoded.reconstruction)
         assert row["encode_s"] > 0 and row["decode_s"] > 0
+
+
+def test_a_measurement_ends_at_its_next_rate_when_nobody_waits_for_it(codec, monkeypatch):
+    started, files = threading.Event(), []
+
+    def encoded(*given, **more):
+        files.append(given)
+        started.set()
+        time.sleep(0.3)
+        return encode(*given, **more)
+
+    def items():
+        yield 0
+        started.wait(60)
+        raise KeyboardInterrupt
+
+    encode = codec.encode_analysed
+    monkeypatch.setattr(codec, "encode_analysed", encoded)
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(lambda _: measure_codec(codec, subjects(1), LAMBDAS), items()))
+    assert len(files) == 1
 
 
 def test_what_a_report_shows_of_a_variable_rate_has_the_sizes_asked_for(codec, monkeypatch):

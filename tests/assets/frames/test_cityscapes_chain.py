@@ -258,7 +258,7 @@ def test_a_broken_frame_is_quarantined_and_a_repaired_archive_heals(
     assert facts["resized_frames"]["quarantined"] == 1 and facts["rgba_frames"]["frames"] == COUNT - 1
     made = look().made("resized_frames", NAME)
     quarantined = made.manifest["meta"]["quarantined"]
-    assert [q["image"] for q in quarantined] == [image]
+    assert [q["image"] for q in quarantined] == [f"{image}.png"]
     held = {name: passed for name, (passed, _) in checks(made).items()}
     assert held == {"no_frame_lost": True, "sizes_hold": True, "nothing_quarantined": False}
     assert all(f["hit"] for f in make(*STAGES).values()), "the second run executes nothing"

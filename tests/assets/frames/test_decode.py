@@ -179,7 +179,12 @@ def test_a_jpeg_named_png_is_read_by_its_content(tmp_path: Path) -> None:
         ("pages.tiff", saved(smooth(), "TIFF", save_all=True, append_images=[Image.fromarray(noise())]), "2 pictures"),
         ("film.webp", saved(smooth(), "WEBP", save_all=True, append_images=[Image.fromarray(noise(96, 128))]), "2 pictures"),
         ("film.png", saved(smooth(), "PNG", save_all=True, append_images=[Image.fromarray(noise(96, 128))]), "animated"),
-        ("gif.png", saved(smooth(), "GIF"), "not a PNG"),
+        ("gif.png", saved(smooth(), "GIF"), "a GIF, which is not read: convert it to PNG"),
+        ("bmp.png", saved(smooth(), "BMP"), "a BMP, which"),
+        ("jp2.png", saved(smooth(), "JPEG2000"), "a JPEG 2000, which"),
+        ("avif.jpg", saved(smooth(), "AVIF"), "an AVIF picture, which"),
+        ("phone.jpg", b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "a HEIC picture, which"),
+        ("scan.jpg", b"%PDF-1.7\n", "a PDF, which"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
@@ -200,8 +205,13 @@ def test_a_picture_that_is_too_small_for_a_frame_is_a_picture_all_the_same() -> 
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded_and_one_that_its_rows_do_not_fill() -> None:
-    with pytest.raises(BrokenPicture, match="megapixels"):
-        read_picture(png(60_000, 60_000, zlib.compress(b"")))
+    for width, height, said in (
+        (60_000, 60_000, "60000×60000 is more than 67 megapixels"),
+        (8200, 8200, "8200×8200 is more than 67 megapixels: make it smaller"),
+        (70_000, 20, "70000×20: a side has at most 65536 pixels"),
+    ):
+        with pytest.raises(BrokenPicture, match=said):
+            read_picture(png(width, height, zlib.compress(b"")))
     with pytest.raises(BrokenPicture, match="damaged"):
         read_picture(png(40, 40, zlib.compress(bytes(39 * 121))))
 

@@ -35,7 +35,8 @@ def test_a_table_is_read_and_moved_to_frames(tmp_path: Path, name: str) -> None:
         ({"width": 0}, "does not lie"),
         ({"y": "here"}, "does not lie"),
         ({"text": " "}, "no text"),
-        ({"image": "c.png"}, "none of its 1 rows"),
+        ({"image": "c.png"}, "none of its 1 rows is .* can be used; it names c.png, the dataset has a"),
+        ({"x": 0.5, "y": 0.25, "width": 0.5, "height": 1}, "words.csv: no x or y or width or height is above 1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:

@@ -49,10 +49,11 @@ def test_a_sound_table_is_read_whole(tmp_path: Path, name: str) -> None:
 def test_points_just_outside_are_clamped_others_dropped_and_counted(tmp_path: Path) -> None:
     rows = [
         ("a", 0, 0.4, 300.0), ("a", 0, -0.5, 300.0), ("a", 0, 801.4, 601.5),
-        ("a", 0, -0.6, 300.0), ("a", 0, 801.6, 300.0), ("a", 0, 300.0, 9999.0), ("a", 0, None, 3.0),
+        ("a", 0, -0.6, 300.0), ("a", 0, 801.6, 300.0), ("a", 0, 300.0, 9999.0), ("a", 0, None, 3.0), ("a", None, 4.0, 3.0),
     ]  # fmt: skip
-    read = read_fixations(table(tmp_path, rows), manifest("a"))
-    assert read.dropped == 4 and read.why() == "3 outside their picture, 1 without numbers"
+    for name in ("eyes.csv", "eyes.parquet"):
+        read = read_fixations(table(tmp_path, rows, name), manifest("a"))
+        assert read.dropped == 5 and read.why() == "3 outside their picture, 1 without numbers, 1 without a subject"
     assert read.table[["x", "y"]].to_numpy().tolist() == [[0.5, 300.0], [0.5, 300.0], [800.5, 600.5]]
     _, inside = map_points(read.table["x"], read.table["y"], fit((800, 600), "native"))
     assert inside.all()  # the border belongs to the picture
@@ -80,7 +81,9 @@ def test_rows_of_unknown_pictures_are_counted(tmp_path: Path) -> None:
     file = table(tmp_path, [("a", 0, 5.0, 5.0), ("ghost", 0, 5.0, 5.0), ("phantom.jpg", 0, 5.0, 5.0)])
     read = read_fixations(file, manifest("a"))
     assert (len(read.table), read.why()) == (1, "2 on pictures that are not in the dataset")
-    with pytest.raises(FoveaError, match=r"eyes\.csv: none of its 3 rows .*3 on pictures that are not in"):
+    with pytest.raises(
+        FoveaError, match=r"eyes\.csv: none of its 3 rows .*3 on .* not in the dataset\); it names a, the dataset has b"
+    ):
         read_fixations(file, manifest("b"))
 
 
@@ -106,6 +109,9 @@ def test_bad_tables_are_named_with_the_reason(tmp_path: Path) -> None:
         (tmp_path / "eyes.txt", r"eyes\.txt: a fixation table is a"),
         (tmp_path / "broken.parquet", r"broken\.parquet: can't be read as a table"),
         (table(tmp_path, [("a", 1.0)], "short.csv", "image x"), r"short\.csv: no column subject, y; needed are image, subject, x, y"),
+        (table(tmp_path, [("a", 0, 0.5, 1.0), ("a", 1, 0.25, 0.75)], "shares.csv"), r"shares\.csv: no x or y is above 1: .* multiply them by its width"),
+        (table(tmp_path, [], "empty.csv"), r"empty\.csv: the table has no row"),
+        (table(tmp_path, [("a", None, 4.0, 3.0)], "pooled.csv"), r"none of its 1 rows can be used \(1 without a subject\)$"),
         (table(tmp_path, [("a", 0, 9e9, 1.0)], "far.csv"), r"far\.csv: none of its 1 rows can be used \(1 outside their picture"),
     ]:  # fmt: skip
         with pytest.raises(FoveaError, match=reason):

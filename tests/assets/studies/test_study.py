@@ -422,7 +422,7 @@ def test_other_files_are_named(chain: Chain, tmp_path: Path) -> None:
     for content, said in (
         (b"hello", "(give what the study's page saved)"),
         (b"{", "invalid JSON"),
-        (b"\xff\xfe\x00\x80PNG", "can't decode"),
+        (b"\xff\xfe\x00\x80PNG", "not a text file (give what"),
         (b"x" * 5_000_001, "bytes are no study's answers"),
     ):
         file.write_bytes(content)

@@ -121,8 +121,11 @@ def test_a_transform_for_cut_files_leaves_all_else_as_it_was(small, frames, tmp_
     codec = load_codec(made[0])
     assert any((v != codec.g_s.state_dict()[k]).any() for k, v in codec.cut_weights().items())
     assert json.loads((made[0] / "training.json").read_text())["record"]["kind"] == "cuts"
-    with pytest.raises(FoveaError, match="for codecs with a hyperprior, levels and mechanism gain"):
-        bases.train_base("toderici2017", frames, tmp_path / "none", steps=1, cuts=True, changes=TINY)
+    for name in ("toderici2017", "bls2017"):
+        with pytest.raises(FoveaError, match=f"{name} with mechanism none: .* a hyperprior, levels and mechanism gain"):
+            bases.train_base(name, frames, tmp_path / "none", steps=1, cuts=True, changes=TINY)
+    with pytest.raises(FoveaError, match="light is a codec light: bls2017 goes on from one of its own name"):
+        bases.train_base("bls2017", frames, tmp_path / "none", steps=1, begin="light", changes=TINY)
 
 
 def test_the_beginning_of_a_file_is_what_training_shows(small, frames, tmp_path):
@@ -142,8 +145,16 @@ def test_the_beginning_of_a_file_is_what_training_shows(small, frames, tmp_path)
 def test_what_cannot_be_trained_is_named(frames, tmp_path):
     with pytest.raises(FoveaError, match="unknown base 'cheng2020_anchor'; known: light, bls2017, toderici2017"):
         bases.train_base("cheng2020_anchor", frames, tmp_path, steps=1)
-    with pytest.raises(FoveaError, match="nothing: no picture in it"):
-        bases.frames_of([str(tmp_path / "nothing")])
+    (tmp_path / "empty").mkdir()
+    for source, said in (
+        ("nothing", "no folder .*nothing"),
+        ("empty", "empty: no picture in it"),
+        ("pictures:0", "pictures:0: in FOLDER:COUNT, COUNT is a whole number from 1 on"),
+        ("pictures:x", "pictures:x: in FOLDER:COUNT"),
+        ("pictures:500", "pictures:500: the folder has only 4"),
+    ):
+        with pytest.raises(FoveaError, match=said):
+            bases.frames_of([str(tmp_path / source)])
 
 
 SESSION = Path(__file__).parents[2] / "benchmarks" / "gpu_session.py"

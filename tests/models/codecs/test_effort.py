@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scenes import checkerboard, scene, spot
 
+from models.codecs.batch import in_order
 from models.codecs.catalogue import open_codec
 from models.codecs.effort import Refinement, refine
 from models.errors import FoveaError
@@ -39,6 +40,21 @@ def test_what_cannot_be_refined_is_named(trained_codec, name, mechanism):
     given = codec.analysed(picture, spot(32, 32))
     with pytest.raises(FoveaError, match=f"effort is not for {name} with mechanism {mechanism}"):
         refine(codec, picture, given, 0.0064, 10)
+
+
+def test_refinement_ends_at_its_next_step_when_nobody_waits_for_it(trained_codec):
+    codec, picture, done = trained_codec("bls2017", "none"), scene(32, 32), list[float]()
+
+    def work(_: int) -> None:
+        done.extend(Refinement(codec, picture, codec.analysed(picture), 0.0064).steps(1500))
+
+    def items():
+        yield 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(work, items()))
+    assert len(done) < 1500
 
 
 def test_a_pattern_that_no_training_had_is_refined_too() -> None:
