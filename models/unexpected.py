@@ -1,5 +1,6 @@
 """Exceptions that nobody foresaw, in a line for people: a fault in a codec of one's own, or in Fovea."""
 
+import sqlite3
 import traceback
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def described(error: BaseException) -> str:
         f"{name}, line {f.lineno}" for f in traceback.extract_tb(error.__traceback__) if (name := _own(f.filename))
     ]
     return type(error).__name__ + (f" in {places[-1]}" if places else "") + (f": {said}" if said else "")
+
+
+def database_said(error: BaseException | None) -> str:
+    """What SQLite has against a database of FOVEA_HOME, where that is at the root of an error; "" else."""
+    while error is not None:
+        if isinstance(error, sqlite3.OperationalError):
+            return (
+                f"a database of FOVEA_HOME cannot be used: {error}. Is its disk full or read-only, a limit reached (ulimit -f), or "
+                "another program at work in it?"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _own(filename: str) -> str:

@@ -18,7 +18,7 @@ import click
 
 from models.config import pin_folders
 from models.errors import FoveaError
-from models.unexpected import described
+from models.unexpected import database_said, described
 from models.validation import printable
 from pipelines.commands.claims import claims
 from pipelines.commands.datasets import datasets
@@ -87,10 +87,10 @@ class Guarded(click.Group):
             way = ": free some, or write to a larger disk, and run the same command again" if full else ""
             said = f"{where}{error.strerror or error}{_disk_note() or way}"
         except Exception as error:
-            note = _disk_note()
-            if not note:
+            database, note = database_said(error), _disk_note()
+            if not (database or note):
                 raise
-            said = f"{type(error).__name__}{note}"
+            said = f"{database or type(error).__name__}{note}"
         except KeyboardInterrupt:
             ctx.exit(130)
         click.secho(f"fovea: {printable(said, keep=chr(10))}", fg="red", err=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.errors import FoveaError
-from models.unexpected import described
+from models.unexpected import database_said, described
 from pipelines.commands import options
 from pipelines.commands.options import PATH, chain_here
 
@@ -110,7 +110,9 @@ def _show_in_dagster(home: "Home") -> None:
         if news := shown(home):
             click.echo(news)
     except Exception as error:  # its database is full, locked or away
-        options.warn(f"Dagster's lists show it when `fovea ui` is started again; not now: {described(error)}")
+        options.warn(
+            f"Dagster's lists show it when `fovea ui` is started again; not now: {database_said(error) or described(error)}"
+        )
 
 
 @datasets.command()

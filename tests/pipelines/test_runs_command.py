@@ -2,6 +2,7 @@ import contextlib
 import errno
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,14 @@ def test_a_full_disk_is_told_with_advice_that_fits(
             patched.setattr(what, full)
             done = CliRunner().invoke(main, words)
         assert done.exit_code == 1 and way in done.output and named in done.output, done.output
+    # a database says it in words of its own, behind those of the libraries that use it
+    error = RuntimeError("(sqlite3.OperationalError) …")
+    error.__cause__ = sqlite3.OperationalError("database or disk is full")
+    monkeypatch.setattr("pipelines.commands.runs.make_stale", mock.Mock(side_effect=error))
+    done = CliRunner().invoke(main, ["run", "--dataset", "sample", "--frames-only"])
+    assert (
+        done.exit_code == 1 and "a database of FOVEA_HOME cannot be used: database or disk is full. Is" in done.output
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "status"])
