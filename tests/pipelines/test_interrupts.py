@@ -125,6 +125,7 @@ class Imported(types.ModuleType):
     def __getattr__(self, name):
         os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["pipelines.cli"] = Imported("pipelines.cli")
 from fovea.__main__ import main
 main()
