@@ -110,7 +110,7 @@ def test_an_interrupt_is_answered_at_once_in_one_line(
 
     before = signal.getsignal(sign)
     monkeypatch.setattr(f"pipelines.commands.{asks}", busy)
-    done = CliRunner().invoke(main, words.split())
+    done = CliRunner().invoke(main, words.split(), prog_name="python -m fovea")
     assert done.exit_code == 130 and signal.getsignal(sign) is before
     assert heard[0].strip() == f"fovea: stopping{way}"
     assert done.output + capfd.readouterr().err == ""
