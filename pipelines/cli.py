@@ -170,7 +170,8 @@ GO_ON = {
 
 
 def _goes_on(context: click.Context) -> bool:
-    return context.command_path.partition(" ")[2] in GO_ON
+    called = context.find_root().command_path  # several words: python -m fovea
+    return context.command_path.removeprefix(f"{called} ") in GO_ON
 
 
 def _disk_note() -> str:

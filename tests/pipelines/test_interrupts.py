@@ -110,7 +110,7 @@ def test_an_interrupt_is_answered_at_once_in_one_line(
 
     before = signal.getsignal(sign)
     monkeypatch.setattr(f"pipelines.commands.{asks}", busy)
-    done = CliRunner().invoke(main, words.split())
+    done = CliRunner().invoke(main, words.split(), prog_name="python -m fovea")
     assert done.exit_code == 130 and signal.getsignal(sign) is before
     assert heard[0].strip() == f"fovea: stopping{way}"
     assert done.output + capfd.readouterr().err == ""
@@ -125,6 +125,7 @@ class Imported(types.ModuleType):
     def __getattr__(self, name):
         os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["pipelines.cli"] = Imported("pipelines.cli")
 from fovea.__main__ import main
 main()
