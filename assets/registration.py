@@ -35,7 +35,7 @@ def look(chain: Chain, name: str, say: Say) -> int:
     """Say what is in a dataset: counts by split, sizes, what was quarantined and why, and what it lacks. Returns how many
     pictures can be used."""
     from assets.evaluation.numerals import counted
-    from assets.frames.folder import find_pictures
+    from assets.frames.folder import find_pictures, with_ending
 
     table = chain.given["source_frames", name].part("files")
     good = table[table.status == "ok"]
@@ -48,8 +48,9 @@ def look(chain: Chain, name: str, say: Say) -> int:
     sizes = Counter(zip(good.width, good.height, strict=True)).most_common()
     said = ", ".join(f"{w}×{h} ({n})" for (w, h), n in sizes[:5])
     say(f"sizes: {said}{' …' if len(sizes) > 5 else ''}", False)
-    broken = [*table[table.status != "ok"].to_dict("records"), *undecoded(chain, name)]
-    for line in [*(f"quarantined {row['image']}: {row['reason']}" for row in broken), *_lacks(dataset, good)]:
+    broken = [(with_ending(row.image, row.path), row.reason) for row in table[table.status != "ok"].itertuples()]
+    broken += [(row["image"], row["reason"]) for row in undecoded(chain, name)]
+    for line in [*(f"quarantined {image}: {reason}" for image, reason in broken), *_lacks(dataset, good)]:
         say(line, True)
     for line in _beside(chain, dataset, table):
         say(line, False)

@@ -90,15 +90,15 @@ def test_what_cannot_be_used_is_in_no_count(pictures: Path) -> None:
     Path(os.fsdecode(os.fsencode(pictures) + b"/0 caf\xe9.png")).write_bytes((pictures / "0.png").read_bytes())
     code, said = added(pictures, "--splits", "2/1/2")
     assert code == 0 and "some: 5 pictures (2 train, 1 val, 2 test" in said, said
-    for name in ("0 clear", "1 clear", "2 clear"):
+    for name in ("0 clear.png", "1 clear.webp", "2 clear.png"):
         assert f"quarantined {name}: has transparent pixels" in said
-    assert r"quarantined 0 caf\xe9: its name is not UTF-8" in said
-    assert "quarantined 0 broken: not a PNG" in said and "quarantined 1 copy: the same content as 0" in said
+    assert r"quarantined 0 caf\xe9.png: its name is not UTF-8" in said
+    assert "quarantined 0 broken.jpg: not a PNG" in said and "quarantined 1 copy.png: the same content as 0" in said
     code, said = added(pictures, "--splits", "2/1/4")
     assert code == 0 and "some: 6 pictures (2 train, 1 val, 3 test)" in said and "some has 3 test pictures" in said
     assert "fewer pictures that can be used than its splits, 2/1/4, ask for" in said
     (pictures / "9 broken.png").write_bytes(b"no picture")
-    assert "quarantined 9 broken: not a" in added(pictures, "--splits", "2/1/4")[1]
+    assert "quarantined 9 broken.png: not a" in added(pictures, "--splits", "2/1/4")[1]
     assert "9 broken" not in added(pictures, "--splits", "2/1/3")[1]
 
 
