@@ -57,7 +57,11 @@ def _without_secrets(error: BaseException, profile: Profile) -> str:
 
 
 def check_storage(home: Home) -> str:
-    """Write, read and delete a small object."""
+    """Write, read and delete a small object. Raises FoveaError for a shared folder that is not there: a node that lacks the mount
+    would fill its own disk."""
+    folder = home.profile.storage
+    if folder and not home.shared and not Path(folder).is_dir():
+        raise FoveaError(f"no folder {folder}: mount it, or make it, on every node")
     text, name = secrets.token_bytes(64), f"check-{secrets.token_hex(8)}"
     place = Remote(home.shared.root, PATIENCE_S) if home.shared else home.common
     began = time.monotonic()
@@ -177,7 +181,19 @@ def check_executor(home: Home) -> Iterator[Line]:
     said = f"{home.profile.ray_address}: {len(nodes)} nodes, {cpu:g} CPUs, {gpu:g} GPUs"
     none = f"{home.profile.ray_address} has no node alive; start one: ray start --address HEAD:6379"
     yield Line("ray", bool(nodes), said if nodes else none)
+    yield from _fitting(home.profile, nodes)
     yield from compare_versions(own_versions(), {str(n["name"]): n["versions"] for n in nodes})
+
+
+def _fitting(profile: Profile, nodes: list[dict[str, Any]]) -> Iterator[Line]:
+    """What no step could be given on these nodes."""
+    most = max((node["cpus"] for node in nodes), default=0)
+    if nodes and profile.device.startswith("cuda") and not any(node["gpus"] for node in nodes):
+        yield Line("device", False, f"device is {profile.device}, and no node has a GPU")
+    if nodes and profile.ray_threads > most:
+        yield Line(
+            "ray_threads", False, f"a step asks for {profile.ray_threads} CPUs, and no node has more than {most:g}"
+        )
 
 
 def nodes_of(cluster: Profile) -> list[dict[str, Any]]:

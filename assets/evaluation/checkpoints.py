@@ -92,7 +92,9 @@ def keep_external(
         if not 0 < at < math.inf:
             raise FoveaError(f"quality {at:g}: a positive number is needed")
         if at in given:
-            raise FoveaError(f"{given[at]} and {path} both are quality {at:g}: give each its --quality")
+            raise FoveaError(
+                f"{given[at]} and {path} both are quality {at:g}: measure each by a command of its own, with --quality and the same --name"
+            )
         given[at] = path
     points = {f.quality: f for f in (known.files if known else ())}
     points |= {q: Checkpoint(path=str(p.resolve()), sha256=file_sha256(p), quality=q) for q, p in given.items()}

@@ -165,7 +165,10 @@ def evaluate(
     chain = chain_here(threads)
     chain.world.dataset(dataset)
     if quality is not None and len(checkpoints) > 1:
-        raise FoveaError("--quality is for one checkpoint; several take theirs from their names")
+        raise FoveaError(
+            "--quality is for one checkpoint: measure each by a command of its own, with the same --name; several at once take "
+            "theirs from their names"
+        )
     for path in checkpoints:
         load_checkpoint(path, codec)  # a wrong file is refused before anything is written or measured
     with kept_when_measured(chain.home.config, dataset, name or codec):

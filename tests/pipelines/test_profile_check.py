@@ -49,6 +49,24 @@ def test_each_failing_part_has_advice_and_hides_no_other(
     assert not found["database"].good and "start the server" in found["database"].said and found["versions"].good
 
 
+def test_what_no_node_can_do_is_no_good(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (config / "fovea.toml").write_text(
+        f'[profiles.lost]\nstorage = "{config}/nowhere/share"\n'
+        '[profiles.gpus]\nexecutor = "ray"\nray_threads = 4\ndevice = "cuda"\n'
+    )
+    (line,) = check_part("storage", look("lost", monkeypatch))
+    assert not line.good and f"no folder {config}/nowhere/share: mount it" in line.said
+    assert not (config / "nowhere").exists()
+    node = {"name": "a", "cpus": 2.0, "gpus": 0.0, "versions": profile_check.own_versions()}
+    monkeypatch.setattr(profile_check, "nodes_of", lambda _: [node])
+    found = {line.part: line for line in check_part("executor", look("gpus", monkeypatch))}
+    assert found["ray"].good and found["versions"].good
+    assert not found["device"].good and "no node has a GPU" in found["device"].said
+    assert not found["ray_threads"].good and "asks for 4 CPUs, and no node has more than 2" in found["ray_threads"].said
+    node |= {"cpus": 8.0, "gpus": 1.0}
+    assert all(line.good for line in check_part("executor", look("gpus", monkeypatch)))
+
+
 def test_versions_of_nodes_are_compared_one_by_one() -> None:
     own = {"python": "3.11.7", "torch": "2.15.0", "commit": "abc"}
     same, other = compare_versions(own, {"a": dict(own), "b": {**own, "torch": "2.14.0"}})

@@ -28,7 +28,11 @@ def test_points_of_a_curve_are_kept_by_quality(tmp_path: Path) -> None:
     assert read_external(tmp_path, "kodak", codec) == both and externals(tmp_path, "kodak") == [both]
     assert externals(tmp_path, "other") == []
     for files, fields, said in (
-        ([(paths[0], 2.0), (paths[1], 2.0)], {}, "both are quality 2"),
+        (
+            [(paths[0], 2.0), (paths[1], 2.0)],
+            {},
+            "both are quality 2: measure each by a command of its own, with --quality and the same --name",
+        ),
         ([(paths[0], -1.0)], {}, "positive"),
         ([(tmp_path / "none", None)], {}, "none: No such file"),
     ):
