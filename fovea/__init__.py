@@ -81,7 +81,7 @@ def compress(
     one of the two, or the middle of the codec's range. saliency: a map of one's own; True: SAM-Lite's; False: every
     place counts alike. span: by how many rate levels the map's most salient place stands above its least; None: as the
     codec was trained. effort: steps of refinement. progressive: a file of which any beginning shows a picture, cut to
-    `bpp` exactly. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be
+    at most `bpp`. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be
     read, is of another kind, or does not go together, and for a rate that the codec does not reach.
     """
     from assets.evaluation.code_files import encode_picture

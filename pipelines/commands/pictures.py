@@ -26,7 +26,7 @@ DEFAULT_CODEC = "light"
 @click.option(
     "--bpp",
     type=float,
-    help="Rate: bits per pixel of the file, as near as levels allow; with --progressive exactly, and never more.",
+    help="Rate: bits per pixel of the file, as near as levels allow; with --progressive to a few bytes, and never more.",
 )
 @click.option("--uniform", is_flag=True, help="Every place counts alike: no saliency.")
 @click.option(
