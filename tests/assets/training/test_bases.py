@@ -146,6 +146,9 @@ def test_what_cannot_be_trained_is_named(frames, tmp_path):
     with pytest.raises(FoveaError, match="unknown base 'cheng2020_anchor'; known: light, bls2017, toderici2017"):
         bases.train_base("cheng2020_anchor", frames, tmp_path, steps=1)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f"pictures/{i}.png"), np.zeros((16, 16, 3), np.uint8))
     for source, said in (
         ("nothing", "no folder .*nothing"),
         ("empty", "empty: no picture in it"),
