@@ -293,6 +293,7 @@ def test_a_run_that_mlflow_cannot_take_holds_back_no_other(tracker, home, outage
         tracker.register_model(bad, folder=codec, name="m")
         for key in "abcdefgh":
             start(tracker, key=key).finish()
+        tracker.close()  # else its thread may say it, too
     caplog.clear()
     monkeypatch.setattr(MlflowStore, "_register", mock.Mock(side_effect=error))
     later = as_another_process(home)
