@@ -13,6 +13,7 @@ import torch
 from scenes import scene, spot
 
 from models.arms import arm
+from models.codecs import context
 from models.codecs.base import Codec, CodecConfig
 from models.codecs.catalogue import build, config_for
 from models.experiments import Experiment, Trunk
@@ -123,3 +124,13 @@ def driven(*words: object, folder: Path = ROOT, **environment: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def context_weights(codec, seed=0):
+    """A context model for a codec that says much, and nothing of use."""
+    torch.manual_seed(seed)
+    model = context.ContextModel(codec.config.m)
+    model.order.copy_(torch.randperm(codec.config.m))
+    for network in model.networks:
+        torch.nn.init.normal_(network[-1].weight, std=0.3)
+    return context.weights(model, codec.coding_scales)

@@ -8,7 +8,7 @@ one's weights: it is a new one with a learning rate of its own, whose record nam
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,8 @@ from models.saliency.maps import Picture
 from models.saliency.predict import load_model
 from models.seen import read_seen, write_seen
 from models.tracking import Run
-from models.training.cuts import Cuts, with_cuts
+from models.training.context import ContextTraining
+from models.training.cuts import Cuts, with_levels
 from models.training.data import FrameSet
 from models.training.loop import train
 from models.training.rate_distortion import RateDistortion
@@ -159,16 +160,16 @@ def frames_of(sources: Sequence[str], threads: int | None = None) -> FrameSet:
     return FrameSet(pictures, load_model("sam_lite", threads=threads).predict(pictures), names)
 
 
-def started_from(name: str, begin: str, cuts: bool) -> Codec | None:
+def started_from(name: str, begin: str, part: str) -> Codec | None:
     """The codec that a training of `train_base` goes on from; None: from scratch. Raises FoveaError for one that is not there,
-    is another codec, or has no transform for cut files."""
-    if not (begin or cuts):
+    is another codec, or takes no such part."""
+    if not (begin or part):
         return None
     codec = load_codec(find_folder(begin or name))
     if codec.config.codec != name:
         raise FoveaError(f"{begin} is a codec {codec.config.codec}: {name} goes on from one of its own name")
-    if cuts:
-        with_cuts(codec)
+    if part:
+        with_levels(codec)
     return codec
 
 
@@ -178,6 +179,16 @@ class Base(RateDistortion):
     half = True
 
 
+class Part(NamedTuple):
+    """What is trained for a codec whose own weights stay, and how its recipe differs."""
+
+    objective: type[RateDistortion]
+    recipe: Mapping[str, Any] = {}
+
+
+PARTS = {"": Part(Base), "cuts": Part(Cuts), "context": Part(ContextTraining, {"batch_size": 8, "lr": 3e-3})}
+
+
 def train_base(
     name: str,
     frames: FrameSet,
@@ -185,7 +196,7 @@ def train_base(
     *,
     steps: int,
     begin: str = "",
-    cuts: bool = False,
+    part: str = "",
     files: Sequence[Path] = (),
     changes: Mapping[str, Any] = {},
     **hooks: Any,
@@ -193,23 +204,32 @@ def train_base(
     """Train a base, or go on where an interrupted call stopped; gives the folder of the codec, its data's digest and
     count beside it in training.json, and the list of the pictures that it has seen.
 
-    begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. cuts: its
-    transform for cut files alone, of `begin` or of the shipped codec. files: what the frames are from. changes: in place
+    begin: a shipped codec's name or a saved codec's folder whose weights it starts from; "" is from scratch. part: one of
+    PARTS alone, for `begin` or for the shipped codec. files: what the frames are from. changes: in place
     of the recipe's values. hooks: what `train` takes beside objective and folder. Raises FoveaError as `train` does, and
     for a codec that has no recipe.
     """
     config = config_of(name)
-    started = started_from(name, begin, cuts)
-    record = {**RECIPES[name], **changes, "kind": "base", "codec": name, "n": config.n, "m": config.m, "steps": steps}
+    started = started_from(name, begin, part)
+    record = {
+        **RECIPES[name],
+        **PARTS[part].recipe,
+        **changes,
+        "kind": "base",
+        "codec": name,
+        "n": config.n,
+        "m": config.m,
+        "steps": steps,
+    }
     before = read_seen(find_folder(begin or name) / WEIGHTS).train if started else ()
     contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()
     objective: RateDistortion
-    if cuts and started is not None:
-        record["kind"] = "cuts"
-        objective = Cuts(record, started, frames)
+    if part and started is not None:
+        record["kind"] = part
+        objective = PARTS[part].objective(record, started, frames)
     else:
         torch.manual_seed(record["seed"])
         codec = build(config)

@@ -127,8 +127,8 @@ def _take_trunk(task: Task, experiment: Experiment) -> None:
     trunk = load_codec(folder)
     codec = build(branch_config(experiment, trunk.config))
     codec.load_weights(trunk.weights())
-    if cuts := trunk.cut_weights():
-        codec.take_cut_weights(cuts)
+    for kind, added in trunk.additions().items():
+        codec.add(kind, added.weights)
     save_codec(codec, task.writer.path("codec"))
     write_seen(task.writer.path("codec") / WEIGHTS, read_seen(folder / WEIGHTS).train)
     with told(task, dataset=experiment.dataset, name=short_name(experiment)) as run:

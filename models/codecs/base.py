@@ -78,6 +78,14 @@ def name_of(about: bytes, tensors: Mapping[str, Tensor]) -> bytes:
     return digest.digest()[:16]
 
 
+class Addition(NamedTuple):
+    """weights: of what was added to a codec. name: 16 bytes that name them and the codec; files made with them hold the
+    first 8."""
+
+    name: bytes
+    weights: Mapping[str, Tensor]
+
+
 class Output(NamedTuple):
     """What the training forward gives.
 
@@ -118,7 +126,7 @@ class Analysed(NamedTuple):
 
 class Sent(NamedTuple):
     """What a file tells: y_hat, 1×C×h×w, what `synthesise` takes, and the picture's size. cut: whether it is a progressive file
-    without much of its end, and made for `take_cut_weights`."""
+    without much of its end, and shown by the transform that was added for cuts."""
 
     y_hat: Tensor
     width: int
@@ -191,18 +199,15 @@ class Codec(nn.Module, ABC):
         """As `synthesise`, for the latents of a file that was cut."""
         return self.synthesise(y_hat)
 
-    def cut_weights(self) -> dict[str, Tensor]:
-        """What `take_cut_weights` was given; empty without."""
+    def additions(self) -> dict[str, Addition]:
+        """What `add` was given, by its kind."""
         return {}
 
-    def cut_name(self) -> bytes:
-        """16 bytes that name these weights and the codec; empty without. Progressive files hold the first 8."""
-        return b""
-
-    def take_cut_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Weights of the synthesis transform for pictures of cut files, for the codec as it is. Raises FoveaError for a codec
-        that has no such transform, and where names or shapes do not fit."""
-        raise FoveaError(f"a codec {self.config.codec} has one transform for all files")
+    def add(self, kind: str, weights: Mapping[str, Tensor]) -> None:
+        """Weights for the codec as it is that change what some of its files are: "cuts", the synthesis transform for
+        pictures of cut files, or "context", the context model for plain files (context.py). Raises FoveaError for a codec
+        that takes none of this kind, and where names or shapes do not fit."""
+        raise FoveaError(f"a codec {self.config.codec} takes no {kind}")
 
     def escaped(self, symbols: Tensor, level: Tensor) -> NDArray[np.float64]:
         """The share of each channel's symbols that the coding tables do not hold; 0 without tables. level: N floats."""

@@ -2,10 +2,12 @@
 
 A saved codec is a folder with `weights.safetensors` (parameters, buffers, integer coding tables: a stream made with
 them decodes where other float arithmetic would have built other tables) and `codec.json` (configuration, identity). One
-with a transform for cut files (models/training/cuts.py) has `cuts.safetensors`, too, whose metadata name it.
+with a transform for cut files (models/training/cuts.py) has `cuts.safetensors`, too, one with a context model
+(models/training/context.py) `context.safetensors`; their metadata name them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from models.codecs.base import Codec
     from models.codecs.config import CodecConfig
 
-WEIGHTS, DESCRIPTION, CUTS = "weights.safetensors", "codec.json", "cuts.safetensors"
+WEIGHTS, DESCRIPTION = "weights.safetensors", "codec.json"
+ADDED = {kind: f"{kind}.safetensors" for kind in ("cuts", "context")}
+"""Files of what may be added to a codec."""
 SHIPPED = Path(__file__).parent / "weights"
 OBJECTIVES = {
     "rate_distortion": "models.training.rate_distortion:RateDistortion",
@@ -117,10 +121,11 @@ def save_codec(codec: "Codec", folder: Path | str, *, half: bool = False) -> Non
     weights = codec.weights()
     if half:
         weights = {name: _halved(tensor) for name, tensor in weights.items()}
-    (folder / CUTS).unlink(missing_ok=True)
-    if cuts := codec.cut_weights():
-        named = {"name": codec.cut_name().hex()}
-        _replace(folder / CUTS, lambda path: save_file({k: _halved(v) for k, v in cuts.items()}, path, named))
+    for file in ADDED.values():
+        (folder / file).unlink(missing_ok=True)
+    for kind, (name, added) in codec.additions().items():
+        halved = {k: _halved(v) for k, v in added.items()}
+        _replace(folder / ADDED[kind], functools.partial(save_file, halved, metadata={"name": name.hex()}))
     description = {"format": 1, "config": json.loads(codec.config.to_json()), "identity": codec.identity().hex()}
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
     _replace(folder / DESCRIPTION, lambda path: Path(path).write_text(json.dumps(description, indent=1) + "\n"))
@@ -196,27 +201,28 @@ def load_codec(path: Path | str) -> "Codec":
     if codec.identity().hex() != identity:
         raise FoveaError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes")
     codec.eval()
-    if (folder / CUTS).is_file():
+    for kind, name in _added_names(folder).items():
         try:
-            codec.take_cut_weights(load_file(folder / CUTS))
+            codec.add(kind, load_file(folder / ADDED[kind]))
         except (SafetensorError, FoveaError) as error:
-            raise FoveaError(f"{folder / CUTS} is damaged: {error}") from error
-        if codec.cut_name().hex() != _cut_name(folder):
-            raise FoveaError(f"{folder / CUTS} goes with another {WEIGHTS}")
+            raise FoveaError(f"{folder / ADDED[kind]} is damaged: {error}") from error
+        if codec.additions()[kind].name.hex() != name:
+            raise FoveaError(f"{folder / ADDED[kind]} goes with another {WEIGHTS}")
     return codec
 
 
-def _cut_name(folder: Path) -> str:
-    """What names the transform for cut files, in hexadecimal; "" without one. Raises FoveaError for a damaged file."""
+def _added_names(folder: Path) -> dict[str, str]:
+    """What names each addition that is there, in hexadecimal, by its kind. Raises FoveaError for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
-    if not (folder / CUTS).is_file():
-        return ""
-    try:
-        with safe_open(folder / CUTS, framework="numpy") as file:
-            return str((file.metadata() or {}).get("name", ""))
-    except SafetensorError as error:
-        raise FoveaError(f"{folder / CUTS} is damaged: {error}") from error
+    names = {}
+    for kind, path in ((kind, folder / file) for kind, file in ADDED.items() if (folder / file).is_file()):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names[kind] = str((file.metadata() or {}).get("name", ""))
+        except SafetensorError as error:
+            raise FoveaError(f"{path} is damaged: {error}") from error
+    return names
 
 
 def shipped() -> list[str]:
@@ -233,9 +239,10 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_digest(name: str) -> str:
-    """Digest of codec.json, which holds that of the weights, and of the name of the weights for cut files."""
+    """Digest of codec.json, which holds that of the weights, and of the names of what is added to them."""
     folder = shipped_folder(name)
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes() + _cut_name(folder).encode()).hexdigest()[:32]
+    added = "".join(_added_names(folder).values())
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes() + added.encode()).hexdigest()[:32]
 
 
 def open_codec(name: str) -> "Codec":
@@ -259,6 +266,6 @@ def maker_of(data: bytes, way: str) -> str:
     wanted = unpack(data).model.hex()
     for name in shipped():
         folder = shipped_folder(name)
-        if _describe(folder)[1].startswith(wanted) or _cut_name(folder).startswith(wanted):
+        if any(v.startswith(wanted) for v in (_describe(folder)[1], *_added_names(folder).values())):
             return name
     raise FoveaError(f"no shipped codec made this file: it needs the model {wanted}; {way}")

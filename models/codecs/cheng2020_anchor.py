@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig, Latents
-from models.codecs.bitstream import BitstreamError, read_varints
-from models.codecs.compressai_import import RansDecoder
 from models.codecs.conditioned import Modelled, Setting
-from models.codecs.entropy import Tables, bits
+from models.codecs.entropy import Reader, bits
 from models.codecs.hyperprior import HyperpriorCodec, Parameters
 from models.codecs.hyperprior_model import HYPER
 
@@ -227,54 +225,13 @@ class Cheng2020Anchor(HyperpriorCodec):
         indexes, used = self.channel_indexes(n, base, -(-h // HYPER), -(-w // HYPER))
         z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
         p = self.parameters_for(z.reshape(1, n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
-        decoder = _Decoder(tables, self.first_scale, coded_y, escapes_y, self.config.m * h * w)
+        reader = Reader(tables, coded_y, escapes_y, self.config.m * h * w)
 
         def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor) -> Tensor:
-            numbers = self.larger_scales(sigma * g).cpu().numpy().ravel()
-            return torch.from_numpy(decoder.next(numbers)).to(sigma).reshape(1, -1, 1, 1)
+            used, indexes = np.unique(self.larger_scales(sigma * g).cpu().numpy().ravel(), return_inverse=True)
+            symbols = reader.read(indexes.astype(np.int32), self.first_scale + used)
+            return torch.from_numpy(symbols).to(sigma).reshape(1, -1, 1, 1)
 
         y_hat = self._walk(p.sigma, self.gains(level), step)
-        decoder.finish()
+        reader.end()
         return self._with_z(y_hat, p.z_hat)
-
-
-class _Decoder:
-    """`Tables.decode` for the Gaussian tables, a few symbols at a time: what follows depends on them."""
-
-    def __init__(self, tables: Tables, first: int, coded: bytes, escapes: bytes, count: int):
-        if len(coded) < 8 or len(coded) % 4:
-            raise BitstreamError("damaged file: the coded symbols have an impossible length")
-        self.tables, self.first = tables, first
-        self.room = 8 * len(coded)
-        self.least = 0.0
-        # one word for each symbol: reading past the end of what is there reads zeros
-        self.padded = coded + bytes(4 * count + 16)
-        self.rans = RansDecoder()
-        self.rans.set_stream(self.padded)
-        self.escapes = read_varints(escapes, sum(byte < 128 for byte in escapes))
-        self.taken = 0
-
-    def next(self, scales: np.ndarray) -> np.ndarray:
-        """The next symbols, coded with the tables of these scales."""
-        numbers, place = np.unique(scales, return_inverse=True)
-        numbers = numbers + self.first
-        self.least += float(self.tables.least_bits[numbers][place].sum())
-        if 0.98 * self.least > self.room:
-            raise BitstreamError("damaged file: its bytes cannot hold the symbols of this model")
-        cdfs = [self.tables._cdf(int(t)) for t in numbers]
-        entries = np.array(
-            self.rans.decode_stream(place.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)), dtype=np.int32
-        )
-        last = self.tables.lengths[numbers][place] - 1
-        for i in np.flatnonzero(entries >= last).tolist():
-            if self.taken == len(self.escapes) or self.escapes[self.taken] > 1 << 21:
-                raise BitstreamError("damaged file: a symbol is out of any range")
-            raw = self.escapes[self.taken]
-            self.taken += 1
-            entries[i] = -(raw + 1) // 2 if raw & 1 else last[i] + raw // 2
-        return entries + self.tables.offsets[numbers][place]
-
-    def finish(self) -> None:
-        """Raises BitstreamError when escapes are left over."""
-        if self.taken != len(self.escapes):
-            raise BitstreamError("damaged file: a string has bytes left over")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from models.codecs import bitstream, conditioning, levelmap
 from models.codecs.base import (
     LEVEL_STEPS,
+    Addition,
     Analysed,
     Codec,
     CodecConfig,
@@ -154,6 +155,10 @@ class ConditionedCodec(Codec):
     @abstractmethod
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         """What `show` takes, from the strings. Raises BitstreamError."""
+
+    def read_in_context(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
+        """As `read`, of a file that was made with a context model."""
+        raise BitstreamError("damaged file: this model has no context model")
 
     def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         """As `write`, the strings those of a progressive file. ahead: as `ahead` gives it."""
@@ -313,7 +318,8 @@ class ConditionedCodec(Codec):
         total, least = len(strings[-1]), bitstream.least_bytes(y.shape[2] * y.shape[3])
         first = self.present(progressive)
         padded = [v.ljust(least, b"\0") if i == first else v for i, v in enumerate((level_map, *strings))]
-        name = self.for_cuts.name if progressive and self.for_cuts else self.name()
+        added = self.additions().get("cuts" if progressive else "context")
+        name = added.name if added else self.name()
         data = bitstream.pack(
             Contents(
                 *(self.config.codec, name, width, height, row),
@@ -327,7 +333,8 @@ class ConditionedCodec(Codec):
     def entropy_decode(self, data: bytes) -> Sent:
         self.built()
         file = bitstream.unpack(data)
-        other = file.total is not None and self.for_cuts and bitstream.is_by(file, self.for_cuts.name)
+        added = self.additions().get("context" if file.total is None else "cuts")
+        other = added is not None and bitstream.is_by(file, added.name)
         if not other:
             bitstream.check_model(file, self.config.codec, self.name())
         if file.level > self.top_level * LEVEL_STEPS or len(file.strings) != 1 + self.coded_strings:
@@ -347,7 +354,7 @@ class ConditionedCodec(Codec):
         cut = bool(other) and MUCH[1] * here < MUCH[0] * (file.total or 0)
         with torch.autocast(self.device.type, enabled=False):
             if file.total is None:
-                y_hat = self.read(strings, base, level, h, w)
+                y_hat = (self.read_in_context if other else self.read)(strings, base, level, h, w)
             else:
                 y_hat = self.read_progressive(strings, base, level, self.ahead(steps, h, w), whole, h, w)
         return Sent(y_hat, file.width, file.height, cut)
@@ -397,13 +404,14 @@ class ConditionedCodec(Codec):
         self.copy_weights({k: v for k, v in weights.items() if not k.startswith("tables.")})
         self.tables = tables
 
-    def cut_weights(self) -> dict[str, Tensor]:
-        return {} if self.for_cuts is None else {k: v.cpu() for k, v in self.for_cuts.g_s.state_dict().items()}
+    def additions(self) -> dict[str, Addition]:
+        if self.for_cuts is None:
+            return {}
+        return {"cuts": Addition(self.for_cuts.name, {k: v.cpu() for k, v in self.for_cuts.g_s.state_dict().items()})}
 
-    def cut_name(self) -> bytes:
-        return b"" if self.for_cuts is None else self.for_cuts.name
-
-    def take_cut_weights(self, weights: Mapping[str, Tensor]) -> None:
+    def add(self, kind: str, weights: Mapping[str, Tensor]) -> None:
+        if kind != "cuts":
+            return super().add(kind, weights)
         g_s = copy.deepcopy(self.g_s)
         try:
             g_s.load_state_dict({k: v.float() for k, v in weights.items()})

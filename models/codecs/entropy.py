@@ -69,6 +69,15 @@ class Tables:
             np.array(offsets, dtype=np.int32),
         )
 
+    def after(self, first: int) -> "Tables":
+        """Those from a number on."""
+        return Tables(self.frequencies[self.starts[first] :], self.lengths[first:], self.offsets[first:])
+
+    @classmethod
+    def joined(cls, *parts: "Tables") -> "Tables":
+        """All of the parts, one after the other."""
+        return cls(*(np.concatenate([getattr(p, v) for p in parts]) for v in ("frequencies", "lengths", "offsets")))
+
     def tensors(self) -> dict[str, Tensor]:
         """For safetensors; `from_tensors` reads it."""
         return {
@@ -91,7 +100,8 @@ class Tables:
             raise FoveaError("coding tables of the wrong type")
         return cls(frequencies, lengths, offsets)
 
-    def _cdf(self, table: int) -> list[int]:
+    def cdf(self, table: int) -> list[int]:
+        """Cumulative frequencies of a table, with the entry of impossible frequency."""
         if table not in self._cdfs:
             start = self.starts[table]
             cdf = np.cumsum(self.frequencies[start : start + self.lengths[table]], dtype=np.int64)
@@ -119,7 +129,7 @@ class Tables:
             # start of its buffer. The decoder does not ask for what is added here.
             entries = np.concatenate((entries, np.zeros(4, dtype=entries.dtype)))
             indexes = np.concatenate((indexes, np.zeros(4, dtype=indexes.dtype)))
-        cdfs = [self._cdf(int(t)) for t in tables]
+        cdfs = [self.cdf(int(t)) for t in tables]
         coded = RansEncoder().encode_with_indexes(
             entries.tolist(), indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
         )
@@ -127,25 +137,48 @@ class Tables:
 
     def decode(self, coded: bytes, escapes: bytes, indexes: Ints, tables: Ints) -> Ints:
         """The symbols. Raises BitstreamError where the strings cannot be what `encode` wrote."""
+        reader = Reader(self, coded, escapes, len(indexes))
+        symbols = reader.read(indexes, tables)
+        reader.end()
+        return symbols
+
+
+class Reader:
+    """What `Tables.encode` wrote, read in parts. count: symbols in all."""
+
+    def __init__(self, tables: Tables, coded: bytes, escapes: bytes, count: int):
+        """Raises BitstreamError for what `encode` cannot have written."""
         if len(coded) < 8 or len(coded) % 4:
             raise BitstreamError("damaged file: the coded symbols have an impossible length")
-        least = float((np.bincount(indexes, minlength=len(tables)) * self.least_bits[tables]).sum())
-        if 0.98 * least > 8 * len(coded):
-            raise BitstreamError(f"damaged file: {len(coded)} bytes cannot hold {len(indexes)} symbols of this model")
-        cdfs = [self._cdf(int(t)) for t in tables]
-        padded = coded + bytes(4 * len(indexes) + 16)
-        decoded = RansDecoder().decode_with_indexes(
-            padded, indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs)
-        )
+        self.tables, self.bytes, self.count, self.least = tables, len(coded), count, 0.0
+        self.decoder = RansDecoder()
+        self.decoder.set_stream(coded + bytes(4 * count + 16))
+        self.escapes = read_varints(escapes, sum(byte < 128 for byte in escapes))
+
+    def read(self, indexes: Ints, tables: Ints) -> Ints:
+        """The next symbols; arguments as for `Tables.encode`. Raises BitstreamError where they cannot be what it wrote."""
+        t = self.tables
+        self.least += float((np.bincount(indexes, minlength=len(tables)) * t.least_bits[tables]).sum())
+        if 0.98 * self.least > 8 * self.bytes:
+            raise BitstreamError(f"damaged file: {self.bytes} bytes cannot hold {self.count} symbols of this model")
+        cdfs = [t.cdf(int(table)) for table in tables]
+        decoded = self.decoder.decode_stream(indexes.tolist(), cdfs, [len(c) for c in cdfs], [0] * len(cdfs))
         entries = np.fromiter(decoded, np.int32, len(indexes))
-        last = self.lengths[tables][indexes] - 1
+        last = t.lengths[tables][indexes] - 1
         outside = np.flatnonzero(entries >= last)
-        raw = np.array(read_varints(escapes, outside.size), dtype=np.int64)
         if outside.size:
+            raw, self.escapes = np.array(self.escapes[: outside.size], dtype=np.int64), self.escapes[outside.size :]
+            if len(raw) < outside.size:
+                raise BitstreamError("damaged file: it ends within a number")
             if int(raw.max()) > 1 << 21:
                 raise BitstreamError("damaged file: a symbol is out of any range")
             entries[outside] = np.where(raw & 1, -(raw + 1) // 2, last[outside] + raw // 2)
-        return entries + self.offsets[tables][indexes]
+        return entries + t.offsets[tables][indexes]
+
+    def end(self) -> None:
+        """Raises BitstreamError where escapes are left."""
+        if self.escapes:
+            raise BitstreamError("damaged file: a string has bytes left over")
 
 
 Quantise = Callable[[Tensor], Tensor]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from models.codecs import nested
-from models.codecs.base import CodecConfig, Latents
+from models.codecs.base import Addition, CodecConfig, Latents, name_of
 from models.codecs.conditioned import Setting
+from models.codecs.context import Context
 from models.codecs.entropy import Tables, bits
 from models.codecs.hyperprior_model import HYPER, HyperpriorModel, scale_table
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
@@ -44,14 +45,14 @@ class Parameters(NamedTuple):
 
 
 class _Coded(NamedTuple):
-    """One picture on its way into a file. strings_z: escapes, coded. bits: the estimate but for y's escapes."""
+    """One picture on its way into a file. strings_z: escapes, coded. bits_z: what they should take."""
 
     strings_z: tuple[bytes, bytes]
     p: Parameters
     level: Tensor
     gain: tuple[Tensor, Tensor] | None
     symbols: Tensor
-    bits: float
+    bits_z: float
 
 
 class HyperpriorCodec(HyperpriorModel):
@@ -75,6 +76,7 @@ class HyperpriorCodec(HyperpriorModel):
         self._integer_level: IntegerSynthesis | None = None
         self._bounds = np.empty(0, dtype=np.int64)
         self._trees: tuple[Tables, nested.Forest, nested.Order] | None = None
+        self.context: Context | None = None
 
     # ── symbols ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,12 +148,7 @@ class HyperpriorCodec(HyperpriorModel):
             z = self.entropy_bottleneck.tables([None])
             self.coding_gain = torch.full((1, self.config.m), 1 << GAIN_FRACTION)
             self.coding_inverse_z = torch.full((1, self.config.n), ONE)
-        y = gaussian_tables(scale_table(self.between))
-        self.tables = Tables(
-            np.concatenate((z.frequencies, y.frequencies)),
-            np.concatenate((z.lengths, y.lengths)),
-            np.concatenate((z.offsets, y.offsets)),
-        )
+        self.tables = Tables.joined(z, gaussian_tables(scale_table(self.between)))
         self._prepare_integers()
 
     def _prepare_integers(self) -> None:
@@ -174,18 +171,20 @@ class HyperpriorCodec(HyperpriorModel):
         """For each scale the number of the next larger one of CompressAI's: its build_indexes, by one search."""
         return torch.bucketize(scale.contiguous(), self.gaussian_conditional.scale_table[:-1])
 
+    def _scales(self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None) -> np.ndarray:
+        """For each symbol, N×M×h×w, the number of its scale: of the nearest one; with float arithmetic, as in CompressAI, of
+        the next larger."""
+        if p.grid is None:
+            return self.larger_scales(p.sigma if gain is None else p.sigma * gain[0]).cpu().numpy()
+        assert self.coding_gain is not None
+        factors = self.coding_gain.numpy()[self.rows_at(level)[:, 0]]  # N×h×w×M, or N×1×1×M
+        return np.searchsorted(self._bounds, p.grid * factors.transpose(0, 3, 1, 2))
+
     def _scale_indexes(
         self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """For each symbol of one picture, channel by channel, an index into the used tables; and these tables' numbers.
-        A symbol's table is that of the nearest scale; with float arithmetic, as in CompressAI, of the next larger."""
-        if p.grid is None:
-            scale = p.sigma if gain is None else p.sigma * gain[0]
-            indexes = self.larger_scales(scale).cpu().numpy().ravel()
-        else:
-            assert self.coding_gain is not None
-            factors = self.coding_gain.numpy()[self.rows_at(level)[0, 0]]  # h×w×M, or 1×1×M
-            indexes = np.searchsorted(self._bounds, (p.grid[0] * factors.transpose(2, 0, 1)).ravel())
+        """For each symbol of one picture, channel by channel, an index into the used tables; and these tables' numbers."""
+        indexes = self._scales(p, level, gain).ravel()
         used = np.flatnonzero(np.bincount(indexes))
         place = np.zeros(int(used[-1]) + 1, dtype=np.int32)
         place[used] = np.arange(len(used), dtype=np.int32)
@@ -193,10 +192,14 @@ class HyperpriorCodec(HyperpriorModel):
 
     def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         coded = self._coded(y, at)
+        if self.context is not None:
+            scales = self._scales(coded.p, coded.level, coded.gain)
+            coded_y, escapes_y, found = self.context.encode(coded.symbols[0].cpu().numpy(), scales[0])
+            return self._written(coded, escapes_y, coded_y, found)
         coded_y, escapes_y = self.built().encode(
             coded.symbols.cpu().numpy().ravel(), *self._scale_indexes(coded.p, coded.level, coded.gain)
         )
-        return self._written(coded, escapes_y, coded_y)
+        return self._written(coded, escapes_y, coded_y, self._bits_y(coded))
 
     def write_progressive(self, y: Tensor, at: Setting, ahead: np.ndarray) -> tuple[tuple[bytes, ...], Tensor, float]:
         if not (self.exact and self.refinable):
@@ -207,7 +210,8 @@ class HyperpriorCodec(HyperpriorModel):
             return super().write_progressive(y, at, ahead)
         coded = self._coded(y, at)
         walk = self._walk_over(coded.p, at.base, coded.level, coded.gain, ahead, y.shape[2], y.shape[3])
-        return self._written(coded, *nested.encode(walk, coded.symbols.cpu().numpy().ravel()))
+        strings = nested.encode(walk, coded.symbols.cpu().numpy().ravel())
+        return self._written(coded, *strings, self._bits_y(coded))
 
     @torch.no_grad()
     def beginning(self, y: Tensor, at: Setting, ahead: np.ndarray, last: int) -> Tensor:
@@ -229,21 +233,40 @@ class HyperpriorCodec(HyperpriorModel):
         symbols = self.symbols_of(y, p, gain)
         indexes, used = self.channel_indexes(self.config.n, at.base, z.shape[2], z.shape[3])
         coded_z, escapes_z = self.built().encode(z_symbols.cpu().numpy().ravel(), indexes, used)
-        likelihoods = {
-            "y": self._likelihood(symbols.float(), p.sigma if gain is None else p.sigma * gain[0]),
-            "z": self.entropy_bottleneck(z, gain_z, training=False)[1],
-        }
+        likelihoods = {"z": self.entropy_bottleneck(z, gain_z, training=False)[1]}
         return _Coded((escapes_z, coded_z), p, level, gain, symbols, bits(likelihoods, escapes_z))
 
-    def _written(self, coded: "_Coded", escapes_y: bytes, coded_y: bytes) -> tuple[tuple[bytes, ...], Tensor, float]:
+    def _bits_y(self, coded: _Coded) -> float:
+        scale = coded.p.sigma if coded.gain is None else coded.p.sigma * coded.gain[0]
+        return bits({"y": self._likelihood(coded.symbols.float(), scale)}, b"")
+
+    def _written(
+        self, coded: _Coded, escapes_y: bytes, coded_y: bytes, bits_y: float
+    ) -> tuple[tuple[bytes, ...], Tensor, float]:
         y_hat = self.dequantized(coded.symbols, coded.p, coded.gain)
-        return (*coded.strings_z, escapes_y, coded_y), y_hat, coded.bits + 8 * len(escapes_y)
+        return (*coded.strings_z, escapes_y, coded_y), y_hat, coded.bits_z + bits_y + 8 * len(escapes_y)
+
+    @torch.no_grad()
+    def coded_values(self, y: Tensor, at: Setting) -> tuple[Tensor, Tensor]:
+        """What files have of y: symbols, N×M×h×w int32, and the numbers of their scales, int64, both on the CPU."""
+        symbols = self.entropy_bottleneck.symbols(self.latent_z(y, at), self.gains_z(at.base))
+        p = self.parameters_for(symbols, at.base, y.shape[2], y.shape[3])
+        level = at.level if p.level is None else p.level
+        gain = self.gains(level)
+        return self.symbols_of(y, p, gain).cpu(), torch.from_numpy(self._scales(p, level, gain))
 
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         escapes_z, coded_z, escapes_y, coded_y = strings
         p, level, gain = self._told(escapes_z, coded_z, base, level, h, w)
         symbols = self.built().decode(coded_y, escapes_y, *self._scale_indexes(p, level, gain))
         return self.dequantized(torch.from_numpy(symbols).reshape(1, self.config.m, h, w).to(self.device), p, gain)
+
+    def read_in_context(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
+        assert self.context is not None
+        escapes_z, coded_z, escapes_y, coded_y = strings
+        p, level, gain = self._told(escapes_z, coded_z, base, level, h, w)
+        symbols = self.context.decode(coded_y, escapes_y, self._scales(p, level, gain)[0])
+        return self.dequantized(torch.from_numpy(symbols)[None].to(self.device), p, gain)
 
     def read_progressive(
         self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, ahead: np.ndarray, whole: bool, h: int, w: int
@@ -300,6 +323,22 @@ class HyperpriorCodec(HyperpriorModel):
 
     # ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def additions(self) -> dict[str, Addition]:
+        if self.context is None:
+            return super().additions()
+        name = name_of(self.identity() + b"context", self.context.given)
+        return super().additions() | {"context": Addition(name, self.context.given)}
+
+    def add(self, kind: str, weights: Mapping[str, Tensor]) -> None:
+        if kind != "context" or not (self.exact and self.refinable):
+            return super().add(kind, weights)
+        self.context = Context(self.config.m, weights, self.built().after(self.first_scale), self.coding_scales)
+
+    @property
+    def coding_scales(self) -> Tensor:
+        """In bins, one for each table of y, float64."""
+        return torch.tensor(scale_table(self.between), dtype=torch.float64)
+
     def weights(self) -> dict[str, Tensor]:
         if self.coding_gain is None or self.coding_inverse_z is None:
             return super().weights()
@@ -310,7 +349,7 @@ class HyperpriorCodec(HyperpriorModel):
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         super().load_weights(weights)
-        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
+        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = self.context = None
         if self.tables is None:
             return
         kept = []
@@ -330,7 +369,7 @@ class HyperpriorCodec(HyperpriorModel):
 
     def load_trunk(self, weights: Mapping[str, Tensor]) -> None:
         super().load_trunk(weights)
-        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = None
+        self.coding_gain = self.coding_inverse_z = self._integer = self._integer_level = self.context = None
 
 
 def _on_grid(values: Tensor, fraction: int) -> Tensor:

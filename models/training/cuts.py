@@ -32,12 +32,12 @@ any rate, as those that `fovea compress --bpp` cuts to a size."""
 SPANS = (2.0, 6.0)
 
 
-def with_cuts(codec: Codec) -> HyperpriorCodec:
-    """The codec. Raises FoveaError for one whose cut files have no transform of their own."""
+def with_levels(codec: Codec) -> HyperpriorCodec:
+    """The codec. Raises FoveaError for one to which nothing can be added."""
     if not (isinstance(codec, HyperpriorCodec) and codec.cuttable and codec.config.mechanism == "gain"):
         raise FoveaError(
-            f"{codec.config.codec} with mechanism {codec.config.mechanism}: a transform for cut files is for codecs with a "
-            "hyperprior, levels and mechanism gain, of those that ship for light"
+            f"{codec.config.codec} with mechanism {codec.config.mechanism}: a context model, or a transform for cut files, is "
+            "for codecs with a hyperprior, levels and mechanism gain, of those that ship for light"
         )
     return codec
 
@@ -54,11 +54,12 @@ class Cuts(RateDistortion):
     shown = ("loss", "psnr_db")
 
     def __init__(self, record: Mapping[str, Any], codec: Codec, frames: FrameSet):
-        own = with_cuts(codec)
+        own = with_levels(codec)
         super().__init__(record, own, frames)
         own.built()
         self.first = copy.deepcopy(own.g_s.state_dict())
-        own.g_s.load_state_dict(self.first | own.cut_weights())
+        cuts = own.additions().get("cuts")
+        own.g_s.load_state_dict(self.first | dict(cuts.weights if cuts else {}))
 
     def trained(self, codec: Codec) -> Sequence[Tensor]:
         return [*codec.get_submodule("g_s").parameters()]
@@ -106,11 +107,11 @@ class Cuts(RateDistortion):
 
     def write(self, folder: Path) -> Path:
         """The codec that training began with, and beside it the transform for cuts, of float16 numbers."""
-        from models.codecs.catalogue import CUTS, save_codec
+        from models.codecs.catalogue import ADDED, save_codec
 
         codec = self.chosen().to("cpu")
         found = {name: v.half() for name, v in codec.get_submodule("g_s").state_dict().items()}
         codec.get_submodule("g_s").load_state_dict(self.first)
-        codec.take_cut_weights(found)
+        codec.add("cuts", found)
         save_codec(codec, folder, half=True)
-        return folder / CUTS
+        return folder / ADDED["cuts"]

@@ -185,7 +185,12 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 @click.option("--pictures", multiple=True, required=True, metavar="FOLDER[:COUNT]", help="May be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), required=True)
 @click.option("--begin", default="", help="A codec to go on from: a shipped one's name, or a folder.")
-@click.option("--cuts", is_flag=True, help="Only what shows cut files of --begin, or of the shipped codec.")
+@click.option(
+    "--part",
+    type=click.Choice(["context", "cuts"]),
+    default="",
+    help="Only the context model, or what shows cut files, of --begin or of the shipped codec.",
+)
 @click.option("--lr", type=options.Number(0, min_open=True), help="Learning rate; default: the recipe's.")
 @options.output("Folder for checkpoints and, in `final`, the codec.", required=True)
 @options.threads
@@ -195,7 +200,7 @@ def base(
     pictures: tuple[str, ...],
     steps: int,
     begin: str,
-    cuts: bool,
+    part: str,
     lr: float | None,
     output: Path,
     threads: int,
@@ -214,7 +219,7 @@ def base(
     # what cannot be is told before maps are made, which takes long
     config_of(name)
     chosen = chosen_device(device)
-    started_from(name, begin, cuts)
+    started_from(name, begin, part)
     files = files_of(pictures)
 
     def progress(step: int, total: int, values: Any) -> None:
@@ -227,7 +232,7 @@ def base(
         output,
         steps=steps,
         begin=begin,
-        cuts=cuts,
+        part=part,
         files=files,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),

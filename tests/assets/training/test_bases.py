@@ -111,7 +111,7 @@ def test_a_transform_for_cut_files_leaves_all_else_as_it_was(small, frames, tmp_
     begin = bases.train_base("light", frames, tmp_path / "base", steps=2, changes=TINY, threads=1)
     made = [
         bases.train_base(
-            "light", frames, tmp_path / f"cuts{i}", steps=3, changes=TINY, begin=str(begin), cuts=True, threads=1
+            "light", frames, tmp_path / f"cuts{i}", steps=3, changes=TINY, begin=str(begin), part="cuts", threads=1
         )
         for i in (0, 1)
     ]
@@ -119,13 +119,34 @@ def test_a_transform_for_cut_files_leaves_all_else_as_it_was(small, frames, tmp_
         assert {(folder / name).read_bytes() for folder in made} == {(begin / name).read_bytes()}
     assert len({(folder / "cuts.safetensors").read_bytes() for folder in made}) == 1
     codec = load_codec(made[0])
-    assert any((v != codec.g_s.state_dict()[k]).any() for k, v in codec.cut_weights().items())
+    assert any((v != codec.g_s.state_dict()[k]).any() for k, v in codec.additions()["cuts"].weights.items())
     assert json.loads((made[0] / "training.json").read_text())["record"]["kind"] == "cuts"
     for name in ("toderici2017", "bls2017"):
         with pytest.raises(FoveaError, match=f"{name} with mechanism none: .* a hyperprior, levels and mechanism gain"):
-            bases.train_base(name, frames, tmp_path / "none", steps=1, cuts=True, changes=TINY)
+            bases.train_base(name, frames, tmp_path / "none", steps=1, part="cuts", changes=TINY)
     with pytest.raises(FoveaError, match="light is a codec light: bls2017 goes on from one of its own name"):
         bases.train_base("bls2017", frames, tmp_path / "none", steps=1, begin="light", changes=TINY)
+
+
+def test_a_context_model_leaves_all_else_as_it_was_and_saves_bits(small, frames, tmp_path):
+    begin = bases.train_base("light", frames, tmp_path / "base", steps=2, changes=TINY, threads=1)
+    given = {"begin": str(begin), "part": "context", "changes": TINY | {"lr": 0.003, "ema": 0.8}, "threads": 1}
+    made = [bases.train_base("light", frames, tmp_path / f"{i}", steps=30, **given) for i in (0, 1)]
+    for name in ("weights.safetensors", "codec.json"):
+        assert {(folder / name).read_bytes() for folder in made} == {(begin / name).read_bytes()}
+    assert len({(folder / "context.safetensors").read_bytes() for folder in made}) == 1
+    plain, codec = load_codec(begin), load_codec(made[0])
+    saved = 0
+    for picture, saliency_map in zip(frames.pictures, frames.maps, strict=True):
+        own, before = (c.encode(picture, saliency_map=saliency_map) for c in (codec, plain))
+        assert np.array_equal(codec.decode(own.data), plain.decode(before.data))
+        saved += len(before.data) - len(own.data)
+    assert saved > 0
+    further = bases.train_base("light", frames, tmp_path / "on", steps=3, **given | {"begin": str(made[0])})
+    assert not np.array_equal(
+        (further / "context.safetensors").read_bytes(), (made[0] / "context.safetensors").read_bytes()
+    )
+    assert torch.equal(load_codec(further).context.model.order, codec.context.model.order)
 
 
 def test_the_beginning_of_a_file_is_what_training_shows(small, frames, tmp_path):

@@ -1,7 +1,9 @@
+import copy
+
 import pytest
 import torch
 from recurrent import recurrent_weights, untrained_recurrent
-from trainings import shortly_trained
+from trainings import context_weights, shortly_trained
 
 from models.codecs.base import CodecConfig
 from models.mechanisms import LEVELLED
@@ -39,6 +41,14 @@ def trained_codec():
         return made[name, mechanism]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def in_context(trained_codec):
+    """A light codec with a context model."""
+    codec = copy.deepcopy(trained_codec("light", "gain"))
+    codec.add("context", context_weights(codec))
+    return codec
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_tables_and_bytes_at_gain_one_are_those_of_compressai(model, other):
     tables = model.tables([None])
     for c in range(CHANNELS):
         length = int(other._cdf_length[c])
-        assert tables._cdf(c)[:length] == other._quantized_cdf[c, :length].tolist()
+        assert tables.cdf(c)[:length] == other._quantized_cdf[c, :length].tolist()
         assert tables.offsets[c] == other._offset[c]
     y = latents(spread=2.0)[:1]
     symbols = model.symbols(y, None)

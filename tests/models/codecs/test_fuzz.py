@@ -37,11 +37,11 @@ def attack(folder: Path, *attacks) -> None:
         assert result["after_kb"] < 2 * result["before_kb"]
 
 
-def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_codec, trained_recurrent):
+def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_codec, trained_recurrent, in_context):
     levelled = [*((name, "gain") for name in EVERY_GAIN[1:]), ("mbt2018_mean", "hyper")]
     others = [(trained_codec(*each), 300, 3, False) for each in levelled]
     progressive = (trained_codec("light", "gain"), 1000, 3, True), (trained_recurrent("gain"), 400, 5, True)
-    attack(tmp_path, (gained, 2000, 1, False), *progressive, *others)
+    attack(tmp_path, (gained, 2000, 1, False), (in_context, 600, 4, False), *progressive, *others)
 
 
 @pytest.mark.slow
@@ -52,12 +52,15 @@ def test_mutated_files_give_a_picture_or_an_error(tmp_path, gained, trained_code
         ("bls2017", "none", False),
         *(("mbt2018_mean", "hyper", kind) for kind in (False, True)),
         ("light", "gain", True),
+        ("light", "context", False),
         ("toderici2017", "gain", True),
     ],
 )
 def test_many_mutated_files_give_a_picture_or_an_error(tmp_path, request, name, mechanism, progressive):
     if name == "toderici2017":
         codec = request.getfixturevalue("trained_recurrent")(mechanism)
+    elif mechanism == "context":
+        codec = request.getfixturevalue("in_context")
     else:
         codec = request.getfixturevalue("trained_codec")(name, mechanism)
     attack(tmp_path, (codec, 10_000, 2, progressive))

@@ -98,10 +98,10 @@ def test_cut_files_have_a_transform_of_their_own(trained_codec, tmp_path):
     plain = trained_codec("light", "gain")
     catalogue.save_codec(plain, tmp_path / "plain")
     codec = catalogue.load_codec(tmp_path / "plain")
-    codec.take_cut_weights({k: (v + 0.01).half() for k, v in codec.g_s.state_dict().items()})
+    codec.add("cuts", {k: (v + 0.01).half() for k, v in codec.g_s.state_dict().items()})
     catalogue.save_codec(codec, tmp_path / "both")
     codec = catalogue.load_codec(tmp_path / "both")
-    assert codec.identity() == plain.identity() and codec.cut_name() not in (b"", plain.identity())
+    assert codec.identity() == plain.identity() and codec.additions()["cuts"].name not in (b"", plain.identity())
 
     (file, whole), (_, before) = files(codec), files(plain)
     for made in (file, whole, before):
@@ -117,16 +117,16 @@ def test_cut_files_have_a_transform_of_their_own(trained_codec, tmp_path):
     with pytest.raises(BitstreamError, match="made by another model"):
         plain.decode(cuts[0])
 
-    (tmp_path / "both" / catalogue.CUTS).rename(tmp_path / catalogue.CUTS)
+    (tmp_path / "both" / catalogue.ADDED["cuts"]).rename(tmp_path / catalogue.ADDED["cuts"])
     catalogue.save_codec(trained_codec("light", "none"), tmp_path / "both")
-    (tmp_path / catalogue.CUTS).rename(tmp_path / "both" / catalogue.CUTS)
+    (tmp_path / catalogue.ADDED["cuts"]).rename(tmp_path / "both" / catalogue.ADDED["cuts"])
     with pytest.raises(FoveaError, match=r"cuts\.safetensors goes with another weights"):
         catalogue.load_codec(tmp_path / "both")
-    (tmp_path / "both" / catalogue.CUTS).write_bytes(b"nothing")
+    (tmp_path / "both" / catalogue.ADDED["cuts"]).write_bytes(b"nothing")
     with pytest.raises(FoveaError, match=r"cuts\.safetensors is damaged"):
         catalogue.load_codec(tmp_path / "both")
     with pytest.raises(FoveaError, match="do not fit this cheng2020_anchor"):
-        trained_codec("cheng2020_anchor", "none").take_cut_weights({"weight": torch.zeros(1)})
+        trained_codec("cheng2020_anchor", "none").add("cuts", {"weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
