@@ -84,7 +84,7 @@ def compress(
     at most `bpp`. model: a codec, or what `load` takes; load once to compress many. Raises FoveaError for what can't be
     read, is of another kind, or does not go together, and for a rate that the codec does not reach.
     """
-    from assets.evaluation.code_files import encode_picture
+    from assets.evaluation.code_files import check_fits, encode_picture
     from assets.saliency.own_maps import own_map
     from models.codecs.batch import one_torch_thread
     from models.mechanisms import NEEDS_MAP
@@ -94,6 +94,7 @@ def compress(
     if not isinstance(progressive, bool):
         raise FoveaError(f"progressive {progressive!r}: True or False is needed")
     codec, shown = _codec(model), _picture(picture)
+    check_fits(picture if isinstance(picture, str | Path) else "the picture", shown)
     takes = codec.config.mechanism in NEEDS_MAP
     guide = None
     if saliency is True:

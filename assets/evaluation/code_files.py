@@ -132,8 +132,14 @@ Coder = Callable[[Picture, Picture | None], tuple[bytes, Picture]]
 
 
 def _compressed(
-    work: Sequence[tuple[Path, Path]], coder: Coder, guide: Guide, guided: bool, failed: list[str] | None
+    work: Sequence[tuple[Path, Path]],
+    coder: Coder,
+    guide: Guide,
+    guided: bool,
+    failed: list[str] | None,
+    check: Callable[[Path, Picture], None] = lambda source, picture: None,
 ) -> Iterator[Compressed]:
+    """check: of each picture, before it is looked at."""
     maps = find_maps(guide.maps, [source for source, _ in work]) if guide.maps else {}
     predicted = None if guide.maps else predicted_map()
     guided = guided and not guide.uniform
@@ -141,6 +147,7 @@ def _compressed(
     def read(source: Path) -> tuple[int, tuple[float, Picture, Picture | None]]:
         began = time.perf_counter()
         picture = read_picture(source)
+        check(source, picture)
         asked = time.perf_counter()
         looked_at = predicted(picture) if predicted else None
         if isinstance(own := maps.get(source), FoveaError):
@@ -191,7 +198,15 @@ def compress_files(
         return encoded.data, encoded.reconstruction
 
     codec.name()
-    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, failed)
+    return _compressed(work, coder, guide, codec.config.mechanism in NEEDS_MAP, failed, check_fits)
+
+
+def check_fits(name: Path | str, picture: Picture) -> None:
+    """Raises FoveaError that names the picture where it is too large for a .fov file."""
+    try:
+        bitstream.check_size(picture.shape[1], picture.shape[0])
+    except FoveaError as error:
+        raise FoveaError(f"{name}: {error}") from None
 
 
 def encode_picture(

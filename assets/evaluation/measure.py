@@ -50,14 +50,20 @@ def measure_codec(
 
     codec: models.codecs.base.Codec, ready to encode. One torch thread a picture and `threads` pictures at once, so a
     row never depends on the number of cores. encode_s and decode_s are seconds of one thread, as if each file were made
-    alone. Raises FoveaError when a file does not decode to the encoder's own reconstruction.
+    alone. Raises FoveaError, naming the picture, when it is too large for a file, or when one does not decode to the
+    encoder's own reconstruction.
     """
     from models.codecs.batch import in_order
 
     codec.name()  # known before threads ask for it at once
 
     def some(item: tuple[Subject, Sequence[float]]) -> list[tuple[dict[str, Any], Picture | None]]:
-        subject, some_rates = item
+        try:
+            return files_of(*item)
+        except FoveaError as error:
+            raise FoveaError(f"{item[0].image}: {error}") from error
+
+    def files_of(subject: Subject, some_rates: Sequence[float]) -> list[tuple[dict[str, Any], Picture | None]]:
         found: list[tuple[dict[str, Any], Picture | None]] = []
         began = time.perf_counter()
         # the same for every rate, and so is its part of encode_s
@@ -68,10 +74,7 @@ def measure_codec(
             began = time.perf_counter()
             encoded = codec.encode_analysed(analysed, rate)
             middle = time.perf_counter()
-            try:
-                decoded = codec.decode_checked(encoded)
-            except FoveaError as error:
-                raise FoveaError(f"{subject.image}: {error}") from error
+            decoded = codec.decode_checked(encoded)
             ended = time.perf_counter()
             row = row_of(subject, rate, encoded.data, decoded, analysis_s + middle - began, ended - middle)
             row["bpp_estimate"] = encoded.bits_estimate / (row["width"] * row["height"])

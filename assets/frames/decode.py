@@ -10,7 +10,7 @@
 | alpha or a transparent colour | dropped where every pixel is opaque, else refused |
 | CMYK, Lab, float, 12-bit JPEG | refused: there is no one right conversion |
 | several pictures in a file (animation, TIFF pages) | refused |
-| more than 67 megapixels, or a side above 65,536 (models/sizes.py) | refused |
+| more than 89,478,485 pixels (Pillow's own bound against decompression bombs) | refused |
 | ICC profile, RGB or grey | converted to sRGB (colour.py), 16 bits after rounding to 8; without a usable one, samples are taken as sRGB |
 | EXIF of JPEG, PNG, WebP with interoperability index R03, no ICC profile | Adobe RGB (DCF 2.0, as cameras write it), converted to sRGB; not where EXIF says sRGB itself |
 | TIFF: bands beyond the colours that are not declared alpha | dropped |
@@ -40,13 +40,14 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from assets.frames.colour import to_srgb
 from assets.frames.encode import png_chunk
 from models.errors import SHORTAGES, FoveaError
-from models.sizes import MAX_PIXELS, MAX_SIDE
 from models.validation import printable
 
 Picture = NDArray[np.uint8]
 
 #: A picture's least width and height.
 MIN_SIDE: Final = 16
+#: A picture's most pixels.
+MAX_PIXELS: Final = 89_478_485
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHERS = {
@@ -207,8 +208,6 @@ def _header(data: bytes) -> Header:
         header = _by_pillow(data, kinds[0])._replace(format=kinds[0].lower())
     if header.width * header.height > MAX_PIXELS:
         raise _Broken(f"{header.width}×{header.height} is more than {_MOST}")
-    if max(header.width, header.height) > MAX_SIDE:
-        raise _Broken(f"{header.width}×{header.height}: a side has at most {MAX_SIDE} pixels")
     if header.orientation not in range(1, 9):
         header = header._replace(orientation=1)  # outside the standard: viewers show the picture as stored
     return header._replace(width=header.height, height=header.width) if header.orientation >= 5 else header

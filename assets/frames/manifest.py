@@ -42,7 +42,7 @@ COLUMNS: Final = (
     "image", "path", "split", "group", "width", "height", "sha256", "bytes", "status", "reason"
 )  # fmt: skip
 #: Raise this when what `inspect` accepts changes: cached verdicts of another version are not used.
-_CACHE_VERSION: Final = 5
+_CACHE_VERSION: Final = 6
 
 
 class Inspected(NamedTuple):

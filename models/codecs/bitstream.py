@@ -24,7 +24,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from models.errors import FoveaError
-from models.sizes import MAX_PIXELS, MAX_SIDE
 
 MAGIC = b"FOV"
 VERSION, PROGRESSIVE = 1, 2
@@ -32,6 +31,9 @@ PIECE = 512
 WORD = 4
 """Bytes that the range coder writes at once."""
 MODEL_BYTES = 8
+MAX_SIDE = 1 << 16
+MAX_PIXELS = 1 << 26
+"""Largest picture of a file: 67 megapixels, for example 8192×8192."""
 
 POSITIONS_A_BIT = 64
 """Latent positions for which a file holds at least one bit of coded symbols; encoders pad with zeros where a picture
@@ -112,8 +114,15 @@ def _varint(file: io.BytesIO) -> int:
 
 def check_size(width: int, height: int) -> None:
     """Raises FoveaError for a picture that is too large for the format."""
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise FoveaError(f"a {width}×{height} picture does not fit: sides 1 to {MAX_SIDE}, at most {MAX_PIXELS} pixels")
+    if not _fits(width, height):
+        raise FoveaError(
+            f"{width}×{height} is too large for a .fov file, which has at most {MAX_PIXELS} pixels and sides of "
+            f"{MAX_SIDE}: make it smaller, or cut it in parts"
+        )
+
+
+def _fits(width: int, height: int) -> bool:
+    return 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
 def pack(contents: Contents) -> bytes:
@@ -182,10 +191,8 @@ def _head(file: io.BytesIO) -> tuple[Contents, list[int]]:
     if number not in names:
         raise BitstreamError(f"damaged file, or from a later Fovea: no codec has number {number}")
     width, height, level = 1 + _varint(file), 1 + _varint(file), _varint(file)
-    try:
-        check_size(width, height)
-    except FoveaError as error:
-        raise BitstreamError(f"damaged file: {error}") from error
+    if not _fits(width, height):
+        raise BitstreamError(f"damaged file: a {width}×{height} picture does not fit in any")
     count = file.read(1)
     if not count:
         raise BitstreamError("damaged file: cut short within its header")

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.codecs import guided_jpeg
-from models.codecs.bitstream import check_size, read_varints, write_varints
+from models.codecs.bitstream import read_varints, write_varints
 from models.errors import FoveaError
 
 Picture = NDArray[np.uint8]
@@ -142,7 +142,6 @@ def _encode_bicubic(picture: Picture, quality: float) -> bytes:
 
 def _decode_bicubic(data: bytes) -> Picture:
     width, height, mark, rows = read_varints(data[1 : 1 + data[0]], 4)
-    check_size(width, height)
     body, shape = data[1 + data[0] :], (rows, mark // 2, 3)
     if mark % 2:
         thumbnail = np.asarray(imagecodecs.webp_decode(body), np.uint8)[..., :3].reshape(shape)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import fovea
 from assets.evaluation.code_files import Guide
+from assets.frames.decode import read_picture
 from assets.stages import open_chain
 from models.codecs.bitstream import Contents, pack
 from pipelines.cli import main
@@ -122,6 +123,24 @@ def test_a_codec_that_the_doctor_found_unfit_is_used_with_a_warning(
             assert done.stderr == (f"{model} {said}" if said else ""), done.stderr
     with pytest.warns(UserWarning, match="codec doctor failed: rate"):
         fovea.load(unit)
+
+
+def test_a_picture_too_large_for_a_file_is_read_and_refused_by_name_before_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("assets.evaluation.code_files.predicted_map", lambda: pytest.fail)
+    Image.new("1", (8200, 8193)).save("large.png")
+    assert read_picture(Path("large.png")).shape == (8193, 8200, 3)
+    said = (
+        "large.png: 8200×8193 is too large for a .fov file, which has at most 67108864 pixels and sides of 65536: "
+        "make it smaller, or cut it in parts"
+    )
+    done = CliRunner().invoke(main, ["compress", "large.png", "-o", "a.fov"])
+    assert done.exit_code == 1 and said in done.output, done.output
+    for picture, name in (("large.png", "large.png"), (np.zeros((8193, 8200, 3), np.uint8), "the picture")):
+        with pytest.raises(fovea.FoveaError, match=f"^{name}: 8200×8193 is too large"):
+            fovea.compress(picture)
 
 
 def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,10 @@ def test_what_a_report_shows_of_a_variable_rate_has_the_sizes_asked_for(codec, m
     assert [r["rate"] for r in equal_size.measure_shown(codec, subjects(1), rates).rows] == rates
 
 
-def test_a_file_that_decodes_to_something_else_names_its_picture(codec, monkeypatch):
+def test_a_picture_that_is_too_large_or_decodes_to_something_else_is_named(codec, monkeypatch):
+    large = dataclasses.replace(subjects(1)[0], image="large", picture=np.zeros((8193, 8200, 3), np.uint8))
+    with pytest.raises(FoveaError, match=r"^large: 8200×8193 is too large for a \.fov file"):
+        measure_codec(codec, [large], LAMBDAS)
     own = codec.entropy_decode
     monkeypatch.setattr(codec, "entropy_decode", lambda data: own(data)._replace(y_hat=own(data).y_hat + 1))
     with pytest.raises(FoveaError, match="0: the decoded file differs"):
