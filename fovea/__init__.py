@@ -128,8 +128,9 @@ def decompress(data: "Data", model: "Codec | Path | str | None" = None) -> "Pict
 
 def cut(data: "Data", *, bytes: int | None = None, bpp: float | None = None) -> bytes:
     """The beginning of a progressive file as a file of the same picture, without a model. data: its bytes or its path.
-    bytes, bpp: what the new file has at most; one of the two. Raises FoveaError for another file, and for a size that it
-    can't have."""
+    bytes, bpp: what the new file has at most; one of the two. A file that is no larger comes back as it is; of one that
+    broke off, what no checksum follows is left out. Raises FoveaError for another file, for one that is damaged in what
+    is kept, and for fewer bytes than a picture needs."""
     from models.codecs import bitstream
     from models.validation import check_rates
 

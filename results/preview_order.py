@@ -83,7 +83,7 @@ def measured(
 
     def cuts(order: str, data: bytes) -> None:
         for bpp in BPP:
-            cut = bitstream.cut(data, min(len(data), int(bpp * pixels / 8)))
+            cut = bitstream.cut(data, int(bpp * pixels / 8))
             shown = codec.decode(cut)
             quality = psnr_db(picture, shown), psnr_db(picture, shown, eyes)
             rows.append((order, bpp, 8 * len(cut) / pixels, *quality, 0))

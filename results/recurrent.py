@@ -85,7 +85,7 @@ def cuts(codec: Codec, picture: Picture, saliency_map: Picture) -> Iterator[File
     """One progressive file, cut."""
     whole = codec.encode_analysed(codec.analysed(picture, saliency_map), codec.rates[-2], progressive=True)
     for bpp in CUT_BPP:
-        data = bitstream.cut(whole.data, min(len(whole.data), int(bpp * picture[..., 0].size / 8)))
+        data = bitstream.cut(whole.data, int(bpp * picture[..., 0].size / 8))
         yield bpp, len(data), codec.decode(data)
 
 

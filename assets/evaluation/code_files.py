@@ -1,6 +1,5 @@
 """Pictures to .fov files and back, one or whole folders, over all cores."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -310,7 +309,7 @@ def decompress_files(
         size, data = next(taken), read_whole(source)
         try:
             if size is not None:
-                data = beginning(data, size)
+                data = bitstream.beginning(data, size)
             codec, held = codec_for(data), bitstream.unpack(data)
             codec.name()
         except FoveaError as error:
@@ -326,21 +325,10 @@ def decompress_files(
     return _each(work, read, code, failed)
 
 
-def beginning(data: bytes, size: int) -> bytes:
-    """The first bytes of a progressive file. Raises FoveaError for another one, and BitstreamError for too few bytes."""
-    if bitstream.unpack(data).total is None:
-        raise FoveaError("not a progressive file: it shows a picture only as a whole (fovea compress --progressive)")
-    try:
-        bitstream.unpack(data[:size])
-    except BitstreamError:
-        raise BitstreamError(f"its first {size} bytes are too few for a picture") from None
-    return data[:size]
-
-
 def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path, int]], list[str]]:
     """Progressive files, also those in folders, a PNG below `folder` for each of their frames, and how many bytes it shows: all
-    of them, half of them, and so on, while these hold a picture. With them, why other files have none. Raises FoveaError for
-    two of one name, and where something else has a PNG's name."""
+    of them, half of them, and so on, while these hold a picture. With them, what is wrong with files that have none, or whose
+    largest would show what is damaged. Raises FoveaError for two of one name, and where something else has a PNG's name."""
     work, failed = [], []
     for file, target in mirrored(files, folder, ".png", files_in, DECOMPRESS.encode()):
         try:
@@ -348,15 +336,25 @@ def frame_work(files: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Pa
         except FoveaError as error:
             failed.append(str(error))
             continue
-        try:
-            beginning(data, len(data))
-        except FoveaError as error:
-            failed.append(f"{file}: {error}")
-            continue
-        with contextlib.suppress(BitstreamError):  # too few bytes for a picture
-            for size in (len(data) >> halved for halved in range(FRAMES)):
-                beginning(data, size)
-                work.append((file, target.with_name(f"{target.stem}.{size:07}.png"), size))
+        sizes, wrong = _frame_sizes(data)
+        failed += [f"{file}: {wrong}"] if wrong else []
+        work += [(file, target.with_name(f"{target.stem}.{size:07}.png"), size) for size in sizes]
     for _, target, _ in work:
         check_ours(target, DECOMPRESS.encode())
     return work, failed
+
+
+def _frame_sizes(data: bytes) -> tuple[list[int], FoveaError | None]:
+    """From the largest on; and why there are none, or none of all bytes."""
+    sizes, wrong = [], None
+    try:
+        least = bitstream.first_part(data)
+    except FoveaError as error:
+        return [], error
+    for size in (len(data) >> halved for halved in range(FRAMES)):
+        try:
+            if size >= least:
+                sizes.append(len(bitstream.beginning(data, size)))
+        except BitstreamError as error:
+            wrong = wrong or error
+    return list(dict.fromkeys(sizes)), wrong

@@ -127,7 +127,7 @@ def measure_cuts(
         pixels = given.width * given.height
         found = []
         for bpp in BPP:
-            data = _cut(whole.data, int(bpp * pixels / 8))
+            data = bitstream.cut(whole.data, int(bpp * pixels / 8))
             found.append((order, bpp, len(data), quality(i, codec.decode(data))))
         if order == UNIFORM:
             jpeg = _progressive_jpeg(arrays[i])
@@ -137,7 +137,7 @@ def measure_cuts(
             for rate in codec.rates[:-1]:
                 plain = codec.encode_analysed(given, rate)
                 found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
-                data = _cut(whole.data, len(plain.data))
+                data = bitstream.cut(whole.data, len(plain.data))
                 found.append((ALIKE, rate, len(data), quality(i, codec.decode(data))))
         if i < PICTURES and order in (UNIFORM, SALIENCY):
             shots = [Shot(order, size, shown, quality(i, shown)) for size, shown in _places(codec, whole.data)]
@@ -158,10 +158,6 @@ def measure_cuts(
         progress(number, len(work), "files cut")
     points = pd.DataFrame(rows)
     return Cuts(points, _rates(points, metric), worst, metric, gallery)
-
-
-def _cut(data: bytes, size: int) -> bytes:
-    return data if size >= len(data) else bitstream.cut(data, size)
 
 
 def _progressive_jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -11,7 +11,7 @@ beginning of it can be read and checked:
     before that are no checksums, again and again
 
 A file that ends before its last string does was cut short, and is read as far as it goes; the bytes after its last checksum
-are unchecked. `cut` makes a file that says how long it is, and is checked to its end.
+are unchecked. `cut` makes a file that says how long it is, and is checked to its end; what was unchecked is not in it.
 
 A varint has 7 bits a byte, low bits first, the high bit set on all but
 its last byte, at most five bytes. The parser takes bytes from anybody: whatever they are, it returns or raises
@@ -150,6 +150,20 @@ def _sealed(body: bytes) -> bytes:
 
 def unpack(data: bytes) -> Contents:
     """Raises BitstreamError, saying what is wrong."""
+    if _is_progressive(data):
+        return _begun(data, len(data)).contents
+    body = data[:-4]
+    if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
+        raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
+    file = io.BytesIO(body)
+    contents, lengths = _head(file)
+    if file.tell() + sum(lengths) > len(body):
+        raise BitstreamError("damaged file: its strings are longer than the file")
+    return contents._replace(strings=(*map(file.read, lengths), file.read()))
+
+
+def _is_progressive(data: bytes) -> bool:
+    """Raises BitstreamError for what is no Fovea file, or none that this Fovea reads."""
     if data[:3] != MAGIC:
         raise BitstreamError("not a Fovea file: it does not start with FOV")
     if len(data) < 4:
@@ -161,15 +175,22 @@ def unpack(data: bytes) -> Contents:
         )
     if len(data) < 3 + 2 + MODEL_BYTES + 3 + 1 + 4:
         raise BitstreamError("damaged file: cut short within its header")
-    if data[3] == VERSION:
-        body = data[:-4]
-        if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
-            raise BitstreamError("damaged file: cut short or changed, the checksum does not match")
-        file = io.BytesIO(body)
-        contents, lengths = _head(file)
-        if file.tell() + sum(lengths) > len(body):
-            raise BitstreamError("damaged file: its strings are longer than the file")
-        return contents._replace(strings=(*map(file.read, lengths), file.read()))
+    return data[3] == PROGRESSIVE
+
+
+class _Begun(NamedTuple):
+    """A progressive file. least: how many bytes any picture needs. known: how many are not known to be wrong. checked: how
+    many bytes of the last string have a right checksum behind them."""
+
+    contents: Contents
+    least: int
+    known: int
+    checked: int
+
+
+def _begun(data: bytes, size: int) -> _Begun:
+    """size: how many bytes of the file must be right. A piece that lies across their end and is wrong is left out, with all
+    that follows. Raises BitstreamError as `unpack`."""
     file = io.BytesIO(data)
     contents, lengths = _head(file)
     here, missing = _varint(file), _varint(file)
@@ -178,10 +199,30 @@ def unpack(data: bytes) -> Contents:
         raise BitstreamError(
             f"damaged file, or cut too short for a picture: it has {len(data)} of the {end + 4} bytes that any needs"
         )
-    if zlib.crc32(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
+    crc = zlib.crc32(data[:end])
+    if crc != int.from_bytes(data[end : end + 4], "little"):
         raise BitstreamError("damaged file: its beginning was changed, the checksum does not match")
-    last = _pieces(data[end + 4 :], here, zlib.crc32(data[:end]))
-    return contents._replace(strings=(*map(file.read, lengths), last), total=here + missing)
+    length = end + 4 + here + 2 * -(-here // PIECE)
+    known = min(length, len(data))
+    last, checked = bytearray(), 0
+    for at in range(end + 4, known, PIECE + 2):
+        sealed = at + min(PIECE, here - len(last))
+        piece, seal = data[at:sealed], data[sealed : sealed + 2]
+        crc = zlib.crc32(piece, crc)
+        if len(seal) == 2 and crc & 0xFFFF != int.from_bytes(seal, "little"):
+            if sealed + 2 <= size:
+                raise BitstreamError(
+                    f"damaged file: changed among its bytes {at} to {sealed + 2}, the checksum does not match; the first "
+                    f"{at} are whole (fovea decompress --bytes {at})"
+                )
+            known = at
+            break
+        last += piece
+        checked = len(last) if len(seal) == 2 else checked
+    if length < min(size, len(data)):
+        raise BitstreamError(f"damaged file: bytes are left over at its end, behind the first {length}")
+    contents = contents._replace(strings=(*map(file.read, lengths), bytes(last)), total=here + missing)
+    return _Begun(contents, end + 4, known, checked)
 
 
 def _head(file: io.BytesIO) -> tuple[Contents, list[int]]:
@@ -202,48 +243,63 @@ def _head(file: io.BytesIO) -> tuple[Contents, list[int]]:
     return Contents(names[number], model, width, height, level, ()), lengths
 
 
-def _pieces(data: bytes, length: int, crc: int) -> bytes:
-    """The last string of a progressive file, as far as it is here."""
-    if len(data) > length + 2 * -(-length // PIECE):
-        raise BitstreamError("damaged file: bytes are left over at its end")
-    out = bytearray()
-    for at in range(0, len(data), PIECE + 2):
-        size = min(PIECE, length - len(out))
-        piece, seal = data[at : at + size], data[at + size : at + size + 2]
-        crc = zlib.crc32(piece, crc)
-        if len(seal) == 2 and crc & 0xFFFF != int.from_bytes(seal, "little"):
-            raise BitstreamError(
-                f"damaged file: changed among the {PIECE} bytes of picture from number {at} on, the checksum does not match"
-            )
-        out += piece
-    return bytes(out)
-
-
 def size_at(data: bytes, bpp: float) -> int:
-    """How many bytes `bpp` bits per pixel of the file's picture are."""
-    head = unpack(data)
+    """How many bytes `bpp` bits per pixel of the picture of a progressive file are."""
+    head = _progressive(data, 0).contents
     return int(bpp * head.width * head.height / 8)
+
+
+def _progressive(data: bytes, size: int) -> _Begun:
+    """As `_begun`. Raises FoveaError for another file."""
+    if not _is_progressive(data):
+        raise FoveaError("not a progressive file: only those can be cut (fovea compress --progressive)")
+    return _begun(data, size)
+
+
+def first_part(data: bytes) -> int:
+    """How many bytes of a progressive file any picture needs. Raises FoveaError for another file."""
+    return _progressive(data, 0).least
+
+
+def checked_part(data: bytes) -> int:
+    """How many of the first bytes of a progressive file have a right checksum behind them, which they include. Raises
+    FoveaError for another file."""
+    found = _progressive(data, 0)
+    return found.least + found.checked + 2 * -(-found.checked // PIECE)
+
+
+def beginning(data: bytes, size: int) -> bytes:
+    """The first bytes of a progressive file, whatever follows them. Of a piece that ends behind them and was changed nobody
+    knows where, so it is left out as a whole.
+
+    Raises FoveaError for another file, for one that is damaged there, and for fewer bytes than any picture needs.
+    """
+    found = _progressive(data, size)
+    _check_enough(size, found.least)
+    return data[: min(size, found.known)]
 
 
 def cut(data: bytes, size: int) -> bytes:
     """The beginning of a progressive file as one of at most `size` bytes, for which it takes no model: whole words of
-    the range coder, so a few bytes less.
+    the range coder, so a few bytes less, and nothing that has no checksum. A file that is no larger is left as it is.
 
-    Raises FoveaError for another file, for one that is shorter, and for fewer bytes than any picture needs.
+    Raises FoveaError as `beginning`.
     """
-    contents = unpack(data)
-    if contents.total is None:
-        raise FoveaError("not a progressive file: only those can be cut (fovea compress --progressive)")
-    last = contents.strings[-1]
-    if size > len(pack(contents)):
-        raise FoveaError(f"the file has {len(data)} bytes, {size} cannot be cut from it")
-    least = len(pack(contents._replace(strings=(*contents.strings[:-1], b""))))
-    if size < least:
-        raise FoveaError(f"{size} bytes are too few: a picture of this file begins with {least}")
+    found = _progressive(data, size)
+    if size >= len(data):
+        return data
+    contents = found.contents
+    last = contents.strings[-1][: found.checked]
+    _check_enough(size, len(pack(contents._replace(strings=(*contents.strings[:-1], b"")))))
     kept = min(len(last), size) // WORD * WORD
     while len(made := pack(contents._replace(strings=(*contents.strings[:-1], last[:kept])))) > size:
         kept -= WORD
     return made
+
+
+def _check_enough(size: int, least: int) -> None:
+    if size < least:
+        raise FoveaError(f"{size} bytes are too few: a picture of this file begins with {least}")
 
 
 def least_bytes(positions: int) -> int:

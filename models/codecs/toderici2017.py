@@ -299,7 +299,7 @@ class Toderici2017(Codec):
         context = self._context()
         first, taken = context.write(planes[:1], far, 0)
         rest, more = context.write(planes, far, 1)
-        # whole words: `bitstream.cut` leaves a file of its own size as it is
+        # whole words, in which `bitstream.cut` cuts
         rest = rest.ljust(-(-len(rest) // bitstream.WORD) * bitstream.WORD, b"\0")
         strings = (stop_map, first.ljust(bitstream.least_bytes(far.size), b"\0"), rest)
         contents = Contents(self.config.codec, self.name(), width, height, top, strings, total=len(rest))

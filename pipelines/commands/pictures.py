@@ -168,7 +168,10 @@ def decompress(
 @click.option("--bpp", type=float, help="At most so many bits per pixel.")
 @options.output("The .fov file to write.", required=True)
 def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
-    """Cut a progressive file to a size, without a model: a smaller file of the same picture."""
+    """Cut a progressive file to a size, without a model: a smaller file of the same picture.
+
+    A file that is no larger is copied. Of one that broke off, what no checksum follows is left out.
+    """
     from assets.frames.targets import targets_of
     from assets.home import read_whole, write_output
     from models.codecs import bitstream
@@ -182,24 +185,29 @@ def cut(file: Path, size: int | None, bpp: float | None, output: Path) -> None:
     ((source, target),) = targets_of((file,), output, ".fov", lambda _: (), "fovea cut")
     data = read_whole(source)
     try:
-        head = bitstream.unpack(data)
-        pixels = head.width * head.height
-        made = bitstream.cut(data, size or bitstream.size_at(data, bpp or 0))
+        wanted = size or bitstream.size_at(data, bpp or 0)
+        made, checked = bitstream.cut(data, wanted), bitstream.checked_part(data)
+        head = bitstream.unpack(made)
     except FoveaError as error:
         raise FoveaError(f"{source}: {error}") from error
-    _check_cut(target)
+    _check_cut(target, made)
     write_output(target, made)
-    click.echo(f"{printable(target)}: {len(made)} bytes, {8 * len(made) / pixels:.4f} bpp")
+    said = f"{printable(target)}: {len(made)} bytes, {8 * len(made) / (head.width * head.height):.4f} bpp"
+    if made == data:
+        said += f": {printable(source)} as it is, which has no more"
+    elif checked < min(wanted, len(data)):
+        said += f": {printable(source)} has {checked} bytes that are checked and right, what follows them is left out"
+    click.echo(said)
 
 
-def _check_cut(target: Path) -> None:
-    """Raises FoveaError for a file that is there and whole: what was cut from it could not be had back."""
+def _check_cut(target: Path, made: bytes) -> None:
+    """Raises FoveaError for another file that is there and whole: what was cut from it could not be had back."""
     from models.codecs import bitstream
 
     data, whole = target.read_bytes() if target.exists() else b"", -1
     with contextlib.suppress(bitstream.BitstreamError):  # nothing is lost with a damaged one
         whole = bitstream.unpack(data).whole()
-    if whole == len(data):
+    if whole == len(data) and data != made:
         raise FoveaError(f"{target} is there and whole: name another output, or move it away")
 
 

@@ -14,6 +14,7 @@ import fovea
 from assets.evaluation.code_files import Guide
 from assets.frames.decode import read_picture
 from assets.stages import open_chain
+from models.codecs import bitstream
 from models.codecs.bitstream import Contents, pack
 from pipelines.cli import main
 
@@ -141,6 +142,51 @@ def test_a_picture_too_large_for_a_file_is_read_and_refused_by_name_before_it_is
     for picture, name in (("large.png", "large.png"), (np.zeros((8193, 8200, 3), np.uint8), "the picture")):
         with pytest.raises(fovea.FoveaError, match=f"^{name}: 8200×8193 is too large"):
             fovea.compress(picture)
+
+
+def test_damaged_and_broken_files_and_files_that_are_small_enough_are_cut_and_shown_as_far_as_they_are_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    data = fovea.compress(picture, progressive=True, saliency=False)
+    size, least = len(data), bitstream.first_part(data)
+    piece = least + 2 * 514
+    for name, held in (
+        ("a", data),
+        ("broken", data[: piece + 300]),
+        ("damaged", data[: piece + 9] + bytes([data[piece + 9] ^ 1]) + data[piece + 10 :]),
+    ):
+        Path(f"{name}.fov").write_bytes(held)
+
+    def said(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == code, done.output
+        return done.output.strip()
+
+    for _ in range(2):  # the second time over what the first wrote
+        assert said("cut", "a.fov", "--bpp", "99", "-o", "copy.fov").endswith(" bpp: a.fov as it is, which has no more")
+        assert Path("copy.fov").read_bytes() == data
+    said("cut", "broken.fov", "--bytes", "99999", "-o", "copy.fov", code=1)
+    left_out = f"has {piece} bytes that are checked and right, what follows them is left out"
+    for name in ("broken", "damaged"):
+        assert f": {name}.fov {left_out}" in said("cut", f"{name}.fov", "--bytes", f"{piece + 200}", "-o", "right.fov")
+        assert Path("right.fov").read_bytes() == bitstream.cut(data[: piece + 300], piece + 200)
+    assert left_out not in said("cut", "damaged.fov", "--bytes", f"{piece - 90}", "-o", "right.fov")
+    assert f"--bytes {piece}" in said("cut", "damaged.fov", "--bytes", "99999", "-o", "right.fov", code=1)
+
+    assert f"--bytes {piece}" in said("decompress", "damaged.fov", "-o", "a.png", code=1)
+    for name in ("a", "damaged"):
+        assert f"from {piece} of {size} bytes" in said(
+            "decompress", f"{name}.fov", "--bytes", str(piece), "-o", f"{name}.png"
+        )
+    assert Path("a.png").read_bytes() == Path("damaged.png").read_bytes()
+    assert f"from {piece} of" in said("decompress", "damaged.fov", "--bytes", f"{piece + 90}", "-o", "a.png")
+    assert "damaged file: changed among its bytes" in said("decompress", "damaged.fov", "--frames", "frames", code=1)
+    said("decompress", "a.fov", "--frames", "all")
+    right = {p.name[1:]: p.read_bytes() for p in Path("all").iterdir() if int(p.name.split(".")[1]) <= piece}
+    frames = {p.name.removeprefix("damaged"): p.read_bytes() for p in Path("frames").iterdir()}
+    assert len(right) > 1 and right.items() <= frames.items() and max(frames) <= f".{piece:07}.png"
 
 
 def test_a_progressive_file_is_cut_and_shown_as_it_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

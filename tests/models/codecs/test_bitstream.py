@@ -85,6 +85,7 @@ def test_anything_with_a_right_checksum_is_parsed_or_refused(tail):
 
 
 PIECES = CONTENTS._replace(strings=(b"", b"map", bytes(range(256)) * 5), total=1280)
+LEAST = len(pack(PIECES._replace(strings=(b"", b"map", b""))))
 
 
 @given(strings=st.lists(st.binary(max_size=1200), min_size=1, max_size=4), missing=st.integers(0, 10**6))
@@ -95,10 +96,9 @@ def test_progressive_files_are_unpacked(strings, missing):
 
 def test_any_beginning_of_a_progressive_file_is_read_as_far_as_it_goes():
     data = pack(PIECES)
-    least = len(pack(PIECES._replace(strings=(b"", b"map", b""))))
     before = b""
     for size in range(len(data)):
-        if size < least:
+        if size < LEAST:
             with pytest.raises(BitstreamError, match=r"not a Fovea file|cut|ends"):
                 unpack(data[:size])
             continue
@@ -118,7 +118,9 @@ def test_every_flipped_byte_is_refused_and_one_more_too(whole):
         with pytest.raises(BitstreamError):
             unpack(bytes(data))
         if 600 < place < 1000 and len(whole) > 1200:
-            with pytest.raises(BitstreamError, match="from number 514 on"):
+            with pytest.raises(
+                BitstreamError, match=rf"among its bytes {LEAST + 514} to {LEAST + 1028}, .*--bytes {LEAST + 514}"
+            ):
                 unpack(bytes(data[:1200]))
     with pytest.raises(BitstreamError, match=r"left over|checksum"):
         unpack(whole + b"\0")
@@ -134,9 +136,61 @@ def test_a_cut_file_is_at_most_four_bytes_shorter_and_whole_by_its_own_words(siz
         unpack(made + b"\0")
 
 
+def test_a_file_that_broke_off_is_cut_to_what_was_checked():
+    data = pack(PIECES)
+    for end in range(LEAST + 1, len(data)):
+        broken = data[:end]
+        made, checked = bitstream.cut(broken, end - 1), bitstream.checked_part(broken)
+        last, most = unpack(made).strings[-1], PIECES.strings[-1][: (checked - LEAST) // 514 * 512]
+        assert checked <= end < checked + 514 and len(made) < end and most.startswith(last)
+        assert len(last) >= min(len(most), end - 1 - LEAST - 2 * (len(most) // 512)) - 6
+        if checked < end:
+            for place in range(checked, end, 37):
+                wrong = broken[:place] + bytes([broken[place] ^ 1]) + broken[place + 1 :]
+                assert bitstream.cut(wrong, end - 1) == made
+
+
+def test_a_file_that_is_no_larger_is_left_as_it_is():
+    for data in (pack(PIECES), bitstream.cut(pack(PIECES), 901), pack(PIECES)[:900]):
+        for size in (len(data), len(data) + 1, 10**9):
+            assert bitstream.cut(data, size) == data
+    for data in (pack(PIECES)[:-1] + b"?", pack(PIECES) + b"\0"):
+        with pytest.raises(BitstreamError):
+            bitstream.cut(data, 10**9)
+
+
+def test_damage_behind_the_beginning_that_is_taken_does_not_matter():
+    data = pack(PIECES)
+    for place in range(LEAST, len(data), 11):
+        wrong = data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :] + b"more"
+        piece = LEAST + (place - LEAST) // 514 * 514
+        sealed = min(piece + 514, len(data))
+        for size in {LEAST, piece, min(place, sealed - 2), sealed - 2}:
+            assert bitstream.beginning(wrong, size) == data[: min(piece, size)]
+            assert bitstream.cut(wrong, size) == bitstream.cut(data[: sealed - 1], size)
+        for size in (sealed, len(wrong)):
+            for take in (bitstream.beginning, bitstream.cut):
+                with pytest.raises(BitstreamError, match=f"{piece} are whole"):
+                    take(wrong, size)
+        assert unpack(bitstream.beginning(wrong, piece)) == unpack(data[:piece])
+    assert bitstream.beginning(data + b"more", len(data)) == data
+    with pytest.raises(BitstreamError, match=f"left over at its end, behind the first {len(data)}"):
+        bitstream.beginning(data + b"more", len(data) + 1)
+
+
+def test_cuts_of_cuts_are_the_cut():
+    data = pack(PIECES)
+    for first, second, third in ((1200, 900, 400), (1000, 548, 547), (len(data) - 1, LEAST + 1, LEAST)):
+        cut = bitstream.cut(bitstream.cut(data, first), second)
+        assert cut == bitstream.cut(data, second) and bitstream.cut(cut, third) == bitstream.cut(data, third)
+
+
 def test_what_cannot_be_cut_is_refused():
-    for size, said in ((10, "begins with"), (5000, "cannot be cut from it")):
-        with pytest.raises(FoveaError, match=said):
-            bitstream.cut(pack(PIECES), size)
-    with pytest.raises(FoveaError, match="not a progressive file"):
-        bitstream.cut(pack(CONTENTS), 40)
+    for take in (bitstream.cut, bitstream.beginning):
+        with pytest.raises(FoveaError, match=f"^10 bytes are too few: a picture of this file begins with {LEAST}$"):
+            take(pack(PIECES), 10)
+        with pytest.raises(FoveaError, match="not a progressive file"):
+            take(pack(CONTENTS), 40)
+        for end in range(LEAST):
+            with pytest.raises(BitstreamError):
+                take(pack(PIECES)[:end], 10**6)
