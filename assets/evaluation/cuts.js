@@ -24,10 +24,11 @@ function figure(label, address, original, numbers) {
 
 function show() {
   const { original, looked, lookedLabel, shots } = data.pictures[item], step = +slider.value;
-  $("said").textContent = `${shots[0].sizes[step].toLocaleString("en")} (${(8 * shots[0].sizes[step] / data.pictures[item].pixels).toFixed(3)} bpp)`;
+  const size = Math.max(...shots.map(s => s.sizes[step]));
+  $("said").textContent = `${size.toLocaleString("en")} (${(8 * size / data.pictures[item].pixels).toFixed(3)} bpp)`;
   const numbers = q => Object.entries(q).map(([name, value]) => `${data.labels[name]} ${value.toFixed(2)} dB`).join(" · ");
   $("panels").replaceChildren(
-    ...shots.map(s => figure(`${s.order} order`, s.addresses[step], original, `${s.sizes[step].toLocaleString("en")} bytes · ${numbers(s.qualities[step])}`)),
+    ...shots.map(s => figure(`${s.order} order`, s.addresses[step], original, `${s.sizes[step].toLocaleString("en")} bytes${s.sizes[step] === s.sizes.at(-1) ? ", all" : ""} · ${numbers(s.qualities[step])}`)),
     figure(lookedLabel, looked, original, ""));
 }
 

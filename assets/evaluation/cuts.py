@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -18,6 +18,7 @@ from assets.graph import Progress, silent
 from assets.saliency.fixations import frame_fixation_maps
 from assets.saliency.pairs import Reader, open_pairs
 from models.codecs import bitstream
+from models.codecs.base import Analysed
 from models.codecs.batch import in_order
 from models.codecs.conditioned import ConditionedCodec
 from models.errors import FoveaError
@@ -42,7 +43,7 @@ PLACES, PICTURES = 50, 4
 
 
 class Shot(NamedTuple):
-    """What a cut file of a picture shows, and its quality by metric. size: in bytes."""
+    """What a file's first `size` bytes show, and their quality by metric; of the whole file all that there are."""
 
     order: str
     size: int
@@ -63,13 +64,15 @@ class Cuts(NamedTuple):
     """points: order (or SEPARATE, ALIKE, JPEG), image, rate (bpp asked for, or lambda), bpp, psnr_db and the metric that
     counts. rates: BD-rates of each order against uniform order, of that against separate files, and of that and saliency
     order against progressive JPEG. fall: the largest fall in dB from one of PLACES cuts to the next, by metric. metric:
-    ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were looked for."""
+    ew_psnr_db where eye movements are known, else sw_psnr_db. shown: the pictures whose falls were looked for. same: how many
+    files there are, each of which shows as a whole what a plain one of its rate shows, bit for bit."""
 
     points: pd.DataFrame
     rates: pd.DataFrame
     fall: dict[str, float]
     metric: str
     shown: list[Shown]
+    same: int
 
 
 def check_cuttable(codec: Any) -> None:
@@ -91,7 +94,8 @@ def measure_cuts(
 
     spans: saliency order is measured with each of these, too, in place of the codec's.
 
-    Raises FoveaError for a codec without levels, maps or progressive files, and Waiting where frames or maps are not made.
+    Raises FoveaError for a codec without levels, maps or progressive files, and for a file that shows as a whole another
+    picture than a plain one, and Waiting where frames or maps are not made.
     """
     for span in spans:
         check_span(span)
@@ -113,17 +117,24 @@ def measure_cuts(
     at_span = {f"{SALIENCY}, span {span:g}": span for span in spans}
     orders |= dict.fromkeys(at_span, orders[SALIENCY])
     work = [(order, i) for i in range(len(arrays)) for order in orders]
-    worst = {"psnr_db": 0.0, metric: 0.0}
-    gallery = [Shown(str(table.image.iloc[i]), a, weights[i], []) for i, a in enumerate(arrays[:PICTURES])]
 
     def quality(i: int, shown: NDArray[np.uint8]) -> dict[str, float]:
         check_stopped()
         return {"psnr_db": psnr_db(arrays[i], shown), metric: psnr_db(arrays[i], shown, weights[i])}
 
+    def given_of(order: str, i: int) -> Analysed:
+        analysed: Analysed = codec.analysed(arrays[i], np.asarray(orders[order][i]))
+        return analysed._replace(span=at_span.get(order))
+
     def some(item: tuple[str, int]) -> list[dict[str, Any]]:
         order, i = item
-        given = codec.analysed(arrays[i], np.asarray(orders[order][i]))._replace(span=at_span.get(order))
+        given = given_of(order, i)
         whole = codec.encode_analysed(given, codec.rates[-2], progressive=True)
+        plain = codec.encode_analysed(given, codec.rates[-2])
+        if not np.array_equal(codec.decode(whole.data), codec.decode(plain.data)):
+            raise FoveaError(
+                f"{table.image.iloc[i]}, {order} order: the whole file shows another picture than a plain one"
+            )
         pixels = given.width * given.height
         found = []
         for bpp in BPP:
@@ -139,25 +150,37 @@ def measure_cuts(
                 found.append((SEPARATE, rate, len(plain.data), quality(i, codec.decode_checked(plain))))
                 data = bitstream.cut(whole.data, len(plain.data))
                 found.append((ALIKE, rate, len(data), quality(i, codec.decode(data))))
-        if i < PICTURES and order in (UNIFORM, SALIENCY):
-            shots = [Shot(order, size, shown, quality(i, shown)) for size, shown in _places(codec, whole.data)]
-            _see_falls([shot.quality for shot in shots], worst)
-            gallery[i].shots.extend(shots)
-            if not np.array_equal(
-                codec.decode(whole.data), codec.encode_analysed(given, codec.rates[-2]).reconstruction
-            ):
-                raise FoveaError(f"{table.image.iloc[i]}: the whole file shows another picture than a plain one")
         return [
             {"order": o, "image": table.image.iloc[i], "rate": r, "bpp": 8 * size / pixels, "seed": 0, **q}
             for o, r, size, q in found
         ]
 
+    def gallery(i: int) -> Shown:
+        files = {
+            order: codec.encode_analysed(given_of(order, i), codec.rates[-2], progressive=True).data
+            for order in (UNIFORM, SALIENCY)
+        }
+        shots = []
+        for (order, data), size in itertools.product(files.items(), _places(files.values())):
+            picture = codec.decode(data[:size])
+            shots.append(Shot(order, len(data[:size]), picture, quality(i, picture)))
+        return Shown(str(table.image.iloc[i]), arrays[i], weights[i], shots)
+
     rows: list[dict[str, Any]] = []
+    first = range(min(PICTURES, len(arrays)))
+    total = len(work) + len(first)
     for number, some_rows in enumerate(in_order(some, work, threads=threads), 1):
         rows += some_rows
-        progress(number, len(work), "files cut")
+        progress(number, total, "files cut")
+    shown: list[Shown] = []
+    for one in in_order(gallery, first, threads=threads):
+        shown.append(one)
+        progress(len(work) + len(shown), total, "files cut")
+    worst = {"psnr_db": 0.0, metric: 0.0}
+    for one, order in itertools.product(shown, (UNIFORM, SALIENCY)):
+        _see_falls([shot.quality for shot in one.shots if shot.order == order], worst)
     points = pd.DataFrame(rows)
-    return Cuts(points, _rates(points, metric), worst, metric, gallery)
+    return Cuts(points, _rates(points, metric), worst, metric, shown, len(work))
 
 
 def _progressive_jpeg(picture: NDArray[np.uint8]) -> bytes:
@@ -174,11 +197,11 @@ def _decode_jpeg(beginning: bytes, like: NDArray[np.uint8]) -> NDArray[np.uint8]
         return np.full_like(like, 128)
 
 
-def _places(codec: ConditionedCodec, data: bytes) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    contents = bitstream.unpack(data)
-    least = len(bitstream.pack(contents._replace(strings=(*contents.strings[:-1], b""))))
-    for size in np.linspace(least, len(data), PLACES).astype(int).tolist():
-        yield size, codec.decode(bitstream.cut(data, size))
+def _places(files: Collection[bytes]) -> list[int]:
+    """Numbers of bytes at which all of a picture's files are shown, up to where the longest is whole."""
+    least, most = max(map(bitstream.first_part, files)), max(map(len, files))
+    places: list[int] = np.linspace(least, most, PLACES).astype(int).tolist()
+    return places
 
 
 def _see_falls(qualities: list[dict[str, float]], worst: dict[str, float]) -> None:
@@ -210,6 +233,9 @@ def cut_lines(cuts: Cuts) -> str:
         said = ", ".join(f"{r['metric']} {_said(r)}" for r in records(rows))
         lines.append(f"{order if order == ALIKE else f'{order} order'} against {against}: {said}")
     falls = ", ".join(f"{name} {value:.3f} dB" for name, value in cuts.fall.items())
+    lines.append(
+        f"the whole file shows what a plain one of its rate shows, bit for bit: {cuts.same} of {cuts.same} files"
+    )
     lines.append(f"largest fall from one of {PLACES} cuts to the next, first {PICTURES} pictures: {falls}")
     return "\n".join(lines)
 

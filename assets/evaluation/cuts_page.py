@@ -31,6 +31,7 @@ def cuts_page(cuts: Cuts, title: str) -> str:
         answer=_answer(rates, cuts.metric),
         rates=rates,
         n_images=int(cuts.points["image"].nunique()),
+        n_same=cuts.same,
     )
 
 
@@ -48,8 +49,7 @@ def _picture(one: Shown, metric: str) -> dict[str, Any]:
     by_order: dict[str, list[Any]] = {}
     for shot in one.shots:
         by_order.setdefault(shot.order, []).append(shot)
-    count = min(map(len, by_order.values()))
-    steps = sorted({round(v) - 1 for v in np.geomspace(1, count, STEPS)})
+    steps = sorted({round(v) - 1 for v in np.geomspace(1, len(by_order[UNIFORM]), STEPS)})
     return {
         "image": one.image,
         "pixels": one.original.shape[0] * one.original.shape[1],

@@ -10,7 +10,7 @@ from assets.evaluation import cuts
 from assets.evaluation.cuts import cut_lines, measure_cuts
 from assets.evaluation.cuts_page import cuts_page
 from assets.saliency.pairs import Pairs
-from models.codecs import catalogue
+from models.codecs import bitstream, catalogue
 from models.errors import FoveaError
 
 SIZE = (144, 176)
@@ -64,7 +64,11 @@ def test_what_people_look_at_first_is_better_early_and_nothing_falls(reader):
     told = json.loads(page.split('id="data">')[1].split("</script>")[0])
     (one,) = told["pictures"]
     assert [s["order"] for s in one["shots"]] == ["uniform", "saliency"] and len(one["shots"][0]["sizes"]) == 6
-    assert one["shots"][1]["sizes"] == sorted(one["shots"][1]["sizes"]) and "begins where saliency is predicted" in page
+    sizes = [shots["sizes"] for shots in one["shots"]]
+    assert sizes[1] == sorted(sizes[1]) and "begins where saliency is predicted" in page
+    ends = [max(both) for both in zip(*sizes, strict=True)]
+    assert sizes == [[min(end, of[-1]) for end in ends] for of in sizes], "as many bytes of both, or all of one"
+    assert "shows, bit for bit: 18 of 18 files" in said and "all 18 measured files show" in page
     assert "largest fall from one of 6 cuts to the next, first 1 pictures: psnr_db 0.0" in said
 
 
@@ -72,6 +76,15 @@ def test_a_fall_is_seen():
     worst = {"psnr_db": 0.0}
     cuts._see_falls([{"psnr_db": v} for v in (20.0, 25.0, 24.5, 26.0)], worst)
     assert worst == {"psnr_db": 0.5}
+
+
+def test_a_whole_file_that_shows_another_picture_is_named(reader, monkeypatch):
+    codec = catalogue.open_codec("light")
+    monkeypatch.setattr(
+        codec, "decode", lambda data: np.full((*SIZE, 3), bitstream.unpack(data).total is None, np.uint8)
+    )
+    with pytest.raises(FoveaError, match=r"^a, uniform order: the whole file shows another picture than a plain one"):
+        measure_cuts(reader, "some", codec)
 
 
 def test_other_codecs_are_refused(reader):
