@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from models.card import Card, Option, Rate
 from models.codecs.base import CodecConfig, Latents
 from models.codecs.conditioned import Modelled, Setting
-from models.codecs.entropy import Reader, bits
+from models.codecs.entropy import Reader, bits, used
 from models.codecs.hyperprior import HyperpriorCodec, Parameters
 from models.codecs.hyperprior_model import HYPER
 
@@ -206,8 +206,8 @@ class Cheng2020Anchor(HyperpriorCodec):
         """As `ConditionedCodec.write` says. y's symbols stand place by place, all channels of a place together."""
         tables, base = self.built(), at.base
         z, z_symbols, p = self._hyper(y, at)
-        indexes, used = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
-        coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), indexes, used)
+        channels = self.channel_indexes(self.config.n, base, z.shape[2], z.shape[3])
+        coded_z, escapes_z = tables.encode(z_symbols.cpu().numpy().ravel(), *channels)
         y_hat, symbols, scales = self._quantised(y, p.sigma, self.gains(at.level))
         indexes_y = self.larger_scales(scales)
         in_order, which = (t[0].permute(1, 2, 0).int().cpu().numpy().ravel() for t in (symbols, indexes_y))
@@ -222,14 +222,14 @@ class Cheng2020Anchor(HyperpriorCodec):
     def read(self, strings: tuple[bytes, ...], base: Tensor, level: Tensor, h: int, w: int) -> Tensor:
         escapes_z, coded_z, escapes_y, coded_y = strings
         tables, n = self.built(), self.config.n
-        indexes, used = self.channel_indexes(n, base, -(-h // HYPER), -(-w // HYPER))
-        z = torch.from_numpy(tables.decode(coded_z, escapes_z, indexes, used)).to(self.device)
+        channels = self.channel_indexes(n, base, -(-h // HYPER), -(-w // HYPER))
+        z = torch.from_numpy(tables.decode(coded_z, escapes_z, *channels)).to(self.device)
         p = self.parameters_for(z.reshape(1, n, -(-h // HYPER), -(-w // HYPER)), base, h, w)
         reader = Reader(tables, coded_y, escapes_y, self.config.m * h * w)
 
         def step(i: int, j: int, sigma: Tensor, mu: Tensor, g: Tensor) -> Tensor:
-            used, indexes = np.unique(self.larger_scales(sigma * g).cpu().numpy().ravel(), return_inverse=True)
-            symbols = reader.read(indexes.astype(np.int32), self.first_scale + used)
+            indexes, numbers = used(self.larger_scales(sigma * g).cpu().numpy().ravel())
+            symbols = reader.read(indexes, self.first_scale + numbers)
             return torch.from_numpy(symbols).to(sigma).reshape(1, -1, 1, 1)
 
         y_hat = self._walk(p.sigma, self.gains(level), step)

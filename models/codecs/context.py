@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.codecs.base import name_of
 from models.codecs.compressai_import import pmf_to_quantized_cdf
-from models.codecs.entropy import PRECISION, Reader, Tables, ste
+from models.codecs.entropy import PRECISION, Reader, Tables, ste, used
 from models.codecs.integer_synthesis import FRACTION, ONE, IntegerSynthesis
 from models.errors import FoveaError
 
@@ -131,11 +132,12 @@ def _bits(values: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Turn(NamedTuple):
-    """coded_by: of each symbol, C×P, the number of its table, what is taken off it, its density's middle and scale."""
+    """number: of each symbol's scale, C×P. parts: where its density's middle lies, in parts of a bin."""
 
     channels: slice
     places: Tensor
-    coded_by: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+    number: NDArray[np.int64]
+    parts: NDArray[np.int64]
 
 
 class Context:
@@ -161,19 +163,28 @@ class Context:
         self.order = self.model.order.numpy()
         self.given = {k: v.cpu() for k, v in weights.items()}
         self.scales, self.tables = scales.numpy(), Tables.joined(sharp, tables.after(self.fine))
+        self._named: dict[bytes, bytes] = {}
         self.networks = [IntegerSynthesis(network) for network in self.model.networks]  # type: ignore[arg-type]
+
+    def name(self, codec: bytes) -> bytes:
+        """16 bytes that name it and the codec of this identity."""
+        if codec not in self._named:
+            self._named[codec] = name_of(codec + b"context", self.given)
+        return self._named[codec]
 
     def encode(self, symbols: NDArray[np.int32], numbers: NDArray[np.int64]) -> tuple[bytes, bytes, float]:
         """The coded symbols, the escapes, and what the symbols should take, in bits. symbols: M×h×w. numbers: of the tables
         that the hyperprior says, the same shape."""
-        s = _flat(torch.from_numpy(symbols[self.order]))[None]
-        turns = [(s[0][v.channels][:, v.places].numpy(), *v.coded_by) for v in self._turns(_heard(s.float()), numbers)]
-        values, tables, shifts, middles, scales = (
-            np.concatenate([v.ravel() for v in of]) for of in zip(*turns, strict=True)
-        )
-        bits = _bits(torch.from_numpy(values - middles), torch.from_numpy(scales)).sum()
-        coded, escapes = self.tables.encode((values - shifts).astype(np.int32), *_used(tables))
-        return coded, escapes, float(bits)
+        s = _flat(torch.from_numpy(symbols[self.order]))
+        coded, bits = [], 0.0
+        for turn in self._turns(_heard(s[None].float()), numbers):
+            own = s[turn.channels][:, turn.places].numpy()
+            tables, shifts = self._coded_by(turn)
+            middles = np.where(turn.number < self.fine, turn.parts / PARTS, shifts)
+            bits += float(_bits(torch.from_numpy(own - middles), torch.from_numpy(self.scales[turn.number])).sum())
+            coded.append(((own - shifts).ravel(), tables.ravel()))
+        values, tables = (np.concatenate(v) for v in zip(*coded, strict=True))
+        return *self.tables.encode(values.astype(np.int32), *used(tables)), bits
 
     def decode(self, coded: bytes, escapes: bytes, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
         """The symbols, M×h×w. Raises BitstreamError where the strings cannot be what `encode` wrote."""
@@ -181,8 +192,8 @@ class Context:
         s = torch.zeros((1, m, (h + 2) * (w + 2)))
         heard, reader = _heard(s), Reader(self.tables, coded, escapes, numbers.size)
         for turn in self._turns(heard, numbers):
-            tables, shifts, *_ = turn.coded_by
-            values = torch.from_numpy(reader.read(*_used(tables.ravel())).reshape(shifts.shape) + shifts).float()
+            tables, shifts = self._coded_by(turn)
+            values = torch.from_numpy(reader.read(*used(tables.ravel())).reshape(shifts.shape) + shifts).float()
             s[0, turn.channels, turn.places] = values
             heard[:, turn.channels, :, turn.places] = _heard(values[None])
         reader.end()
@@ -202,12 +213,13 @@ class Context:
                 told = self.networks[k - 1](given.double() * ONE)[0, :, 0].long().numpy()
                 moves, parts = (_rounded(v, bits) for v, bits in zip(np.split(told, 2), (8, 9), strict=True))
                 number = (number + moves).clip(0, len(self.scales) - 1)
-            sharp = number < self.fine
-            shifts = (parts + PARTS // 2) // PARTS
-            rest = parts - PARTS * shifts
-            tables = np.where(sharp, PARTS * number + rest + PARTS // 2, number + (PARTS - 1) * self.fine)
-            middles = np.where(sharp, parts / PARTS, shifts)
-            yield _Turn(channels, here[0], (tables, shifts, middles, self.scales[number]))
+            yield _Turn(channels, here[0], number, parts)
+
+    def _coded_by(self, turn: _Turn) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each symbol the number of its table, and what is taken off it."""
+        shifts = (turn.parts + PARTS // 2) // PARTS
+        sharp = PARTS * (turn.number - shifts) + turn.parts + PARTS // 2
+        return np.where(turn.number < self.fine, sharp, turn.number + (PARTS - 1) * self.fine), shifts
 
 
 def _rounded(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
@@ -216,12 +228,6 @@ def _rounded(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
 
 
 assert 1 << FRACTION - 8 == STRIDE and 1 << FRACTION - 9 == PARTS
-
-
-def _used(tables: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """For each symbol an index into the used tables; and these tables' numbers."""
-    used, index = np.unique(tables, return_inverse=True)
-    return index.astype(np.int32), used.astype(np.int32)
 
 
 def weights(model: ContextModel, scales: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ scaled latents; a factorized prior has nobody to ask.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,6 +180,14 @@ class Reader:
         """Raises BitstreamError where escapes are left."""
         if self.escapes:
             raise BitstreamError("damaged file: a string has bytes left over")
+
+
+def used(numbers: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
+    """For each symbol, numbered by its table, an index into the used tables; and these tables' numbers."""
+    found = np.flatnonzero(np.bincount(numbers))
+    place = np.zeros(int(found[-1]) + 1 if found.size else 0, dtype=np.int32)
+    place[found] = np.arange(len(found), dtype=np.int32)
+    return place[numbers], found.astype(np.int32)
 
 
 Quantise = Callable[[Tensor], Tensor]

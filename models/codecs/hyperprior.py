@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from models.codecs import nested
-from models.codecs.base import Addition, CodecConfig, Latents, name_of
+from models.codecs.base import Addition, CodecConfig, Latents
 from models.codecs.conditioned import Setting
 from models.codecs.context import Context
-from models.codecs.entropy import Tables, bits
+from models.codecs.entropy import Tables, bits, used
 from models.codecs.hyperprior_model import HYPER, HyperpriorModel, scale_table
 from models.codecs.integer_synthesis import FRACTION, LIMIT, ONE, IntegerSynthesis
 from models.errors import FoveaError
@@ -184,11 +184,8 @@ class HyperpriorCodec(HyperpriorModel):
         self, p: Parameters, level: Tensor, gain: tuple[Tensor, Tensor] | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """For each symbol of one picture, channel by channel, an index into the used tables; and these tables' numbers."""
-        indexes = self._scales(p, level, gain).ravel()
-        used = np.flatnonzero(np.bincount(indexes))
-        place = np.zeros(int(used[-1]) + 1, dtype=np.int32)
-        place[used] = np.arange(len(used), dtype=np.int32)
-        return place[indexes], self.first_scale + used
+        indexes, numbers = used(self._scales(p, level, gain).ravel())
+        return indexes, self.first_scale + numbers
 
     def write(self, y: Tensor, at: Setting) -> tuple[tuple[bytes, ...], Tensor, float]:
         coded = self._coded(y, at)
@@ -231,8 +228,8 @@ class HyperpriorCodec(HyperpriorModel):
         level = at.level if p.level is None else p.level
         gain = self.gains(level)
         symbols = self.symbols_of(y, p, gain)
-        indexes, used = self.channel_indexes(self.config.n, at.base, z.shape[2], z.shape[3])
-        coded_z, escapes_z = self.built().encode(z_symbols.cpu().numpy().ravel(), indexes, used)
+        indexes, tables = self.channel_indexes(self.config.n, at.base, z.shape[2], z.shape[3])
+        coded_z, escapes_z = self.built().encode(z_symbols.cpu().numpy().ravel(), indexes, tables)
         likelihoods = {"z": self.entropy_bottleneck(z, gain_z, training=False)[1]}
         return _Coded((escapes_z, coded_z), p, level, gain, symbols, bits(likelihoods, escapes_z))
 
@@ -285,8 +282,8 @@ class HyperpriorCodec(HyperpriorModel):
     ) -> tuple[Parameters, Tensor, tuple[Tensor, Tensor] | None]:
         """What z says, with it the levels that y was coded at and their gains. level: what the level map says."""
         height, width = -(-h // HYPER), -(-w // HYPER)
-        indexes, used = self.channel_indexes(self.config.n, base, height, width)
-        z = torch.from_numpy(self.built().decode(coded_z, escapes_z, indexes, used))
+        indexes, tables = self.channel_indexes(self.config.n, base, height, width)
+        z = torch.from_numpy(self.built().decode(coded_z, escapes_z, indexes, tables))
         p = self.parameters_for(z.reshape(1, self.config.n, height, width).to(self.device), base, h, w)
         level = level if p.level is None else p.level
         return p, level, self.gains(level)
@@ -305,11 +302,11 @@ class HyperpriorCodec(HyperpriorModel):
         if self._trees is None or self._trees[0] is not self.tables:
             forest = nested.plant(self.built(), self.first_scale)
             self._trees = self.built(), forest, nested.Order(self.coding_gain.numpy())
-        indexes, used = self._scale_indexes(p, level, gain)
+        indexes, numbers = self._scale_indexes(p, level, gain)
         rows = self.rows_at(level)[0, 0]
         if p.level is not None:
             ahead = rows - self.rows_at(base)[0, 0]
-        return nested.Walk(*self._trees[1:], (used - self.first_scale)[indexes], rows, ahead, (self.config.m, h, w))
+        return nested.Walk(*self._trees[1:], (numbers - self.first_scale)[indexes], rows, ahead, (self.config.m, h, w))
 
     @property
     def between(self) -> int:
@@ -326,8 +323,8 @@ class HyperpriorCodec(HyperpriorModel):
     def additions(self) -> dict[str, Addition]:
         if self.context is None:
             return super().additions()
-        name = name_of(self.identity() + b"context", self.context.given)
-        return super().additions() | {"context": Addition(name, self.context.given)}
+        added = Addition(self.context.name(self.name()), self.context.given)
+        return super().additions() | {"context": added}
 
     def add(self, kind: str, weights: Mapping[str, Tensor]) -> None:
         if kind != "context" or not (self.exact and self.refinable):
