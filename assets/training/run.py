@@ -3,7 +3,7 @@
 import importlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from assets.training.checks import looked_at
 from assets.training.milestones import FROM_SCRATCH, FROM_TRUNK, Milestones, choose_crops, milestone_steps
 from assets.training.watch import Watch, spread
 from models.codecs.base import Codec
-from models.codecs.catalogue import WEIGHTS, branch_config, build, config_for, load_codec, objective_of
+from models.codecs.catalogue import WEIGHTS, branch_config, build, config_for, load_codec, objective_of, save_codec
 from models.device import chosen_device
 from models.errors import FoveaError
 from models.experiments import Experiment, Trunk
@@ -118,9 +118,22 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
             ),
         )
         shutil.copytree(folder, writer.path("codec"), dirs_exist_ok=True)
-        before = read_seen(task.given["trunk_codec"].folder / "codec" / WEIGHTS).train if from_trunk else ()
+        before: Iterable[str] = ()
+        if from_trunk:
+            trunk = task.given["trunk_codec"].folder / "codec"
+            before = read_seen(trunk / WEIGHTS).train
+            _keep_context(trunk, writer.path("codec"))
         write_seen(writer.path("codec") / WEIGHTS, [*given.train.table.sha256, *before])
         _fill(given, watch, folder, writer, run)
+
+
+def _keep_context(trunk: Path, folder: Path) -> None:
+    """A branch's files are coded with its trunk's context model, so that both are compared on equal terms: it foretells symbols
+    by scales and symbols, whatever the weights."""
+    if added := load_codec(trunk).additions().get("context"):
+        codec = load_codec(folder)
+        codec.add("context", added.weights)
+        save_codec(codec, folder)
 
 
 class Prefixed(Run):

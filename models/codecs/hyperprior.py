@@ -5,7 +5,8 @@ come from z's symbols by integer arithmetic alone (integer_synthesis.py; gains, 
 kept with the tables), so the symbols decode exactly on any machine; the pixels follow from float arithmetic on equal
 latents. A symbol is coded for the nearest of twice as many scales as CompressAI has tables for, instead of the next
 larger one: about a percent of the rate. Training and `forward` use floats throughout; `encode`, `decode` and `latents`
-take the scales and means off the grid. The option `arithmetic` = "float" codes as CompressAI does, with tables that
+take the scales and means off the grid. With a context model (context.py) y's symbols have its tables in plain files. The
+option `arithmetic` = "float" codes as CompressAI does, with tables that
 only the same build decodes.
 """
 

@@ -4,8 +4,8 @@
     y_hat ─► 1×1 ─ 3 blocks ─ ↑2 ─ 3 blocks ─ ↑2 ─ 2 blocks ─ conv ─ shuffle 4 ─► x_hat
     and beside each its line: x ─► unshuffle 16 ─ 1×1 ─► + y;  y_hat ─► 1×1 ─ shuffle 16 ─► + x_hat
 
-Mean-scale hyperprior (Minnen et al. 2018) without a context model, so that its files decode on any machine
-(hyperprior.py), and gains (Cui et al. 2021) for all rates and for levels that differ from place to place. No layer works
+Mean-scale hyperprior (Minnen et al. 2018) in integers, so that its files decode on any machine (hyperprior.py), which a
+context model in integers joins when all else is trained (context.py), and gains (Cui et al. 2021) for all rates and for levels that differ from place to place. No layer works
 at more than a quarter of the picture's sides. Blocks are residual bottlenecks (He et al. 2016) with ReLU, as in ELIC (He
 et al. 2022). Training rates noisy latents and shows h_s and g_s the symbols that files have, with the gradient passed
 straight through (Minnen and Singh 2020, "Channel-wise autoregressive entropy models").
