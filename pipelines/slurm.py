@@ -30,6 +30,8 @@ PASSED_ON = (
 #: what sbatch takes as --time: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE")
 MEMORY = re.compile(r"\d+[KMGT]?")
+#: what stands in the header as it is between quotes
+NAME = re.compile(r"[^'\"\\\x00-\x1f]*")
 #: the script, its blanks written @name@
 SCRIPT = Path(__file__).with_suffix(".sh")
 
@@ -38,7 +40,7 @@ SCRIPT = Path(__file__).with_suffix(".sh")
 class Resources:
     """What each task asks for. Empty: the cluster's default. `at_once` bounds tasks of an array that run together.
 
-    Raises FoveaError for a time or an amount of memory that sbatch would refuse.
+    Raises FoveaError for a time or an amount of memory that sbatch would refuse, and for a name that its header cannot hold.
     """
 
     time: str = "24:00:00"
@@ -55,6 +57,9 @@ class Resources:
             raise FoveaError(f"--time {self.time!r}: expected 24:00:00, 2-12 (days and hours) or minutes")
         if self.memory and not MEMORY.fullmatch(self.memory.upper()):
             raise FoveaError(f"--memory {self.memory!r}: expected a whole number and K, M, G or T, such as 16G")
+        for option in ("partition", "account"):
+            if not NAME.fullmatch(name := getattr(self, option)):
+                raise FoveaError(f"--{option} {name!r}: expected a name without quotes, backslashes and line breaks")
 
 
 def missing(chain: Chain, sweep: Sweep) -> tuple[list[str], list[str]]:
@@ -77,8 +82,8 @@ def script(chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.ex
     header = {
         "job-name": f"fovea-{sweep.key}",
         "time": asked.time,
-        "partition": asked.partition,
-        "account": asked.account,
+        "partition": shlex.quote(asked.partition) if asked.partition else "",
+        "account": shlex.quote(asked.account) if asked.account else "",
         "nodes": "1",
         "ntasks": "1",
         "cpus-per-task": str(asked.cpus),
@@ -104,6 +109,7 @@ def script(chain: Chain, sweep: Sweep, asked: Resources, *, python: str = sys.ex
         "at_once": f"%{asked.at_once}" if asked.at_once else "",
         "device": shlex.quote(asked.device),
         "processes": f" --processes {asked.gpus}" if asked.gpus > 1 else "",
+        "ranks": max(1, asked.gpus),
         "size": ARRAY_SIZE,
         "folder": shlex.quote(folder),
     }

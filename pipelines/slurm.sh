@@ -48,6 +48,8 @@ array() {
 phase=${1:-submit}
 place=$(( ${2:-0} + ${SLURM_ARRAY_TASK_ID:-0} ))
 threads=${SLURM_CPUS_PER_TASK:-1}
+# of each process that shares a training
+share=$(( threads > @ranks@ ? threads / @ranks@ : 1 ))
 case $phase in
   submit)
     mkdir -p @folder@
@@ -67,7 +69,7 @@ case $phase in
       fovea run --frames-only --dataset "$dataset" --threads "$threads" --device cpu
     done
     ;;
-  trunk) fovea train "${trunks[$place]}" --threads "$threads" --device @device@@processes@ ;;
-  experiment) fovea train "${experiments[$place]}" --threads "$threads" --device @device@@processes@ ;;
+  trunk) fovea train "${trunks[$place]}" --threads "$share" --device @device@@processes@ ;;
+  experiment) fovea train "${experiments[$place]}" --threads "$share" --device @device@@processes@ ;;
   *) echo "unknown phase $phase" >&2; exit 2 ;;
 esac

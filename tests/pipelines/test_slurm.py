@@ -96,9 +96,28 @@ def test_nothing_is_submitted_after_a_refusal(chain: Chain, refused: str) -> Non
     assert "experiment" not in calls and f"{refused}s " not in done.stdout
 
 
-def test_a_training_is_shared_by_its_gpus(chain: Chain) -> None:
-    assert "--processes" not in written(chain, Resources(gpus=1)).read_text()
-    assert written(chain, Resources(gpus=4)).read_text().count("--device auto --processes 4") == 2
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "threads"), [(0, 5, "5"), (1, 5, "5"), (2, 4, "2"), (2, 5, "2"), (4, 2, "1")]
+)
+def test_a_training_and_the_task_s_cpus_are_shared_by_its_gpus(
+    chain: Chain, gpus: int, cpus: int, threads: str
+) -> None:
+    path = written(chain, Resources(gpus=gpus, cpus=cpus))
+    assert f"#SBATCH --cpus-per-task={cpus}" in path.read_text()
+    given = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_CPUS_PER_TASK": str(cpus)}
+    for phase in ("trunk", "experiment"):
+        words = bash(path, phase, **given).stdout.split()
+        shared = ["--processes", str(gpus)] if gpus > 1 else []
+        assert words[4:] == ["--threads", threads, "--device", "auto", *shared]
+    assert f"--threads {cpus} " in bash(path, "frames", **given).stdout, "frames are made by one process"
+
+
+def test_names_in_the_header_are_one_word_each(chain: Chain) -> None:
+    header = written(chain, Resources(account="my project #2", partition="a,b")).read_text().splitlines()
+    assert "#SBATCH --account='my project #2'" in header and "#SBATCH --partition=a,b" in header
+    for wrong in ("a'b", 'a"b', "a\\b", "a\n#SBATCH --time=1"):
+        with pytest.raises(FoveaError, match=r"--account .*expected a name"):
+            Resources(account=wrong)
 
 
 @pytest.mark.parametrize(
