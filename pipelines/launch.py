@@ -27,7 +27,7 @@ from pipelines.instance import owner
 from pipelines.partitions import offer
 from pipelines.plan import Outcome, Step, carry_out
 from pipelines.resources import STOPPED
-from pipelines.steps import OP, PLAN_JOB, RUN, SWEEP, made_here, quiet, told
+from pipelines.steps import OP, PLAN_JOB, RUN, made_here, quiet, sweep_tags, told
 from pipelines.workers import Workers
 
 #: shows a step on the terminal while it runs: called with the step, gives the progress callback
@@ -55,7 +55,7 @@ def run_targets(
     """
     cluster, mine = cluster_of(chain.home), owner(chain.home)
     own = contextlib.nullcontext(into.instance) if isinstance(into, dg.OpExecutionContext) else dg.DagsterInstance.get()
-    tags = {SWEEP: sweep} if sweep else {}
+    tags = sweep_tags(*filter(None, [sweep]))
     one_at_a_time = threading.Lock()
     with own as active, quiet():
         end_orphans(active, cluster, mine)

@@ -22,7 +22,7 @@ from pipelines.mlflow_tracking import tracked_chain
 from pipelines.partitions import FIRST_SWEEP, shown
 from pipelines.plan import Step, stale
 from pipelines.resources import logged
-from pipelines.steps import SWEEP
+from pipelines.steps import sweep_tags
 
 #: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week
 WAIT_S = 6 * 3600.0
@@ -94,7 +94,7 @@ def bring_up_to_date(context: dg.OpExecutionContext, config: Wanted) -> None:
     """One after the other; one that is not there does not keep the others."""
     home, problems = Home.from_environment(), list[str]()
     if config.sweeps:
-        context.instance.add_run_tags(context.run_id, {SWEEP: ", ".join(config.sweeps)})
+        context.instance.add_run_tags(context.run_id, sweep_tags(*config.sweeps))
     if not (config.sweeps or config.units):
         problems.append(f"nothing to do: name a sweep, such as {FIRST_SWEEP}, or a unit")
     with in_turn(context, home):

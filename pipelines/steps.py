@@ -25,8 +25,14 @@ from pipelines.plan import Step
 from pipelines.resources import Told, evaluations, failure_text, logged, materialized, mlflow_tags, version_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-#: the job whose runs carry out plans, and the tags of what is part of one: the run, and the sweep
+#: the job whose runs carry out plans, and the tags of what is part of one: the run, and the only sweep
 PLAN_JOB, OP, RUN, SWEEP = "sweep", "bring_up_to_date", "fovea/run", "fovea/sweep"
+
+
+def sweep_tags(*sweeps: str) -> dict[str, str]:
+    """Tags by which a run is found: one for each of its `dataset.sweep` names, and SWEEP where there is one name."""
+    only = {SWEEP: sweeps[0]} if len(sweeps) == 1 else {}
+    return {**{f"{SWEEP}.{name}": "yes" for name in sweeps}, **only}
 
 
 def told(

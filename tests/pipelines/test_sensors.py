@@ -252,11 +252,18 @@ def test_a_form_makes_a_unit_with_what_it_is_made_from_and_registers_what_was_lo
 def test_a_run_that_was_launched_from_a_form_is_found_by_its_sweeps(
     installation: Path, instance: dg.DagsterInstance
 ) -> None:
-    config = {"ops": {"bring_up_to_date": {"config": {"sweeps": ["moon.smoke", "moon.arms"]}}}}
-    job = defs.resolve_job_def("sweep")
-    done = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
-    (found,) = instance.get_runs(dg.RunsFilter(tags={"fovea/sweep": "moon.smoke, moon.arms"}))
-    assert found.run_id == done.run_id and not done.success
+    job, made = defs.resolve_job_def("sweep"), list[str]()
+    for sweeps in (["moon.smoke", "moon.arms"], ["moon.arms"]):
+        config = {"ops": {"bring_up_to_date": {"config": {"sweeps": sweeps}}}}
+        done = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+        made.append(done.run_id)
+        assert not done.success
+
+    def found(**tags: str) -> list[str]:
+        return [run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags))][::-1]
+
+    assert found(**{"fovea/sweep.moon.smoke": "yes"}) == made[:1] and found(**{"fovea/sweep.moon.arms": "yes"}) == made
+    assert found(**{"fovea/sweep": "moon.arms"}) == made[1:]
 
 
 def test_a_job_waits_for_the_run_that_is_at_work(
