@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,23 +55,20 @@ class World:
 
     @functools.cached_property
     def sweeps(self) -> dict[str, Sweep]:
-        """Every sweep on every dataset, by `dataset.sweep`; those whose records cannot be are left out, with a warning for all
-        of one cause."""
+        """Every sweep on every dataset, by `dataset.sweep`; those that cannot be are left out, with one warning: what is wrong
+        with one, `sweep` says."""
         made: dict[str, Sweep] = {}
-        left_out: dict[str, list[str]] = {}
+        left_out = []
         for name in sweep_names():
             try:
                 found = [sweep(name, dataset, self.registry) for dataset in self.registry]
-            except FoveaError as error:
-                if isinstance(error.__cause__, FoveaError):  # of a record, which other sweeps may have, too
-                    left_out.setdefault(str(error.__cause__), []).append(name)
-                else:
-                    _LOG.warning("left out: %s", error)
+            except FoveaError:
+                left_out.append(name)
                 continue
             made |= {s.key: self._where_eyes_are(s) for s in found}
-        for cause, names in left_out.items():
-            said = re.sub(r"; known: [^;]*", "", cause)
-            _LOG.warning("left out: sweeps %s: %s", ", ".join(names), said)
+        if left_out:
+            said = f"{len(left_out)} sweeps that are wrong" if left_out[1:] else f"sweep {left_out[0]}, which is wrong"
+            _LOG.warning("left out: %s (fovea status --sweep %s says why)", said, left_out[0])
         return made
 
     def sweep(self, key: str) -> Sweep:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -224,17 +225,27 @@ def test_a_typo_is_one_line_that_names_file_table_and_field(own: Own, text: str,
     assert str(raised.value).startswith(where) and said in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_wrong_table_stops_only_what_names_it(own: Own, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_table_stops_only_what_names_it_and_takes_a_line_elsewhere(
+    own: Own, caplog: pytest.LogCaptureFixture
+) -> None:
     odd = MINE.replace("mine", "odd").replace("tiny", "own")
     wrong = "[presets.own]\nn = 'x'\n[profiles.own]\nstorag = 1\n"
     gone = "".join(MINE.replace("mine", name).replace("bls2017", "gmix") for name in ("gone", "lost"))
     where = own(MINE + "armz = []\n" + MINE.replace("mine", "good") + odd + gone + wrong)
     found = World(Home.from_environment()).sweeps
     assert set(found) == {f"{d}.{n}" for n in (*GOLDEN, "good") for d in ("sample", "cityscapes")}
-    mine, odd, gone = caplog.messages
-    assert mine == f"left out: {where}sweeps.mine: unknown field 'armz'; did you mean 'arms'?"
-    assert odd.startswith(f"left out: sweeps odd: {where}presets.own.n: expected")
-    assert gone == "left out: sweeps gone, lost: unknown codec 'gmix'"
+    assert caplog.messages == ["left out: 4 sweeps that are wrong (fovea status --sweep mine says why)"]
+    for name, said in (
+        ("mine", f"{where}sweeps.mine: unknown field 'armz'; did you mean 'arms'?"),
+        ("odd", f"{where}sweeps.odd: {where}presets.own.n: expected a valid integer"),
+        ("lost", f"{where}sweeps.lost: unknown codec 'gmix'"),
+    ):
+        with pytest.raises(FoveaError, match=f"^{re.escape(said)}"):
+            World(Home.from_environment()).sweep(f"sample.{name}")
+    caplog.clear()
+    own(MINE + "armz = []\n")
+    assert World(Home.from_environment()).sweeps
+    assert caplog.messages == ["left out: sweep mine, which is wrong (fovea status --sweep mine says why)"]
 
 
 def test_arms_guided_by_people_are_left_out_where_nobody_looked(tmp_path: Path, own: Own) -> None:
