@@ -146,11 +146,19 @@ def curve_folder(config: Path, dataset: str) -> Path:
     return config / "curves" / dataset
 
 
-def keep_curve(config: Path, curve: PublishedCurve) -> Path:
-    """Write a curve, replacing one of the same name."""
-    path = curve_folder(config, curve.dataset) / f"{curve.name}.json"
-    write_whole(path, json.dumps(asdict(curve), indent=1, ensure_ascii=False) + "\n")
-    return path
+def keep_curves(config: Path, curves: Iterable[PublishedCurve]) -> list[Path]:
+    """Write curves, all or none. Raises FoveaError where there is another one of the same name."""
+    files = {curve_folder(config, curve.dataset) / f"{curve.name}.json": curve for curve in curves}
+    for path, curve in files.items():
+        for known in published_curves(config, curve.dataset) if path.exists() else ():
+            if known.name == curve.name and known != curve:
+                raise FoveaError(
+                    f"there is a curve {curve.name!r} of {curve.dataset} already, from {known.source}; give this one another name in "
+                    f"its file, or remove that one first: `fovea curves remove {curve.name} --dataset {curve.dataset}`"
+                )
+    for path, curve in files.items():
+        write_whole(path, json.dumps(asdict(curve), indent=1, ensure_ascii=False) + "\n")
+    return list(files)
 
 
 def forget_curve(config: Path, dataset: str, name: str) -> None:

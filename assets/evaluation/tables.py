@@ -2,13 +2,14 @@
 
 import contextlib
 import hashlib
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from assets.chain import Chain
 from assets.evaluation.pieces import PIECES, POINTS
-from assets.evaluation.rate_distortion import CURVE_KEYS
+from assets.evaluation.rate_distortion import CURVE_KEYS, concat_points, rd_curves
 from assets.home import write_whole, written_beside
 from models.errors import FoveaError
 
@@ -36,6 +37,18 @@ def latest_table(chain: Chain, stage: str, partition: str) -> pd.DataFrame:
     if record is None:
         raise FoveaError(f"no curves of {partition} are here: fovea run --dataset {sweep.dataset} --sweep {sweep.name}")
     return pd.read_parquet(chain.store.path(stage, str(record["key"]), TABLES[stage][1]))
+
+
+def curves_and_rates(chain: Chain, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`rd_curves` and `bd_rates` of DATASET.SWEEP, or of DATASET.benchmark (DATASET.benchmark-NAME) as `fovea benchmark` last wrote
+    them, whose curves have no intervals. Raises FoveaError as `latest_table`."""
+    dataset, _, sweep = name.partition(".")
+    if not re.fullmatch(r"benchmark(-.+)?", sweep) or name in chain.world.sweeps:
+        return latest_table(chain, "rd_curves", name), latest_table(chain, "bd_rates", name)
+    points, rates = (chain.home.tables / f"{sweep}.{dataset}{part}.parquet" for part in (".points", ""))
+    if not points.exists():
+        raise FoveaError(f"no {name} is here: fovea benchmark --dataset {chain.world.dataset(dataset).name}")
+    return rd_curves(concat_points([pd.read_parquet(points)]), resamples=2), pd.read_parquet(rates)
 
 
 def write_tables(chain: Chain) -> None:

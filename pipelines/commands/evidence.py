@@ -58,15 +58,16 @@ def import_(file: Path, dataset: str, source: str) -> None:
     """Keep curves of FILE: CompressAI's results (JSON), or a CSV with the columns codec, bpp, psnr_db[, ms_ssim].
 
     \b
-    They lie under FOVEA_CONFIG/curves. BD-rates against them have no interval: nobody knows their pictures.
+    They lie under FOVEA_CONFIG/curves; another one of the same name is refused. BD-rates against them have no interval: nobody knows their pictures.
       fovea curves import results/kodak/compressai-mbt2018-mean_mse_cuda.json --dataset kodak
     """
-    from assets.evaluation.published import keep_curve, read_curves
+    from assets.evaluation.published import keep_curves, read_curves
 
     chain = chain_here(tracking=False)
     chain.world.dataset(dataset)
-    for curve in read_curves(file, dataset, source):
-        click.echo(f"{curve.name}: {len(curve.points)} points, {keep_curve(chain.home.config, curve)}")
+    curves = read_curves(file, dataset, source)
+    for curve, path in zip(curves, keep_curves(chain.home.config, curves), strict=True):
+        click.echo(f"{curve.name}: {len(curve.points)} points, {path}")
 
 
 @curves.command("list")
@@ -94,14 +95,14 @@ def list_() -> None:
 )
 @click.option("--metric", default="psnr_db", show_default=True, help="Of LaTeX's plot and BD-rates.")
 def export(sweep: str, output: Path, metric: str) -> None:
-    """Write a sweep's curves for other programs and papers.
+    """Write curves of a sweep, or of DATASET.benchmark, for other programs and papers.
 
     \b
       fovea curves export sample.smoke -o curves/       CompressAI's JSON; fovea curves import reads it
       fovea curves export sample.smoke -o curves.tex    a pgfplots figure and a booktabs table of BD-rates
     """
     from assets.evaluation.export import EXPORTED, compressai_results, latex
-    from assets.evaluation.tables import latest_table
+    from assets.evaluation.tables import curves_and_rates
     from assets.home import check_ours
 
     if output.suffix not in ("", ".tex") and not output.is_dir():
@@ -110,9 +111,8 @@ def export(sweep: str, output: Path, metric: str) -> None:
             "(FOVEA_HOME/tables/rd_curves.csv has all curves as CSV)"
         )
     chain = chain_here(tracking=False)
-    rows = latest_table(chain, "rd_curves", sweep)
+    rows, rates = curves_and_rates(chain, sweep)
     if output.suffix == ".tex":
-        rates = latest_table(chain, "bd_rates", sweep)
         files = {output: latex(rows, rates, metric)}
     else:
         files = {output / name: text for name, text in compressai_results(rows).items()}

@@ -156,7 +156,9 @@ def _make_with_ranks(
 @click.option("--partition", default="", help="The cluster's partition.")
 @click.option("--account", default="", help="The account that pays.")
 @click.option("--gpus", default=0, type=COUNT, help="GPUs of a training.")
-@click.option("--cpus", default=4, show_default=True, type=click.IntRange(min=1), help="CPUs of a task, shared by its GPUs.")
+@click.option(
+    "--cpus", default=4, show_default=True, type=click.IntRange(min=1), help="CPUs of a task, shared by its GPUs."
+)
 @click.option("--memory", default="16G", show_default=True, help="Memory of a task.")
 @click.option("--at-once", default=0, type=COUNT, help="Trainings at once; default: all.")
 def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> None:

@@ -12,7 +12,7 @@ from assets.evaluation.compare import ONLY_AFTER, Pair, compare_points, outcome,
 from assets.evaluation.rate_distortion import CurveKey, concat_points
 from assets.evaluation.sides import read_side
 from assets.evaluation.summary import compare_lines
-from assets.evaluation.tables import latest_table
+from assets.evaluation.tables import curves_and_rates, keep_table, latest_table
 from assets.graph import Unit
 from assets.home import Home
 from assets.stages import open_chain
@@ -114,6 +114,21 @@ def test_a_table_on_disk_is_a_side(tmp_path: Path) -> None:
     for text, said in (("sample.smok", "did you mean 'smoke'"), ("sample.smoke", "--dataset sample --sweep smoke$")):
         with pytest.raises(FoveaError, match=said):
             latest_table(home(tmp_path), "rd_curves", text)
+
+
+def test_curves_of_a_benchmark_are_those_that_it_wrote(tmp_path: Path) -> None:
+    chain, rates = home(tmp_path), pd.DataFrame({"metric": ["psnr_db"], "bd_rate_percent": [-3.0]})
+    for name in ("benchmark", "benchmark-mine"):
+        with pytest.raises(FoveaError, match=f"no sample.{name} is here: fovea benchmark --dataset sample"):
+            curves_and_rates(chain, f"sample.{name}")
+        keep_table(chain.home.tables, f"{name}.sample.points", made())
+        keep_table(chain.home.tables, f"{name}.sample", rates)
+        curves, found = curves_and_rates(chain, f"sample.{name}")
+        assert set(curves["codec"]) == set(made()["codec"]) and len(curves) == made()["rate"].nunique()
+        pd.testing.assert_frame_equal(found, rates)
+    for wrong, said in (("sampel.benchmark", "did you mean 'sample'"), ("sample.benchmarks", "unknown sweep")):
+        with pytest.raises(FoveaError, match=said):
+            curves_and_rates(chain, wrong)
 
 
 def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from assets.evaluation.plots import rd_plot
 from assets.evaluation.published import (
     PublishedCurve,
     forget_curve,
-    keep_curve,
+    keep_curves,
     published_curves,
     published_rows,
     read_curves,
@@ -81,17 +82,30 @@ def test_a_bad_file_is_refused_by_file_and_field(tmp_path: Path, value: object, 
 
 def test_what_was_given_is_kept_and_forgotten(tmp_path: Path) -> None:
     (curve,) = read_curves(written(tmp_path, {"name": "x", "results": results()}), "kodak", "somewhere")
-    path = keep_curve(tmp_path, curve)
+    (path,) = keep_curves(tmp_path, [curve])
     assert path == tmp_path / "curves" / "kodak" / "x.json"
     assert published_curves(tmp_path, "kodak") == [curve] and published_curves(tmp_path, "other") == []
     path.write_text("{}")
     with pytest.raises(FoveaError, match=r"x.json is damaged"):
         published_curves(tmp_path, "kodak")
-    keep_curve(tmp_path, curve)
+    path.unlink()
+    assert keep_curves(tmp_path, [curve]) == keep_curves(tmp_path, [curve]) == [path]
     with pytest.raises(FoveaError, match="there are: x"):
         forget_curve(tmp_path, "kodak", "y")
     forget_curve(tmp_path, "kodak", "x")
     assert published_curves(tmp_path, "kodak") == []
+
+
+def test_another_curve_of_the_same_name_is_refused_and_nothing_of_its_file_kept(tmp_path: Path) -> None:
+    (curve,) = read_curves(written(tmp_path, {"name": "x", "results": results()}), "kodak", "somewhere")
+    (path,) = keep_curves(tmp_path, [curve])
+    before, more = path.read_bytes(), replace(curve, name="a")
+    for other in (replace(curve, points=curve.points[:3]), replace(curve, source="elsewhere")):
+        with pytest.raises(FoveaError, match=r"'x' of kodak already, from somewhere; .* curves remove x --dataset"):
+            keep_curves(tmp_path, [more, other])
+    assert path.read_bytes() == before and published_curves(tmp_path, "kodak") == [curve]
+    keep_curves(tmp_path, [more, replace(curve, dataset="other", source="elsewhere")])
+    assert [c.name for c in published_curves(tmp_path, "kodak")] == ["a", "x"]
 
 
 def test_uniform_is_held_against_it_by_points_without_an_interval() -> None:
