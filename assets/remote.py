@@ -126,8 +126,8 @@ class Remote:
 
     def tried(self, call: Callable[[], T], *, writes: bool = False) -> T:
         """What the call returns, tried again while the server does not answer. Raises FileNotFoundError for what is not
-        there (on writing: FoveaError, the bucket is missing), FoveaError for what the server refuses, StorageAway after
-        `wait_s` seconds without an answer."""
+        there, FoveaError for a missing bucket and for what the server refuses, StorageAway after `wait_s` seconds without an
+        answer."""
         from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
         failed_s, told = 0.0, False
@@ -170,7 +170,8 @@ class Remote:
                 ) from None
             if not isinstance(error, FileNotFoundError):
                 raise self._refused(error) from error
-            if not writes or error.filename:
+            said = getattr(error.__cause__, "response", {})  # botocore's
+            if said.get("Error", {}).get("Code") != "NoSuchBucket" and (not writes or error.filename):
                 raise
             raise FoveaError(f"{self.root}: no such bucket; make it, or correct storage in fovea.toml") from error
         if told:

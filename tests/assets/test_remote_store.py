@@ -189,8 +189,16 @@ def test_a_bucket_that_is_not_there_and_missing_keys_are_explained(
     s3: S3Server, root: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = UPath("s3://nowhere/x", **Profile(storage="s3://nowhere/x", s3_endpoint=s3.endpoint).storage_options())
-    with pytest.raises(FoveaError, match="no such bucket"):
-        fill(Mirror(nowhere, tmp_path / "c"))
+    for asked in (
+        lambda: fill(Mirror(nowhere, tmp_path / "c")),
+        lambda: Mirror(nowhere, tmp_path / "d").has("stage", KEY),
+        lambda: Mirror(nowhere, tmp_path / "d").shelf("frames").index(),
+        lambda: Remote(nowhere).read_many(["a", "b"]),
+        lambda: Remote(nowhere).fetch("a", tmp_path / "a"),
+        lambda: Remote(nowhere).delete("a"),
+    ):
+        with pytest.raises(FoveaError, match="s3://nowhere/x: no such bucket; make it, or correct storage"):
+            asked()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

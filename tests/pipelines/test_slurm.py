@@ -96,9 +96,7 @@ def test_nothing_is_submitted_after_a_refusal(chain: Chain, refused: str) -> Non
     assert "experiment" not in calls and f"{refused}s " not in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("gpus", "cpus", "threads"), [(0, 5, "5"), (1, 5, "5"), (2, 4, "2"), (2, 5, "2"), (4, 2, "1")]
-)
+@pytest.mark.parametrize(("gpus", "cpus", "threads"), [(0, 5, "5"), (1, 5, "5"), (2, 4, "2"), (2, 5, "2"), (4, 2, "1")])
 def test_a_training_and_the_task_s_cpus_are_shared_by_its_gpus(
     chain: Chain, gpus: int, cpus: int, threads: str
 ) -> None:
