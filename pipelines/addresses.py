@@ -1,4 +1,4 @@
-"""Where `fovea ui` shows a home's pages. What is stored of a run links there, so a home keeps its ports."""
+"""Where `fovea ui` shows a home's pages. Terminals, reports and descriptions name the ports, so a home keeps them."""
 
 import contextlib
 import json
@@ -9,6 +9,8 @@ from typing import NamedTuple
 from assets.home import write_whole
 
 LOOPBACK = "127.0.0.1"
+#: the page of Dagster at `fovea ui` that leads to MLflow
+MLFLOW_PAGE = "/mlflow"
 
 
 class Ports(NamedTuple):
@@ -31,22 +33,20 @@ def free(port: int) -> bool:
 
 class Note(NamedTuple):
     """What a home keeps of its ports. own: whether this folder wrote it, and is no copy of the one that did. served: whether
-    `fovea ui` has shown pages there. was: other ports that links lead to which were stored before, here or in the home that
-    this one was copied from."""
+    `fovea ui` has shown pages there."""
 
     ports: Ports
     own: bool
     served: bool
-    was: Ports | None
 
 
 def noted(state: Path) -> Note | None:
     """A home's note; None without one that can be read. state: `Home.state`."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ArithmeticError):
         found = json.loads((state / "ports.json").read_text())
-        ports, was = (Ports(*map(int, found[name])) if found[name] else None for name in ("ports", "was"))
-        if ports and all(0 < port < 65536 for port in ports):
-            return Note(ports, found["folder"] == _folder(state), bool(found["served"]), was)
+        ports = Ports(*map(int, found["ports"]))
+        if all(0 < port < 65536 for port in ports):
+            return Note(ports, found["folder"] == _folder(state), bool(found["served"]))
     return None
 
 
@@ -60,14 +60,14 @@ def ports_of(state: Path) -> Ports:
     last = noted(state)
     if last and last.own:
         return last.ports
-    note(state, chosen := first_free(), was=last.ports if last else None)
+    note(state, chosen := first_free())
     return chosen
 
 
-def note(state: Path, ports: Ports, *, served: bool = False, was: Ports | None = None) -> None:
+def note(state: Path, ports: Ports, *, served: bool = False) -> None:
     """Keep these ports for the home; as in Note."""
     state.mkdir(parents=True, exist_ok=True)
-    kept = {"ports": ports, "folder": _folder(state), "served": served, "was": was}
+    kept = {"ports": ports, "folder": _folder(state), "served": served}
     write_whole(state / "ports.json", json.dumps(kept))
 
 

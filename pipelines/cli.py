@@ -210,7 +210,7 @@ def main() -> None:
 
 @click.command()
 @click.option("--port", type=PORT, help="Dagster's port. Default: as last time; at first 3000, or the next free one.")
-@click.option("--mlflow-port", type=PORT, help="MLflow's port; likewise, from 5000 on. Stored links lead there.")
+@click.option("--mlflow-port", type=PORT, help="MLflow's port; likewise, from 5000 on. Stored links follow.")
 def ui(port: int | None, mlflow_port: int | None) -> None:
     """Dagster UI with its daemon, and the MLflow UI, on loopback; one Ctrl-C stops all."""
     from pipelines.ui import serve

@@ -36,7 +36,7 @@ from assets.log import lasting_logger
 from assets.versions import commit
 from pipelines.journal import Journal, Progress, Record
 from pipelines.mlflow_model import save_model
-from pipelines.mlflow_view import ALL, VIEW_TAG, asset_address, table_address, view
+from pipelines.mlflow_view import ALL, VIEW_TAG, asset_address, dagster_address, led, table_address, view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -69,7 +69,26 @@ ADDRESSES = (
     ("logged_models", "artifact_location"),
 )
 
+#: where it keeps descriptions
+DESCRIPTIONS = (
+    ("tags", "value"),
+    ("experiment_tags", "value"),
+    ("registered_models", "description"),
+    ("model_versions", "description"),
+)
+
 log = lasting_logger("fovea.mlflow")
+
+
+def lead_descriptions(folder: Path) -> None:
+    """Have descriptions in an embedded store link to where Dagster's pages are now. folder: as MlflowTracker's."""
+    dagster = dagster_address(folder, "")
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db", timeout=LOCK_S)) as database, database:
+        database.create_function("led", 1, lambda text: led(text, dagster))
+        for table, column in DESCRIPTIONS:
+            database.execute(
+                f"update {table} set {column} = led({column}) where {column} like '%/assets/%' and led({column}) <> {column}"
+            )
 
 
 class Unreachable(Exception):

@@ -100,10 +100,22 @@ def base_address(folder: Path, server: str) -> str:
     return named.rstrip("/") or address(ports_of(folder.parent).mlflow)
 
 
-def asset_address(folder: Path, server: str, stage: str, partition: str) -> str:
-    """Dagster's page of an artifact: at FOVEA_DAGSTER_UI, or where `fovea ui` shows Dagster. "" where others read an MLflow
-    server and nobody said where Dagster is. folder: `Home.mlflow`."""
+def dagster_address(folder: Path, server: str) -> str:
+    """Where Dagster's pages are: FOVEA_DAGSTER_UI, or where `fovea ui` shows them. "" where others read an MLflow server and
+    nobody said where Dagster is. folder: `Home.mlflow`."""
     here = "" if server.startswith("http") else address(ports_of(folder.parent).dagster)
-    base = os.environ.get("FOVEA_DAGSTER_UI") or here
-    words = urllib.parse.urlencode({"view": "partitions", "partition": partition})
-    return f"{base.rstrip('/')}/assets/{stage}?{words}" if base else ""
+    return (os.environ.get("FOVEA_DAGSTER_UI") or here).rstrip("/")
+
+
+def asset_address(folder: Path, server: str, stage: str, partition: str) -> str:
+    """Dagster's page of an artifact; "" as `dagster_address`."""
+    base, words = (
+        dagster_address(folder, server),
+        urllib.parse.urlencode({"view": "partitions", "partition": partition}),
+    )
+    return f"{base}/assets/{stage}?{words}" if base else ""
+
+
+def led(text: str, dagster: str) -> str:
+    """A description whose links to artifacts begin with an address of Dagster's pages."""
+    return re.sub(r"https?://[^\s()]+?(?=/assets/\w+\?view=partitions&partition=)", lambda _: dagster, text)

@@ -25,6 +25,7 @@ from assets.home import Home
 from models.errors import FoveaError
 from models.tracking import belongs
 from models.unexpected import described
+from pipelines.addresses import MLFLOW_PAGE, address, ports_of
 from pipelines.executors import asked_of, cluster_of
 from pipelines.mlflow_tracking import tracked_chain
 from pipelines.partitions import drawn, read_by
@@ -249,9 +250,12 @@ def shown_metadata(path: Path) -> dg.MetadataValue:
 
 
 def mlflow_link(made: Made, chain: Chain) -> str:
-    """Address of the MLflow run that tells of this unit, or ""."""
+    """Address of the MLflow run that tells of this unit, or ""; by way of Dagster's own address where `fovea ui` shows both."""
     meta = made.manifest["meta"]
-    return chain.tracker.run_url(meta.get("mlflow_run_id") or chain.tracker.run_id(meta.get("mlflow_key", "")))
+    page = chain.tracker.run_url(meta.get("mlflow_run_id") or chain.tracker.run_id(meta.get("mlflow_key", "")))
+    if chain.home.profile.tracking_uri().startswith("http"):
+        return page
+    return page.replace(f"{address(ports_of(chain.home.state).mlflow)}/", MLFLOW_PAGE, 1)
 
 
 def chosen_executor(home: Home) -> dg.ExecutorDefinition:

@@ -15,7 +15,7 @@ from assets.home import ROOT, Home, write_whole
 from models.errors import FoveaError
 from pipelines.addresses import LOOPBACK, Ports, address, first_free, free, note, noted, ports_of
 from pipelines.instance import prepare_instance
-from pipelines.mlflow_store import MlflowStore, redacted
+from pipelines.mlflow_store import MlflowStore, lead_descriptions, redacted
 from pipelines.mlflow_tracking import MlflowTracker
 from pipelines.mlflow_view import TABLE
 from pipelines.partitions import shown
@@ -43,8 +43,8 @@ def _open_already(home: Home) -> bool:
         return True
 
 
-def commands(home: Home, ports: Ports) -> dict[str, list[str]]:
-    """Name → command line of each child."""
+def commands(home: Home, ports: Ports, mlflow: str) -> dict[str, list[str]]:
+    """Name → command line of each child. mlflow: the address of its pages."""
     python = [sys.executable, "-m"]
     workspace = ROOT / "workspace.yaml"
     if not workspace.is_file():
@@ -52,7 +52,7 @@ def commands(home: Home, ports: Ports) -> dict[str, list[str]]:
         workspace = home.dagster / "workspace.yaml"
         write_whole(workspace, WORKSPACE)
     return {
-        "dagster": [*python, "dagster", "dev", "-w", str(workspace), "-h", LOOPBACK, "-p", str(ports.dagster), "--code-server-log-level", "warning"],
+        "dagster": [*python, "pipelines.dagster_pages", mlflow, "-w", str(workspace), "-h", LOOPBACK, "-p", str(ports.dagster), "--code-server-log-level", "warning"],
         "mlflow": [
             *python, "mlflow", "server", "--host", LOOPBACK, "--port", str(ports.mlflow), "--workers", "1",
             "--artifacts-destination", str(home.mlflow / "artifacts"),
@@ -83,14 +83,16 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
     remote = home.profile.tracking_uri()
     here = redacted(remote) if remote.startswith("http") else address(ports.mlflow)
     mlflow = (os.environ.get("FOVEA_MLFLOW_UI") or here).rstrip("/")
-    was = (before.was if before.ports == ports else before.ports) if before else None
+    if not remote:
+        MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     if not served or ports == last or free(last.dagster):  # else it is shown at its own ports, too, which outlast these
-        note(home.state, ports, served=True, was=was)
-        for page in home.reports.glob("*.html"):
+        note(home.state, ports, served=True)
+        for page in (*home.reports.glob("*.html"), *home.mlflow.glob("artifacts/*/*/artifacts/report/report.html")):
             lead(page, mlflow)
+        if not remote:
+            lead_descriptions(home.mlflow)
     environment = {
         **os.environ,
-        "FOVEA_MLFLOW_UI": mlflow,
         "PYTHONWARNINGS": "ignore",
         # else a dozen processes for features that Fovea does not use
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -104,22 +106,14 @@ def serve(port: int | None = None, mlflow_port: int | None = None) -> None:
     held = contextlib.ExitStack()
     with contextlib.suppress(FoveaError):  # another one shows this home at other ports
         held.enter_context(home.locked("ui", timeout=0))
-    if not remote:
-        MlflowStore(home.mlflow, "").connect()  # makes the embedded store, safely beside other processes
     try:
-        for name, command in commands(home, ports).items():
+        for name, command in commands(home, ports, mlflow).items():
             if name == "mlflow" and remote.startswith("http"):
                 continue
             log = home.state / "logs" / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             children[name] = _start(command, environment, log)
         _announce(home, ports, children, remote)
-        if was and not remote.startswith("http"):
-            print(
-                f"links that Dagster's and MLflow's pages kept from before lead to ports {was.dagster} and {was.mlflow}, and open "
-                f"with --port {was.dagster} --mlflow-port {was.mlflow}; reports and new links lead here",
-                flush=True,
-            )
         while all(child.poll() is None for child in children.values()):
             time.sleep(0.5)
         ended = [name for name, child in children.items() if child.poll() is not None]

@@ -13,6 +13,7 @@ from servers.browser import Browser
 from servers.ui import Ui
 
 from assets.frames.sample import make_sample
+from pipelines.addresses import MLFLOW_PAGE
 from pipelines.ui import FIRST_PAGE
 
 pytestmark = [pytest.mark.e2e]
@@ -159,7 +160,10 @@ def test_mlflow_answers_and_both_addresses_are_said(ui: Watched) -> None:
             return bool(answer.status == 200)
 
     assert ui.until("MLflow", look)
-    assert f"dagster  {ui.dagster}/" in ui.log.read_text() and f"mlflow   {ui.mlflow}/" in ui.log.read_text()
+    with urllib.request.urlopen(f"{ui.dagster}{MLFLOW_PAGE}", timeout=20) as answer:
+        assert answer.url == f"{ui.mlflow}/", "what Dagster keeps of a run leads there at any port"
+    said = f"dagster  {ui.dagster}/", f"mlflow   {ui.mlflow}/"
+    assert ui.until("both addresses", lambda: all(line in ui.log.read_text() for line in said))
 
 
 def test_in_a_browser_the_graph_is_green_where_something_was_made(ui: Watched, browser: Browser) -> None:

@@ -13,8 +13,9 @@ from assets.home import Home
 from models.errors import FoveaError
 from pipelines import addresses, ui
 from pipelines.addresses import Ports, note, noted, ports_of
-from pipelines.mlflow_tracking import MlflowTracker
+from pipelines.mlflow_tracking import MlflowTracker, tracked_chain
 from pipelines.mlflow_view import belongs, row_name
+from pipelines.resources import mlflow_link
 
 
 @pytest.fixture
@@ -74,15 +75,10 @@ def test_a_home_keeps_the_first_free_ports_and_a_copy_of_it_gets_its_own(
     shutil.copytree(home, copy)
     taken |= set(ports_of(home))
     own, again = Ports(3000, 5000), Ports(3002, 5001)
-    assert ports_of(copy) == own and noted(copy) == (own, True, False, again), "links that it has lead to the other's"
+    assert ports_of(copy) == own and noted(copy) == (own, True, False)
     moved = home.rename(tmp_path / "moved")
-    assert ports_of(moved) == again and noted(moved) == (again, True, False, None)
-    for wrong in (
-        "{}",
-        "null",
-        '{"ports": [70000, 5000], "was": null, "folder": [], "served": true}',
-        '{"ports": [1e999, 1]}',
-    ):
+    assert ports_of(moved) == again and noted(moved) == (again, True, False)
+    for wrong in ("{}", "null", '{"ports": [70000, 5000], "folder": [], "served": true}', '{"ports": [1e999, 1]}'):
         (moved / "ports.json").write_text(wrong)
         assert noted(moved) is None and ports_of(moved) == own
 
@@ -118,6 +114,28 @@ def test_the_table_of_a_sweep_has_trainings_that_another_made_in_an_older_store_
     view = json.loads(client.get_experiment("1").tags[name])
     found = client.search_runs(["1"], view["searchFilter"], order_by=[f"{view['orderByKey']} ASC"])
     assert [run.info.run_name for run in found] == ["mine", "theirs"]
+
+
+def test_dagster_keeps_a_link_without_ports_unless_somebody_named_an_address(
+    installation: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FOVEA_MLFLOW_UI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    home = Home.from_environment()
+    home.mlflow.mkdir(parents=True)
+    shutil.copy(template, home.mlflow)
+    run_id, chain = told(home.mlflow), tracked_chain(home)
+    made: Any = SimpleNamespace(manifest={"meta": {"mlflow_run_id": run_id}})
+    page = f"#/experiments/1/runs/{run_id}?workflowType=machine_learning"
+    assert mlflow_link(made, chain) == f"/mlflow{page}"
+    monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://host.example")
+    assert mlflow_link(made, chain) == f"https://host.example/{page}"
+    monkeypatch.delenv("FOVEA_MLFLOW_UI")
+    server = addresses.address(ports_of(home.state).mlflow)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setattr(chain.tracker, "run_url", lambda _: f"{server}/{page}")
+    chain.home = Home.from_environment()
+    assert mlflow_link(made, chain) == f"{server}/{page}", "a server of others stays where it is"
 
 
 def test_a_run_leads_to_its_artifact_in_dagster(mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,28 +224,52 @@ def test_the_address_of_the_store_is_no_argument(installation: Path, monkeypatch
     assert started["mlflow"][1][str(option.envvar)] == address
 
 
-def test_other_ports_take_reports_along_and_say_where_other_links_lead(
-    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_other_ports_take_reports_and_descriptions_along(
+    installation: Path, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://db/mlflow")
+    for name in ("FOVEA_MLFLOW_UI", "FOVEA_DAGSTER_UI"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("prepare_instance", "shown", "stop", "signal.signal", "_announce"):
         monkeypatch.setattr(f"pipelines.ui.{name}", lambda *_: None)
     taken: set[int] = set()
     for module in (ui, addresses):
         monkeypatch.setattr(module, "free", lambda port: port not in taken)
     monkeypatch.setattr(ui, "_start", lambda *_: SimpleNamespace(poll=lambda: 0))
-    monkeypatch.delenv("FOVEA_MLFLOW_UI", raising=False)
+    mlflow = installation / "home/mlflow"
+    mlflow.mkdir(parents=True)
+    shutil.copy(template, mlflow)
     note(installation / "home", Ports(3044, 5044))
-    page = installation / "home/reports/sample.smoke.html"
+    tracker, html = MlflowTracker(mlflow, ""), '<a href="http://127.0.0.1:5044/#/experiments/1/runs/r">r</a>'
+    page, elsewhere = installation / "home/reports/sample.smoke.html", "[other](https://example.org/assets/3044)"
     page.parent.mkdir()
-    page.write_text('<a href="http://127.0.0.1:5044/#/experiments/1/runs/r">r</a>')
+    page.write_text(html)
+    about = {"mlflow.note.content": f"`a@b`, {elsewhere}", "fovea.stage": "rd_points", "fovea.partition": "a@b"}
+    run = tracker.run(experiment="fovea-sample", name="n", key="k", tags=about)
+    run.log_artifact(page, "report")
+    (installation / "report.html").write_text(html)
+    run.log_artifact(installation / "report.html", "report")
+    run.finish()
+    tracker.close()
+    client = tracker.store.connect()
+    client.create_registered_model("m", description="[in Dagster](" + tracker.asset_url("trained_codec", "c") + ")")
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
-        ui.serve(mlflow_port=5045)
-    assert "open with --port 3044 --mlflow-port 5044" in capsys.readouterr().out
-    assert "http://127.0.0.1:5045/#/experiments/1/runs/r" in page.read_text()
+        ui.serve(3046, 5045)
+
+    def lead_to(dagster: int, port: int) -> None:
+        base = f"http://127.0.0.1:{dagster}/assets"
+        noted_of = client.get_run(run.run_id).data.tags["mlflow.note.content"]
+        assert noted_of == f"[`a@b`]({base}/rd_points?view=partitions&partition=a%40b), {elsewhere}"
+        model = client.get_registered_model("m").description
+        assert model == f"[in Dagster]({base}/trained_codec?view=partitions&partition=c)"
+        assert f"({base}/rgba_frames?" in client.get_experiment("1").tags["mlflow.note.content"]
+        kept = Path(client.download_artifacts(run.run_id, "report/report.html"))
+        led = html.replace("5044", str(port))
+        assert page.read_text() == led and kept.read_text() == led
+
+    lead_to(3046, 5045)
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
-        ui.serve()
-    assert "from before lead to ports 3044 and 5044" in capsys.readouterr().out, "they do whenever it is started"
+        ui.serve(3044)
+    lead_to(3044, 5045)
     assert ports_of(installation / "home") == Ports(3044, 5045)
     # a second one beside the first takes nothing along
     taken |= {3044, 5045}
@@ -238,12 +280,12 @@ def test_other_ports_take_reports_along_and_say_where_other_links_lead(
         ui.serve()
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
         ui.serve(3050, 5050)
-    assert ports_of(installation / "home") == Ports(3044, 5045) and "5045" in page.read_text()
-    # a home that was never shown takes others, and says so
+    lead_to(3044, 5045)
+    assert ports_of(installation / "home") == Ports(3044, 5045)
+    # a home that was never shown takes others
     note(installation / "home", Ports(3044, 5045))
     monkeypatch.setenv("FOVEA_MLFLOW_UI", "https://mlflow.example/")
     with pytest.raises(FoveaError, match="dagster, mlflow ended"):
         ui.serve()
-    assert "--port 3044 --mlflow-port 5045" in capsys.readouterr().out
     assert ports_of(installation / "home") == Ports(3000, 5000)
     assert "https://mlflow.example/#/experiments/1/runs/r" in page.read_text()
