@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,22 @@ def _training_targets(chain: "Chain", key: str) -> list[tuple[str, str]]:
     return chain.upstream(("trained_codec", chain.world.experiment(key).key))
 
 
+@contextlib.contextmanager
+def _ended_together() -> Iterator[None]:
+    """One rank of a training. Raises FoveaError where another one is gone, in place of torch's errors."""
+    import torch.distributed as dist
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise FoveaError(
+            f"another process of this training ended, so rank {os.environ['RANK']} does, too. It says why, unless it was killed, as "
+            "for want of memory; run the same command again and it goes on from the last checkpoint"
+        ) from error
+
+
 def _make_with_ranks(
     chain: "Chain", wanted: list[tuple[str, str]], launched: bool, device: str, threads: int
 ) -> "Made | None":
@@ -133,6 +149,7 @@ def _make_with_ranks(
 
     with contextlib.ExitStack() as stack:
         if launched:
+            stack.enter_context(_ended_together())
             ranks, chain.device = stack.enter_context(join(device))
             if not threads:
                 chain.threads = max(1, chain.threads // count_in("LOCAL_WORLD_SIZE", ranks.size))
