@@ -64,8 +64,8 @@ def externals(config: Path, dataset: str) -> list[External]:
 
 
 def quality_of(path: Path) -> float:
-    """The quality in a published file's name, `bmshj2018-hyperprior-3-6d87be32.pth.tar`; else 1."""
-    found = re.search(r"-(\d{1,2})-[0-9a-f]{8}\.", path.name)
+    """The quality in a file's name, `bmshj2018-hyperprior-3-6d87be32.pth.tar` as published, or `mine_q3.pth`; else 1."""
+    found = re.search(r"[-_]q?(\d{1,2})(-[0-9a-f]{8})?\.", path.name)
     return float(found[1]) if found else 1.0
 
 
@@ -93,7 +93,7 @@ def keep_external(
             raise FoveaError(f"quality {at:g}: a positive number is needed")
         if at in given:
             raise FoveaError(
-                f"{given[at]} and {path} both are quality {at:g}: measure each by a command of its own, with --quality and the same --name"
+                f"{given[at]} and {path} both are quality {at:g}: say --quality once for each checkpoint, in their order"
             )
         given[at] = path
     points = {f.quality: f for f in (known.files if known else ())}

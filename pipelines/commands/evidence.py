@@ -142,17 +142,22 @@ def remove(name: str, dataset: str) -> None:
 @click.option("--dataset", required=True, help="A registered dataset (fovea datasets list).")
 @click.option("--name", default="", help="What its curve is called; default: the codec's name.")
 @click.option(
-    "--quality", type=options.Number(), help="Orders the points of a curve; default: from the file's name, else 1."
+    "--quality",
+    "qualities",
+    type=options.Number(),
+    multiple=True,
+    help="Orders the points of a curve; once for each checkpoint, in their order. Default: from the file's name, else 1.",
 )
 @options.threads
 def evaluate(
-    checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, quality: float | None, threads: int
+    checkpoints: tuple[Path, ...], codec: str, dataset: str, name: str, qualities: tuple[float, ...], threads: int
 ) -> None:
     """Measure CompressAI checkpoints (.pth, .pth.tar, .safetensors) on a dataset, beside our own codecs.
 
     \b
     Each checkpoint is a point of one curve. The rows join rd_points, and the plots and tables of the dataset's sweeps.
       fovea evaluate bmshj2018-hyperprior-*.pth.tar --codec bmshj2018_hyperprior --dataset kodak
+      fovea evaluate low.pth high.pth --quality 1 --quality 2 --codec mbt2018_mean --dataset kodak
     """
     from assets.evaluation.checkpoints import keep_external, kept_when_measured
     from assets.evaluation.pieces import POINTS
@@ -164,15 +169,15 @@ def evaluate(
 
     chain = chain_here(threads)
     chain.world.dataset(dataset)
-    if quality is not None and len(checkpoints) > 1:
+    if qualities and len(qualities) != len(checkpoints):
         raise FoveaError(
-            "--quality is for one checkpoint: measure each by a command of its own, with the same --name; several at once take "
-            "theirs from their names"
+            f"{len(checkpoints)} checkpoints and {len(qualities)} --quality: give one for each, in their order"
         )
     for path in checkpoints:
         load_checkpoint(path, codec)  # a wrong file is refused before anything is written or measured
     with kept_when_measured(chain.home.config, dataset, name or codec):
-        external = keep_external(chain.home.config, dataset, codec, [(p, quality) for p in checkpoints], name)
+        files = list(zip(checkpoints, qualities or [None] * len(checkpoints), strict=True))
+        external = keep_external(chain.home.config, dataset, codec, files, name)
         wanted = chain.upstream(("external_rd_points", external.partition))
         if make_stale(chain, external.partition, wanted, threads=threads):
             raise FoveaError(f"{external.partition} could not be measured; what failed is said above")

@@ -150,17 +150,32 @@ def test_a_checkpoint_from_elsewhere_is_measured_beside_what_ships(pictures: Pat
     from compressai.models import FactorizedPrior
 
     here = settle(tmp_path)
-    torch.manual_seed(0)
-    network = FactorizedPrior(16, 24)
-    network.update()
-    torch.save({"state_dict": network.state_dict()}, tmp_path / "factorized.pth.tar")
-    given = ("--codec", "bmshj2018_factorized", "--dataset", "held", "--quality", "3", "--threads", "1")
-    done = inside(here, "evaluate", str(tmp_path / "factorized.pth.tar"), *given)
-    assert " 0 failed" in done.stdout and "quality 3: sha256" in done.stdout
+    files = [str(tmp_path / f"{name}.pth.tar") for name in ("factorized", "another")]
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        network = FactorizedPrior(16, 24)
+        network.update()
+        torch.save({"state_dict": network.state_dict()}, file)
+    given = (
+        "--codec",
+        "bmshj2018_factorized",
+        "--dataset",
+        "held",
+        "--quality",
+        "3",
+        "--quality",
+        "5",
+        "--threads",
+        "1",
+    )
+    done = inside(here, "evaluate", *files, *given)
+    assert " 0 failed" in done.stdout and "quality 3: sha256" in done.stdout and "quality 5: sha256" in done.stdout
     inside(here, "benchmark", "--dataset", "held", "--codec", "bls2017")
     points = pd.read_parquet(tmp_path / "home/tables/benchmark.held.points.parquet")
     own = points[points.arm == "external"]
-    assert len(own) == 5 and set(own.codec) == {"bmshj2018_factorized"} and own.trained_on.isna().all()
+    assert len(own) == 10 and set(own.codec) == {"bmshj2018_factorized"} and own.trained_on.isna().all()
+    inside(here, "curves", "export", "held.benchmark", "-o", str(tmp_path / "curves.tex"))
+    assert r"\addlegendentry{bmshj2018\_factorized" in (tmp_path / "curves.tex").read_text()
 
 
 def test_what_a_codec_was_trained_on_shows_nothing(

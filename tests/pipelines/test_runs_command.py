@@ -107,6 +107,7 @@ def few_made(monkeypatch: pytest.MonkeyPatch) -> None:
         ("curves export sample.smoke -o curves.json", "name a folder for them"),
         ("compress a.png -o a.fov --model ligt", "did you mean 'light'"),
         ("saliency a.png -o b.png --model sam_light", "did you mean 'sam_lite'"),
+        ("evaluate a.pth b.pth --codec mbt2018 --dataset sample --quality 1", "2 checkpoints and 1 --quality"),
         ("evaluate a.pth --codec mbt2018 --dataset sample", "did you mean 'mbt2018_mean'"),
         ("base ligt --pictures . --steps 1 -o out", "did you mean 'light'"),
         ("base light --pictures . --begin ligt --steps 1 -o out", "did you mean 'light'"),

@@ -19,7 +19,9 @@ def test_points_of_a_curve_are_kept_by_quality(tmp_path: Path) -> None:
         path = tmp_path / f"bmshj2018-hyperprior-{quality}-6d87be32.pth.tar"
         path.write_bytes(bytes([quality]))
         paths.append(path)
-    assert [quality_of(p) for p in paths] == [3, 1] and quality_of(Path("mine.pth")) == 1
+    assert [quality_of(p) for p in paths] == [3, 1]
+    names = ("mine.pth", "mbt2018_mean.pth.tar", "bls2017.pth", "mine-2.pth", "mine_q12.safetensors", "a-3-b.pth")
+    assert [quality_of(Path(name)) for name in names] == [1, 1, 1, 2, 12, 1]
     codec = "bmshj2018_hyperprior"
     first = keep_external(tmp_path, "kodak", codec, [(paths[0], None)])
     assert (first.name, first.partition) == (codec, f"{codec}@kodak")
@@ -31,7 +33,7 @@ def test_points_of_a_curve_are_kept_by_quality(tmp_path: Path) -> None:
         (
             [(paths[0], 2.0), (paths[1], 2.0)],
             {},
-            "both are quality 2: measure each by a command of its own, with --quality and the same --name",
+            "both are quality 2: say --quality once for each checkpoint, in their order",
         ),
         ([(paths[0], -1.0)], {}, "positive"),
         ([(tmp_path / "none", None)], {}, "none: No such file"),
