@@ -75,7 +75,7 @@ def run_targets(
                 with one_at_a_time:
                     progress = show(step) if show else silent
                 try:
-                    about = {RUN: run_id, IN_PROCESS: mine, "fovea/why": step.why[:200], **tags}
+                    about = {RUN: run_id, IN_PROCESS: mine, "fovea/why": step.reason[:200], **tags}
                     return carry(step, about, progress)
                 finally:
                     getattr(progress, "done", lambda: None)()

@@ -34,6 +34,11 @@ class Step:
         """Whether it has to be made."""
         return bool(self.why)
 
+    @property
+    def reason(self) -> str:
+        """Why it is carried out; "" where it is not."""
+        return self.why or "made before, tables and pages go back to it" * self.again
+
 
 def planned(chain: Chain, name: Name) -> Step:
     """A unit with the reason why it has to be made.

@@ -44,7 +44,7 @@ def brought_up_to_date(
     """Make what is stale in this one process, so that imports are paid once; what went wrong. Call under the run lock."""
 
     def show(step: Step) -> Progress:
-        context.log.info(f"{step.stage} {step.partition}: {step.why}")
+        context.log.info(f"{step.stage} {step.partition}: {step.reason}")
         return silent
 
     outcome = run_targets(chain, wanted, context, sweep=sweep, show=show)

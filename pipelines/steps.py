@@ -62,7 +62,7 @@ def made_here(
         progress(done, total, note)
 
     planned = AssetMaterializationPlannedData(dg.AssetKey(step.stage), partition=step.partition)
-    tell(Kind.ASSET_MATERIALIZATION_PLANNED, planned, f"{name}: {step.why}")
+    tell(Kind.ASSET_MATERIALIZATION_PLANNED, planned, f"{name}: {step.reason}")
     chain.tags = {**chain.tags, **mlflow_tags(run_id, tags.get(SWEEP, ""))}
     tries = 1 + (RETRY.max_retries if chain.stages[step.stage].retried else 0)
     while True:

@@ -54,9 +54,9 @@ class Board:
             if self.parallel == 1:
                 for task in self.bars.task_ids:
                     self.bars.remove_task(task)
-            self.bars.console.print(f"[bold]{escape(title)}[/bold] [dim]{escape(step.why)}", soft_wrap=True)
+            self.bars.console.print(f"[bold]{escape(title)}[/bold] [dim]{escape(step.reason)}", soft_wrap=True)
         else:
-            print(f"{title} ({step.why})", file=sys.stderr, flush=True)
+            print(f"{title} ({step.reason})", file=sys.stderr, flush=True)
         return Shown(self.bars, f"[{self.number}] " if self.parallel > 1 else "")
 
 

@@ -23,6 +23,7 @@ def test_a_log_gets_a_line_every_ten_seconds(clock: SimpleNamespace, capsys: pyt
         for clock.now in (3.0, 11.0, 12.0, 22.0):
             of_step(clock.now, 44, "loss 1.5")
         of_step.done()
+        board.show(Step("report", "a.b", "", again=True)).done()
     with shown("cuts", Console(file=io.StringIO())) as progress:
         for clock.now in (30.0, 40.0):
             progress(clock.now, 44)
@@ -32,6 +33,7 @@ def test_a_log_gets_a_line_every_ten_seconds(clock: SimpleNamespace, capsys: pyt
         "[1/2] trained_codec key (never made)",
         "    11/44 loss 1.5, 33 s left",
         "    22/44 loss 1.5, 22 s left",
+        "[2/2] report a.b (made before, tables and pages go back to it)",
         "    cuts 40/44, 4 s left",
         "    cuts 10/44",
         "    cuts 21/44, 23 s left",
