@@ -1,7 +1,9 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -188,3 +190,17 @@ def test_each_environment_variable_that_the_code_reads_is_documented() -> None:
     read = set(re.findall(r'"((?:FOVEA|CITYSCAPES)_[A-Z_]+)"', code)) - {"FOVEA_SHARED"}
     table = (ROOT / "docs/cluster.md").read_text().partition("## Environment variables")[2]
     assert "FOVEA_HOME" in read and read == set(re.findall(r"`((?:FOVEA|CITYSCAPES)_[A-Z_]+)`", table))
+
+
+def test_each_setting_of_a_profile_is_documented_and_the_documented_tables_are_valid() -> None:
+    from assets.settings import Profile
+    from models.presets import Preset
+
+    def tables(page: str, kind: str) -> list[dict[str, Any]]:
+        blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.S)
+        return [table for block in blocks for table in tomllib.loads(block).get(kind, {}).values()]
+
+    shown = tables("cluster.md", "profiles")
+    assert {field for table in shown for field in table} == set(Profile.model_fields) - {"name"}
+    assert [Profile(**table) for table in shown]
+    assert [Preset(**table) for table in tables("experiments.md", "presets")]
