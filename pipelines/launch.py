@@ -26,7 +26,7 @@ from pipelines.executors import asked_of, cluster_of
 from pipelines.instance import owner
 from pipelines.partitions import offer
 from pipelines.plan import Outcome, Step, carry_out
-from pipelines.resources import STOPPED
+from pipelines.resources import STOPPED, show_failed
 from pipelines.steps import OP, PLAN_JOB, RUN, made_here, quiet, sweep_tags, told
 from pipelines.workers import Workers
 
@@ -56,7 +56,7 @@ def run_targets(
     cluster, mine = cluster_of(chain.home), owner(chain.home)
     own = contextlib.nullcontext(into.instance) if isinstance(into, dg.OpExecutionContext) else dg.DagsterInstance.get()
     tags = sweep_tags(*filter(None, [sweep]))
-    one_at_a_time = threading.Lock()
+    one_at_a_time, failed = threading.Lock(), list[Step]()
     with own as active, quiet():
         end_orphans(active, cluster, mine)
         offer(active, wanted)
@@ -76,11 +76,16 @@ def run_targets(
                     progress = show(step) if show else silent
                 try:
                     about = {RUN: run_id, IN_PROCESS: mine, "fovea/why": step.reason[:200], **tags}
-                    return carry(step, about, progress)
+                    if problem := carry(step, about, progress):
+                        failed.append(step)
+                    return problem
                 finally:
                     getattr(progress, "done", lambda: None)()
 
-            return carry_out(chain, list(wanted), make, outcome, parallel=at_once)
+            carry_out(chain, list(wanted), make, outcome, parallel=at_once)
+            for step in failed:  # at the end: until the run is over they are shown as being made
+                show_failed(active, run_id, PLAN_JOB, *step.name)
+            return outcome
 
 
 @contextlib.contextmanager

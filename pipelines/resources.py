@@ -16,6 +16,7 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
 from assets.chain import Chain, failures
 from assets.evaluation.pieces import MEANS
@@ -202,6 +203,15 @@ def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> 
             blocking=found.severity == dg.AssetCheckSeverity.ERROR,
             partition=partition,
         )
+
+
+def show_failed(instance: dg.DagsterInstance, run_id: str, job: str, stage: str, partition: str) -> None:
+    """Have Dagster's lists show a partition as failed once its run is, though what was made of it stays: to them such a one was
+    planned after it was made. For what a blocking check found unfit; else it would be as green as any other."""
+    planned = AssetMaterializationPlannedData(dg.AssetKey(stage), partition=partition)
+    said = f"{stage} {partition}: failed, or not fit to be used"
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+    instance.report_dagster_event(DagsterEvent(kind, job, event_specific_data=planned, message=said), run_id)
 
 
 def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from dagster import DagsterRunStatus
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from assets.evaluation.checks import MEASURED
+from assets.frames.stages import SourceFrames
 from assets.graph import Check, Made, Unit
 from assets.home import Home
 from assets.stages import open_chain
@@ -19,7 +22,7 @@ from pipelines import launch
 from pipelines.cli import main
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
-from pipelines.partitions import drawn, sync_rows
+from pipelines.partitions import axis, drawn, sync_rows
 from pipelines.resources import FoveaWorkshop, evaluations, failure_text, result_of
 from pipelines.schedules import sweep
 
@@ -97,6 +100,31 @@ def test_a_failure_is_told_to_the_run_with_its_stack(installation: Path, monkeyp
     stacks = [e.engine_event_data.error for e in said if e.is_engine_event and e.engine_event_data.error]
     assert run.status == DagsterRunStatus.FAILURE
     assert len(stacks) == 2 and all("the lamp is out" in s.message and s.stack for s in stacks)
+
+
+def test_what_a_blocking_check_found_unfit_is_kept_and_shown_as_failed(
+    installation: Path,
+    instance: dg.DagsterInstance,
+    launched: Callable[[str, str], dg.ExecuteInProcessResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (installation / "fovea.toml").write_text("[datasets.sample]\ncounts = { train = 1, val = 1, test = 1 }\n")
+    key, asked = dg.AssetKey("source_frames"), [("source_frames", "sample")]
+
+    def status(of: dg.DagsterInstance) -> AssetPartitionStatus | None:
+        assert of.get_materialized_partitions(key) == {"sample"}
+        return (of.get_status_by_partition(key, ["sample"], axis("source_frames")) or {})["sample"]
+
+    real = SourceFrames.checks
+    for holds, shown in ((False, AssetPartitionStatus.FAILED), (True, AssetPartitionStatus.MATERIALIZED)):
+        checks = [c._replace(blocking=True, holds=lambda _, holds=holds: (holds, {"detail": "odd"})) for c in real]
+        monkeypatch.setattr(SourceFrames, "checks", tuple(checks))
+        chain = open_chain(threads=1)
+        prepare_instance(chain.home)
+        assert launch.run_targets(chain, asked, sweep).failed == (not holds)
+        with dg.DagsterInstance.get() as kept:
+            assert status(kept) is shown
+        assert launched("source_frames", "sample").success is holds and status(instance) is shown
 
 
 def test_rows_are_what_was_asked_for(installation: Path, instance: dg.DagsterInstance) -> None:
