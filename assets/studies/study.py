@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from assets.chain import Chain
-from assets.evaluation.judged import files_again
+from assets.evaluation.benchmark import files_again
 from assets.evaluation.page import Picture
 from assets.evaluation.pieces import sweep_points
 from assets.store import digest
