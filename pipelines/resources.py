@@ -184,14 +184,14 @@ def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> Iterator
     told = result_of(made, chain)
     found = {f"test_{name}": person(facts[name]) for name in (*MEANS, "ew_psnr_db") if name in facts}
     before = {name: value for name, value in (told.metadata or {}).items() if name != "cache_hit"}
-    yield dg.AssetMaterialization(
-        "trained_codec", partition=key, metadata={**found, "measured_on": dataset, **before}, tags=version_tags(told)
-    )
-    yield from evaluations("trained_codec", key, told)
+    yield from events("trained_codec", key, told._replace(metadata={**found, "measured_on": dataset, **before}))
 
 
-def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> Iterator[AssetCheckEvaluation]:
-    """A result's checks as events of its artifact."""
+def events(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> Iterator[Told]:
+    """A result as events of its artifact: the materialization, then its checks."""
+    version = {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
+    tags = {**version, **(told.tags or {})}
+    yield dg.AssetMaterialization(stage, partition=partition, metadata=told.metadata, tags=tags)
     for found in told.check_results or ():
         yield AssetCheckEvaluation(
             asset_key=dg.AssetKey(stage),
@@ -212,12 +212,6 @@ def show_failed(instance: dg.DagsterInstance, run_id: str, job: str, stage: str,
     said = f"{stage} {partition}: failed, or not fit to be used"
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
     instance.report_dagster_event(DagsterEvent(kind, job, event_specific_data=planned, message=said), run_id)
-
-
-def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:
-    """The data version of a result and its other tags, as its materialization has them."""
-    version = {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
-    return {**version, **(told.tags or {})}
 
 
 def person(value: Any) -> Any:
