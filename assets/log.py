@@ -1,7 +1,11 @@
-"""Loggers of messages that people must see."""
+"""Messages that people must see, and progress as lines."""
 
 import functools
 import logging
+import time
+from collections.abc import Callable
+
+LOG_EVERY_S = 10.0
 
 
 @functools.cache
@@ -11,3 +15,22 @@ def lasting_logger(name: str) -> logging.Logger:
     made = logging.Logger(name)
     made.parent = logging.root
     return made
+
+
+def logged(say: Callable[[str], None]) -> Callable[..., None]:
+    """Progress as a line every ten seconds. What is left is counted from the first call on, since what came before was
+    loading, and anew where `done` falls: other work of the same name."""
+    last, seen = time.monotonic(), 0.0
+    first: tuple[float, float] | None = None
+
+    def log(done: float, total: float, note: str = "") -> None:
+        nonlocal last, first, seen
+        now = time.monotonic()
+        began, before = first = first if first and done >= seen else (now, done)
+        seen = done
+        if now - last >= LOG_EVERY_S:
+            last = now
+            left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
+            say(f"{done:g}/{total:g} {note}".rstrip() + left)
+
+    return log

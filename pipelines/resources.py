@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from assets.evaluation.pieces import MEANS
 from assets.evaluation.report_stage import publish
 from assets.graph import Check, Made, Progress, Waiting
 from assets.home import Home
+from assets.log import logged
 from models.errors import FoveaError
 from models.tracking import belongs
 from models.unexpected import described
@@ -103,21 +103,6 @@ def mlflow_tags(run_id: str, sweep: str) -> dict[str, str]:
     """What MLflow's runs hear of the Dagster run; those of a sweep gather under one parent."""
     found = {"fovea.sweep": sweep, belongs(sweep): "yes", "fovea.parent": f"sweep {sweep}"} if sweep else {}
     return {"dagster.run_id": run_id, **found}
-
-
-def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
-    """Progress as lines of a log."""
-    began = last = time.monotonic()
-
-    def log(done: float, total: float, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every_s or done == total:
-            last = now
-            left = (now - began) / done * (total - done) if done else 0.0
-            say(f"{done:g} of {total:g} {note}, {left:.0f} s left")
-
-    return log
 
 
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:

@@ -20,6 +20,7 @@ from assets.frames.folder import find_pictures
 from assets.frames.sources import downloads
 from assets.graph import Progress, silent
 from assets.home import Home
+from assets.log import logged
 from assets.registration import register
 from assets.stages import open_chain
 from models.errors import FoveaError
@@ -29,7 +30,6 @@ from pipelines.launch import one_run_at_a_time, run_targets
 from pipelines.mlflow_tracking import tracked_chain
 from pipelines.partitions import FIRST_SWEEP, axis, shown
 from pipelines.plan import Step, stale
-from pipelines.resources import logged
 from pipelines.steps import sweep_tags
 
 #: how long a job waits for a `fovea run`: a refused one would come back the next night, or the next week

@@ -18,11 +18,12 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from assets.chain import Chain
 from assets.graph import Progress
+from assets.log import logged
 from models.errors import FoveaError
 from models.unexpected import described
 from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import Told, events, failure_text, logged, materialized, mlflow_tags
+from pipelines.resources import Told, events, failure_text, materialized, mlflow_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the job whose runs carry out plans, and the tags of what is part of one: the run, and the only sweep
