@@ -4,7 +4,7 @@ Judges (models/judges.py) are asked about the files of points that are measured:
 judge, and its columns are kept in the store beside what they are about.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
@@ -111,8 +111,8 @@ class Seat(NamedTuple):
     texts: list[list[Text]]
 
 
-#: codec, rate, size of the file in bytes, what it shows
-Files = Iterator[tuple[str, float, int, Picture]]
+#: codec, rate and size in bytes of files of a picture, to codec, rate and what each shows
+Again = Callable[[Subject, Mapping[tuple[str, float], int]], Iterator[tuple[str, float, Picture]]]
 
 
 def texts_of(chain: Chain, dataset: str) -> pd.DataFrame | None:
@@ -191,14 +191,9 @@ def _measure(
         own = measured[measured["image"] == subject.image]
         sizes = dict(zip(zip(own["codec"], own["rate"], strict=True), own["bytes"], strict=True))
         rows = []
-        for codec, rate, size, shown in files(subject, sizes):
+        for codec, rate, shown in files(subject, sizes):
             check_stopped()
             row = {"codec": codec, "rate": rate, "image": subject.image}
-            if size != sizes[codec, rate]:
-                raise FoveaError(
-                    f"{subject.image}: {codec} at {rate:g} made {size} bytes, not those that were measured, on another machine "
-                    f"perhaps: measure them here, in a FOVEA_HOME of their own"
-                )
             rows.append([row | verdict(shown) for verdict in verdicts])
         return rows
 
@@ -209,27 +204,27 @@ def _measure(
     return [*zip(*found, strict=True)]
 
 
-def files_again(
-    chain: Chain, dataset: str, experiment: str
-) -> tuple[Sequence[Subject], Callable[[Subject, Iterable[tuple[str, float]]], Files]]:
-    """The measured pictures, and what makes files of one again, given codec and rate of each. experiment: a training's key, ""
-    for classical codecs."""
-    if not experiment:
+def files_again(chain: Chain, dataset: str, experiment: str) -> tuple[Sequence[Subject], Again]:
+    """The measured pictures, and what makes files of one again, which raises FoveaError for a file that is another than the one
+    that was measured. experiment: a training's key, "" for classical codecs."""
+    codec: Any = load_codec(chain.made("trained_codec", experiment).folder / "codec") if experiment else None
+    if codec is not None:
+        codec.name()  # known before threads ask for it at once
 
-        def conventional(subject: Subject, wanted: Iterable[tuple[str, float]]) -> Files:
-            for name, quality in wanted:
-                data = classical.encode(name, quality, subject.picture, subject.saliency_map)
-                yield name, quality, len(data), classical.decode(name, data)
+    def files(subject: Subject, sizes: Mapping[tuple[str, float], int]) -> Iterator[tuple[str, float, Picture]]:
+        given = codec.analysed(subject.picture, subject.condition) if codec is not None and sizes else None
+        for (name, rate), size in sizes.items():
+            if codec is None:
+                data = classical.encode(name, rate, subject.picture, subject.saliency_map)
+                shown = classical.decode(name, data)
+            else:
+                encoded = codec.encode_analysed(given, rate)
+                data, shown = encoded.data, encoded.reconstruction
+            if len(data) != size:
+                raise FoveaError(
+                    f"{subject.image}: {name} at {rate:g} is {len(data)} bytes here, {size} where it was measured, on another "
+                    "machine perhaps: measure it here, in a FOVEA_HOME of its own"
+                )
+            yield name, rate, shown
 
-        return subjects_of(chain, dataset, "none"), conventional
-
-    codec: Any = load_codec(chain.made("trained_codec", experiment).folder / "codec")
-    codec.name()  # known before threads ask for it at once
-
-    def learned(subject: Subject, wanted: Iterable[tuple[str, float]]) -> Files:
-        given = codec.analysed(subject.picture, subject.condition)
-        for name, rate in wanted:
-            encoded = codec.encode_analysed(given, rate)
-            yield name, rate, len(encoded.data), encoded.reconstruction
-
-    return subjects_of(chain, dataset, chain.world.experiment(experiment).maps), learned
+    return subjects_of(chain, dataset, chain.world.experiment(experiment).maps if experiment else "none"), files
