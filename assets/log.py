@@ -1,24 +1,36 @@
-"""Loggers of messages that people must see."""
+"""Messages that people must see, and progress as lines."""
 
+import functools
 import logging
+import time
+from collections.abc import Callable
+
+LOG_EVERY_S = 10.0
 
 
-class _StaysOn(logging.Logger):
-    """Libraries that set up logging (Alembic's migrations, uvicorn) switch off every logger that they do not know."""
-
-    # a plain attribute of logging.Logger, whose type a property cannot have: here setting it does nothing
-    @property  # type: ignore[override]
-    def disabled(self) -> bool:
-        return False
-
-    @disabled.setter
-    def disabled(self, value: bool) -> None:
-        pass
-
-
+@functools.cache
 def lasting_logger(name: str) -> logging.Logger:
-    """The logger of this name, which stays on whatever a library does."""
-    found = logging.getLogger(name)
-    if type(found) is logging.Logger:
-        found.__class__ = _StaysOn
-    return found
+    """A logger of this name that `logging` does not list: libraries that set up logging (Alembic's migrations, uvicorn) switch
+    off every listed one that they do not know."""
+    made = logging.Logger(name)
+    made.parent = logging.root
+    return made
+
+
+def logged(say: Callable[[str], None]) -> Callable[..., None]:
+    """Progress as a line every ten seconds. What is left is counted from the first call on, since what came before was
+    loading, and anew where `done` falls: other work of the same name."""
+    last, seen = time.monotonic(), 0.0
+    first: tuple[float, float] | None = None
+
+    def log(done: float, total: float, note: str = "") -> None:
+        nonlocal last, first, seen
+        now = time.monotonic()
+        began, before = first = first if first and done >= seen else (now, done)
+        seen = done
+        if now - last >= LOG_EVERY_S:
+            last = now
+            left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
+            say(f"{done:g}/{total:g} {note}".rstrip() + left)
+
+    return log

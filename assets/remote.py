@@ -6,7 +6,6 @@ An object appears under its name with the request that completes it, so nobody s
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,9 +127,6 @@ class Remote:
         """What the call returns, tried again while the server does not answer. Raises FileNotFoundError for what is not
         there, FoveaError for a missing bucket and for what the server refuses, StorageAway after `wait_s` seconds without an
         answer."""
-        from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
-
-        failed_s, told = 0.0, False
 
         def passing(error: BaseException) -> bool:
             # on writing, an upload in parts that a restarted server does not know
@@ -138,35 +134,15 @@ class Remote:
                 return writes and not error.filename and "upload" in str(error).lower()
             return may_pass(error)
 
-        def waited_s(state: RetryCallState) -> float:
-            # counted from the first failure: the call itself, a large upload say, may take longer than that
-            nonlocal failed_s
-            failed_s = failed_s or state.outcome_timestamp or 0.0
-            return (state.outcome_timestamp or 0.0) - failed_s
-
-        def tell(state: RetryCallState) -> None:
-            nonlocal told
-            if not told and waited_s(state) > 1.0 and state.outcome:
-                told = True
-                why = _reason(state.outcome.exception())
-                _log.warning("%s does not answer (%s); trying again for up to %.0f s", self.root, why, self.wait_s)
-
-        patient = Retrying(
-            retry=retry_if_exception(passing),
-            stop=lambda state: waited_s(state) > self.wait_s,
-            wait=wait_exponential(PAUSE_S[0], PAUSE_S[1]) + wait_random(0, PAUSE_S[0]),
-            before_sleep=tell,
-            reraise=True,
-        )
         try:
-            answer = patient(call)
+            return patiently(call, passing, self.wait_s, self.root)
         except FoveaError:
             raise
         except Exception as error:
             if passing(error):
                 raise StorageAway(
-                    f"{self.root} has not answered for {time.monotonic() - failed_s:.0f} s ({_reason(error)}); what is "
-                    "finished is kept: bring the server back and run the same command again, it goes on from here"
+                    f"{self.root} has not answered for {self.wait_s:.0f} s ({_reason(error)}); what is finished is kept: bring "
+                    "the server back and run the same command again, it goes on from here"
                 ) from None
             if not isinstance(error, FileNotFoundError):
                 raise self._refused(error) from error
@@ -174,9 +150,6 @@ class Remote:
             if said.get("Error", {}).get("Code") != "NoSuchBucket" and (not writes or error.filename):
                 raise
             raise FoveaError(f"{self.root}: no such bucket; make it, or correct storage in fovea.toml") from error
-        if told:
-            _log.warning("%s answers again", self.root)
-        return answer
 
     def _refused(self, error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRNOS:
@@ -191,8 +164,40 @@ class Remote:
         return FoveaError(f"{self.root}: {name}: {error}{hint}")
 
 
+def patiently(call: Callable[[], T], passing: Callable[[BaseException], bool], wait_s: float, server: object) -> T:
+    """What the call returns, tried again while `passing` holds of what it raises, for `wait_s` seconds from the first failure
+    on: the call itself, a large upload say, may take longer than that. The log hears of a server that does not answer for a
+    second, and when it does again. Raises what was raised last."""
+    from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
+
+    failed_s, told = 0.0, False
+
+    def waited_s(state: RetryCallState) -> float:
+        nonlocal failed_s
+        failed_s = failed_s or state.outcome_timestamp or 0.0
+        return (state.outcome_timestamp or 0.0) - failed_s
+
+    def tell(state: RetryCallState) -> None:
+        nonlocal told
+        if not told and waited_s(state) > 1.0 and state.outcome:
+            told = True
+            why = _reason(state.outcome.exception())
+            _log.warning("%s does not answer (%s); trying again for up to %.0f s", server, why, wait_s)
+
+    answer = Retrying(
+        retry=retry_if_exception(passing),
+        stop=lambda state: waited_s(state) > wait_s,
+        wait=wait_exponential(PAUSE_S[0], PAUSE_S[1]) + wait_random(0, PAUSE_S[0]),
+        before_sleep=tell,
+        reraise=True,
+    )(call)
+    if told:
+        _log.warning("%s answers again", server)
+    return answer
+
+
 def _reason(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def may_pass(error: BaseException) -> bool:

@@ -1,16 +1,4 @@
-"""Where a command keeps its state and who carries out its steps: the profiles of `fovea.toml`.
-
-```toml
-[profiles.cluster]
-storage = "s3://bucket/fovea"                      # units, tables, reports, checkpoints; or a folder that all nodes see
-s3_endpoint = "https://s3.example.org"             # for servers other than Amazon's
-cache_gib = 200                                    # local disk for what is read from the storage
-dagster_database = "postgresql://fovea@db.example.org:5432/dagster"
-mlflow = "http://mlflow.example.org:5000"
-executor = "ray"
-ray_address = "http://ray.example.org:8265"
-device = "cuda"
-```
+"""Where a command keeps its state and who carries out its steps: the profiles of `fovea.toml`. docs/cluster.md shows one.
 
 `FOVEA_PROFILE`, or `--profile` on the command line, names the profile; `local` needs no table. Secrets stay out of the
 file: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the variable that `database_password_env` names, and

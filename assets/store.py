@@ -208,11 +208,6 @@ class Store:
             self._here(f"{at}/{name}", manifest["objects"][name], sha256, f"{place}/{MANIFEST}")
         return self.disk / at
 
-    def unit_keys(self, stage: str) -> set[str]:
-        """Keys of all units of a stage."""
-        names = (n.split("/") for n in self.files.listing(stage))
-        return {n[2] for n in names if len(n) == 4 and n[3] == MANIFEST}
-
     # ---- arrays and single objects
 
     def shelf(self, name: str) -> "Shelf":

@@ -12,7 +12,7 @@ from assets.stages import STAGES
 from assets.world import World
 from models.config import count_in
 from pipelines.partitions import axis, drawn, read_by
-from pipelines.resources import FoveaWorkshop, evaluations, failure_text, show_failed
+from pipelines.resources import FoveaWorkshop, show_failed
 
 #: runs of stages with `gpu` wait in this pool: so many at once as its limit, which dagster.yaml sets for all pools, says;
 #: `dagster instance concurrency set gpu K` sets it for this one
@@ -28,7 +28,9 @@ def asset_of(stage: Stage, known: Collection[str]) -> dg.AssetsDefinition:
     def body(context: dg.AssetExecutionContext, workshop: FoveaWorkshop) -> Iterator[dg.MaterializeResult]:
         made = workshop.materialize(context)
         yield made
-        if failure_text(evaluations(stage.name, context.partition_key, made)):
+        if any(
+            not found.passed and found.severity == dg.AssetCheckSeverity.ERROR for found in made.check_results or ()
+        ):
             show_failed(context.instance, context.run.run_id, context.run.job_name, stage.name, context.partition_key)
 
     made: dg.AssetsDefinition = dg.asset(

@@ -6,8 +6,7 @@ from assets.frames.sources import ARCHIVE_STAGE
 from assets.home import Home
 from pipelines.assets import ASSETS, JOBS
 from pipelines.resources import FoveaWorkshop, chosen_executor
-from pipelines.schedules import cityscapes_changes, fetch_change, nightly, register_dataset, sweep
-from pipelines.sensors import new_pictures
+from pipelines.schedules import cityscapes_changes, fetch_change, new_pictures, nightly, register_dataset, sweep
 
 #: where nobody can reach Cityscapes, the graph has no archive, and nothing looks for another one
 _ARCHIVE = any(asset.key == dg.AssetKey(ARCHIVE_STAGE) for asset in ASSETS)

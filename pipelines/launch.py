@@ -140,7 +140,7 @@ def carriers(
     """Who carries out a step, and how many at once."""
     mine = owner(chain.home)
     if cluster is None and parallel == 1:
-        yield functools.partial(patiently, functools.partial(made_here, chain, instance)), 1
+        yield functools.partial(made_here, chain, instance), 1
         return
     if cluster is not None:
         asked = asked_of(cluster, threads, chain.device)
@@ -160,29 +160,6 @@ def carriers(
                 "%s; steps that still run there are stopped by the next fovea run", away
             )
         raise
-
-
-#: times that a step is started when the database's server cuts its connections in the middle of a statement
-DATABASE_TRIES = 3
-
-
-def patiently(make: Carry, step: Step, tags: Mapping[str, str], progress: Progress) -> str:
-    """Start a step again that Dagster's database cut: what it made is found, a training goes on. Raises FoveaError when the
-    database stays away; connecting itself waits (pipelines/postgres.py)."""
-    for attempt in range(1, DATABASE_TRIES + 1):
-        try:
-            return make(step, tags, progress)
-        except Exception as error:
-            cut = type(error).__module__.split(".")[0] in ("sqlalchemy", "psycopg2", "dagster_postgres")
-            if not cut:
-                raise
-            if attempt == DATABASE_TRIES:
-                raise FoveaError(
-                    f"Dagster's database does not answer ({str(error).splitlines()[0][:200]}); what is finished is kept: "
-                    "bring it back and run the same command again"
-                ) from error
-            logging.getLogger("fovea.database").warning("the database cut a run; its step is started again")
-    raise AssertionError
 
 
 IN_PROCESS = "fovea/in-process"

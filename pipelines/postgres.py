@@ -3,7 +3,9 @@
 Imported only by a Dagster instance whose `dagster.yaml` names the class; `pipelines/instance.py` writes that file.
 """
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -14,21 +16,17 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
-from tenacity import RetryCallState, Retrying, retry, retry_if_exception, stop_after_delay, wait_exponential, wait_fixed
 
-from assets.log import lasting_logger
+from assets.remote import patiently
 from models.errors import FoveaError
 
 DEFAULT_WAIT_S = 180.0
-PAUSE_S = (0.2, 5.0)
 #: SQLSTATE classes and words of a server that is away or starting, in contrast to one that refuses
 PASSING = (
     "connection refused", "could not connect", "starting up", "shutting down", "terminating connection",
     "closed the connection unexpectedly", "connection already closed", "timeout expired", "timed out",
     "recovery mode", "too many clients", "reset by peer", "name resolution",
 )  # fmt: skip
-
-_log = lasting_logger("fovea.database")
 
 
 def may_pass(error: BaseException) -> bool:
@@ -37,30 +35,25 @@ def may_pass(error: BaseException) -> bool:
     return any(words in text for words in PASSING)
 
 
+def _waited_for(call: Callable[[], Any], passing: Callable[[BaseException], bool], wait_s: float) -> Any:
+    """What the call returns. Raises FoveaError where the server stays away."""
+    try:
+        return patiently(call, passing, wait_s, "Dagster's database")
+    except Exception as error:
+        if not passing(error):
+            raise
+        raise FoveaError(
+            f"Dagster's database does not answer ({str(error).splitlines()[0][:200]}); what is finished is kept: bring it back "
+            "and run the same command again; `fovea profile check` says what to do"
+        ) from error
+
+
 def connect_patiently(engine: Any, wait_s: float) -> None:
-    """Let every new connection of an engine wait for the server."""
+    """Let every new connection of an engine wait for the server. Raises FoveaError where it stays away."""
 
     def connect(dialect: Any, _record: Any, words: Any, settings: Any) -> Any:
-        told: list[float] = []
-
-        def tell(state: RetryCallState) -> None:
-            if not told and (state.seconds_since_start or 0.0) > 1.0:
-                told.append(wait_s)
-                _log.warning(
-                    "the database at %s does not answer; trying again for up to %.0f s", engine.url.host, wait_s
-                )  # fmt: skip
-
         settings.setdefault("connect_timeout", 10)
-        connection = Retrying(
-            retry=retry_if_exception(may_pass),
-            stop=stop_after_delay(wait_s),
-            wait=wait_exponential(PAUSE_S[0], max=PAUSE_S[1]),
-            before_sleep=tell,
-            reraise=True,
-        )(dialect.connect, *words, **settings)
-        if told:
-            _log.warning("the database at %s answers again", engine.url.host)
-        return connection
+        return _waited_for(lambda: dialect.connect(*words, **settings), may_pass, wait_s)
 
     sqlalchemy.event.listen(engine, "do_connect", connect)
 
@@ -70,22 +63,23 @@ CONNECTIONS = frozenset({"connect", "run_connection", "index_connection", "index
 
 
 def call_patiently(storage: Any, wait_s: float) -> None:
-    """Let every public method of a storage start again when the server cuts it in the middle of a statement.
+    """Let every public method of a storage start again when the server cuts it in the middle of a statement. Raises FoveaError
+    where the server stays away.
 
     Each statement commits by itself. One that was committed and cut before its answer came is stored twice; that can be
     a line of a log, never a result: those lie in the content store.
     """
 
-    again = retry(
-        retry=retry_if_exception(lambda e: isinstance(e, sqlalchemy.exc.DBAPIError) and may_pass(e)),
-        stop=stop_after_delay(wait_s),
-        wait=wait_fixed(PAUSE_S[0]),
-        reraise=True,
-    )
+    def cut(error: BaseException) -> bool:
+        return isinstance(error, sqlalchemy.exc.DBAPIError) and may_pass(error)
+
+    def again(method: Callable[..., Any], *words: Any, **named: Any) -> Any:
+        return _waited_for(lambda: method(*words, **named), cut, wait_s)
+
     for name in dir(type(storage)):
         found = inspect.getattr_static(type(storage), name)
         if name[0] != "_" and name not in CONNECTIONS and inspect.isfunction(found):
-            setattr(storage, name, again(getattr(storage, name)))
+            setattr(storage, name, functools.partial(again, getattr(storage, name)))
 
 
 class PatientPostgresStorage(DagsterPostgresStorage):

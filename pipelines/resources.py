@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from assets.evaluation.pieces import MEANS
 from assets.evaluation.report_stage import publish
 from assets.graph import Check, Made, Progress, Waiting
 from assets.home import Home
+from assets.log import logged
 from models.errors import FoveaError
 from models.tracking import belongs
 from models.unexpected import described
@@ -105,21 +105,6 @@ def mlflow_tags(run_id: str, sweep: str) -> dict[str, str]:
     return {"dagster.run_id": run_id, **found}
 
 
-def logged(say: Callable[[str], None], every_s: float = 10.0) -> Progress:
-    """Progress as lines of a log."""
-    began = last = time.monotonic()
-
-    def log(done: float, total: float, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every_s or done == total:
-            last = now
-            left = (now - began) / done * (total - done) if done else 0.0
-            say(f"{done:g} of {total:g} {note}, {left:.0f} s left")
-
-    return log
-
-
 def result_of(made: Made, chain: Chain) -> dg.MaterializeResult:
     """What a person looks for first, then the other facts, then where it lies and how it was made; and the checks. The data
     version is the unit's key. No link or path stands there as long as it is: a long word makes Dagster's table wider than
@@ -184,14 +169,14 @@ def measured(chain: Chain, partition: str, facts: Mapping[str, Any]) -> Iterator
     told = result_of(made, chain)
     found = {f"test_{name}": person(facts[name]) for name in (*MEANS, "ew_psnr_db") if name in facts}
     before = {name: value for name, value in (told.metadata or {}).items() if name != "cache_hit"}
-    yield dg.AssetMaterialization(
-        "trained_codec", partition=key, metadata={**found, "measured_on": dataset, **before}, tags=version_tags(told)
-    )
-    yield from evaluations("trained_codec", key, told)
+    yield from events("trained_codec", key, told._replace(metadata={**found, "measured_on": dataset, **before}))
 
 
-def evaluations(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> Iterator[AssetCheckEvaluation]:
-    """A result's checks as events of its artifact."""
+def events(stage: str, partition: str, told: dg.MaterializeResult[Any]) -> Iterator[Told]:
+    """A result as events of its artifact: the materialization, then its checks."""
+    version = {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
+    tags = {**version, **(told.tags or {})}
+    yield dg.AssetMaterialization(stage, partition=partition, metadata=told.metadata, tags=tags)
     for found in told.check_results or ():
         yield AssetCheckEvaluation(
             asset_key=dg.AssetKey(stage),
@@ -212,12 +197,6 @@ def show_failed(instance: dg.DagsterInstance, run_id: str, job: str, stage: str,
     said = f"{stage} {partition}: failed, or not fit to be used"
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
     instance.report_dagster_event(DagsterEvent(kind, job, event_specific_data=planned, message=said), run_id)
-
-
-def version_tags(told: dg.MaterializeResult[Any]) -> dict[str, str]:
-    """The data version of a result and its other tags, as its materialization has them."""
-    version = {DATA_VERSION_TAG: told.data_version.value} if told.data_version else {}
-    return {**version, **(told.tags or {})}
 
 
 def person(value: Any) -> Any:

@@ -18,11 +18,12 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from assets.chain import Chain
 from assets.graph import Progress
+from assets.log import logged
 from models.errors import FoveaError
 from models.unexpected import described
 from pipelines.assets import RETRY
 from pipelines.plan import Step
-from pipelines.resources import Told, evaluations, failure_text, logged, materialized, mlflow_tags, version_tags
+from pipelines.resources import Told, events, failure_text, materialized, mlflow_tags
 
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 #: the job whose runs carry out plans, and the tags of what is part of one: the run, and the only sweep
@@ -51,11 +52,12 @@ def made_here(
     tell = functools.partial(told, instance, run_id)
     log = logged(lambda line: tell(Kind.ENGINE_EVENT, EngineEventData(), f"{name}: {line}"))
 
-    def tell_of(other: Told) -> None:
-        if isinstance(other, AssetCheckEvaluation):
-            tell(Kind.ASSET_CHECK_EVALUATION, other, f"{other.asset_key.to_user_string()}: {other.check_name}")
+    def tell_of(event: Told) -> None:
+        if isinstance(event, AssetCheckEvaluation):
+            said = f"{event.asset_key.to_user_string()} {event.partition}: {event.check_name}"
+            tell(Kind.ASSET_CHECK_EVALUATION, event, f"{said} {'passed' if event.passed else 'failed'}")
         else:
-            tell(Kind.ASSET_MATERIALIZATION, StepMaterializationData(other, []), name)
+            tell(Kind.ASSET_MATERIALIZATION, StepMaterializationData(event, []), name)
 
     def both(done: float, total: float, note: str = "") -> None:
         log(done, total, note)
@@ -79,20 +81,9 @@ def made_here(
             if not tries:
                 return problem
             time.sleep(float(RETRY.delay or 0))
-    return _tell_result(instance, run_id, step, result)
-
-
-def _tell_result(instance: dg.DagsterInstance, run_id: str, step: Step, result: dg.MaterializeResult[Any]) -> str:
-    """The materialization and its checks, which say what blocks."""
-    key = dg.AssetKey(step.stage)
-    made = dg.AssetMaterialization(key, partition=step.partition, metadata=result.metadata, tags=version_tags(result))
-    name = f"{step.stage} {step.partition}"
-    told(instance, run_id, Kind.ASSET_MATERIALIZATION, StepMaterializationData(made, []), name)
-    checks = list(evaluations(step.stage, step.partition, result))
-    for found in checks:
-        word = "passed" if found.passed else "failed"
-        told(instance, run_id, Kind.ASSET_CHECK_EVALUATION, found, f"{name}: {found.check_name} {word}")
-    return failure_text(checks)
+    for event in events(step.stage, step.partition, result):
+        tell_of(event)
+    return chain.failed(step.stage, result.data_version.value if result.data_version else "")
 
 
 def made_on_cluster(step: Step, tags: Mapping[str, str], *, threads: int, device: str) -> str:
@@ -134,8 +125,8 @@ def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str
     """What went wrong, in a line: blocking checks, or the step's first error."""
     if failed := failure_text(result.get_asset_check_evaluations()):
         return failed
-    failures = [event for event in result.all_events if event.is_failure]
-    for failure in failures:
+    ended = [event for event in result.all_events if event.is_failure]
+    for failure in ended:
         data: Any = failure.event_specific_data
         described = getattr(data, "user_failure_data", None)
         if described is not None and described.description:
@@ -143,4 +134,4 @@ def failure_of(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> str
         error = getattr(data, "error", None)
         if error is not None:
             return str((error.cause or error).message).strip()
-    return failures[0].message or "failed" if failures else "failed"
+    return ended[0].message or "failed" if ended else "failed"

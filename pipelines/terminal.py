@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from assets.log import logged
 from models.errors import FoveaError
 from pipelines.plan import Step
-
-LOG_EVERY_S = 10.0
 
 
 class Board:
@@ -64,27 +62,20 @@ class Shown:
     """Progress: a bar, or a line every ten seconds. mark: what stands before it."""
 
     def __init__(self, bars: Progress | None, mark: str):
-        self.bars, self.mark = bars, mark
-        self.last = time.monotonic()
-        #: since when and from where the work that is under way is counted; what came before was loading
-        self.first: tuple[float, float] | None = None
+        self.bars = bars
+        self.lines = logged(lambda line: print(f"    {mark}{line}", file=sys.stderr, flush=True))
         self.seen = 0.0
         self.task: TaskID | None = bars.add_task(escape(mark), total=None, note="") if bars else None
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
-        """As assets.chain.Progress."""
-        again, self.seen = done < self.seen, done
-        if self.bars and self.task is not None:
-            if again:
+        """As assets.graph.Progress."""
+        if self.bars is None:
+            self.lines(done, total, note)
+        elif self.task is not None:
+            if done < self.seen:  # other work of the same name
                 self.bars.reset(self.task)
+            self.seen = done
             self.bars.update(self.task, completed=done, total=total, note=escape(note))
-            return
-        now = time.monotonic()
-        began, before = self.first = (not again and self.first) or (now, done)
-        if now - self.last >= LOG_EVERY_S:
-            self.last = now
-            left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
-            print(f"    {self.mark}{f'{done:g}/{total:g} {note}'.rstrip()}{left}", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """The step has ended: its bar goes."""

@@ -1,15 +1,6 @@
 """Claims: what a measurement is expected to show, written down before it is made, and whether it did.
 
-A claim is a TOML file in `results/claims/` or `FOVEA_CONFIG/claims/`, named after it:
-
-    says = "Where people look, light guided by saliency needs fewer bits than without a map."
-    sweep = "osie.maps"          # DATASET.SWEEP, whose BD-rates decide
-    codec = "light"
-    arm = "saliency_gain"
-    against = "uniform"          # another arm of the codec, or a classical codec
-    preset = "small"             # where the sweep has several; likewise `variant`
-    metric = "ew_psnr_db"
-    most = -18                   # the whole 95 % interval of the BD-rate lies at or below; `least`: at or above
+A claim is a TOML file in `results/claims/` or `FOVEA_CONFIG/claims/`, named after it (docs/experiments.md shows one).
 
 `seal` adds what it will be measured with: the inputs of the units of both sides, thus code, weights, pictures and fixations.
 The file is then committed, and its run leaves NAME.json beside it: the SHA-256 of the claim as it was, the BD-rate and its
@@ -47,7 +38,9 @@ METHOD = "pchip"
 
 
 class Claim(Typed):
-    """See the module. sealed: for each unit ("stage partition") its inputs."""
+    """The BD-rates of `sweep` (DATASET.SWEEP) decide: `arm` against another arm of the codec or a classical codec, of `preset`
+    and `variant` where the sweep has several. The whole 95 % interval lies at or below `most`, at or above `least`. sealed:
+    for each unit ("stage partition") its inputs."""
 
     says: str
     sweep: str

@@ -165,7 +165,7 @@ function drawCurves() {
     }
     svg("path", { class: "line", "stroke-dasharray": c.dash.join(" "), d: "M" + s.spots.map(p => `${f.sx(p.x)} ${f.sy(p.y)}`).join("L") }, group);
     for (const p of s.spots) {
-      marker(c.marker, f.sx(p.x), f.sy(p.y), c.classical ? 3.6 : 4.6, group, c.open ? "open" : "");
+      marker(c.marker, f.sx(p.x), f.sy(p.y), c.classical ? 3.6 : 4.6, group, c.control ? "open" : "");
       drawn.push({ series: s, spot: p, group, px: f.sx(p.x), py: f.sy(p.y) });
     }
   }
@@ -280,7 +280,7 @@ function drawLegend(all) {
   $("rd-legend").replaceChildren(...names.map(curve => {
     const sample = svg("svg", { viewBox: "0 0 30 12", "aria-hidden": "true", class: "s", style: `--c:${curve.colour}` });
     svg("line", { x1: 1, x2: 29, y1: 6, y2: 6, "stroke-dasharray": curve.dash.join(" ") }, sample);
-    marker(curve.marker, 15, 6, 4, sample, curve.open ? "open" : "");
+    marker(curve.marker, 15, 6, 4, sample, curve.control ? "open" : "");
     const button = html("button", { type: "button", "aria-pressed": String(!state.hidden.has(curve.label)), "data-curve": curve.label }, sample, curve.label);
     button.addEventListener("click", event => {
       if (event.shiftKey || event.altKey) state.hidden = new Set(names.map(c => c.label).filter(l => l !== curve.label));

@@ -9,23 +9,88 @@ stands in a table, so that it can be read without the script.
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from assets.evaluation import report_tables as tables
-from assets.evaluation.bd_rate import BD_METRICS
-from assets.evaluation.chart import CURVE_METRICS, chart_data, curve_data, present
-from assets.evaluation.numerals import counted
+from assets.evaluation.bd_rate import BASELINE, BD_METRICS, OWN_MAPS, to_decibel
+from assets.evaluation.numerals import counted, rate_label, scale_unit
 from assets.evaluation.page import render_page
-from assets.evaluation.palette import cast_of
-from assets.evaluation.rate_distortion import REFERENCE_ARMS, place_of, records, shared_parts, told_apart, without_parts
+from assets.evaluation.palette import cast_of, look
+from assets.evaluation.rate_distortion import (
+    REFERENCE_ARMS,
+    curves_of,
+    place_of,
+    records,
+    shared_parts,
+    told_apart,
+    without_parts,
+)
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, gallery_data
-from assets.evaluation.verdict import WORDS, find_verdicts, first_verdicts
+from models.judges import FALLING, JUDGED, KNOWN
 
 BUDGET_BYTES = 6_000_000
+CURVE_METRICS = ("ew_psnr_db", "sw_psnr_db", "psnr_db", "ms_ssim", "ew_ms_ssim", "sw_ms_ssim", "bg_psnr_db", *JUDGED)
 INDICES = ("vsi", "haarpsi", "gmsd")
+
+
+def present(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of these columns that hold a number."""
+    return [n for n in names if n in table.columns and table[n].notna().any()]
+
+
+def _round(value: Any, places: int = 5) -> float | None:
+    return round(float(value), places) if math.isfinite(float(value)) else None
+
+
+def curve_data(curves: pd.DataFrame, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The curves of `rd_curves` for report.js: baseline first, then arms, controls and classical codecs; values on the scale
+    that curves are compared on."""
+    cast = cast_of(curves)
+    drawn = [
+        {
+            **look(key._asdict(), cast)._asdict(),
+            "place": key.place,
+            "train": f"{key.train_dataset}/{key.preset}/{key.codec}",
+            "baseline": key.arm == BASELINE,
+            "control": key.maps not in OWN_MAPS,
+            "points": [_point(row, metrics) for row in records(curve.sort_values("bpp"))],
+        }
+        for key, curve in curves_of(curves)
+    ]
+    return sorted(drawn, key=lambda c: (c["classical"], not c["baseline"], c["control"], c["label"]))
+
+
+def _point(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for metric in metrics:
+        raw = np.array([row[metric], row[f"{metric}_low"], row[f"{metric}_high"]], np.float64)
+        if math.isfinite(raw[0]):
+            values[metric] = [_round(v, 4) for v in to_decibel(metric, raw)]
+    return {
+        "rate": rate_label(row["rate_name"], row["rate"]),
+        "bpp": [_round(row[c]) for c in ("bpp", "bpp_low", "bpp_high")],
+        "raw": {m: _round(row[m]) for m in metrics if KNOWN[m].decibel or m in FALLING},
+        "values": values,
+        "n": int(row["n_images"]),
+        "seeds": int(row["n_seeds"]),
+        "runs": str(row.get("mlflow_run_ids") or "").split(),
+    }
+
+
+def _axis(metric: str) -> str:
+    unit = "−10·log₁₀(1 − x) dB" if KNOWN[metric].decibel else KNOWN[metric].unit
+    return ("−" if metric in FALLING else "") + ", ".join(filter(None, (KNOWN[metric].label, unit)))
+
+
+def chart_data(curves: list[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    """What report.js needs for the chart."""
+    labels = {m: {"label": KNOWN[m].label, "axis": _axis(m), "unit": scale_unit(m)} for m in metrics}
+    return {"curves": curves, "metrics": labels, "against": BASELINE}
 
 
 def _labelled(gallery: Sequence[GalleryItem], shared: Collection[str]) -> list[GalleryItem]:
@@ -87,16 +152,16 @@ def render_report(
         curves, rates = without_parts(curves, shared), without_parts(rates, shared)
     gallery = _labelled(gallery, shared)
     metrics = present(curves, CURVE_METRICS)
-    verdicts, cast = find_verdicts(rates), cast_of(curves)
+    verdicts, cast = tables.find_verdicts(rates), cast_of(curves)
     data = chart_data(curve_data(curves, metrics), metrics)
     data |= {"gallery": gallery_data(gallery, budget_bytes), "runUrl": provenance.get("mlflow_run_url") or ""}
     return render_page(
         "report.html.j2",
         data=data,
         title=str(provenance.get("sweep") or "rate–distortion evidence"),
-        headline=tables.headline(first_verdicts(rates)),
+        headline=tables.headline(tables.first_verdicts(rates)),
         claims=claims,
-        words=WORDS,
+        words=tables.WORDS,
         verdicts=verdicts,
         places=_places(curves, metrics),
         metrics=metrics,

@@ -41,13 +41,12 @@ class Report(Stage):
         return {"template": digest([(FOLDER / name).read_text() for name in TEMPLATES]), **told}
 
     def make(self, task: Task) -> None:
+        from assets.evaluation import report_tables as tables
         from assets.evaluation.claims import shown
         from assets.evaluation.notes import NOTE, sweep_note
         from assets.evaluation.rate_distortion import shared_parts, told_apart, without_parts
         from assets.evaluation.report import render_report
         from assets.evaluation.report_gallery import gallery
-        from assets.evaluation.report_tables import answer, answers, bd_markdown, headline
-        from assets.evaluation.verdict import find_verdicts, first_verdicts
 
         sweep = sweep_of(task.world, task.partition)
         rates, curves = task.given["bd_rates"], task.given["rd_curves"].table("rd_curves.parquet")
@@ -62,15 +61,16 @@ class Report(Stage):
         )
         table = without_parts(told_apart(table), shared_parts(curves))
         task.writer.path("report.html").write_text(html)
-        task.writer.path("shown/bd_rates.md").write_text(bd_markdown(table))
+        task.writer.path("shown/bd_rates.md").write_text(tables.bd_markdown(table))
         shutil.copyfile(rates.folder / "shown/bd_rates.png", task.writer.path("shown/bd_rates.png"))
-        found, each = headline(first_verdicts(table)), [answer(v) for v in find_verdicts(table)]
+        found = tables.headline(tables.first_verdicts(table))
+        each = [tables.answer(v) for v in tables.find_verdicts(table)]
         with sweep_run(task, sweep) as run:
             run.log_artifact(task.writer.path("report.html"), "report")
             run.set_tags({NOTE: sweep_note(task.tracker, sweep, run.run_id, found, each)})
         task.writer.meta["facts"] = {
             "headline": found,
-            "answers": " ".join(answers(table)),
+            "answers": " ".join(tables.answers(table)),
             "bytes": len(html.encode()),
         }
 

@@ -45,17 +45,10 @@ def read_side(chain: Chain, text: str) -> Side:
 def _earlier(chain: Chain, text: str, name: str, back: str) -> Side:
     if not re.fullmatch(r"[1-9]\d{0,3}", back):
         raise FoveaError(f"{text!r}: write {name}~1 for the make before the current one, ~2 for the one before that")
-    current = chain.latest("rd_curves", name) or {}
-    keys = (
-        k for k in chain.store.unit_keys("rd_curves") if k != current.get("key") and chain.store.has("rd_curves", k)
-    )
-    makes = (chain.store.manifest("rd_curves", key) for key in keys)
+    earlier = (chain.latest("rd_curves", name) or {}).get("earlier", ())
+    makes = (chain.store.manifest("rd_curves", key) for key in earlier if chain.store.has("rd_curves", key))
     # makes without a record of their pieces cannot be read back
-    older = [m for m in makes if m["meta"].get("partition") == name and m["meta"].get("pieces")]
-    older.sort(key=lambda m: (str(m["made"]), str(m["key"])), reverse=True)
-    # one that was found again came last then, whenever it was made
-    order = {key: place for place, key in enumerate(current.get("earlier", ()))}
-    older.sort(key=lambda m: order.get(str(m["key"]), len(order)))
+    older = [make for make in makes if make["meta"].get("pieces")]
     if int(back) > len(older):
         have = f"the store holds {len(older)} earlier" if older else "the store holds no earlier make of it"
         raise FoveaError(f"{text!r}: {have}; a table of points that you kept (.parquet) will do, too")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from assets.chain import Chain
-from assets.evaluation.judged import files_again
+from assets.evaluation.benchmark import files_again
 from assets.evaluation.page import Picture
 from assets.evaluation.pieces import sweep_points
 from assets.store import digest
@@ -61,25 +61,20 @@ def make_design(
 
 
 def reconstructions(chain: Chain, design: Design) -> list[tuple[Picture, Picture, Picture]]:
-    """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured. Raises FoveaError when a
-    file has another length than rd_points says: this would not be the picture that was matched."""
+    """(original, first, second) of each pair, uint8 RGB, made by the codecs as they were measured. Raises FoveaError for a file
+    that is another than the one that was matched."""
     images: dict[str, Picture] = {}
     made: dict[tuple[str, Side], Picture] = {}
     wanted = [(pair.image, side) for pair in design.pairs for side in pair.sides]
     for experiment in dict.fromkeys(side.experiment for _, side in wanted):
         subjects, files = files_again(chain, design.dataset, experiment)
         for subject in subjects:
+            images[subject.image], pixels = subject.picture, subject.picture[..., 0].size
             here = (subject.image, experiment)
             sides = {(s.codec, s.point): s for image, s in wanted if (image, s.experiment) == here}
-            images[subject.image], pixels = subject.picture, subject.picture[..., 0].size
-            for codec, point, size, shown in files(subject, sides) if sides else ():
-                side = sides[codec, point]
-                made[subject.image, side] = shown
-                if abs(8 * size / pixels - side.bpp) > 1e-9:
-                    raise FoveaError(
-                        f"{subject.image} by {side.arm} is {size} bytes here, {round(side.bpp * pixels / 8)} in rd_points: run "
-                        "`fovea run` again for this sweep"
-                    )
+            sizes = {name: round(side.bpp * pixels / 8) for name, side in sides.items()}
+            for codec, point, shown in files(subject, sizes):
+                made[subject.image, sides[codec, point]] = shown
     return [(images[p.image], made[p.image, p.sides[0]], made[p.image, p.sides[1]]) for p in design.pairs]
 
 

@@ -23,7 +23,7 @@ from pipelines.cli import main
 from pipelines.instance import prepare_instance
 from pipelines.launch import IN_PROCESS, end_orphans, one_run_at_a_time
 from pipelines.partitions import axis, drawn, sync_rows
-from pipelines.resources import FoveaWorkshop, evaluations, failure_text, result_of
+from pipelines.resources import FoveaWorkshop, events, failure_text, result_of
 from pipelines.schedules import sweep
 
 
@@ -159,7 +159,8 @@ def test_a_failed_check_says_what_it_saw_until_it_holds(installation: Path, monk
         made = Made(unit, True, manifest, chain.store)
         chain.examine(made)
         shutil.rmtree(made.folder)
-        found = failure_text(evaluations(stage.name, "some", result_of(made, chain)))
+        _, *checks = events(stage.name, "some", result_of(made, chain))
+        found = failure_text(checks)
         assert found == chain.failed(stage.name, unit.digest)
         return found
 

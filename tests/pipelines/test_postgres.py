@@ -16,7 +16,6 @@ from assets.home import Home
 from assets.settings import Profile
 from models.errors import FoveaError
 from pipelines.instance import INSTANCE, database_settings, prepare_instance
-from pipelines.launch import patiently
 from pipelines.profile_check import check_part
 
 pytest.importorskip("dagster_postgres")
@@ -117,24 +116,18 @@ def test_methods_start_again_when_they_are_cut(profile: Profile, postgres: Postg
         assert instance.get_runs_count() >= 0 and cuts
 
 
-def test_a_statement_that_was_cut_starts_the_step_again(profile: Profile, postgres: PostgresServer) -> None:
-    import psycopg2
-
-    tried: list[int] = []
-
-    def make() -> str:
-        tried.append(1)
-        if len(tried) < 3:
-            connection = psycopg2.connect(postgres.dsn("dagster"))
-            with connection.cursor() as cursor:
-                postgres.rows(f"select pg_terminate_backend({connection.info.backend_pid}) where true", "postgres")
-                cursor.execute("select 1")
-        return ""
-
-    assert patiently(make) == "" and len(tried) == 3
-
-    def never() -> str:
-        raise psycopg2.OperationalError("server closed the connection unexpectedly")
-
-    with pytest.raises(FoveaError, match="run the same command again"):
-        patiently(never)
+def test_a_server_that_stays_away_ends_with_what_to_do(
+    profile: Profile, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    hasty = profile.model_copy(update={"database_wait_s": 1.0})
+    (tmp_path / "dagster.yaml").write_text(INSTANCE + database_settings(hasty))
+    with dg.DagsterInstance.get() as instance:
+        postgres.stop()
+        try:
+            began = time.monotonic()
+            with pytest.raises(FoveaError, match="run the same command again"):
+                instance.get_runs_count()
+            assert time.monotonic() - began < 20
+        finally:
+            postgres.start()
+        assert instance.get_runs_count() >= 0

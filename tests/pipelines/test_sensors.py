@@ -14,12 +14,11 @@ from PIL import Image
 from assets.datasets import add_dataset, load_registry, remove_dataset
 from assets.home import Home
 from assets.stages import open_chain
-from pipelines import schedules, sensors
+from pipelines import schedules
 from pipelines.definitions import defs
 from pipelines.instance import prepare_instance
 from pipelines.launch import one_run_at_a_time
-from pipelines.schedules import Wanted, bring_up_to_date, nightly
-from pipelines.sensors import folder_state, new_pictures
+from pipelines.schedules import Wanted, bring_up_to_date, folder_state, new_pictures, nightly
 
 STAGES = ("source_frames", "resized_frames", "saliency_maps", "rgba_frames")
 Tick = Callable[[], list[dg.RunRequest] | str]
@@ -38,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     from time import time
 
     clock = SimpleNamespace(later_s=0.0, time=lambda: time() + clock.later_s)
-    monkeypatch.setattr(sensors, "time", clock)
+    monkeypatch.setattr(schedules, "time", clock)
     return clock
 
 
@@ -142,14 +141,14 @@ def test_a_folder_that_cannot_be_read_keeps_no_other_waiting(
     for name in ("bad", "good"):
         draw(installation / name, "a.png", "b.png")
         add_dataset(installation, name, installation / name, splits="1/1/0")
-    look = sensors.find_pictures
+    look = schedules.find_pictures
 
     def refused(root: Path) -> list[str]:
         if root.name == "bad":
-            raise sensors.FoveaError("bad: the folder can't be listed")
+            raise schedules.FoveaError("bad: the folder can't be listed")
         return look(root)
 
-    monkeypatch.setattr(sensors, "find_pictures", refused)
+    monkeypatch.setattr(schedules, "find_pictures", refused)
     assert only(tick()).partition_key == "good"
 
 

@@ -13,7 +13,7 @@ from pipelines.terminal import Board, script, shown
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("pipelines.terminal.time", clock)
+    monkeypatch.setattr("assets.log.time", clock)
     return clock
 
 

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -136,19 +135,21 @@ def test_an_earlier_make_is_read_from_the_store(tmp_path: Path) -> None:
     for key, rate in (("old", 1.0), ("new", 0.9)):
         with chain.store.writing("rd_points", f"points-{key}") as piece:
             made(rate).to_parquet(piece.path("points.parquet"))
-        with chain.store.writing("rd_curves", f"curves-{key}") as unit:
-            unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", f"points-{key}"]]}
-    current = Unit("rd_curves", "sample.smoke", {})
-    chain._remember(current)
-    path = chain.home.state / chain._latest_name("rd_curves", "sample.smoke")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "key": "curves-new"}))
-    side = read_side(chain, "sample.smoke~1")
-    pd.testing.assert_frame_equal(side.points, made(1.0))
+    units = {key: Unit("rd_curves", "sample.smoke", {"key": key}) for key in ("old", "between", "new")}
+
+    def make(key: str, points: str) -> None:
+        with chain.store.writing("rd_curves", units[key].digest) as unit:
+            unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", points]]}
+        chain._remember(units[key])
+
+    make("old", "points-old")
+    make("new", "points-new")
+    pd.testing.assert_frame_equal(read_side(chain, "sample.smoke~1").points, made(1.0))
     with pytest.raises(FoveaError, match="holds 1 earlier"):
         read_side(chain, "sample.smoke~2")
-    # the one that was found again after others comes right before the current one, whenever it was made
-    with chain.store.writing("rd_curves", "curves-between") as unit:
-        unit.meta |= {"partition": "sample.smoke", "pieces": [["rd_points", "points-new"]]}
-    path.write_text(json.dumps({**json.loads(path.read_text()), "earlier": ["curves-old", "curves-between"]}))
+    make("between", "points-new")
+    # what is found again comes right before the current one, whenever it was made
+    chain._remember(units["old"])
+    chain._remember(units["new"])
     pd.testing.assert_frame_equal(read_side(chain, "sample.smoke~1").points, made(1.0))
     pd.testing.assert_frame_equal(read_side(chain, "sample.smoke~2").points, made(0.9))

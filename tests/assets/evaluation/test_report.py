@@ -17,14 +17,24 @@ from servers.browser import Browser
 
 from assets.evaluation import numerals, report, report_gallery
 from assets.evaluation.bd_rate import bd_rates
-from assets.evaluation.chart import chart_data
 from assets.evaluation.ideal import ideal_rows
 from assets.evaluation.palette import cast_of
 from assets.evaluation.rate_distortion import concat_points, rd_curves, records, shared_parts, without_parts
-from assets.evaluation.report import render_report
+from assets.evaluation.report import chart_data, render_report
 from assets.evaluation.report_gallery import GalleryItem, GalleryShot, salient_window
-from assets.evaluation.report_tables import QUESTION, bd_markdown, control_tables, headline
-from assets.evaluation.verdict import HELPS, HURTS, INCONCLUSIVE, NOT_MAPS, UNKNOWN, Verdict, find_verdicts
+from assets.evaluation.report_tables import (
+    HELPS,
+    HURTS,
+    INCONCLUSIVE,
+    NOT_MAPS,
+    QUESTION,
+    UNKNOWN,
+    Verdict,
+    bd_markdown,
+    control_tables,
+    find_verdicts,
+    headline,
+)
 
 # made-up gains for tests, in dB of eye-weighted PSNR: never shown as results
 MADE_ARMS = {
