@@ -207,7 +207,6 @@ def slurm(sweep_name: str, dataset: str, output: Path | None, **asked: Any) -> N
 @click.option(
     "--part",
     type=click.Choice(["context", "cuts"]),
-    default="",
     help="Only the context model, or what shows cut files, of --begin or of the shipped codec.",
 )
 @click.option("--lr", type=options.Number(0, min_open=True), help="Learning rate; default: the recipe's.")
@@ -219,7 +218,7 @@ def base(
     pictures: tuple[str, ...],
     steps: int,
     begin: str,
-    part: str,
+    part: str | None,
     lr: float | None,
     output: Path,
     threads: int,
@@ -238,7 +237,7 @@ def base(
     # what cannot be is told before maps are made, which takes long
     config_of(name)
     chosen = chosen_device(device)
-    started_from(name, begin, part)
+    started_from(name, begin, part or "")
     files = files_of(pictures)
 
     def progress(step: int, total: int, values: Any) -> None:
@@ -251,7 +250,7 @@ def base(
         output,
         steps=steps,
         begin=begin,
-        part=part,
+        part=part or "",
         files=files,
         changes={} if lr is None else {"lr": lr},
         threads=threads or torch.get_num_threads(),

@@ -87,3 +87,16 @@ def test_a_pattern_that_no_training_had_is_shown_whatever_it_costs(cell: int, db
         given = codec.analysed(picture, even)
         shown = codec.decode_checked(codec.encode_analysed(given, 0.0512, progressive=progressive))
         assert psnr_db(picture, shown) > db
+
+
+def test_the_context_model_that_ships_saves_bits_and_changes_no_picture() -> None:
+    codec, picture = open_codec("light"), scene(128, 192, 5)
+    even, sizes = np.full((128, 192), 255, np.uint8), []
+    for rate in (codec.rates[0], codec.rates[4], codec.rates[-1]):
+        file = codec.encode(picture, saliency_map=even, rate=rate)
+        without = open_codec("light")
+        without.context = None
+        before = without.encode(picture, saliency_map=even, rate=rate)
+        assert np.array_equal(codec.decode(file.data), codec.decode(before.data))
+        sizes.append(len(file.data) / len(before.data))
+    assert max(sizes) < 0.99 and sum(sizes) / len(sizes) < 0.96
