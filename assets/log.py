@@ -17,8 +17,8 @@ def lasting_logger(name: str) -> logging.Logger:
     return made
 
 
-def logged(say: Callable[[str], None]) -> Callable[..., None]:
-    """Progress as a line every ten seconds. What is left is counted from the first call on, since what came before was
+def logged(say: Callable[[str], None], *, end: bool = True) -> Callable[..., None]:
+    """Progress as a line every ten seconds, and with `end` one when all is done. What is left is counted from the first call on, since what came before was
     loading, and anew where `done` falls: other work of the same name."""
     last, seen = time.monotonic(), 0.0
     first: tuple[float, float] | None = None
@@ -28,7 +28,7 @@ def logged(say: Callable[[str], None]) -> Callable[..., None]:
         now = time.monotonic()
         began, before = first = first if first and done >= seen else (now, done)
         seen = done
-        if now - last >= LOG_EVERY_S:
+        if now - last >= LOG_EVERY_S or (end and done == total):
             last = now
             left = f", {(now - began) / (done - before) * (total - done):.0f} s left" if done > before else ""
             say(f"{done:g}/{total:g} {note}".rstrip() + left)

@@ -63,7 +63,7 @@ class Shown:
 
     def __init__(self, bars: Progress | None, mark: str):
         self.bars = bars
-        self.lines = logged(lambda line: print(f"    {mark}{line}", file=sys.stderr, flush=True))
+        self.lines = logged(lambda line: print(f"    {mark}{line}", file=sys.stderr, flush=True), end=False)
         self.seen = 0.0
         self.task: TaskID | None = bars.add_task(escape(mark), total=None, note="") if bars else None
 

@@ -45,7 +45,7 @@ WORKSPACE = """
 from assets.home import Home
 from pipelines.addresses import Ports
 from pipelines.ui import commands
-print(*commands(Home.from_environment(), Ports(1, 2))["dagster"])
+print(*commands(Home.from_environment(), Ports(1, 2), "http://127.0.0.1:2")["dagster"])
 """
 
 
