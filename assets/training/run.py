@@ -35,7 +35,7 @@ DOCTOR_PICTURES = 4
 
 
 class Prepared(NamedTuple):
-    """What a training starts from, the same in every process. held: a few validation pictures."""
+    """What a training starts from, the same in every process. held: a few validation pictures. trunk: of a branch."""
 
     entry: Experiment | Trunk
     record: dict[str, Any]
@@ -44,6 +44,7 @@ class Prepared(NamedTuple):
     frames: FrameSet
     train: Pairs
     held: Pairs
+    trunk: Codec | None
 
     @property
     def generative(self) -> bool:
@@ -74,6 +75,7 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
             f"dataset {entry.dataset!r} has no training picture; `fovea datasets show {entry.dataset}` lists the splits"
         )
     torch.manual_seed(int(record["seed"]))
+    trunk = None
     if isinstance(entry, Experiment) and entry.trunk:
         trunk = load_codec(bench.given["trunk_codec"].folder / "codec")
         codec = build(branch_config(entry, trunk.config))
@@ -84,7 +86,7 @@ def prepared(bench: Bench, entry: Experiment | Trunk) -> Prepared:
     module, _, name = objective_of(entry.codec).partition(":")
     frames = FrameSet(seen.pictures, seen.maps, names=list(seen.table.image))
     objective: Objective = getattr(importlib.import_module(module), name)(record, codec, frames)
-    return Prepared(entry, record, objective, codec, frames, seen, held)
+    return Prepared(entry, record, objective, codec, frames, seen, held, trunk)
 
 
 def run_training(task: Task, entry: Experiment | Trunk) -> None:
@@ -95,13 +97,12 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
     facts.
     """
     given, unit, writer = prepared(task, entry), task.unit, task.writer
-    from_trunk = isinstance(entry, Experiment) and entry.trunk is not None
     workdir = task.home.work / unit.digest
     with told(task, dataset=entry.dataset, name=short_name(entry)) as run:
         run.log_params({**record_of(entry, task.world), "threads": task.threads})
         run.set_tags(maps_by(task, entry.dataset, str(given.record["maps"])))
         run.log_inputs({entry.dataset: data_version(task)}, "train")
-        watch = _watch(given, workdir / "stages", FROM_TRUNK if from_trunk else FROM_SCRATCH)
+        watch = _watch(given, workdir / "stages", FROM_TRUNK if given.trunk else FROM_SCRATCH)
         watch.keep(0, given.codec)
         folder = train(
             given.objective,
@@ -119,18 +120,17 @@ def run_training(task: Task, entry: Experiment | Trunk) -> None:
         )
         shutil.copytree(folder, writer.path("codec"), dirs_exist_ok=True)
         before: Iterable[str] = ()
-        if from_trunk:
-            trunk = task.given["trunk_codec"].folder / "codec"
-            before = read_seen(trunk / WEIGHTS).train
-            _keep_context(trunk, writer.path("codec"))
+        if given.trunk is not None:
+            before = read_seen(task.given["trunk_codec"].folder / "codec" / WEIGHTS).train
+            _keep_context(given.trunk, writer.path("codec"))
         write_seen(writer.path("codec") / WEIGHTS, [*given.train.table.sha256, *before])
         _fill(given, watch, folder, writer, run)
 
 
-def _keep_context(trunk: Path, folder: Path) -> None:
+def _keep_context(trunk: Codec, folder: Path) -> None:
     """A branch's files are coded with its trunk's context model, so that both are compared on equal terms: it foretells symbols
     by scales and symbols, whatever the weights."""
-    if added := load_codec(trunk).additions().get("context"):
+    if added := trunk.additions().get("context"):
         codec = load_codec(folder)
         codec.add("context", added.weights)
         save_codec(codec, folder)
@@ -231,6 +231,7 @@ def _examined(given: Prepared, codec: Codec, folder: Path) -> list[Finding]:
         maps=some.maps,
         held_out=[np.asarray(p) for p in given.held.pictures],
         held_out_maps=given.held.maps,
+        trunk=given.trunk,
         seed=int(given.record["seed"]),
     )
     if given.generative:

@@ -62,12 +62,13 @@ def examine(
     maps: Sequence[Picture] | None = None,
     held_out: Sequence[Picture] | None = None,
     held_out_maps: Sequence[Picture] | None = None,
+    trunk: Codec | None = None,
     seed: int = 0,
 ) -> list[Finding]:
     """All examinations of a codec whose `update` has run; it is left as it was. A handful of pictures is enough.
 
     pictures: from the training part. maps: their saliency maps, for mechanisms that use one. held_out: pictures that
-    the codec was not trained on, for the gap between the two. Files are made at the lowest, middle and highest rate.
+    the codec was not trained on, for the gap between the two. trunk: what the training began from. Files are made at the lowest, middle and highest rate.
     """
     if not pictures:
         raise FoveaError("the codec doctor needs at least one picture")
@@ -81,7 +82,7 @@ def examine(
         both = trips_of(codec, pairs)
         trips, others = both[: len(pictures) * len(_rates(codec))], both[len(pictures) * len(_rates(codec)) :]
         findings = [
-            gradients(codec, pictures, maps, seed=seed),
+            gradients(codec, pictures, maps, trunk=trunk, seed=seed),
             reach(codec, pictures, maps),
             rate(trips),
             reconstruction(trips),
@@ -111,6 +112,8 @@ def trips_of(codec: Codec, pairs: Sequence[tuple[Picture, Picture | None]]) -> l
     with torch.random.fork_rng(devices=[]):
         decoder = type(codec)(codec.config).to(codec.device)
     decoder.load_weights(codec.weights())
+    for kind, added in codec.additions().items():
+        decoder.add(kind, added.weights)
     decoder.eval()
     return [_trip(decoder, *file) for file in files]
 
@@ -145,10 +148,43 @@ def _batch(
 
 
 def gradients(
-    codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None = None, *, seed: int = 0
+    codec: Codec,
+    pictures: Sequence[Picture],
+    maps: Sequence[Picture] | None = None,
+    *,
+    trunk: Codec | None = None,
+    seed: int = 0,
 ) -> Finding:
     """After one optimiser step on a copy, does each parameter get a gradient from the loss, and each parameter of the
-    analysis transform one from the distortion alone? The rate's gradient can hide a rounding that stops the other."""
+    analysis transform one from the distortion alone? The rate's gradient can hide a rounding that stops the other. A
+    parameter that has none in the trunk, behind a ReLU that a long training left closed, is no fault of the branch."""
+    silent, count = _silences(codec, pictures, maps, seed)
+    if not count:
+        return Finding("gradients", False, "no parameter gets a gradient from the loss", {"silent": -1.0})
+    known: set[str] = set()
+    if trunk is not None and any(silent.values()):
+        known.update(*_silences(trunk, pictures, maps, seed)[0].values())
+    asleep = {name for names in silent.values() for name in names if name in known}
+    silent = {source: [n for n in names if n not in known] for source, names in silent.items()}
+    faults = [
+        f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} get no gradient from {source}"
+        for source, names in silent.items()
+        if names
+    ]
+    numbers = {
+        "parameters": float(count),
+        "silent": float(sum(map(len, silent.values()))),
+        "asleep": float(len(asleep)),
+    }
+    well = f"every parameter gets a gradient{f', but for {len(asleep)} that have none in the trunk' if asleep else ''}"
+    return Finding("gradients", not faults, "; ".join(faults) or well, numbers)
+
+
+def _silences(
+    codec: Codec, pictures: Sequence[Picture], maps: Sequence[Picture] | None, seed: int
+) -> tuple[dict[str, list[str]], int]:
+    """By what should give them a gradient, the parameters that have none; and how many parameters there are, 0 where the loss
+    has no gradient at all."""
     patient = copy.deepcopy(codec).train()
     levels = len(codec.rates)
     count = max(levels, 2)
@@ -165,7 +201,7 @@ def gradients(
             distortion = (out.lmbda * 255**2 * (out.x_hat - x).square()).mean()
             loss = bits / (x.shape[0] * x.shape[2] * x.shape[3]) + distortion
             if not loss.requires_grad:
-                return Finding("gradients", False, "no parameter gets a gradient from the loss", {"silent": -1.0})
+                return {}, 0
             if examined:
                 analysis = [n for n in parameters if n.startswith(patient.analysis)]
                 silent["the distortion"] = _silent(distortion, parameters, analysis)
@@ -175,13 +211,7 @@ def gradients(
                 silent["the loss"] = [n for n, p in parameters.items() if not _has(p.grad)]
                 silent["the loss, for the map's plane"] = _silent_planes(patient)
             optimiser.step()
-    faults = [
-        f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} get no gradient from {source}"
-        for source, names in silent.items()
-        if names
-    ]
-    numbers = {"parameters": float(len(parameters)), "silent": float(sum(map(len, silent.values())))}
-    return Finding("gradients", not faults, "; ".join(faults) or "every parameter gets a gradient", numbers)
+    return silent, len(parameters)
 
 
 def _has(gradient: Tensor | None) -> bool:

@@ -8,13 +8,15 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from assets.datasets import add_dataset
 from assets.home import Home
 from assets.stages import open_chain
 from assets.story import record_of, short_name
-from assets.training.run import Prefixed
+from assets.training.run import Prefixed, _keep_context
 from models.arms import arm
+from models.codecs.catalogue import load_codec, open_codec, save_codec
 from models.experiments import Experiment, Trunk
 
 SWEEP = """
@@ -52,6 +54,22 @@ def test_of_val_only_pictures_that_probes_and_doctor_see_count(tmp_path: Path, m
     assert digest() != before
     put(pictures, "val/3.png", value=5)
     assert digest() == before
+
+
+def test_a_branch_keeps_its_trunk_s_context_model(tmp_path: Path) -> None:
+    trunk, branch = open_codec("light"), open_codec("light")
+    with torch.no_grad():
+        next(branch.parameters()).add_(0.01)
+    branch.update()
+    branch.add("context", {k: v.clone() for k, v in trunk.additions()["context"].weights.items()})
+    before = branch.additions()["context"].name
+    branch.context = branch.for_cuts = None
+    save_codec(branch, tmp_path)
+    _keep_context(trunk, tmp_path)
+    kept = load_codec(tmp_path)
+    assert kept.additions()["context"].name == before != trunk.additions()["context"].name
+    _keep_context(open_codec("mbt2018_mean"), tmp_path)
+    assert load_codec(tmp_path).additions().keys() == {"context"}
 
 
 def test_the_plain_names_of_metrics_are_left_to_the_test_pictures() -> None:

@@ -50,6 +50,26 @@ def test_a_healthy_codec_passes_and_is_left_alone(trained_codec, name, mechanism
     assert codec.identity() == before and not codec.training and torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_codec_with_a_context_model_is_healthy(in_context):
+    assert failed(doctor.examine(in_context, PICTURES, maps=MAPS)) == {}
+
+
+def test_what_was_asleep_in_the_trunk_is_no_fault_of_a_branch(trained_codec):
+    trunk = copy.deepcopy(trained_codec("light", "gain"))
+    with torch.no_grad():
+        trunk.g_a[0][0][2].body[2].bias -= 1e3
+    trunk.update()
+    branch = copy.deepcopy(trunk)
+    assert "g_a.0.0.2.body" in failed(doctor.examine(branch, PICTURES, maps=MAPS))["gradients"]
+    findings = doctor.examine(branch, PICTURES, maps=MAPS, trunk=trunk)
+    assert failed(findings) == {} and "but for 5 that have none in the trunk" in findings[0].detail
+    with torch.no_grad():
+        branch.g_a[0][0][3].body[2].bias -= 1e3
+    branch.update()
+    found = failed(doctor.examine(branch, PICTURES, maps=MAPS, trunk=trunk))["gradients"]
+    assert "g_a.0.0.3.body" in found and "g_a.0.0.2.body" not in found
+
+
 @pytest.mark.parametrize(("name", "mechanism"), SOUND)
 def test_no_forward_changes_a_codec_whose_tables_are_built(trained_codec, name, mechanism):
     """Its name is that of its weights, and files hold it."""
