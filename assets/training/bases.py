@@ -226,6 +226,8 @@ def train_base(
     record["data"] = {"pictures": len(frames), "sha256": frames.digest()}
     if started is not None:
         record["begin"] = started.identity().hex()
+        if part in (added := started.additions()):
+            record["goes_on_from"] = added[part].name.hex()
     objective: RateDistortion
     if part and started is not None:
         record["kind"] = part

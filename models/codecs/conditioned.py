@@ -98,7 +98,7 @@ class ConditionedCodec(Codec):
     #: the files' strings are CompressAI's for the same weights at one level, while no symbol escapes
     compressai_bytes = False
 
-    #: whether latents can be refined by descent (effort.py): every symbol's density is known without the symbols before it
+    #: whether latents can be refined by descent (effort.py): `model` tells every symbol's density without the symbols before it
     refinable = True
 
     #: with weights of its own where training/cuts.py found some

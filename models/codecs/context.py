@@ -35,6 +35,8 @@ HIDDEN = 96
 PARTS = 8
 """Of a bin: where the middle of a symbol's density may lie, for scales below SHARP bins; for others it is a symbol."""
 SHARP = 2.0
+AT_ONCE = 8192
+"""Places that a network is shown at once when files are coded, so that a large picture needs little memory."""
 STRIDE = 16
 """Tables that the scale moves by where a network says 1."""
 LARGE, USUAL = 20, 6
@@ -161,7 +163,7 @@ class Context:
         ):
             raise FoveaError("the context model is incomplete")
         self.order = self.model.order.numpy()
-        self.given = {k: v.cpu() for k, v in weights.items()}
+        self.given = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}
         self.scales, self.tables = scales.numpy(), Tables.joined(sharp, tables.after(self.fine))
         self._named: dict[bytes, bytes] = {}
         self.networks = [IntegerSynthesis(network) for network in self.model.networks]  # type: ignore[arg-type]
@@ -203,14 +205,16 @@ class Context:
 
     def _turns(self, heard: Tensor, numbers: NDArray[np.int64]) -> Iterator[_Turn]:
         """Stage by stage; one is asked for when the symbols of those before it are heard."""
-        places, n = _places(*numbers.shape[1:]), _flat(torch.from_numpy(numbers[self.order]))
+        places, all_numbers = _places(*numbers.shape[1:]), _flat(torch.from_numpy(numbers[self.order]))
         for k, stage in enumerate(self.model.stages):
             here, channels = places[stage.odd], slice(stage.first, stage.last)
-            number = n[channels, here[0]].numpy()
+            number = all_numbers[channels, here[0]].numpy()
             parts = np.zeros_like(number)
             if k and number.size:
-                given = _gathered(heard, torch.from_numpy(number)[None].float(), stage, here)
-                told = self.networks[k - 1](given.double() * ONE)[0, :, 0].long().numpy()
+                wanted = torch.from_numpy(number)[None].float()
+                some = zip(wanted.split(AT_ONCE, 2), here.split(AT_ONCE, 1), strict=True)
+                given = (_gathered(heard, n, stage, at).double().mul_(ONE) for n, at in some)
+                told = torch.cat([self.networks[k - 1](v)[0, :, 0] for v in given], 1).long().numpy()
                 moves, parts = (_rounded(v, bits) for v, bits in zip(np.split(told, 2), (8, 9), strict=True))
                 number = (number + moves).clip(0, len(self.scales) - 1)
             yield _Turn(channels, here[0], number, parts)

@@ -48,7 +48,7 @@ class Refinement:
         if not fits or codec.config.mechanism not in ("none", "loss", "gain"):
             raise FoveaError(
                 f"effort is not for {codec.config.codec} with mechanism {codec.config.mechanism}: it needs levels, no "
-                "context model, and a map that acts by levels alone"
+                "autoregressive context model, and a map that acts by levels alone"
             )
         assert isinstance(codec, ConditionedCodec)
         self.codec, self.given = codec, given

@@ -1,4 +1,5 @@
-"""The hyper synthesis transform in integers: the same result on every machine, in whatever order sums are taken.
+"""The hyper synthesis transform, and a context model, in integers: the same result on every machine, in whatever order
+sums are taken.
 
 What an entropy decoder derives its tables from must be what the encoder had, to the last bit, or everything after the
 first difference is garbage (Ballé, Johnston, Minnen 2019, "Integer networks for data compression with latent-variable
@@ -76,7 +77,7 @@ def _rounded(layer: nn.Conv2d | nn.ConvTranspose2d) -> _Layer:
         reach = integers.abs().sum(dim=[d for d in range(4) if d != outer]) * LIMIT + offset.abs()
         if bool((reach < _EXACT).all()):
             return _Layer(layer, integers, offset, shift)
-    raise FoveaError("the hyper synthesis has weights that are too large for coding: the training has diverged")
+    raise FoveaError("a network that coding asks has weights that are too large: the training has diverged")
 
 
 def _convolve(step: _Layer, values: Tensor) -> Tensor:

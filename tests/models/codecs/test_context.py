@@ -1,4 +1,6 @@
 import copy
+import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,13 @@ from hypothesis import strategies as st
 from scenes import scene
 from trainings import context_weights
 
-from models.codecs import catalogue
+from models.codecs import catalogue, context
 from models.codecs.bitstream import BitstreamError
 from models.codecs.context import PARTS, ContextModel, sharp_tables
 from models.errors import FoveaError
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "light"
 
 
 def drawn(codec, height, width, seed, far=0.0):
@@ -38,6 +43,14 @@ def test_symbols_come_back(in_context, height, width, seed, far):
             in_context.context.decode(coded, escapes + b"\1", numbers)
         with pytest.raises(BitstreamError, match="ends within"):
             in_context.context.decode(coded, b"", numbers)
+
+
+def test_a_large_picture_is_coded_in_parts_to_the_same_bytes(in_context, monkeypatch):
+    symbols, numbers = drawn(in_context, 7, 9, 1)
+    whole = in_context.context.encode(symbols, numbers)
+    monkeypatch.setattr(context, "AT_ONCE", 5)
+    assert in_context.context.encode(symbols, numbers) == whole
+    assert np.array_equal(in_context.context.decode(*whole[:2], numbers), symbols)
 
 
 def test_bits_are_what_files_take_and_what_training_sees(in_context):
@@ -109,3 +122,13 @@ def test_a_context_model_of_another_codec_is_refused(trained_codec):
     for name in ("bls2017", "cheng2020_anchor"):
         with pytest.raises(FoveaError, match=f"{name} takes no context"):
             trained_codec(name, "gain").add("context", weights)
+
+
+@pytest.mark.parametrize("kind", ["context", "plain", "progressive"])
+def test_files_that_are_on_disks_hold_the_symbols_that_they_held(kind, monkeypatch):
+    """One picture with the weights that ship: new weights need new files, nothing else does."""
+    codec, seen = catalogue.open_codec("light"), []
+    own = codec.dequantized
+    monkeypatch.setattr(codec, "dequantized", lambda symbols, *given: (seen.append(symbols), own(symbols, *given))[1])
+    codec.decode((GOLDEN / f"{kind}.fov").read_bytes())
+    assert hashlib.sha256(seen[0].numpy().astype("<f4").tobytes()).hexdigest()[:16] == "1674668bb4cf3946"
