@@ -15,7 +15,6 @@ from models.codecs.bitstream import BitstreamError
 from models.codecs.context import PARTS, ContextModel, sharp_tables
 from models.errors import FoveaError
 
-
 GOLDEN = Path(__file__).parents[2] / "golden" / "light"
 
 
