@@ -163,7 +163,9 @@ def gradients(
         return Finding("gradients", False, "no parameter gets a gradient from the loss", {"silent": -1.0})
     known: set[str] = set()
     if trunk is not None and any(silent.values()):
-        known.update(*_silences(trunk, pictures, maps, seed)[0].values())
+        # a trunk may follow maps where its branch has none
+        even = maps or [np.full(p.shape[:2], 255, dtype=np.uint8) for p in pictures]
+        known.update(*_silences(trunk, pictures, even, seed)[0].values())
     asleep = {name for names in silent.values() for name in names if name in known}
     silent = {source: [n for n in names if n not in known] for source, names in silent.items()}
     faults = [

@@ -63,6 +63,9 @@ def test_what_was_asleep_in_the_trunk_is_no_fault_of_a_branch(trained_codec):
     assert "g_a.0.0.2.body" in failed(doctor.examine(branch, PICTURES, maps=MAPS))["gradients"]
     findings = doctor.examine(branch, PICTURES, maps=MAPS, trunk=trunk)
     assert failed(findings) == {} and "but for 5 that have none in the trunk" in findings[0].detail
+    plain = catalogue.build(dataclasses.replace(trunk.config, mechanism="none", gamma=1.0, span=0.0))
+    plain.load_weights(trunk.weights())
+    assert failed(doctor.examine(plain.eval(), PICTURES, trunk=trunk)) == {}
     with torch.no_grad():
         branch.g_a[0][0][3].body[2].bias -= 1e3
     branch.update()
