@@ -94,7 +94,7 @@ def _network(stage: Stage) -> nn.Sequential:
     count, beside = stage.last - stage.first, 4 * 2 * (stage.last - stage.first) if stage.odd else 0
     last = nn.Conv2d(HIDDEN, 2 * count, 1)
     nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]  # torch types a bias as one that may be missing
     first = nn.Conv2d(count + 5 * 2 * stage.first + beside, HIDDEN, 1)
     return nn.Sequential(first, nn.ReLU(), nn.Conv2d(HIDDEN, HIDDEN, 1), nn.ReLU(), last)
 
@@ -166,7 +166,7 @@ class Context:
         self.given = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}
         self.scales, self.tables = scales.numpy(), Tables.joined(sharp, tables.after(self.fine))
         self._named: dict[bytes, bytes] = {}
-        self.networks = [IntegerSynthesis(network) for network in self.model.networks]  # type: ignore[arg-type]
+        self.networks = [IntegerSynthesis(network) for network in self.model.networks]  # type: ignore[arg-type]  # a ModuleList holds any kind
 
     def name(self, codec: bytes) -> bytes:
         """16 bytes that name it and the codec of this identity."""
